@@ -1,0 +1,429 @@
+"""The contract of models and channels, with what all models share. See contract.pxd for the shape."""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from libc.string cimport memset
+
+from noria._core.sys cimport (
+    EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, c_close, c_connect, c_fsync, c_pread,
+    c_pwrite, c_read, c_write, errno, msghdr, send, sendmsg, sockaddr,
+)
+
+import os
+
+from noria._core import catalogue
+from noria.errors import Unsupported
+
+# Large enough for asyncio's customary 256 KiB read, small enough to stay in a core's cache.
+SCRATCH_SIZE = 256 * 1024
+
+
+cdef class Target:
+    """Something that an event can be for."""
+
+    cdef int handle(self, Event *event) except -1:
+        raise NotImplementedError
+
+    cdef bint fault(self, object error) except -1:
+        """`handle` raised this; true if the target has dealt with it, false to have it logged."""
+        return False
+
+
+cdef class Queue:
+    """What happened and was not handled yet, first in first out; grows, never allocates otherwise.
+
+    Every put and take runs under the GIL without calling Python, so any thread may put.
+    """
+
+    def __cinit__(self):
+        self.mask = 1023
+        self.ring = <Event *>PyMem_RawMalloc((self.mask + 1) * sizeof(Event))
+        if self.ring == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef Event event
+        if self.ring != NULL:
+            while self.take(&event):
+                Py_XDECREF(event.target)
+            PyMem_RawFree(self.ring)
+
+    def __len__(self):
+        return self.count
+
+    cdef int put(self, Target target, int kind, int result, void *data) except -1:
+        cdef Event *event
+        if self.count > self.mask:
+            self.grow()
+        event = &self.ring[(self.head + self.count) & self.mask]
+        Py_INCREF(target)
+        event.target = <PyObject *>target
+        event.kind = kind
+        event.result = result
+        event.data = data
+        self.count += 1
+        return 0
+
+    cdef bint take(self, Event *event) noexcept:
+        """The oldest event; its reference to the target passes to the caller."""
+        if self.count == 0:
+            return False
+        event[0] = self.ring[self.head]
+        self.head = (self.head + 1) & self.mask
+        self.count -= 1
+        return True
+
+    cdef int grow(self) except -1:
+        cdef size_t i, size = (self.mask + 1) * 2
+        cdef Event *ring = <Event *>PyMem_RawMalloc(size * sizeof(Event))
+        if ring == NULL:
+            raise MemoryError
+        for i in range(self.count):
+            ring[i] = self.ring[(self.head + i) & self.mask]
+        PyMem_RawFree(self.ring)
+        self.ring = ring
+        self.head = 0
+        self.mask = size - 1
+        return 0
+
+
+cdef class Dispatcher:
+    """What takes events out of the queue; a model with threads of its own asks it to."""
+
+    cdef int drain(self) except -1:
+        raise NotImplementedError
+
+
+cdef class Channel(Target):
+    """A descriptor that a model looks after. Subclasses say what is done with what arrives."""
+
+    def __cinit__(self):
+        self.fd = -1
+        self.slot = -1
+
+    def fileno(self):
+        """The descriptor, -1 once closed."""
+        return self.fd
+
+    cdef int handle(self, Event *event) except -1:
+        # A model may have seen this event before the channel was closed by an earlier handler.
+        return self.model.deliver(self, event)
+
+    cdef char *reserve(self, Py_ssize_t *size) except? NULL:
+        """Where the next bytes should go, or NULL for the model's own scratch."""
+        return NULL
+
+    cdef int filled(self, Py_ssize_t n) except -1:
+        """`n` bytes were put where `reserve` said; 0 at the end, negative when none came."""
+        raise NotImplementedError
+
+    cdef int received(self, const char *data, Py_ssize_t n) except -1:
+        """Bytes arrived; 0 at the end of the stream."""
+        raise NotImplementedError
+
+    cdef int arrived(self, const char *data, Py_ssize_t n, void *address,
+                     unsigned length) except -1:
+        """A datagram arrived."""
+        raise NotImplementedError
+
+    cdef int accepted(self, int fd) except -1:
+        """A connection arrived; the channel owns `fd` now."""
+        raise NotImplementedError
+
+    cdef int writable(self) except -1:
+        """There is room to send again."""
+        raise NotImplementedError
+
+    cdef int ready(self, int mask) except -1:
+        """The descriptor is ready for `mask` of Interest."""
+        raise NotImplementedError
+
+    cdef int failed(self, int error) except -1:
+        """The kernel refused to receive or accept, with this errno."""
+        raise NotImplementedError
+
+    cdef int released(self) except -1:
+        """The model and the kernel are done with the descriptor: it may be closed."""
+        return 0
+
+
+cdef class Waker(Channel):
+    """The reading end of the pipe by which other threads and signals end a wait."""
+
+    cdef int handle(self, Event *event) except -1:
+        return self.model.deliver(self, event)
+
+    cdef int ready(self, int mask) except -1:
+        empty_pipe(self.fd)
+        (<Waking>self.model).waking = False
+        PyErr_CheckSignals()
+        return 0
+
+
+cdef int empty_pipe(int fd) except -1:
+    cdef char sink[256]
+    while c_read(fd, sink, sizeof(sink)) == sizeof(sink):
+        pass
+    return 0
+
+
+cdef class Operation(Target):
+    """One request to the kernel that will complete: connect, read, write or fsync.
+
+    `callback(result, error)` is called from the queue: `result` is the number of bytes (the bytes
+    themselves for a read), `error` an OSError or None.
+    """
+
+    def __init__(self, int kind, int fd, object buffer, Py_ssize_t size, int64_t offset,
+                 object callback):
+        self.kind = kind
+        self.fd = fd
+        self.offset = offset
+        self.callback = callback
+        if kind == READ:
+            self.keep = bytearray(size)
+            self.buffer = <bytearray>self.keep
+            self.size = size
+        elif kind == WRITE or kind == CONNECT:
+            self.keep = bytes(buffer)
+            self.buffer = <bytes>self.keep
+            self.size = len(self.keep)
+
+    @property
+    def done(self):
+        """True once the callback has been called or the operation was refused."""
+        return not self.pending
+
+    cdef Py_ssize_t perform(self) noexcept nogil:
+        """Does it here and now, asleep in the call; the result, or -errno."""
+        cdef Py_ssize_t r
+        while True:
+            if self.kind == READ:
+                r = c_pread(self.fd, self.buffer, self.size, self.offset)
+            elif self.kind == WRITE:
+                r = c_pwrite(self.fd, self.buffer, self.size, self.offset)
+            elif self.kind == FSYNC:
+                r = c_fsync(self.fd)
+            else:
+                r = c_connect(self.fd, <sockaddr *>self.buffer, <unsigned>self.size)
+            if r >= 0:
+                return r
+            if errno != EINTR:
+                return -errno
+
+    cdef int handle(self, Event *event) except -1:
+        return self.finish(event.result)
+
+    cdef int finish(self, Py_ssize_t result) except -1:
+        cdef object callback = self.callback
+        cdef object value = None
+        cdef object error = None
+        self.pending = False
+        self.callback = None
+        if result < 0:
+            error = OSError(-result, os.strerror(-result))
+        elif self.kind == READ:
+            value = bytes((<bytearray>self.keep)[:result])
+        else:
+            value = result
+        self.keep = None
+        if callback is not None and not self.cancelled:
+            callback(value, error)
+        return 0
+
+
+cdef class Model:
+    """One way of doing I/O. Subclasses say how to wait and how events come about."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.queue = Queue()
+        memset(&self.counters, 0, sizeof(Counters))
+        memset(&self.moments, 0, sizeof(Moments))
+        self.scratch = <char *>PyMem_RawMalloc(SCRATCH_SIZE)
+        if self.scratch == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.scratch)
+
+    def __repr__(self):
+        return f"<noria model {self.name!r}{' closed' if self.closed else ''}>"
+
+    # What a channel may ask for.
+
+    cdef int watch(self, Channel channel, int interest) except -1:
+        """Begins to look for `interest` (any of Interest) on the channel, in addition."""
+        raise NotImplementedError
+
+    cdef int unwatch(self, Channel channel, int interest) except -1:
+        """Stops looking. What was on its way may still come."""
+        raise NotImplementedError
+
+    cdef int release(self, Channel channel) except -1:
+        """The owner is done; `released` is called when the kernel is too, here or later."""
+        channel.closing = True
+        if channel.watched:
+            self.unwatch(channel, channel.watched)
+        return channel.released()
+
+    cdef int deliver(self, Channel channel, Event *event) except -1:
+        """An event came out of the queue: turns it into one of the channel's upcalls."""
+        raise NotImplementedError
+
+    cdef Py_ssize_t send(self, Channel channel, const char *data, Py_ssize_t n) except? -1:
+        """Sends now what there is room for; the number of bytes, or -errno."""
+        cdef Py_ssize_t r
+        while True:
+            self.counters.sends += 1
+            r = send(channel.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if r >= 0:
+                self.counters.bytes_out += r
+                return r
+            if errno == EAGAIN:
+                self.counters.blocked_sends += 1
+                return -EAGAIN
+            if errno != EINTR:
+                return -errno
+
+    cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1:
+        """The same for a struct msghdr: several buffers, or one with an address."""
+        cdef Py_ssize_t r
+        while True:
+            self.counters.sends += 1
+            r = sendmsg(channel.fd, <msghdr *>message, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if r >= 0:
+                self.counters.bytes_out += r
+                return r
+            if errno == EAGAIN:
+                self.counters.blocked_sends += 1
+                return -EAGAIN
+            if errno != EINTR:
+                return -errno
+
+    cdef int submit(self, Operation operation) except -1:
+        """Starts an operation. Here: in a thread, for models whose kernel call would sleep."""
+        operation.pending = True
+        if self.pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+            self.pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="noria-operation")
+        self.pool.submit(perform_in_thread, self, operation)
+        return 0
+
+    cdef int cancel(self, Operation operation) except -1:
+        """Its callback will not be called; its memory is kept until the kernel is done with it."""
+        operation.cancelled = True
+        return 0
+
+    # What the loop asks for.
+
+    cdef int wait(self, int64_t timeout) except -1:
+        """Sleeps until something happens, at most `timeout` ns (-1: no limit), and queues it."""
+        raise NotImplementedError
+
+    cdef int wake(self) except -1:
+        """Ends a wait, from any thread."""
+        raise NotImplementedError
+
+    cdef int begin(self) except -1:
+        """Called once on the thread that will wait."""
+        return 0
+
+    cdef int discard(self, Event *event) except -1:
+        """An event will not be handled: frees what its `data` owns."""
+        return 0
+
+    cdef int shut(self) except -1:
+        """Gives back what the model holds of the kernel."""
+        return 0
+
+    # What Python may ask for.
+
+    def capability(self, str kind):
+        """``"native"``, ``"emulated"`` or ``"none"``; KeyError for an unknown kind."""
+        return catalogue.info(self.name).capabilities[kind]
+
+    def require(self, str kind):
+        """Raises Unsupported if the model cannot do this."""
+        if self.capability(kind) == "none":
+            raise Unsupported(catalogue.refusal(self.name, kind))
+
+    def stats(self):
+        """The counters as a dict: calls made, calls that found nothing, messages, bytes."""
+        return dict(self.counters)
+
+    def last_moments(self):
+        """(asked, ready, copy_begin, copy_end, asks) of the message being handled, times in ns.
+
+        Only while `recording` is true; 0 stands for a moment that the process cannot see.
+        """
+        return (self.moments.asked, self.moments.ready, self.moments.copy_begin,
+                self.moments.copy_end, self.moments.asks)
+
+    def interrupt(self):
+        """Ends a wait, from any thread."""
+        if not self.closed:
+            self.wake()
+
+    def wake_fd(self):
+        """The descriptor to write a byte to for waking, for signal.set_wakeup_fd; or -1."""
+        return -1
+
+    def close(self):
+        """Ends the model; a second call does nothing."""
+        cdef Event event
+        if self.closed:
+            return
+        self.closed = True
+        self.shut()
+        if self.pool is not None:
+            self.pool.shutdown(wait=True)
+            self.pool = None
+        self.dispatcher = None
+        while self.queue.take(&event):
+            self.discard(&event)
+            Py_DECREF(<Target>event.target)
+
+
+def perform_in_thread(Model model, Operation operation):
+    """One emulated operation, on a thread of the pool."""
+    cdef Py_ssize_t result
+    with nogil:
+        result = operation.perform()
+    if not model.closed:
+        model.queue.put(operation, DONE, <int>result, NULL)
+        model.wake()
+
+
+cdef class Waking(Model):
+    """A model that is woken through a pipe."""
+
+    cdef int begin(self) except -1:
+        cdef Channel waker
+        if self.wake_reader is None:
+            reader, self.wake_writer = os.pipe2(O_NONBLOCK | os.O_CLOEXEC)
+            waker = Waker.__new__(Waker)
+            waker.fd = reader
+            waker.model = self
+            self.wake_reader = waker
+        return 0
+
+    cdef int wake(self) except -1:
+        if not self.waking and self.wake_reader is not None:
+            self.waking = True
+            c_write(self.wake_writer, b"\0", 1)
+        return 0
+
+    def wake_fd(self):
+        return self.wake_writer if self.wake_reader is not None else -1
+
+    cdef int shut(self) except -1:
+        if self.wake_reader is not None:
+            c_close(self.wake_reader.fd)
+            c_close(self.wake_writer)
+            self.wake_reader.fd = -1
+            self.wake_reader.model = None
+            self.wake_reader = None
+            self.wake_writer = -1
+        return 0

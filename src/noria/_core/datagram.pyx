@@ -1,0 +1,181 @@
+"""A datagram socket between a model and an asyncio.DatagramProtocol."""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t
+
+from noria._core.contract cimport CALL, RECEIVE, SPACE, Channel, Event
+from noria._core.loop cimport Loop
+from noria._core.sys cimport c_close, sockaddr_storage
+
+import logging
+import os
+import socket
+from collections import deque
+
+log = logging.getLogger("noria")
+
+
+cdef extern from *:
+    """
+    #include <arpa/inet.h>
+    #include <netinet/in.h>
+    #include <sys/un.h>
+    #include <stddef.h>
+
+    static PyObject *noria_address(void *p, unsigned length) {
+        struct sockaddr *a = p;
+        char text[INET6_ADDRSTRLEN];
+        if (length < sizeof(sa_family_t)) Py_RETURN_NONE;
+        if (a->sa_family == AF_INET) {
+            struct sockaddr_in *in = p;
+            inet_ntop(AF_INET, &in->sin_addr, text, sizeof text);
+            return Py_BuildValue("(si)", text, (int)ntohs(in->sin_port));
+        }
+        if (a->sa_family == AF_INET6) {
+            struct sockaddr_in6 *in = p;
+            inet_ntop(AF_INET6, &in->sin6_addr, text, sizeof text);
+            return Py_BuildValue("(siII)", text, (int)ntohs(in->sin6_port),
+                                 ntohl(in->sin6_flowinfo), in->sin6_scope_id);
+        }
+        if (a->sa_family == AF_UNIX) {
+            struct sockaddr_un *un = p;
+            size_t n = length - offsetof(struct sockaddr_un, sun_path);
+            if (n == 0) Py_RETURN_NONE;
+            if (un->sun_path[0] == 0) return PyBytes_FromStringAndSize(un->sun_path, n);
+            return PyUnicode_DecodeFSDefaultAndSize(un->sun_path, strnlen(un->sun_path, n));
+        }
+        Py_RETURN_NONE;
+    }
+    """
+    object noria_address(void *address, unsigned length)
+
+
+cdef class Datagrams(Channel):
+    """The methods of asyncio.DatagramTransport. The socket stays a Python socket, as sending to
+    an address goes through its own conversion of addresses."""
+
+    cdef object protocol
+    cdef object sock
+    cdef Loop loop
+    cdef object waiting
+    cdef bint gone, leaving
+
+    def __init__(self, Loop loop, sock, protocol):
+        self.loop = loop
+        self.model = loop.model
+        self.sock = sock
+        self.protocol = protocol
+        self.waiting = deque()
+        self.datagrams = True
+        self.fd = sock.fileno()
+        protocol.connection_made(self)
+        self.model.watch(self, RECEIVE)
+
+    cdef int arrived(self, const char *data, Py_ssize_t n, void *address,
+                     unsigned length) except -1:
+        if not self.gone:
+            self.protocol.datagram_received(PyBytes_FromStringAndSize(data, n),
+                                            noria_address(address, length))
+        return 0
+
+    cdef int received(self, const char *data, Py_ssize_t n) except -1:
+        return self.arrived(data, n, NULL, 0)
+
+    cdef int failed(self, int error) except -1:
+        if not self.gone:
+            self.protocol.error_received(OSError(error, os.strerror(error)))
+        return 0
+
+    cdef bint fault(self, object error) except -1:
+        if self.protocol is None:
+            return False
+        log.error("%r raised: its socket is closed", self.protocol, exc_info=error)
+        self.vanish(error)
+        return True
+
+    def sendto(self, data, addr=None):
+        """Sends one datagram, now or when there is room; `addr` None for the connected peer."""
+        if self.gone or self.leaving:
+            return
+        data = bytes(data)
+        if not self.waiting and self.try_send(data, addr):
+            return
+        self.waiting.append((data, addr))
+        self.model.watch(self, SPACE)
+
+    def try_send(self, bytes data, addr):
+        self.model.counters.sends += 1
+        try:
+            if addr is None:
+                self.sock.send(data, socket.MSG_DONTWAIT)
+            else:
+                self.sock.sendto(data, socket.MSG_DONTWAIT, addr)
+        except BlockingIOError:
+            self.model.counters.blocked_sends += 1
+            return False
+        except OSError as error:
+            self.protocol.error_received(error)
+            return True
+        self.model.counters.bytes_out += len(data)
+        return True
+
+    cdef int writable(self) except -1:
+        while self.waiting and not self.gone:
+            if not self.try_send(*self.waiting[0]):
+                return 0
+            self.waiting.popleft()
+        if not self.gone:
+            self.model.unwatch(self, SPACE)
+            if self.leaving:
+                self.vanish(None)
+        return 0
+
+    def close(self):
+        """Ends once what is waiting is sent."""
+        if not self.leaving and not self.gone:
+            self.leaving = True
+            self.model.unwatch(self, RECEIVE)
+            if not self.waiting:
+                self.vanish(None)
+
+    def abort(self):
+        """Ends now."""
+        self.vanish(None)
+
+    def is_closing(self):
+        """True once it is ending."""
+        return self.gone or self.leaving
+
+    def vanish(self, error):
+        if self.gone:
+            return
+        self.gone = self.leaving = True
+        self.waiting.clear()
+        if self.watched:
+            self.model.unwatch(self, self.watched)
+        self.loop.call_soon(self.lose, error)
+
+    def lose(self, error):
+        protocol, self.protocol = self.protocol, None
+        try:
+            protocol.connection_lost(error)
+        finally:
+            self.model.release(self)
+
+    cdef int released(self) except -1:
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+            self.fd = -1
+        return 0
+
+    def get_extra_info(self, name, default=None):
+        """``"socket"``, ``"sockname"`` or ``"peername"``."""
+        if name == "socket":
+            return self.sock
+        if name in ("sockname", "peername") and self.sock is not None:
+            try:
+                return self.sock.getsockname() if name == "sockname" else self.sock.getpeername()
+            except OSError:
+                return default
+        return default

@@ -1,0 +1,30 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from noria._core.contract cimport Dispatcher, Model, Queue, Target
+from noria._core.timers cimport Timers
+
+cdef class Loop(Dispatcher):
+    cdef readonly Model model
+    cdef Queue queue
+    cdef Timers timers
+    cdef public object on_error     # on_error(exception): what a callback raised
+    cdef readonly bint running
+    cdef readonly bint closed
+    cdef bint stopping
+    cdef bint dispatching
+    cdef size_t left               # events of this dispatch still to take
+    cdef Target current            # the one being handled
+    cdef unsigned long thread
+    cdef object fatal               # raised by a handler on a model's thread, for run() to raise
+    cdef int64_t busy_since
+    cdef int64_t began_ns
+    cdef int64_t busy_total
+    cdef int64_t last_asked
+    cdef int skipped
+    cdef uint64_t turns
+    cdef int turn(self) except -1
+    cdef int dispatch(self, size_t limit) except -1
+    cdef int handle_events(self) except -1
+    cdef int due(self) except -1
+    cdef int report(self, object error) except -1
+    cdef int64_t now(self) except? -1

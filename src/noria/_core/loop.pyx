@@ -1,0 +1,270 @@
+"""The wheel. One turn: wait on the model, put what is due in the queue, handle what is in it.
+
+The kernel is not asked while the queue has work, but never left unasked for long: at the latest
+after `PATIENCE` turns or one tick of the coarse clock, so that a busy program cannot starve its
+sockets.
+"""
+
+from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF
+
+from noria._core.contract cimport CALL, Event, Model, Operation, Target
+from noria._core.sys cimport coarse_ns, monotonic_ns
+from noria._core.timers cimport Handle, Timer, Timers
+
+import logging
+
+log = logging.getLogger("noria")
+
+cdef enum:
+    PATIENCE = 64
+    FOREVER = -1
+
+
+cdef class Loop(Dispatcher):
+    """Takes events out of one model's queue and calls their handlers, until told to stop."""
+
+    def __init__(self, Model model):
+        self.model = model
+        self.queue = model.queue
+        self.timers = Timers()
+        model.dispatcher = self
+
+    # What may be asked of it.
+
+    def time(self):
+        """Now, in seconds of the clock that the timers run by."""
+        return self.now() / 1e9
+
+    def call_soon(self, callback, *args):
+        """Puts a call at the end of the queue; returns a handle with `cancel`."""
+        cdef Handle handle = Handle.__new__(Handle)
+        self.refuse_if_closed()
+        handle.callback = callback
+        handle.args = args
+        self.queue.put(handle, CALL, 0, NULL)
+        if self.model.dispatcher is self and self.running and \
+                PyThread_get_thread_ident() != self.thread:
+            self.model.wake()
+        return handle
+
+    def call_soon_threadsafe(self, callback, *args):
+        """The same from any thread: a loop that sleeps is woken."""
+        return self.call_soon(callback, *args)
+
+    def call_later(self, delay, callback, *args):
+        """Calls after `delay` seconds; returns a timer with `cancel` and `when`."""
+        return self.call_at_ns(self.now() + <int64_t>(<double>delay * 1e9), callback, args)
+
+    def call_at(self, when, callback, *args):
+        """Calls at `when`, in seconds of `time()`."""
+        return self.call_at_ns(<int64_t>(<double>when * 1e9), callback, args)
+
+    def call_at_ns(self, int64_t when, callback, args):
+        """Calls at `when`, in nanoseconds of the loop's clock."""
+        cdef Timer timer = Timer.__new__(Timer)
+        self.refuse_if_closed()
+        timer.callback = callback
+        timer.args = args
+        timer.when_ns = when
+        self.timers.add(timer)
+        if self.running and PyThread_get_thread_ident() != self.thread:
+            self.model.wake()
+        return timer
+
+    def submit(self, Operation operation):
+        """Starts an operation; its callback comes from the queue."""
+        self.refuse_if_closed()
+        self.model.submit(operation)
+
+    def cancel(self, Operation operation):
+        """Its callback will not be called."""
+        self.model.cancel(operation)
+
+    def prepare(self):
+        """Makes the model ready for this thread; the descriptor that wakes it, or -1."""
+        self.refuse_if_closed()
+        self.model.begin()
+        return self.model.wake_fd()
+
+    def run(self):
+        """Turns until `stop`, or until a handler raises KeyboardInterrupt or SystemExit."""
+        self.enter()
+        try:
+            while not self.stopping:
+                self.turn()
+        finally:
+            self.leave()
+
+    def run_once(self, timeout=None):
+        """One turn, waiting at most `timeout` seconds (None: as long as it takes)."""
+        cdef Timer limit = None
+        if timeout is not None and timeout > 0:
+            limit = self.call_later(timeout, nothing)
+        self.enter()
+        try:
+            if timeout is not None and timeout <= 0:
+                self.call_soon(nothing)
+                self.skipped = PATIENCE
+            self.turn()
+        finally:
+            if limit is not None:
+                limit.cancel()
+            self.leave()
+
+    def stop(self):
+        """Ends `run` after this turn; from any thread."""
+        self.stopping = True
+        if self.running and PyThread_get_thread_ident() != self.thread:
+            self.model.wake()
+
+    def close(self):
+        """Ends the model and drops what was not handled; refuses while running."""
+        if self.running:
+            raise RuntimeError("cannot close a loop that is running: stop it first")
+        if not self.closed:
+            self.closed = True
+            self.model.close()
+            self.timers.clear()
+
+    def pending(self):
+        """(events in the queue, timers set)."""
+        return (self.queue.count, self.timers.count)
+
+    def usage(self):
+        """Seconds spent in handlers and seconds asleep since the first run, and turns made."""
+        cdef int64_t busy = self.busy_total
+        if self.running:
+            busy += monotonic_ns() - self.began_ns - self.waited_since()
+        return {"busy": busy / 1e9, "waiting": self.model.counters.waiting_ns / 1e9,
+                "turns": self.turns}
+
+    # How it turns.
+
+    cdef int64_t now(self) except? -1:
+        return monotonic_ns()
+
+    def waited_since(self):
+        return self.model.counters.waiting_ns - self.busy_since
+
+    def refuse_if_closed(self):
+        if self.closed:
+            raise RuntimeError("the loop is closed")
+
+    def enter(self):
+        self.refuse_if_closed()
+        if self.running:
+            raise RuntimeError("the loop is running already")
+        self.thread = PyThread_get_thread_ident()
+        self.model.begin()
+        self.running = True
+        self.stopping = False
+        self.began_ns = monotonic_ns()
+        self.busy_since = self.model.counters.waiting_ns
+
+    def leave(self):
+        self.running = False
+        self.busy_total += monotonic_ns() - self.began_ns - self.waited_since()
+        if self.fatal is not None:
+            error, self.fatal = self.fatal, None
+            raise error
+
+    cdef int turn(self) except -1:
+        cdef int64_t timeout, now
+        self.turns += 1
+        if self.queue.count == 0 or self.dispatching:   # by a thread of the model: its to finish
+            timeout = FOREVER
+            if self.timers.count:
+                timeout = self.timers.heap[0].when - self.now()
+                if timeout < 0:
+                    timeout = 0
+            if self.stopping:
+                timeout = 0
+            self.skipped = 0
+            self.model.wait(timeout)
+        else:
+            self.skipped += 1
+            now = coarse_ns()
+            if self.skipped >= PATIENCE or now != self.last_asked:
+                self.last_asked = now
+                self.skipped = 0
+                self.model.wait(0)
+        if self.timers.count:
+            self.due()
+        self.dispatch(self.queue.count)
+        if self.fatal is not None:
+            self.stopping = True
+        return 0
+
+    cdef int due(self) except -1:
+        cdef int64_t now = self.now()
+        while self.timers.count and self.timers.heap[0].when <= now:
+            self.queue.put(self.timers.pop(), CALL, 0, NULL)
+        return 0
+
+    cdef int dispatch(self, size_t limit) except -1:
+        """Handles at most `limit` events: those that come meanwhile have their turn next."""
+        cdef Target target
+        if self.dispatching:
+            return 0
+        self.dispatching = True
+        self.left = limit
+        try:
+            while self.left:
+                try:
+                    self.handle_events()
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as error:
+                    target = self.current
+                    if not target.fault(error):
+                        self.report(error)
+        finally:
+            self.current = None
+            self.dispatching = False
+        return 0
+
+    cdef int handle_events(self) except -1:
+        # No try in here: what a handler raises ends this loop, and dispatch begins it anew.
+        cdef Event event
+        cdef Target target
+        while self.left and self.queue.take(&event):
+            self.left -= 1
+            target = <Target>event.target
+            self.current = target
+            Py_DECREF(target)
+            target.handle(&event)
+        self.left = 0
+        return 0
+
+    cdef int drain(self) except -1:
+        """Called by a model's own thread: handles all there is, unless another thread is at it.
+
+        Handlers so never run two at a time, whichever thread found the event.
+        """
+        cdef int64_t before
+        if self.dispatching or self.closed:
+            return 0
+        before = monotonic_ns()
+        try:
+            while self.queue.count:
+                self.dispatch(self.queue.count)
+        except BaseException as error:
+            self.fatal = error
+            self.stop()
+        self.busy_total += monotonic_ns() - before
+        if self.stopping:
+            self.model.wake()
+        return 0
+
+    cdef int report(self, object error) except -1:
+        if self.on_error is not None:
+            self.on_error(error)
+        else:
+            log.error("a handler raised", exc_info=error)
+        return 0
+
+
+def nothing():
+    """A callback that only ends a wait."""

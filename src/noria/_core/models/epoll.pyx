@@ -1,0 +1,172 @@
+"""epoll(7): the kernel keeps the list of what is watched and tells only of what is ready.
+
+What shaped this file:
+
+- A registration follows the *open file description*, not the number: a descriptor that was dup'ed
+  or inherited stays registered after it is closed, and its events go on. So each event carries the
+  generation of the table's seat, and one that does not match is dropped and unregistered.
+- Edge-triggered, a channel is registered once for reading and writing, and never modified: no
+  epoll_ctl when a send blocks. The price is that it must be read until EAGAIN.
+- epoll_wait counts in milliseconds; epoll_pwait2 (Linux 5.11) in nanoseconds.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from noria._core.contract cimport ACCEPT, READY, RECEIVE, Channel
+from noria._core.models.readiness cimport HANGUP, IN, OUT, PRIORITY, Readiness, io_of
+from noria._core.sys cimport (
+    EEXIST, EINTR, ENOENT, ENOSYS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
+    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, SYS_EPOLL_PWAIT2,
+    c_close, c_epoll_ctl, c_syscall, epoll_create1, epoll_event, epoll_pwait, errno, monotonic_ns,
+    timespec,
+)
+
+import os
+
+cdef enum:
+    EVENTS = 1024
+    MILLISECOND = 1000000
+
+cdef bint precise = True    # epoll_pwait2 is there, as far as we know
+
+
+cdef class Epoll(Readiness):
+    """epoll, level-triggered (``drain`` false) or edge-triggered."""
+
+    cdef int epfd
+    cdef epoll_event events[EVENTS]
+
+    def __cinit__(self, bint edge=False):
+        self.name = "epoll-edge" if edge else "epoll"
+        self.drain = edge
+        self.epfd = epoll_create1(EPOLL_CLOEXEC)
+        if self.epfd < 0:
+            raise OSError(errno, os.strerror(errno), "epoll_create1")
+
+    def __dealloc__(self):
+        if self.epfd >= 0:
+            c_close(self.epfd)
+
+    cdef int shut(self) except -1:
+        Readiness.shut(self)
+        c_close(self.epfd)
+        self.epfd = -1
+        return 0
+
+    def fileno(self):
+        """The epoll descriptor, -1 once closed."""
+        return self.epfd
+
+    cdef int update(self, Channel channel, int old, int new) except -1:
+        cdef epoll_event event
+        cdef int op
+        if self.drain:
+            return self.update_edge(channel, old, new)
+        event.events = (EPOLLIN if new & IN else 0) | (EPOLLOUT if new & OUT else 0) \
+            | (EPOLLPRI if new & PRIORITY else 0)
+        op = EPOLL_CTL_DEL if new == 0 else EPOLL_CTL_ADD if old == 0 else EPOLL_CTL_MOD
+        return self.control(channel, op, &event)
+
+    cdef int update_edge(self, Channel channel, int old, int new) except -1:
+        cdef epoll_event event
+        event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+        if channel.watched & ACCEPT:
+            event.events = EPOLLIN | EPOLLET
+        if (old | new) & PRIORITY:
+            event.events |= EPOLLPRI
+        if new == 0:
+            return self.control(channel, EPOLL_CTL_DEL, &event)
+        if old == 0:
+            return self.control(channel, EPOLL_CTL_ADD, &event)
+        if (old ^ new) & PRIORITY:
+            return self.control(channel, EPOLL_CTL_MOD, &event)
+        if new & ~old & IN:
+            # Its edge may have come while nobody was watching: try once without being told.
+            self.post(channel, IN | HANGUP)
+        # For OUT there is no need: it is asked for when a send found no room, so the edge is to come.
+        return 0
+
+    cdef int control(self, Channel channel, int op, epoll_event *event) except -1:
+        cdef int fd = channel.fd, r
+        event.data.u64 = (<uint64_t>self.table[fd].generation << 32) | <uint32_t>fd
+        self.counters.controls += 1
+        r = c_epoll_ctl(self.epfd, op, fd, event)
+        if r < 0 and op == EPOLL_CTL_ADD and errno == EEXIST:
+            r = c_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, event)
+        elif r < 0 and op == EPOLL_CTL_MOD and errno == ENOENT:
+            r = c_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, event)
+        if r < 0 and op != EPOLL_CTL_DEL:   # DEL fails only when the descriptor is closed already
+            raise OSError(errno, os.strerror(errno), f"descriptor {fd}")
+        return 0
+
+    cdef int wait(self, int64_t timeout) except -1:
+        cdef int n, i, io, fd
+        cdef uint32_t flags
+        cdef int64_t before, after
+        cdef epoll_event *event
+        self.counters.waits += 1
+        if timeout == 0:
+            n = epoll_pwait(self.epfd, self.events, EVENTS, 0, NULL)
+            if self.recording:
+                self.moments.asked = self.moments.ready = monotonic_ns()
+        else:
+            before = monotonic_ns()
+            with nogil:
+                n = wait_ns(self.epfd, self.events, timeout)
+            after = monotonic_ns()
+            self.counters.waiting_ns += after - before
+            self.moments.asked, self.moments.ready = before, after
+        if n <= 0:
+            self.counters.empty_waits += 1
+            if n < 0:
+                if errno != EINTR:
+                    raise OSError(errno, os.strerror(errno), "epoll_wait")
+                PyErr_CheckSignals()
+            return 0
+        for i in range(n):
+            event = &self.events[i]
+            fd = <int>(event.data.u64 & 0xffffffff)
+            if (self.table[fd].channel == NULL
+                    or self.table[fd].generation != event.data.u64 >> 32):
+                self.forget(fd)
+                continue
+            flags = event.events
+            io = 0
+            if flags & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+                io = IN
+            if flags & (EPOLLOUT | EPOLLHUP | EPOLLERR):
+                io |= OUT
+            if flags & EPOLLPRI:
+                io |= PRIORITY
+            if flags & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+                io |= HANGUP
+            self.post(<Channel>self.table[fd].channel, io)
+        return 0
+
+    cdef int forget(self, int fd) except -1:
+        """An event of a registration that outlived its channel. If the number is free or its new
+        owner unregistered, DEL ends it; where another process holds the description, the event
+        cannot be stopped but by closing there."""
+        if self.table[fd].channel == NULL:
+            self.counters.controls += 1
+            c_epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, NULL)
+        return 0
+
+
+cdef int wait_ns(int epfd, epoll_event *events, int64_t timeout) noexcept nogil:
+    global precise
+    cdef timespec limit
+    cdef int n
+    if timeout < 0:
+        return epoll_pwait(epfd, events, EVENTS, -1, NULL)
+    if precise:
+        limit.tv_sec = timeout // 1000000000
+        limit.tv_nsec = timeout % 1000000000
+        n = <int>c_syscall(SYS_EPOLL_PWAIT2, epfd, events, <int>EVENTS, &limit, NULL, <size_t>8)
+        if n >= 0 or errno != ENOSYS:
+            return n
+        precise = False
+    timeout = (timeout + MILLISECOND - 1) // MILLISECOND
+    return epoll_pwait(epfd, events, EVENTS, <int>min(timeout, <int64_t>0x7fffffff), NULL)

@@ -1,0 +1,609 @@
+"""io_uring(7): requests go into one ring, completions come out of another.
+
+What shaped this file:
+
+- A request holds a reference to its target until the kernel's last completion of it, and that target
+  its descriptor: a number can so never be used again while a request of its former life is under
+  way. Closing cancels first, and closes when the last completion has come.
+- The ring belongs to one thread (SINGLE_ISSUER) and the kernel completes only when that thread asks
+  (DEFER_TASKRUN, Linux 6.1). It is made disabled, and enabled by the thread that runs the loop.
+- Receiving is multishot: one request gives a completion for each arrival, its bytes in a buffer of
+  the provided ring. ENOBUFS ends such a request and is no error of the connection: it is made anew
+  once the handlers have emptied the buffers.
+- A cancel races with data: bytes may come after a pause, and the stream holds them.
+- Sending tries send(2) first: on sockets a request for each send measured slower. When there is no
+  room, a one-shot poll tells of it.
+- Multishot poll would be edge-like; watchers are level-triggered, so theirs are one-shot and made
+  anew after the callback.
+- Sockets must be in blocking mode: O_NONBLOCK makes requests end with EAGAIN.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from noria._core.contract cimport (
+    ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SPACE, URGENT,
+    WRITABLE, WRITE, Channel, Event, Operation, Target, Waking,
+)
+from noria._core.models.uring_abi cimport *
+from noria._core.sys cimport (
+    EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ENOENT, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
+    O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, SOCK_CLOEXEC, c_close, c_fcntl,
+    c_syscall, errno, monotonic_ns, recvfrom, sockaddr, sockaddr_storage, socklen_t,
+)
+
+import os
+
+cdef enum:
+    ENTRIES = 1024
+    COMPLETIONS = 8192
+    BUFFERS = 16                # a power of two
+    BUFFER_SIZE = 256 * 1024
+    SMALL_BUFFERS = 512         # before Linux 6.12, when one arrival takes a whole buffer
+    SMALL_SIZE = 8 * 1024
+    MASK = 0xff                 # of an event's kind; above it:
+    LAST = 0x100                # the buffer is empty after this: give it back
+    FINAL = 0x200               # the request ends with this
+
+    # Tags in the low bits of user_data, which are free in a pointer.
+    TAG_NONE = 0
+    TAG_RECEIVE = 1
+    TAG_ACCEPT = 2
+    TAG_POLL = 3
+    TAG_OPERATION = 4
+    TAGS = 7
+
+    # States of a channel: which requests are under way, and which of these are being cancelled.
+    RECEIVING = 1
+    ACCEPTING = 2
+    POLLING = 4
+    UNDER_WAY = 7
+    CANCELLING = 8              # shifted by the tag: RECEIVING << 3 and so on
+
+cdef uint32_t children = 0      # counts forks: a ring is not its child's
+
+
+def _forked():
+    global children
+    children += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+cdef class IoUring(Waking):
+    """One ring."""
+
+    cdef int ring
+    cdef unsigned long owner
+    cdef uint32_t birth
+    cdef char *memory
+    cdef size_t memory_size
+    cdef noria_sqe *sqes
+    cdef size_t sqes_size
+    cdef noria_cqe *cqes
+    cdef uint32_t *sq_head
+    cdef uint32_t *sq_tail
+    cdef uint32_t *sq_flags
+    cdef uint32_t *cq_head
+    cdef uint32_t *cq_tail
+    cdef uint32_t sq_mask, sq_size, cq_mask, tail, waiting
+    cdef noria_buf *bufs
+    cdef char *pool_memory
+    cdef size_t pool_size
+    cdef uint32_t buffers, buffer_size
+    cdef uint16_t buffers_tail
+    cdef uint32_t used[SMALL_BUFFERS]
+    cdef bint incremental
+    cdef Py_ssize_t under_way
+
+    def __cinit__(self, bint incremental=True):
+        self.name = "io_uring"
+        self.ring = -1
+        self.birth = children
+        self.set_up()
+        try:
+            self.map_rings()
+        except BaseException:
+            c_close(self.ring)
+            self.ring = -1
+            raise
+        self.incremental = incremental
+
+    cdef int set_up(self) except -1:
+        memset(&self.params, 0, sizeof(noria_params))
+        self.params.cq_entries = COMPLETIONS
+        self.params.flags = (SETUP_CQSIZE | SETUP_R_DISABLED | SETUP_SUBMIT_ALL | SETUP_TASKRUN_FLAG
+                             | SETUP_SINGLE_ISSUER | SETUP_DEFER_TASKRUN)
+        self.ring = <int>c_syscall(SYS_SETUP, <unsigned>ENTRIES, &self.params)
+        if self.ring < 0:
+            raise OSError(errno, os.strerror(errno), "io_uring_setup")
+        c_fcntl(self.ring, 2, 1)    # F_SETFD, FD_CLOEXEC
+        return 0
+
+    cdef noria_params params
+
+    cdef int map_rings(self) except -1:
+        cdef size_t sq, cq
+        cdef uint32_t i
+        cdef uint32_t *array
+        sq = self.params.sq_off.array + self.params.sq_entries * sizeof(uint32_t)
+        cq = self.params.cq_off.cqes + self.params.cq_entries * sizeof(noria_cqe)
+        self.memory_size = max(sq, cq)
+        self.memory = <char *>self.map_(self.memory_size, OFF_SQ_RING)
+        self.sqes_size = self.params.sq_entries * sizeof(noria_sqe)
+        self.sqes = <noria_sqe *>self.map_(self.sqes_size, OFF_SQES)
+        self.sq_head = <uint32_t *>(self.memory + self.params.sq_off.head)
+        self.sq_tail = <uint32_t *>(self.memory + self.params.sq_off.tail)
+        self.sq_flags = <uint32_t *>(self.memory + self.params.sq_off.flags)
+        self.cq_head = <uint32_t *>(self.memory + self.params.cq_off.head)
+        self.cq_tail = <uint32_t *>(self.memory + self.params.cq_off.tail)
+        self.cqes = <noria_cqe *>(self.memory + self.params.cq_off.cqes)
+        self.sq_size = self.params.sq_entries
+        self.sq_mask = self.params.sq_entries - 1
+        self.cq_mask = self.params.cq_entries - 1
+        array = <uint32_t *>(self.memory + self.params.sq_off.array)
+        for i in range(self.sq_size):
+            array[i] = i
+        return 0
+
+    cdef void *map_(self, size_t n, int64_t offset) except NULL:
+        cdef void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, self.ring,
+                            offset)
+        if p == MAP_FAILED:
+            raise OSError(errno, os.strerror(errno), "io_uring mmap")
+        return p
+
+    def __dealloc__(self):
+        self.unmap()
+
+    cdef int unmap(self) noexcept:
+        if self.ring >= 0:
+            c_close(self.ring)
+            self.ring = -1
+        if self.sqes != NULL:
+            munmap(self.sqes, self.sqes_size)
+            self.sqes = NULL
+        if self.memory != NULL:
+            munmap(self.memory, self.memory_size)
+            self.memory = NULL
+        if self.pool_memory != NULL:
+            munmap(self.pool_memory, self.pool_size)
+            self.pool_memory = NULL
+        return 0
+
+    def fileno(self):
+        """The ring's descriptor, -1 once closed."""
+        return self.ring
+
+    cdef int begin(self) except -1:
+        cdef unsigned long me = PyThread_get_thread_ident()
+        self.check_process()
+        if self.owner == 0:
+            if c_syscall(SYS_REGISTER, self.ring, <unsigned>REGISTER_ENABLE_RINGS, NULL, 0) < 0:
+                raise OSError(errno, os.strerror(errno), "io_uring enable")
+            self.owner = me
+            self.provide_buffers()
+        elif self.owner != me:
+            raise RuntimeError("an io_uring loop belongs to the thread that ran it first: make "
+                               "another loop for this thread, or use the model 'epoll'")
+        Waking.begin(self)
+        if not self.wake_reader.watched:
+            self.watch(self.wake_reader, READABLE)
+        return 0
+
+    cdef int check_process(self) except -1:
+        if self.birth != children:
+            raise RuntimeError("this io_uring loop was made before a fork and belongs to the parent "
+                               "process: make a new loop in the child")
+        return 0
+
+    cdef int provide_buffers(self) except -1:
+        cdef noria_buf_reg registration
+        cdef uint32_t i
+        cdef size_t ring_size
+        cdef int flags = MAP_PRIVATE | MAP_ANONYMOUS
+        while True:
+            self.buffers = BUFFERS if self.incremental else SMALL_BUFFERS
+            self.buffer_size = BUFFER_SIZE if self.incremental else SMALL_SIZE
+            ring_size = self.buffers * sizeof(noria_buf)
+            ring_size = (ring_size + 4095) & ~<size_t>4095
+            self.pool_size = ring_size + <size_t>self.buffers * self.buffer_size
+            self.pool_memory = <char *>mmap(NULL, self.pool_size, PROT_READ | PROT_WRITE, flags, -1,
+                                            0)
+            if self.pool_memory == <char *>MAP_FAILED:
+                self.pool_memory = NULL
+                raise MemoryError("no memory for the buffers of io_uring")
+            memset(&registration, 0, sizeof(registration))
+            registration.ring_addr = <uint64_t>self.pool_memory
+            registration.ring_entries = self.buffers
+            registration.flags = PBUF_RING_INC if self.incremental else 0
+            if c_syscall(SYS_REGISTER, self.ring, <unsigned>REGISTER_PBUF_RING, &registration,
+                         1) == 0:
+                break
+            munmap(self.pool_memory, self.pool_size)
+            self.pool_memory = NULL
+            if not self.incremental or errno != EINVAL:
+                raise OSError(errno, os.strerror(errno), "io_uring buffer ring")
+            self.incremental = False    # Linux before 6.12
+        self.bufs = <noria_buf *>self.pool_memory
+        self.pool_memory_data = self.pool_memory + ring_size
+        for i in range(self.buffers):
+            self.give_back(i)
+        return 0
+
+    cdef char *pool_memory_data
+
+    cdef void give_back(self, uint32_t buffer) noexcept:
+        """The kernel may fill this buffer again."""
+        cdef noria_buf *entry = &self.bufs[self.buffers_tail & (self.buffers - 1)]
+        self.used[buffer] = 0
+        entry.addr = <uint64_t>(self.pool_memory_data + <size_t>buffer * self.buffer_size)
+        entry.len = self.buffer_size
+        entry.bid = <uint16_t>buffer
+        self.buffers_tail += 1
+        store16(&self.bufs[0].tail, self.buffers_tail)
+
+    # Requests.
+
+    cdef noria_sqe *request(self, Target target, int tag, int opcode, int fd) except NULL:
+        """The next free entry; holds a reference to the target until the last completion."""
+        cdef noria_sqe *sqe
+        if self.owner == 0:
+            self.begin()
+        if self.tail - load32(self.sq_head) == self.sq_size:
+            self.enter(0, NULL)
+        sqe = &self.sqes[self.tail & self.sq_mask]
+        memset(sqe, 0, sizeof(noria_sqe))
+        sqe.opcode = opcode
+        sqe.fd = fd
+        self.tail += 1
+        self.waiting += 1
+        if tag != TAG_NONE:
+            Py_INCREF(target)
+            self.under_way += 1
+            sqe.user_data = <uint64_t><PyObject *>target | tag
+        return sqe
+
+    cdef int cancel_request(self, Target target, int tag) except -1:
+        cdef noria_sqe *sqe
+        if tag == TAG_POLL:
+            sqe = self.request(None, TAG_NONE, OP_POLL_REMOVE, -1)
+        else:
+            sqe = self.request(None, TAG_NONE, OP_ASYNC_CANCEL, -1)
+        sqe.addr = <uint64_t><PyObject *>target | tag
+        return 0
+
+    cdef int arm(self, Channel channel) except -1:
+        """Makes the requests that the channel's watched bits want and that are not under way."""
+        cdef noria_sqe *sqe
+        cdef int mask, missing
+        if channel.watched & RECEIVE and not channel.datagrams and not channel.state & RECEIVING:
+            sqe = self.request(channel, TAG_RECEIVE, OP_RECV, channel.fd)
+            sqe.ioprio = RECV_MULTISHOT
+            sqe.flags = SQE_BUFFER_SELECT
+            channel.state |= RECEIVING
+        if channel.watched & ACCEPT and not channel.state & ACCEPTING:
+            sqe = self.request(channel, TAG_ACCEPT, OP_ACCEPT, channel.fd)
+            sqe.ioprio = ACCEPT_MULTISHOT
+            sqe.op_flags = SOCK_CLOEXEC
+            channel.state |= ACCEPTING
+        mask = poll_mask(channel)
+        if mask and not channel.state & POLLING:
+            sqe = self.request(channel, TAG_POLL, OP_POLL_ADD, channel.fd)
+            sqe.op_flags = mask
+            channel.state |= POLLING
+            channel.slot = mask
+        elif channel.state & POLLING and mask != channel.slot:
+            # Ends the poll; its last completion makes a new one for what is watched then.
+            missing = POLLING << 3
+            if not channel.state & missing:
+                channel.state |= missing
+                self.cancel_request(channel, TAG_POLL)
+        return 0
+
+    cdef int disarm(self, Channel channel) except -1:
+        if not channel.watched & RECEIVE and channel.state & (RECEIVING | RECEIVING << 3) == RECEIVING:
+            channel.state |= RECEIVING << 3
+            self.cancel_request(channel, TAG_RECEIVE)
+        if not channel.watched & ACCEPT and channel.state & (ACCEPTING | ACCEPTING << 3) == ACCEPTING:
+            channel.state |= ACCEPTING << 3
+            self.cancel_request(channel, TAG_ACCEPT)
+        if channel.state & (POLLING | POLLING << 3) == POLLING and poll_mask(channel) != channel.slot:
+            channel.state |= POLLING << 3
+            self.cancel_request(channel, TAG_POLL)
+        return 0
+
+    cdef int watch(self, Channel channel, int interest) except -1:
+        cdef int flags
+        self.check_process()
+        if channel.model is None:
+            channel.model = self
+        if interest & (RECEIVE | ACCEPT) and not channel.watched:
+            flags = c_fcntl(channel.fd, F_GETFL)
+            if flags & O_NONBLOCK:
+                c_fcntl(channel.fd, F_SETFL, flags & ~O_NONBLOCK)
+        channel.watched |= interest
+        return self.arm(channel)
+
+    cdef int unwatch(self, Channel channel, int interest) except -1:
+        channel.watched &= ~interest
+        if self.closed:
+            return 0
+        return self.disarm(channel)
+
+    cdef int release(self, Channel channel) except -1:
+        channel.closing = True
+        channel.watched = 0
+        if self.closed or not channel.state & UNDER_WAY:
+            return channel.released()
+        return self.disarm(channel)
+
+    cdef int submit(self, Operation operation) except -1:
+        cdef noria_sqe *sqe
+        cdef int flags
+        operation.pending = True
+        if operation.kind == CONNECT:
+            flags = c_fcntl(operation.fd, F_GETFL)
+            if flags & O_NONBLOCK:
+                c_fcntl(operation.fd, F_SETFL, flags & ~O_NONBLOCK)
+            sqe = self.request(operation, TAG_OPERATION, OP_CONNECT, operation.fd)
+            sqe.addr = <uint64_t>operation.buffer
+            sqe.off = operation.size
+            return 0
+        if operation.kind == FSYNC:
+            self.request(operation, TAG_OPERATION, OP_FSYNC, operation.fd)
+            return 0
+        sqe = self.request(operation, TAG_OPERATION,
+                           OP_READ if operation.kind == READ else OP_WRITE, operation.fd)
+        sqe.addr = <uint64_t>operation.buffer
+        sqe.len = <uint32_t>operation.size
+        sqe.off = operation.offset
+        return 0
+
+    cdef int cancel(self, Operation operation) except -1:
+        operation.cancelled = True
+        if operation.pending:
+            self.cancel_request(operation, TAG_OPERATION)
+        return 0
+
+    # Completions.
+
+    cdef int enter(self, unsigned least, noria_timespec *timeout) except -1:
+        """io_uring_enter(2): hands over the requests; waits for `least` completions."""
+        cdef noria_getevents_arg arg
+        cdef int r, error
+        cdef unsigned flags = ENTER_GETEVENTS | ENTER_EXT_ARG
+        store32(self.sq_tail, self.tail)
+        memset(&arg, 0, sizeof(arg))
+        arg.ts = <uint64_t>timeout
+        self.counters.waits += 1
+        if least:
+            with nogil:
+                r = <int>c_syscall(SYS_ENTER, self.ring, self.waiting, least, flags, &arg,
+                                   sizeof(arg))
+                error = errno
+        else:
+            r = <int>c_syscall(SYS_ENTER, self.ring, self.waiting, 0, flags, &arg, sizeof(arg))
+            error = errno
+        # What was taken is seen in the ring's head, also when the wait was cut short.
+        self.waiting = self.tail - load32(self.sq_head)
+        if r < 0:
+            if error == EINTR:
+                PyErr_CheckSignals()
+            elif error != ETIME and error != EAGAIN and error != EBUSY:
+                raise OSError(error, os.strerror(error), "io_uring_enter")
+        return 0
+
+    cdef int wait(self, int64_t timeout) except -1:
+        cdef noria_timespec limit
+        cdef noria_timespec *until = NULL
+        cdef int64_t before
+        self.check_process()
+        if timeout > 0:
+            limit.tv_sec = timeout // 1000000000
+            limit.tv_nsec = timeout % 1000000000
+            until = &limit
+        if timeout == 0 or load32(self.cq_tail) != self.cq_head[0]:
+            # Nothing to hand over and nothing the kernel wants to tell: no system call at all.
+            if self.waiting or load32(self.sq_flags) & (SQ_TASKRUN | SQ_CQ_OVERFLOW):
+                self.enter(0, NULL)
+            if self.recording:
+                self.moments.asked = self.moments.ready = monotonic_ns()
+        else:
+            before = monotonic_ns()
+            self.enter(1, until)
+            self.moments.asked, self.moments.ready = before, monotonic_ns()
+            self.counters.waiting_ns += self.moments.ready - before
+        if self.reap() == 0:
+            self.counters.empty_waits += 1
+        return 0
+
+    cdef int reap(self) except -1:
+        """Moves completions into the queue; the number of them."""
+        cdef uint32_t head = self.cq_head[0]
+        cdef uint32_t tail = load32(self.cq_tail)
+        cdef uint32_t buffer
+        cdef noria_cqe *cqe
+        cdef int tag, kind, n = <int>(tail - head)
+        cdef Target target
+        cdef void *data
+        while head != tail:
+            cqe = &self.cqes[head & self.cq_mask]
+            head += 1
+            tag = <int>(cqe.user_data & TAGS)
+            if tag == TAG_NONE:
+                continue
+            target = <Target><PyObject *>(cqe.user_data & ~<uint64_t>TAGS)
+            data = NULL
+            if tag == TAG_RECEIVE:
+                kind = RECEIVED
+                if cqe.flags & CQE_BUFFER:
+                    buffer = cqe.flags >> CQE_BUFFER_SHIFT
+                    data = (self.pool_memory_data + <size_t>buffer * self.buffer_size
+                            + self.used[buffer])
+                    if cqe.res > 0:
+                        self.used[buffer] += cqe.res
+                    if not cqe.flags & CQE_BUF_MORE:
+                        kind |= LAST
+            elif tag == TAG_ACCEPT:
+                kind = ACCEPTED
+            elif tag == TAG_POLL:
+                kind = READY
+            else:
+                kind = DONE
+            if not cqe.flags & CQE_MORE:
+                kind |= FINAL
+            self.queue.put(target, kind, cqe.res, data)
+            if kind & FINAL:
+                self.under_way -= 1
+                Py_DECREF(target)       # the queue has its own
+        store32(self.cq_head, head)
+        return n
+
+    cdef int deliver(self, Channel channel, Event *event) except -1:
+        cdef int kind = event.kind & MASK
+        if kind == RECEIVED:
+            self.deliver_bytes(channel, event)
+        elif kind == ACCEPTED:
+            if event.kind & FINAL:
+                channel.state &= ~(ACCEPTING | ACCEPTING << 3)
+            if event.result >= 0:
+                if channel.closing:
+                    c_close(event.result)
+                else:
+                    self.counters.connections += 1
+                    channel.accepted(event.result)
+            elif event.result != -ECANCELED and not channel.closing:
+                channel.failed(-event.result)
+        else:
+            self.deliver_readiness(channel, event)
+        if event.kind & FINAL:
+            if channel.closing:
+                if not channel.state & UNDER_WAY:
+                    channel.released()
+            elif channel.watched:
+                self.arm(channel)
+        return 0
+
+    cdef int deliver_bytes(self, Channel channel, Event *event) except -1:
+        cdef int result = event.result
+        cdef char *data = <char *>event.data
+        if event.kind & FINAL:
+            channel.state &= ~(RECEIVING | RECEIVING << 3)
+        try:
+            if channel.closing:
+                pass
+            elif result > 0:
+                self.counters.messages += 1
+                self.counters.bytes_in += result
+                channel.received(data, result)
+            elif result == 0:
+                channel.received(NULL, 0)
+            elif result != -ECANCELED and result != -ENOBUFS:
+                channel.failed(-result)
+        finally:
+            if event.kind & LAST:
+                self.give_back(<uint32_t>((data - self.pool_memory_data) // self.buffer_size))
+        return 0
+
+    cdef int deliver_readiness(self, Channel channel, Event *event) except -1:
+        cdef int result = event.result, mask = 0
+        channel.state &= ~(POLLING | POLLING << 3)
+        if result < 0 or channel.closing:
+            return 0        # cancelled: deliver makes a new one if something is watched still
+        if result & (POLLIN | POLLHUP | POLLERR):
+            mask = channel.watched & (READABLE | RECEIVE)
+        if result & (POLLOUT | POLLHUP | POLLERR):
+            mask |= channel.watched & (WRITABLE | SPACE)
+        if result & POLLPRI:
+            mask |= channel.watched & URGENT
+        if mask & RECEIVE and channel.datagrams:
+            self.receive_datagrams(channel)
+        if mask & SPACE & channel.watched:
+            channel.writable()
+        mask &= (READABLE | WRITABLE | URGENT)
+        if mask & channel.watched:
+            channel.ready(mask & channel.watched)
+        return 0
+
+    cdef int receive_datagrams(self, Channel channel) except -1:
+        cdef sockaddr_storage address
+        cdef socklen_t length
+        cdef Py_ssize_t n
+        cdef int left
+        for left in range(64):
+            length = sizeof(address)
+            self.counters.receives += 1
+            n = recvfrom(channel.fd, self.scratch, 65536, MSG_DONTWAIT, <sockaddr *>&address,
+                         &length)
+            if n < 0:
+                if errno == EINTR:
+                    continue
+                if errno == EAGAIN:
+                    self.counters.empty_receives += 1
+                    return 0
+                channel.failed(errno)
+            else:
+                self.counters.messages += 1
+                self.counters.bytes_in += n
+                channel.arrived(self.scratch, n, &address, length)
+            if not channel.watched & RECEIVE:
+                return 0
+        return 0
+
+    cdef int discard(self, Event *event) except -1:
+        if event.kind & MASK == ACCEPTED and event.result >= 0:
+            c_close(event.result)
+        return 0
+
+    cdef int shut(self) except -1:
+        """Cancels what is under way and waits until the kernel has let go of all memory."""
+        cdef noria_sqe *sqe
+        cdef noria_timespec limit
+        cdef Event event
+        cdef Channel channel
+        cdef int tries = 100
+        if self.birth == children and self.owner == PyThread_get_thread_ident():
+            sqe = self.request(None, TAG_NONE, OP_ASYNC_CANCEL, -1)
+            sqe.op_flags = CANCEL_ANY | CANCEL_ALL
+            while self.under_way and tries:
+                limit.tv_sec, limit.tv_nsec = 0, 20000000
+                self.enter(1, &limit)
+                self.reap()
+                tries -= 1
+            while self.queue.take(&event):
+                self.discard(&event)
+                if isinstance(<object>event.target, Channel):
+                    channel = <Channel>event.target
+                    channel.state = 0
+                    if channel.closing:
+                        channel.released()
+                Py_DECREF(<Target>event.target)
+        Waking.shut(self)
+        self.unmap()
+        return 0
+
+    def round_trip(self):
+        """One NOP there and back: whether the ring really works here. Raises OSError if not."""
+        self.begin()
+        self.request(None, TAG_NONE, OP_NOP, -1)
+        self.enter(1, NULL)
+        if load32(self.cq_tail) == self.cq_head[0]:
+            raise OSError(EAGAIN, "io_uring completed nothing")
+        self.reap()
+
+
+cdef inline int poll_mask(Channel channel) noexcept:
+    cdef int mask = 0
+    if channel.watched & READABLE or (channel.watched & RECEIVE and channel.datagrams):
+        mask = POLLIN
+    if channel.watched & (WRITABLE | SPACE):
+        mask |= POLLOUT
+    if channel.watched & URGENT:
+        mask |= POLLPRI
+    return mask

@@ -1,0 +1,78 @@
+"""Non-blocking sockets, asked in turn again and again, with a sleep of `interval` between rounds.
+
+No call waits for a socket: each is asked (recv, accept) whether there is something, and mostly
+there is nothing. It shares the array of `poll`, and asks where that one waits.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t
+
+from noria._core.contract cimport READABLE, Channel, empty_pipe
+from noria._core.models.poll cimport Poll
+from noria._core.models.readiness cimport IN, OUT, Readiness
+from noria._core.sys cimport POLLIN, POLLOUT, c_ppoll, monotonic_ns, pollfd, timespec
+
+from noria.errors import ModelLimit
+
+
+cdef class Nonblocking(Poll):
+    """Asking in turn. `interval`: seconds between rounds, 0 for none."""
+
+    cdef int64_t interval_ns
+
+    def __init__(self, double interval=0.001):
+        if not 0 <= interval <= 3600:
+            raise ValueError(f"interval must be 0 to 3600 seconds, not {interval}")
+        self.name = "nonblocking"
+        self.interval_ns = <int64_t>(interval * 1e9)
+
+    @property
+    def interval(self):
+        """Seconds between rounds."""
+        return self.interval_ns / 1e9
+
+    cdef int begin(self) except -1:
+        # The pipe is what the sleep between rounds ends by; it is not one of those asked.
+        if self.wake_reader is None:
+            Poll.begin(self)
+            self.unwatch(self.wake_reader, READABLE)
+        return 0
+
+    cdef int wait(self, int64_t timeout) except -1:
+        cdef int64_t before, sleep = self.interval_ns
+        cdef int i, io, woken = 0
+        if 0 <= timeout < sleep or self.count == 0:
+            sleep = timeout
+        if sleep:
+            before = monotonic_ns()
+            woken = self.sleep(sleep)
+            self.counters.waiting_ns += monotonic_ns() - before
+        else:
+            with nogil:
+                pass    # other threads may want to run
+        if self.waking or woken:
+            empty_pipe(self.wake_reader.fd)
+            self.waking = False
+        PyErr_CheckSignals()
+        for i in range(self.count):
+            io = (IN if self.fds[i].events & POLLIN else 0) \
+                | (OUT if self.fds[i].events & POLLOUT else 0)
+            self.post(<Channel>self.table[self.fds[i].fd].channel, io)
+        return 0
+
+    cdef int sleep(self, int64_t ns) except -1:
+        """poll(2) of the pipe alone is a sleep that can be ended; 1 if it was."""
+        cdef int n
+        cdef pollfd pipe
+        cdef timespec limit
+        cdef timespec *until = NULL
+        if ns >= 0:
+            limit.tv_sec = ns // 1000000000
+            limit.tv_nsec = ns % 1000000000
+            until = &limit
+        pipe.fd = self.wake_reader.fd
+        pipe.events = <short>POLLIN
+        self.counters.controls += 1
+        with nogil:
+            n = c_ppoll(&pipe, 1, until, NULL)
+        return 1 if n > 0 else 0

@@ -1,0 +1,93 @@
+"""poll(2): an array of descriptors, given to the kernel and scanned at every wait; no limit on fd."""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from libc.stdint cimport int64_t
+
+from noria._core.contract cimport Channel
+from noria._core.models.readiness cimport HANGUP, IN, OUT, PRIORITY, Readiness
+from noria._core.sys cimport (
+    EINTR, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, c_ppoll, errno, monotonic_ns,
+    timespec,
+)
+
+import os
+
+
+cdef class Poll(Readiness):
+    """poll. The array is dense: a channel's slot is its place, the last one fills a gap."""
+
+    def __cinit__(self):
+        self.name = "poll"
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.fds)
+
+    cdef int update(self, Channel channel, int old, int new) except -1:
+        cdef int i
+        cdef pollfd *fds
+        if old == 0 and new:
+            if self.count == self.room:
+                i = self.room * 2 + 64
+                fds = <pollfd *>PyMem_RawRealloc(self.fds, i * sizeof(pollfd))
+                if fds == NULL:
+                    raise MemoryError
+                self.fds, self.room = fds, i
+            channel.slot = self.count
+            self.fds[self.count].fd = channel.fd
+            self.fds[self.count].revents = 0
+            self.count += 1
+        elif new == 0:
+            if old:
+                self.count -= 1
+                self.fds[channel.slot] = self.fds[self.count]
+                (<Channel>self.table[self.fds[channel.slot].fd].channel).slot = channel.slot
+                channel.slot = -1
+            return 0
+        self.fds[channel.slot].events = <short>((POLLIN if new & IN else 0)
+                                                | (POLLOUT if new & OUT else 0)
+                                                | (POLLPRI if new & PRIORITY else 0))
+        return 0
+
+    cdef int wait(self, int64_t timeout) except -1:
+        cdef int n, i, io
+        cdef short found
+        cdef int64_t before
+        cdef timespec limit
+        cdef timespec *until = NULL
+        if timeout >= 0:
+            limit.tv_sec = timeout // 1000000000
+            limit.tv_nsec = timeout % 1000000000
+            until = &limit
+        self.counters.waits += 1
+        before = monotonic_ns()
+        with nogil:
+            n = c_ppoll(self.fds, self.count, until, NULL)
+        self.moments.asked, self.moments.ready = before, monotonic_ns()
+        if timeout:
+            self.counters.waiting_ns += self.moments.ready - before
+        if n <= 0:
+            self.counters.empty_waits += 1
+            if n < 0:
+                if errno != EINTR:
+                    raise OSError(errno, os.strerror(errno), "poll")
+                PyErr_CheckSignals()
+            return 0
+        for i in range(self.count):
+            found = self.fds[i].revents
+            if not found:
+                continue
+            io = 0
+            if found & (POLLIN | POLLHUP | POLLERR | POLLNVAL):
+                io = IN
+            if found & (POLLOUT | POLLHUP | POLLERR | POLLNVAL):
+                io |= OUT
+            if found & POLLPRI:
+                io |= PRIORITY
+            if found & (POLLHUP | POLLERR):
+                io |= HANGUP
+            self.post(<Channel>self.table[self.fds[i].fd].channel, io)
+            n -= 1
+            if n == 0:
+                break
+        return 0

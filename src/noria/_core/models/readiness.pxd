@@ -1,0 +1,34 @@
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t
+
+from noria._core.contract cimport Channel, Event, Model, Waking
+
+cdef enum Readable:     # what a kernel tells of: in, out, exceptional
+    IN = 1
+    OUT = 2
+    PRIORITY = 4
+    HANGUP = 8          # with IN: read on until the end, a short read is not the last
+
+cdef struct Seat:
+    PyObject *channel   # owned
+    uint32_t generation
+
+cdef class Readiness(Waking):
+    cdef Seat *table    # by descriptor number
+    cdef int seats
+    cdef bint drain     # edge-triggered: told once, so read until EAGAIN
+    cdef int update(self, Channel channel, int old, int new) except -1
+    cdef int seat(self, Channel channel) except -1
+    cdef int unseat(self, Channel channel) except -1
+    cdef int post(self, Channel channel, int io) except -1
+    cdef int receive(self, Channel channel, bint hangup) except -1
+    cdef int receive_datagrams(self, Channel channel) except -1
+    cdef int accept(self, Channel channel) except -1
+    cdef int check(self, int fd, int new) except -1
+
+cdef inline int io_of(int watched) noexcept:
+    """The kernel's words for what a channel is watched for."""
+    return ((IN if watched & (1 | 2 | 8) else 0) | (OUT if watched & (4 | 16) else 0)
+            | (PRIORITY if watched & 32 else 0))
+
+cdef int begin_connect(Model model, object operation) except -1

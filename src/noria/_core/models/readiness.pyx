@@ -1,0 +1,306 @@
+"""Readiness turned into completion: try the call; on EAGAIN wait until told; then try again.
+
+All models that learn of *readiness* (nonblocking, select, poll, epoll) share this. A model adds how
+it is told: `update` says what to look for on a descriptor, `wait` sleeps and posts what is ready.
+"""
+
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.string cimport memset
+
+from noria._core.contract cimport (
+    ACCEPT, CONNECT, DONE, READABLE, READY, RECEIVE, SPACE, URGENT, WRITABLE, Channel, Event,
+    Operation, Waking,
+)
+from noria._core.sys cimport (
+    EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, F_GETFL, F_SETFL, MSG_DONTWAIT, O_NONBLOCK,
+    SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, accept4, c_connect, c_fcntl, errno,
+    getsockopt, monotonic_ns, recv, recvfrom, sockaddr, sockaddr_storage, socklen_t, ssize_t,
+)
+
+from noria._core.contract import SCRATCH_SIZE
+
+cdef enum:
+    BUDGET = 1 << 20        # bytes read of one channel before the others have their turn
+    ACCEPTS = 64            # connections accepted in one go
+    DATAGRAMS = 64
+
+cdef Py_ssize_t scratch_size = SCRATCH_SIZE
+
+
+cdef class Readiness(Waking):
+    """What the readiness models share."""
+
+    def __dealloc__(self):
+        cdef int fd
+        for fd in range(self.seats):
+            if self.table[fd].channel != NULL:
+                Py_DECREF(<object>self.table[fd].channel)
+        PyMem_RawFree(self.table)
+
+    cdef int begin(self) except -1:
+        Waking.begin(self)
+        if not self.wake_reader.watched:
+            self.watch(self.wake_reader, READABLE)
+        return 0
+
+    cdef int shut(self) except -1:
+        cdef int fd
+        Waking.shut(self)
+        for fd in range(self.seats):
+            if self.table[fd].channel != NULL:
+                (<Channel>self.table[fd].channel).watched = 0
+                Py_DECREF(<object>self.table[fd].channel)
+                self.table[fd].channel = NULL
+        return 0
+
+    # What is looked for.
+
+    cdef int update(self, Channel channel, int old, int new) except -1:
+        """The kernel's side of a change from `old` to `new` (of Readable)."""
+        raise NotImplementedError
+
+    cdef int check(self, int fd, int new) except -1:
+        """Raises ModelLimit if this model cannot look at the descriptor."""
+        return 0
+
+    cdef int watch(self, Channel channel, int interest) except -1:
+        cdef int old = io_of(channel.watched)
+        cdef int new = io_of(channel.watched | interest)
+        if channel.model is None:
+            channel.model = self
+        if channel.watched == 0:
+            self.check(channel.fd, new)
+            if interest & ACCEPT:
+                c_fcntl(channel.fd, F_SETFL, c_fcntl(channel.fd, F_GETFL) | O_NONBLOCK)
+            self.seat(channel)
+        channel.watched |= interest
+        if new != old:
+            try:
+                self.update(channel, old, new)
+            except BaseException:
+                channel.watched &= ~interest
+                if channel.watched == 0:
+                    self.unseat(channel)
+                raise
+        return 0
+
+    cdef int unwatch(self, Channel channel, int interest) except -1:
+        cdef int old = io_of(channel.watched)
+        cdef int new = io_of(channel.watched & ~interest)
+        if not channel.watched & interest:
+            return 0
+        channel.watched &= ~interest
+        if new != old:
+            self.update(channel, old, new)
+        if channel.watched == 0:
+            self.unseat(channel)
+        return 0
+
+    cdef int seat(self, Channel channel) except -1:
+        cdef int fd = channel.fd
+        cdef int room
+        cdef Seat *table
+        cdef Channel former
+        if fd < 0:
+            raise ValueError("the channel has no descriptor")
+        if fd >= self.seats:
+            room = max(fd + 1, self.seats * 2, 64)
+            table = <Seat *>PyMem_RawRealloc(self.table, room * sizeof(Seat))
+            if table == NULL:
+                raise MemoryError
+            memset(&table[self.seats], 0, (room - self.seats) * sizeof(Seat))
+            self.table = table
+            self.seats = room
+        if self.table[fd].channel != NULL:
+            # The former owner closed its descriptor behind our back and the number was used again.
+            former = <Channel>self.table[fd].channel
+            self.update(former, io_of(former.watched), 0)
+            former.watched = 0
+            self.unseat(former)
+        Py_INCREF(channel)
+        self.table[fd].channel = <PyObject *>channel
+        self.table[fd].generation += 1
+        return 0
+
+    cdef int unseat(self, Channel channel) except -1:
+        cdef int fd = channel.fd
+        if 0 <= fd < self.seats and self.table[fd].channel == <PyObject *>channel:
+            self.table[fd].channel = NULL
+            self.table[fd].generation += 1
+            Py_DECREF(channel)
+        return 0
+
+    # What was found.
+
+    cdef int post(self, Channel channel, int io) except -1:
+        """Puts in the queue that the channel is ready, for what it is watched for."""
+        cdef int mask = 0
+        if io & IN:
+            mask = channel.watched & (ACCEPT | RECEIVE | READABLE)
+        if io & OUT:
+            mask |= channel.watched & (SPACE | WRITABLE)
+        if io & PRIORITY:
+            mask |= channel.watched & URGENT
+        if mask:
+            self.queue.put(channel, READY, mask, <void *><size_t>(io & HANGUP))
+        return 0
+
+    cdef int deliver(self, Channel channel, Event *event) except -1:
+        # What an earlier handler of this turn closed or stopped watching is not told any more.
+        cdef int mask = event.result & channel.watched
+        if mask & RECEIVE:
+            if channel.datagrams:
+                self.receive_datagrams(channel)
+            else:
+                self.receive(channel, event.data != NULL)
+            mask &= channel.watched
+        if mask & SPACE:
+            channel.writable()
+        if mask & ACCEPT:
+            self.accept(channel)
+        if mask & (READABLE | WRITABLE | URGENT):
+            channel.ready(mask)
+        return 0
+
+    cdef int receive(self, Channel channel, bint hangup) except -1:
+        cdef Py_ssize_t size = 0, n, budget = BUDGET
+        cdef char *place
+        cdef char *reserved
+        cdef int error
+        while True:
+            reserved = channel.reserve(&size)
+            if reserved == NULL:
+                place, size = self.scratch, scratch_size
+            else:
+                place = reserved
+            if self.recording:
+                self.moments.copy_begin = monotonic_ns()
+            self.counters.receives += 1
+            n = recv(channel.fd, place, size, MSG_DONTWAIT)
+            if n < 0:
+                error = errno
+                if reserved != NULL:
+                    channel.filled(-1)
+                if error == EINTR:
+                    continue
+                if error == EAGAIN:
+                    self.counters.empty_receives += 1
+                    if self.recording:
+                        if self.moments.asks == 0:
+                            self.moments.asked = self.moments.copy_begin
+                        self.moments.asks += 1
+                    return 0
+                return channel.failed(error)
+            if self.recording:
+                self.moments.copy_end = monotonic_ns()
+            if n:
+                self.counters.messages += 1
+                self.counters.bytes_in += n
+            if reserved != NULL:
+                channel.filled(n)
+            else:
+                channel.received(place, n)
+            if self.recording:
+                self.moments.asks = 0
+            if not self.drain or n == 0 or not channel.watched & RECEIVE:
+                return 0
+            if n < size and not hangup:
+                return 0        # all there was: the next byte is a new edge (epoll(7))
+            budget -= n
+            if budget <= 0:
+                self.queue.put(channel, READY, RECEIVE, <void *><size_t>(HANGUP if hangup else 0))
+                return 0
+
+    cdef int receive_datagrams(self, Channel channel) except -1:
+        cdef sockaddr_storage address
+        cdef socklen_t length
+        cdef Py_ssize_t n
+        cdef int left
+        for left in range(DATAGRAMS, 0, -1):
+            length = sizeof(address)
+            self.counters.receives += 1
+            n = recvfrom(channel.fd, self.scratch, scratch_size, MSG_DONTWAIT,
+                         <sockaddr *>&address, &length)
+            if n < 0:
+                if errno == EINTR:
+                    continue
+                if errno == EAGAIN:
+                    self.counters.empty_receives += 1
+                    return 0
+                channel.failed(errno)   # of one datagram: ECONNREFUSED of an earlier send
+            else:
+                self.counters.messages += 1
+                self.counters.bytes_in += n
+                channel.arrived(self.scratch, n, &address, length)
+            if not channel.watched & RECEIVE:
+                return 0
+        if self.drain:
+            self.queue.put(channel, READY, RECEIVE, NULL)
+        return 0
+
+    cdef int accept(self, Channel channel) except -1:
+        cdef int fd, left
+        for left in range(ACCEPTS, 0, -1):
+            self.counters.accepts += 1
+            fd = accept4(channel.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if errno == EINTR or errno == ECONNABORTED:
+                    continue
+                if errno == EAGAIN:
+                    self.counters.empty_accepts += 1
+                    return 0
+                return channel.failed(errno)
+            self.counters.connections += 1
+            channel.accepted(fd)
+            if not channel.watched & ACCEPT:
+                return 0
+        if self.drain:
+            self.queue.put(channel, READY, ACCEPT, NULL)
+        return 0
+
+    # Operations.
+
+    cdef int submit(self, Operation operation) except -1:
+        if operation.kind != CONNECT:
+            return Waking.submit(self, operation)
+        return begin_connect(self, operation)
+
+
+cdef int begin_connect(Model model, object request) except -1:
+    """connect(2) on a non-blocking socket: it is done, well or badly, when there is room to send."""
+    cdef Operation operation = request
+    cdef Connecting channel
+    cdef int fd = operation.fd
+    operation.pending = True
+    c_fcntl(fd, F_SETFL, c_fcntl(fd, F_GETFL) | O_NONBLOCK)
+    if c_connect(fd, <sockaddr *>operation.buffer, <socklen_t>operation.size) == 0:
+        model.queue.put(operation, DONE, 0, NULL)
+    elif errno == EINPROGRESS or errno == EINTR:
+        channel = Connecting.__new__(Connecting)
+        channel.fd = fd
+        channel.operation = operation
+        model.watch(channel, SPACE)
+    else:
+        # Also EAGAIN: a Unix socket whose listener's backlog is full (connect(2)).
+        model.queue.put(operation, DONE, -errno, NULL)
+    return 0
+
+
+cdef class Connecting(Channel):
+    """A socket between EINPROGRESS and connected."""
+
+    cdef Operation operation
+
+    cdef int writable(self) except -1:
+        cdef int error = 0
+        cdef socklen_t length = sizeof(error)
+        cdef Operation operation = self.operation
+        self.model.unwatch(self, SPACE)
+        if operation is None:
+            return 0
+        self.operation = None
+        getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &length)
+        self.fd = -1
+        return operation.finish(-error)

@@ -1,0 +1,55 @@
+from libc.stdint cimport int64_t
+
+from noria._core.contract cimport Channel
+from noria._core.loop cimport Loop
+
+cdef extern from "Python.h":
+    ctypedef struct Raw "PyObject":
+        pass
+
+cdef class Group:
+    cdef set streams
+    cdef public object on_open      # on_open(stream) and on_close(stream, error), or None
+    cdef public object on_close
+    cdef object starved             # called once when a descriptor is free again
+    cdef int link(self, Stream stream) except -1
+    cdef int unlink(self, Stream stream) except -1
+
+cdef class Stream(Channel):
+    cdef object protocol
+    cdef Loop loop
+    cdef Group group
+    cdef list outgoing              # bytes that found no room; the first from `offset`
+    cdef Py_ssize_t first, offset
+    cdef Py_ssize_t backlog         # bytes in `outgoing` that are not sent
+    cdef Py_ssize_t high, low
+    cdef list held                  # bytes that came while reading was paused
+    cdef object extra               # get_extra_info's dict, made when asked for
+    cdef object error               # what connection_lost will be told
+    cdef Raw *fresh                 # where the kernel is putting a large message
+    cdef unsigned hint              # size of the last message
+    cdef unsigned char lost         # writes after the connection was lost
+    cdef bint buffered              # a BufferedProtocol
+    cdef bint paused                # reading, by pause_reading
+    cdef bint full                  # the protocol was told pause_writing
+    cdef bint ended                 # end of file received
+    cdef bint ending                # write_eof called
+    cdef bint leaving               # close called
+    cdef bint gone                  # nothing more will be sent or received
+    cdef bint tcp
+    cdef int open(self, Loop loop, int fd, object protocol, Group group, bint tcp) except -1
+    cdef int start(self) except -1
+    cdef int flush(self) except -1
+    cdef int keep(self, bytes data, Py_ssize_t offset) except -1
+    cdef int vanish(self, object error) except -1
+    cdef int lose(self) except -1
+    cdef int end(self) except -1
+    cdef int fill_protocol(self, const char *data, Py_ssize_t n) except -1
+    cdef int release_held(self) except -1
+    cdef int adopt(self, object protocol) except -1
+    cdef int hold(self, bytes data) except -1
+    cdef int append(self, bytes data, Py_ssize_t offset) except -1
+    cdef int await_room(self) except -1
+    cdef int count_lost(self) except -1
+    cpdef write(self, data)
+    cdef Py_ssize_t send_now(self, const char *data, Py_ssize_t n) except? -2

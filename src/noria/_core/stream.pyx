@@ -1,0 +1,556 @@
+"""A stream: a connected socket between a model and an asyncio protocol. This is the hot path.
+
+From the bytes that a model received to `data_received`, and from `write` to the model's `send`, all
+models run this same code. Writes are tried at once; only what finds no room is kept, by reference,
+and sent when there is room. Semantics are those of asyncio's selector transport.
+"""
+
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF
+from libc.string cimport memcpy
+
+from noria._core.contract cimport CALL, RECEIVE, SPACE, Channel, Event, Model
+from noria._core.loop cimport Loop
+from noria._core.sys cimport (
+    EAGAIN, IPPROTO_TCP, SHUT_WR, TCP_NODELAY, c_close, c_shutdown, iovec, msghdr, setsockopt,
+)
+
+import asyncio
+import logging
+import os
+import socket
+import warnings
+from asyncio import trsock
+
+log = logging.getLogger("noria")
+
+cdef enum:
+    HIGH_WATER = 64 * 1024      # asyncio's defaults
+    LARGE = 16 * 1024           # from here a copy costs more than a fresh object
+    FRESH = 256 * 1024
+    BATCH = 64                  # buffers in one sendmsg
+    VANISHED = 1                # results of the stream's own CALL events
+    RESUMED = 2
+
+cdef object BufferedProtocol = asyncio.BufferedProtocol
+
+cdef extern from "Python.h":
+    int _PyBytes_Resize(Raw **bytes, Py_ssize_t size) except -1
+    Raw *bytes_of_size "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+
+
+cdef class Group:
+    """Streams that are open. `len()` counts them; iteration goes over a snapshot."""
+
+    def __cinit__(self):
+        self.streams = set()
+
+    def __len__(self):
+        return len(self.streams)
+
+    def __iter__(self):
+        return iter(list(self.streams))
+
+    cdef int link(self, Stream stream) except -1:
+        stream.group = self
+        self.streams.add(stream)
+        return 0
+
+    cdef int unlink(self, Stream stream) except -1:
+        stream.group = None
+        self.streams.discard(stream)
+        if self.starved is not None:
+            resume, self.starved = self.starved, None
+            resume()
+        return 0
+
+
+cdef class Stream(Channel):
+    """A connection as its protocol sees it: the methods of asyncio.Transport."""
+
+    cdef int open(self, Loop loop, int fd, object protocol, Group group, bint tcp) except -1:
+        """Takes over `fd`; `start` then tells the protocol."""
+        cdef int one = 1
+        self.fd = fd
+        self.loop = loop
+        self.model = loop.model
+        self.tcp = tcp
+        self.high = HIGH_WATER
+        self.low = HIGH_WATER // 4
+        self.adopt(protocol)
+        if tcp:
+            self.model.counters.controls += 1
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+        group.link(self)
+        return 0
+
+    cdef int start(self) except -1:
+        if self.group.on_open is not None:
+            self.group.on_open(self)
+        self.protocol.connection_made(self)
+        if not self.paused and not self.leaving and not self.gone:
+            self.model.watch(self, RECEIVE)
+        return 0
+
+    cdef int adopt(self, object protocol) except -1:
+        self.protocol = protocol
+        self.buffered = isinstance(protocol, BufferedProtocol)
+
+    # Receiving.
+
+    cdef char *reserve(self, Py_ssize_t *size) except? NULL:
+        # A large message is received straight into the object that the protocol will get.
+        if self.hint < LARGE or self.buffered:
+            return NULL
+        self.fresh = bytes_of_size(NULL, FRESH)
+        size[0] = FRESH
+        return PyBytes_AS_STRING(<bytes>self.fresh)
+
+    cdef int filled(self, Py_ssize_t n) except -1:
+        cdef Raw *raw = self.fresh
+        cdef bytes data
+        self.fresh = NULL
+        if n <= 0:
+            Py_DECREF(<object>raw)
+            return self.end() if n == 0 else 0
+        self.hint = <unsigned>n
+        if n < FRESH:
+            _PyBytes_Resize(&raw, n)
+        data = <bytes>raw
+        Py_DECREF(data)
+        if self.paused:
+            self.hold(data)
+        else:
+            self.protocol.data_received(data)
+        return 0
+
+    cdef int received(self, const char *data, Py_ssize_t n) except -1:
+        cdef bytes message
+        if n == 0:
+            return self.end()
+        if self.gone or self.leaving:
+            return 0
+        self.hint = <unsigned>n
+        if self.paused:
+            self.hold(PyBytes_FromStringAndSize(data, n))
+        elif self.buffered:
+            self.fill_protocol(data, n)
+        else:
+            message = PyBytes_FromStringAndSize(data, n)
+            self.protocol.data_received(message)
+        return 0
+
+    cdef int fill_protocol(self, const char *data, Py_ssize_t n) except -1:
+        cdef Py_buffer view
+        cdef Py_ssize_t part
+        while n and not self.gone:
+            if self.paused:
+                self.hold(PyBytes_FromStringAndSize(data, n))
+                return 0
+            buffer = self.protocol.get_buffer(n)
+            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+            part = min(n, view.len)
+            if part:
+                memcpy(view.buf, data, part)
+            PyBuffer_Release(&view)
+            if not part:
+                raise RuntimeError("get_buffer() returned an empty buffer")
+            data += part
+            n -= part
+            self.protocol.buffer_updated(part)
+        return 0
+
+    cdef int hold(self, bytes data) except -1:
+        """Keeps what a completion model had received already when reading was paused."""
+        if self.held is None:
+            self.held = []
+        self.held.append(data)
+
+    cdef int end(self) except -1:
+        """The peer has sent all it will."""
+        if self.paused:
+            self.hold(b"")
+            return 0
+        if self.ended or self.gone:
+            return 0
+        self.ended = True
+        self.model.unwatch(self, RECEIVE)
+        if self.leaving:
+            return 0
+        if not self.protocol.eof_received():
+            self.close()
+        return 0
+
+    cdef int failed(self, int error) except -1:
+        return self.vanish(OSError(error, os.strerror(error)))
+
+    cdef bint fault(self, object error) except -1:
+        """A handler of the protocol raised: its own connection ends, the others go on."""
+        if self.gone and self.protocol is None:
+            return False
+        log.error("%r raised: its connection is closed", self.protocol, exc_info=error)
+        self.vanish(error)
+        return True
+
+    def pause_reading(self):
+        """Stops data_received; what is on its way is held until resume_reading."""
+        if self.paused or self.leaving or self.gone:
+            return
+        self.paused = True
+        self.model.unwatch(self, RECEIVE)
+
+    def resume_reading(self):
+        """Undoes pause_reading."""
+        if not self.paused or self.leaving or self.gone:
+            return
+        self.paused = False
+        if self.held is not None:
+            # In order and not from within the caller: what is held comes before what is new.
+            self.paused = True
+            self.model.queue.put(self, CALL, RESUMED, NULL)
+        elif not self.ended:
+            self.model.watch(self, RECEIVE)
+
+    cdef int release_held(self) except -1:
+        cdef list held
+        cdef bytes data
+        if self.leaving or self.gone or not self.paused:
+            return 0
+        self.paused = False
+        held, self.held = self.held, None
+        while held:
+            data = held.pop(0)
+            if not data:
+                self.end()
+            elif self.buffered:
+                self.fill_protocol(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            else:
+                self.protocol.data_received(data)
+            if self.paused:
+                # Paused again: what fill_protocol may have held comes before the rest.
+                self.held = (self.held or []) + held if held else self.held
+                return 0
+            if self.leaving or self.gone:
+                return 0
+        if not self.ended:
+            self.model.watch(self, RECEIVE)
+        return 0
+
+    def is_reading(self):
+        """True if data_received may be called."""
+        return not (self.paused or self.leaving or self.gone)
+
+    # Sending.
+
+    cpdef write(self, data):
+        """Sends at once what there is room for and keeps the rest; never waits."""
+        cdef Py_buffer view
+        cdef Py_ssize_t sent
+        if type(data) is bytes:
+            sent = self.send_now(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            if sent >= 0:
+                self.keep(data, sent)
+            return
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError("data argument must be a bytes-like object, not "
+                            f"{type(data).__name__!r}")
+        if type(data) is memoryview and not data.c_contiguous:
+            data = bytes(data)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            sent = self.send_now(<const char *>view.buf, view.len)
+            if sent >= 0:
+                # The caller may change its buffer afterwards: the bytes of now are kept.
+                self.keep(PyBytes_FromStringAndSize(<const char *>view.buf + sent,
+                                                    view.len - sent), 0)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef Py_ssize_t send_now(self, const char *data, Py_ssize_t n) except? -2:
+        """Sends what there is room for; from where on the rest is to be kept, or -1 for no rest."""
+        cdef Py_ssize_t sent
+        if self.ending:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if n == 0:
+            return -1
+        if self.gone:
+            self.count_lost()
+            return -1
+        if self.backlog:
+            return 0
+        sent = self.model.send(self, data, n)
+        if sent == n:
+            return -1
+        if sent >= 0:
+            return sent
+        if sent == -EAGAIN:
+            return 0
+        self.vanish(OSError(-sent, os.strerror(-sent)))
+        return -1
+
+    def writelines(self, list_of_data):
+        """Sends several buffers, in one system call where there is room."""
+        cdef bint idle = self.backlog == 0
+        parts = [bytes(part) for part in list_of_data]
+        if self.ending:
+            raise RuntimeError("Cannot call writelines() after write_eof()")
+        if not any(parts):
+            return
+        if self.gone:
+            self.count_lost()
+            return
+        for part in parts:
+            if part:
+                self.append(part, 0)
+        if idle:
+            self.flush()
+        if self.backlog and not self.gone:
+            self.await_room()
+
+    cdef int append(self, bytes data, Py_ssize_t offset) except -1:
+        if self.outgoing is None:
+            self.outgoing = []
+        if self.backlog == 0:
+            self.offset = offset
+        elif offset:
+            raise AssertionError("only the first buffer can be sent in part")
+        self.outgoing.append(data)
+        self.backlog += len(data) - offset
+        return 0
+
+    cdef int await_room(self) except -1:
+        self.model.watch(self, SPACE)
+        if self.backlog > self.high and not self.full:
+            self.full = True
+            self.protocol.pause_writing()
+
+    cdef int count_lost(self) except -1:
+        if self.lost >= 5:
+            log.warning("socket.send() raised exception.")
+        if self.lost < 255:
+            self.lost += 1
+
+    cdef int keep(self, bytes data, Py_ssize_t offset) except -1:
+        self.append(data, offset)
+        self.await_room()
+        return 0
+
+    cdef int flush(self) except -1:
+        """Sends what is kept, until done or there is no more room."""
+        cdef iovec parts[BATCH]
+        cdef msghdr message
+        cdef bytes part
+        cdef Py_ssize_t i, count, sent
+        while self.backlog:
+            count = min(<Py_ssize_t>BATCH, len(self.outgoing) - self.first)
+            for i in range(count):
+                part = self.outgoing[self.first + i]
+                parts[i].iov_base = PyBytes_AS_STRING(part)
+                parts[i].iov_len = PyBytes_GET_SIZE(part)
+            parts[0].iov_base = <char *>parts[0].iov_base + self.offset
+            parts[0].iov_len -= self.offset
+            if count == 1:
+                sent = self.model.send(self, <char *>parts[0].iov_base, parts[0].iov_len)
+            else:
+                message.msg_name = NULL
+                message.msg_namelen = 0
+                message.msg_iov = parts
+                message.msg_iovlen = count
+                message.msg_control = NULL
+                message.msg_controllen = 0
+                message.msg_flags = 0
+                sent = self.model.send_many(self, &message)
+            if sent == -EAGAIN:
+                return 0
+            if sent < 0:
+                return self.vanish(OSError(-sent, os.strerror(-sent)))
+            self.backlog -= sent
+            sent += self.offset
+            while self.first < len(self.outgoing):
+                count = PyBytes_GET_SIZE(<bytes>self.outgoing[self.first])
+                if sent < count:
+                    break
+                sent -= count
+                self.outgoing[self.first] = None
+                self.first += 1
+            self.offset = sent
+            if self.first == len(self.outgoing):
+                self.outgoing = None
+                self.first = 0
+            elif self.first >= 1024:
+                del self.outgoing[:self.first]
+                self.first = 0
+        return 0
+
+    cdef int writable(self) except -1:
+        self.flush()
+        if self.gone:
+            return 0
+        if self.full and self.backlog <= self.low:
+            self.full = False
+            self.protocol.resume_writing()
+        if self.backlog or self.gone:
+            return 0
+        self.model.unwatch(self, SPACE)
+        if self.leaving:
+            self.vanish(None)
+        elif self.ending:
+            c_shutdown(self.fd, SHUT_WR)
+        return 0
+
+    def write_eof(self):
+        """Ends the sending side once all is sent; receiving goes on."""
+        if self.leaving or self.ending or self.gone:
+            return
+        self.ending = True
+        if not self.backlog:
+            self.model.counters.controls += 1
+            c_shutdown(self.fd, SHUT_WR)
+
+    def can_write_eof(self):
+        """True."""
+        return True
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """Bytes kept above which pause_writing, and at or below which resume_writing, is called."""
+        if high is None:
+            high = HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self.high, self.low = high, low
+        if self.backlog > self.high and not self.full and self.protocol is not None:
+            self.full = True
+            self.protocol.pause_writing()
+
+    def get_write_buffer_limits(self):
+        """(low, high), in bytes."""
+        return (self.low, self.high)
+
+    def get_write_buffer_size(self):
+        """Bytes kept because there was no room to send them."""
+        return self.backlog
+
+    # Ending.
+
+    def close(self):
+        """Stops receiving, sends what is kept, then ends the connection."""
+        if self.leaving or self.gone:
+            return
+        self.leaving = True
+        self.model.unwatch(self, RECEIVE)
+        if not self.backlog:
+            self.vanish(None)
+
+    def abort(self):
+        """Ends the connection now; what is kept is not sent."""
+        self.vanish(None)
+
+    def is_closing(self):
+        """True once it is ending."""
+        return self.leaving or self.gone
+
+    cdef int vanish(self, object error) except -1:
+        """Nothing more is sent or received; connection_lost is called from the queue."""
+        if self.gone:
+            return 0
+        self.gone = self.leaving = True
+        self.error = error
+        self.outgoing = None
+        self.held = None
+        self.backlog = 0
+        if self.watched:
+            self.model.unwatch(self, self.watched)
+        self.model.queue.put(self, CALL, VANISHED, NULL)
+        return 0
+
+    cdef int handle(self, Event *event) except -1:
+        if event.kind != CALL:
+            return self.model.deliver(self, event)
+        if event.result == RESUMED:
+            return self.release_held()
+        return self.lose()
+
+    cdef int lose(self) except -1:
+        cdef object protocol = self.protocol
+        cdef object error = self.error
+        cdef Group group = self.group
+        if protocol is None:
+            return 0
+        self.protocol = None
+        self.error = None
+        try:
+            protocol.connection_lost(error)
+        finally:
+            if group is not None and group.on_close is not None:
+                group.on_close(self, error)
+            self.model.release(self)
+        return 0
+
+    cdef int released(self) except -1:
+        cdef int fd = self.fd
+        if fd < 0:
+            return 0
+        if self.extra is not None:
+            sock = self.extra.get("socket")
+            if sock is not None:
+                sock._sock.detach()
+        self.fd = -1
+        c_close(fd)
+        if self.group is not None:
+            self.group.unlink(self)
+        return 0
+
+    def __dealloc__(self):
+        if self.fresh != NULL:
+            Py_DECREF(<object>self.fresh)
+        if self.fd >= 0:
+            c_close(self.fd)
+            self.fd = -1
+
+    # What it tells of itself.
+
+    def set_protocol(self, protocol):
+        """What is called from now on."""
+        self.adopt(protocol)
+
+    def get_protocol(self):
+        """What is called."""
+        return self.protocol
+
+    def get_extra_info(self, name, default=None):
+        """``"socket"``, ``"sockname"`` or ``"peername"``, as asyncio gives them."""
+        if self.extra is None:
+            self.extra = {}
+        if name in self.extra:
+            return self.extra[name]
+        if name not in ("socket", "sockname", "peername") or self.fd < 0:
+            return default
+        if "socket" not in self.extra:
+            self.extra["socket"] = trsock.TransportSocket(socket.socket(fileno=self.fd))
+        sock = self.extra["socket"]
+        if name != "socket":
+            try:
+                self.extra[name] = sock.getsockname() if name == "sockname" else sock.getpeername()
+            except OSError:
+                self.extra[name] = None     # gone already
+        return self.extra[name]
+
+    def __repr__(self):
+        state = "closed" if self.fd < 0 else "closing" if self.is_closing() else "open"
+        return f"<noria Stream fd={self.fd} {state}>"
+
+
+def open_stream(Loop loop, int fd, protocol, Group group, bint tcp):
+    """A stream on a connected socket, whose descriptor it takes over; the protocol is told."""
+    cdef Stream stream = Stream.__new__(Stream)
+    stream.open(loop, fd, protocol, group, tcp)
+    try:
+        stream.start()
+    except Exception as error:
+        stream.fault(error)
+    return stream

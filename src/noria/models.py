@@ -1,0 +1,177 @@
+"""The models on this machine: what there is to know of each, whether it works here, and making one."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from noria._core.catalogue import CAPABILITIES, MODELS, ModelInfo, info
+from noria.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from noria._core.contract import Model
+
+__all__ = [
+    "CAPABILITIES",
+    "MODELS",
+    "PREFERENCE",
+    "ModelInfo",
+    "availability",
+    "choose",
+    "info",
+    "make",
+]
+
+log = logging.getLogger("noria")
+
+# What auto tries, in this order, and why: see "The default model" in docs/performance.md.
+PREFERENCE = ("epoll", "io_uring", "poll")
+
+_refusals: dict[str, str] = {}
+_said: set[str] = set()
+
+
+def make(name: str = "auto", *, interval: float = 0.001) -> Model:
+    """A new model by name, ``"auto"`` for the fastest that works here.
+
+    A name may also be a list in order of preference, ``"io_uring,epoll"``: the first that works.
+    `interval`: seconds between the rounds of ``nonblocking``; the others ignore it.
+    Raises UnknownModel, or ModelUnavailable with the reason.
+    """
+    if name == "auto" or "," in name:
+        names = PREFERENCE if name == "auto" else tuple(part.strip() for part in name.split(","))
+        return _first(names, interval)
+    info(name)
+    if name == "blocking":
+        from noria._core.models.blocking import Blocking
+
+        return Blocking()
+    if name == "threaded":
+        from noria._core.models.threaded import Threaded
+
+        return Threaded()
+    if name == "nonblocking":
+        from noria._core.models.nonblocking import Nonblocking
+
+        return Nonblocking(interval)
+    if name == "select":
+        from noria._core.models.select import Select
+
+        return Select()
+    if name == "poll":
+        from noria._core.models.poll import Poll
+
+        return Poll()
+    if name in ("epoll", "epoll-edge"):
+        from noria._core.models.epoll import Epoll
+
+        return Epoll(name == "epoll-edge")
+    if name == "io_uring":
+        return _make_io_uring()
+    from noria._core.models.simulated import Simulated
+
+    return Simulated()
+
+
+def _first(names: tuple[str, ...], interval: float) -> Model:
+    for name in names:
+        info(name)
+        if name in _refusals:
+            continue
+        try:
+            return make(name, interval=interval)
+        except ModelUnavailable as error:
+            _refusals[name] = error.args[-1]
+            if name not in _said:
+                _said.add(name)
+                log.warning("%s; going on without it", error.args[-1])
+    reasons = "; ".join(_refusals[name] for name in names)
+    raise ModelUnavailable(errno.ENOSYS, f"none of the models {', '.join(names)} works: {reasons}")
+
+
+def _make_io_uring() -> Model:
+    from noria._core.models.io_uring import IoUring
+
+    if os.environ.get("NORIA_IO_URING") == "0":
+        raise ModelUnavailable(
+            errno.EPERM, "io_uring is turned off: the environment variable NORIA_IO_URING is 0"
+        )
+    try:
+        if "io_uring" not in _proven:
+            # A container may let the set-up pass and refuse what comes after: one round trip tells.
+            trial = IoUring()
+            try:
+                trial.round_trip()
+            finally:
+                trial.close()
+            _proven.add("io_uring")
+        return IoUring()
+    except (OSError, MemoryError) as error:
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOMEM
+        raise ModelUnavailable(number, f"io_uring is refused here: {_reason(number)}") from error
+
+
+_proven: set[str] = set()
+
+
+def _reason(number: int) -> str:
+    """Why the kernel said no, as far as can be known."""
+    text = os.strerror(number)
+    if number == errno.EPERM:
+        try:
+            setting = int(Path("/proc/sys/kernel/io_uring_disabled").read_text())
+        except (OSError, ValueError):
+            setting = 0
+        if setting == 2 or (setting == 1 and os.geteuid() != 0):
+            return f"the sysctl kernel.io_uring_disabled is {setting}"
+    if number in (errno.EPERM, errno.EACCES, errno.ENOSYS) and _seccomp():
+        return f"a seccomp filter forbids it ({text}), as container runtimes do by default"
+    if number == errno.ENOSYS:
+        return f"the kernel {platform.release()} has none (it needs Linux 6.1)"
+    if number == errno.EINVAL:
+        return f"the kernel {platform.release()} is too old (it needs Linux 6.1)"
+    if number == errno.ENOMEM:
+        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+        return f"no memory for the rings ({text}; the limit of locked memory is {limit} bytes)"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return f"no descriptor is free for the ring ({text})"
+    return text
+
+
+def _seccomp() -> bool:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False
+    return "\nSeccomp:\t2" in status
+
+
+def availability(name: str) -> tuple[bool, str]:
+    """(True, "") if the model works on this machine, else (False, why not)."""
+    if not sys.platform.startswith("linux"):
+        return False, "noria runs on Linux only"
+    try:
+        make(name).close()
+    except ModelUnavailable as error:
+        return False, str(error.args[-1])
+    return True, ""
+
+
+def choose() -> tuple[str, str]:
+    """The model that auto takes here, and why."""
+    for name in PREFERENCE:
+        works, why_not = availability(name)
+        if works:
+            break
+        log.debug("auto passes over %s: %s", name, why_not)
+    else:
+        raise ModelUnavailable(errno.ENOSYS, "none of auto's models works here")
+    if name == PREFERENCE[0]:
+        return name, "the fastest by noria's benchmarks"
+    return name, f"{PREFERENCE[0]} is faster but {why_not}"

@@ -1,0 +1,111 @@
+"""noria.selector: any readiness model behind the standard library's selectors interface."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Mapping
+from typing import Any
+
+from noria import models
+from noria._core.loop import Loop
+from noria._core.watcher import Watcher
+from noria.errors import Unsupported
+
+SELECTORS = ("select", "poll", "epoll", "epoll-edge", "io_uring")
+
+
+def selector(model: str = "auto") -> selectors.BaseSelector:
+    """A selectors.BaseSelector on a model: select, poll, epoll, epoll-edge, io_uring or auto.
+
+    ``epoll-edge`` tells of a change once, not for as long as it lasts: read until BlockingIOError.
+    Raises Unsupported for a model that cannot watch readiness, UnknownModel, ModelUnavailable.
+    """
+    made = models.make(model)
+    if made.name not in SELECTORS:
+        name = made.name
+        made.close()
+        raise Unsupported(
+            f"the model {name!r} cannot be a selector: it has no call that waits for several "
+            f"descriptors. Use {', '.join(SELECTORS[:-1])} or {SELECTORS[-1]}"
+        )
+    return ModelSelector(Loop(made))
+
+
+class _Found:
+    """A watcher's callback: notes that its key is ready."""
+
+    def __init__(self, owner: ModelSelector, fd: int):
+        self.owner = owner
+        self.fd = fd
+
+    def __call__(self, mask: int) -> None:
+        self.owner.found[self.fd] = self.owner.found.get(self.fd, 0) | mask
+
+
+class ModelSelector(selectors._BaseSelectorImpl):
+    """The standard bookkeeping of keys, over one of noria's models."""
+
+    def __init__(self, loop: Loop):
+        super().__init__()
+        self.loop = loop
+        self.found: dict[int, int] = {}
+        self._watchers: dict[int, Watcher] = {}
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return str(self.loop.model.name)
+
+    def fileno(self) -> int:
+        """The epoll or ring descriptor; -1 for models without one."""
+        method = getattr(self.loop.model, "fileno", None)
+        return -1 if method is None else int(method())
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().register(fileobj, events, data)
+        try:
+            watcher = Watcher(self.loop.model, key.fd, _Found(self, key.fd))
+            watcher.watch(events)
+        except BaseException:
+            super().unregister(fileobj)
+            raise
+        self._watchers[key.fd] = watcher
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = super().unregister(fileobj)
+        self._watchers.pop(key.fd).close()
+        self.found.pop(key.fd, None)
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = self.get_key(fileobj)
+        if events == key.events:
+            if data != key.data:
+                key = key._replace(data=data)
+                self._fd_to_key[key.fd] = key
+            return key
+        self.unregister(fileobj)
+        return self.register(fileobj, events, data)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.found.clear()
+        self.loop.run_once(timeout)
+        ready = []
+        for fd, mask in self.found.items():
+            key = self._fd_to_key.get(fd)
+            if key is not None and mask & key.events:
+                ready.append((key, mask & key.events))
+        return ready
+
+    def close(self) -> None:
+        if self.loop.closed:
+            return
+        for watcher in self._watchers.values():
+            watcher.close()
+        self._watchers.clear()
+        self.loop.close()
+        super().close()
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return super().get_map()

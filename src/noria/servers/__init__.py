@@ -1,0 +1,1 @@
+"""Servers: a listening socket and a protocol for each connection, in one process or many."""

@@ -1,0 +1,22 @@
+"""The echo server: what comes in goes out."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Echo(asyncio.Protocol):
+    """Sends back what it receives, and stops reading while the peer does not take it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert hasattr(transport, "write")
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def pause_writing(self) -> None:
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.transport.resume_reading()

@@ -1,0 +1,173 @@
+"""A server: listening sockets of one protocol, and the connections they have accepted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from noria._core.listener import Listener
+from noria._core.stream import Group
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from noria.reactor import Reactor
+
+
+class Server:
+    """Made by Reactor.listen. `streams` are the open connections; `addresses` where it listens."""
+
+    def __init__(self, reactor: Reactor, protocol_factory: Callable[[], asyncio.BaseProtocol]):
+        self.reactor = reactor
+        self.protocol_factory = protocol_factory
+        self.streams = Group()
+        self.listeners: list[Listener] = []
+        self.addresses: list[str] = []
+        self._unlink: tuple[str, int] | None = None
+
+    def bind_tcp(self, host: str | None, port: int, backlog: int, reuse_port: bool) -> None:
+        """Listens on every address that `host` stands for; all get the same port."""
+        try:
+            for sock in tcp_sockets(host, port, reuse_port):
+                sock.listen(backlog)
+                self.add(sock)
+        except BaseException:
+            self.close()
+            raise
+
+    def bind_unix(self, path: str, backlog: int) -> None:
+        """Listens on a Unix socket; one that nobody listens on any more is replaced."""
+        sock = unix_socket(path)
+        sock.listen(backlog)
+        if not path.startswith("\0"):
+            self._unlink = (path, os.stat(path).st_ino)
+        try:
+            self.add(sock)
+        except BaseException:
+            self.close()
+            raise
+
+    def add(self, sock: socket.socket) -> None:
+        """Takes over a listening socket."""
+        name = describe(sock.family, sock.getsockname())
+        listener = Listener(self.reactor.loop, sock, self.protocol_factory, self.streams)
+        self.listeners.append(listener)
+        self.addresses.append(name)
+
+    @property
+    def port(self) -> int:
+        """The TCP port, 0 for a Unix socket."""
+        name: Any = self.listeners[0].sockname
+        return int(name[1]) if isinstance(name, tuple) else 0
+
+    def close(self) -> None:
+        """Accepts no more; open connections go on."""
+        for listener in self.listeners:
+            listener.close()
+        if self._unlink is not None:
+            path, inode = self._unlink
+            self._unlink = None
+            try:
+                if os.stat(path).st_ino == inode:
+                    os.unlink(path)
+            except FileNotFoundError:
+                pass
+
+    def abort(self) -> None:
+        """Ends the connections too, at once."""
+        self.close()
+        for stream in self.streams:
+            stream.abort()
+
+
+def describe(family: int, name: Any) -> str:
+    """An address as people write it."""
+    if family == socket.AF_INET6:
+        return f"[{name[0]}]:{name[1]}"
+    if family == socket.AF_INET:
+        return f"{name[0]}:{name[1]}"
+    if isinstance(name, bytes):
+        return "@" + name[1:].decode(errors="replace")
+    return str(name)
+
+
+def _refused(error: OSError, where: str) -> OSError:
+    number = error.errno or errno.EINVAL
+    return OSError(number, f"cannot listen on {where}: {os.strerror(number)}")
+
+
+def tcp_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.socket]:
+    """Bound sockets, one for each address of `host` (None: all of this machine)."""
+    if not 0 <= port <= 65535:
+        raise OSError(errno.EINVAL, f"cannot listen on port {port}: ports are 0 to 65535")
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror as error:
+        raise OSError(errno.EADDRNOTAVAIL, f"cannot find the host {host!r}: {error.args[1]}") from (
+            error
+        )
+    made: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            try:
+                sock = socket.socket(family, kind, protocol)
+            except OSError:
+                continue  # no IPv6 in this kernel
+            made.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            where: Any = (address[0], port, *address[2:])
+            try:
+                sock.bind(where)
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL and len(made) > 1:
+                    made.pop().close()  # the name has an address that this machine has not
+                    continue
+                raise _refused(error, describe(family, where)) from None
+            port = port or sock.getsockname()[1]
+    except BaseException:
+        for sock in made:
+            sock.close()
+        raise
+    if not made:
+        raise OSError(errno.EADDRNOTAVAIL, f"the host {host!r} has no address to listen on")
+    return made
+
+
+def unix_socket(path: str) -> socket.socket:
+    """A socket bound to `path`."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        sock.bind(path)
+    except OSError as error:
+        sock.close()
+        if error.errno is None:  # a path too long for the kernel's structure
+            raise OSError(errno.ENAMETOOLONG, f"cannot listen on {path}: {error}") from None
+        raise _refused(error, path) from None
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """A socket file that its server left behind is removed; anything else is not touched."""
+    if path.startswith("\0"):
+        return
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
