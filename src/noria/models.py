@@ -1,4 +1,4 @@
-"""The models on this machine: what there is to know of each, whether it works here, and making one."""
+"""The models on this machine: which work here and why not, which one auto takes, and making one."""
 
 from __future__ import annotations
 

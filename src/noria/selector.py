@@ -50,6 +50,8 @@ class ModelSelector(selectors._BaseSelectorImpl):
         self.loop = loop
         self.found: dict[int, int] = {}
         self._watchers: dict[int, Watcher] = {}
+        # What the standard class keeps its keys in: it has no public way to replace one.
+        self._keys: dict[int, selectors.SelectorKey] = vars(self)["_fd_to_key"]
 
     @property
     def model(self) -> str:
@@ -83,7 +85,7 @@ class ModelSelector(selectors._BaseSelectorImpl):
         if events == key.events:
             if data != key.data:
                 key = key._replace(data=data)
-                self._fd_to_key[key.fd] = key
+                self._keys[key.fd] = key
             return key
         self.unregister(fileobj)
         return self.register(fileobj, events, data)
@@ -93,7 +95,7 @@ class ModelSelector(selectors._BaseSelectorImpl):
         self.loop.run_once(timeout)
         ready = []
         for fd, mask in self.found.items():
-            key = self._fd_to_key.get(fd)
+            key = self._keys.get(fd)
             if key is not None and mask & key.events:
                 ready.append((key, mask & key.events))
         return ready

@@ -24,7 +24,7 @@ CAPABILITIES = (
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One way of doing I/O, in words. `synchronous`: some part of the I/O makes the process wait."""
+    """One way of doing I/O, in words. `synchronous`: some part of it makes the process wait."""
 
     name: str
     summary: str
@@ -43,7 +43,7 @@ def _capabilities(text: str) -> dict[str, str]:
 
 
 _INFOS = (
-    #                 connections accept connect receive send readiness timers wake udp files asyncio
+    # The marks stand for CAPABILITIES, in their order.
     ModelInfo(
         "blocking",
         "one connection at a time; every call sleeps until it is done",

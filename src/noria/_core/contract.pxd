@@ -126,6 +126,16 @@ cdef class Model:
     cdef int deliver(self, Channel channel, Event *event) except -1
     cdef Py_ssize_t send(self, Channel channel, const char *data, Py_ssize_t n) except? -1
     cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1
+    cdef Py_ssize_t sent(self, Py_ssize_t r) noexcept
+    cdef int64_t now(self) noexcept
+    cdef int64_t tick(self) noexcept
+    # The kernel's own calls; each gives a number or -errno. `simulated` has its own kernel.
+    cdef Py_ssize_t kernel_receive(self, int fd, char *data, Py_ssize_t n) noexcept
+    cdef Py_ssize_t kernel_send(self, int fd, const char *data, Py_ssize_t n) noexcept
+    cdef Py_ssize_t kernel_send_many(self, int fd, void *message) noexcept
+    cdef int kernel_accept(self, int fd, int flags) noexcept
+    cdef int kernel_end_sending(self, int fd) noexcept
+    cdef int kernel_close(self, int fd) noexcept
     cdef int submit(self, Operation operation) except -1
     cdef int cancel(self, Operation operation) except -1
     cdef int wait(self, int64_t timeout) except -1

@@ -1,4 +1,4 @@
-"""The contract of models and channels, with what all models share. See contract.pxd for the shape."""
+"""The contract of models and channels, with what all models share; contract.pxd has the shape."""
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
@@ -7,8 +7,9 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.string cimport memset
 
 from noria._core.sys cimport (
-    EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, c_close, c_connect, c_fsync, c_pread,
-    c_pwrite, c_read, c_write, errno, msghdr, send, sendmsg, sockaddr,
+    EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, SHUT_WR, accept4, c_close, c_connect,
+    c_fsync, c_pread, c_pwrite, c_read, c_shutdown, c_write, coarse_ns, errno, monotonic_ns, msghdr,
+    recv, c_send, sendmsg, sockaddr,
 )
 
 import os
@@ -277,30 +278,56 @@ cdef class Model:
         cdef Py_ssize_t r
         while True:
             self.counters.sends += 1
-            r = send(channel.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)
-            if r >= 0:
-                self.counters.bytes_out += r
-                return r
-            if errno == EAGAIN:
-                self.counters.blocked_sends += 1
-                return -EAGAIN
-            if errno != EINTR:
-                return -errno
+            r = self.kernel_send(channel.fd, data, n)
+            if r != -EINTR:
+                return self.sent(r)
 
     cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1:
-        """The same for a struct msghdr: several buffers, or one with an address."""
+        """The same for a struct msghdr: several buffers."""
         cdef Py_ssize_t r
         while True:
             self.counters.sends += 1
-            r = sendmsg(channel.fd, <msghdr *>message, MSG_DONTWAIT | MSG_NOSIGNAL)
-            if r >= 0:
-                self.counters.bytes_out += r
-                return r
-            if errno == EAGAIN:
-                self.counters.blocked_sends += 1
-                return -EAGAIN
-            if errno != EINTR:
-                return -errno
+            r = self.kernel_send_many(channel.fd, message)
+            if r != -EINTR:
+                return self.sent(r)
+
+    cdef Py_ssize_t sent(self, Py_ssize_t r) noexcept:
+        if r >= 0:
+            self.counters.bytes_out += r
+        elif r == -EAGAIN:
+            self.counters.blocked_sends += 1
+        return r
+
+    # What the kernel does. All but a few models take these as they are.
+
+    cdef int64_t now(self) noexcept:
+        return monotonic_ns()
+
+    cdef int64_t tick(self) noexcept:
+        return coarse_ns()
+
+    cdef Py_ssize_t kernel_receive(self, int fd, char *data, Py_ssize_t n) noexcept:
+        cdef Py_ssize_t r = recv(fd, data, n, MSG_DONTWAIT)
+        return r if r >= 0 else -errno
+
+    cdef Py_ssize_t kernel_send(self, int fd, const char *data, Py_ssize_t n) noexcept:
+        cdef Py_ssize_t r = c_send(fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+        return r if r >= 0 else -errno
+
+    cdef Py_ssize_t kernel_send_many(self, int fd, void *message) noexcept:
+        cdef Py_ssize_t r = sendmsg(fd, <msghdr *>message, MSG_DONTWAIT | MSG_NOSIGNAL)
+        return r if r >= 0 else -errno
+
+    cdef int kernel_accept(self, int fd, int flags) noexcept:
+        cdef int r = accept4(fd, NULL, NULL, flags)
+        return r if r >= 0 else -errno
+
+    cdef int kernel_end_sending(self, int fd) noexcept:
+        self.counters.controls += 1
+        return c_shutdown(fd, SHUT_WR)
+
+    cdef int kernel_close(self, int fd) noexcept:
+        return c_close(fd)
 
     cdef int submit(self, Operation operation) except -1:
         """Starts an operation. Here: in a thread, for models whose kernel call would sleep."""

@@ -1,11 +1,9 @@
 """A datagram socket between a model and an asyncio.DatagramProtocol."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint32_t
 
-from noria._core.contract cimport CALL, RECEIVE, SPACE, Channel, Event
+from noria._core.contract cimport RECEIVE, SPACE, Channel
 from noria._core.loop cimport Loop
-from noria._core.sys cimport c_close, sockaddr_storage
 
 import logging
 import os

@@ -1,6 +1,6 @@
 """A listening socket: makes a stream and a protocol of each connection that arrives."""
 
-from noria._core.contract cimport ACCEPT, Channel, Model
+from noria._core.contract cimport ACCEPT, Channel
 from noria._core.loop cimport Loop
 from noria._core.stream cimport Group, Stream
 from noria._core.sys cimport (
@@ -19,14 +19,6 @@ REST = 0.25
 
 cdef class Listener(Channel):
     """Accepts on one listening socket, whose descriptor it takes over, until closed."""
-
-    cdef Loop loop
-    cdef object factory
-    cdef readonly Group group
-    cdef object address
-    cdef object rest
-    cdef bint tcp
-    cdef bint warned
 
     def __init__(self, Loop loop, sock, factory, Group group):
         self.loop = loop
@@ -54,7 +46,7 @@ cdef class Listener(Channel):
         try:
             protocol = self.factory()
         except Exception:
-            c_close(fd)
+            self.model.kernel_close(fd)
             log.exception("%r raised: the connection is closed", self.factory)
             return 0
         stream = Stream.__new__(Stream)
@@ -102,6 +94,6 @@ cdef class Listener(Channel):
 
     cdef int released(self) except -1:
         if self.fd >= 0:
-            c_close(self.fd)
+            self.model.kernel_close(self.fd)
             self.fd = -1
         return 0

@@ -5,12 +5,11 @@ after `PATIENCE` turns or one tick of the coarse clock, so that a busy program c
 sockets.
 """
 
-from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 
 from noria._core.contract cimport CALL, Event, Model, Operation, Target
-from noria._core.sys cimport coarse_ns, monotonic_ns
+from noria._core.sys cimport monotonic_ns
 from noria._core.timers cimport Handle, Timer, Timers
 
 import logging
@@ -143,7 +142,7 @@ cdef class Loop(Dispatcher):
     # How it turns.
 
     cdef int64_t now(self) except? -1:
-        return monotonic_ns()
+        return self.model.now()
 
     def waited_since(self):
         return self.model.counters.waiting_ns - self.busy_since
@@ -185,7 +184,7 @@ cdef class Loop(Dispatcher):
             self.model.wait(timeout)
         else:
             self.skipped += 1
-            now = coarse_ns()
+            now = self.model.tick()
             if self.skipped >= PATIENCE or now != self.last_asked:
                 self.last_asked = now
                 self.skipped = 0

@@ -12,17 +12,16 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_DECREF
 from libc.string cimport memcpy
 
-from noria._core.contract cimport CALL, RECEIVE, SPACE, Channel, Event, Model
+from noria._core.contract cimport CALL, RECEIVE, SPACE, Channel, Event
 from noria._core.loop cimport Loop
 from noria._core.sys cimport (
-    EAGAIN, IPPROTO_TCP, SHUT_WR, TCP_NODELAY, c_close, c_shutdown, iovec, msghdr, setsockopt,
+    EAGAIN, IPPROTO_TCP, TCP_NODELAY, c_close, iovec, msghdr, setsockopt,
 )
 
 import asyncio
 import logging
 import os
 import socket
-import warnings
 from asyncio import trsock
 
 log = logging.getLogger("noria")
@@ -398,7 +397,7 @@ cdef class Stream(Channel):
         if self.leaving:
             self.vanish(None)
         elif self.ending:
-            c_shutdown(self.fd, SHUT_WR)
+            self.model.kernel_end_sending(self.fd)
         return 0
 
     def write_eof(self):
@@ -407,8 +406,7 @@ cdef class Stream(Channel):
             return
         self.ending = True
         if not self.backlog:
-            self.model.counters.controls += 1
-            c_shutdown(self.fd, SHUT_WR)
+            self.model.kernel_end_sending(self.fd)
 
     def can_write_eof(self):
         """True."""
@@ -500,7 +498,7 @@ cdef class Stream(Channel):
             if sock is not None:
                 sock._sock.detach()
         self.fd = -1
-        c_close(fd)
+        self.model.kernel_close(fd)
         if self.group is not None:
             self.group.unlink(self)
         return 0

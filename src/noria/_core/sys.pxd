@@ -38,7 +38,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int SOL_SOCKET, SO_ERROR, SO_RCVTIMEO, SHUT_WR, SHUT_RDWR, SHUT_RD
     int AF_INET, AF_INET6, AF_UNIX
     ssize_t recv(int fd, void *buf, size_t n, int flags)
-    ssize_t send(int fd, const void *buf, size_t n, int flags)
+    ssize_t c_send "send"(int fd, const void *buf, size_t n, int flags)
     ssize_t sendmsg(int fd, const msghdr *msg, int flags)
     ssize_t recvfrom(int fd, void *buf, size_t n, int flags, sockaddr *addr, socklen_t *len)
     ssize_t sendto(int fd, const void *buf, size_t n, int flags, const sockaddr *addr,

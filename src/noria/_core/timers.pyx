@@ -1,4 +1,4 @@
-"""Callbacks to run, now or at a time; the timers are a binary heap that knows where each one stands.
+"""Callbacks to run, now or at a time; the timers are a heap that knows where each one stands.
 
 A cancelled timer leaves the heap at once, so timeouts that are set and cancelled for every request
 leave nothing behind.

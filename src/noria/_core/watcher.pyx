@@ -1,10 +1,9 @@
 """A descriptor of the user's own that is watched for readiness, and nothing else is done to it."""
 
 from noria._core.contract cimport (
-    CALL, READABLE, URGENT, WRITABLE, Channel, Event, Model,
+    READABLE, URGENT, WRITABLE, Channel, Model,
 )
 
-import errno
 import fcntl
 
 

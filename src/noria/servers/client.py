@@ -54,7 +54,7 @@ def connect(
 
 
 def sockaddr(address: Any) -> tuple[int, bytes]:
-    """(family, struct sockaddr) of ``(numeric host, port)`` or a Unix path; ValueError if neither."""
+    """(family, struct sockaddr) of ``(numeric host, port)`` or a Unix path, else ValueError."""
     if isinstance(address, (str, bytes)):
         path = os.fsencode(address)
         if len(path) > 107:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 
 class Echo(asyncio.Protocol):
     """Sends back what it receives, and stops reading while the peer does not take it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert hasattr(transport, "write")
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)

@@ -95,9 +95,7 @@ def serve(
         raise ValueError(f"workers must be at least 1, not {workers}")
     if grace < 0:
         raise ValueError(f"grace must be 0 or more seconds, not {grace}")
-    plan = Plan(
-        protocol_factory, host, port, unix, model, interval, grace, backlog, on_connection
-    )
+    plan = Plan(protocol_factory, host, port, unix, model, interval, grace, backlog, on_connection)
     if workers > 1:
         from noria.servers.workers import supervise
 

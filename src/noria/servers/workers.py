@@ -35,9 +35,7 @@ SHORT_LIVES = 10
 PR_SET_PDEATHSIG = 1
 
 
-def supervise(
-    plan: Plan, workers: int, ready: Callable[[ServerInfo], object] | None
-) -> Summary:
+def supervise(plan: Plan, workers: int, ready: Callable[[ServerInfo], object] | None) -> Summary:
     """Runs the workers until a signal; the sum of what they did."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("several workers need the main thread, for the signals that end them")
@@ -148,7 +146,9 @@ class _Supervisor:
             if self.short_lives >= SHORT_LIVES:
                 self.stop()
                 self.run()
-                raise NoriaError(f"{SHORT_LIVES} workers ended within {SHORT_LIFE:g} s of their start")
+                raise NoriaError(
+                    f"{SHORT_LIVES} workers ended within {SHORT_LIFE:g} s of their start"
+                )
             time.sleep(min(0.05 * 2**self.short_lives, 2.0))
         if not self.stopping:
             self.start()

@@ -1,7 +1,7 @@
 """Blocking I/O: one connection at a time, the process asleep in accept and in recv.
 
-The copy happens inside the sleeping call, so what comes back is a completion. Nothing but the call's
-own end can wake it: timers and wake-ups from other threads are seen when the sleep's limit
+The copy happens inside the sleeping call, so what comes back is a completion. Nothing but the end
+of the call can wake it: timers and wake-ups from other threads are seen when the sleep's limit
 (SO_RCVTIMEO, at most `SLICE`) ends it.
 """
 
@@ -14,7 +14,7 @@ from noria._core.contract cimport (
 from noria._core.sys cimport (
     EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SO_RCVTIMEO, SOCK_CLOEXEC, SOL_SOCKET, F_GETFL,
     F_SETFL, O_NONBLOCK, accept4, c_close, c_fcntl, c_ppoll, errno, monotonic_ns, msghdr, recv,
-    recvfrom, send, sendmsg, setsockopt, sockaddr, sockaddr_storage, socklen_t, timespec, timeval,
+    recvfrom, c_send, sendmsg, setsockopt, sockaddr, sockaddr_storage, socklen_t, timespec, timeval,
 )
 
 import errno as errno_names
@@ -95,7 +95,7 @@ cdef class Blocking(Model):
         while done < n:
             self.counters.sends += 1
             with nogil:
-                r = send(channel.fd, data + done, n - done, MSG_NOSIGNAL)
+                r = c_send(channel.fd, data + done, n - done, MSG_NOSIGNAL)
             if r >= 0:
                 done += r
                 self.counters.bytes_out += r

@@ -11,11 +11,10 @@ What shaped this file:
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from noria._core.contract cimport ACCEPT, READY, RECEIVE, Channel
-from noria._core.models.readiness cimport HANGUP, IN, OUT, PRIORITY, Readiness, io_of
+from noria._core.contract cimport ACCEPT, Channel
+from noria._core.models.readiness cimport HANGUP, IN, OUT, PRIORITY, Readiness
 from noria._core.sys cimport (
     EEXIST, EINTR, ENOENT, ENOSYS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
     EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, SYS_EPOLL_PWAIT2,
@@ -85,7 +84,7 @@ cdef class Epoll(Readiness):
         if new & ~old & IN:
             # Its edge may have come while nobody was watching: try once without being told.
             self.post(channel, IN | HANGUP)
-        # For OUT there is no need: it is asked for when a send found no room, so the edge is to come.
+        # OUT is asked for when a send found no room, so its edge is still to come.
         return 0
 
     cdef int control(self, Channel channel, int op, epoll_event *event) except -1:

@@ -2,7 +2,7 @@
 
 What shaped this file:
 
-- A request holds a reference to its target until the kernel's last completion of it, and that target
+- A request holds a reference to its target until the kernel's last completion, and that target
   its descriptor: a number can so never be used again while a request of its former life is under
   way. Closing cancels first, and closes when the last completion has come.
 - The ring belongs to one thread (SINGLE_ISSUER) and the kernel completes only when that thread asks
@@ -27,11 +27,11 @@ from libc.string cimport memset
 
 from noria._core.contract cimport (
     ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SPACE, URGENT,
-    WRITABLE, WRITE, Channel, Event, Operation, Target, Waking,
+    WRITABLE, Channel, Event, Operation, Target, Waking,
 )
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
-    EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ENOENT, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
+    EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
     O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, SOCK_CLOEXEC, c_close, c_fcntl,
     c_syscall, errno, monotonic_ns, recvfrom, sockaddr, sockaddr_storage, socklen_t,
 )
@@ -62,7 +62,7 @@ cdef enum:
     ACCEPTING = 2
     POLLING = 4
     UNDER_WAY = 7
-    CANCELLING = 8              # shifted by the tag: RECEIVING << 3 and so on
+    CANCELLING = 3              # a shift: RECEIVING << CANCELLING and so on
 
 cdef uint32_t children = 0      # counts forks: a ring is not its child's
 
@@ -198,8 +198,8 @@ cdef class IoUring(Waking):
 
     cdef int check_process(self) except -1:
         if self.birth != children:
-            raise RuntimeError("this io_uring loop was made before a fork and belongs to the parent "
-                               "process: make a new loop in the child")
+            raise RuntimeError("this io_uring loop was made before a fork and belongs to the "
+                               "parent process: make a new loop in the child")
         return 0
 
     cdef int provide_buffers(self) except -1:
@@ -281,7 +281,7 @@ cdef class IoUring(Waking):
     cdef int arm(self, Channel channel) except -1:
         """Makes the requests that the channel's watched bits want and that are not under way."""
         cdef noria_sqe *sqe
-        cdef int mask, missing
+        cdef int mask
         if channel.watched & RECEIVE and not channel.datagrams and not channel.state & RECEIVING:
             sqe = self.request(channel, TAG_RECEIVE, OP_RECV, channel.fd)
             sqe.ioprio = RECV_MULTISHOT
@@ -298,24 +298,25 @@ cdef class IoUring(Waking):
             sqe.op_flags = mask
             channel.state |= POLLING
             channel.slot = mask
-        elif channel.state & POLLING and mask != channel.slot:
+        elif mask != channel.slot:
             # Ends the poll; its last completion makes a new one for what is watched then.
-            missing = POLLING << 3
-            if not channel.state & missing:
-                channel.state |= missing
-                self.cancel_request(channel, TAG_POLL)
+            self.cancel_once(channel, POLLING, TAG_POLL)
         return 0
 
     cdef int disarm(self, Channel channel) except -1:
-        if not channel.watched & RECEIVE and channel.state & (RECEIVING | RECEIVING << 3) == RECEIVING:
-            channel.state |= RECEIVING << 3
-            self.cancel_request(channel, TAG_RECEIVE)
-        if not channel.watched & ACCEPT and channel.state & (ACCEPTING | ACCEPTING << 3) == ACCEPTING:
-            channel.state |= ACCEPTING << 3
-            self.cancel_request(channel, TAG_ACCEPT)
-        if channel.state & (POLLING | POLLING << 3) == POLLING and poll_mask(channel) != channel.slot:
-            channel.state |= POLLING << 3
-            self.cancel_request(channel, TAG_POLL)
+        if not channel.watched & RECEIVE:
+            self.cancel_once(channel, RECEIVING, TAG_RECEIVE)
+        if not channel.watched & ACCEPT:
+            self.cancel_once(channel, ACCEPTING, TAG_ACCEPT)
+        if poll_mask(channel) != channel.slot:
+            self.cancel_once(channel, POLLING, TAG_POLL)
+        return 0
+
+    cdef int cancel_once(self, Channel channel, int request, int tag) except -1:
+        """Cancels a request that is under way and not being cancelled already."""
+        if channel.state & request and not channel.state & request << CANCELLING:
+            channel.state |= request << CANCELLING
+            self.cancel_request(channel, tag)
         return 0
 
     cdef int watch(self, Channel channel, int interest) except -1:
@@ -471,7 +472,7 @@ cdef class IoUring(Waking):
             self.deliver_bytes(channel, event)
         elif kind == ACCEPTED:
             if event.kind & FINAL:
-                channel.state &= ~(ACCEPTING | ACCEPTING << 3)
+                channel.state &= ~(ACCEPTING | ACCEPTING << CANCELLING)
             if event.result >= 0:
                 if channel.closing:
                     c_close(event.result)
@@ -494,7 +495,7 @@ cdef class IoUring(Waking):
         cdef int result = event.result
         cdef char *data = <char *>event.data
         if event.kind & FINAL:
-            channel.state &= ~(RECEIVING | RECEIVING << 3)
+            channel.state &= ~(RECEIVING | RECEIVING << CANCELLING)
         try:
             if channel.closing:
                 pass
@@ -513,7 +514,7 @@ cdef class IoUring(Waking):
 
     cdef int deliver_readiness(self, Channel channel, Event *event) except -1:
         cdef int result = event.result, mask = 0
-        channel.state &= ~(POLLING | POLLING << 3)
+        channel.state &= ~(POLLING | POLLING << CANCELLING)
         if result < 0 or channel.closing:
             return 0        # cancelled: deliver makes a new one if something is watched still
         if result & (POLLIN | POLLHUP | POLLERR):
@@ -535,8 +536,8 @@ cdef class IoUring(Waking):
         cdef sockaddr_storage address
         cdef socklen_t length
         cdef Py_ssize_t n
-        cdef int left
-        for left in range(64):
+        cdef int _left
+        for _left in range(64):
             length = sizeof(address)
             self.counters.receives += 1
             n = recvfrom(channel.fd, self.scratch, 65536, MSG_DONTWAIT, <sockaddr *>&address,

@@ -9,10 +9,8 @@ from libc.stdint cimport int64_t
 
 from noria._core.contract cimport READABLE, Channel, empty_pipe
 from noria._core.models.poll cimport Poll
-from noria._core.models.readiness cimport IN, OUT, Readiness
+from noria._core.models.readiness cimport IN, OUT
 from noria._core.sys cimport POLLIN, POLLOUT, c_ppoll, monotonic_ns, pollfd, timespec
-
-from noria.errors import ModelLimit
 
 
 cdef class Nonblocking(Poll):

@@ -1,4 +1,4 @@
-"""poll(2): an array of descriptors, given to the kernel and scanned at every wait; no limit on fd."""
+"""poll(2): an array of descriptors, given to the kernel and scanned at every wait."""
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc

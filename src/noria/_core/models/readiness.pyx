@@ -15,8 +15,8 @@ from noria._core.contract cimport (
 )
 from noria._core.sys cimport (
     EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, F_GETFL, F_SETFL, MSG_DONTWAIT, O_NONBLOCK,
-    SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, accept4, c_connect, c_fcntl, errno,
-    getsockopt, monotonic_ns, recv, recvfrom, sockaddr, sockaddr_storage, socklen_t, ssize_t,
+    SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, c_connect, c_fcntl, errno,
+    getsockopt, monotonic_ns, recvfrom, sockaddr, sockaddr_storage, socklen_t,
 )
 
 from noria._core.contract import SCRATCH_SIZE
@@ -178,9 +178,9 @@ cdef class Readiness(Waking):
             if self.recording:
                 self.moments.copy_begin = monotonic_ns()
             self.counters.receives += 1
-            n = recv(channel.fd, place, size, MSG_DONTWAIT)
+            n = self.kernel_receive(channel.fd, place, size)
             if n < 0:
-                error = errno
+                error = <int>-n
                 if reserved != NULL:
                     channel.filled(-1)
                 if error == EINTR:
@@ -217,8 +217,8 @@ cdef class Readiness(Waking):
         cdef sockaddr_storage address
         cdef socklen_t length
         cdef Py_ssize_t n
-        cdef int left
-        for left in range(DATAGRAMS, 0, -1):
+        cdef int _left
+        for _left in range(DATAGRAMS, 0, -1):
             length = sizeof(address)
             self.counters.receives += 1
             n = recvfrom(channel.fd, self.scratch, scratch_size, MSG_DONTWAIT,
@@ -241,17 +241,17 @@ cdef class Readiness(Waking):
         return 0
 
     cdef int accept(self, Channel channel) except -1:
-        cdef int fd, left
-        for left in range(ACCEPTS, 0, -1):
+        cdef int fd, _left
+        for _left in range(ACCEPTS, 0, -1):
             self.counters.accepts += 1
-            fd = accept4(channel.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            fd = self.kernel_accept(channel.fd, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
-                if errno == EINTR or errno == ECONNABORTED:
+                if fd == -EINTR or fd == -ECONNABORTED:
                     continue
-                if errno == EAGAIN:
+                if fd == -EAGAIN:
                     self.counters.empty_accepts += 1
                     return 0
-                return channel.failed(errno)
+                return channel.failed(-fd)
             self.counters.connections += 1
             channel.accepted(fd)
             if not channel.watched & ACCEPT:
@@ -269,7 +269,7 @@ cdef class Readiness(Waking):
 
 
 cdef int begin_connect(Model model, object request) except -1:
-    """connect(2) on a non-blocking socket: it is done, well or badly, when there is room to send."""
+    """connect(2), non-blocking: it is done, well or badly, when there is room to send."""
     cdef Operation operation = request
     cdef Connecting channel
     cdef int fd = operation.fd

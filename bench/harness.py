@@ -1,0 +1,311 @@
+"""What the benchmarks share: servers in processes of their own, the load on another core, tables.
+
+A server that is not installed, or that this machine refuses, is left out with a message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+import resource
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+BENCH = Path(__file__).resolve().parent
+BUILD = BENCH / "build"
+START_SECONDS = 10.0
+ACCEPT_SECONDS = 5.0
+IDLE_AT_ONCE = 250
+LIMIT = "c-epoll"
+PEERS = ("asyncio", "uvloop", "rloop", "blazio")
+MODELS = ("auto", "epoll", "epoll-edge", "io_uring")
+SERVERS = (LIMIT, *PEERS, *(f"noria-{model}" for model in MODELS))
+
+Measurement = dict[str, Any]
+
+
+class Unable(Exception):
+    """A server cannot be measured here; the message says why."""
+
+
+def cores() -> tuple[int, int]:
+    """A core for the server and another one for the load."""
+    found = sorted(os.sched_getaffinity(0))
+    if len(found) == 1:
+        say("only one core: server and load share it, and the figures mean little")
+        return found[0], found[0]
+    return found[0], found[1]
+
+
+def say(text: str) -> None:
+    """A line for the person who waits, apart from the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many open files as it may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def environment() -> dict[str, str]:
+    """The environment of the children: they find noria in the checkout if it is not installed."""
+    found = dict(os.environ)
+    if not installed("noria"):
+        found["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(BENCH.parent / "src"), found.get("PYTHONPATH")])
+        )
+    return found
+
+
+def build_limit() -> Path:
+    """Compile the C server if it is older than its source; returns the program."""
+    source, program = BENCH / "limit" / "epoll_echo.c", BUILD / "epoll_echo"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        BUILD.mkdir(exist_ok=True)
+        compiler = os.environ.get("CC", "cc")
+        try:
+            subprocess.run([compiler, "-O2", "-o", str(program), str(source)], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise Unable(f"cannot be compiled: {error}") from None
+    return program
+
+
+def command(server: str) -> list[str]:
+    """How a server is started."""
+    if server == LIMIT:
+        return [str(build_limit())]
+    if server in PEERS:
+        if server != "asyncio" and importlib.util.find_spec(server) is None:
+            raise Unable(f"not installed: pip install {server}")
+        return [sys.executable, str(BENCH / "peers" / "protocol_echo.py"), server]
+    kind, _, model = server.partition("-")
+    if kind == "noria" and model:
+        return [sys.executable, str(BENCH / "peers" / "noria_echo.py"), model]
+    raise Unable(f"not known; known are {', '.join(SERVERS)}")
+
+
+@contextlib.contextmanager
+def serving(server: str, core: int) -> Iterator[tuple[int, int]]:
+    """Start a server on a core; gives its pid and its port, and ends it afterwards."""
+    process = subprocess.Popen(
+        command(server),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        process_group=0,  # Ctrl-C is for this process, which then ends its children
+        preexec_fn=partial(os.sched_setaffinity, 0, {core}),
+    )
+    assert process.stdout is not None
+    try:
+        readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+        words = process.stdout.readline().split() if readable else []
+        if words[:1] != ["listening"]:
+            process.kill()
+            _, errors = process.communicate()
+            raise Unable((errors.strip().splitlines() or ["it did not start"])[-1])
+        yield process.pid, int(words[1])
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a child: asked once, then made to."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.communicate()
+
+
+def load(
+    port: int, core: int, *, pid: int, patience: float = 30.0, **options: float
+) -> Measurement:
+    """Run the load generator on a core; the options are those of its command line."""
+    arguments = [sys.executable, "-m", "noria.compare.loadgen", "127.0.0.1", str(port)]
+    arguments += ["--json", "--cpu", str(core), "--pid", str(pid)]
+    for name, value in options.items():
+        arguments += [f"--{name}", str(value)]
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        process_group=0,
+    )
+    try:
+        out, errors = process.communicate(timeout=options["seconds"] + patience)
+    except subprocess.TimeoutExpired:
+        raise Unable("the load did not end") from None
+    finally:
+        end(process)
+    if process.returncode:
+        raise Unable((errors.strip().splitlines() or ["the load failed"])[-1])
+    found: Measurement = json.loads(out)
+    del found["histogram"]
+    return found
+
+
+def waiting_to_be_accepted(port: int) -> int:
+    """Connections in the queue of the listener on 127.0.0.1: made, and not yet accepted."""
+    listener = f"0100007F:{port:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[1] == listener and words[3] == "0A":  # TCP_LISTEN
+            return int(words[4].partition(":")[2], 16)
+    raise Unable("it no longer listens")
+
+
+@contextlib.contextmanager
+def idle(port: int, count: int) -> Iterator[None]:
+    """Hold connections that send nothing, all of them accepted by the server.
+
+    They are made a few at a time: some servers do not get through a queue of thousands.
+    """
+    from noria.compare.load import open_idle
+
+    with contextlib.ExitStack() as stack:
+        while count > 0:
+            stack.enter_context(open_idle("127.0.0.1", port, min(count, IDLE_AT_ONCE)))
+            count -= IDLE_AT_ONCE
+            latest = time.monotonic() + ACCEPT_SECONDS
+            while waiting_to_be_accepted(port):
+                if time.monotonic() > latest:
+                    raise Unable("it stopped accepting connections")
+                time.sleep(0.002)
+        yield
+
+
+def rounds(
+    count: int, cases: Sequence[str], servers: Sequence[str], measure: Callable[[str, str], Any]
+) -> Iterator[tuple[int, str, str, Any]]:
+    """Measure each case on each server `count` times: case by case, the servers in turn.
+
+    Their order is rotated from round to round, so that none is always the one after a busy one. A
+    server that is unable is left out from then on.
+    """
+    left = list(servers)
+    done, total, began = 0, count * len(cases) * len(servers), time.monotonic()
+    for number in range(count):
+        for case in cases:
+            turn = number % max(len(left), 1)
+            for server in left[turn:] + left[:turn]:
+                progress(done, total, began, f"round {number + 1}: {case}, {server}")
+                done += 1
+                try:
+                    yield number, case, server, measure(case, server)
+                except Unable as error:
+                    progress_end()
+                    say(f"{server} is left out: {error}")
+                    left.remove(server)
+                    total -= (count - number) * len(cases)
+    progress_end()
+
+
+def progress(done: int, total: int, began: float, text: str) -> None:
+    """One line that overwrites itself, on a terminal only."""
+    if sys.stderr.isatty():
+        share = min(done / total, 1.0) if total > 0 else 1.0
+        so_far = time.monotonic() - began
+        left = f", {so_far / share - so_far:.0f} s left" if done > 3 else ""
+        print(f"\r\033[K{share:4.0%}  {text}{left}", end="", file=sys.stderr, flush=True)
+
+
+def progress_end() -> None:
+    """Clear the line of progress()."""
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def median(values: Sequence[float]) -> float | None:
+    """The median, or None of nothing."""
+    return statistics.median(values) if values else None
+
+
+def ratio(found: dict[int, float], base: dict[int, float]) -> float | None:
+    """The median of the ratios within a round: what drifts between rounds does not count."""
+    return median([found[n] / base[n] for n in found if base.get(n)])
+
+
+def shown(value: float | None, pattern: str) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None else format(value, pattern)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: with rich if it is installed, else in plain text."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+        print(f"\n{title}")
+        for row in [columns, *rows]:
+            first, *others = (
+                cell.rjust(width) if i else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            print("  ".join([first, *others]).rstrip())
+        return
+    drawn = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(drawn)
+
+
+def machine() -> Measurement:
+    """What the figures were measured on."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def write(path: str | None, found: Measurement) -> None:
+    """Write the figures as JSON, if a file was asked for."""
+    if path:
+        where = Path(path)
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_text(json.dumps(machine() | found, indent=1) + "\n")
+        say(f"wrote {where}")
+
+
+def chosen(text: str | None, known: Sequence[str]) -> list[str]:
+    """The comma-separated names that were given, or all of them; exits on a name not known."""
+    names = text.split(",") if text else list(known)
+    for name in names:
+        if name not in known:
+            sys.exit(f"unknown: {name!r}; known are {', '.join(known)}")
+    return names
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Run a benchmark so that Ctrl-C and SIGTERM end it cleanly, with what it has found by then."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except KeyboardInterrupt:
+        progress_end()
+        say("interrupted")
+        sys.exit(130)

@@ -1,0 +1,164 @@
+/* The limit: an echo server in C with nothing between it and the kernel.
+
+   epoll_echo [PORT]; port 0 or none takes a free one. It prints "listening PORT".
+
+   Level-triggered epoll; one recv of at most 256 KiB an event, and what came is sent at once. What
+   the socket does not take is kept for its connection, which is not read again until it has gone.
+   Memory is taken only for what is kept, never for a message that could be sent. */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { ROOM = 256 * 1024, BATCH = 512 };
+
+struct kept {
+    char *bytes; /* NULL while nothing is kept */
+    size_t at, end;
+};
+
+static struct kept *kept; /* by descriptor */
+static size_t descriptors;
+static char buffer[ROOM];
+static int ep;
+
+static void fail(const char *what) {
+    perror(what);
+    exit(1);
+}
+
+static void watch(int fd, uint32_t events, int operation) {
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    if (epoll_ctl(ep, operation, fd, &event) < 0)
+        fail("epoll_ctl");
+}
+
+static void end(int fd) {
+    free(kept[fd].bytes);
+    kept[fd].bytes = NULL;
+    close(fd);
+}
+
+/* Bytes that went out; -1 if the connection is broken. */
+static ssize_t put(int fd, const char *bytes, size_t length) {
+    size_t done = 0;
+    while (done < length) {
+        ssize_t n = send(fd, bytes + done, length - done, MSG_NOSIGNAL);
+        if (n >= 0)
+            done += (size_t)n;
+        else if (errno == EAGAIN)
+            break;
+        else if (errno != EINTR)
+            return -1;
+    }
+    return (ssize_t)done;
+}
+
+static void echo(int fd) {
+    ssize_t got = recv(fd, buffer, ROOM, 0);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (got <= 0) {
+        end(fd);
+        return;
+    }
+    ssize_t gone = put(fd, buffer, (size_t)got);
+    if (gone < 0) {
+        end(fd);
+        return;
+    }
+    if (gone < got) {
+        size_t left = (size_t)(got - gone);
+        if (!(kept[fd].bytes = malloc(left)))
+            fail("malloc");
+        memcpy(kept[fd].bytes, buffer + gone, left);
+        kept[fd].at = 0;
+        kept[fd].end = left;
+        watch(fd, EPOLLOUT, EPOLL_CTL_MOD);
+    }
+}
+
+static void catch_up(int fd) {
+    struct kept *k = &kept[fd];
+    ssize_t gone = put(fd, k->bytes + k->at, k->end - k->at);
+    if (gone < 0) {
+        end(fd);
+        return;
+    }
+    k->at += (size_t)gone;
+    if (k->at == k->end) {
+        free(k->bytes);
+        k->bytes = NULL;
+        watch(fd, EPOLLIN, EPOLL_CTL_MOD);
+    }
+}
+
+static void take_in(int listener) {
+    int one = 1, fd;
+    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        if ((size_t)fd >= descriptors) { /* cannot be: the table has room for the limit */
+            close(fd);
+            continue;
+        }
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        watch(fd, EPOLLIN, EPOLL_CTL_ADD);
+    }
+    if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+        fail("accept4");
+}
+
+int main(int argc, char **argv) {
+    struct sockaddr_in here = {.sin_family = AF_INET};
+    socklen_t length = sizeof here;
+    struct rlimit limit;
+    int one = 1;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    here.sin_port = htons((uint16_t)(argc > 1 ? atoi(argv[1]) : 0));
+    here.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (listener < 0)
+        fail("socket");
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (struct sockaddr *)&here, sizeof here) < 0)
+        fail("bind");
+    if (listen(listener, 4096) < 0)
+        fail("listen");
+    getsockname(listener, (struct sockaddr *)&here, &length);
+
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    descriptors = limit.rlim_cur < 1000000 ? limit.rlim_cur : 1000000;
+    if (!(kept = calloc(descriptors, sizeof *kept)))
+        fail("calloc");
+    if ((ep = epoll_create1(EPOLL_CLOEXEC)) < 0)
+        fail("epoll_create1");
+    watch(listener, EPOLLIN, EPOLL_CTL_ADD);
+    printf("listening %d\n", ntohs(here.sin_port));
+    fflush(stdout);
+
+    for (;;) {
+        struct epoll_event events[BATCH];
+        int n = epoll_wait(ep, events, BATCH, -1);
+        if (n < 0 && errno != EINTR)
+            fail("epoll_wait");
+        for (int i = 0; i < n; i++) {
+            int fd = events[i].data.fd;
+            if (fd == listener)
+                take_in(listener);
+            else if (kept[fd].bytes)
+                catch_up(fd);
+            else
+                echo(fd);
+        }
+    }
+}

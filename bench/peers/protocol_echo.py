@@ -1,0 +1,38 @@
+"""An asyncio.Protocol echo server on an event loop of choice: protocol_echo.py LOOP [PORT].
+
+LOOP is asyncio, uvloop, rloop or blazio. Prints "listening PORT". SIGTERM ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import socket
+import sys
+from typing import Any
+
+from protocol import BACKLOG, Echo, raise_descriptor_limit
+
+
+def loop_factory(name: str) -> Any:
+    """What makes a new loop of that name; asyncio.Runner's own choice for "asyncio"."""
+    if name == "asyncio":
+        return None
+    return importlib.import_module(name).new_event_loop
+
+
+async def main(port: int) -> None:
+    """Serve until the process is ended."""
+    raise_descriptor_limit()
+    listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+    port = listener.getsockname()[1]  # now: some loops take the descriptor out of the socket
+    server = await asyncio.get_running_loop().create_server(Echo, sock=listener, backlog=BACKLOG)
+    print("listening", port, flush=True)
+    await asyncio.Event().wait()
+    server.close()
+
+
+if __name__ == "__main__":
+    factory = loop_factory(sys.argv[1])
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main(int(sys.argv[2]) if len(sys.argv) > 2 else 0))

@@ -1,0 +1,6 @@
+from noria._core.contract import Model
+
+class Nonblocking(Model):
+    def __init__(self, interval: float = 0.001) -> None: ...
+    @property
+    def interval(self) -> float: ...

@@ -1,0 +1,1 @@
+"""The commands. ``main`` is the map; each command is a file of its own."""

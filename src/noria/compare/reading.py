@@ -1,0 +1,92 @@
+"""Reads the document of `noria compare`, which may have holes.
+
+A run can be stopped, a model can be missing, a number can be null: everything that shows results
+asks here, and gets an empty list or None, never an exception.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def section(results: dict[str, Any], name: str) -> Row:
+    """The part of the document called `name`, or an empty one."""
+    part = results.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def rows(results: dict[str, Any], name: str) -> list[Row]:
+    """The rows of a part, without those that name no model."""
+    found = section(results, name).get("rows")
+    if not isinstance(found, list):
+        return []
+    return [row for row in found if isinstance(row, dict) and row.get("model")]
+
+
+def number(row: Row, key: str) -> float | None:
+    """A finite number, or None where nothing was measured."""
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def models(results: dict[str, Any]) -> list[Row]:
+    """The models of the run, in the document's order."""
+    found = results.get("models")
+    if not isinstance(found, list):
+        return []
+    return [model for model in found if isinstance(model, dict) and model.get("name")]
+
+
+def model_order(results: dict[str, Any], found: Iterable[Row]) -> list[str]:
+    """The names of the models that have a row in `found`: first as the document lists them."""
+    present = dict.fromkeys(str(row["model"]) for row in found)
+    listed = [str(model["name"]) for model in models(results)]
+    return [name for name in listed if name in present] + [
+        name for name in present if name not in listed
+    ]
+
+
+def counts(found: Iterable[Row], key: str) -> list[int]:
+    """The distinct values of `key` (connections, idle connections), ascending."""
+    values = {number(row, key) for row in found}
+    return sorted(int(value) for value in values if value is not None)
+
+
+def phase_samples(results: dict[str, Any]) -> list[Row]:
+    """One sample a model: the median by the time from send to handler.
+
+    Of an even number of samples it is the lower of the middle two, so that it is always a message
+    that really came, with all its moments. Times stay nanoseconds, relative to `sent` = 0.
+    """
+    whole = [row for row in rows(results, "phases") if number(row, "handler") is not None]
+    medians = []
+    for name in model_order(results, whole):
+        mine = [row for row in whole if row["model"] == name]
+        mine.sort(key=lambda row: (number(row, "handler") or 0.0) - (number(row, "sent") or 0.0))
+        medians.append(_from_sent(mine[(len(mine) - 1) // 2]))
+    return medians
+
+
+def _from_sent(row: Row) -> Row:
+    """The same row with `sent` at 0, whatever the document counted from."""
+    sent = number(row, "sent") or 0.0
+    moved = dict(row)
+    for key in ("asked", "sent", "arrived", "ready", "copy_begin", "copy_end", "handler"):
+        value = number(row, key)
+        moved[key] = None if value is None else value - sent
+    moved["sent"] = 0.0
+    return moved
+
+
+def first_answers(results: dict[str, Any]) -> dict[str, list[float]]:
+    """For each model the milliseconds after which its clients had a first answer, ascending."""
+    found = rows(results, "waiting")
+    answers: dict[str, list[float]] = {}
+    for name in model_order(results, found):
+        times = (number(row, "first_answer_ms") for row in found if row["model"] == name)
+        answers[name] = sorted(time for time in times if time is not None)
+    return answers
