@@ -33,6 +33,12 @@ PEERS = ("asyncio", "uvloop", "rloop", "blazio")
 MODELS = ("auto", "epoll", "epoll-edge", "io_uring")
 SERVERS = (LIMIT, *PEERS, *(f"noria-{model}" for model in MODELS))
 
+if importlib.util.find_spec("noria") is None:  # a checkout, built in place: the children's too
+    sys.path.append(str(BENCH.parent / "src"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [os.environ.get("PYTHONPATH"), str(BENCH.parent / "src")])
+    )
+
 Measurement = dict[str, Any]
 
 
@@ -58,16 +64,6 @@ def raise_descriptor_limit() -> None:
     """Allow this process as many open files as it may have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def environment() -> dict[str, str]:
-    """The environment of the children: they find noria in the checkout if it is not installed."""
-    found = dict(os.environ)
-    if not installed("noria"):
-        found["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [str(BENCH.parent / "src"), found.get("PYTHONPATH")])
-        )
-    return found
 
 
 def build_limit() -> Path:
@@ -105,7 +101,6 @@ def serving(server: str, core: int) -> Iterator[tuple[int, int]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
         process_group=0,  # Ctrl-C is for this process, which then ends its children
         preexec_fn=partial(os.sched_setaffinity, 0, {core}),
     )
@@ -146,7 +141,6 @@ def load(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
         process_group=0,
     )
     try:
@@ -165,10 +159,14 @@ def load(
 def waiting_to_be_accepted(port: int) -> int:
     """Connections in the queue of the listener on 127.0.0.1: made, and not yet accepted."""
     listener = f"0100007F:{port:04X}"
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        words = line.split()
-        if words[1] == listener and words[3] == "0A":  # TCP_LISTEN
-            return int(words[4].partition(":")[2], 16)
+    with open("/proc/net/tcp") as lines:
+        next(lines)
+        for line in lines:
+            words = line.split()
+            if words[3] != "0A":  # TCP_LISTEN: those come first, and thousands of others after
+                break
+            if words[1] == listener:
+                return int(words[4].partition(":")[2], 16)
     raise Unable("it no longer listens")
 
 
@@ -296,7 +294,8 @@ def chosen(text: str | None, known: Sequence[str]) -> list[str]:
     names = text.split(",") if text else list(known)
     for name in names:
         if name not in known:
-            sys.exit(f"unknown: {name!r}; known are {', '.join(known)}")
+            say(f"unknown: {name!r}; known are {', '.join(known)}")
+            sys.exit(2)
     return names
 
 

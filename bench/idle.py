@@ -40,11 +40,12 @@ def main() -> None:
     if "0" not in counts or not all(count.isdigit() for count in counts):
         p.error("--idle takes numbers, and 0 must be one of them: it is what the others are beside")
     servers = harness.chosen(options.servers, harness.SERVERS if options.servers else SERVERS)
+    harness.raise_descriptor_limit()
     server_core, load_core = harness.cores()
     found: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
 
     def measure(idle: str, server: str) -> dict[str, float]:
-        with harness.serving(server, server_core) as (pid, port):
+        with harness.serving(server, server_core) as (pid, port), harness.idle(port, int(idle)):
             return costs(
                 harness.load(
                     port,
@@ -54,7 +55,6 @@ def main() -> None:
                     warmup=0.2,
                     size=options.size,
                     connections=options.active,
-                    idle=int(idle),
                 )
             )
 

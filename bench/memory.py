@@ -16,7 +16,7 @@ import harness
 sys.path.insert(0, str(harness.BENCH / "peers"))
 
 SERVERS = (harness.LIMIT, *harness.PEERS, "noria-epoll", "noria-epoll-edge", "noria-io_uring")
-ACCEPT_SECONDS = 30.0
+FIRST = 1000  # connections that fill what memory a process has to spare
 
 
 def resident(pid: int) -> int:
@@ -54,37 +54,24 @@ def protocol_bytes(count: int) -> float:
     return found
 
 
-def descriptors(pid: int) -> int:
-    """How many a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def measure(server: str, count: int, server_core: int) -> tuple[float, float]:
+    """Resident bytes of one idle connection of a server: from none on, and from FIRST on.
 
-
-def wait_for_descriptors(pid: int, wanted: int) -> None:
-    """Until the server has accepted all: connecting does not wait for it."""
-    latest = time.monotonic() + ACCEPT_SECONDS
-    while descriptors(pid) < wanted:
-        if time.monotonic() > latest:
-            raise harness.Unable("it did not accept all connections")
-        time.sleep(0.05)
-
-
-def measure(server: str, count: int, server_core: int) -> float:
-    """Resident bytes of one idle connection of a server."""
-    from noria.compare.load import open_idle, run
+    A process has memory to spare from its start, which the first connections fill. What a
+    connection really adds is therefore counted from FIRST of them on.
+    """
+    from noria.compare.load import run
 
     with harness.serving(server, server_core) as (pid, port):
-        # A first few, so that code and allocators are warm and only connections are counted.
+        # Code and tables that a server needs once are there before the counting begins.
         run("127.0.0.1", port, connections=50, size=1024, seconds=0.1, warmup=0)
-        empty = descriptors(pid)
-        while True:
-            time.sleep(0.1)
-            if (now := descriptors(pid)) == empty:
-                break
-            empty = now
-        before = settled(pid)
-        with open_idle("127.0.0.1", port, count):
-            wait_for_descriptors(pid, empty + count)
-            return (settled(pid) - before) / count
+        time.sleep(0.2)
+        none = settled(pid)
+        with harness.idle(port, FIRST):
+            some = settled(pid)
+            with harness.idle(port, count):
+                all_of_them = settled(pid)
+        return (all_of_them - none) / (FIRST + count), (all_of_them - some) / count
 
 
 def main() -> None:
@@ -97,13 +84,11 @@ def main() -> None:
     p.add_argument("--quick", action="store_true", help="one round")
     options = p.parse_args()
     servers = harness.chosen(options.servers, harness.SERVERS if options.servers else SERVERS)
-    from protocol import raise_descriptor_limit
-
-    raise_descriptor_limit()
+    harness.raise_descriptor_limit()
     server_core, load_core = harness.cores()
     os.sched_setaffinity(0, {load_core})
     protocol = protocol_bytes(options.connections)
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     try:
         for _, _, server, size in harness.rounds(
             1 if options.quick else options.rounds,
@@ -116,16 +101,24 @@ def main() -> None:
         harness.progress_end()
         lines: list[dict[str, Any]] = []
         for server in (s for s in servers if s in found):
-            each = statistics.median(found[server])
-            above = each - (0.0 if server == harness.LIMIT else protocol)
-            lines.append({"server": server, "bytes": each, "above_protocol": above})
+            from_none, each = (
+                statistics.median(sizes) for sizes in zip(*found[server], strict=True)
+            )
+            lines.append(
+                {
+                    "server": server,
+                    "bytes_from_none": from_none,
+                    "bytes": each,
+                    "above_protocol": each - (0.0 if server == harness.LIMIT else protocol),
+                }
+            )
         if lines:
             harness.table(
                 f"{options.connections:,} idle connections; "
                 f"a protocol object has {protocol:.0f} bytes",
-                ("server", "bytes a connection", "above a protocol object"),
+                ("server", "counted from none", f"from {FIRST:,} on", "above a protocol object"),
                 [
-                    [line["server"], f"{line['bytes']:,.0f}", f"{line['above_protocol']:,.0f}"]
+                    [line["server"]] + [f"{value:,.0f}" for value in list(line.values())[1:]]
                     for line in lines
                 ],
             )

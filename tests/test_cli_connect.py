@@ -21,7 +21,7 @@ from noria.cli.main import run
 from noria.cli.shown import Shower, escape
 
 COMMAND = [sys.executable, "-m", "noria", "connect"]
-PROMPT = b">>>>>: "
+PROMPT = b">>>>>:"  # its last space is a move of the cursor on the wire
 
 
 @pytest.fixture
@@ -172,6 +172,21 @@ class TestPipe:
                 assert process.wait(20) == 0
                 assert process.stderr.read() == b"noria: server closed the connection\n"
 
+    def test_a_server_that_closes_before_it_has_taken_all_is_a_failure(self, environment):
+        """It half-closes and reads no more, so that nothing resets the connection."""
+        left = threading.Event()
+
+        def answer(sock):
+            sock.recv(1)
+            sock.shutdown(socket.SHUT_WR)
+            left.wait(20)
+
+        with serving(answer) as address:
+            status, _, err = self.talk(address, bytes(50_000_000), environment)
+            left.set()
+        assert status == 1
+        assert err == b"noria: server closed the connection before it had taken everything\n"
+
     def test_a_reader_that_has_gone_is_no_complaint(self, environment):
         reading, writing = os.pipe()
         os.close(reading)
@@ -278,7 +293,7 @@ class Terminal:
     def until(self, words):
         """Read until *words* come after what was read before; escape sequences are left out."""
         while (found := plain(self.seen).find(words, self.place)) < 0:
-            if not select.select([self.fd], [], [], 20)[0]:
+            if not select.select([self.fd], [], [], 10)[0]:
                 raise AssertionError(f"no {words!r} in {plain(self.seen)!r}")
             try:
                 self.seen += os.read(self.fd, 65536)
@@ -296,7 +311,8 @@ class Terminal:
 
 
 def plain(data):
-    return re.sub(rb"\x1b(\[[0-9;?]*[A-Za-z]|[=>])", b"", data)
+    """What is written, without escape sequences and returns of the carriage."""
+    return re.sub(rb"\x1b(\[[0-9;?]*[A-Za-z]|[=>])|\r", b"", data)
 
 
 class TestPrompt:
@@ -304,7 +320,7 @@ class TestPrompt:
         with serving(echo) as address, Terminal(address, environment) as terminal:
             terminal.until(PROMPT)
             terminal.type("hello wörld\r".encode())
-            terminal.until("\nhello wörld\r\n".encode())
+            terminal.until(":hello wörld\n".encode())
             terminal.until(PROMPT)
             terminal.type(b"\x04")
             assert terminal.status() == 0
@@ -317,7 +333,7 @@ class TestPrompt:
             with serving(echo) as address, Terminal(address, environment) as terminal:
                 terminal.until(PROMPT)
                 terminal.type(typed)
-                terminal.until(b"\nagain and again\r\n")
+                terminal.until(b":again and again\n")
                 terminal.until(PROMPT)
                 terminal.type(b"\x04")
                 assert terminal.status() == 0
@@ -330,13 +346,15 @@ class TestPrompt:
                 got.append(sock.recv(100))
                 sock.sendall(b"got it")
 
-            with serving(answer) as address:
-                with Terminal(address, environment, *options) as terminal:
-                    terminal.until(PROMPT)
-                    terminal.type(b"abc\r")
-                    terminal.until(b"got it")  # though no newline ends it
-                    terminal.until(b"server closed the connection")
-                    assert terminal.status() == 0
+            with (
+                serving(answer) as address,
+                Terminal(address, environment, *options) as terminal,
+            ):
+                terminal.until(PROMPT)
+                terminal.type(b"abc\r")
+                terminal.until(b"got it")  # though no newline ends it
+                terminal.until(b"server closed the connection")
+                assert terminal.status() == 0
             assert got == [sent]
 
     def test_a_long_reply_is_whole(self, environment):
@@ -349,7 +367,7 @@ class TestPrompt:
             terminal.until(PROMPT)
             terminal.type(b"go\r")
             terminal.until(b"the end")
-            shown = re.findall(rb"^(?:>>>>>: )?line (\d+)", plain(terminal.seen), re.MULTILINE)
+            shown = re.findall(rb"^(?:>>>>>:)?line (\d+)", plain(terminal.seen), re.MULTILINE)
             terminal.type(b"\x04")
             assert terminal.status() == 0
         assert [int(n) for n in shown] == list(range(20_000))

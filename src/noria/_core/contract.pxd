@@ -78,7 +78,7 @@ cdef class Channel(Target):
     cdef bint datagrams             # recvfrom, not recv
     cdef bint closing               # let go of: the model gives it no more events
     cdef Model model
-    cdef char *reserve(self, Py_ssize_t *size) except? NULL
+    cdef bint reserve(self, char **place, Py_ssize_t *size) except -1
     cdef int filled(self, Py_ssize_t n) except -1
     cdef int received(self, const char *data, Py_ssize_t n) except -1
     cdef int arrived(self, const char *data, Py_ssize_t n, void *address,

@@ -112,9 +112,9 @@ cdef class Channel(Target):
         # A model may have seen this event before the channel was closed by an earlier handler.
         return self.model.deliver(self, event)
 
-    cdef char *reserve(self, Py_ssize_t *size) except? NULL:
-        """Where the next bytes should go, or NULL for the model's own scratch."""
-        return NULL
+    cdef bint reserve(self, char **place, Py_ssize_t *size) except -1:
+        """Says where the next bytes should go, if not into the model's own scratch."""
+        return False
 
     cdef int filled(self, Py_ssize_t n) except -1:
         """`n` bytes were put where `reserve` said; 0 at the end, negative when none came."""
@@ -245,6 +245,10 @@ cdef class Model:
         self.scratch = <char *>PyMem_RawMalloc(SCRATCH_SIZE)
         if self.scratch == NULL:
             raise MemoryError
+        # glibc maps blocks above a threshold afresh each time, at a page fault for every 4 KiB; the
+        # first such block to be freed raises the threshold to its size (mallopt(3)). Large
+        # messages are worth that.
+        PyMem_RawFree(PyMem_RawMalloc(4 * SCRATCH_SIZE))
 
     def __dealloc__(self):
         PyMem_RawFree(self.scratch)

@@ -100,13 +100,14 @@ cdef class Stream(Channel):
 
     # Receiving.
 
-    cdef char *reserve(self, Py_ssize_t *size) except? NULL:
+    cdef bint reserve(self, char **place, Py_ssize_t *size) except -1:
         # A large message is received straight into the object that the protocol will get.
         if self.hint < LARGE or self.buffered:
-            return NULL
+            return False
         self.fresh = bytes_of_size(NULL, FRESH)
+        place[0] = PyBytes_AS_STRING(<bytes>self.fresh)
         size[0] = FRESH
-        return PyBytes_AS_STRING(<bytes>self.fresh)
+        return True
 
     cdef int filled(self, Py_ssize_t n) except -1:
         cdef Raw *raw = self.fresh

@@ -118,12 +118,21 @@ def _open(host: str, port: int, unix: str | None, timeout: float) -> socket.sock
             sock = socket.create_connection((host, port), limit)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(limit)
-            sock.connect(unix)
+            sock = _open_unix(unix, limit)
     except OSError as error:
         raise connecting(error, host, port, unix, timeout) from None
     except (UnicodeError, ValueError) as error:  # a label too long for DNS, a NUL in the path
         raise Problem(f"cannot connect to {unix or host}: {error}") from None
     sock.settimeout(None)
+    return sock
+
+
+def _open_unix(path: str, limit: float | None) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(limit)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
     return sock

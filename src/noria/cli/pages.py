@@ -125,9 +125,9 @@ PAGES = {
     ),
     "io_uring": Page(
         how="The process puts requests into a ring that it shares with the kernel. The kernel "
-        "waits for the data, copies them into a buffer that was lent to it, and puts a completion into "
-        "a second ring: when the handler runs, the data are already here. Neither phase holds up "
-        "the process, so this is the only asynchronous model in Stevens' sense. When there is "
+        "waits for the data, copies them into a buffer that was lent to it, and puts a completion "
+        "into a second ring: when the handler runs, the data are already here. Neither phase holds "
+        "up the process, so this is the only asynchronous model in Stevens' sense. When there is "
         "nothing else to do the process sleeps in io_uring_enter until a completion comes.",
         calls=(
             ("io_uring_setup", "makes the two rings, once"),
@@ -141,8 +141,8 @@ PAGES = {
     ),
     "simulated": Page(
         how="For tests. The network is in memory, the clock is virtual and jumps to the next "
-        "event, and a seed draws the faults: short reads and writes, EAGAIN, EINTR, resets, late and "
-        "reordered completions. The same seed gives the same run, byte for byte, so a failure "
+        "event, and a seed draws the faults: short reads and writes, EAGAIN, EINTR, resets, late "
+        "and reordered completions. The same seed gives the same run, byte for byte, so a failure "
         "found once can be seen again.",
         calls=(),
         use="Testing protocols against what a network does on a bad day, thousands of times a "

@@ -38,7 +38,8 @@ class _Sender(threading.Thread):
         super().__init__(name="send", daemon=True)  # it may be asleep in a read for ever
         self._sock = sock
         self.woken, self._wake = os.pipe()
-        self.sending = False
+        self.sending = threading.Lock()
+        self.finished = False
         self.error: OSError | None = None
         self.input_error: OSError | None = None
 
@@ -47,14 +48,14 @@ class _Sender(threading.Thread):
         buffer = bytearray(CHUNK)
         view = memoryview(buffer)
         while size := self._read(buffer):
-            self.sending = True
-            try:
-                self._sock.sendall(view[:size])
-            except OSError as error:
-                self.error = error
-                break
-            self.sending = False
+            with self.sending:
+                try:
+                    self._sock.sendall(view[:size])
+                except OSError as error:
+                    self.error = error
+                    break
         else:
+            self.finished = True  # before the server hears of it: its answer may come at once
             with contextlib.suppress(OSError):  # the server may have gone: the receiver will tell
                 self._sock.shutdown(socket.SHUT_WR)
         os.close(self._wake)
@@ -99,18 +100,22 @@ def _receive(sock: socket.socket, sender: _Sender, wait: float, output: "_Output
             if finished:
                 ended = time.monotonic() + wait
     output.end()
-    return _end(sender, finished)
+    return _end(sock, sender)
 
 
-def _end(sender: _Sender, finished: bool) -> End:
+def _end(sock: socket.socket, sender: _Sender) -> End:
     """The server closed, or had nothing more to say."""
     if sender.error is not None:
         return broken(sender.error)
     if sender.input_error is not None:
         raise sender.input_error
-    if finished:
+    if sender.finished:
         return End()
-    return UNFINISHED if sender.sending else CLOSED
+    # Is there something half sent? A send that sleeps fails now; one that is through has no error.
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+    with sender.sending:
+        return CLOSED if sender.error is None else UNFINISHED
 
 
 class _Output:

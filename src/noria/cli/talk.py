@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import socket
-import sys
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.output import create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
@@ -34,7 +32,8 @@ async def _talk(sock: socket.socket, newline: bytes) -> End:
     screen = _Screen()
     listening = asyncio.create_task(screen.listen(reader))
     try:
-        typed = await _type(screen, writer, newline, listening)
+        with screen.keys():
+            typed = await _type(screen, writer, newline, listening)
         if typed:
             await _last_words(screen, writer, listening)
             return End()
@@ -63,15 +62,9 @@ async def _type(
             return False
         except EOFError:
             return True
+        # Not drained: what a person types is small, and a server that takes nothing must not keep
+        # the prompt from its keys.
         writer.write(line.encode("utf-8", "surrogateescape") + newline)
-        # The listener tells how the connection broke, and a server that reads no more must not
-        # keep the news of its end from us.
-        draining = asyncio.create_task(writer.drain())
-        await asyncio.wait({draining, listening}, return_when=asyncio.FIRST_COMPLETED)
-        if draining.done():
-            draining.exception()
-        else:
-            draining.cancel()
     return False
 
 
@@ -113,6 +106,10 @@ class _Screen:
         self._drawn = ""
         self.received = 0
 
+    def keys(self) -> contextlib.AbstractContextManager[None]:
+        """Keys come as they are typed, between two prompts too, where Ctrl-D would be lost."""
+        return self._session.input.raw_mode()
+
     async def ask(self) -> str:
         """One line typed by the user; EOFError for Ctrl-D."""
         try:
@@ -143,13 +140,13 @@ class _Screen:
         try:
             while data := await reader.read(CHUNK):
                 self.received += len(data)
-                await self._show(self._shower.show(data))
+                self._show(self._shower.show(data))
         except OSError as error:
             end = broken(error)
-        await self._show(self._shower.end())
+        self._show(self._shower.end())
         return end
 
-    async def _show(self, text: str) -> None:
+    def _show(self, text: str) -> None:
         """Put whole lines above the prompt, and keep the rest in the prompt."""
         whole, newline, rest = text.rpartition("\n")
         if newline:
@@ -159,15 +156,30 @@ class _Screen:
             self._unfinished += rest
         rows, self._unfinished = _rows(self._unfinished, self._session.output.get_size().columns)
         if whole or rows:
-            await run_in_terminal(lambda: _put(whole + rows))
+            self._put(whole + rows)
         else:
             self._session.app.invalidate()
 
     def finish(self) -> None:
         """Nothing more comes: leave the terminal at the start of a line."""
         if self._unfinished:
-            _put(self._unfinished + "\n")
+            self._put(self._unfinished + "\n")
             self._unfinished = ""
+
+    def _put(self, lines: str) -> None:
+        """Write whole lines where the prompt is, and let it be drawn again below them.
+
+        run_in_terminal would do that too, but it leaves the terminal to the shell's line editing
+        meanwhile, and keys typed just then would be lost.
+        """
+        app, output = self._session.app, self._session.output
+        if app.is_running:
+            app.renderer.erase()
+        output.write_raw(lines.replace("\n", "\r\n"))
+        output.flush()
+        if app.is_running:
+            app.renderer.reset()
+            app.invalidate()
 
 
 def _rows(text: str, columns: int) -> tuple[str, str]:
@@ -182,8 +194,3 @@ def _rows(text: str, columns: int) -> tuple[str, str]:
             start, width = place, 0
         width += wide
     return "".join(rows), text[start:]
-
-
-def _put(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

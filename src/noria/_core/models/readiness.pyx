@@ -166,22 +166,20 @@ cdef class Readiness(Waking):
 
     cdef int receive(self, Channel channel, bint hangup) except -1:
         cdef Py_ssize_t size = 0, n, budget = BUDGET
-        cdef char *place
-        cdef char *reserved
+        cdef char *place = NULL
+        cdef bint reserved
         cdef int error
         while True:
-            reserved = channel.reserve(&size)
-            if reserved == NULL:
+            reserved = channel.reserve(&place, &size)
+            if not reserved:
                 place, size = self.scratch, scratch_size
-            else:
-                place = reserved
             if self.recording:
                 self.moments.copy_begin = monotonic_ns()
             self.counters.receives += 1
             n = self.kernel_receive(channel.fd, place, size)
             if n < 0:
                 error = <int>-n
-                if reserved != NULL:
+                if reserved:
                     channel.filled(-1)
                 if error == EINTR:
                     continue
@@ -198,7 +196,7 @@ cdef class Readiness(Waking):
             if n:
                 self.counters.messages += 1
                 self.counters.bytes_in += n
-            if reserved != NULL:
+            if reserved:
                 channel.filled(n)
             else:
                 channel.received(place, n)

@@ -1,0 +1,49 @@
+"""Which core the server runs on, and which one its clients."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+def pair(allowed: set[int] | None = None) -> tuple[int, int] | None:
+    """Two of the cores that this process may use, not two halves of one if that can be had.
+
+    None if there is only one: then nothing is pinned, and everything shares it.
+    """
+    cores = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
+    if len(cores) < 2:
+        return None
+    # The first core has most of the machine's interrupts: taken only where there is no other.
+    server = cores[1] if len(cores) > 2 else cores[0]
+    others = [core for core in reversed(cores) if core != server]
+    siblings = _siblings(server)
+    return server, next((core for core in others if core not in siblings), others[0])
+
+
+def _siblings(core: int) -> set[int]:
+    """The cores that share a physical one with this, itself among them."""
+    try:
+        text = (TOPOLOGY / f"cpu{core}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return {core}
+    found: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        if first.isdigit() and (not last or last.isdigit()):
+            found.update(range(int(first), int(last or first) + 1))
+    return found or {core}
+
+
+def processor() -> str:
+    """The processor's name as the kernel tells it, or that of its architecture."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return " ".join(value.split())
+    except OSError:
+        pass
+    return os.uname().machine

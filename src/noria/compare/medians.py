@@ -1,0 +1,36 @@
+"""Several rounds made one: the median of each number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def merge(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
+    """One row for each value of `keys`, in order of the first; texts and notes are joined.
+
+    A number that some rounds lack is the median of the others, None if all lack it.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    return [_merged(group, keys) for group in groups.values()]
+
+
+def _merged(group: list[Row], keys: Sequence[str]) -> Row:
+    merged = dict(group[0])
+    for key in merged:
+        if key in keys:
+            continue
+        values = [row.get(key) for row in group]
+        if isinstance(merged[key], str):
+            merged[key] = "; ".join(filter(None, dict.fromkeys(map(str, values))))
+            continue
+        numbers = [value for value in values if isinstance(value, (int, float))]
+        middle = median(numbers) if numbers else None
+        whole = numbers and all(isinstance(value, int) for value in numbers)
+        merged[key] = round(middle) if whole and middle is not None else middle
+    return merged

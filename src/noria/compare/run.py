@@ -1,0 +1,147 @@
+"""The comparison: every question, put to every model, in rounds; the one document that comes out."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import noria
+from noria import models as known
+from noria.compare import cores, idle, phases, throughput, triggers, waiting
+from noria.compare.bench import Bench, Progress, Row
+from noria.compare.medians import merge
+from noria.compare.settings import QUICK, WHOLE, Settings
+
+
+class Question(Protocol):
+    """What a module of one measurement has."""
+
+    KEYS: tuple[str, ...]
+
+    def steps(self, bench: Bench) -> int: ...
+
+    def measure(self, bench: Bench, model: str) -> list[Row]: ...
+
+
+QUESTIONS: dict[str, Any] = {
+    "throughput": throughput,
+    "phases": phases,
+    "waiting": waiting,
+    "idle": idle,
+    "triggers": triggers,
+}
+
+
+def compare(
+    models: Sequence[str] | None = None,
+    *,
+    quick: bool = False,
+    only: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Runs the experiment and returns its document: see docs/models.md for what is in it.
+
+    `models`: names of noria.MODELS, all of them if None; one that does not work here is left out,
+    with the reason. `only`: names of QUESTIONS. `progress(done, what)` is called at every step with
+    the part that is done (0 to 1) and what begins. No process outlives the call, not even if it
+    ends by KeyboardInterrupt. Raises UnknownModel, or ValueError for an unknown question.
+    """
+    return run(QUICK if quick else WHOLE, models, quick=quick, only=only, progress=progress)
+
+
+def run(
+    settings: Settings,
+    models: Sequence[str] | None,
+    *,
+    quick: bool,
+    only: Sequence[str] | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The same with settings of one's own."""
+    for name in only or ():
+        if name not in QUESTIONS:
+            raise ValueError(f"unknown question {name!r}: choose from {', '.join(QUESTIONS)}")
+    chosen = list(dict.fromkeys(models or known.MODELS))
+    described = [_describe(name) for name in chosen]
+    available = [model["name"] for model in described if model["available"]]
+    with Bench(settings, progress) as bench:
+        results = _header(bench, models, quick, only) | {"models": described}
+        results |= _empty(settings)
+        asked = {name: QUESTIONS[name] for name in QUESTIONS if not only or name in only}
+        bench.steps = sum(
+            question.steps(bench) * len(available) * _rounds(name, settings)
+            for name, question in asked.items()
+        )
+        for name, question in asked.items():
+            results[name]["rows"] = _ask(bench, name, question, available)
+        if progress is not None:
+            progress(1.0, "done")
+    return results
+
+
+def _rounds(name: str, settings: Settings) -> int:
+    """What a trigger tells is the same every time; all else is measured again in each round."""
+    return 1 if name == "triggers" else settings.rounds
+
+
+def _ask(bench: Bench, name: str, question: Question, available: list[str]) -> list[Row]:
+    """Puts one question to all models, in turn, as often as there are rounds."""
+    rows: dict[str, list[Row]] = {model: [] for model in available}
+    for number in range(_rounds(name, bench.settings)):
+        turn = number % max(len(available), 1)
+        # Each round begins with another model: what comes after what is not always the same.
+        for model in available[turn:] + available[:turn]:
+            expected = bench.done + question.steps(bench)
+            found = question.measure(bench, model)
+            bench.done = expected
+            if name == "phases":
+                # Samples are not merged: every one is a message that really came.
+                at = len(rows[model])
+                found = [{**row, "sample": at + row["sample"]} for row in found]
+            rows[model] += found
+    return [row for model in available for row in merge(rows[model], question.KEYS)]
+
+
+def _describe(name: str) -> Row:
+    works, reason = known.availability(name)
+    about = asdict(known.info(name))
+    del about["summary"]
+    return {"name": name, "available": works, "reason": reason, **about}
+
+
+def _empty(settings: Settings) -> dict[str, Any]:
+    return {
+        "throughput": {"size": settings.size, "seconds": settings.seconds, "rows": []},
+        "phases": {"size": settings.sample_size, "rows": []},
+        "waiting": {"clients": settings.clients, "hold_ms": settings.hold_ms, "rows": []},
+        "idle": {"rows": []},
+        "triggers": {"rows": []},
+    }
+
+
+def _header(
+    bench: Bench, models: Sequence[str] | None, quick: bool, only: Sequence[str] | None
+) -> dict[str, Any]:
+    count = len(os.sched_getaffinity(0))
+    machine = f"{cores.processor()}, {count} core{'s' if count > 1 else ''}"
+    if bench.cores is None:
+        machine += ", which server and clients share"
+    command = ["noria compare"]
+    command += ["--quick"] if quick else []
+    command += [f"--models {','.join(models)}"] if models else []
+    command += [f"--only {','.join(only)}"] if only else []
+    return {
+        "noria": noria.__version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "machine": machine,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quick": quick,
+        "command": " ".join(command),
+        "rounds": bench.settings.rounds,
+        "pinned": {"server": bench.cores[0], "clients": bench.cores[1]} if bench.cores else None,
+    }

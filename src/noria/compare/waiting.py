@@ -1,0 +1,36 @@
+"""Clients that come at once: when each has its first answer."""
+
+from __future__ import annotations
+
+from noria.compare.bench import PATIENCE, Bench, Row
+from noria.compare.child import ChildFailed
+
+KEYS = ("model", "client")
+
+
+def steps(bench: Bench) -> int:
+    """How many steps one model has."""
+    return 1
+
+
+def measure(bench: Bench, model: str) -> list[Row]:
+    """One row for each client; times in ms since the first began to connect."""
+    settings = bench.settings
+    options = {"hold_ms": settings.hold_ms, "size": settings.size}
+    timeout = 2.0 + settings.clients * settings.hold_ms / 1000
+    note = ""
+    times: list[float | None] = [None] * settings.clients
+    try:
+        bench.step(f"waiting clients: {model}")
+        with bench.server(model) as server:
+            order = {"do": "come", "port": server.port, "timeout": timeout, **options}
+            # One alone first, so that nobody waits for what a server does only once.
+            bench.order(PATIENCE + timeout, **{**order, "clients": 1, "hold_ms": 0.0})
+            found = bench.order(PATIENCE + timeout, **order, clients=settings.clients)
+            times = found["first_answer_ms"]
+    except ChildFailed as failed:
+        note = str(failed)
+    return [
+        {"model": model, "client": number, "first_answer_ms": time, "note": note}
+        for number, time in enumerate(times)
+    ]
