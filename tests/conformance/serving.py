@@ -253,8 +253,9 @@ class AsyncioServing(Serving):
             await self.ending.wait()
             server.close()
             for protocol in self.protocols:
-                if getattr(protocol, "transport", None) is not None:
-                    protocol.transport.abort()
+                transport = getattr(protocol, "transport", None)
+                if transport is not None and transport.get_protocol() is not None:
+                    transport.abort()  # one that is gone fails at this in asyncio
             for _ in range(3):
                 await asyncio.sleep(0)
 

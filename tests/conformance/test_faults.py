@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -60,23 +61,18 @@ def test_a_handler_raises(server: Serving, place: str, caplog: Any) -> None:
         where = place
 
     address = server.start(Raises)
-    bystander = None if server.one_at_a_time else connect(address)
-    if bystander is not None:
-        # The first connection is the one that raises, for connection_made and all else.
-        if place == "connection_made":
-            assert read_all(bystander) == b""
-            bystander.close()
-            bystander = None
-        else:
-            bystander.sendall(b"")
-    victim_index = 0 if server.one_at_a_time or place == "connection_made" else 1
-    with connect(address) if victim_index or server.one_at_a_time else connect(address) as client:
+    # A connection beside the one that raises; in connection_made it is the first that does.
+    bystander, victim_index = None, 0
+    if not server.one_at_a_time and place != "connection_made":
+        bystander, victim_index = connect(address), 1
+        server.protocol(0)
+    with connect(address) as client:
         if place != "connection_made":
             client.sendall(b"hello")
             assert read_exactly(client, 5) == b"hello"
         if place == "eof_received":
-            client.shutdown(1)
-        if place != "connection_lost" and (place != "connection_made" or server.one_at_a_time):
+            client.shutdown(socket.SHUT_WR)
+        if place != "connection_lost":
             assert read_all(client) == b""
     victim = server.protocol(victim_index)
     until(lambda: victim.lost)

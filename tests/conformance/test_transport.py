@@ -148,7 +148,6 @@ class WritesAndCloses(Recorder):
         transport.write(bytes(range(250)) * (self.size // 250))
         transport.close()
         assert transport.is_closing()
-        transport.write(b"not sent")
 
 
 def test_close_delivers_what_was_written(server: Serving) -> None:
@@ -234,11 +233,9 @@ def test_writelines_of_many_parts(server: Serving) -> None:
     """More than one system call takes, and more than there is room for."""
     with connect(server.start(Recorder)) as client:
         parts = [b"%06d" % number * 100 for number in range(5000)]
-        if server.waits_in_write:
-            # It comes back when all is taken, so it cannot be waited for before reading.
-            server.call_soon_threadsafe(lambda: server.protocol().transport.writelines(parts))
-        else:
-            server.call(server.protocol().transport.writelines, parts)
+        transport = server.protocol().transport
+        # Not `call`: under blocking it comes back when all is taken.
+        server.call_soon_threadsafe(lambda: transport.writelines(parts))
         assert read_exactly(client, 3_000_000) == b"".join(parts)
 
 
@@ -267,7 +264,8 @@ def test_write_after_close_is_ignored(server: Serving) -> None:
             protocol.transport.close()
             protocol.transport.close()
             protocol.transport.write(b"never")
-            protocol.transport.writelines([b"never"])
+            if server.name != ORACLE:  # Python 3.13.0's raises TypeError here
+                protocol.transport.writelines([b"never"])
 
         server.call(play)
         assert read_all(client) == b""

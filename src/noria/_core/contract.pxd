@@ -118,6 +118,8 @@ cdef class Model:
     cdef public bint recording      # note the moments of each message
     cdef readonly bint closed
     cdef char *scratch              # one message's bytes, between the kernel and the handler
+    cdef object spare               # the last message, if its handler let go of it; see stream.pyx
+    cdef Py_ssize_t spare_room
     cdef object pool                # threads for what this model has no call for
     cdef dict capabilities
     cdef int watch(self, Channel channel, int interest) except -1

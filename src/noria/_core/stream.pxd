@@ -17,6 +17,7 @@ cdef class Group:
 
 cdef class Stream(Channel):
     cdef object protocol
+    cdef object data_received       # the protocol's, looked up once
     cdef Loop loop
     cdef Group group
     cdef list outgoing              # bytes that found no room; the first from `offset`

@@ -12,7 +12,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_DECREF
 from libc.string cimport memcpy
 
-from noria._core.contract cimport CALL, RECEIVE, SPACE, Channel, Event
+from noria._core.contract cimport CALL, RECEIVE, SPACE, Channel, Event, Model
 from noria._core.loop cimport Loop
 from noria._core.sys cimport (
     EAGAIN, IPPROTO_TCP, TCP_NODELAY, c_close, iovec, msghdr, setsockopt,
@@ -39,6 +39,37 @@ cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef extern from "Python.h":
     int _PyBytes_Resize(Raw **bytes, Py_ssize_t size) except -1
     Raw *bytes_of_size "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+
+
+# A message of which nobody kept a reference is written over by the next one: its memory is warm, and
+# neither malloc nor free has to be called. Only an object that is ours alone (one reference) is used
+# so, and its cached hash is dropped; without the GIL a count of one proves nothing, so not there.
+cdef extern from *:
+    """
+    static inline int noria_alone(PyObject *bytes) {
+    #ifdef Py_GIL_DISABLED
+        return 0;
+    #else
+        return Py_REFCNT(bytes) == 1;
+    #endif
+    }
+    #if defined(__GNUC__)
+    #pragma GCC diagnostic push
+    #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    #endif
+    static inline void noria_rewrite(PyObject *bytes, const char *data, Py_ssize_t n) {
+        PyBytesObject *self = (PyBytesObject *)bytes;
+        memcpy(self->ob_sval, data, n);
+        self->ob_sval[n] = 0;
+        self->ob_shash = -1;
+        Py_SET_SIZE(self, n);
+    }
+    #if defined(__GNUC__)
+    #pragma GCC diagnostic pop
+    #endif
+    """
+    bint alone "noria_alone"(object data)
+    void rewrite "noria_rewrite"(object data, const char *source, Py_ssize_t n)
 
 
 cdef class Group:
@@ -97,6 +128,8 @@ cdef class Stream(Channel):
     cdef int adopt(self, object protocol) except -1:
         self.protocol = protocol
         self.buffered = isinstance(protocol, BufferedProtocol)
+        self.data_received = None if self.buffered else protocol.data_received
+        return 0
 
     # Receiving.
 
@@ -124,11 +157,12 @@ cdef class Stream(Channel):
         if self.paused:
             self.hold(data)
         else:
-            self.protocol.data_received(data)
+            self.data_received(data)
         return 0
 
     cdef int received(self, const char *data, Py_ssize_t n) except -1:
         cdef bytes message
+        cdef Model model
         if n == 0:
             return self.end()
         if self.gone or self.leaving:
@@ -139,8 +173,17 @@ cdef class Stream(Channel):
         elif self.buffered:
             self.fill_protocol(data, n)
         else:
-            message = PyBytes_FromStringAndSize(data, n)
-            self.protocol.data_received(message)
+            model = self.model
+            message = <bytes>model.spare
+            model.spare = None      # a handler may run the model again, or raise
+            if message is not None and alone(message) and n <= model.spare_room < 2 * n:
+                rewrite(message, data, n)
+            else:
+                message = PyBytes_FromStringAndSize(data, n)
+                model.spare_room = n
+            self.data_received(message)
+            if alone(message):
+                model.spare = message
         return 0
 
     cdef int fill_protocol(self, const char *data, Py_ssize_t n) except -1:
@@ -228,7 +271,7 @@ cdef class Stream(Channel):
             elif self.buffered:
                 self.fill_protocol(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
             else:
-                self.protocol.data_received(data)
+                self.data_received(data)
             if self.paused:
                 # Paused again: what fill_protocol may have held comes before the rest.
                 self.held = (self.held or []) + held if held else self.held
@@ -294,7 +337,7 @@ cdef class Stream(Channel):
     def writelines(self, list_of_data):
         """Sends several buffers, in one system call where there is room."""
         cdef bint idle = self.backlog == 0
-        parts = [bytes(part) for part in list_of_data]
+        parts = [bytes_of(part) for part in list_of_data]
         if self.ending:
             raise RuntimeError("Cannot call writelines() after write_eof()")
         if not any(parts):
@@ -480,7 +523,7 @@ cdef class Stream(Channel):
         cdef Group group = self.group
         if protocol is None:
             return 0
-        self.protocol = None
+        self.protocol = self.data_received = None
         self.error = None
         try:
             protocol.connection_lost(error)
@@ -542,6 +585,16 @@ cdef class Stream(Channel):
     def __repr__(self):
         state = "closed" if self.fd < 0 else "closing" if self.is_closing() else "open"
         return f"<noria Stream fd={self.fd} {state}>"
+
+
+cdef bytes bytes_of(data):
+    """A copy that the caller cannot change; bytes themselves need none."""
+    if type(data) is bytes:
+        return data
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError("data argument must be a bytes-like object, not "
+                        f"{type(data).__name__!r}")
+    return bytes(data)
 
 
 def open_stream(Loop loop, int fd, protocol, Group group, bint tcp):

@@ -88,7 +88,8 @@ class Bench:
     _clients: Child | None = None
 
     def __post_init__(self) -> None:
-        self.until = time.monotonic() + self.settings.budget
+        self.began = time.monotonic()
+        self.until = self.began + self.settings.budget
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +108,7 @@ class Bench:
             self.progress(min(self.done / self.steps, 1.0), label)
         self.done += 1
         if time.monotonic() > self.until:
-            raise ChildFailed(f"not measured: the {self.settings.budget:.0f} s were over")
+            raise ChildFailed("not measured: the time was over")
 
     @contextlib.contextmanager
     def server(self, model: str, *arguments: str) -> Iterator[Server]:
@@ -116,7 +117,7 @@ class Bench:
         with Child("noria.compare.server", model, *pinned, *arguments) as child:
             yield Server(child, int(child.hear(PATIENCE)["port"]))
 
-    def order(self, timeout: float, **order: Any) -> Message:
+    def order(self, timeout: float, /, **order: Any) -> Message:
         """Has the clients do something; the answer."""
         self.begin(**order)
         return self.result(timeout)

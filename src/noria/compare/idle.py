@@ -57,8 +57,7 @@ def _row(bench: Bench, model: str, server: Server, idle: int) -> Row:
         if idle and noria.info(model).limit == "one":
             row["note"] = ALONE
             return row
-        bench.order(PATIENCE, do="rest", port=server.port, total=idle)
-        limit = _settle(server, idle)
+        limit = _open(bench, server, idle)
         if not limit:
             found, use = bench.load(server, connections=1, seconds=bench.settings.idle_seconds)
             row["us_per_message"] = found["p50_us"]
@@ -70,15 +69,23 @@ def _row(bench: Bench, model: str, server: Server, idle: int) -> Row:
     return row
 
 
-def _settle(server: Server, idle: int) -> str:
-    """Waits until the server has accepted them all; why not, if it refuses some."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        found = server.stats()
-        if found["refused"]:
-            # Those to come would be refused as well: there is no need to wait for them.
-            return server.limit()
-        if found["open"] >= idle:
-            return ""
-        time.sleep(0.005)
-    return f"only {found['open']:,} of {idle:,} connections were accepted in {PATIENCE:.0f} s"
+def _open(bench: Bench, server: Server, idle: int) -> str:
+    """Opens connections until the server has accepted so many; why not, if it did not.
+
+    In batches: thousands at once would be thousands of threads that begin at once, in one of the
+    models, and a backlog that overflows in others.
+    """
+    settings = bench.settings
+    until = time.monotonic() + settings.idle_patience
+    found = server.stats()
+    while found["open"] < idle and not found["refused"]:
+        if time.monotonic() > until:
+            return f"{found['open']:,} of {idle:,} were accepted in {settings.idle_patience:g} s"
+        total = min(idle, found["open"] + settings.idle_batch)
+        bench.order(PATIENCE, do="rest", port=server.port, total=total)
+        while time.monotonic() < until:
+            found = server.stats()
+            if found["open"] >= total or found["refused"]:
+                break
+            time.sleep(0.002)
+    return server.limit()

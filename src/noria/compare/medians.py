@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
@@ -20,6 +20,15 @@ def merge(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
     return [_merged(group, keys) for group in groups.values()]
 
 
+def middle(values: Iterable[Any]) -> Any:
+    """The median of the numbers among them, None if there is none."""
+    numbers = [value for value in values if isinstance(value, (int, float))]
+    if not numbers:
+        return None
+    found = median(numbers)
+    return round(found) if all(isinstance(value, int) for value in numbers) else found
+
+
 def _merged(group: list[Row], keys: Sequence[str]) -> Row:
     merged = dict(group[0])
     for key in merged:
@@ -29,8 +38,5 @@ def _merged(group: list[Row], keys: Sequence[str]) -> Row:
         if isinstance(merged[key], str):
             merged[key] = "; ".join(filter(None, dict.fromkeys(map(str, values))))
             continue
-        numbers = [value for value in values if isinstance(value, (int, float))]
-        middle = median(numbers) if numbers else None
-        whole = numbers and all(isinstance(value, int) for value in numbers)
-        merged[key] = round(middle) if whole and middle is not None else middle
+        merged[key] = middle(values)
     return merged

@@ -52,13 +52,13 @@ def come(
 
 def _run(selector: selectors.EpollSelector, start: float, hold: float, timeout: float) -> None:
     leaving: list[tuple[float, int, Newcomer]] = []
-    while selector.get_map():
+    while True:
         now = time.monotonic()
         while leaving and leaving[0][0] <= now:
             _end(selector, heapq.heappop(leaving)[2])
-        until = min(start + timeout, leaving[0][0] if leaving else start + timeout)
-        if now >= start + timeout:
+        if not selector.get_map() or now >= start + timeout:
             return
+        until = min(start + timeout, leaving[0][0] if leaving else start + timeout)
         for key, events in selector.select(max(0.0, until - now)):
             client: Newcomer = key.data
             try:

@@ -28,6 +28,8 @@ def send(host: str, port: int, *, size: int, samples: int, warmup: int, pause_ms
     message = bytearray(size)
     noted = []
     with socket.create_connection((host, port), timeout=5.0) as sock:
+        # With a time limit, Python would wait for it whenever there is no stamp yet.
+        sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):
             flags = TX_SOFTWARE | SOFTWARE | OPT_TSONLY

@@ -1,0 +1,102 @@
+"""Messages are written over only when nobody kept them: what a handler keeps stays as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import weakref
+from typing import Any
+
+import pytest
+
+import noria
+from noria import models
+
+MODELS = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            not models.availability(name)[0], reason=models.availability(name)[1] or "-"
+        ),
+    )
+    for name in ("select", "poll", "epoll", "epoll-edge", "io_uring")
+]
+
+
+class Keeper(asyncio.Protocol):
+    """Keeps every other message, in one of several ways, and lets go of the rest."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.hashes: list[int] = []
+        self.count = 0
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.count += 1
+        self.hashes.append(hash(data))
+        way = self.count % 5
+        if way == 1:
+            self.kept.append(data)
+        elif way == 2:
+            self.kept.append(memoryview(data))
+        elif way == 3:
+            self.kept.append({data: None})
+        else:
+            self.kept.append(None)
+        self.transport.write(b".")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("size", [1, 2, 100, 1000, 20_000])
+def test_a_message_that_is_kept_is_not_written_over(model: str, size: int) -> None:
+    with noria.Reactor(model) as reactor:
+        protocol = Keeper()
+        server = reactor.listen(lambda: protocol)
+        sent = []
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+            client.setblocking(False)
+            for number in range(60):
+                # Sizes that vary a little are those that share an object.
+                message = bytes([number]) * max(1, size - number % 3)
+                sent.append(message)
+                client.sendall(message)
+                while protocol.count <= number:
+                    reactor.run_once(1.0)
+                while sum(map(len, [client.recv(10)])) == 0:
+                    reactor.run_once(0.1)
+    assert protocol.count == len(sent)
+    assert protocol.hashes == [hash(message) for message in sent]
+    for kept, message in zip(protocol.kept, sent, strict=True):
+        if isinstance(kept, dict):
+            assert message in kept
+        elif kept is not None:
+            assert bytes(kept) == message
+
+
+def test_a_protocol_is_let_go_of_when_its_connection_is() -> None:
+    """The stream remembers the protocol's method: the cycle must end with the connection."""
+    gone = []
+
+    class Watched(asyncio.Protocol):
+        def connection_lost(self, error: Exception | None) -> None:
+            gone.append(1)
+
+    with noria.Reactor() as reactor:
+        references: list[weakref.ref[Watched]] = []
+
+        def factory() -> Watched:
+            protocol = Watched()
+            references.append(weakref.ref(protocol))
+            return protocol
+
+        server = reactor.listen(factory)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10):
+            while not references:
+                reactor.run_once(1.0)
+        while not gone:
+            reactor.run_once(1.0)
+        reactor.run_once(0)
+        assert references[0]() is None
