@@ -10,7 +10,7 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 
 def escape(text: str) -> str:
     """*text* with everything that a terminal would obey written as ``\\xNN`` or ``\\uNNNN``."""
-    return text
+    return _UNSAFE.sub(_written, text)
 
 
 def _written(found: re.Match[str]) -> str:
