@@ -36,8 +36,6 @@ setup(
         include_path=[str(ROOT / "src")],
         compiler_directives={
             "language_level": 3,
-            "boundscheck": False,
-            "wraparound": False,
             "initializedcheck": False,
             "cdivision": True,
             "embedsignature": True,

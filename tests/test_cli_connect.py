@@ -69,15 +69,6 @@ def echo(sock):
         sock.sendall(data)
 
 
-def echo_and_stay(sock):
-    """Never closes by itself: the client has to stop waiting."""
-    echo(sock)
-    select.select([sock], [], [])
-    with contextlib.suppress(OSError):
-        while sock.send(b""):
-            pass
-
-
 def reset(sock):
     sock.recv(100)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -151,8 +142,16 @@ class TestPipe:
         assert (done.returncode, done.stdout) == (0, b"from a file")
 
     def test_a_server_that_never_closes_is_waited_for_and_left(self, environment):
-        with serving(echo_and_stay) as address:
-            assert self.talk(address, b"x", environment, "--wait", "0.3") == (0, b"x", b"")
+        left = threading.Event()
+
+        def answer(sock):
+            echo(sock)
+            left.wait(20)
+
+        with serving(answer) as address:
+            result = self.talk(address, b"x", environment, "--wait", "0.3")
+            left.set()
+        assert result == (0, b"x", b"")
 
     def test_a_reset_is_told(self, environment):
         with serving(reset) as address:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import selectors
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from noria import models
 from noria._core.loop import Loop
@@ -12,6 +13,8 @@ from noria._core.watcher import Watcher
 from noria.errors import Unsupported
 
 SELECTORS = ("select", "poll", "epoll", "epoll-edge", "io_uring")
+
+LOAD = 1024  # the least number of events that a model with a limit takes from the kernel at once
 
 
 def selector(model: str = "auto") -> selectors.BaseSelector:
@@ -28,7 +31,7 @@ def selector(model: str = "auto") -> selectors.BaseSelector:
             f"the model {name!r} cannot be a selector: it has no call that waits for several "
             f"descriptors. Use {', '.join(SELECTORS[:-1])} or {SELECTORS[-1]}"
         )
-    return ModelSelector(Loop(made))
+    return (KernelSelector if hasattr(made, "fileno") else ModelSelector)(Loop(made))
 
 
 class _Found:
@@ -58,11 +61,6 @@ class ModelSelector(selectors._BaseSelectorImpl):
         """The name of the model."""
         return str(self.loop.model.name)
 
-    def fileno(self) -> int:
-        """The epoll or ring descriptor; -1 for models without one."""
-        method = getattr(self.loop.model, "fileno", None)
-        return -1 if method is None else int(method())
-
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = super().register(fileobj, events, data)
         try:
@@ -91,14 +89,30 @@ class ModelSelector(selectors._BaseSelectorImpl):
         return self.register(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        end = None if timeout is None else time.monotonic() + timeout
         self.found.clear()
-        self.loop.run_once(timeout)
-        ready = []
-        for fd, mask in self.found.items():
-            key = self._keys.get(fd)
-            if key is not None and mask & key.events:
-                ready.append((key, mask & key.events))
-        return ready
+        while True:
+            self.loop.run_once(timeout)
+            self._gather()
+            ready = []
+            for fd, mask in self.found.items():
+                key = self._keys.get(fd)
+                if key is not None and mask & key.events:
+                    ready.append((key, mask & key.events))
+            if ready:
+                return ready
+            # A signal, or something of the model's own, ended the wait: go on with what is left.
+            if end is not None:
+                timeout = end - time.monotonic()
+                if timeout <= 0:
+                    return ready
+
+    def _gather(self) -> None:
+        """A model tells of so many at a time: where it told of a full load, there may be more."""
+        seen = 0
+        while len(self.found) - seen >= LOAD and len(self.found) < len(self._keys):
+            seen = len(self.found)
+            self.loop.run_once(0)
 
     def close(self) -> None:
         if self.loop.closed:
@@ -111,3 +125,11 @@ class ModelSelector(selectors._BaseSelectorImpl):
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         return super().get_map()
+
+
+class KernelSelector(ModelSelector):
+    """One whose model has a descriptor of its own in the kernel."""
+
+    def fileno(self) -> int:
+        """The epoll or ring descriptor, -1 once closed."""
+        return int(cast(Any, self.loop.model).fileno())

@@ -11,6 +11,8 @@ import logging
 import os
 import socket
 
+from noria.errors import NoriaError
+
 log = logging.getLogger("noria")
 
 # How long a listener that found no free descriptor rests, if none is closed before, in seconds.
@@ -53,6 +55,10 @@ cdef class Listener(Channel):
         stream.open(self.loop, fd, protocol, self.group, self.tcp)
         try:
             stream.start()
+        except NoriaError as error:
+            # A limit of the model, not a fault of the protocol: no traceback, but what to do.
+            log.error("%s; this connection is closed", error.args[len(error.args) - 1])
+            stream.vanish(error)
         except Exception as error:
             stream.fault(error)
         return 0

@@ -19,6 +19,11 @@ Progress = Callable[[float, str], object]
 PATIENCE = 15.0
 """Seconds that a process may take for what should take none."""
 
+OVER = "not measured: the time was over"
+
+GRACE = 2.0
+"""The same when the time is over."""
+
 CALLS = ("waits", "receives", "sends", "accepts", "controls")
 EMPTY = ("empty_waits", "empty_receives", "blocked_sends", "empty_accepts")
 
@@ -29,10 +34,11 @@ class Server:
 
     child: Child
     port: int
+    bench: Bench
 
     def stats(self) -> Message:
         """Its processor time and counters, now: see noria.compare.server."""
-        return self.child.ask(PATIENCE, ask="stats")
+        return self.child.ask(self.bench.patience, ask="stats")
 
     def limit(self) -> str:
         """Why it refused connections, as far as it did."""
@@ -62,9 +68,7 @@ class Use:
     @classmethod
     def between(cls, before: Message, after: Message, size: int) -> Use | None:
         """None if there was no message of `size` bytes between the two."""
-        gone = {
-            key: value - before["counters"][key] for key, value in after["counters"].items()
-        }
+        gone = {key: value - before["counters"][key] for key, value in after["counters"].items()}
         messages = gone["bytes_in"] / size
         if messages < 1:
             return None
@@ -107,15 +111,29 @@ class Bench:
         if self.progress is not None:
             self.progress(min(self.done / self.steps, 1.0), label)
         self.done += 1
-        if time.monotonic() > self.until:
-            raise ChildFailed("not measured: the time was over")
+        if self.over:
+            raise ChildFailed(OVER)
+
+    def allow(self, share: float) -> None:
+        """What comes now may go on until that share of the whole time is over."""
+        self.until = self.began + share * self.settings.budget
+
+    @property
+    def over(self) -> bool:
+        """The time is over."""
+        return time.monotonic() > self.until
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for an answer that should come at once: fewer when time runs out."""
+        return min(PATIENCE, max(0.0, self.until - time.monotonic()) + GRACE)
 
     @contextlib.contextmanager
     def server(self, model: str, *arguments: str) -> Iterator[Server]:
         """A server in a process of its own, until the end of the block."""
         pinned = ("--cpu", str(self.cores[0])) if self.cores else ()
         with Child("noria.compare.server", model, *pinned, *arguments) as child:
-            yield Server(child, int(child.hear(PATIENCE)["port"]))
+            yield Server(child, int(child.hear(self.patience)["port"]), self)
 
     def order(self, timeout: float, /, **order: Any) -> Message:
         """Has the clients do something; the answer."""
@@ -127,7 +145,7 @@ class Bench:
         if self._clients is None:
             pinned = ("--cpu", str(self.cores[1])) if self.cores else ()
             self._clients = Child("noria.compare.clients", *pinned)
-            self.result(PATIENCE)
+            self.result(self.patience)
         self._clients.tell(order)
 
     def result(self, timeout: float) -> Message:
@@ -146,20 +164,20 @@ class Bench:
             clients, self._clients = self._clients, None
             clients.end()
 
-    def load(self, server: Server, *, connections: int, seconds: float) -> tuple[Message, Use | None]:
+    def load(
+        self, server: Server, *, connections: int, seconds: float
+    ) -> tuple[Message, Use | None]:
         """Loads the server; what the clients saw, and what the server used meanwhile.
 
         The server's part begins a little later and ends a little sooner than the clients', so that
         no connection opens or closes in it; it is told for each message that fell in it.
         """
         options = {"size": self.settings.size, "warmup": self.settings.warmup}
-        self.begin(
-            do="load", port=server.port, connections=connections, seconds=seconds, **options
-        )
-        self.result(PATIENCE)
+        self.begin(do="load", port=server.port, connections=connections, seconds=seconds, **options)
+        self.result(self.patience)
         end = time.monotonic() + 0.9 * seconds
         before = server.stats()
         time.sleep(max(0.0, end - time.monotonic()))
         after = server.stats()
-        found = self.result(PATIENCE + seconds)
+        found = self.result(self.patience + seconds)
         return found, Use.between(before, after, self.settings.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import noria
-from noria.compare.bench import PATIENCE, Bench, Row, Server
+from noria.compare.bench import OVER, Bench, Row, Server
 from noria.compare.child import ChildFailed
 
 KEYS = ("model", "idle")
@@ -24,6 +24,8 @@ def measure(bench: Bench, model: str) -> list[Row]:
     """
     rows: list[Row] = []
     failure = ""
+    if bench.over:
+        return [_empty(model, idle, OVER) for idle in bench.settings.idle]
     try:
         with bench.server(model) as server:
             for idle in bench.settings.idle:
@@ -33,7 +35,7 @@ def measure(bench: Bench, model: str) -> list[Row]:
     rows += [_empty(model, idle, failure) for idle in bench.settings.idle[len(rows) :]]
     # Only now, with the server gone: it need not see thousands of connections end.
     try:
-        bench.order(PATIENCE, do="leave")
+        bench.order(bench.patience, do="leave")
     except ChildFailed:
         bench.dismiss()
     return rows
@@ -82,7 +84,7 @@ def _open(bench: Bench, server: Server, idle: int) -> str:
         if time.monotonic() > until:
             return f"{found['open']:,} of {idle:,} were accepted in {settings.idle_patience:g} s"
         total = min(idle, found["open"] + settings.idle_batch)
-        bench.order(PATIENCE, do="rest", port=server.port, total=total)
+        bench.order(bench.patience, do="rest", port=server.port, total=total)
         while time.monotonic() < until:
             found = server.stats()
             if found["open"] >= total or found["refused"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noria.compare.bench import PATIENCE, Bench, Row
+from noria.compare.bench import Bench, Row
 from noria.compare.child import ChildFailed
 
 KEYS = ("model", "sample")
@@ -21,7 +21,7 @@ def measure(bench: Bench, model: str) -> list[Row]:
         bench.step(f"the two phases: {model}")
         with bench.server(model, "--record", str(settings.sample_size)) as server:
             sent = bench.order(
-                PATIENCE + settings.samples * settings.pause_ms / 1000,
+                bench.patience + settings.samples * settings.pause_ms / 1000,
                 do="send",
                 port=server.port,
                 size=settings.sample_size,
@@ -29,15 +29,13 @@ def measure(bench: Bench, model: str) -> list[Row]:
                 warmup=WARMUP,
                 pause_ms=settings.pause_ms,
             )["samples"]
-            seen = server.child.ask(PATIENCE, ask="samples")["samples"]
+            seen = server.child.ask(bench.patience, ask="samples")["samples"]
     except ChildFailed as failed:
         return [{"model": model, "sample": 0, "handler": None, "note": str(failed)}]
     # Matched from the front: what was sent first was also handled first.
     return [
         _row(model, number, departure, arrival)
-        for number, (departure, arrival) in enumerate(
-            zip(sent, seen[WARMUP:], strict=False)
-        )
+        for number, (departure, arrival) in enumerate(zip(sent, seen[WARMUP:], strict=False))
     ]
 
 

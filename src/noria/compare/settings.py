@@ -41,14 +41,21 @@ class Settings:
     idle_batch: int = 500
     """So many idle connections are opened before the server is waited for."""
 
-    idle_patience: float = 5.0
+    idle_patience: float = 3.0
     """How long a server may take to accept the idle connections of one row."""
 
     asks: int = 5
     """How often each trigger is asked about the same unread data."""
 
 
-QUICK = Settings(rounds=1, seconds=0.3, warmup=0.05, budget=52.0)
+QUICK = Settings(rounds=1, seconds=0.3, warmup=0.05, budget=50.0)
 WHOLE = Settings(
-    rounds=3, seconds=1.5, warmup=0.3, budget=560.0, samples=11, pause_ms=10.0, idle_seconds=0.8, idle_patience=15.0
+    rounds=3,
+    seconds=1.5,
+    warmup=0.3,
+    budget=560.0,
+    samples=11,
+    pause_ms=10.0,
+    idle_seconds=0.8,
+    idle_patience=20.0,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noria.compare.bench import PATIENCE, Bench, Row
+from noria.compare.bench import Bench, Row
 from noria.compare.child import ChildFailed
 from noria.compare.medians import middle
 
@@ -26,10 +26,10 @@ def measure(bench: Bench, model: str) -> list[Row]:
         with bench.server(model) as server:
             order = {"do": "come", "port": server.port, "timeout": timeout, **options}
             # One alone first, so that nobody waits for what a server does only once.
-            bench.order(PATIENCE + timeout, **{**order, "clients": 1, "hold_ms": 0.0})
+            bench.order(bench.patience + timeout, **{**order, "clients": 1, "hold_ms": 0.0})
             order["clients"] = settings.clients
             tries = [
-                bench.order(PATIENCE + timeout, **order)["first_answer_ms"]
+                bench.order(bench.patience + timeout, **order)["first_answer_ms"]
                 for _ in range(settings.tries)
             ]
             times = [middle(each) for each in zip(*tries, strict=True)]

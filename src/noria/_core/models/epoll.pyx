@@ -13,7 +13,7 @@ What shaped this file:
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from noria._core.contract cimport ACCEPT, Channel
+from noria._core.contract cimport ACCEPT, READABLE, URGENT, WRITABLE, Channel
 from noria._core.models.readiness cimport HANGUP, IN, OUT, PRIORITY, Readiness
 from noria._core.sys cimport (
     EEXIST, EINTR, ENOENT, ENOSYS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
@@ -70,17 +70,18 @@ cdef class Epoll(Readiness):
 
     cdef int update_edge(self, Channel channel, int old, int new) except -1:
         cdef epoll_event event
+        if channel.watched & (READABLE | WRITABLE | URGENT):
+            # The user's own: exactly what is asked for, and told anew what is so already.
+            event.events = (EPOLLET | (EPOLLIN | EPOLLRDHUP if new & IN else 0)
+                            | (EPOLLOUT if new & OUT else 0) | (EPOLLPRI if new & PRIORITY else 0))
+            return self.control(channel, EPOLL_CTL_ADD if old == 0 else EPOLL_CTL_MOD, &event)
         event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
         if channel.watched & ACCEPT:
             event.events = EPOLLIN | EPOLLET
-        if (old | new) & PRIORITY:
-            event.events |= EPOLLPRI
         if new == 0:
             return self.control(channel, EPOLL_CTL_DEL, &event)
         if old == 0:
             return self.control(channel, EPOLL_CTL_ADD, &event)
-        if (old ^ new) & PRIORITY:
-            return self.control(channel, EPOLL_CTL_MOD, &event)
         if new & ~old & IN:
             # Its edge may have come while nobody was watching: try once without being told.
             self.post(channel, IN | HANGUP)
