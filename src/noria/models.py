@@ -165,13 +165,15 @@ def availability(name: str) -> tuple[bool, str]:
 
 def choose() -> tuple[str, str]:
     """The model that auto takes here, and why."""
+    refused = ""
     for name in PREFERENCE:
         works, why_not = availability(name)
         if works:
             break
+        refused = refused or why_not
         log.debug("auto passes over %s: %s", name, why_not)
     else:
         raise ModelUnavailable(errno.ENOSYS, "none of auto's models works here")
     if name == PREFERENCE[0]:
         return name, "the fastest by noria's benchmarks"
-    return name, f"{PREFERENCE[0]} is faster but {why_not}"
+    return name, f"{PREFERENCE[0]} is faster but {refused}"

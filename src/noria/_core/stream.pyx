@@ -535,6 +535,7 @@ cdef class Stream(Channel):
 
     cdef int released(self) except -1:
         cdef int fd = self.fd
+        cdef Group group = self.group   # which may live by this stream alone
         if fd < 0:
             return 0
         if self.extra is not None:
@@ -543,8 +544,8 @@ cdef class Stream(Channel):
                 sock._sock.detach()
         self.fd = -1
         self.model.kernel_close(fd)
-        if self.group is not None:
-            self.group.unlink(self)
+        if group is not None:
+            group.unlink(self)
         return 0
 
     def __dealloc__(self):

@@ -19,6 +19,10 @@ Progress = Callable[[float, str], object]
 PATIENCE = 15.0
 """Seconds that a process may take for what should take none."""
 
+FOREIGN = 0.25
+DISTURBED = "other work took more than a quarter of the server's core: measure on a quiet machine"
+"""Noted where the part of FOREIGN is passed; a share of the time, not of the server's."""
+
 OVER = "not measured: the time was over"
 
 GRACE = 2.0
@@ -64,6 +68,8 @@ class Use:
     kernel_us: float
     syscalls: float
     empty_asks: float
+    note: str = ""
+    """Set if something else than the server was on its core for long."""
 
     @classmethod
     def between(cls, before: Message, after: Message, size: int) -> Use | None:
@@ -176,8 +182,18 @@ class Bench:
         self.begin(do="load", port=server.port, connections=connections, seconds=seconds, **options)
         self.result(self.patience)
         end = time.monotonic() + 0.9 * seconds
-        before = server.stats()
-        time.sleep(max(0.0, end - time.monotonic()))
-        after = server.stats()
+        before, busy = server.stats(), self._busy()
+        began = time.monotonic()
+        time.sleep(max(0.0, end - began))
+        after, busy = server.stats(), self._busy() - busy
+        passed = time.monotonic() - began
+        use = Use.between(before, after, self.settings.size)
+        own = sum(after[key] - before[key] for key in ("user", "kernel"))
+        if use is not None and busy - own > FOREIGN * passed:
+            use.note = DISTURBED
         found = self.result(self.patience + seconds)
-        return found, Use.between(before, after, self.settings.size)
+        return found, use
+
+    def _busy(self) -> float:
+        """Seconds that the server's core has been at work, 0 if that is unknown."""
+        return (cores.busy(self.cores[0]) or 0.0) if self.cores else 0.0

@@ -6,6 +6,7 @@ it, and if that one dies without having done so, the child sees the end of its i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -36,7 +37,8 @@ class Child:
     def __init__(self, module: str, *arguments: str):
         self.name = module.rpartition(".")[2]
         self._unread = b""
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115: open as long as the child
+        # A file, not a pipe: nobody reads it until the child has died. Open as long as the child.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", module, *arguments],
@@ -91,10 +93,8 @@ class Child:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):  # what was not sent has no reader now
                 pipe.close()
-            except BrokenPipeError:
-                pass  # something was not sent: nobody is there to read it
         self._errors.close()
 
     def _last_words(self) -> str:

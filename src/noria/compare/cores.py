@@ -37,6 +37,20 @@ def _siblings(core: int) -> set[int]:
     return found or {core}
 
 
+def busy(core: int) -> float | None:
+    """Seconds that the core has not been idle since the machine began; None if that is unknown."""
+    try:
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *ticks = line.split()
+            if name == f"cpu{core}":
+                user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, ticks[:8])
+                total = user + nice + system + irq + softirq + steal
+                return total / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        pass
+    return None
+
+
 def processor() -> str:
     """The processor's name as the kernel tells it, or that of its architecture."""
     try:

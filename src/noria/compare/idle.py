@@ -29,7 +29,8 @@ def measure(bench: Bench, model: str) -> list[Row]:
     try:
         with bench.server(model) as server:
             for idle in bench.settings.idle:
-                rows.append(_row(bench, model, server, idle))
+                row = _row(bench, model, server, idle)
+                rows.append(row)
     except ChildFailed as failed:
         failure = str(failed)
     rows += [_empty(model, idle, failure) for idle in bench.settings.idle[len(rows) :]]
@@ -64,7 +65,7 @@ def _row(bench: Bench, model: str, server: Server, idle: int) -> Row:
             found, use = bench.load(server, connections=1, seconds=bench.settings.idle_seconds)
             row["us_per_message"] = found["p50_us"]
             row["cpu_us_per_message"] = use and use.user_us + use.kernel_us
-            row["note"] = server.limit()
+            row["note"] = server.limit() or (use.note if use else "")
     except ChildFailed as failed:
         limit = server.limit() or str(failed)
     row["note"] = row["note"] or limit

@@ -2,9 +2,9 @@
 
 "Sent" is right before the call of send, and travels in the message's first eight bytes too.
 "Arrived" is the kernel's own time stamp of the moment when it handed the message to the loopback
-interface, on whose other end the receiver's kernel is (SO_TIMESTAMPING). The return of send is later
-than that: the kernel wakes the receiver before it returns, and the receiver may even have handled
-the message by then. Where the kernel gives no such stamp, the return of send is taken all the same.
+interface, on whose other end the receiver's kernel is (SO_TIMESTAMPING). The return of send is
+later than that: the kernel wakes the receiver before it returns, and the receiver may even have
+handled the message by then. Where the kernel gives no such stamp, the return of send is taken.
 """
 
 from __future__ import annotations

@@ -59,21 +59,18 @@ class Sampler(asyncio.Protocol):
             self.got = 0
 
 
-class Refusals(logging.Handler):
-    """Counts the connections that the model refused; the log would otherwise be full of them."""
+class Refusals:
+    """Counts the connections that the model refused, and keeps why it refused the first."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
         self.refused = 0
         self.reason = ""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
+    def closed(self, stream: object, error: BaseException | None) -> None:
+        """A connection ended."""
         if isinstance(error, ModelLimit):
             self.refused += 1
             self.reason = self.reason or str(error.strerror or error)
-        else:
-            sys.stderr.write(self.format(record) + "\n")
 
 
 class Control(threading.Thread):
@@ -114,9 +111,8 @@ def stats(reactor: Reactor, server: Any, refusals: Refusals) -> Message:
 def serve(options: argparse.Namespace) -> None:
     """Listens, tells where, and runs until it is told to stop."""
     refusals = Refusals()
-    log = logging.getLogger("noria")
-    log.addHandler(refusals)
-    log.propagate = False
+    # One line for each of thousands is of no use where they are counted.
+    logging.getLogger("noria").setLevel(logging.CRITICAL)
     with Reactor(options.model) as reactor:
         model = reactor.loop.model
         samples: list[list[int]] = []
@@ -129,6 +125,7 @@ def serve(options: argparse.Namespace) -> None:
             model.recording = True
             factory = sampler
         server = reactor.listen(factory, backlog=4096)
+        server.streams.on_close = refusals.closed
         control = Control(
             {
                 "stats": lambda: stats(reactor, server, refusals),

@@ -41,7 +41,7 @@ class Settings:
     idle_batch: int = 500
     """So many idle connections are opened before the server is waited for."""
 
-    idle_patience: float = 3.0
+    idle_patience: float = 2.0
     """How long a server may take to accept the idle connections of one row."""
 
     asks: int = 5
@@ -57,5 +57,5 @@ WHOLE = Settings(
     samples=11,
     pause_ms=10.0,
     idle_seconds=0.8,
-    idle_patience=20.0,
+    idle_patience=12.0,
 )

@@ -54,6 +54,7 @@ def _row(bench: Bench, model: str, connections: int) -> Row:
         row["user_us"], row["kernel_us"] = use.user_us, use.kernel_us
         row["syscalls_per_message"] = use.syscalls
         row["empty_asks_per_message"] = use.empty_asks
+        notes.append(use.note)
     if noria.info(model).limit == "one" and connections > 1:
         notes.append("one connection is served at a time; the others wait")
     elif found["served"] < connections and not notes[0]:

@@ -42,8 +42,13 @@ def connect(
             else:
                 callback(None, error)
             return
+        try:
+            protocol = protocol_factory()
+        except BaseException:
+            sock.close()
+            raise
         stream = open_stream(
-            reactor.loop, sock.detach(), protocol_factory(), Group(), family != socket.AF_UNIX
+            reactor.loop, sock.detach(), protocol, Group(), family != socket.AF_UNIX
         )
         if callback is not None:
             callback(stream, None)

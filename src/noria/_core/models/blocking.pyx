@@ -13,8 +13,9 @@ from noria._core.contract cimport (
 )
 from noria._core.sys cimport (
     EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SO_RCVTIMEO, SOCK_CLOEXEC, SOL_SOCKET, F_GETFL,
-    F_SETFL, O_NONBLOCK, accept4, c_close, c_fcntl, c_ppoll, errno, monotonic_ns, msghdr, recv,
-    recvfrom, c_send, sendmsg, setsockopt, sockaddr, sockaddr_storage, socklen_t, timespec, timeval,
+    F_SETFL, O_NONBLOCK, POLLIN, accept4, c_close, c_fcntl, c_ppoll, errno, monotonic_ns, msghdr,
+    pollfd, recv, recvfrom, c_send, sendmsg, setsockopt, sockaddr, sockaddr_storage, socklen_t,
+    timespec, timeval,
 )
 
 import errno as errno_names
@@ -138,7 +139,7 @@ cdef class Blocking(Model):
             if self.receivers:
                 self.receive(<Channel>self.receivers[len(self.receivers) - 1], limit)
             elif self.listener is not None:
-                if timeout:
+                if timeout or self.has_arrived(self.listener):
                     self.accept(self.listener, limit)
             elif timeout:
                 self.sleep(limit)
@@ -146,6 +147,19 @@ cdef class Blocking(Model):
                 return 0
             if timeout >= 0:
                 limit = max(min(end - monotonic_ns(), <int64_t>SLICE), <int64_t>1)
+
+    cdef bint has_arrived(self, Channel channel) except -1:
+        """Whether accept would come back at once: the queue has work and must not be left asleep.
+
+        accept4 has no flag for that, as recv has.
+        """
+        cdef pollfd wanted
+        cdef timespec at_once
+        wanted.fd = channel.fd
+        wanted.events = <short>POLLIN
+        at_once.tv_sec = at_once.tv_nsec = 0
+        self.counters.controls += 1
+        return c_ppoll(&wanted, 1, &at_once, NULL) > 0
 
     cdef int limit_sleep(self, Channel channel, int64_t ns) except -1:
         cdef timeval limit

@@ -32,6 +32,7 @@ cdef enum:
     SLICE_US = 200000       # a listener's thread looks up this often: nothing else can wake it
     READING = 1             # states of a channel: its threads
     WRITING = 2
+    TOLD = 4                # that there is room, and the handlers have not come to it yet
     ENDING_WAIT = 20        # tenths of a second given to threads at the end
 
 cdef struct Parcel:
@@ -62,6 +63,7 @@ cdef class Threaded(Waking):
         if interest & ~(ACCEPT | RECEIVE | SPACE):
             self.require("readiness")
         channel.model = self
+        Waking.begin(self)      # before an accepting thread can take the last descriptors
         if channel.watched == 0:
             c_fcntl(channel.fd, F_SETFL, c_fcntl(channel.fd, F_GETFL) & ~O_NONBLOCK)
         channel.watched |= interest
@@ -97,7 +99,7 @@ cdef class Threaded(Waking):
     cdef int finish(self, Channel channel, int role) except -1:
         self.threads -= 1
         channel.state &= ~role
-        if channel.closing and not channel.state:
+        if channel.closing and not channel.state & (READING | WRITING):
             channel.released()
         return 0
 
@@ -109,7 +111,7 @@ cdef class Threaded(Waking):
         cdef bint listening = channel.watched & ACCEPT
         channel.closing = True
         channel.watched = 0
-        if not channel.state:
+        if not channel.state & (READING | WRITING):
             return channel.released()
         if not listening:
             # Closing a descriptor wakes nobody who is asleep on it; this does. What was sent
@@ -174,11 +176,13 @@ cdef class Threaded(Waking):
                         self.counters.empty_accepts += 1
                         continue
                     connection = -error
+                    channel.state |= TOLD
                 elif channel.closing or self.closed:
                     c_close(connection)
                     break
                 self.queue.put(channel, ACCEPTED, connection, NULL)
                 self.hand_over()
+                self.rest_while(channel, TOLD)
         finally:
             self.finish(channel, READING)
 
@@ -193,10 +197,21 @@ cdef class Threaded(Waking):
                 with nogil:
                     c_ppoll(&wanted, 1, NULL, NULL)
                 if channel.watched & SPACE and not channel.closing:
+                    channel.state |= TOLD
                     self.queue.put(channel, READY, SPACE, NULL)
                     self.hand_over()
+                    self.rest_while(channel, TOLD)
         finally:
             self.finish(channel, WRITING)
+
+    cdef int rest_while(self, Channel channel, int bit) except -1:
+        """A handler on another thread keeps the queue: told again and again it is no sooner."""
+        cdef timespec limit
+        limit.tv_sec, limit.tv_nsec = 0, 1000000
+        while channel.state & bit and not channel.closing and not self.closed:
+            with nogil:
+                c_ppoll(NULL, 0, &limit, NULL)
+        return 0
 
     cdef int hand_over(self) except -1:
         if self.dispatcher is None:
@@ -229,11 +244,13 @@ cdef class Threaded(Waking):
     cdef int deliver(self, Channel channel, Event *event) except -1:
         cdef Parcel *parcel
         if event.kind == READY:
+            channel.state &= ~TOLD
             if channel.watched & SPACE:
                 channel.writable()
             return 0
         if event.kind == ACCEPTED:
             if event.result < 0:
+                channel.state &= ~TOLD
                 if channel.watched & ACCEPT:
                     channel.failed(-event.result)
             elif channel.watched & ACCEPT:
