@@ -1,7 +1,7 @@
 """Makes the pictures of docs/models.md from a run of the experiment, with headless Chromium.
 
-    noria compare --output compare.html --json docs/pictures/compare.json
-    python docs/pictures.py compare.html
+noria compare --output compare.html --json docs/pictures/compare.json
+python docs/pictures.py compare.html
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import run
 
 import noria
 from noria import READ, Reactor, models
 from noria._core.loop import Loop
 from noria.servers.echo import Echo
+from running import run
 
 LIMIT = 10.0
 SYSCTL = Path("/proc/sys/kernel/io_uring_disabled")
@@ -142,6 +142,8 @@ def test_turned_off_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_io_uring
 def test_turned_off_by_the_sysctl() -> None:
+    if os.environ.get("NORIA_TEST_SYSCTL") != "1":
+        pytest.skip("it turns io_uring off for the whole machine: NORIA_TEST_SYSCTL=1 allows it")
     if not os.access(SYSCTL, os.W_OK) or os.geteuid() != 0:
         pytest.skip("the sysctl kernel.io_uring_disabled cannot be changed here")
     before = SYSCTL.read_text()

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from running import finish, line, run, start
 
 import noria
 from noria import READ, WRITE, Reactor, models
 from noria.servers.echo import Echo
+from running import finish, line, start
 
 LIMIT = 10.0
 WATCHING = tuple(
@@ -348,9 +348,7 @@ def test_on_off_emit(reactor: Reactor) -> None:
     assert told == [("first", "b.txt"), ("second", "b.txt")]
 
 
-def test_an_event_handler_that_raises_keeps_none_from_theirs(
-    reactor: Reactor, caplog: Any
-) -> None:
+def test_an_event_handler_that_raises_keeps_none_from_theirs(reactor: Reactor, caplog: Any) -> None:
     told: list[int] = []
 
     def boom() -> None:
@@ -466,9 +464,9 @@ def test_a_sleeping_reactor_is_woken_from_another_thread(reactor: Reactor) -> No
 
 def test_it_sleeps_while_there_is_nothing_to_do(reactor: Reactor) -> None:
     before = time.thread_time()
-    reactor.call_later(0.4, reactor.stop)
+    reactor.call_later(0.2, reactor.stop)
     reactor.run()
-    assert time.thread_time() - before < 0.1
+    assert time.thread_time() - before < 0.05
 
 
 def test_run_once_of_zero_does_not_wait(reactor: Reactor) -> None:
@@ -518,7 +516,7 @@ def test_closed_is_closed(reactor: Reactor) -> None:
 
 
 def test_close_releases_everything(reactor: Reactor) -> None:
-    """Open servers, connections both ways and timers: the leak check of every test does the rest."""
+    """Open servers, connections both ways, timers: the leak check of each test does the rest."""
     if reactor.model == "blocking":
         server = reactor.listen(Echo)
         client = socket.create_connection(("127.0.0.1", server.port), LIMIT)
@@ -542,15 +540,24 @@ def test_close_releases_everything(reactor: Reactor) -> None:
     assert len(server.streams) == 0
 
 
-def test_an_endless_chain_of_calls_starves_no_socket(reactor: Reactor) -> None:
-    server = reactor.listen(Echo)
+@pytest.mark.parametrize("begun_by", ["the program", "a handler"])
+def test_an_endless_chain_of_calls_starves_no_socket(reactor: Reactor, begun_by: str) -> None:
     calls = [0]
+
+    class Chained(Echo):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if not calls[0]:
+                again()
+
+    server = reactor.listen(Chained)
 
     def again() -> None:
         calls[0] += 1
         reactor.call_soon(again)
 
-    reactor.call_soon(again)
+    if begun_by == "the program":
+        reactor.call_soon(again)
     answer: list[bytes] = []
 
     def client() -> None:
@@ -567,7 +574,7 @@ def test_an_endless_chain_of_calls_starves_no_socket(reactor: Reactor) -> None:
     reactor.run()
     thread.join()
     assert answer == [b"hello"] * 3
-    assert calls[0] > 100
+    assert calls[0] > 10, "it was no chain"
 
 
 # Connecting.
@@ -828,7 +835,7 @@ def test_what_a_model_cannot_do_names_what_can() -> None:
             assert "epoll" in text
     with Reactor("blocking") as reactor:
         reactor.listen(Echo)
-        with pytest.raises(noria.ModelLimit, match="one accept only.*'threaded' or 'epoll'"):
+        with pytest.raises(noria.ModelLimit, match=r"one accept only.*'threaded' or 'epoll'"):
             reactor.listen(Echo)
 
 
@@ -968,9 +975,9 @@ def test_out_of_descriptors(name: str) -> None:
                 served.append(client)
             assert 0 < len(served) < 30, process.kill() or process.communicate()
             before = float(ask(process, "cpu"))
-            time.sleep(0.8)
+            time.sleep(0.5)
             spent = float(ask(process, "cpu")) - before
-            assert spent < 0.4, f"it spins: {spent} s of processor time in 0.8 s"
+            assert spent < 0.25, f"it spins: {spent} s of processor time in 0.5 s"
             assert echo_once(served[0]), "those that are served still are"
             waiting = clients[len(served)]
             waiting.settimeout(LIMIT)

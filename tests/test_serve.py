@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import finish, line, start
 
 import noria
 from noria.servers.echo import Echo
+from running import finish, line, start
 
 LIMIT = 10.0
 

@@ -31,7 +31,7 @@ __all__ = [
 log = logging.getLogger("noria")
 
 # What auto tries, in this order, and why: see "The default model" in docs/performance.md.
-PREFERENCE = ("epoll", "io_uring", "poll")
+PREFERENCE = ("io_uring", "epoll", "poll")
 
 _refusals: dict[str, str] = {}
 _said: set[str] = set()

@@ -1,4 +1,4 @@
-"""One way to serve a protocol, on any model of noria and on asyncio's own loop, which is the oracle.
+"""One way to serve a protocol on any model of noria, and on asyncio's own loop: the oracle.
 
 A test gives a protocol class and gets an address; everything else is the same for all of them.
 """

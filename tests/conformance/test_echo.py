@@ -89,7 +89,7 @@ def test_a_peer_that_never_reads_is_not_read_for_ever(server: Serving) -> None:
                 sent += client.send(bytes(65536))
         assert server.protocol().most <= 64 * 1024 + 256 * 1024
         if server.waits_in_write:
-            reset(client)   # it is asleep in send and can be told nothing else
+            reset(client)  # it is asleep in send and can be told nothing else
 
 
 def test_many_connections_never_cross(server: Serving) -> None:

@@ -83,7 +83,7 @@ class PausesAtEach(Recorder):
 
 
 def test_what_arrives_while_paused_is_held_in_order(server: Serving) -> None:
-    data = bytes(range(256)) * 1000
+    data = bytes(range(256)) * 500
     with connect(server.start(PausesAtEach)) as client:
         protocol = server.protocol()
         sent = 0

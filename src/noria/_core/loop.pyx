@@ -238,22 +238,26 @@ cdef class Loop(Dispatcher):
         return 0
 
     cdef int drain(self) except -1:
-        """Called by a model's own thread: handles all there is, unless another thread is at it.
+        """Called by a model's own thread: handles what there is, unless another thread is at it.
 
         Handlers so never run two at a time, whichever thread found the event.
         """
         cdef int64_t before
+        cdef int turns = 0
         if self.dispatching or self.closed:
             return 0
         before = monotonic_ns()
         try:
-            while self.queue.count:
+            # Not for ever: this thread has a descriptor of its own to go back to.
+            while (self.queue.count and turns < PATIENCE
+                   and not self.stopping and not self.closed):
+                turns += 1
                 self.dispatch(self.queue.count)
         except BaseException as error:
             self.fatal = error
             self.stop()
         self.busy_total += monotonic_ns() - before
-        if self.stopping:
+        if self.stopping or self.queue.count:
             self.model.wake()
         return 0
 

@@ -41,9 +41,9 @@ cdef extern from "Python.h":
     Raw *bytes_of_size "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
 
 
-# A message of which nobody kept a reference is written over by the next one: its memory is warm, and
-# neither malloc nor free has to be called. Only an object that is ours alone (one reference) is used
-# so, and its cached hash is dropped; without the GIL a count of one proves nothing, so not there.
+# A message of which nobody kept a reference is written over by the next: its memory is warm, and
+# neither malloc nor free has to be called. Only an object that is ours alone (one reference) is
+# used so, and its cached hash is dropped. Without the GIL a count of one proves nothing: not there.
 cdef extern from *:
     """
     static inline int noria_alone(PyObject *bytes) {
@@ -70,6 +70,11 @@ cdef extern from *:
     """
     bint alone "noria_alone"(object data)
     void rewrite "noria_rewrite"(object data, const char *source, Py_ssize_t n)
+
+
+cdef inline Py_ssize_t expect(Py_ssize_t hint, Py_ssize_t n) noexcept:
+    """How large the next message may be: as this one, and after a large one not at once small."""
+    return n if n >= hint else (hint + n) >> 1
 
 
 cdef class Group:
@@ -149,11 +154,13 @@ cdef class Stream(Channel):
         if n <= 0:
             Py_DECREF(<object>raw)
             return self.end() if n == 0 else 0
-        self.hint = <unsigned>n
+        self.hint = <unsigned>expect(self.hint, n)
         if n < FRESH:
             _PyBytes_Resize(&raw, n)
         data = <bytes>raw
         Py_DECREF(data)
+        if self.gone or self.leaving:
+            return 0
         if self.paused:
             self.hold(data)
         else:
@@ -167,7 +174,7 @@ cdef class Stream(Channel):
             return self.end()
         if self.gone or self.leaving:
             return 0
-        self.hint = <unsigned>n
+        self.hint = <unsigned>expect(self.hint, n)
         if self.paused:
             self.hold(PyBytes_FromStringAndSize(data, n))
         elif self.buffered:

@@ -149,6 +149,7 @@ def _header(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,
         "command": " ".join(command),
+        "only": list(only) if only else None,
         "rounds": bench.settings.rounds,
         "pinned": {"server": bench.cores[0], "clients": bench.cores[1]} if bench.cores else None,
     }

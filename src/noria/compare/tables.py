@@ -239,7 +239,10 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
     if missing:
         console.print(Text(f"Not available here: {', '.join(missing)}.", style="yellow"))
         console.print()
+    asked = results.get("only") or list(sentences.FIGURES)
     for figure, sentence in sentences.FIGURES.items():
+        if figure not in asked:
+            continue
         for table in of_figure(results, figure):
             if not table.empty:
                 console.print(_rich(table, console.width))
@@ -329,10 +332,14 @@ def _ordered(results: dict[str, Any], found: list[Row]) -> list[Row]:
 
 
 def _notes(found: list[Row], axis: str, what: str) -> list[str]:
-    """Each different note once, with where it was first said."""
-    said: dict[tuple[str, str], int] = {}
+    """Each different note once, with the models it was said of and from where on."""
+    said: dict[str, dict[str, int]] = {}
     for row in found:
-        note = str(row.get("note") or "").strip()
-        if note:
-            said.setdefault((str(row["model"]), note), int(number(row, axis) or 0))
-    return [f"{name}, from {at:,} {what}: {note}" for (name, note), at in said.items()]
+        for note in str(row.get("note") or "").split("; "):
+            if note.strip():
+                models = said.setdefault(note.strip(), {})
+                models.setdefault(str(row["model"]), int(number(row, axis) or 0))
+    return [
+        f"{', '.join(f'{name} (from {at:,} {what})' for name, at in models.items())}: {note}"
+        for note, models in said.items()
+    ]

@@ -33,6 +33,7 @@ log = logging.getLogger("noria")
 SHORT_LIFE = 1.0
 SHORT_LIVES = 10
 PR_SET_PDEATHSIG = 1
+LISTENING = b"+"  # what a worker writes to its pipe first; its summary follows at the end
 
 
 def supervise(plan: Plan, workers: int, ready: Callable[[ServerInfo], object] | None) -> Summary:
@@ -47,6 +48,7 @@ def supervise(plan: Plan, workers: int, ready: Callable[[ServerInfo], object] | 
     try:
         for _ in range(workers):
             supervisor.start()
+        supervisor.await_listening()
         if ready is not None:
             ready(_serve.ServerInfo(addresses, chosen, reason, os.getpid(), supervisor.stop))
         summary = supervisor.run()
@@ -101,7 +103,7 @@ class _Supervisor:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             for number in self.former:
                 signal.signal(number, signal.SIG_DFL)
-            summary = _serve.serve_here(self._own_plan(), None)
+            summary = _serve.serve_here(self._own_plan(), lambda info: os.write(writer, LISTENING))
             os.write(writer, json.dumps(dataclasses.asdict(summary)).encode())
             status = 0
         except BaseException:
@@ -111,6 +113,11 @@ class _Supervisor:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(status)
+
+    def await_listening(self) -> None:
+        """Waits until each worker accepts connections, or is dead, which `run` finds out."""
+        for _, reader in list(self.children.values()):
+            os.read(reader, len(LISTENING))
 
     def _own_plan(self) -> Plan:
         if self.plan.unix is not None:
@@ -131,7 +138,7 @@ class _Supervisor:
     def _ended(self, pid: int, code: int) -> None:
         since, reader = self.children.pop(pid)
         with open(reader, "rb") as pipe:
-            report = pipe.read()
+            report = pipe.read().removeprefix(LISTENING)
         if report:
             for key, value in json.loads(report).items():
                 setattr(self.total, key, getattr(self.total, key) + value)

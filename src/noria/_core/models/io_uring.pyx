@@ -10,6 +10,10 @@ What shaped this file:
 - Receiving is multishot: one request gives a completion for each arrival, its bytes in a buffer of
   the provided ring. ENOBUFS ends such a request and is no error of the connection: it is made anew
   once the handlers have emptied the buffers.
+- A connection with large messages is received from by single requests, straight into the object
+  that its handler will get: no copy in the process. Few at a time, as each holds 256 KiB.
+- Buffers go round; few of them stay in the cache. So four are given out at first, and one more each
+  time that the kernel runs short.
 - A cancel races with data: bytes may come after a pause, and the stream holds them.
 - Sending tries send(2) first: on sockets a request for each send measured slower. When there is no
   room, a one-shot poll tells of it.
@@ -43,11 +47,15 @@ cdef enum:
     COMPLETIONS = 8192
     BUFFERS = 16                # a power of two
     BUFFER_SIZE = 256 * 1024
+    FIRST_BUFFERS = 4           # given out at the start
+    LARGE = 16 * 1024           # from here a message is worth a request of its own
+    DIRECT_LIMIT = 64           # connections with such a request
     SMALL_BUFFERS = 512         # before Linux 6.12, when one arrival takes a whole buffer
     SMALL_SIZE = 8 * 1024
     MASK = 0xff                 # of an event's kind; above it:
     LAST = 0x100                # the buffer is empty after this: give it back
     FINAL = 0x200               # the request ends with this
+    STRAIGHT = 0x400            # received where the channel said
 
     # Tags in the low bits of user_data, which are free in a pointer.
     TAG_NONE = 0
@@ -55,6 +63,7 @@ cdef enum:
     TAG_ACCEPT = 2
     TAG_POLL = 3
     TAG_OPERATION = 4
+    TAG_DIRECT = 5
     TAGS = 7
 
     # States of a channel: which requests are under way, and which of these are being cancelled.
@@ -62,6 +71,7 @@ cdef enum:
     ACCEPTING = 2
     POLLING = 4
     UNDER_WAY = 7
+    DIRECT = 64                 # RECEIVING by a single request
     CANCELLING = 3              # a shift: RECEIVING << CANCELLING and so on
 
 cdef uint32_t children = 0      # counts forks: a ring is not its child's
@@ -95,7 +105,8 @@ cdef class IoUring(Waking):
     cdef noria_buf *bufs
     cdef char *pool_memory
     cdef size_t pool_size
-    cdef uint32_t buffers, buffer_size
+    cdef uint32_t buffers, buffer_size, given
+    cdef int direct
     cdef uint16_t buffers_tail
     cdef uint32_t used[SMALL_BUFFERS]
     cdef bint incremental
@@ -232,7 +243,8 @@ cdef class IoUring(Waking):
             self.incremental = False    # Linux before 6.12
         self.bufs = <noria_buf *>self.pool_memory
         self.pool_memory_data = self.pool_memory + ring_size
-        for i in range(self.buffers):
+        self.given = FIRST_BUFFERS if self.incremental else self.buffers
+        for i in range(self.given):
             self.give_back(i)
         return 0
 
@@ -283,10 +295,7 @@ cdef class IoUring(Waking):
         cdef noria_sqe *sqe
         cdef int mask
         if channel.watched & RECEIVE and not channel.datagrams and not channel.state & RECEIVING:
-            sqe = self.request(channel, TAG_RECEIVE, OP_RECV, channel.fd)
-            sqe.ioprio = RECV_MULTISHOT
-            sqe.flags = SQE_BUFFER_SELECT
-            channel.state |= RECEIVING
+            self.arm_receive(channel)
         if channel.watched & ACCEPT and not channel.state & ACCEPTING:
             sqe = self.request(channel, TAG_ACCEPT, OP_ACCEPT, channel.fd)
             sqe.ioprio = ACCEPT_MULTISHOT
@@ -303,9 +312,26 @@ cdef class IoUring(Waking):
             self.cancel_once(channel, POLLING, TAG_POLL)
         return 0
 
+    cdef int arm_receive(self, Channel channel) except -1:
+        cdef noria_sqe *sqe
+        cdef char *place = NULL
+        cdef Py_ssize_t size = 0
+        channel.state |= RECEIVING
+        if self.direct < DIRECT_LIMIT and channel.reserve(&place, &size):
+            self.direct += 1
+            channel.state |= DIRECT
+            sqe = self.request(channel, TAG_DIRECT, OP_RECV, channel.fd)
+            sqe.addr = <uint64_t>place
+            sqe.len = <uint32_t>size
+        else:
+            sqe = self.request(channel, TAG_RECEIVE, OP_RECV, channel.fd)
+            sqe.ioprio = RECV_MULTISHOT
+            sqe.flags = SQE_BUFFER_SELECT
+        return 0
+
     cdef int disarm(self, Channel channel) except -1:
         if not channel.watched & RECEIVE:
-            self.cancel_once(channel, RECEIVING, TAG_RECEIVE)
+            self.cancel_once(channel, RECEIVING, receive_tag(channel))
         if not channel.watched & ACCEPT:
             self.cancel_once(channel, ACCEPTING, TAG_ACCEPT)
         if poll_mask(channel) != channel.slot:
@@ -451,6 +477,8 @@ cdef class IoUring(Waking):
                         self.used[buffer] += cqe.res
                     if not cqe.flags & CQE_BUF_MORE:
                         kind |= LAST
+            elif tag == TAG_DIRECT:
+                kind = RECEIVED | STRAIGHT
             elif tag == TAG_ACCEPT:
                 kind = ACCEPTED
             elif tag == TAG_POLL:
@@ -469,7 +497,10 @@ cdef class IoUring(Waking):
     cdef int deliver(self, Channel channel, Event *event) except -1:
         cdef int kind = event.kind & MASK
         if kind == RECEIVED:
-            self.deliver_bytes(channel, event)
+            if event.kind & STRAIGHT:
+                self.deliver_straight(channel, event.result)
+            else:
+                self.deliver_bytes(channel, event)
         elif kind == ACCEPTED:
             if event.kind & FINAL:
                 channel.state &= ~(ACCEPTING | ACCEPTING << CANCELLING)
@@ -505,11 +536,29 @@ cdef class IoUring(Waking):
                 channel.received(data, result)
             elif result == 0:
                 channel.received(NULL, 0)
-            elif result != -ECANCELED and result != -ENOBUFS:
+            elif result == -ENOBUFS:
+                if self.given < self.buffers:
+                    self.give_back(self.given)
+                    self.given += 1
+            elif result != -ECANCELED:
                 channel.failed(-result)
+            if result >= LARGE and self.direct < DIRECT_LIMIT and channel.watched & RECEIVE:
+                # arm makes a request of its own when this one has ended.
+                self.cancel_once(channel, RECEIVING, TAG_RECEIVE)
         finally:
             if event.kind & LAST:
                 self.give_back(<uint32_t>((data - self.pool_memory_data) // self.buffer_size))
+        return 0
+
+    cdef int deliver_straight(self, Channel channel, int result) except -1:
+        self.direct -= 1
+        channel.state &= ~(RECEIVING | DIRECT | RECEIVING << CANCELLING)
+        if result > 0:
+            self.counters.messages += 1
+            self.counters.bytes_in += result
+        channel.filled(-1 if channel.closing else result)
+        if result < 0 and result != -ECANCELED and not channel.closing:
+            channel.failed(-result)
         return 0
 
     cdef int deliver_readiness(self, Channel channel, Event *event) except -1:
@@ -597,6 +646,10 @@ cdef class IoUring(Waking):
         if load32(self.cq_tail) == self.cq_head[0]:
             raise OSError(EAGAIN, "io_uring completed nothing")
         self.reap()
+
+
+cdef inline int receive_tag(Channel channel) noexcept:
+    return TAG_DIRECT if channel.state & DIRECT else TAG_RECEIVE
 
 
 cdef inline int poll_mask(Channel channel) noexcept:

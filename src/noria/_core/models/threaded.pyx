@@ -33,7 +33,7 @@ cdef enum:
     READING = 1             # states of a channel: its threads
     WRITING = 2
     TOLD = 4                # that there is room, and the handlers have not come to it yet
-    ENDING_WAIT = 20        # tenths of a second given to threads at the end
+    ENDING_WAIT = 200       # hundredths of a second given to threads at the end
 
 cdef struct Parcel:
     Moments moments
@@ -55,7 +55,7 @@ cdef class Threaded(Waking):
     cdef int shut(self) except -1:
         cdef int left = ENDING_WAIT
         while self.threads and left:
-            time.sleep(0.1)
+            time.sleep(0.01)
             left -= 1
         return Waking.shut(self)
 
