@@ -19,7 +19,12 @@ def extensions() -> list[Extension]:
             Extension(
                 name,
                 [str(relative)],
-                extra_compile_args=["-O2", "-fno-semantic-interposition", "-Wno-unused-function"],
+                extra_compile_args=[
+                    "-O3",
+                    "-fno-plt",
+                    "-fno-semantic-interposition",
+                    "-Wno-unused-function",
+                ],
                 define_macros=[("_GNU_SOURCE", "1")],
             )
         )

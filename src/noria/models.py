@@ -33,6 +33,8 @@ log = logging.getLogger("noria")
 # What auto tries, in this order, and why: see "The default model" in docs/performance.md.
 PREFERENCE = ("io_uring", "epoll", "poll")
 
+# What was refused for good is not tried again; a want of memory or descriptors may pass.
+_FOR_GOOD = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL)
 _refusals: dict[str, str] = {}
 _said: set[str] = set()
 
@@ -80,25 +82,29 @@ def make(name: str = "auto", *, interval: float = 0.001) -> Model:
 
 
 def _first(names: tuple[str, ...], interval: float) -> Model:
+    found: dict[str, str] = {}
     for name in names:
         info(name)
         if name in _refusals:
+            found[name] = _refusals[name]
             continue
         try:
             return make(name, interval=interval)
         except ModelUnavailable as error:
-            _refusals[name] = error.args[-1]
+            found[name] = str(error.args[-1])
+            if error.errno in _FOR_GOOD and not _turned_off():
+                _refusals[name] = found[name]
             if name not in _said:
                 _said.add(name)
-                log.warning("%s; going on without it", error.args[-1])
-    reasons = "; ".join(_refusals[name] for name in names)
+                log.warning("%s; going on without it", found[name])
+    reasons = "; ".join(found.values())
     raise ModelUnavailable(errno.ENOSYS, f"none of the models {', '.join(names)} works: {reasons}")
 
 
 def _make_io_uring() -> Model:
     from noria._core.models.io_uring import IoUring
 
-    if os.environ.get("NORIA_IO_URING") == "0":
+    if _turned_off():
         raise ModelUnavailable(
             errno.EPERM, "io_uring is turned off: the environment variable NORIA_IO_URING is 0"
         )
@@ -115,6 +121,10 @@ def _make_io_uring() -> Model:
     except (OSError, MemoryError) as error:
         number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOMEM
         raise ModelUnavailable(number, f"io_uring is refused here: {_reason(number)}") from error
+
+
+def _turned_off() -> bool:
+    return os.environ.get("NORIA_IO_URING") == "0"
 
 
 _proven: set[str] = set()

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from noria._core.contract cimport Dispatcher, Model, Queue, Target
+from noria._core.contract cimport Dispatcher, Event, Model, Queue
 from noria._core.timers cimport Timers
 
 cdef class Loop(Dispatcher):
@@ -13,7 +13,7 @@ cdef class Loop(Dispatcher):
     cdef bint stopping
     cdef bint dispatching
     cdef size_t left               # events of this dispatch still to take
-    cdef Target current            # the one being handled
+    cdef Event event               # the one being handled
     cdef unsigned long thread
     cdef object fatal               # raised by a handler on a model's thread, for run() to raise
     cdef int64_t busy_since
@@ -24,6 +24,7 @@ cdef class Loop(Dispatcher):
     cdef uint64_t turns
     cdef int turn(self) except -1
     cdef int dispatch(self, size_t limit) except -1
+    cdef int let_go(self) noexcept
     cdef int handle_events(self) except -1
     cdef int due(self) except -1
     cdef int report(self, object error) except -1

@@ -6,7 +6,8 @@ sockets.
 """
 
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.ref cimport Py_DECREF
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_XDECREF
 
 from noria._core.contract cimport CALL, Event, Model, Operation, Target
 from noria._core.sys cimport monotonic_ns
@@ -216,24 +217,29 @@ cdef class Loop(Dispatcher):
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException as error:
-                    target = self.current
+                    target = <Target>self.event.target
                     if not target.fault(error):
                         self.report(error)
         finally:
-            self.current = None
+            self.let_go()
             self.dispatching = False
+        return 0
+
+    cdef int let_go(self) noexcept:
+        """Drops the reference of the event whose handler raised."""
+        cdef PyObject *target = self.event.target
+        self.event.target = NULL
+        Py_XDECREF(target)
         return 0
 
     cdef int handle_events(self) except -1:
         # No try in here: what a handler raises ends this loop, and dispatch begins it anew.
-        cdef Event event
-        cdef Target target
-        while self.left and self.queue.take(&event):
+        self.let_go()
+        while self.left and self.queue.take(&self.event):
             self.left -= 1
-            target = <Target>event.target
-            self.current = target
-            Py_DECREF(target)
-            target.handle(&event)
+            (<Target>self.event.target).handle(&self.event)
+            Py_DECREF(<object>self.event.target)
+        self.event.target = NULL
         self.left = 0
         return 0
 

@@ -16,28 +16,31 @@ cdef class Group:
     cdef int unlink(self, Stream stream) except -1
 
 cdef class Stream(Channel):
+    # What every message needs stands together: after a trip through the kernel each line of the
+    # cache that is touched costs as much as a call.
     cdef object protocol
-    cdef object data_received       # the protocol's, looked up once
+    cdef object data_received       # the function of the protocol's class, or what stands for it
+    cdef Py_ssize_t backlog         # bytes in `outgoing` that are not sent
+    cdef unsigned hint              # how large the next message may be
+    cdef unsigned char method       # data_received is a plain function: it wants the protocol too
+    cdef unsigned char buffered     # a BufferedProtocol
+    cdef unsigned char paused       # reading, by pause_reading
+    cdef unsigned char ending       # write_eof called
+    cdef unsigned char leaving      # close called
+    cdef unsigned char gone         # nothing more will be sent or received
+    cdef unsigned char full         # the protocol was told pause_writing
+    cdef unsigned char ended        # end of file received
+    cdef unsigned char lost         # writes after the connection was lost
+    cdef unsigned char tcp
+    cdef Raw *fresh                 # where the kernel is putting a large message
     cdef Loop loop
     cdef Group group
     cdef list outgoing              # bytes that found no room; the first from `offset`
     cdef Py_ssize_t first, offset
-    cdef Py_ssize_t backlog         # bytes in `outgoing` that are not sent
     cdef Py_ssize_t high, low
     cdef list held                  # bytes that came while reading was paused
     cdef object extra               # get_extra_info's dict, made when asked for
     cdef object error               # what connection_lost will be told
-    cdef Raw *fresh                 # where the kernel is putting a large message
-    cdef unsigned hint              # size of the last message
-    cdef unsigned char lost         # writes after the connection was lost
-    cdef bint buffered              # a BufferedProtocol
-    cdef bint paused                # reading, by pause_reading
-    cdef bint full                  # the protocol was told pause_writing
-    cdef bint ended                 # end of file received
-    cdef bint ending                # write_eof called
-    cdef bint leaving               # close called
-    cdef bint gone                  # nothing more will be sent or received
-    cdef bint tcp
     cdef int open(self, Loop loop, int fd, object protocol, Group group, bint tcp) except -1
     cdef int start(self) except -1
     cdef int flush(self) except -1
@@ -47,6 +50,7 @@ cdef class Stream(Channel):
     cdef int end(self) except -1
     cdef int fill_protocol(self, const char *data, Py_ssize_t n) except -1
     cdef int release_held(self) except -1
+    cdef int hand_over(self, bytes data) except -1
     cdef int adopt(self, object protocol) except -1
     cdef int hold(self, bytes data) except -1
     cdef int append(self, bytes data, Py_ssize_t offset) except -1

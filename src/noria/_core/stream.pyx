@@ -23,6 +23,7 @@ import logging
 import os
 import socket
 from asyncio import trsock
+from types import MethodType
 
 log = logging.getLogger("noria")
 
@@ -133,7 +134,18 @@ cdef class Stream(Channel):
     cdef int adopt(self, object protocol) except -1:
         self.protocol = protocol
         self.buffered = isinstance(protocol, BufferedProtocol)
-        self.data_received = None if self.buffered else protocol.data_received
+        # Looked up once. The class's function is the same for all its protocols, so it stays in the
+        # cache where a bound method for each would not.
+        method = None if self.buffered else protocol.data_received
+        self.method = type(method) is MethodType and method.__self__ is protocol
+        self.data_received = method.__func__ if self.method else method
+        return 0
+
+    cdef int hand_over(self, bytes data) except -1:
+        if self.method:
+            self.data_received(self.protocol, data)
+        else:
+            self.data_received(data)
         return 0
 
     # Receiving.
@@ -164,7 +176,7 @@ cdef class Stream(Channel):
         if self.paused:
             self.hold(data)
         else:
-            self.data_received(data)
+            self.hand_over(data)
         return 0
 
     cdef int received(self, const char *data, Py_ssize_t n) except -1:
@@ -188,7 +200,10 @@ cdef class Stream(Channel):
             else:
                 message = PyBytes_FromStringAndSize(data, n)
                 model.spare_room = n
-            self.data_received(message)
+            if self.method:
+                self.data_received(self.protocol, message)
+            else:
+                self.data_received(message)
             if alone(message):
                 model.spare = message
         return 0
@@ -278,7 +293,7 @@ cdef class Stream(Channel):
             elif self.buffered:
                 self.fill_protocol(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
             else:
-                self.data_received(data)
+                self.hand_over(data)
             if self.paused:
                 # Paused again: what fill_protocol may have held comes before the rest.
                 self.held = (self.held or []) + held if held else self.held
