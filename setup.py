@@ -9,6 +9,8 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent
 ANNOTATE = bool(os.environ.get("NORIA_ANNOTATE"))  # write .html beside each .c, to read the C by
 
+FLAGS = ["-O3", "-fno-plt", "-fno-semantic-interposition", "-Wno-unused-function"]
+
 
 def extensions() -> list[Extension]:
     found = []

@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/models.md from a run of the experiment, with headless Chromium.
+"""Makes the pictures of docs/models.md from a run, with headless Chromium and Pillow.
 
 noria compare --output compare.html --json docs/pictures/compare.json
 python docs/pictures.py compare.html
@@ -13,12 +13,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-# The figures and the height of window that each needs at 1000 pixels of width.
-FIGURES = {"throughput": 2200, "phases": 1700, "waiting": 900, "idle": 1100, "triggers": 700}
+from PIL import Image, ImageChops
+
+FIGURES = ("throughput", "phases", "waiting", "idle", "triggers")
+WINDOW = "1000,2600"  # as high as the highest needs; what is empty below is cut off
 HERE = Path(__file__).parent / "pictures"
 
 
-def picture(page: Path, figure: str, height: int, theme: str) -> Path:
+def picture(page: Path, figure: str, theme: str) -> Path:
     """One figure as a PNG."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
@@ -37,13 +39,19 @@ def picture(page: Path, figure: str, height: int, theme: str) -> Path:
                 "--disable-sync",
                 "--hide-scrollbars",
                 f"--user-data-dir={profile}",
-                f"--window-size=1000,{height}",
+                f"--window-size={WINDOW}",
                 f"--screenshot={target}",
                 f"file://{page.resolve()}#only={figure}&theme={theme}",
             ],
             check=True,
             capture_output=True,
         )
+    with Image.open(target) as image:
+        drawn = image.convert("RGB")
+    ground = Image.new("RGB", drawn.size, drawn.getpixel((2, drawn.height - 2)))
+    box = ImageChops.difference(drawn, ground).getbbox()
+    bottom = min(drawn.height, (box[3] if box else drawn.height) + 24)
+    drawn.crop((0, 0, drawn.width, bottom)).quantize(64).save(target, optimize=True)
     return target
 
 
@@ -51,9 +59,9 @@ def main() -> None:
     """Every figure, light and dark."""
     if len(sys.argv) != 2 or not re.search(r"\.html$", sys.argv[1]):
         sys.exit("usage: pictures.py compare.html")
-    for figure, height in FIGURES.items():
+    for figure in FIGURES:
         for theme in ("light", "dark"):
-            print(picture(Path(sys.argv[1]), figure, height, theme))
+            print(picture(Path(sys.argv[1]), figure, theme))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The contract of models and channels, with what all models share; contract.pxd has the shape."""
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
@@ -295,6 +296,7 @@ cdef class Model:
             if r != -EINTR:
                 return self.sent(r)
 
+    @cython.final
     cdef Py_ssize_t sent(self, Py_ssize_t r) noexcept:
         if r >= 0:
             self.counters.bytes_out += r

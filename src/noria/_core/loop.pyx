@@ -9,7 +9,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
 
-from noria._core.contract cimport CALL, Event, Model, Operation, Target
+from noria._core.contract cimport CALL, Model, Operation, Target
 from noria._core.sys cimport monotonic_ns
 from noria._core.timers cimport Handle, Timer, Timers
 

@@ -5,6 +5,7 @@ models run this same code. Writes are tried at once; only what finds no room is 
 and sent when there is room. Semantics are those of asyncio's selector transport.
 """
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
@@ -141,6 +142,7 @@ cdef class Stream(Channel):
         self.data_received = method.__func__ if self.method else method
         return 0
 
+    @cython.final
     cdef int hand_over(self, bytes data) except -1:
         if self.method:
             self.data_received(self.protocol, data)
@@ -334,6 +336,7 @@ cdef class Stream(Channel):
         finally:
             PyBuffer_Release(&view)
 
+    @cython.final
     cdef Py_ssize_t send_now(self, const char *data, Py_ssize_t n) except? -2:
         """Sends what there is room for; from where on the rest is to be kept, or -1 for no rest."""
         cdef Py_ssize_t sent

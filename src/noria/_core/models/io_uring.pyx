@@ -22,6 +22,7 @@ What shaped this file:
 - Sockets must be in blocking mode: O_NONBLOCK makes requests end with EAGAIN.
 """
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -250,6 +251,7 @@ cdef class IoUring(Waking):
 
     cdef char *pool_memory_data
 
+    @cython.final
     cdef void give_back(self, uint32_t buffer) noexcept:
         """The kernel may fill this buffer again."""
         cdef noria_buf *entry = &self.bufs[self.buffers_tail & (self.buffers - 1)]
@@ -522,6 +524,7 @@ cdef class IoUring(Waking):
                 self.arm(channel)
         return 0
 
+    @cython.final
     cdef int deliver_bytes(self, Channel channel, Event *event) except -1:
         cdef int result = event.result
         cdef char *data = <char *>event.data
