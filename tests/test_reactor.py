@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import resource
 import signal
@@ -1072,3 +1073,37 @@ def talk_to_busy(reactor: Reactor, port: int) -> None:
             assert busy.recv(10) == b"done"
     finally:
         reactor.stop()
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+@pytest.mark.parametrize("model", ["poll", "epoll", "epoll-edge", "io_uring"])
+def test_a_connect_that_is_given_up_closes_its_socket(model: str, end: str) -> None:
+    """A full backlog keeps the connect waiting; ResourceWarning is an error in these tests."""
+    works, reason = models.availability(model)
+    if not works:
+        pytest.skip(reason)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(address)
+            fillers.append(filler)
+        called: list[object] = []
+        with noria.Reactor(model) as reactor:
+            operation = reactor.connect(
+                asyncio.Protocol, address, lambda *result: called.append(result)
+            )
+            reactor.run_once(0)
+            assert not operation.done
+            if end == "cancel":
+                reactor.cancel(operation)
+                reactor.run_once(0)
+        del operation
+        gc.collect()
+        assert called == []
+        for filler in fillers:
+            filler.close()

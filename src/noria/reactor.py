@@ -122,6 +122,7 @@ class Reactor:
         self._handlers: dict[str, list[Callable[..., object]]] = {}
         self._signals: dict[int, Any] = {}
         self._servers: list[Server] = []
+        self.connecting: set[socket.socket] = set()  # sockets of connects that are under way
 
     @property
     def model(self) -> str:
@@ -364,6 +365,8 @@ class Reactor:
                 break
             self.loop.run_once(0.01)
         self.loop.close()
+        while self.connecting:
+            self.connecting.pop().close()
 
     def __enter__(self) -> Reactor:
         return self

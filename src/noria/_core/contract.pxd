@@ -100,6 +100,7 @@ cdef class Operation(Target):
     cdef bint cancelled
     cdef object keep                # what owns the buffer's memory
     cdef object callback
+    cdef public object cleanup      # called instead of the callback when it was cancelled
     cdef Py_ssize_t perform(self) noexcept nogil
     cdef int finish(self, Py_ssize_t result) except -1
 

@@ -18,6 +18,7 @@ class Channel(Target):
 class Operation(Target):
     fd: int
     kind: int
+    cleanup: Callable[[], object] | None
     def __init__(
         self,
         kind: int,

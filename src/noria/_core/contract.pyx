@@ -231,7 +231,11 @@ cdef class Operation(Target):
         else:
             value = result
         self.keep = None
-        if callback is not None and not self.cancelled:
+        cleanup, self.cleanup = self.cleanup, None
+        if self.cancelled:
+            if cleanup is not None:
+                cleanup()
+        elif callback is not None:
             callback(value, error)
         return 0
 

@@ -34,7 +34,14 @@ def connect(
     family, raw = sockaddr(address)
     sock = socket.socket(family, socket.SOCK_STREAM)
 
+    reactor.connecting.add(sock)
+
+    def cancelled() -> None:
+        reactor.connecting.discard(sock)
+        sock.close()
+
     def done(result: Any, error: OSError | None) -> None:
+        reactor.connecting.discard(sock)
         if error is not None:
             sock.close()
             if callback is None:
@@ -54,6 +61,7 @@ def connect(
             callback(stream, None)
 
     operation = Operation(CONNECT, sock.fileno(), raw, 0, 0, done)
+    operation.cleanup = cancelled
     reactor.loop.submit(operation)
     return operation
 
