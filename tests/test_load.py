@@ -43,7 +43,7 @@ class Corrupting(Echo):
 
     def data_received(self, data: bytes) -> None:
         self.passed += len(data)
-        if self.passed > 20_000:
+        if self.passed > 2_000:  # soon: a busy machine must come so far in the time there is
             data = bytes([data[0] ^ 1]) + data[1:]
         self.transport.write(data)
 
