@@ -127,6 +127,7 @@ cdef class Model:
     cdef int unwatch(self, Channel channel, int interest) except -1
     cdef int release(self, Channel channel) except -1
     cdef int deliver(self, Channel channel, Event *event) except -1
+    cdef bint receive_datagrams(self, Channel channel) except -1
     cdef Py_ssize_t send(self, Channel channel, const char *data, Py_ssize_t n) except? -1
     cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1
     cdef Py_ssize_t sent(self, Py_ssize_t r) noexcept

@@ -10,7 +10,7 @@ from libc.string cimport memset
 from noria._core.sys cimport (
     EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, SHUT_WR, accept4, c_close, c_connect,
     c_fsync, c_pread, c_pwrite, c_read, c_shutdown, c_write, coarse_ns, errno, monotonic_ns, msghdr,
-    recv, c_send, sendmsg, sockaddr,
+    recv, recvfrom, c_send, sendmsg, sockaddr, sockaddr_storage, socklen_t,
 )
 
 import os
@@ -20,6 +20,11 @@ from noria.errors import Unsupported
 
 # Large enough for asyncio's customary 256 KiB read, small enough to stay in a core's cache.
 SCRATCH_SIZE = 256 * 1024
+
+cdef enum:
+    DATAGRAMS = 64          # received of one socket before the others have their turn
+
+cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
 
 cdef class Target:
@@ -281,6 +286,32 @@ cdef class Model:
     cdef int deliver(self, Channel channel, Event *event) except -1:
         """An event came out of the queue: turns it into one of the channel's upcalls."""
         raise NotImplementedError
+
+    cdef bint receive_datagrams(self, Channel channel) except -1:
+        """Receives what there is, up to a number; whether there may be more."""
+        cdef sockaddr_storage address
+        cdef socklen_t length
+        cdef Py_ssize_t n
+        cdef int _left
+        for _left in range(DATAGRAMS):
+            length = sizeof(address)
+            self.counters.receives += 1
+            n = recvfrom(channel.fd, self.scratch, scratch_size, MSG_DONTWAIT,
+                         <sockaddr *>&address, &length)
+            if n < 0:
+                if errno == EINTR:
+                    continue
+                if errno == EAGAIN:
+                    self.counters.empty_receives += 1
+                    return False
+                channel.failed(errno)   # of one datagram: ECONNREFUSED of an earlier send
+            else:
+                self.counters.messages += 1
+                self.counters.bytes_in += n
+                channel.arrived(self.scratch, n, &address, length)
+            if not channel.watched & RECEIVE:
+                return False
+        return True
 
     cdef Py_ssize_t send(self, Channel channel, const char *data, Py_ssize_t n) except? -1:
         """Sends now what there is room for; the number of bytes, or -errno."""

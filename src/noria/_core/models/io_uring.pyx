@@ -36,9 +36,9 @@ from noria._core.contract cimport (
 )
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
-    EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
+    EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL,
     O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, SOCK_CLOEXEC, c_close, c_fcntl,
-    c_syscall, errno, monotonic_ns, recvfrom, sockaddr, sockaddr_storage, socklen_t,
+    c_syscall, errno, monotonic_ns,
 )
 
 import os
@@ -582,31 +582,6 @@ cdef class IoUring(Waking):
         mask &= (READABLE | WRITABLE | URGENT)
         if mask & channel.watched:
             channel.ready(mask & channel.watched)
-        return 0
-
-    cdef int receive_datagrams(self, Channel channel) except -1:
-        cdef sockaddr_storage address
-        cdef socklen_t length
-        cdef Py_ssize_t n
-        cdef int _left
-        for _left in range(64):
-            length = sizeof(address)
-            self.counters.receives += 1
-            n = recvfrom(channel.fd, self.scratch, 65536, MSG_DONTWAIT, <sockaddr *>&address,
-                         &length)
-            if n < 0:
-                if errno == EINTR:
-                    continue
-                if errno == EAGAIN:
-                    self.counters.empty_receives += 1
-                    return 0
-                channel.failed(errno)
-            else:
-                self.counters.messages += 1
-                self.counters.bytes_in += n
-                channel.arrived(self.scratch, n, &address, length)
-            if not channel.watched & RECEIVE:
-                return 0
         return 0
 
     cdef int discard(self, Event *event) except -1:

@@ -22,7 +22,6 @@ cdef class Readiness(Waking):
     cdef int unseat(self, Channel channel) except -1
     cdef int post(self, Channel channel, int io) except -1
     cdef int receive(self, Channel channel, bint hangup) except -1
-    cdef int receive_datagrams(self, Channel channel) except -1
     cdef int accept(self, Channel channel) except -1
     cdef int check(self, int fd, int new) except -1
 

@@ -14,9 +14,9 @@ from noria._core.contract cimport (
     Operation, Waking,
 )
 from noria._core.sys cimport (
-    EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, F_GETFL, F_SETFL, MSG_DONTWAIT, O_NONBLOCK,
+    EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, F_GETFL, F_SETFL, O_NONBLOCK,
     SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, c_connect, c_fcntl, errno,
-    getsockopt, monotonic_ns, recvfrom, sockaddr, sockaddr_storage, socklen_t,
+    getsockopt, monotonic_ns, sockaddr, socklen_t,
 )
 
 from noria._core.contract import SCRATCH_SIZE
@@ -24,7 +24,6 @@ from noria._core.contract import SCRATCH_SIZE
 cdef enum:
     BUDGET = 1 << 20        # bytes read of one channel before the others have their turn
     ACCEPTS = 64            # connections accepted in one go
-    DATAGRAMS = 64
 
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
@@ -152,7 +151,8 @@ cdef class Readiness(Waking):
         cdef int mask = event.result & channel.watched
         if mask & RECEIVE:
             if channel.datagrams:
-                self.receive_datagrams(channel)
+                if self.receive_datagrams(channel) and self.drain:
+                    self.queue.put(channel, READY, RECEIVE, NULL)
             else:
                 self.receive(channel, event.data != NULL)
             mask &= channel.watched
@@ -210,33 +210,6 @@ cdef class Readiness(Waking):
             if budget <= 0:
                 self.queue.put(channel, READY, RECEIVE, <void *><size_t>(HANGUP if hangup else 0))
                 return 0
-
-    cdef int receive_datagrams(self, Channel channel) except -1:
-        cdef sockaddr_storage address
-        cdef socklen_t length
-        cdef Py_ssize_t n
-        cdef int _left
-        for _left in range(DATAGRAMS, 0, -1):
-            length = sizeof(address)
-            self.counters.receives += 1
-            n = recvfrom(channel.fd, self.scratch, scratch_size, MSG_DONTWAIT,
-                         <sockaddr *>&address, &length)
-            if n < 0:
-                if errno == EINTR:
-                    continue
-                if errno == EAGAIN:
-                    self.counters.empty_receives += 1
-                    return 0
-                channel.failed(errno)   # of one datagram: ECONNREFUSED of an earlier send
-            else:
-                self.counters.messages += 1
-                self.counters.bytes_in += n
-                channel.arrived(self.scratch, n, &address, length)
-            if not channel.watched & RECEIVE:
-                return 0
-        if self.drain:
-            self.queue.put(channel, READY, RECEIVE, NULL)
-        return 0
 
     cdef int accept(self, Channel channel) except -1:
         cdef int fd, _left
