@@ -290,6 +290,12 @@ def test_page_says_the_sentences_and_the_numbers_without_script(results):
     assert "98,904" in text  # io_uring at 10 connections, from the folded table
 
 
+def test_page_shows_only_what_was_asked(results):
+    page = report.render({**results, "only": ["idle", "triggers"]})
+    assert re.findall(r'id="figure-(\w+)"', page) == ["idle", "triggers"]
+    assert re.findall(r'id="figure-(\w+)"', report.render(results)) == list(sentences.FIGURES)
+
+
 def test_page_of_holes(results):
     for hurt in ({}, holed(results), {"models": None, "throughput": None, "idle": {"rows": None}}):
         assert "Nothing was measured of throughput." in Page(report.render(hurt)).text

@@ -308,3 +308,14 @@ def test_two_cores_are_two_different_ones():
         assert found is not None
         assert set(found) <= allowed
         assert found[0] != found[1]
+
+
+def test_a_note_that_differs_in_numbers_alone_is_told_once():
+    rows = [
+        {"model": "select", "note": "442 of 1,000 refused"},
+        {"model": "select", "note": "110 of 1,000 refused"},
+        {"model": "select", "note": "slow"},
+    ]
+    assert merge(rows, ("model",)) == [
+        {"model": "select", "note": "442 of 1,000 refused; slow"},
+    ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
 Row = dict[str, Any]
 
+_NUMBER = re.compile(r"\d[\d,.]*")
+
 
 def merge(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
-    """One row for each value of `keys`, in order of the first; texts and notes are joined.
+    """One row for each value of `keys`, in order of the first; texts and notes are joined,
+    and of those that differ in their numbers alone the first stands for all.
 
     A number that some rounds lack is the median of the others, None if all lack it.
     """
@@ -29,6 +33,14 @@ def middle(values: Iterable[Any]) -> Any:
     return round(found) if all(isinstance(value, int) for value in numbers) else found
 
 
+def joined(texts: Iterable[str]) -> str:
+    """The texts that say something else than those before them."""
+    told: dict[str, str] = {}
+    for text in filter(None, texts):
+        told.setdefault(_NUMBER.sub("#", text), text)
+    return "; ".join(told.values())
+
+
 def _merged(group: list[Row], keys: Sequence[str]) -> Row:
     merged = dict(group[0])
     for key in merged:
@@ -36,7 +48,7 @@ def _merged(group: list[Row], keys: Sequence[str]) -> Row:
             continue
         values = [row.get(key) for row in group]
         if isinstance(merged[key], str):
-            merged[key] = "; ".join(filter(None, dict.fromkeys(map(str, values))))
+            merged[key] = joined(map(str, values))
             continue
         merged[key] = middle(values)
     return merged

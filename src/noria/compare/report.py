@@ -43,6 +43,7 @@ def render(results: dict[str, Any]) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(_text("report.html.j2"))
+    asked = results.get("only") or sentences.FIGURES
     return template.render(
         header=_header(results),
         sample=results.get("sample"),
@@ -58,6 +59,7 @@ def render(results: dict[str, Any]) -> str:
                 "extra": [table for table in _extra(results, name) if not table.empty],
             }
             for name, sentence in sentences.FIGURES.items()
+            if name in asked
         ],
         css=Markup(_text("report.css")),
         scripts=[_script(_text("vendor", name)) for name in LIBRARIES]

@@ -46,7 +46,7 @@ def compare(
     only: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Runs the experiment and returns its document: see docs/models.md for what is in it.
+    """Runs the experiment and returns its document: see docs/compare.md for what is in it.
 
     `models`: names of noria.MODELS, all of them if None; one that does not work here is left out,
     with the reason. `only`: names of QUESTIONS. `progress(done, what)` is called at every step with
