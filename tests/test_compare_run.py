@@ -319,3 +319,17 @@ def test_a_note_that_differs_in_numbers_alone_is_told_once():
     assert merge(rows, ("model",)) == [
         {"model": "select", "note": "442 of 1,000 refused; slow"},
     ]
+
+
+def test_two_samples_in_one_receive_are_two():
+    from noria.compare.server import Sampler
+
+    class Model:
+        def last_moments(self):
+            return (1, 2, 3, 4, 0)
+
+    samples: list[list[int]] = []
+    sampler = Sampler(Model(), 4, samples)
+    for data in (b"abc", b"defgh", b"ijkl"):
+        sampler.data_received(data)
+    assert [sample[-1] for sample in samples] == [2, 1, 1]

@@ -45,7 +45,11 @@ def send(host: str, port: int, *, size: int, samples: int, warmup: int, pause_ms
             arrived = returned if stamp is None else stamp - ahead
             if number >= 0:
                 noted.append([sent, min(max(arrived, sent), returned), returned])
-        time.sleep(pause_ms / 1000)
+        # When the server has closed too, it has handled all there was.
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(5.0)
+        while sock.recv(65536):
+            pass
     return noted
 
 

@@ -53,10 +53,12 @@ class Sampler(asyncio.Protocol):
             self.pieces = 0
         self.got += len(data)
         self.pieces += 1
-        if self.got >= self.size:
+        while self.got >= self.size:  # a slow machine gets two at once
             asked, ready, copy_begin, _, asks = self.first
             self.samples.append([asked, ready, copy_begin, moments[3], asks, now, self.pieces])
-            self.got = 0
+            self.first = moments
+            self.got -= self.size
+            self.pieces = 1
 
 
 class Refusals:
