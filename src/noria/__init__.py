@@ -5,6 +5,7 @@ program learns of the event is the *model*, and every model is here.
 """
 
 from noria._version import __version__
+from noria.aio import EventLoop, EventLoopPolicy, install, new_event_loop, run
 from noria.errors import ModelLimit, ModelUnavailable, NoriaError, UnknownModel, Unsupported
 from noria.models import MODELS, ModelInfo, info
 from noria.reactor import READ, WRITE, Reactor
@@ -15,6 +16,8 @@ __all__ = [
     "MODELS",
     "READ",
     "WRITE",
+    "EventLoop",
+    "EventLoopPolicy",
     "ModelInfo",
     "ModelLimit",
     "ModelUnavailable",
@@ -26,6 +29,9 @@ __all__ = [
     "Unsupported",
     "__version__",
     "info",
+    "install",
+    "new_event_loop",
+    "run",
     "selector",
     "serve",
 ]

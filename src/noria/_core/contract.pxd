@@ -77,6 +77,7 @@ cdef class Channel(Target):
     cdef int slot                   # the model's own number
     cdef bint datagrams             # recvfrom, not recv
     cdef bint closing               # let go of: the model gives it no more events
+    cdef bint level                 # told of readiness while it is so, even where edges are told
     cdef Model model
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1
     cdef int filled(self, Py_ssize_t n) except -1
@@ -145,6 +146,7 @@ cdef class Model:
     cdef int wait(self, int64_t timeout) except -1
     cdef int wake(self) except -1
     cdef int begin(self) except -1
+    cdef int settle(self) except -1
     cdef int discard(self, Event *event) except -1
     cdef int shut(self) except -1
 

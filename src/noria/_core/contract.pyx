@@ -398,6 +398,10 @@ cdef class Model:
         """Called once on the thread that will wait."""
         return 0
 
+    cdef int settle(self) except -1:
+        """What was released is let go of by the kernel now, not at the next wait."""
+        return 0
+
     cdef int discard(self, Event *event) except -1:
         """An event will not be handled: frees what its `data` owns."""
         return 0

@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from noria._core.contract cimport Dispatcher, Event, Model, Queue
-from noria._core.timers cimport Timers
+from noria._core.timers cimport Timer, Timers
 
 cdef class Loop(Dispatcher):
     cdef readonly Model model
@@ -11,6 +11,7 @@ cdef class Loop(Dispatcher):
     cdef readonly bint running
     cdef readonly bint closed
     cdef bint stopping
+    cdef bint asleep                # in the model's wait, or about to
     cdef bint dispatching
     cdef size_t left               # events of this dispatch still to take
     cdef Event event               # the one being handled
@@ -22,6 +23,7 @@ cdef class Loop(Dispatcher):
     cdef int64_t last_asked
     cdef int skipped
     cdef uint64_t turns
+    cdef Timer set_timer(self, double when, object callback, tuple args, object context)
     cdef int turn(self) except -1
     cdef int dispatch(self, size_t limit) except -1
     cdef int let_go(self) noexcept

@@ -8,6 +8,8 @@ sockets.
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
+from libc.math cimport ceil
+from libc.stdint cimport INT64_MAX, int64_t
 
 from noria._core.contract cimport CALL, Model, Operation, Target
 from noria._core.sys cimport monotonic_ns
@@ -20,6 +22,8 @@ log = logging.getLogger("noria")
 cdef enum:
     PATIENCE = 64
     FOREVER = -1
+
+cdef double NEVER = 9.2e9       # seconds: what nanoseconds in 64 bits cannot say
 
 
 cdef class Loop(Dispatcher):
@@ -55,22 +59,25 @@ cdef class Loop(Dispatcher):
 
     def call_later(self, delay, callback, *args):
         """Calls after `delay` seconds; returns a timer with `cancel` and `when`."""
-        return self.call_at_ns(self.now() + <int64_t>(<double>delay * 1e9), callback, args)
+        cdef double seconds = delay
+        return self.call_at(self.time() + seconds, callback, *args)
 
     def call_at(self, when, callback, *args):
         """Calls at `when`, in seconds of `time()`."""
-        return self.call_at_ns(<int64_t>(<double>when * 1e9), callback, args)
-
-    def call_at_ns(self, int64_t when, callback, args):
-        """Calls at `when`, in nanoseconds of the loop's clock."""
-        cdef Timer timer = Timer.__new__(Timer)
         self.refuse_if_closed()
-        timer.callback = callback
-        timer.args = args
-        timer.when_ns = when
-        self.timers.add(timer)
+        timer = self.set_timer(when, callback, args, None)
         if self.running and PyThread_get_thread_ident() != self.thread:
             self.model.wake()
+        return timer
+
+    cdef Timer set_timer(self, double when, object callback, tuple args, object context):
+        cdef Timer timer = Timer.__new__(Timer)
+        timer.callback = callback
+        timer.args = args
+        timer.context = context
+        timer.moment = when
+        timer.when_ns = <int64_t>ceil(when * 1e9) if when < NEVER else INT64_MAX
+        self.timers.add(timer)
         return timer
 
     def submit(self, Operation operation):
@@ -182,7 +189,11 @@ cdef class Loop(Dispatcher):
             if self.stopping:
                 timeout = 0
             self.skipped = 0
-            self.model.wait(timeout)
+            self.asleep = timeout != 0
+            try:
+                self.model.wait(timeout)
+            finally:
+                self.asleep = False
         else:
             self.skipped += 1
             now = self.model.tick()

@@ -7,6 +7,10 @@ cdef extern from "Python.h":
     ctypedef struct Raw "PyObject":
         pass
 
+cdef enum:
+    ENDING = 1      # write_eof was called
+    LENT = 2        # sendfile has the descriptor for now
+
 cdef class Group:
     cdef set streams
     cdef public object on_open      # on_open(stream) and on_close(stream, error), or None
@@ -25,7 +29,7 @@ cdef class Stream(Channel):
     cdef unsigned char method       # data_received is a plain function: it wants the protocol too
     cdef unsigned char buffered     # a BufferedProtocol
     cdef unsigned char paused       # reading, by pause_reading
-    cdef unsigned char ending       # write_eof called
+    cdef unsigned char ending       # ENDING or LENT: nothing more may be written
     cdef unsigned char leaving      # close called
     cdef unsigned char gone         # nothing more will be sent or received
     cdef unsigned char full         # the protocol was told pause_writing
@@ -56,5 +60,6 @@ cdef class Stream(Channel):
     cdef int append(self, bytes data, Py_ssize_t offset) except -1
     cdef int await_room(self) except -1
     cdef int count_lost(self) except -1
+    cdef int refuse_to_write(self, str method) except -1
     cpdef write(self, data)
     cdef Py_ssize_t send_now(self, const char *data, Py_ssize_t n) except? -2

@@ -121,7 +121,8 @@ cdef class Stream(Channel):
         if tcp:
             self.model.counters.controls += 1
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
-        group.link(self)
+        if group is not None:
+            group.link(self)
         return 0
 
     cdef int start(self) except -1:
@@ -341,7 +342,7 @@ cdef class Stream(Channel):
         """Sends what there is room for; from where on the rest is to be kept, or -1 for no rest."""
         cdef Py_ssize_t sent
         if self.ending:
-            raise RuntimeError("Cannot call write() after write_eof()")
+            self.refuse_to_write("write")
         if n == 0:
             return -1
         if self.gone:
@@ -359,12 +360,17 @@ cdef class Stream(Channel):
         self.vanish(OSError(-sent, os.strerror(-sent)))
         return -1
 
+    cdef int refuse_to_write(self, str method) except -1:
+        if self.ending == LENT:
+            raise RuntimeError(f"unable to {method}; sendfile is in progress")
+        raise RuntimeError(f"Cannot call {method}() after write_eof()")
+
     def writelines(self, list_of_data):
         """Sends several buffers, in one system call where there is room."""
         cdef bint idle = self.backlog == 0
         parts = [bytes_of(part) for part in list_of_data]
         if self.ending:
-            raise RuntimeError("Cannot call writelines() after write_eof()")
+            self.refuse_to_write("writelines")
         if not any(parts):
             return
         if self.gone:
@@ -465,7 +471,7 @@ cdef class Stream(Channel):
         self.model.unwatch(self, SPACE)
         if self.leaving:
             self.vanish(None)
-        elif self.ending:
+        elif self.ending == ENDING:
             self.model.kernel_end_sending(self.fd)
         return 0
 
@@ -473,7 +479,7 @@ cdef class Stream(Channel):
         """Ends the sending side once all is sent; receiving goes on."""
         if self.leaving or self.ending or self.gone:
             return
-        self.ending = True
+        self.ending = ENDING
         if not self.backlog:
             self.model.kernel_end_sending(self.fd)
 
@@ -519,7 +525,7 @@ cdef class Stream(Channel):
 
     def is_closing(self):
         """True once it is ending."""
-        return self.leaving or self.gone
+        return self.leaving != 0 or self.gone != 0
 
     cdef int vanish(self, object error) except -1:
         """Nothing more is sent or received; connection_lost is called from the queue."""

@@ -45,6 +45,8 @@ cdef extern from "<sys/socket.h>" nogil:
                    socklen_t len)
     int accept4(int fd, sockaddr *addr, socklen_t *len, int flags)
     int c_connect "connect"(int fd, const sockaddr *addr, socklen_t len)
+    int getpeername(int fd, sockaddr *addr, socklen_t *len)
+    int getsockname(int fd, sockaddr *addr, socklen_t *len)
     int c_shutdown "shutdown"(int fd, int how)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *len)

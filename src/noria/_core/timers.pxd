@@ -5,10 +5,12 @@ from noria._core.contract cimport Event, Target
 cdef class Handle(Target):
     cdef object callback
     cdef object args
-    cdef readonly bint cancelled
+    cdef object context         # a contextvars.Context, or None for the loop's own
+    cdef bint dropped
     cpdef cancel(self)
 
 cdef class Timer(Handle):
+    cdef double moment          # seconds, as they were given
     cdef int64_t when_ns
     cdef Py_ssize_t place       # in the heap, -1 when not in it
     cdef Timers timers

@@ -4,34 +4,79 @@ A cancelled timer leaves the heap at once, so timeouts that are set and cancelle
 leave nothing behind.
 """
 
+cimport cython
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
+cdef extern from *:
+    """
+    static PyObject *noria_call(PyObject *callback, PyObject *args) {
+        return PyObject_Vectorcall(callback, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args),
+                                   NULL);
+    }
+    static PyObject *noria_call_within(PyObject *context, PyObject *callback, PyObject *args) {
+        PyObject *result;
+        if (PyContext_Enter(context) < 0) return NULL;
+        result = noria_call(callback, args);
+        if (PyContext_Exit(context) < 0) Py_CLEAR(result);
+        return result;
+    }
+    """
+    object noria_call(object callback, tuple args)
+    object noria_call_within(object context, object callback, tuple args)
 
+
+@cython.freelist(256)
 cdef class Handle(Target):
-    """A callback in the queue; `cancel` keeps it from running."""
-
-    def __init__(self, callback, args):
-        self.callback = callback
-        self.args = args
+    """A callback in the queue; `cancel` keeps it from running. As asyncio.Handle."""
 
     cdef int handle(self, Event *event) except -1:
-        if not self.cancelled:
-            self.callback(*self.args)
+        # Held here: the callback may cancel its own handle.
+        cdef object callback = self.callback
+        cdef tuple args = <tuple>self.args
+        if self.dropped:
+            return 0
+        if self.context is None:
+            noria_call(callback, args)
+        else:
+            noria_call_within(self.context, callback, args)
         return 0
 
     cpdef cancel(self):
         """Keeps the callback from running; cancelling twice, or too late, does nothing."""
-        self.cancelled = True
+        self.dropped = True
         self.callback = None
         self.args = None
 
+    def cancelled(self):
+        """Whether `cancel` was called."""
+        return self.dropped
+
+    def get_context(self):
+        """The contextvars.Context that the callback runs in, or None for the loop's own."""
+        return self.context
+
+    @property
+    def _callback(self):
+        return self.callback
+
+    @property
+    def _args(self):
+        return self.args
+
+    @property
+    def _cancelled(self):
+        return self.dropped
+
     def __repr__(self):
-        return f"<noria {type(self).__name__}{' cancelled' if self.cancelled else ''}>"
+        name = type(self).__name__
+        if self.dropped:
+            return f"<{name} cancelled>"
+        return f"<{name} {getattr(self.callback, '__qualname__', None) or repr(self.callback)}()>"
 
 
 cdef class Timer(Handle):
-    """A callback for a time."""
+    """A callback for a time. As asyncio.TimerHandle."""
 
     def __cinit__(self):
         self.place = -1
@@ -42,8 +87,8 @@ cdef class Timer(Handle):
         Handle.cancel(self)
 
     def when(self):
-        """The time it is due, in seconds of time.monotonic()."""
-        return self.when_ns / 1e9
+        """The time it is due, in seconds of the loop's `time()`."""
+        return self.moment
 
 
 cdef class Timers:

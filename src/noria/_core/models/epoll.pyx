@@ -61,7 +61,7 @@ cdef class Epoll(Readiness):
     cdef int update(self, Channel channel, int old, int new) except -1:
         cdef epoll_event event
         cdef int op
-        if self.drain:
+        if self.drain and not channel.level:
             return self.update_edge(channel, old, new)
         event.events = (EPOLLIN if new & IN else 0) | (EPOLLOUT if new & OUT else 0) \
             | (EPOLLPRI if new & PRIORITY else 0)

@@ -32,7 +32,7 @@ from libc.string cimport memset
 
 from noria._core.contract cimport (
     ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SPACE, URGENT,
-    WRITABLE, Channel, Event, Operation, Target, Waking,
+    WRITABLE, Channel, Event, Operation, Queue, Target, Waking,
 )
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
@@ -112,11 +112,14 @@ cdef class IoUring(Waking):
     cdef uint32_t used[SMALL_BUFFERS]
     cdef bint incremental
     cdef Py_ssize_t under_way
+    cdef Py_ssize_t parting         # channels that are closed once their requests have ended
+    cdef Queue farewells            # the completions of these
 
     def __cinit__(self, bint incremental=True):
         self.name = "io_uring"
         self.ring = -1
         self.birth = children
+        self.farewells = Queue()
         self.set_up()
         try:
             self.map_rings()
@@ -370,6 +373,7 @@ cdef class IoUring(Waking):
         channel.watched = 0
         if self.closed or not channel.state & UNDER_WAY:
             return channel.released()
+        self.parting += 1
         return self.disarm(channel)
 
     cdef int submit(self, Operation operation) except -1:
@@ -489,12 +493,28 @@ cdef class IoUring(Waking):
                 kind = DONE
             if not cqe.flags & CQE_MORE:
                 kind |= FINAL
-            self.queue.put(target, kind, cqe.res, data)
+            if self.parting and tag != TAG_OPERATION and (<Channel>target).closing:
+                self.farewells.put(target, kind, cqe.res, data)
+            else:
+                self.queue.put(target, kind, cqe.res, data)
             if kind & FINAL:
                 self.under_way -= 1
                 Py_DECREF(target)       # the queue has its own
         store32(self.cq_head, head)
+        if self.farewells.count:
+            self.part()
         return n
+
+    cdef int part(self) except -1:
+        """Closes what was released, now and not in its turn: a peer may be waiting for the end
+        while no handler is to run any more."""
+        cdef Event event
+        while self.farewells.take(&event):
+            try:
+                self.deliver(<Channel>event.target, &event)
+            finally:
+                Py_DECREF(<Target>event.target)
+        return 0
 
     cdef int deliver(self, Channel channel, Event *event) except -1:
         cdef int kind = event.kind & MASK
@@ -519,6 +539,7 @@ cdef class IoUring(Waking):
         if event.kind & FINAL:
             if channel.closing:
                 if not channel.state & UNDER_WAY:
+                    self.parting -= 1
                     channel.released()
             elif channel.watched:
                 self.arm(channel)
@@ -582,6 +603,12 @@ cdef class IoUring(Waking):
         mask &= (READABLE | WRITABLE | URGENT)
         if mask & channel.watched:
             channel.ready(mask & channel.watched)
+        return 0
+
+    cdef int settle(self) except -1:
+        if (self.waiting or self.parting) and self.owner == PyThread_get_thread_ident():
+            self.enter(0, NULL)
+            self.reap()
         return 0
 
     cdef int discard(self, Event *event) except -1:

@@ -1,0 +1,110 @@
+"""A listening socket of an asyncio server."""
+
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+
+from noria._core.aio.connection cimport Connection, new_connection
+from noria._core.aio.core cimport Core
+from noria._core.contract cimport ACCEPT, Channel
+from noria._core.sys cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO, c_close
+
+import os
+import socket
+from asyncio import constants
+from asyncio.trsock import TransportSocket
+
+cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
+
+
+cdef class Acceptor(Channel):
+    """Makes a protocol and a connection of each client, until closed. The socket stays Python's.
+
+    `secure`, if not None, is called with a connected Python socket in place of all that: it has TLS
+    to speak first.
+    """
+
+    cdef Core core
+    cdef object factory
+    cdef object sock
+    cdef object server
+    cdef object secure
+    cdef object rest
+    cdef bint tcp
+
+    def __init__(self, Core core, sock, factory, server, secure):
+        self.core = core
+        self.sock = sock
+        self.factory = factory
+        self.server = server
+        self.secure = secure
+        self.tcp = sock.family in INTERNET
+        self.model = core.model
+        self.fd = sock.fileno()
+        self.model.watch(self, ACCEPT)
+
+    cdef int accepted(self, int fd) except -1:
+        cdef object context
+        if self.secure is not None:
+            self.secure(self.factory, socket.socket(fileno=fd), self.server)
+            return 0
+        context = PyContext_CopyCurrent()
+        PyContext_Enter(context)
+        try:
+            self.welcome(fd)
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+    cdef int welcome(self, int fd) except -1:
+        cdef Connection connection
+        try:
+            protocol = self.factory()
+        except (KeyboardInterrupt, SystemExit):
+            c_close(fd)
+            raise
+        except BaseException as error:
+            c_close(fd)
+            self.core.told("Error on transport creation for incoming connection", error, {})
+            return 0
+        connection = new_connection(self.core, fd, protocol, self.server, self.tcp)
+        try:
+            connection.introduce()
+        except Exception as error:
+            # A limit of the model, such as select's descriptors below 1024.
+            self.core.told("Error on transport creation for incoming connection", error,
+                           {"transport": connection.face, "protocol": protocol})
+            connection.vanish(error)
+        return 0
+
+    cdef int failed(self, int error) except -1:
+        if error in (ECONNABORTED, EPROTO):
+            return 0    # that client has left already
+        if error not in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+            raise OSError(error, os.strerror(error), f"accept on {self.sock!r}")
+        self.core.told("socket.accept() out of system resource", OSError(error, os.strerror(error)),
+                       {"socket": TransportSocket(self.sock)})
+        # Level-triggered, it would be told again at once, for ever.
+        self.model.unwatch(self, ACCEPT)
+        self.rest = self.core.call_later(constants.ACCEPT_RETRY_DELAY, self.resume)
+        return 0
+
+    def resume(self):
+        """Accepts again after running out of descriptors."""
+        self.rest = None
+        if not self.closing:
+            self.model.watch(self, ACCEPT)
+
+    cdef bint fault(self, object error) except -1:
+        self.core.told(f"accepting on {self.sock!r} failed", error, {})
+        return True
+
+    def close(self):
+        """Stops accepting and closes the socket; connections that are open stay."""
+        if self.closing:
+            return
+        if self.rest is not None:
+            self.rest.cancel()
+            self.rest = None
+        self.model.release(self)
+        # The kernel must have let go of the socket, or it would go on listening.
+        self.model.settle()
+        self.sock.close()

@@ -1,0 +1,17 @@
+from noria._core.aio.core cimport Core
+from noria._core.stream cimport Stream
+
+cdef class Connection(Stream):
+    cdef Core core
+    cdef object context             # its protocol's calls run in it
+    cdef object face                # the transport: what the protocol knows
+    cdef object server
+    cdef object waiter              # set once connection_made was called
+    cdef object empty_waiter        # set once all that was written is sent
+    cdef unsigned char peer[32]     # raw addresses; longer ones are asked for when wanted
+    cdef unsigned char name[32]
+    cdef unsigned char peer_length
+    cdef unsigned char name_length
+    cdef int introduce(self) except -1
+
+cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp)

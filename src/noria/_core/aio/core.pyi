@@ -1,0 +1,13 @@
+from collections.abc import Callable
+from typing import Any
+
+from noria._core.contract import Model
+
+# What it shares with asyncio's loop (call_soon, add_reader and so on) is typed there.
+class Core:
+    model: Model
+    make_transport: Callable[[Any], object]
+    def __init__(self, model: Model) -> None: ...
+    def turn_until_stopped(self) -> None: ...
+    def close_core(self) -> None: ...
+    def watched(self, fd: int) -> int: ...

@@ -1,0 +1,333 @@
+"""asyncio's scheduling on noria's wheel: call_soon, timers, tasks, readers and writers.
+
+Mixed with asyncio's own event loop class, which brings everything that runs once for a connection,
+a process or a signal. In debug mode handles are asyncio's own, as they remember where they came
+from; otherwise they are compiled.
+"""
+
+from cpython.contextvars cimport PyContext_CopyCurrent
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.ref cimport Py_DECREF
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+from noria._core.aio.descriptor cimport Descriptor
+from noria._core.contract cimport CALL, READABLE, WRITABLE, Event, Target
+from noria._core.loop cimport Loop
+from noria._core.sys cimport monotonic_ns
+from noria._core.timers cimport Handle, Timer
+
+import asyncio
+from asyncio import base_events, format_helpers, tasks
+from asyncio.log import logger
+
+cdef object Future = asyncio.Future
+cdef object Task = tasks.Task
+cdef object describe = base_events._format_handle
+cdef object source_of = format_helpers._format_callback_source
+
+
+cdef class DebugCall(Handle):
+    """Runs one of asyncio's own handles, which reports what its callback raises."""
+
+    cdef int handle(self, Event *event) except -1:
+        if not self.callback._cancelled:
+            self.callback._run()
+        return 0
+
+    def __repr__(self):
+        return describe(self.callback)
+
+
+cdef class DebugTimer(Timer):
+    """The same at a time."""
+
+    cdef int handle(self, Event *event) except -1:
+        if not self.callback._cancelled:
+            self.callback._run()
+        return 0
+
+    def __repr__(self):
+        return describe(self.callback)
+
+
+cdef class Core(Loop):
+    """What of an asyncio event loop runs often."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.descriptors = {}
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.owners)
+
+    # Calls.
+
+    cdef Handle later(self, object callback, tuple args, object context):
+        cdef Handle handle = Handle.__new__(Handle)
+        handle.callback = callback
+        handle.args = args
+        handle.context = PyContext_CopyCurrent() if context is None else context
+        return handle
+
+    def call_soon(self, callback, *args, context=None):
+        """Calls at the end of the queue; returns a handle. As AbstractEventLoop.call_soon."""
+        cdef Handle handle
+        self.refuse_if_closed()
+        if self.debugging:
+            self._check_thread()
+            self._check_callback(callback, "call_soon")
+            return self.debug_call(callback, args, context)
+        handle = self.later(callback, args, context)
+        self.queue.put(handle, CALL, 0, NULL)
+        return handle
+
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        """The same from any thread or signal handler: a loop that sleeps is woken."""
+        cdef Handle handle
+        self.refuse_if_closed()
+        if self.debugging:
+            self._check_callback(callback, "call_soon_threadsafe")
+            result = self.debug_call(callback, args, context)
+        else:
+            handle = self.later(callback, args, context)
+            self.queue.put(handle, CALL, 0, NULL)
+            result = handle
+        # Whoever runs sees the queue before it sleeps, as both hold the GIL meanwhile.
+        if self.asleep:
+            self.model.wake()
+        return result
+
+    def call_later(self, delay, callback, *args, context=None):
+        """Calls after `delay` seconds. As AbstractEventLoop.call_later."""
+        cdef double seconds
+        if delay is None:
+            raise TypeError("delay must not be None")
+        seconds = delay
+        seconds += self.now() / 1e9
+        if self.debugging or self.closed:
+            return self.debug_timer(seconds, callback, args, context)
+        return self.set_timer(seconds, callback, args,
+                              PyContext_CopyCurrent() if context is None else context)
+
+    def call_at(self, when, callback, *args, context=None):
+        """Calls at `when`, in seconds of `time()`. As AbstractEventLoop.call_at."""
+        if when is None:
+            raise TypeError("when cannot be None")
+        if self.debugging or self.closed:
+            return self.debug_timer(when, callback, args, context)
+        return self.set_timer(when, callback, args,
+                              PyContext_CopyCurrent() if context is None else context)
+
+    def debug_call(self, callback, args, context):
+        cdef DebugCall call = DebugCall.__new__(DebugCall)
+        handle = asyncio.Handle(callback, args, self, context)
+        if handle._source_traceback:
+            del handle._source_traceback[-1]
+        call.callback = handle
+        self.queue.put(call, CALL, 0, NULL)
+        return handle
+
+    def debug_timer(self, double when, callback, args, context):
+        cdef DebugTimer timer
+        self.refuse_if_closed()
+        self._check_thread()
+        self._check_callback(callback, "call_at")
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        if handle._source_traceback:
+            del handle._source_traceback[-1]
+        timer = DebugTimer.__new__(DebugTimer)
+        timer.callback = handle
+        timer.moment = when
+        timer.when_ns = <int64_t>(min(when, 9.2e9) * 1e9)
+        self.timers.add(timer)
+        return handle
+
+    def _timer_handle_cancelled(self, handle):
+        pass    # one of debug mode: it runs to its time and does nothing then
+
+    def _add_callback(self, handle):
+        cdef DebugCall call = DebugCall.__new__(DebugCall)
+        call.callback = handle
+        self.queue.put(call, CALL, 0, NULL)
+
+    def _add_callback_signalsafe(self, handle):
+        self._add_callback(handle)
+        if self.asleep:
+            self.model.wake()
+
+    def create_future(self):
+        """A future of this loop."""
+        return Future(loop=self)
+
+    def get_debug(self):
+        """Whether debug mode is on."""
+        return self.debugging
+
+    def set_debug(self, enabled):
+        """Turns debug mode on or off: see asyncio's 'Developing with asyncio'."""
+        self._debug = self.debugging = bool(enabled)
+        if self.running:
+            self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+
+    def is_closed(self):
+        """True after close."""
+        return self.closed or self.model is None
+
+    # The wheel.
+
+    def turn_until_stopped(self):
+        """Turns until `stop`; a stop before it began ends it after one turn."""
+        cdef bint stop = self.stopping
+        self.enter()
+        self.stopping = stop
+        try:
+            while True:
+                self.turn()
+                if self.stopping:
+                    break
+        finally:
+            self.stopping = False
+            # Whoever waits for a socket's end must not have to wait for the next run.
+            self.model.settle()
+            self.leave()
+
+    def stop(self):
+        """Ends run_forever after this turn."""
+        self.stopping = True
+        if self.asleep:
+            self.model.wake()
+
+    def refuse_if_closed(self):
+        if self.closed:
+            raise RuntimeError("Event loop is closed")
+
+    def close_core(self):
+        """Ends the model; nothing may be called afterwards."""
+        Loop.close(self)
+        self.descriptors.clear()
+
+    cdef int handle_events(self) except -1:
+        cdef int64_t before
+        cdef Target target
+        if not self.debugging:
+            return Loop.handle_events(self)
+        self.let_go()
+        while self.left and self.queue.take(&self.event):
+            self.left -= 1
+            before = monotonic_ns()
+            target = <Target>self.event.target
+            target.handle(&self.event)
+            self.slow(target, (monotonic_ns() - before) / 1e9)
+            Py_DECREF(target)
+        self.event.target = NULL
+        self.left = 0
+        return 0
+
+    def slow(self, target, double seconds):
+        if seconds >= self.slow_callback_duration:
+            logger.warning("Executing %r took %.3f seconds", target, seconds)
+
+    cdef int report(self, object error) except -1:
+        cdef Target target = <Target>self.event.target
+        cdef Handle handle
+        if isinstance(target, Handle):
+            handle = <Handle>target
+            source = source_of(handle.callback, handle.args)
+            return self.told(f"Exception in callback {source}", error, {"handle": handle})
+        return self.told(f"Exception in callback of {target!r}", error, {})
+
+    cdef int told(self, str message, object error, dict more) except -1:
+        context = {"message": message, "exception": error}
+        context.update(more)
+        self.call_exception_handler(context)
+        return 0
+
+    # Readers and writers.
+
+    def _add_reader(self, fd, callback, *args):
+        return self.attend(fd, READABLE, callback, args)
+
+    def _add_writer(self, fd, callback, *args):
+        return self.attend(fd, WRITABLE, callback, args)
+
+    def _remove_reader(self, fd):
+        return self.neglect(fd, READABLE)
+
+    def _remove_writer(self, fd):
+        return self.neglect(fd, WRITABLE)
+
+    def attend(self, fileobj, int interest, callback, tuple args):
+        cdef int fd = number_of(fileobj)
+        cdef Descriptor descriptor
+        self.refuse_if_closed()
+        handle = asyncio.Handle(callback, args, self, None) if self.debugging else \
+            self.later(callback, args, None)
+        found = self.descriptors.get(fd)
+        if found is None:
+            descriptor = Descriptor.__new__(Descriptor)
+            descriptor.fd = fd
+            descriptor.level = True
+            descriptor.core = self
+            descriptor.model = self.model
+        else:
+            descriptor = <Descriptor>found
+        descriptor.add(interest, handle)
+        self.descriptors[fd] = descriptor
+        return handle
+
+    def neglect(self, fileobj, int interest):
+        cdef int fd
+        cdef bint removed
+        cdef Descriptor descriptor
+        if self.closed:
+            return False
+        fd = number_of(fileobj)
+        descriptor = self.descriptors.get(fd)
+        if descriptor is None:
+            return False
+        removed = descriptor.remove(interest)
+        if not descriptor.watched:
+            del self.descriptors[fd]
+        return removed
+
+    def watched(self, int fd):
+        """For what add_reader and add_writer watch it: 1 to read, 2 to write; KeyError if not."""
+        cdef Descriptor descriptor = self.descriptors[fd]
+        return ((1 if descriptor.watched & READABLE else 0)
+                | (2 if descriptor.watched & WRITABLE else 0))
+
+    def _ensure_fd_no_transport(self, fd):
+        owner = self.owner(number_of(fd))
+        if owner is not None and not owner.is_closing():
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
+
+    cdef object owner(self, int fd):
+        if 0 <= fd < self.seats and self.owners[fd] != NULL:
+            return <object>self.owners[fd]
+        return None
+
+    cdef int own(self, int fd, object connection) except -1:
+        cdef Py_ssize_t room
+        cdef void **owners
+        if fd >= self.seats:
+            room = max(fd + 1, 2 * self.seats, 64)
+            owners = <void **>PyMem_RawRealloc(self.owners, room * sizeof(void *))
+            if owners == NULL:
+                raise MemoryError
+            memset(&owners[self.seats], 0, (room - self.seats) * sizeof(void *))
+            self.owners = owners
+            self.seats = room
+        self.owners[fd] = NULL if connection is None else <void *>connection
+        return 0
+
+
+cdef int number_of(object fileobj) except -1:
+    """The descriptor number of what may be one or have one."""
+    if not isinstance(fileobj, int):
+        try:
+            fileobj = int(fileobj.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fileobj!r}") from None
+    if fileobj < 0:
+        raise ValueError(f"Invalid file descriptor: {fileobj}")
+    return fileobj

@@ -1,0 +1,3 @@
+from noria._core.contract import Channel
+
+class Descriptor(Channel): ...

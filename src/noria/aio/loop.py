@@ -1,0 +1,228 @@
+"""An asyncio event loop on noria's models.
+
+asyncio's own class brings what runs once for a connection, a process or a signal (create_server,
+subprocesses, pipes, name resolution, executors); `Core` brings what runs once for a message or a
+call. This file joins the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import signal
+import socket
+import sys
+import threading
+from asyncio import constants, events, sslproto
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from noria import models
+from noria._core.aio.acceptor import Acceptor
+from noria._core.aio.connection import connect
+from noria._core.aio.core import Core
+from noria.aio.transports import SocketTransport
+
+if TYPE_CHECKING:
+    import ssl
+
+Factory = Callable[[], asyncio.BaseProtocol]
+
+
+class _NoSelector:
+    """Stands where asyncio's loop has its selector.
+
+    asyncio's own transports (datagrams, pipes) look into it for their repr, and close() ends it.
+    """
+
+    def __init__(self, core: Core):
+        self.core = core
+
+    def get_key(self, fd: int) -> selectors.SelectorKey:
+        """What the loop watches the descriptor for; raises KeyError if for nothing."""
+        return selectors.SelectorKey(fd, fd, self.core.watched(fd), None)
+
+    def close(self) -> None:
+        self.core.close_core()
+
+
+class EventLoop(Core, asyncio.SelectorEventLoop):
+    """An asyncio event loop on the given model: see noria.new_event_loop."""
+
+    if TYPE_CHECKING:  # asyncio's own, which its stubs leave out
+        _csock: socket.socket
+        _signal_handlers: dict[int, asyncio.Handle]
+        _check_closed: Callable[[], None]
+        _check_running: Callable[[], None]
+        _asyncgen_firstiter_hook: Callable[[Any], None]
+        _asyncgen_finalizer_hook: Callable[[Any], None]
+        _set_coroutine_origin_tracking: Callable[[bool], None]
+        _ensure_fd_no_transport: Callable[[Any], None]
+        _accept_connection2: Callable[..., Any]
+        _thread_id: int | None
+
+    def __init__(self, model: str = "auto"):
+        chosen = models.make(model)
+        try:
+            chosen.require("asyncio")
+        except BaseException:
+            chosen.close()
+            raise
+        Core.__init__(self, chosen)
+        self.make_transport = SocketTransport
+        self._acceptors: dict[int, Acceptor] = {}
+        asyncio.SelectorEventLoop.__init__(self, cast("Any", _NoSelector(self)))
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model that it runs on."""
+        return self.model.name
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} model={self.model.name} running={self.is_running()} "
+            f"closed={self.is_closed()} debug={self.get_debug()}>"
+        )
+
+    # Running.
+
+    def run_forever(self) -> None:
+        """Runs until stop() is called."""
+        self._check_closed()
+        self._check_running()
+        self._set_coroutine_origin_tracking(self.get_debug())
+        hooks = sys.get_asyncgen_hooks()
+        wakes = self._let_signals_wake()
+        try:
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
+            )
+            events._set_running_loop(self)
+            self.turn_until_stopped()
+        finally:
+            self._thread_id = None
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*hooks)
+            if wakes and not self._signal_handlers:
+                signal.set_wakeup_fd(-1)
+
+    def _let_signals_wake(self) -> bool:
+        """A signal that comes right before the loop falls asleep must not be slept over."""
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        try:
+            former = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        except ValueError:
+            return False  # a subinterpreter
+        if former not in (-1, self._csock.fileno()):
+            signal.set_wakeup_fd(former)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Ends the loop; nothing may run on it afterwards."""
+        for acceptor in list(self._acceptors.values()):
+            acceptor.close()
+        self._acceptors.clear()
+        asyncio.SelectorEventLoop.close(self)
+
+    # Connections.
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> asyncio.Transport:
+        connection = connect(self, sock, protocol, extra, server)
+        connection.begin(waiter)
+        return cast("asyncio.Transport", connection.transport)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(rawsock)
+        secure = cast("Any", sslproto.SSLProtocol)(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        self._make_socket_transport(rawsock, secure, extra=extra, server=server)
+        return cast("asyncio.Transport", secure._app_transport)
+
+    # Servers.
+
+    def _start_serving(
+        self,
+        protocol_factory: Factory,
+        sock: socket.socket,
+        sslcontext: ssl.SSLContext | None = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+    ) -> None:
+        secure = None
+        if sslcontext is not None:
+
+            def secure(factory: Factory, conn: socket.socket, server: Any) -> None:
+                conn.setblocking(False)
+                self.create_task(
+                    self._accept_connection2(
+                        factory,
+                        conn,
+                        {},
+                        sslcontext,
+                        server,
+                        ssl_handshake_timeout,
+                        ssl_shutdown_timeout,
+                    )
+                )
+
+        self._acceptors[sock.fileno()] = Acceptor(self, sock, protocol_factory, server, secure)
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        acceptor = self._acceptors.pop(sock.fileno(), None)
+        if acceptor is not None:
+            acceptor.close()
+        sock.close()
+
+    # Files.
+
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        connection = transp._connection
+        reading = transp.is_reading()
+        transp.pause_reading()
+        await connection.lend()
+        sock = transp.get_extra_info("socket")._sock
+        try:
+            sock.setblocking(False)
+            return await self.sock_sendfile(sock, file, offset, count, fallback=False)
+        except ConnectionError as error:
+            connection.force_close(error)
+            raise
+        finally:
+            connection.give_back()
+            if reading:
+                transp.resume_reading()

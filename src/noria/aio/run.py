@@ -1,0 +1,57 @@
+"""Ways to get a program onto noria's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from noria.aio.loop import EventLoop
+
+T = TypeVar("T")
+
+
+def new_event_loop(model: str = "auto") -> EventLoop:
+    """An asyncio event loop on this model: select, poll, epoll, epoll-edge, io_uring or auto.
+
+    Raises Unsupported for a model that cannot drive asyncio (it says which can), UnknownModel,
+    and ModelUnavailable where the machine refuses the model.
+    """
+    return EventLoop(model)
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, model: str = "auto") -> T:
+    """Runs the coroutine on a new loop and closes it: asyncio.run on noria.
+
+    Raises what the coroutine raises, and RuntimeError in a thread where a loop runs already.
+    """
+    with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(model)) as runner:
+        return runner.run(main)
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # policies, from Python 3.14 on
+    _Base = asyncio.DefaultEventLoopPolicy
+
+
+class EventLoopPolicy(_Base):
+    """For programs that set a policy: asyncio.set_event_loop_policy(noria.EventLoopPolicy()).
+
+    Policies are deprecated from Python 3.14 on: use noria.run, or a loop factory.
+    """
+
+    def __init__(self, model: str = "auto"):
+        super().__init__()
+        self._model = model
+
+    def new_event_loop(self) -> EventLoop:
+        """A new loop on the policy's model."""
+        return new_event_loop(self._model)
+
+
+def install(model: str = "auto") -> None:
+    """Makes noria's the loop that asyncio.run and asyncio.new_event_loop make."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(EventLoopPolicy(model))

@@ -1,0 +1,115 @@
+"""The transport that a protocol knows: asyncio's class outside, a compiled connection inside.
+
+What is called for each message (`write`, `writelines`) is a slot that holds the connection's own
+method, so that no Python runs between the protocol and the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from asyncio import constants, transports
+from typing import Any
+
+
+class SocketTransport(transports._FlowControlMixin, asyncio.Transport):
+    """A connected stream socket, TCP or Unix."""
+
+    __slots__ = ("__weakref__", "_connection", "is_closing", "write", "writelines")
+
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
+
+    def __init__(self, connection: Any):
+        self._connection = connection
+        # Slots that stand before the class's methods.
+        for name in ("write", "writelines", "is_closing"):
+            setattr(self, name, getattr(connection, name))
+
+    def __repr__(self) -> str:
+        connection = self._connection
+        state = []
+        if connection.fileno() < 0 or connection.lost_protocol:
+            state.append("closed")
+        elif connection.is_closing():
+            state.append("closing")
+        state.append(f"fd={connection.fileno()}")
+        state.append("read=polling" if connection.is_reading() else "read=idle")
+        size = connection.get_write_buffer_size()
+        state.append(f"write=<{'polling' if size else 'idle'}, bufsize={size}>")
+        return f"<{type(self).__name__} {' '.join(state)}>"
+
+    # asyncio's way of sending files without sendfile(2) looks at these two.
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        loop: asyncio.AbstractEventLoop = self._connection.event_loop
+        return loop
+
+    @property
+    def _protocol_paused(self) -> bool:
+        return bool(self._connection.writing_paused)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``"socket"``, ``"sockname"``, ``"peername"``, and what TLS adds."""
+        return self._connection.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """What is called from now on."""
+        self._connection.set_protocol(protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """What is called."""
+        protocol: asyncio.BaseProtocol = self._connection.get_protocol()
+        return protocol
+
+    def is_reading(self) -> bool:
+        """True if data_received may be called."""
+        return bool(self._connection.is_reading())
+
+    def pause_reading(self) -> None:
+        """Stops data_received; what is on its way is held until resume_reading."""
+        self._connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undoes pause_reading."""
+        self._connection.resume_reading()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Bytes kept above which pause_writing, and at or below which resume_writing, is called."""
+        self._connection.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """(low, high), in bytes."""
+        limits: tuple[int, int] = self._connection.get_write_buffer_limits()
+        return limits
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes kept because there was no room to send them."""
+        return int(self._connection.get_write_buffer_size())
+
+    def write_eof(self) -> None:
+        """Ends the sending side once all is sent; receiving goes on."""
+        self._connection.write_eof()
+
+    def can_write_eof(self) -> bool:
+        """True."""
+        return True
+
+    def close(self) -> None:
+        """Stops receiving, sends what is kept, then ends the connection."""
+        self._connection.close()
+
+    def abort(self) -> None:
+        """Ends the connection now; what is kept is not sent."""
+        self._connection.abort()
+
+    def _force_close(self, error: BaseException | None) -> None:
+        # asyncio's TLS protocol ends its transport so.
+        self._connection.force_close(error)
+
+    def __del__(self) -> None:
+        connection = getattr(self, "_connection", None)
+        if connection is not None and not connection.lost_protocol:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2)
+            connection.disown()

@@ -1,0 +1,140 @@
+"""CPython's own tests of asyncio, from the Python that runs, bound to noria's loop.
+
+On the model that `auto` takes; NORIA_CONFORMANCE=all runs them on every model that drives asyncio,
+NORIA_CONFORMANCE=select,poll on these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+import unittest
+import warnings
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import noria.aio
+from noria import models
+
+pytest.importorskip("test.test_asyncio", reason="this Python came without its own tests")
+
+from test.test_asyncio import utils as test_utils
+
+DRIVERS = ("select", "poll", "epoll", "epoll-edge", "io_uring")
+
+# Module and class (all its test cases if None), and how many tests Python 3.11 has of it; later
+# ones have more.
+CASES: tuple[tuple[str, str | None, int], ...] = (
+    ("test_events", "EventLoopTestsMixin", 59),
+    ("test_events", "SubprocessTestsMixin", 14),
+    ("test_sock_lowlevel", "BaseSockTestsMixin", 13),
+    ("test_sendfile", "SendfileTestsBase", 20),
+    ("test_server", "BaseStartServer", 1),
+    ("test_buffered_proto", "BaseTestBufferedProtocol", 1),
+    ("test_sslproto", "BaseStartTLS", 11),
+    ("test_ssl", "TestSSL", 22),
+    ("test_subprocess", "SubprocessMixin", 29),
+    ("test_streams", "StreamTests", 67),
+    ("test_queues", None, 44),
+    ("test_locks", None, 70),
+    ("test_timeouts", None, 32),
+    ("test_taskgroups", None, 35),
+    ("test_server", "TestServer2", 2),
+)
+
+# Tests that look inside asyncio's own classes: "Class.test" -> why. There are none.
+UNEQUAL: dict[str, str] = {}
+
+# These tests leave things to the garbage collector and use what later Pythons deprecate.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+
+def _wanted() -> tuple[str, ...]:
+    chosen = os.environ.get("NORIA_CONFORMANCE", "auto")
+    names = DRIVERS if chosen == "all" else tuple(chosen.split(","))
+    return tuple(models.choose()[0] if name == "auto" else name for name in names)
+
+
+def _set_policy(policy: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(policy)
+
+
+def _bound(base: type, model: str) -> type[unittest.TestCase]:
+    """The class as a test case of its own whose loops are noria's on this model."""
+
+    def make(self: Any) -> asyncio.AbstractEventLoop:
+        return noria.aio.new_event_loop(model)
+
+    def run(self: Any, result: Any = None) -> Any:
+        _set_policy(noria.aio.EventLoopPolicy(model))
+        try:
+            return super(case, self).run(result)
+        finally:
+            _set_policy(None)
+
+    def own_loop(self: Any) -> None:
+        super(case, self).setUp()
+        self.loop = noria.aio.new_event_loop(model)
+        self.set_event_loop(self.loop)
+
+    body: dict[str, Any] = {"create_event_loop": make, "new_loop": make, "run": run}
+    if base.__name__ in ("SubprocessTestsMixin", "SubprocessMixin"):
+        body["setUp"] = own_loop  # in CPython that comes from the class that they are mixed with
+    parents = (base,) if issubclass(base, unittest.TestCase) else (base, test_utils.TestCase)
+    name = f"{base.__name__}_{model.replace('-', '_')}"
+    case = type(name, parents, body)
+    case.__module__ = __name__
+    for name, reason in UNEQUAL.items():
+        if name.startswith(f"{base.__name__}."):
+            test = name.partition(".")[2]
+            setattr(case, test, pytest.mark.xfail(reason=reason, strict=True)(getattr(case, test)))
+    return case
+
+
+def _classes(module: ModuleType, name: str | None) -> list[type]:
+    if name is not None:
+        found = getattr(module, name, None)
+        return [] if found is None else [found]
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, unittest.TestCase)
+        and value.__module__ == module.__name__
+    ]
+
+
+def _collect() -> dict[tuple[str, str | None, str], int]:
+    """Puts the cases where pytest finds them; the number of tests of each."""
+    counts = {}
+    for model in _wanted():
+        for module_name, class_name, _ in CASES:
+            count = 0
+            module = importlib.import_module(f"test.test_asyncio.{module_name}")
+            for base in _classes(module, class_name):
+                case = _bound(base, model)
+                globals()[case.__name__] = case
+                count += len(unittest.defaultTestLoader.getTestCaseNames(case))
+            counts[module_name, class_name, model] = count
+    return counts
+
+
+COUNTS = _collect()
+
+
+@pytest.mark.parametrize("model", _wanted())
+@pytest.mark.parametrize(("module", "name", "least"), CASES)
+def test_nothing_is_left_out(module: str, name: str | None, least: int, model: str) -> None:
+    if name == "TestServer2" and sys.version_info < (3, 12):
+        pytest.skip("it came with Python 3.12")
+    assert COUNTS[module, name, model] >= least
