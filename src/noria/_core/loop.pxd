@@ -25,6 +25,7 @@ cdef class Loop(Dispatcher):
     cdef uint64_t turns
     cdef Timer set_timer(self, double when, object callback, tuple args, object context)
     cdef int turn(self) except -1
+    cdef int collect(self) except -1
     cdef int dispatch(self, size_t limit) except -1
     cdef int let_go(self) noexcept
     cdef int handle_events(self) except -1

@@ -44,7 +44,8 @@ cdef class Loop(Dispatcher):
     def call_soon(self, callback, *args):
         """Puts a call at the end of the queue; returns a handle with `cancel`."""
         cdef Handle handle = Handle.__new__(Handle)
-        self.refuse_if_closed()
+        if self.closed:
+            self.refuse_if_closed()
         handle.callback = callback
         handle.args = args
         self.queue.put(handle, CALL, 0, NULL)
@@ -64,7 +65,8 @@ cdef class Loop(Dispatcher):
 
     def call_at(self, when, callback, *args):
         """Calls at `when`, in seconds of `time()`."""
-        self.refuse_if_closed()
+        if self.closed:
+            self.refuse_if_closed()
         timer = self.set_timer(when, callback, args, None)
         if self.running and PyThread_get_thread_ident() != self.thread:
             self.model.wake()
@@ -82,7 +84,8 @@ cdef class Loop(Dispatcher):
 
     def submit(self, Operation operation):
         """Starts an operation; its callback comes from the queue."""
-        self.refuse_if_closed()
+        if self.closed:
+            self.refuse_if_closed()
         self.model.submit(operation)
 
     def cancel(self, Operation operation):
@@ -91,7 +94,8 @@ cdef class Loop(Dispatcher):
 
     def prepare(self):
         """Makes the model ready for this thread; the descriptor that wakes it, or -1."""
-        self.refuse_if_closed()
+        if self.closed:
+            self.refuse_if_closed()
         self.model.begin()
         return self.model.wake_fd()
 
@@ -160,7 +164,8 @@ cdef class Loop(Dispatcher):
             raise RuntimeError("the loop is closed")
 
     def enter(self):
-        self.refuse_if_closed()
+        if self.closed:
+            self.refuse_if_closed()
         if self.running:
             raise RuntimeError("the loop is running already")
         self.thread = PyThread_get_thread_ident()
@@ -178,6 +183,14 @@ cdef class Loop(Dispatcher):
             raise error
 
     cdef int turn(self) except -1:
+        self.collect()
+        self.dispatch(self.queue.count)
+        if self.fatal is not None:
+            self.stopping = True
+        return 0
+
+    cdef int collect(self) except -1:
+        """The first part of a turn: what has happened and what is due goes into the queue."""
         cdef int64_t timeout, now
         self.turns += 1
         if self.queue.count == 0 or self.dispatching:   # by a thread of the model: its to finish
@@ -196,16 +209,16 @@ cdef class Loop(Dispatcher):
                 self.asleep = False
         else:
             self.skipped += 1
-            now = self.model.tick()
+            if self.skipped & 3:
+                now = self.last_asked       # looking at the clock costs as much as a callback
+            else:
+                now = self.model.tick()
             if self.skipped >= PATIENCE or now != self.last_asked:
                 self.last_asked = now
                 self.skipped = 0
                 self.model.wait(0)
         if self.timers.count:
             self.due()
-        self.dispatch(self.queue.count)
-        if self.fatal is not None:
-            self.stopping = True
         return 0
 
     cdef int due(self) except -1:

@@ -1,6 +1,11 @@
-from noria._core.contract cimport Target
+from cpython.object cimport PyObject
+
+from noria._core.aio.descriptor cimport Descriptor
 from noria._core.loop cimport Loop
 from noria._core.timers cimport Handle
+
+cdef enum:
+    SPARES = 64
 
 cdef class Core(Loop):
     cdef bint debugging
@@ -8,6 +13,12 @@ cdef class Core(Loop):
     cdef dict descriptors               # number -> Descriptor
     cdef void **owners                  # number -> the open Connection; borrowed
     cdef Py_ssize_t seats
+    cdef PyObject *spare_handles[64]    # of which nobody kept a reference; owned
+    cdef int spares
+    cdef int handle_all(self) except -1
+    cdef int turn_until_fault(self) except -1
+    cdef int blame(self, object error) except -1
+    cdef Descriptor descriptor(self, int fd)
     cdef Handle later(self, object callback, tuple args, object context)
     cdef int own(self, int fd, object connection) except -1
     cdef object owner(self, int fd)

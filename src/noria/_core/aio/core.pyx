@@ -5,24 +5,41 @@ a process or a signal. In debug mode handles are asyncio's own, as they remember
 from; otherwise they are compiled.
 """
 
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_CopyCurrent
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from noria._core.aio.descriptor cimport Descriptor
+from noria._core.aio.descriptor cimport Descriptor, receive_now
 from noria._core.contract cimport CALL, READABLE, WRITABLE, Event, Target
 from noria._core.loop cimport Loop
-from noria._core.sys cimport monotonic_ns
+from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, monotonic_ns, ssize_t
 from noria._core.timers cimport Handle, Timer
 
 import asyncio
-from asyncio import base_events, format_helpers, tasks
+import socket
+from asyncio import base_events, format_helpers
 from asyncio.log import logger
 
+cdef extern from *:
+    """
+    static inline int noria_spare(PyObject *o, PyObject *type) {
+    #ifdef Py_GIL_DISABLED
+        return 0;   /* without the GIL a count of one proves nothing */
+    #else
+        return Py_TYPE(o) == (PyTypeObject *)type && Py_REFCNT(o) == 1;
+    #endif
+    }
+    """
+    bint spare "noria_spare"(PyObject *o, PyObject *exact_type)
+
+cdef object Inherited = asyncio.SelectorEventLoop
+cdef object Socket = socket.socket
 cdef object Future = asyncio.Future
-cdef object Task = tasks.Task
 cdef object describe = base_events._format_handle
 cdef object source_of = format_helpers._format_callback_source
 
@@ -59,11 +76,20 @@ cdef class Core(Loop):
 
     def __dealloc__(self):
         PyMem_RawFree(self.owners)
+        while self.spares:
+            self.spares -= 1
+            Py_DECREF(<object>self.spare_handles[self.spares])
 
     # Calls.
 
     cdef Handle later(self, object callback, tuple args, object context):
-        cdef Handle handle = Handle.__new__(Handle)
+        cdef Handle handle
+        if self.spares:
+            self.spares -= 1
+            handle = <Handle>self.spare_handles[self.spares]
+            Py_DECREF(handle)       # the array's own
+        else:
+            handle = Handle.__new__(Handle)
         handle.callback = callback
         handle.args = args
         handle.context = PyContext_CopyCurrent() if context is None else context
@@ -72,7 +98,8 @@ cdef class Core(Loop):
     def call_soon(self, callback, *args, context=None):
         """Calls at the end of the queue; returns a handle. As AbstractEventLoop.call_soon."""
         cdef Handle handle
-        self.refuse_if_closed()
+        if self.closed:
+            self.refuse_if_closed()
         if self.debugging:
             self._check_thread()
             self._check_callback(callback, "call_soon")
@@ -84,7 +111,8 @@ cdef class Core(Loop):
     def call_soon_threadsafe(self, callback, *args, context=None):
         """The same from any thread or signal handler: a loop that sleeps is woken."""
         cdef Handle handle
-        self.refuse_if_closed()
+        if self.closed:
+            self.refuse_if_closed()
         if self.debugging:
             self._check_callback(callback, "call_soon_threadsafe")
             result = self.debug_call(callback, args, context)
@@ -129,7 +157,8 @@ cdef class Core(Loop):
 
     def debug_timer(self, double when, callback, args, context):
         cdef DebugTimer timer
-        self.refuse_if_closed()
+        if self.closed:
+            self.refuse_if_closed()
         self._check_thread()
         self._check_callback(callback, "call_at")
         handle = asyncio.TimerHandle(when, callback, args, self, context)
@@ -180,16 +209,45 @@ cdef class Core(Loop):
         cdef bint stop = self.stopping
         self.enter()
         self.stopping = stop
+        self.left = 0
         try:
             while True:
-                self.turn()
-                if self.stopping:
+                try:
+                    self.turn_until_fault()
                     break
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as error:
+                    if not self.dispatching:
+                        raise       # the model's own
+                    self.blame(error)
+                    if self.stopping and not self.left:
+                        break
         finally:
-            self.stopping = False
+            self.let_go()
+            self.dispatching = self.stopping = False
             # Whoever waits for a socket's end must not have to wait for the next run.
             self.model.settle()
             self.leave()
+
+    cdef int turn_until_fault(self) except -1:
+        # No try in here, which would cost as much as a callback: a fault ends this, and
+        # turn_until_stopped begins it anew, with what is left of that turn.
+        while True:
+            if not self.left:
+                self.dispatching = False
+                self.collect()
+                self.left = self.queue.count
+            self.dispatching = True
+            self.handle_events()
+            if self.stopping:
+                return 0
+
+    cdef int blame(self, object error) except -1:
+        cdef Target target = <Target>self.event.target
+        if not target.fault(error):
+            self.report(error)
+        return 0
 
     def stop(self):
         """Ends run_forever after this turn."""
@@ -210,7 +268,7 @@ cdef class Core(Loop):
         cdef int64_t before
         cdef Target target
         if not self.debugging:
-            return Loop.handle_events(self)
+            return self.handle_all()
         self.let_go()
         while self.left and self.queue.take(&self.event):
             self.left -= 1
@@ -219,6 +277,27 @@ cdef class Core(Loop):
             target.handle(&self.event)
             self.slow(target, (monotonic_ns() - before) / 1e9)
             Py_DECREF(target)
+        self.event.target = NULL
+        self.left = 0
+        return 0
+
+    @cython.final
+    cdef int handle_all(self) except -1:
+        # As Loop.handle_events, but a handle that nobody kept is used again.
+        cdef PyObject *target
+        self.let_go()
+        while self.left and self.queue.take(&self.event):
+            self.left -= 1
+            target = self.event.target
+            (<Target>target).handle(&self.event)
+            if self.spares < SPARES and spare(target, <PyObject *>Handle):
+                (<Handle>target).callback = None
+                (<Handle>target).args = None
+                (<Handle>target).context = None
+                self.spare_handles[self.spares] = target
+                self.spares += 1
+            else:
+                Py_DECREF(<object>target)
         self.event.target = NULL
         self.left = 0
         return 0
@@ -259,21 +338,29 @@ cdef class Core(Loop):
     def attend(self, fileobj, int interest, callback, tuple args):
         cdef int fd = number_of(fileobj)
         cdef Descriptor descriptor
-        self.refuse_if_closed()
+        if self.closed:
+            self.refuse_if_closed()
         handle = asyncio.Handle(callback, args, self, None) if self.debugging else \
             self.later(callback, args, None)
-        found = self.descriptors.get(fd)
-        if found is None:
+        descriptor = self.descriptor(fd)
+        try:
+            descriptor.add(interest, handle)
+        except BaseException:
+            if not descriptor.watched:
+                del self.descriptors[fd]
+            raise
+        return handle
+
+    cdef Descriptor descriptor(self, int fd):
+        cdef Descriptor descriptor = self.descriptors.get(fd)
+        if descriptor is None:
             descriptor = Descriptor.__new__(Descriptor)
             descriptor.fd = fd
             descriptor.level = True
             descriptor.core = self
             descriptor.model = self.model
-        else:
-            descriptor = <Descriptor>found
-        descriptor.add(interest, handle)
-        self.descriptors[fd] = descriptor
-        return handle
+            self.descriptors[fd] = descriptor
+        return descriptor
 
     def neglect(self, fileobj, int interest):
         cdef int fd
@@ -289,6 +376,40 @@ cdef class Core(Loop):
         if not descriptor.watched:
             del self.descriptors[fd]
         return removed
+
+    async def sock_recv(self, sock, n):
+        """At most `n` bytes of a non-blocking socket. As AbstractEventLoop.sock_recv."""
+        cdef Descriptor descriptor
+        cdef Py_ssize_t wanted = n
+        cdef int fd
+        if type(sock) is not Socket or wanted <= 0 or self.debugging:
+            return await Inherited.sock_recv(self, sock, n)
+        fd = sock.fileno()
+        data = receive_now(self.model, fd, wanted)
+        if data is not None:
+            return data
+        self._ensure_fd_no_transport(fd)
+        future = Future(loop=self)
+        descriptor = self.descriptor(fd)
+        descriptor.expect(sock, future, wanted)
+        try:
+            return await future
+        finally:
+            if descriptor.receiver is future:
+                descriptor.receiver = None
+
+    async def sock_sendall(self, sock, data):
+        """Sends all of `data`. As AbstractEventLoop.sock_sendall."""
+        cdef ssize_t sent
+        if type(sock) is not Socket or type(data) is not bytes or self.debugging:
+            return await Inherited.sock_sendall(self, sock, data)
+        self.model.counters.sends += 1
+        sent = c_send(sock.fileno(), PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data),
+                      MSG_DONTWAIT | MSG_NOSIGNAL)
+        if sent == PyBytes_GET_SIZE(data):
+            return None
+        # What is left, or what went wrong.
+        return await Inherited.sock_sendall(self, sock, data[max(sent, 0):])
 
     def watched(self, int fd):
         """For what add_reader and add_writer watch it: 1 to read, 2 to write; KeyError if not."""

@@ -1,7 +1,37 @@
-"""A descriptor of the user's own with a reader, a writer or both: add_reader and add_writer."""
+"""A descriptor of the user's own: add_reader, add_writer and what waits in sock_recv.
 
-from noria._core.contract cimport READABLE, WRITABLE, Channel
+After a sock_recv the descriptor stays watched, as mostly another follows: telling the kernel each
+time costs two system calls. Who is told and has nobody to tell stops watching then. A number may be
+closed and used again meanwhile, so the watch is trusted only for the very socket it was made for.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+
+from noria._core.contract cimport READABLE, WRITABLE, Channel, Model
+from noria._core.sys cimport EAGAIN, EINTR, MSG_DONTWAIT, errno, recv
 from noria._core.timers cimport Handle
+
+import os
+import weakref
+
+from noria._core.contract import SCRATCH_SIZE
+
+cdef Py_ssize_t scratch_size = SCRATCH_SIZE
+
+
+cdef object receive_now(Model model, int fd, Py_ssize_t n):
+    """At most `n` bytes that are here already, None if there are none; raises OSError."""
+    cdef ssize_t got
+    while True:
+        model.counters.receives += 1
+        got = recv(fd, model.scratch, min(n, scratch_size), MSG_DONTWAIT)
+        if got >= 0:
+            return PyBytes_FromStringAndSize(model.scratch, got)
+        if errno == EAGAIN:
+            model.counters.empty_receives += 1
+            return None
+        if errno != EINTR:
+            raise OSError(errno, os.strerror(errno))
 
 
 cdef class Descriptor(Channel):
@@ -34,12 +64,45 @@ cdef class Descriptor(Channel):
 
     cdef int ready(self, int mask) except -1:
         cdef object writer = self.writer if mask & WRITABLE else None
-        if mask & READABLE and self.reader is not None:
-            if self.call(self.reader) < 0:
-                return -1
+        if mask & READABLE:
+            if self.reader is not None:
+                self.call(self.reader)
+            elif self.receiver is not None:
+                self.receive()
+            else:
+                self.of = None
+                self.model.unwatch(self, READABLE)
         # The reader may have taken the writer away.
         if writer is not None and writer is self.writer:
             self.call(writer)
+        return 0
+
+    cdef int expect(self, object sock, object future, Py_ssize_t wanted) except -1:
+        """The future will have the next bytes that arrive."""
+        self.receiver = future
+        self.wanted = wanted
+        if self.of is None or self.of() is not sock:
+            if self.watched & READABLE:
+                self.model.unwatch(self, READABLE)
+            self.of = weakref.ref(sock)
+        if not self.watched & READABLE:
+            self.model.watch(self, READABLE)
+        return 0
+
+    cdef int receive(self) except -1:
+        cdef object future = self.receiver
+        if future.done():
+            self.receiver = None
+            return 0
+        try:
+            data = receive_now(self.model, self.fd, self.wanted)
+        except OSError as error:
+            self.receiver = None
+            future.set_exception(error)
+            return 0
+        if data is not None:
+            self.receiver = None
+            future.set_result(data)
         return 0
 
     cdef int call(self, object handle) except -1:

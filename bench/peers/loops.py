@@ -1,0 +1,19 @@
+"""The event loops of the benchmarks by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+LOOPS = ("asyncio", "uvloop", "rloop", "blazio", "noria", "noria-epoll")
+
+
+def loop_factory(name: str) -> Callable[[], Any] | None:
+    """What makes a new loop of that name; asyncio.Runner's own choice for "asyncio"."""
+    if name == "asyncio":
+        return None
+    package, _, model = name.partition("-")
+    make = importlib.import_module(package).new_event_loop
+    return partial(make, model) if model else make
