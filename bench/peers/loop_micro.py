@@ -1,4 +1,4 @@
-"""What a loop does without a network: loop_micro.py LOOP ROW [SECONDS]. Prints operations a second."""
+"""What a loop does without a network: loop_micro.py LOOP ROW. Prints operations a second."""
 
 from __future__ import annotations
 

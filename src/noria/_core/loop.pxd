@@ -3,6 +3,9 @@ from libc.stdint cimport int64_t, uint64_t
 from noria._core.contract cimport Dispatcher, Event, Model, Queue
 from noria._core.timers cimport Timer, Timers
 
+cdef enum:
+    PATIENCE = 64       # turns for which the kernel is not asked, at most
+
 cdef class Loop(Dispatcher):
     cdef readonly Model model
     cdef Queue queue

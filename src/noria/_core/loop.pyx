@@ -20,7 +20,6 @@ import logging
 log = logging.getLogger("noria")
 
 cdef enum:
-    PATIENCE = 64
     FOREVER = -1
 
 cdef double NEVER = 9.2e9       # seconds: what nanoseconds in 64 bits cannot say

@@ -36,6 +36,7 @@ cdef class Stream(Channel):
     cdef unsigned char ended        # end of file received
     cdef unsigned char lost         # writes after the connection was lost
     cdef unsigned char tcp
+    cdef unsigned char shared       # a Python socket has the descriptor too, and closes it
     cdef Raw *fresh                 # where the kernel is putting a large message
     cdef Loop loop
     cdef Group group

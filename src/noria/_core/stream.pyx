@@ -536,6 +536,10 @@ cdef class Stream(Channel):
         self.outgoing = None
         self.held = None
         self.backlog = 0
+        if self.model.closed:
+            # Nobody takes events any more; a queue that held this one would hold it for ever.
+            self.protocol = self.data_received = None
+            return self.model.release(self)
         if self.watched:
             self.model.unwatch(self, self.watched)
         self.model.queue.put(self, CALL, VANISHED, NULL)
@@ -582,7 +586,7 @@ cdef class Stream(Channel):
     def __dealloc__(self):
         if self.fresh != NULL:
             Py_DECREF(<object>self.fresh)
-        if self.fd >= 0:
+        if self.fd >= 0 and not self.shared:
             c_close(self.fd)
             self.fd = -1
 
@@ -605,6 +609,7 @@ cdef class Stream(Channel):
         if name not in ("socket", "sockname", "peername") or self.fd < 0:
             return default
         if "socket" not in self.extra:
+            self.shared = True
             self.extra["socket"] = trsock.TransportSocket(socket.socket(fileno=self.fd))
         sock = self.extra["socket"]
         if name != "socket":

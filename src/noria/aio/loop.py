@@ -21,7 +21,8 @@ from noria import models
 from noria._core.aio.acceptor import Acceptor
 from noria._core.aio.connection import connect
 from noria._core.aio.core import Core
-from noria.aio.transports import SocketTransport
+from noria._core.aio.datagrams import DatagramSocket
+from noria.aio.transports import DatagramTransport, SocketTransport
 
 if TYPE_CHECKING:
     import ssl
@@ -170,6 +171,18 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         )
         self._make_socket_transport(rawsock, secure, extra=extra, server=server)
         return cast("asyncio.Transport", secure._app_transport)
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.DatagramTransport:
+        self._ensure_fd_no_transport(sock)
+        made = DatagramSocket(self, sock, protocol, address, waiter, extra, DatagramTransport)
+        return cast("asyncio.DatagramTransport", made.transport)
 
     # Servers.
 

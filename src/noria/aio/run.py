@@ -26,6 +26,8 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, model: str =
 
     Raises what the coroutine raises, and RuntimeError in a thread where a loop runs already.
     """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("noria.run() cannot be called from a running event loop")
     with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(model)) as runner:
         return runner.run(main)
 

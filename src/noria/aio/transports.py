@@ -12,7 +12,54 @@ from asyncio import constants, transports
 from typing import Any
 
 
-class SocketTransport(transports._FlowControlMixin, asyncio.Transport):
+class _Face:
+    """What the transports share: all they do is their channel's."""
+
+    __slots__ = ()
+    _connection: Any
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``"socket"``, ``"sockname"``, ``"peername"``, and what TLS adds."""
+        return self._connection.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """What is called from now on."""
+        self._connection.set_protocol(protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """What is called."""
+        protocol: asyncio.BaseProtocol = self._connection.get_protocol()
+        return protocol
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Bytes kept above which pause_writing, and at or below which resume_writing, is called."""
+        self._connection.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """(low, high), in bytes."""
+        limits: tuple[int, int] = self._connection.get_write_buffer_limits()
+        return limits
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes kept because there was no room to send them."""
+        return int(self._connection.get_write_buffer_size())
+
+    def close(self) -> None:
+        """Stops receiving, sends what is kept, then ends."""
+        self._connection.close()
+
+    def abort(self) -> None:
+        """Ends now; what is kept is not sent."""
+        self._connection.abort()
+
+    def __del__(self) -> None:
+        connection = getattr(self, "_connection", None)
+        if connection is not None and not connection.lost_protocol:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2)
+            connection.disown()
+
+
+class SocketTransport(_Face, transports._FlowControlMixin, asyncio.Transport):
     """A connected stream socket, TCP or Unix."""
 
     __slots__ = ("__weakref__", "_connection", "is_closing", "write", "writelines")
@@ -50,19 +97,6 @@ class SocketTransport(transports._FlowControlMixin, asyncio.Transport):
     def _protocol_paused(self) -> bool:
         return bool(self._connection.writing_paused)
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """``"socket"``, ``"sockname"``, ``"peername"``, and what TLS adds."""
-        return self._connection.get_extra_info(name, default)
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """What is called from now on."""
-        self._connection.set_protocol(protocol)
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        """What is called."""
-        protocol: asyncio.BaseProtocol = self._connection.get_protocol()
-        return protocol
-
     def is_reading(self) -> bool:
         """True if data_received may be called."""
         return bool(self._connection.is_reading())
@@ -75,19 +109,6 @@ class SocketTransport(transports._FlowControlMixin, asyncio.Transport):
         """Undoes pause_reading."""
         self._connection.resume_reading()
 
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Bytes kept above which pause_writing, and at or below which resume_writing, is called."""
-        self._connection.set_write_buffer_limits(high, low)
-
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        """(low, high), in bytes."""
-        limits: tuple[int, int] = self._connection.get_write_buffer_limits()
-        return limits
-
-    def get_write_buffer_size(self) -> int:
-        """Bytes kept because there was no room to send them."""
-        return int(self._connection.get_write_buffer_size())
-
     def write_eof(self) -> None:
         """Ends the sending side once all is sent; receiving goes on."""
         self._connection.write_eof()
@@ -96,20 +117,24 @@ class SocketTransport(transports._FlowControlMixin, asyncio.Transport):
         """True."""
         return True
 
-    def close(self) -> None:
-        """Stops receiving, sends what is kept, then ends the connection."""
-        self._connection.close()
-
-    def abort(self) -> None:
-        """Ends the connection now; what is kept is not sent."""
-        self._connection.abort()
-
     def _force_close(self, error: BaseException | None) -> None:
         # asyncio's TLS protocol ends its transport so.
         self._connection.force_close(error)
 
-    def __del__(self) -> None:
-        connection = getattr(self, "_connection", None)
-        if connection is not None and not connection.lost_protocol:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2)
-            connection.disown()
+
+class DatagramTransport(_Face, transports._FlowControlMixin, asyncio.DatagramTransport):
+    """A datagram socket. asyncio's is an asyncio.Transport too, so this is."""
+
+    __slots__ = ("__weakref__", "_connection", "is_closing", "sendto")
+
+    def __init__(self, connection: Any):
+        self._connection = connection
+        for name in ("sendto", "is_closing"):
+            setattr(self, name, getattr(connection, name))
+
+    def __repr__(self) -> str:
+        connection = self._connection
+        closed = connection.lost_protocol or connection.fileno() < 0
+        state = "closed" if closed else "closing" if connection.is_closing() else "open"
+        size = connection.get_write_buffer_size()
+        return f"<{type(self).__name__} {state} fd={connection.fileno()} bufsize={size}>"

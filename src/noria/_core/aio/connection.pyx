@@ -192,16 +192,17 @@ cdef class Connection(Stream):
 
     def disown(self):
         """Ends without a word, as nobody holds the transport any more."""
-        if not self.gone:
-            self.gone = self.leaving = True
-            self.outgoing = None
-            self.backlog = 0
-            if not self.core.closed:
-                self.core.own(self.fd, None)
-                self.model.release(self)
-            server, self.server = self.server, None
-            if server is not None:
-                detach(server, None)
+        if self.fd < 0 or self.closing:
+            return
+        self.gone = self.leaving = True
+        self.outgoing = None
+        self.backlog = 0
+        if not self.core.closed:
+            self.core.own(self.fd, None)
+        self.model.release(self)
+        server, self.server = self.server, None
+        if server is not None:
+            detach(server, None)
 
 
 cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp):
@@ -234,6 +235,7 @@ def connect(Core core, sock, protocol, extra, server):
     core._ensure_fd_no_transport(fd)
     connection = new_connection(core, fd, protocol, server, tcp)
     connection.extra = {"socket": TransportSocket(sock)}
+    connection.shared = True
     if extra:
         connection.extra.update(extra)
     return connection

@@ -16,7 +16,7 @@ from libc.string cimport memset
 
 from noria._core.aio.descriptor cimport Descriptor, receive_now
 from noria._core.contract cimport CALL, READABLE, WRITABLE, Event, Target
-from noria._core.loop cimport Loop
+from noria._core.loop cimport PATIENCE, Loop
 from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, monotonic_ns, ssize_t
 from noria._core.timers cimport Handle, Timer
 
@@ -210,6 +210,7 @@ cdef class Core(Loop):
         self.enter()
         self.stopping = stop
         self.left = 0
+        self.skipped = PATIENCE     # even a run of one turn looks at the kernel
         try:
             while True:
                 try:
@@ -359,6 +360,7 @@ cdef class Core(Loop):
             descriptor.level = True
             descriptor.core = self
             descriptor.model = self.model
+            descriptor.lasting = self.model.name.startswith("epoll")
             self.descriptors[fd] = descriptor
         return descriptor
 
@@ -395,8 +397,8 @@ cdef class Core(Loop):
         try:
             return await future
         finally:
-            if descriptor.receiver is future:
-                descriptor.receiver = None
+            if descriptor.receiver is future and not self.closed:
+                descriptor.forget_receiver()
 
     async def sock_sendall(self, sock, data):
         """Sends all of `data`. As AbstractEventLoop.sock_sendall."""

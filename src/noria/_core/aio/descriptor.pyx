@@ -1,8 +1,10 @@
 """A descriptor of the user's own: add_reader, add_writer and what waits in sock_recv.
 
-After a sock_recv the descriptor stays watched, as mostly another follows: telling the kernel each
-time costs two system calls. Who is told and has nobody to tell stops watching then. A number may be
-closed and used again meanwhile, so the watch is trusted only for the very socket it was made for.
+After a sock_recv the descriptor stays watched by epoll, as mostly another follows: telling the
+kernel each time costs two system calls. Who is told and has nobody to tell stops watching then. A
+number may be closed and used again meanwhile, so the watch is trusted only for the very socket it
+was made for. Other models stop at once, which costs them nothing: select would stumble over a
+descriptor that was closed, and a request of io_uring would keep its socket open.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -39,7 +41,7 @@ cdef class Descriptor(Channel):
 
     cdef int add(self, int interest, object handle) except -1:
         former = self.reader if interest == READABLE else self.writer
-        if former is not None:
+        if former is not None or self.watched & interest:
             # The number may belong to another file by now: the kernel is told of it anew.
             self.remove(interest)
         self.model.watch(self, interest)
@@ -92,17 +94,23 @@ cdef class Descriptor(Channel):
     cdef int receive(self) except -1:
         cdef object future = self.receiver
         if future.done():
-            self.receiver = None
-            return 0
+            return self.forget_receiver()
         try:
             data = receive_now(self.model, self.fd, self.wanted)
         except OSError as error:
-            self.receiver = None
+            self.forget_receiver()
             future.set_exception(error)
             return 0
         if data is not None:
-            self.receiver = None
+            self.forget_receiver()
             future.set_result(data)
+        return 0
+
+    cdef int forget_receiver(self) except -1:
+        self.receiver = None
+        if not self.lasting and self.reader is None and self.watched & READABLE:
+            self.of = None
+            self.model.unwatch(self, READABLE)
         return 0
 
     cdef int call(self, object handle) except -1:

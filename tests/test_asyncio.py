@@ -1,0 +1,589 @@
+"""The asyncio loop: what noria adds, and faults of other loops that it must not have."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+import noria
+
+MODELS = ("select", "poll", "epoll", "epoll-edge", "io_uring")
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class Keeper(asyncio.Protocol):
+    """Keeps what comes."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.made: asyncio.Future[Any] = loop.create_future()
+        self.lost: asyncio.Future[Any] = loop.create_future()
+        self.data = bytearray()
+        self.eof = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.made.set_result(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        return False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.lost.set_result(exc)
+
+
+async def pair() -> tuple[Keeper, Keeper, asyncio.AbstractServer]:
+    """Two ends of a TCP connection, and its server."""
+    loop = asyncio.get_running_loop()
+    accepted = loop.create_future()
+
+    def factory() -> Keeper:
+        keeper = Keeper()
+        accepted.set_result(keeper)
+        return keeper
+
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    _, client = await loop.create_connection(Keeper, *server.sockets[0].getsockname()[:2])
+    keeper = await accepted
+    await keeper.made
+    return client, keeper, server
+
+
+async def until(true: Any) -> None:
+    """Waits until `true()`; the test's own time limit ends it otherwise."""
+    while not true():
+        await asyncio.sleep(0.001)
+
+
+# What noria adds.
+
+
+@pytest.mark.parametrize("name", ["blocking", "threaded", "nonblocking"])
+def test_models_that_cannot_drive_asyncio_say_so(name):
+    with pytest.raises(noria.Unsupported, match=r"use select, poll, epoll|Use select, poll, epoll"):
+        noria.new_event_loop(name)
+
+
+def test_run_takes_a_model(model):
+    async def main() -> str:
+        loop: Any = asyncio.get_running_loop()
+        return str(loop.model_name)
+
+    assert noria.run(main(), model=model) == model
+
+
+def test_run_refuses_inside_a_loop():
+    async def main() -> None:
+        inner = asyncio.sleep(0)
+        try:
+            with pytest.raises(RuntimeError, match="running event loop"):
+                noria.run(inner)
+        finally:
+            inner.close()
+
+    noria.run(main())
+
+
+def test_install_makes_it_the_loop_of_asyncio_run():
+    code = (
+        "import asyncio, noria\n"
+        "async def main(): return type(asyncio.get_running_loop())\n"
+        "noria.install('poll')\n"
+        "assert asyncio.run(main()) is noria.EventLoop\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_transports_are_asyncio_transports(model):
+    async def main() -> None:
+        client, keeper, server = await pair()
+        assert isinstance(client.transport, asyncio.Transport)
+        assert client.transport.get_extra_info("peername") == keeper.transport.get_extra_info(
+            "sockname"
+        )
+        client.transport.close()
+        await client.lost
+        await keeper.lost
+        # Also afterwards, when the socket tells nothing any more.
+        assert keeper.transport.get_extra_info("peername")[0] == "127.0.0.1"
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+def test_callbacks_of_a_connection_share_a_context_of_their_own(model):
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+
+    class Setter(Keeper):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(variable.get().encode())
+            variable.set(data.decode())
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        setters = []
+
+        def factory() -> Setter:
+            setters.append(Setter())
+            return setters[-1]
+
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        ends = [await loop.create_connection(Keeper, *address) for _ in range(2)]
+        for number, (transport, _) in enumerate(ends):
+            transport.write(f"{number}".encode())
+        await until(lambda: len(setters) == 2 and all(s.data for s in setters))
+        assert [bytes(s.data) for s in setters] == [b"none", b"none"]
+        for transport, _ in ends:
+            transport.close()
+        for setter in setters:
+            await setter.lost
+        assert variable.get() == "none"
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+# Faults of others, one test each.
+
+
+def test_reused_descriptor_gets_no_data_of_its_former_owner(model):
+    """Open, wait, cancel, close, reopen: a request that is left over must not take the new data."""
+    rounds = 2000
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(rounds):
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            waiting = asyncio.ensure_future(loop.sock_recv(ours, 100))
+            await asyncio.sleep(0)
+            if number % 2:
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+            else:
+                theirs.send(b"%d" % number)
+                assert await waiting == b"%d" % number
+            ours.close()
+            theirs.close()
+
+    noria.run(main(), model=model)
+
+
+def test_bytes_never_cross_between_connections(model):
+    connections, messages = 20, 500
+
+    class Checker(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Checker, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+
+        async def client(tag: int) -> None:
+            reader, writer = await asyncio.open_connection(*address)
+            for number in range(messages):
+                message = b"%04d:%06d" % (tag, number)
+                writer.write(message)
+                assert await reader.readexactly(len(message)) == message
+            writer.close()
+            await writer.wait_closed()
+
+        await asyncio.gather(*(client(tag) for tag in range(connections)))
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+def test_data_after_pause_reading_is_held_not_lost(model):
+    async def main() -> None:
+        client, keeper, server = await pair()
+        sent = bytearray()
+        for number in range(50):
+            keeper.transport.pause_reading()
+            message = b"%d," % number * 1000
+            client.transport.write(message)
+            sent += message
+            before = len(keeper.data)
+            await asyncio.sleep(0.001)
+            assert len(keeper.data) == before
+            keeper.transport.resume_reading()
+            await asyncio.sleep(0)
+        client.transport.close()
+        await keeper.lost
+        assert keeper.data == sent
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+def test_write_then_close_delivers_all(model):
+    async def main() -> None:
+        client, keeper, server = await pair()
+        client.transport.write(b"x" * 5_000_000)
+        client.transport.close()
+        assert await keeper.lost is None
+        assert len(keeper.data) == 5_000_000
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+def test_half_close_both_ways(model):
+    async def main() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked = await reader.read()
+            writer.write(asked[::-1])
+            writer.write_eof()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"abc")
+        writer.write_eof()
+        assert await reader.read() == b"cba"
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+def test_what_was_written_is_what_the_buffer_held_then(model):
+    async def main() -> None:
+        client, keeper, server = await pair()
+        keeper.transport.pause_reading()
+        size = 4_000_000
+        buffer = bytearray(b"a" * size)
+        client.transport.write(buffer)
+        client.transport.write(memoryview(buffer))
+        buffer[:] = b"b" * size
+        keeper.transport.resume_reading()
+        client.transport.close()
+        await keeper.lost
+        assert keeper.data == b"a" * (2 * size)
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+def test_many_small_writes_that_find_no_room_are_kept_in_order(model):
+    async def main() -> None:
+        client, keeper, server = await pair()
+        keeper.transport.pause_reading()
+        pieces = [b"%d;" % number for number in range(200_000)]
+        for piece in pieces:
+            client.transport.write(piece)
+        client.transport.writelines(pieces)
+        keeper.transport.resume_reading()
+        client.transport.close()
+        await keeper.lost
+        assert keeper.data == b"".join(pieces) * 2
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+def test_reset_while_paused_ends_the_connection_once_resumed(model):
+    async def main() -> None:
+        client, keeper, server = await pair()
+        keeper.transport.pause_reading()
+        client.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+        )
+        client.transport.abort()
+        await client.lost
+        keeper.transport.resume_reading()
+        error = await keeper.lost
+        assert error is None or isinstance(error, ConnectionResetError)
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+def test_no_wake_up_from_threads_is_lost(model):
+    threads, calls = 8, 5000
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        count = 0
+        done = loop.create_future()
+
+        def called() -> None:
+            nonlocal count
+            count += 1
+            if count == threads * calls:
+                done.set_result(None)
+
+        def call() -> None:
+            for _ in range(calls):
+                loop.call_soon_threadsafe(called)
+
+        workers = [threading.Thread(target=call) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        await done
+        for worker in workers:
+            worker.join()
+
+    noria.run(main(), model=model)
+
+
+def test_a_sleeping_loop_is_woken_each_time(model):
+    """One call at a time, each into a loop that sleeps."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(300):
+            future = loop.create_future()
+            timer = threading.Thread(
+                target=loop.call_soon_threadsafe, args=(future.set_result, None)
+            )
+            timer.start()
+            await future
+            timer.join()
+
+    noria.run(main(), model=model)
+
+
+def test_datagrams_to_nobody_are_reported_and_the_socket_goes_on(model):
+    class Reported(asyncio.DatagramProtocol):
+        def __init__(self) -> None:
+            self.errors: list[Exception] = []
+            self.got: list[bytes] = []
+
+        def error_received(self, exc: Exception) -> None:
+            self.errors.append(exc)
+
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            self.got.append(data)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            address = nobody.getsockname()
+        transport, protocol = await loop.create_datagram_endpoint(Reported, remote_addr=address)
+        transport.sendto(b"hello?")
+        await until(lambda: protocol.errors)
+        assert isinstance(protocol.errors[0], ConnectionRefusedError)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as somebody:
+            somebody.bind(address)
+            somebody.sendto(b"here", transport.get_extra_info("sockname"))
+            await until(lambda: protocol.got)
+        assert protocol.got == [b"here"]
+        transport.close()
+
+    noria.run(main(), model=model)
+
+
+def test_reader_of_a_reused_descriptor_is_called(model):
+    """The first owner closes without remove_reader, and the number is used again."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(20):
+            first, second = os.pipe()
+            loop.add_reader(first, int)
+            await asyncio.sleep(0)
+            loop.remove_reader(first)
+            os.close(first)
+            os.close(second)
+            again, other = os.pipe()
+            assert again == first
+            called = loop.create_future()
+            loop.add_reader(again, lambda called=called: called.done() or called.set_result(None))
+            os.write(other, b"x")
+            await called
+            loop.remove_reader(again)
+            os.close(again)
+            os.close(other)
+
+    noria.run(main(), model=model)
+
+
+def test_keyboard_interrupt_survives_a_storm_of_signals(model):
+    code = f"""
+import asyncio, os, signal, noria
+async def main():
+    loop = asyncio.get_running_loop()
+    seen = 0
+    def usr1():
+        nonlocal seen
+        seen += 1
+    loop.add_signal_handler(signal.SIGUSR1, usr1)
+    for _ in range(200):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0)
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(30)
+try:
+    noria.run(main(), model={model!r})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == "interrupted\n"
+
+
+def test_a_signal_right_before_the_wait_is_not_slept_over(model):
+    """SIGINT from outside ends a loop that has nothing else to do."""
+    code = f"""
+import asyncio, noria
+async def main():
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+try:
+    noria.run(main(), model={model!r})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate(timeout=20)
+        assert out == "interrupted\n"
+
+
+def test_subprocess_that_does_not_exist_or_ends_at_once(model):
+    async def main() -> None:
+        with pytest.raises(FileNotFoundError):
+            await asyncio.create_subprocess_exec("/does/not/exist")
+        for _ in range(20):
+            process = await asyncio.create_subprocess_exec("/bin/true")
+            assert await process.wait() == 0
+
+    noria.run(main(), model=model)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # unclosed transports, as asyncio says
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_loop_closed_with_work_in_flight_leaves_nothing(model):
+    loop = noria.new_event_loop(model)
+    ends: list[Any] = []
+
+    async def start() -> None:
+        client, keeper, server = await pair()
+        client.transport.write(b"x" * 10_000_000)
+        asyncio.ensure_future(asyncio.sleep(100)).cancel()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        ends.extend((client, keeper, server, ours, theirs))
+        waiting = asyncio.ensure_future(loop.sock_recv(ours, 10))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(start())
+    ends[2].close()
+    ends[3].close()
+    ends[4].close()
+    ends[0].transport.abort()
+    ends[1].transport.abort()
+    loop.close()
+    ends.clear()
+    gc.collect()
+
+
+def test_accept_without_descriptors_goes_on_when_some_are_free(model):
+    if model == "select":
+        pytest.skip("select has its own limit of descriptors")
+    code = f"""
+import asyncio, resource, socket, noria
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+async def main():
+    loop = asyncio.get_running_loop()
+    told = []
+    loop.set_exception_handler(lambda loop, context: told.append(context["message"]))
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    waiting = [socket.socket() for _ in range(5)]
+    hoard = []
+    try:
+        while True:
+            hoard.append(open("/dev/null"))
+    except OSError:
+        pass
+    waiting[0].connect(address)
+    while not told:
+        await asyncio.sleep(0.01)
+    assert "out of system resource" in told[0], told
+    for file in hoard:
+        file.close()
+    waiting[1].connect(address)
+    reader, writer = await asyncio.open_connection(*address)
+    writer.close()
+    await asyncio.sleep(1.2)
+    print(len(told))
+    server.close()
+    for sock in waiting:
+        sock.close()
+noria.run(main(), model={model!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
+
+
+def test_exception_in_a_callback_is_reported_and_the_rest_of_the_turn_runs(model):
+    told: list[dict[str, Any]] = []
+    ran: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: told.append(context))
+        for number in range(5):
+            loop.call_soon(ran.append, number)
+            loop.call_soon(int, "no number")
+        await asyncio.sleep(0.01)
+
+    noria.run(main(), model=model)
+    assert ran == list(range(5))
+    assert len(told) == 5
+    assert all(isinstance(context["exception"], ValueError) for context in told)
+    assert "Exception in callback" in told[0]["message"]
+
+
+def test_debug_mode_reports_slow_callbacks(model, caplog):
+    async def main() -> None:
+        import time
+
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 0.01
+        loop.call_soon(time.sleep, 0.02)
+        await asyncio.sleep(0.05)
+
+    noria.run(main(), model=model, debug=True)
+    assert "took 0.0" in caplog.text
