@@ -96,8 +96,15 @@ def command(server: str) -> list[str]:
 @contextlib.contextmanager
 def serving(server: str, core: int) -> Iterator[tuple[int, int]]:
     """Start a server on a core; gives its pid and its port, and ends it afterwards."""
+    with serving_command(command(server), core) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def serving_command(words: list[str], core: int) -> Iterator[tuple[int, int]]:
+    """The same for a server of the caller's own, which prints "listening PORT"."""
     process = subprocess.Popen(
-        command(server),
+        words,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -107,12 +114,12 @@ def serving(server: str, core: int) -> Iterator[tuple[int, int]]:
     assert process.stdout is not None
     try:
         readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-        words = process.stdout.readline().split() if readable else []
-        if words[:1] != ["listening"]:
+        said = process.stdout.readline().split() if readable else []
+        if said[:1] != ["listening"]:
             process.kill()
             _, errors = process.communicate()
             raise Unable((errors.strip().splitlines() or ["it did not start"])[-1])
-        yield process.pid, int(words[1])
+        yield process.pid, int(said[1])
     finally:
         end(process)
 

@@ -196,7 +196,7 @@ def test_the_same_seed_gives_the_same_trace(style: int) -> None:
 
 def test_faults_do_happen() -> None:
     """The faults that the seeds are for are in the traces: a test of the test."""
-    text = b"".join(simulate(seed).trace() for seed in range(60))
+    text = b"".join(simulate(seed).trace() for seed in range(200))
     for fault in (b" -4\n", b" -11\n", b" -104\n", b" -24\n", b"complete"):
         assert fault in text, fault
 
