@@ -35,13 +35,7 @@ cdef class Connection(Stream):
 
     cdef int introduce(self) except -1:
         """The protocol is told that it has a connection, and receives from now on."""
-        try:
-            self.protocol.connection_made(self.face)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            self.core.told(f"Exception in callback {self.protocol!r}.connection_made", error,
-                           {"transport": self.face, "protocol": self.protocol})
+        self.core.connect_protocol(self.protocol, self.face)
         if not self.paused and not self.leaving and not self.gone:
             self.model.watch(self, RECEIVE)
         if self.waiter is not None:
@@ -104,14 +98,12 @@ cdef class Connection(Stream):
             protocol.connection_lost(error)
         finally:
             self.face = self.server = None
-            self.core.own(self.fd, None)
             self.model.release(self)
             if server is not None:
                 detach(server, face)
         return 0
 
     cdef int released(self) except -1:
-        # Its socket tells nothing once it is closed; what it told is kept.
         if self.fd >= 0 and self.core.owner(self.fd) is self:
             self.core.own(self.fd, None)
         return Stream.released(self)
@@ -160,12 +152,6 @@ cdef class Connection(Stream):
             return Stream.get_extra_info(self, name, default)
         return self.extra[name]
 
-    def set_extra_info(self, extra):
-        """Adds to what get_extra_info tells."""
-        if self.extra is None:
-            self.extra = {}
-        self.extra.update(extra)
-
     def force_close(self, error):
         """Ends now; connection_lost will be told the error."""
         self.vanish(error)
@@ -197,8 +183,6 @@ cdef class Connection(Stream):
         self.gone = self.leaving = True
         self.outgoing = None
         self.backlog = 0
-        if not self.core.closed:
-            self.core.own(self.fd, None)
         self.model.release(self)
         server, self.server = self.server, None
         if server is not None:

@@ -23,3 +23,4 @@ cdef class Core(Loop):
     cdef int own(self, int fd, object connection) except -1
     cdef object owner(self, int fd)
     cdef int told(self, str message, object error, dict more) except -1
+    cdef int connect_protocol(self, object protocol, object transport) except -1

@@ -15,15 +15,17 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from noria._core.aio.descriptor cimport Descriptor, receive_now
-from noria._core.contract cimport CALL, READABLE, WRITABLE, Event, Target
+from noria._core.contract cimport CALL, READABLE, WRITABLE, Target
 from noria._core.loop cimport PATIENCE, Loop
 from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, monotonic_ns, ssize_t
-from noria._core.timers cimport Handle, Timer
+from noria._core.timers cimport Handle
 
 import asyncio
 import socket
 from asyncio import base_events, format_helpers
 from asyncio.log import logger
+
+from noria._core.aio.descriptor import run_own as run_own_
 
 cdef extern from *:
     """
@@ -40,32 +42,9 @@ cdef extern from *:
 cdef object Inherited = asyncio.SelectorEventLoop
 cdef object Socket = socket.socket
 cdef object Future = asyncio.Future
+cdef object run_own = run_own_
 cdef object describe = base_events._format_handle
 cdef object source_of = format_helpers._format_callback_source
-
-
-cdef class DebugCall(Handle):
-    """Runs one of asyncio's own handles, which reports what its callback raises."""
-
-    cdef int handle(self, Event *event) except -1:
-        if not self.callback._cancelled:
-            self.callback._run()
-        return 0
-
-    def __repr__(self):
-        return describe(self.callback)
-
-
-cdef class DebugTimer(Timer):
-    """The same at a time."""
-
-    cdef int handle(self, Event *event) except -1:
-        if not self.callback._cancelled:
-            self.callback._run()
-        return 0
-
-    def __repr__(self):
-        return describe(self.callback)
 
 
 cdef class Core(Loop):
@@ -147,16 +126,13 @@ cdef class Core(Loop):
                               PyContext_CopyCurrent() if context is None else context)
 
     def debug_call(self, callback, args, context):
-        cdef DebugCall call = DebugCall.__new__(DebugCall)
         handle = asyncio.Handle(callback, args, self, context)
         if handle._source_traceback:
             del handle._source_traceback[-1]
-        call.callback = handle
-        self.queue.put(call, CALL, 0, NULL)
+        self._add_callback(handle)
         return handle
 
     def debug_timer(self, double when, callback, args, context):
-        cdef DebugTimer timer
         if self.closed:
             self.refuse_if_closed()
         self._check_thread()
@@ -164,19 +140,16 @@ cdef class Core(Loop):
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         if handle._source_traceback:
             del handle._source_traceback[-1]
-        timer = DebugTimer.__new__(DebugTimer)
-        timer.callback = handle
-        timer.moment = when
-        timer.when_ns = <int64_t>(min(when, 9.2e9) * 1e9)
-        self.timers.add(timer)
+        self.set_timer(when, run_own, (handle,), None)
         return handle
 
     def _timer_handle_cancelled(self, handle):
         pass    # one of debug mode: it runs to its time and does nothing then
 
     def _add_callback(self, handle):
-        cdef DebugCall call = DebugCall.__new__(DebugCall)
-        call.callback = handle
+        cdef Handle call = Handle.__new__(Handle)
+        call.callback = run_own
+        call.args = (handle,)
         self.queue.put(call, CALL, 0, NULL)
 
     def _add_callback_signalsafe(self, handle):
@@ -304,8 +277,12 @@ cdef class Core(Loop):
         return 0
 
     def slow(self, target, double seconds):
-        if seconds >= self.slow_callback_duration:
-            logger.warning("Executing %r took %.3f seconds", target, seconds)
+        if seconds < self.slow_callback_duration:
+            return
+        what = repr(target)
+        if isinstance(target, Handle) and (<Handle>target).callback is run_own:
+            what = describe((<Handle>target).args[0])
+        logger.warning("Executing %s took %.3f seconds", what, seconds)
 
     cdef int report(self, object error) except -1:
         cdef Target target = <Target>self.event.target
@@ -320,6 +297,17 @@ cdef class Core(Loop):
         context = {"message": message, "exception": error}
         context.update(more)
         self.call_exception_handler(context)
+        return 0
+
+    cdef int connect_protocol(self, object protocol, object transport) except -1:
+        """connection_made; what it raises is reported and the connection stays, as in asyncio."""
+        try:
+            protocol.connection_made(transport)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self.told(f"Exception in callback {protocol!r}.connection_made", error,
+                      {"transport": transport, "protocol": protocol})
         return 0
 
     # Readers and writers.

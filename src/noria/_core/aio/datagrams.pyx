@@ -91,13 +91,7 @@ cdef class DatagramSocket(Channel):
         return 0
 
     cdef int introduce(self) except -1:
-        try:
-            self.protocol.connection_made(self.face)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            self.core.told(f"Exception in callback {self.protocol!r}.connection_made", error,
-                           {"transport": self.face, "protocol": self.protocol})
+        self.core.connect_protocol(self.protocol, self.face)
         if not self.leaving and not self.gone:
             self.model.watch(self, RECEIVE)
         if self.waiter is not None and not self.waiter.done():

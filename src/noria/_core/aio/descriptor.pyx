@@ -36,6 +36,12 @@ cdef object receive_now(Model model, int fd, Py_ssize_t n):
             raise OSError(errno, os.strerror(errno))
 
 
+def run_own(handle):
+    """Runs one of asyncio's own handles, of debug mode, which reports what its callback raises."""
+    if not handle._cancelled:
+        handle._run()
+
+
 cdef class Descriptor(Channel):
     """Calls its reader and its writer, in their contexts, for as long as it is ready."""
 
@@ -115,8 +121,7 @@ cdef class Descriptor(Channel):
 
     cdef int call(self, object handle) except -1:
         if type(handle) is not Handle:
-            if not handle._cancelled:
-                handle._run()       # asyncio's own, of debug mode: it reports on its own
+            run_own(handle)
             return 0
         try:
             (<Handle>handle).handle(NULL)
