@@ -16,12 +16,13 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 BENCH = Path(__file__).resolve().parent
 BUILD = BENCH / "build"
@@ -66,17 +67,26 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def build_limit() -> Path:
-    """Compile the C server if it is older than its source; returns the program."""
-    source, program = BENCH / "limit" / "epoll_echo.c", BUILD / "epoll_echo"
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+def built(source: Path, *libraries: str) -> Path:
+    """Compile a C program if it is older than its source and its headers; returns the program."""
+    program = BUILD / source.stem
+    newest = max(path.stat().st_mtime for path in (source, *source.parent.glob("*.h")))
+    if not program.exists() or program.stat().st_mtime < newest:
         BUILD.mkdir(exist_ok=True)
-        compiler = os.environ.get("CC", "cc")
+        words = [os.environ.get("CC", "cc"), "-O2", "-o", str(program), str(source)]
+        words += [f"-l{library}" for library in libraries]
         try:
-            subprocess.run([compiler, "-O2", "-o", str(program), str(source)], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise Unable(f"cannot be compiled: {error}") from None
+            subprocess.run(words, check=True, capture_output=True, text=True)
+        except subprocess.CalledProcessError as error:
+            raise Unable(f"{source.name} cannot be compiled: {error.stderr.strip()}") from None
+        except OSError as error:
+            raise Unable(f"{source.name} cannot be compiled: {error}") from None
     return program
+
+
+def build_limit() -> Path:
+    """The C echo server."""
+    return built(BENCH / "limit" / "epoll_echo.c")
 
 
 def command(server: str) -> list[str]:
@@ -103,25 +113,38 @@ def serving(server: str, core: int) -> Iterator[tuple[int, int]]:
 @contextlib.contextmanager
 def serving_command(words: list[str], core: int) -> Iterator[tuple[int, int]]:
     """The same for a server of the caller's own, which prints "listening PORT"."""
-    process = subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,  # Ctrl-C is for this process, which then ends its children
-        preexec_fn=partial(os.sched_setaffinity, 0, {core}),
-    )
-    assert process.stdout is not None
-    try:
-        readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-        said = process.stdout.readline().split() if readable else []
-        if said[:1] != ["listening"]:
-            process.kill()
-            _, errors = process.communicate()
-            raise Unable((errors.strip().splitlines() or ["it did not start"])[-1])
-        yield process.pid, int(said[1])
-    finally:
-        end(process)
+    with tempfile.TemporaryFile("w+") as errors:  # a pipe would fill, and stop a server that logs
+        process = subprocess.Popen(
+            words,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            process_group=0,  # Ctrl-C is for this process, which then ends its children
+            preexec_fn=partial(os.sched_setaffinity, 0, {core}),
+        )
+        assert process.stdout is not None
+        try:
+            readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+            said = process.stdout.readline().split() if readable else []
+            if said[:1] != ["listening"]:
+                process.kill()
+                process.wait()
+                raise Unable(last_words(errors) or "it did not start")
+            yield process.pid, int(said[1])
+        except Unable:
+            # A server that ended by itself knows better than the load what was wrong.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if process.wait(0.3) > 0 and (why := last_words(errors)):
+                    raise Unable(why) from None
+            raise
+        finally:
+            end(process)
+
+
+def last_words(errors: TextIO) -> str:
+    """The last line of what a child wrote to its standard error."""
+    errors.seek(0)
+    return (errors.read().strip().splitlines() or [""])[-1]
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -136,7 +159,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def load(
-    port: int, core: int, *, pid: int, patience: float = 30.0, **options: float
+    port: int, core: int, *, pid: int, patience: float = 30.0, **options: float | str
 ) -> Measurement:
     """Run the load generator on a core; the options are those of its command line."""
     arguments = [sys.executable, "-m", "noria.compare.loadgen", "127.0.0.1", str(port)]
@@ -151,7 +174,7 @@ def load(
         process_group=0,
     )
     try:
-        out, errors = process.communicate(timeout=options["seconds"] + patience)
+        out, errors = process.communicate(timeout=float(options["seconds"]) + patience)
     except subprocess.TimeoutExpired:
         raise Unable("the load did not end") from None
     finally:
@@ -253,8 +276,13 @@ def shown(value: float | None, pattern: str) -> str:
     return "–" if value is None else format(value, pattern)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: with rich if it is installed, else in plain text."""
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int = 120
+) -> None:
+    """Print a table: with rich if it is installed, else in plain text.
+
+    The width is that of a file or a pipe; a terminal has its own.
+    """
     try:
         from rich.console import Console
         from rich.table import Table
@@ -273,7 +301,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         drawn.add_column(column, justify="right" if i else "left", no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(drawn)
+    Console(width=None if sys.stdout.isatty() else width).print(drawn)
 
 
 def machine() -> Measurement:

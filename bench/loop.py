@@ -1,133 +1,139 @@
-"""asyncio programs on several event loops, interleaved: scheduling, and servers under load."""
+"""asyncio programs on several event loops, interleaved: servers, clients, scheduling, memory."""
 
 from __future__ import annotations
 
 import argparse
-import math
+import fnmatch
 import os
 import subprocess
-import sys
+import tempfile
 import time
-from functools import partial
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from harness import (
-    BENCH,
-    Measurement,
-    Unable,
-    chosen,
-    cores,
-    load,
-    median,
-    progress,
-    progress_end,
-    raise_descriptor_limit,
-    ratio,
-    say,
-    serving_command,
-    shown,
-    table,
-    write,
-)
+import harness
+from harness import LIMIT, Unable
+from rows import ROWS
+from rows.row import BEST, UVLOOP, Place, Row
+from rows.show import columns_of, print_table
+from rows.verdict import Found, Verdict, as_json, geometric_mean, is_noria
 
-LOOPS = ("asyncio", "uvloop", "rloop", "blazio", "noria", "noria-epoll")
-BASE = "uvloop"
-
-# What a server of peers/loop_server.py is asked: its kind, connections, bytes of a message.
-SERVED = {
-    "Protocol 1 KiB, 100": ("protocol", 100, 1024),
-    "BufferedProtocol 1 KiB, 100": ("buffered", 100, 1024),
-    "streams 1 KiB, 100": ("streams", 100, 1024),
-    "streams 100 kB, 10": ("streams", 10, 100_000),
-    "sock_* 1 KiB, 100": ("sock", 100, 1024),
-}
-MICRO = (
-    "call_soon chain",
-    "100 call_soon a turn",
-    "sleep(0)",
-    "gather of 100",
-    "timers cancelled",
-    "timers fired",
-    "call_soon_threadsafe",
-    "spawn",
-)
-ROWS = (*SERVED, *MICRO)
+PEERS = ("asyncio", "uvloop", "rloop", "blazio", "noria")
+MODELS = tuple(f"noria-{m}" for m in ("select", "poll", "epoll", "epoll-edge", "io_uring"))
+KNOWN = (*PEERS, *MODELS, LIMIT)
 
 
-def measure(row: str, loop: str, seconds: float) -> float:
-    """Operations or messages a second; raises Unable."""
-    server, client = cores()
-    if row in SERVED:
-        kind, connections, size = SERVED[row]
-        command = [sys.executable, str(BENCH / "peers" / "loop_server.py"), loop, kind]
-        with serving_command(command, server) as (pid, port):
-            found = load(port, client, pid=pid, seconds=seconds, connections=connections, size=size)
-        return float(found["messages"]) / float(found["seconds"])
-    command = [sys.executable, str(BENCH / "peers" / "loop_micro.py"), loop, row]
-    # A thread that calls, or a child that is spawned, is another core's.
-    allowed = {server, client} if row in ("call_soon_threadsafe", "spawn") else {server}
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        preexec_fn=partial(os.sched_setaffinity, 0, allowed),
-    )
-    if done.returncode:
-        raise Unable((done.stderr.strip().splitlines() or ["it failed"])[-1])
-    return float(done.stdout)
+def rows_like(patterns: str | None) -> list[Row]:
+    """The rows whose name has one of the texts in it, or matches one as a glob; separated by `;`.
+
+    A row that a goal is relative to comes along.
+    """
+    if not patterns:
+        return list(ROWS)
+    wanted = [pattern.strip().lower() for pattern in patterns.split(";")]
+    chosen = {
+        row.name
+        for row in ROWS
+        if any(p in row.name.lower() or fnmatch.fnmatchcase(row.name.lower(), p) for p in wanted)
+    }
+    chosen |= {row.against for row in ROWS if row.name in chosen}
+    return [row for row in ROWS if row.name in chosen]
 
 
-def main() -> int:
-    """Run the command; returns its exit status."""
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--seconds", type=float, default=0.7, help="of each measurement under load")
-    p.add_argument("--loops", metavar="NAME,...", help=", ".join(LOOPS))
-    p.add_argument("--rows", metavar="NAME;...", help="; ".join(ROWS))
-    p.add_argument("--json", metavar="FILE", help="write every measurement there")
-    options = p.parse_args()
-    loops = chosen(options.loops, LOOPS)
-    rows = options.rows.split(";") if options.rows else list(ROWS)
-    if strangers := [row for row in rows if row not in ROWS]:
-        say(f"unknown: {strangers[0]!r}; known are {'; '.join(ROWS)}")
-        return 2
-    raise_descriptor_limit()
-    found: dict[str, dict[str, dict[int, float]]] = {row: {n: {} for n in loops} for row in rows}
-    unable: set[str] = set()
-    steps = options.rounds * len(rows) * len(loops)
-    done = 0
+def able(row: Row, loop: str) -> bool:
+    """Whether it is worth asking."""
+    if loop == LIMIT:
+        return row.limit
+    return is_noria(loop) or not row.own
+
+
+def turns(count: int, rows: Sequence[Row], loops: Sequence[str]) -> Iterator[tuple[int, Row, str]]:
+    """Every measurement: row by row, the loops in turn, beginning with another in each round."""
+    steps = [
+        (number, row, loop)
+        for number in range(count)
+        for row in rows
+        for loop in rotated([loop for loop in loops if able(row, loop)], number)
+    ]
     began = time.monotonic()
-    for number in range(options.rounds):
-        for row in rows:
-            for loop in loops:
-                progress(done, steps, began, f"{row}: {loop}")
-                done += 1
-                if loop in unable:
-                    continue
-                try:
-                    found[row][loop][number] = measure(row, loop, options.seconds)
-                except (Unable, subprocess.TimeoutExpired) as error:
-                    progress_end()
-                    say(f"{loop} is left out of {row!r}: {error}")
-                    if "not installed" in str(error) or "No module" in str(error):
-                        unable.add(loop)
-    progress_end()
-    cells = []
-    for row in rows:
-        base = found[row].get(BASE, {})
-        values = [f"{shown(ratio(found[row][n], base), '.2f')}" for n in loops]
-        best = median(list(found[row][loops[-1]].values()))
-        cells.append([row, *values, shown(best and best / 1000, ",.0f") + "k"])
-    means = []
-    for n in loops:
-        ratios = [r for row in rows if (r := ratio(found[row][n], found[row].get(BASE, {})))]
-        means.append(math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None)
-    cells.append(["geometric mean", *(shown(m, ".2f") for m in means), ""])
-    table(f"a second, to {BASE}'s in the same round", ["", *loops, loops[-1]], cells)
-    results: Measurement = {"rows": found}
-    write(options.json, results)
-    return 0
+    for done, (number, row, loop) in enumerate(steps):
+        harness.progress(done, len(steps), began, f"round {number + 1}: {row.name}, {loop}")
+        yield number, row, loop
+    harness.progress_end()
+
+
+def rotated(loops: list[str], by: int) -> list[str]:
+    """The same, beginning further on."""
+    turn = by % max(len(loops), 1)
+    return loops[turn:] + loops[:turn]
+
+
+def measure(found: Found, number: int, loop: str, place: Place) -> None:
+    """One measurement. A loop that was never able to do a row is not asked again."""
+    if loop in found.none:
+        return
+    try:
+        sample = found.row.measure(loop, place)
+    except (Unable, subprocess.TimeoutExpired) as error:
+        harness.progress_end()
+        harness.say(f"{loop} is left out of {found.row.name!r}: {error}")
+        if loop not in found.samples:
+            found.none[loop] = str(error)
+    else:
+        found.samples.setdefault(loop, {})[number] = sample
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--seconds", type=float, default=1.0, help="of each measurement under load")
+    p.add_argument("--rows", metavar="TEXT;...", help="parts of their names, or globs")
+    p.add_argument("--peers", metavar="NAME,...", help=", ".join(KNOWN))
+    p.add_argument("--models", action="store_true", help="noria on each of its models too")
+    p.add_argument("--json", metavar="FILE", help="write every measurement there")
+    p.add_argument("--list", action="store_true", help="print the rows' names")
+    return p
+
+
+def main() -> None:
+    """The command."""
+    p = parser()
+    options = p.parse_args()
+    rows = rows_like(options.rows)
+    if options.list or not rows:
+        print("\n".join(row.name for row in (rows or ROWS)))
+        return
+    loops = harness.chosen(options.peers, KNOWN) if options.peers else [*PEERS, LIMIT]
+    if options.models:
+        loops += [model for model in MODELS if model not in loops]
+    noria = next((loop for loop in loops if is_noria(loop)), None)
+    harness.raise_descriptor_limit()
+    server, load = harness.cores()
+    os.sched_setaffinity(0, {load})  # what is measured never has to share its core with this
+    every = {row.name: Found(row) for row in rows}
+    with tempfile.TemporaryDirectory(prefix="loops-") as scratch:
+        place = Place(server, load, options.seconds, Path(scratch))
+        try:
+            for number, row, loop in turns(options.rounds, rows, loops):
+                measure(every[row.name], number, loop, place)
+        finally:
+            harness.progress_end()
+            print_table(every, columns_of(loops, every), noria)
+            verdicts = [Verdict.of(noria, found, every) for found in every.values() if noria]
+            harness.write(
+                options.json,
+                {
+                    "rounds": options.rounds,
+                    "seconds": options.seconds,
+                    "rows": as_json(every, loops),
+                    "geometric_mean": {
+                        UVLOOP: geometric_mean([verdict.to_uvloop for verdict in verdicts]),
+                        BEST: geometric_mean([verdict.to_best for verdict in verdicts]),
+                    },
+                },
+            )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    harness.guarded(main)

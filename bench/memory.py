@@ -54,15 +54,17 @@ def protocol_bytes(count: int) -> float:
     return found
 
 
-def measure(server: str, count: int, server_core: int) -> tuple[float, float]:
-    """Resident bytes of one idle connection of a server: from none on, and from FIRST on.
+def measure(words: list[str], count: int, server_core: int) -> tuple[float, float]:
+    """Resident bytes of a server's idle connection: from none on, and from FIRST on.
+
+    The words are those of the command that starts it.
 
     A process has memory to spare from its start, which the first connections fill. What a
     connection really adds is therefore counted from FIRST of them on.
     """
     from noria.compare.load import run
 
-    with harness.serving(server, server_core) as (pid, port):
+    with harness.serving_command(words, server_core) as (pid, port):
         # Code and tables that a server needs once are there before the counting begins.
         run("127.0.0.1", port, connections=50, size=1024, seconds=0.1, warmup=0)
         time.sleep(0.2)
@@ -94,7 +96,7 @@ def main() -> None:
             1 if options.quick else options.rounds,
             [f"{options.connections:,} idle connections"],
             servers,
-            lambda _, server: measure(server, options.connections, server_core),
+            lambda _, server: measure(harness.command(server), options.connections, server_core),
         ):
             found.setdefault(server, []).append(size)
     finally:

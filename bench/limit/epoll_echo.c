@@ -1,6 +1,7 @@
 /* The limit: an echo server in C with nothing between it and the kernel.
 
-   epoll_echo [PORT]; port 0 or none takes a free one. It prints "listening PORT".
+   epoll_echo [PORT | PATH]; port 0 or none takes a free one, and a path (with a slash in it) is
+   that of a Unix socket. It prints "listening PORT", for a path with port 0.
 
    Level-triggered epoll; one recv of at most 256 KiB an event, and what came is sent at once. What
    the socket does not take is kept for its connection, which is not read again until it has gone.
@@ -17,6 +18,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { ROOM = 256 * 1024, BATCH = 512 };
@@ -116,24 +118,44 @@ static void take_in(int listener) {
         fail("accept4");
 }
 
-int main(int argc, char **argv) {
+static int listen_at_path(const char *path) {
+    struct sockaddr_un here = {.sun_family = AF_UNIX};
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (listener < 0)
+        fail("socket");
+    strncpy(here.sun_path, path, sizeof here.sun_path - 1);
+    if (bind(listener, (struct sockaddr *)&here, sizeof here) < 0)
+        fail("bind");
+    return listener;
+}
+
+/* The port is replaced by the one that was taken. */
+static int listen_at_port(int *port) {
     struct sockaddr_in here = {.sin_family = AF_INET};
     socklen_t length = sizeof here;
-    struct rlimit limit;
     int one = 1;
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-    here.sin_port = htons((uint16_t)(argc > 1 ? atoi(argv[1]) : 0));
+    here.sin_port = htons((uint16_t)*port);
     here.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (listener < 0)
         fail("socket");
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(listener, (struct sockaddr *)&here, sizeof here) < 0)
         fail("bind");
+    getsockname(listener, (struct sockaddr *)&here, &length);
+    *port = ntohs(here.sin_port);
+    return listener;
+}
+
+int main(int argc, char **argv) {
+    struct rlimit limit;
+    const char *where = argc > 1 ? argv[1] : "0";
+    int port = atoi(where);
+    int listener = strchr(where, '/') ? listen_at_path(where) : listen_at_port(&port);
+
     if (listen(listener, 4096) < 0)
         fail("listen");
-    getsockname(listener, (struct sockaddr *)&here, &length);
-
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
@@ -143,7 +165,7 @@ int main(int argc, char **argv) {
     if ((ep = epoll_create1(EPOLL_CLOEXEC)) < 0)
         fail("epoll_create1");
     watch(listener, EPOLLIN, EPOLL_CTL_ADD);
-    printf("listening %d\n", ntohs(here.sin_port));
+    printf("listening %d\n", port);
     fflush(stdout);
 
     for (;;) {

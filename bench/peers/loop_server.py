@@ -1,91 +1,136 @@
-"""An echo server on an event loop of choice: loop_server.py LOOP KIND. Prints "listening PORT".
+"""A server on an event loop of choice: loop_server.py LOOP KIND [--unix PATH] [--tls CERT KEY].
 
-KIND: protocol, buffered, streams, sock, udp. SIGTERM ends it.
+KIND is one of those in KINDS, or udp. Prints "listening PORT"; a Unix socket's port is 0. SIGTERM
+ends it.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import contextlib
 import socket
-import sys
+import ssl
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
+import echoes
+import files
+import frameworks
 from loops import loop_factory
 from protocol import BACKLOG, Echo, raise_descriptor_limit
+from replies import Reply
+
+# What a kind makes is kept for as long as the process runs; a future is awaited, so that what it
+# raises ends the server with its reason.
+Kind = Callable[[socket.socket, ssl.SSLContext | None], Coroutine[Any, Any, Any]]
 
 
-class BufferedEcho(asyncio.BufferedProtocol):
-    """The echo with a buffer of its own."""
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.buffer = memoryview(bytearray(256 * 1024))
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.buffer
-
-    def buffer_updated(self, n: int) -> None:
-        self.transport.write(self.buffer[:n])
-
-
-class Datagrams(asyncio.DatagramProtocol):
-    """The echo of datagrams."""
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        self.transport.sendto(data, address)
-
-
-async def streams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(256 * 1024):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-
-
-async def sock(loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
-    client.setblocking(False)
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with client, contextlib.suppress(ConnectionError):
-        while data := await loop.sock_recv(client, 256 * 1024):
-            await loop.sock_sendall(client, data)
-
-
-async def accept(loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
-    tasks = set()
-    while True:
-        client, _ = await loop.sock_accept(listener)
-        tasks.add(asyncio.ensure_future(sock(loop, client)))
-
-
-async def main(kind: str) -> None:
-    """Serve until the process is ended."""
+async def protocols(
+    factory: Callable[[], Any], listener: socket.socket, tls: ssl.SSLContext | None
+) -> Any:
+    """A protocol for each connection."""
     loop = asyncio.get_running_loop()
-    raise_descriptor_limit()
-    if kind == "udp":
-        transport, _ = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
-        print("listening", transport.get_extra_info("sockname")[1], flush=True)
-        await asyncio.Event().wait()
-    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-    listener.setblocking(False)
-    port = listener.getsockname()[1]
-    kept: Any
-    if kind == "streams":
-        kept = await asyncio.start_server(streams, sock=listener, backlog=BACKLOG)
-    elif kind == "sock":
-        kept = asyncio.ensure_future(accept(loop, listener))
-    else:
-        protocol = {"protocol": Echo, "buffered": BufferedEcho}[kind]
-        kept = await loop.create_server(protocol, sock=listener, backlog=BACKLOG)
-    print("listening", port, flush=True)
+    if listener.family == socket.AF_UNIX:
+        return await loop.create_unix_server(factory, sock=listener, ssl=tls, backlog=BACKLOG)
+    return await loop.create_server(factory, sock=listener, ssl=tls, backlog=BACKLOG)
+
+
+async def streams(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
+    return await asyncio.start_server(echoes.stream, sock=listener, ssl=tls, backlog=BACKLOG)
+
+
+async def own_streams(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
+    """noria's own streams, as a program calls them: by host and port."""
+    import noria
+
+    if not hasattr(noria, "start_server"):
+        raise NotImplementedError("this noria has no streams of its own")
+    host, port = listener.getsockname()
+    listener.close()
+    return await noria.start_server(echoes.stream, host, port, ssl=tls, backlog=BACKLOG)
+
+
+async def sock(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
+    return asyncio.ensure_future(echoes.accept(listener))
+
+
+async def sendfile(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
+    loop = asyncio.get_running_loop()
+    if type(loop).sendfile is asyncio.AbstractEventLoop.sendfile:
+        raise NotImplementedError("the loop has no sendfile")
+    failed = loop.create_future()
+    descriptor = files.file_in_memory()
+    server = await protocols(partial(files.Sender, descriptor, failed), listener, tls)
+    failed.add_done_callback(lambda _: server.close())
+    return failed
+
+
+async def uvicorn(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
+    return asyncio.ensure_future(frameworks.uvicorn(listener))
+
+
+async def aiohttp(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
+    return asyncio.ensure_future(frameworks.aiohttp(listener))
+
+
+KINDS: dict[str, Kind] = {
+    "protocol": partial(protocols, Echo),
+    "buffered": partial(protocols, echoes.BufferedEcho),
+    "reply": partial(protocols, Reply),
+    "streams": streams,
+    "own-streams": own_streams,
+    "sock": sock,
+    "sendfile": sendfile,
+    "uvicorn": uvicorn,
+    "aiohttp": aiohttp,
+}
+
+
+async def datagrams() -> Any:
+    """The server that has no listener."""
+    loop = asyncio.get_running_loop()
+    where = ("127.0.0.1", 0)
+    transport, _ = await loop.create_datagram_endpoint(echoes.Datagrams, local_addr=where)
+    print("listening", transport.get_extra_info("sockname")[1], flush=True)
     await asyncio.Event().wait()
-    del kept
+
+
+def listen(path: str | None) -> socket.socket:
+    """A socket that listens, on a port of the machine's choice or at the path."""
+    if path is None:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+async def main(options: argparse.Namespace) -> None:
+    """Serve until the process is ended."""
+    raise_descriptor_limit()
+    if options.kind == "udp":
+        await datagrams()
+    tls = None
+    if options.tls:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*options.tls)
+    listener = listen(options.unix)
+    # Asked now: some loops take the descriptor out of the socket.
+    port = 0 if options.unix else listener.getsockname()[1]
+    kept = await KINDS[options.kind](listener, tls)
+    print("listening", port, flush=True)
+    await (kept if isinstance(kept, asyncio.Future) else asyncio.Event().wait())
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=loop_factory(sys.argv[1])) as runner:
-        runner.run(main(sys.argv[2]))
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("loop")
+    p.add_argument("kind", choices=[*KINDS, "udp"])
+    p.add_argument("--unix", metavar="PATH")
+    p.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
+    arguments = p.parse_args()
+    with asyncio.Runner(loop_factory=loop_factory(arguments.loop)) as runner:
+        runner.run(main(arguments))

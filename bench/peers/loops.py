@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-LOOPS = ("asyncio", "uvloop", "rloop", "blazio", "noria", "noria-epoll")
-
 
 def loop_factory(name: str) -> Callable[[], Any] | None:
     """What makes a new loop of that name; asyncio.Runner's own choice for "asyncio"."""

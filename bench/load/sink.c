@@ -1,0 +1,33 @@
+/* Takes in what a server sends: sink PORT BYTES SECONDS.
+
+   Connects, drops BYTES bytes uncopied (MSG_TRUNC) up to the end of the stream, and begins again
+   until the time is over; a stream that is begun is counted as far as it has come. */
+
+#include "measure.h"
+
+enum { ASKED = 16 * 1024 * 1024 };
+
+int main(int argc, char **argv) {
+    if (argc != 4)
+        complain("sink PORT BYTES SECONDS");
+    struct sockaddr_in there = local("127.0.0.1", atoi(argv[1]));
+    unsigned long long count = 0, whole = strtoull(argv[2], NULL, 10);
+    struct span run = span_of(atof(argv[3]));
+    for (;;) {
+        unsigned long long came = 0;
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0 || connect(fd, (struct sockaddr *)&there, sizeof there) < 0)
+            fail("connect");
+        for (ssize_t got; (got = recv(fd, NULL, ASKED, MSG_TRUNC)) != 0;) {
+            if (got < 0)
+                fail("recv");
+            came += (unsigned long long)got;
+            count += (unsigned long long)got;
+            if (!goes_on(&run, &count))
+                return 0;
+        }
+        if (came != whole)
+            complain("the stream ended early");
+        close(fd);
+    }
+}

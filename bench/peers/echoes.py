@@ -1,0 +1,61 @@
+"""Echo servers beside the plain protocol: buffered, datagrams, streams, bare sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Any
+
+ROOM = 256 * 1024
+
+
+class BufferedEcho(asyncio.BufferedProtocol):
+    """The echo with a buffer of its own."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.buffer = memoryview(bytearray(ROOM))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, n: int) -> None:
+        self.transport.write(self.buffer[:n])
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """The echo of datagrams."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self.transport.sendto(data, address)
+
+
+async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One connection of a stream server."""
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(ROOM):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def sock(loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
+    """One connection of a server without transports."""
+    client.setblocking(False)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with client, contextlib.suppress(ConnectionError):
+        while data := await loop.sock_recv(client, ROOM):
+            await loop.sock_sendall(client, data)
+
+
+async def accept(listener: socket.socket) -> None:
+    """Takes connections in for `sock`."""
+    loop = asyncio.get_running_loop()
+    tasks = set()
+    while True:
+        client, _ = await loop.sock_accept(listener)
+        tasks.add(asyncio.ensure_future(sock(loop, client)))

@@ -1,0 +1,53 @@
+"""Web servers of others, as a program has them: uvicorn with httptools, and aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from protocol import BACKLOG
+from replies import BODY
+
+HEADERS = [
+    (b"content-type", b"text/plain"),
+    (b"content-length", str(len(BODY)).encode()),
+]
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """The smallest ASGI application."""
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+async def uvicorn(listener: socket.socket) -> None:
+    """Serves the application until the process is ended."""
+    from uvicorn import Config, Server
+
+    config = Config(
+        hello,
+        http="httptools",
+        loop="none",  # the one that runs
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level="error",
+        backlog=BACKLOG,
+    )
+    await Server(config).serve(sockets=[listener])
+
+
+async def aiohttp(listener: socket.socket) -> None:
+    """The same with aiohttp."""
+    from aiohttp import web
+
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(body=BODY, content_type="text/plain")
+
+    app = web.Application()
+    app.router.add_get("/", handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.SockSite(runner, listener, backlog=BACKLOG).start()
+    await asyncio.Event().wait()

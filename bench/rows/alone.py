@@ -1,0 +1,76 @@
+"""What needs no load: scheduling, timers, subprocesses, start-up, memory."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from functools import partial
+
+import memory
+from harness import Unable
+
+from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command
+
+STARTS = 11
+IDLE = 10_000
+
+RUN = """
+async def empty(): pass
+import {package}
+if hasattr({package}, "run"):
+    {package}.run(empty(){model})
+else:
+    import asyncio
+    asyncio.run(empty(), loop_factory={package}.new_event_loop)
+"""
+
+
+def scheduling(name: str, loop: str, at: Place) -> Sample:
+    """Operations a second of a row of peers/loop_micro.py."""
+    # A thread that calls, or a child that is spawned, is another core's.
+    allowed = {at.server, at.load} if name in APART else {at.server}
+    words = [sys.executable, str(PYTHON_PEERS / "loop_micro.py"), loop, name]
+    return Sample(*answer(words, 120, allowed))
+
+
+def start_up(loop: str, at: Place) -> Sample:
+    """Milliseconds from nothing to the end of a program whose coroutine is empty."""
+    package, _, model = loop.partition("-")
+    text = RUN.format(package=package, model=f", model={model!r}" if model else "")
+    times = []
+    for _ in range(STARTS):
+        began = time.perf_counter()
+        answer([sys.executable, "-c", text], 30, {at.server})
+        times.append((time.perf_counter() - began) * 1e3)
+    return Sample(statistics.median(times))
+
+
+def idle(loop: str, at: Place) -> Sample:
+    """Resident bytes of an idle connection, of the thousandth to the last."""
+    words = server_command(loop, "protocol")
+    try:
+        _, each = memory.measure(words, IDLE - memory.FIRST, at.server)
+    except OSError as error:
+        raise Unable(str(error)) from None
+    return Sample(each)
+
+
+APART = ("call_soon_threadsafe", "spawn")
+ROWS = (
+    *(
+        Row(name, partial(scheduling, name), goal, against, driven=False)
+        for name, goal, against in (
+            ("call_soon chain", 4.5, UVLOOP),
+            ("100 call_soon a turn", 1.0, "best"),
+            ("sleep(0)", 2.2, UVLOOP),
+            ("gather of 100", 1.0, "best"),
+            ("timers cancelled", 4.5, UVLOOP),
+            ("timers fired", 1.0, "best"),
+            ("call_soon_threadsafe", 1.4, UVLOOP),
+            ("spawn", 6.0, UVLOOP),
+        )
+    ),
+    Row("start-up", start_up, unit="ms", less=True, driven=False),
+    Row("10,000 idle connections, each", idle, unit="B", less=True, driven=False),
+)

@@ -1,0 +1,77 @@
+"""Echo servers under the load generator."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from harness import LIMIT, Measurement, Unable, load, serving_command
+
+from rows.row import UVLOOP, Place, Row, Sample, server_command
+
+
+def sample(found: Measurement) -> Sample:
+    """Of what the load generator found."""
+    if not found["messages"]:
+        raise Unable("no message came back")
+    busy = (found["user_seconds"] + found["kernel_seconds"]) / found["seconds"]
+    return Sample(found["messages_per_second"], busy)
+
+
+def tcp(kind: str, connections: int, size: int, loop: str, at: Place) -> Sample:
+    """Messages a second over TCP."""
+    with serving_command(server_command(loop, kind), at.server) as (pid, port):
+        return sample(
+            load(port, at.load, pid=pid, seconds=at.seconds, connections=connections, size=size)
+        )
+
+
+def unix(loop: str, at: Place) -> Sample:
+    """The protocol on a Unix socket, 1 KiB and 100 connections."""
+    path = at.scratch / "socket"
+    path.unlink(missing_ok=True)
+    words = server_command(loop, "protocol", "--unix", str(path))
+    if loop == LIMIT:
+        words.append(str(path))
+    with serving_command(words, at.server) as (pid, _):
+        found = load(
+            0,
+            at.load,
+            pid=pid,
+            unix=str(path),
+            seconds=at.seconds,
+            connections=100,
+            size=1024,
+        )
+        return sample(found)
+
+
+STREAMS, LARGE = "streams 1 KiB, 100", "streams 100 kB, 10"
+ROWS = (
+    Row(
+        "Protocol 1 KiB, 100",
+        partial(tcp, "protocol", 100, 1024),
+        goal=1.15,
+        against=UVLOOP,
+        limit=True,
+    ),
+    Row("BufferedProtocol 1 KiB, 100", partial(tcp, "buffered", 100, 1024)),
+    Row("Unix socket 1 KiB, 100", unix, limit=True),
+    Row(STREAMS, partial(tcp, "streams", 100, 1024), goal=1.3, against=UVLOOP),
+    Row(LARGE, partial(tcp, "streams", 10, 100_000), goal=2.5, against=UVLOOP, limit=True),
+    Row("sock_* 1 KiB, 100", partial(tcp, "sock", 100, 1024), goal=2.2, against=UVLOOP),
+    # The same with noria's own streams, beside asyncio's on noria.
+    Row(
+        "noria streams 1 KiB, 100",
+        partial(tcp, "own-streams", 100, 1024),
+        goal=1.6,
+        against=STREAMS,
+        own=True,
+    ),
+    Row(
+        "noria streams 100 kB, 10",
+        partial(tcp, "own-streams", 10, 100_000),
+        goal=1.6,
+        against=LARGE,
+        own=True,
+    ),
+)

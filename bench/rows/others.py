@@ -1,0 +1,49 @@
+"""Datagrams, files, connections that come and go, and the client's side."""
+
+from __future__ import annotations
+
+import sys
+
+from harness import build_limit, serving_command
+
+from rows.loads import compiled
+from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command
+
+FILE_BYTES = 1 << 30  # as in peers/files.py
+# Together they fit into the server's receive buffer as it comes, so that none is dropped.
+SOCKETS, DEPTH = 8, 8
+
+
+def udp(loop: str, at: Place) -> Sample:
+    """Echoed datagrams of 512 bytes a second."""
+    with serving_command(server_command(loop, "udp"), at.server) as (pid, port):
+        return compiled("udp_echo", port, SOCKETS, DEPTH, 512, at.seconds, at=at, pid=pid)
+
+
+def sendfile(loop: str, at: Place) -> Sample:
+    """GB a second out of a file."""
+    with serving_command(server_command(loop, "sendfile"), at.server) as (pid, port):
+        found = compiled("sink", port, FILE_BYTES, at.seconds, at=at, pid=pid)
+        return Sample(found.value / 1e9, found.busy)
+
+
+def connects(loop: str, at: Place) -> Sample:
+    """Connections accepted, answered and closed, a second."""
+    with serving_command(server_command(loop, "protocol"), at.server) as (pid, port):
+        return compiled("connects", port, 64, at.seconds, at=at, pid=pid)
+
+
+def clients(loop: str, at: Place) -> Sample:
+    """Messages a second of 100 clients in one process; the C server is on the other core."""
+    with serving_command([str(build_limit())], at.load) as (_, port):
+        words = [sys.executable, str(PYTHON_PEERS / "loop_client.py"), loop, str(port)]
+        words += ["100", "1024", str(at.seconds)]
+        return Sample(*answer(words, at.seconds + 30, {at.server}))
+
+
+ROWS = (
+    Row("UDP 512 B", udp, goal=1.35, against=UVLOOP),
+    Row("sendfile 1 GiB", sendfile, unit="GB/s"),
+    Row("connect, echo, close", connects, limit=True),
+    Row("clients 1 KiB, 100", clients),
+)

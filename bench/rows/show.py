@@ -1,0 +1,113 @@
+"""The table of bench/loop.py, and what is said below it."""
+
+from __future__ import annotations
+
+from harness import LIMIT, shown, table
+
+from rows.row import BEST, UVLOOP, Row
+from rows.verdict import BUSY, Found, Ratio, Verdict, base, geometric_mean, is_noria
+
+WIDTH = 190  # where there is no terminal
+
+
+def figure(value: float | None, unit: str) -> str:
+    """A figure with its unit, in three or four digits."""
+    if value is None:
+        return "–"
+    if unit != "/s":
+        return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
+    if value >= 1e6:
+        return f"{value / 1e6:.2f}M/s"
+    return f"{value / 1e3:.1f}k/s" if value >= 1000 else f"{value:.0f}/s"
+
+
+def spread(ratio: Ratio | None) -> str:
+    """A ratio and its extremes."""
+    return f"{ratio.middle:.2f} ({ratio.low:.2f}–{ratio.high:.2f})" if ratio else "–"
+
+
+def goal(row: Row) -> str:
+    """A goal in words."""
+    beside = {UVLOOP: "uvloop", BEST: "best"}.get(row.against, "asyncio's streams")
+    return f"{row.goal:g} {beside}"
+
+
+def cell(found: Found, loop: str, beside: str | None) -> str:
+    """A loop's figure relative to the base; marked if the load was the limit."""
+    if loop not in found.samples:
+        return "none" if loop in found.none else "–"
+    if beside is None:
+        return figure(found.middle(loop), found.row.unit)
+    ratio = Ratio.of(found.row, found.values(loop), found.values(beside))
+    return shown(ratio.middle if ratio else None, ".2f") + (
+        "!" if loop in found.idle_servers() else ""
+    )
+
+
+def print_table(every: dict[str, Found], loops: list[str], noria: str | None) -> None:
+    """The ratios: to uvloop's figure of the same round, or to that of the loop that is named."""
+    columns = ["", "base", *loops]
+    columns += ["noria/uvloop", "noria/best", "", "goal", "met"] if noria else []
+    lines: list[list[str]] = []
+    verdicts: list[Verdict] = []
+    for name, found in every.items():
+        if not found.samples and not found.none:
+            continue
+        beside = base(found)
+        line = [name, "–"]
+        if beside:
+            amount = figure(found.middle(beside), found.row.unit)
+            line[1] = amount if beside == UVLOOP else f"{beside} {amount}"
+        line += [cell(found, loop, beside) for loop in loops]
+        if noria:
+            verdict = Verdict.of(noria, found, every)
+            verdicts.append(verdict)
+            met = {True: "yes", False: "no", None: ""}[verdict.met(found.row)]
+            ahead = verdict.best if verdict.to_best else ""
+            line += [spread(verdict.to_uvloop), spread(verdict.to_best), ahead or ""]
+            if found.row.own and verdict.to_goal:
+                line[-1] = f"streams {spread(verdict.to_goal)}"
+            line += [goal(found.row), met]
+        lines.append(line)
+    last = ["geometric mean", ""]
+    for loop in loops:
+        ratios = [
+            Ratio.of(found.row, found.values(loop), found.values(UVLOOP))
+            for found in every.values()
+        ]
+        last.append(shown(geometric_mean(ratios), ".2f"))
+    if noria:
+        last += [
+            shown(geometric_mean([v.to_uvloop for v in verdicts]), ".2f"),
+            shown(geometric_mean([v.to_best for v in verdicts]), ".2f"),
+            *("", "", f"{sum(v.met(f.row) is True for v, f in measured(every, verdicts))}"),
+        ]
+    lines.append(last)
+    table("times as good as uvloop in the same round, more is better", columns, lines, WIDTH)
+    print_notes(every)
+
+
+def measured(every: dict[str, Found], verdicts: list[Verdict]) -> list[tuple[Verdict, Found]]:
+    """The verdicts beside their rows."""
+    shown_rows = [found for found in every.values() if found.samples or found.none]
+    return list(zip(verdicts, shown_rows, strict=True))
+
+
+def print_notes(every: dict[str, Found]) -> None:
+    """Where the load was the limit, and why a loop has no figure."""
+    for name, found in every.items():
+        for loop, share in found.idle_servers().items():
+            print(f"! {name}: {loop} was busy {share:.0%} of the time, below {BUSY:.0%}")
+    for name, found in every.items():
+        reasons: dict[str, list[str]] = {}
+        for loop, why in found.none.items():
+            if not (found.row.own and not is_noria(loop)):
+                reasons.setdefault(why, []).append(loop)
+        for why, loops in reasons.items():
+            print(f"none: {name}: {', '.join(loops)}: {why}")
+
+
+def columns_of(loops: list[str], every: dict[str, Found]) -> list[str]:
+    """The loops that are shown; the C server's last, if it has a row."""
+    limit = any(LIMIT in found.samples for found in every.values())
+    return [loop for loop in loops if loop != LIMIT] + ([LIMIT] if limit else [])
