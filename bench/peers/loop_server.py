@@ -99,11 +99,13 @@ async def datagrams() -> Any:
 def listen(path: str | None) -> socket.socket:
     """A socket that listens, on a port of the machine's choice or at the path."""
     if path is None:
-        listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        # With its protocol named: asyncio sets TCP_NODELAY only where it is.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.bind(("127.0.0.1", 0))
     else:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(path)
-        listener.listen(BACKLOG)
+    listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
 

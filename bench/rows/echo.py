@@ -13,8 +13,13 @@ def sample(found: Measurement) -> Sample:
     """Of what the load generator found."""
     if not found["messages"]:
         raise Unable("no message came back")
-    busy = (found["user_seconds"] + found["kernel_seconds"]) / found["seconds"]
-    return Sample(found["messages_per_second"], busy)
+    used, passed = found["user_seconds"] + found["kernel_seconds"], found["seconds"]
+    return Sample(
+        found["messages_per_second"],
+        used / passed,
+        found["waiting_seconds"] / passed,
+        found["load_waiting_seconds"] / passed,
+    )
 
 
 def tcp(kind: str, connections: int, size: int, loop: str, at: Place) -> Sample:

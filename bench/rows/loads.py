@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import shutil
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 
 from harness import BENCH, Unable, built, end
@@ -19,31 +22,57 @@ PATIENCE = 20.0  # seconds beyond those of the run
 SETTLE = 0.3  # seconds until wrk's connections are made
 
 
+class Shares:
+    """Which shares of a time the server and the load had and waited for their cores."""
+
+    def __init__(self, server: int, load: int) -> None:
+        self.server, self.load = CpuTime(server), CpuTime(load)
+
+    def start(self) -> None:
+        self.began = time.monotonic()
+        self.server.start()
+        self.load.start()
+
+    def stop(self) -> None:
+        self.server.stop()
+        self.load.stop()
+        self.passed = time.monotonic() - self.began
+
+    def sample(self, value: float) -> Sample:
+        """The figure with its circumstances."""
+        used = self.server.user + self.server.kernel
+        return Sample(
+            value,
+            used / self.passed,
+            self.server.waiting / self.passed,
+            self.load.waiting / self.passed,
+        )
+
+
 def compiled(program: str, *words: object, at: Place, pid: int, libraries: str = "") -> Sample:
     """Run a load; it prints "begin", and later "end COUNT SECONDS". Gives COUNT a second."""
     path = built(BENCH / "load" / f"{program}.c", *libraries.split())
-    process = started([str(path), *map(str, words)], at)
-    assert process.stdout is not None
-    try:
+    with started([str(path), *map(str, words)], at) as process:
+        assert process.stdout is not None
+        shares = Shares(pid, process.pid)
         said: list[str] = []
-        cpu = CpuTime(pid)
-        # No line for too long: `timeout` has ended the load, and the pipe with it.
         for line in process.stdout:
             if line == "begin\n":
-                cpu.start()
-                began = time.monotonic()
+                shares.start()
             elif line.startswith("end "):
-                cpu.stop()
+                shares.stop()
                 said = line.split()
-                busy = (cpu.user + cpu.kernel) / (time.monotonic() - began)
+                break
         _, errors = process.communicate()
         if not said or process.returncode:
             raise Unable((errors.strip().splitlines() or ["the load did not end"])[-1])
-    except ProcessLookupError:
-        raise Unable("the server ended") from None
-    finally:
-        end(process)
-    return Sample(int(said[1]) / float(said[2]), busy)
+    return shares.sample(int(said[1]) / float(said[2]))
+
+
+def exchange(port: int, *what: object, at: Place, pid: int) -> Sample:
+    """Answers a second on 100 connections: plain or tls, echo and the bytes or http."""
+    words = (port, 100, at.seconds, *what)
+    return compiled("exchange", *words, at=at, pid=pid, libraries="ssl crypto")
 
 
 def wrk(url: str, *, at: Place, pid: int, connections: int = 100) -> Sample:
@@ -51,34 +80,37 @@ def wrk(url: str, *, at: Place, pid: int, connections: int = 100) -> Sample:
     if not shutil.which("wrk"):
         raise Unable("wrk is not installed")
     seconds = math.ceil(at.seconds)
-    process = started(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", url], at)
-    try:
+    with started(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", url], at) as process:
         time.sleep(SETTLE)
-        cpu = CpuTime(pid)
-        cpu.start()
-        began = time.monotonic()
+        shares = Shares(pid, process.pid)
+        shares.start()
         time.sleep(seconds - 2 * SETTLE)
-        cpu.stop()
-        busy = (cpu.user + cpu.kernel) / (time.monotonic() - began)
+        shares.stop()
         out, errors = process.communicate()
-    except ProcessLookupError:
-        raise Unable("the server ended") from None
-    finally:
-        end(process)
     found = re.search(r"Requests/sec:\s+([\d.]+)", out)
     wrong = re.search(r"Socket errors:.*|Non-2xx.*", out)
     if wrong or not found or not float(found[1]):
         raise Unable(wrong[0] if wrong else errors.strip() or "wrk had no answer")
-    return Sample(float(found[1]), busy)
+    return shares.sample(float(found[1]))
 
 
-def started(words: list[str], at: Place) -> subprocess.Popen[str]:
-    """A load on its core, ended by `timeout` if it does not end by itself."""
-    return subprocess.Popen(
-        ["timeout", str(at.seconds + PATIENCE), *words],
+@contextlib.contextmanager
+def started(words: list[str], at: Place) -> Iterator[subprocess.Popen[str]]:
+    """A load on its core, which is ended if it does not end by itself."""
+    process = subprocess.Popen(
+        words,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
         preexec_fn=partial(os.sched_setaffinity, 0, {at.load}),
     )
+    patience = threading.Timer(at.seconds + PATIENCE, process.kill)
+    patience.start()
+    try:
+        yield process
+    except OSError as error:  # a process whose clock is asked for is no longer there
+        raise Unable(f"the server or the load ended: {error}") from None
+    finally:
+        patience.cancel()
+        end(process)

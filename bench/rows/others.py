@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from harness import build_limit, serving_command
 
@@ -28,9 +29,14 @@ def sendfile(loop: str, at: Place) -> Sample:
 
 
 def connects(loop: str, at: Place) -> Sample:
-    """Connections accepted, answered and closed, a second."""
+    """Connections accepted, answered and closed, in a second of the server's processor time.
+
+    The kernel makes a connection on the core of the one who connects, so that the load is the limit
+    of any good server. One that is always busy accepts as many in a second of any time.
+    """
     with serving_command(server_command(loop, "protocol"), at.server) as (pid, port):
-        return compiled("connects", port, 64, at.seconds, at=at, pid=pid)
+        found = compiled("connects", port, 64, at.seconds, at=at, pid=pid)
+        return replace(found, value=found.value / (found.busy or 1.0))
 
 
 def clients(loop: str, at: Place) -> Sample:
@@ -44,6 +50,6 @@ def clients(loop: str, at: Place) -> Sample:
 ROWS = (
     Row("UDP 512 B", udp, goal=1.35, against=UVLOOP),
     Row("sendfile 1 GiB", sendfile, unit="GB/s"),
-    Row("connect, echo, close", connects, limit=True),
+    Row("connect, echo, close", connects, limit=True, driven=False),
     Row("clients 1 KiB, 100", clients),
 )

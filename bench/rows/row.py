@@ -21,10 +21,12 @@ BEST = "best"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement: the figure, and which share of the time the process had its core."""
+    """One measurement: the figure, and what the process did with its core meanwhile."""
 
     value: float
-    busy: float | None = None
+    busy: float | None = None  # the share of the time that it ran
+    waiting: float | None = None  # the share that it could have, had others not had the core
+    load_waiting: float | None = None  # the same of the load
 
 
 @dataclass(frozen=True, slots=True)

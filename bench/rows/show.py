@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness import LIMIT, shown, table
 
 from rows.row import BEST, UVLOOP, Row
-from rows.verdict import BUSY, Found, Ratio, Verdict, base, geometric_mean, is_noria
+from rows.verdict import DISTURBED, Found, Ratio, Verdict, base, geometric_mean, is_noria
 
 WIDTH = 190  # where there is no terminal
 
@@ -39,9 +39,7 @@ def cell(found: Found, loop: str, beside: str | None) -> str:
     if beside is None:
         return figure(found.middle(loop), found.row.unit)
     ratio = Ratio.of(found.row, found.values(loop), found.values(beside))
-    return shown(ratio.middle if ratio else None, ".2f") + (
-        "!" if loop in found.idle_servers() else ""
-    )
+    return shown(ratio.middle if ratio else None, ".2f") + ("!" if loop in found.not_busy() else "")
 
 
 def print_table(every: dict[str, Found], loops: list[str], noria: str | None) -> None:
@@ -94,10 +92,14 @@ def measured(every: dict[str, Found], verdicts: list[Verdict]) -> list[tuple[Ver
 
 
 def print_notes(every: dict[str, Found]) -> None:
-    """Where the load was the limit, and why a loop has no figure."""
+    """Where the server was not the limit, and why a loop has no figure."""
     for name, found in every.items():
-        for loop, share in found.idle_servers().items():
-            print(f"! {name}: {loop} was busy {share:.0%} of the time, below {BUSY:.0%}")
+        for loop, share in found.not_busy().items():
+            others = found.disturbed(loop)
+            why = "the load was the limit"
+            if others > DISTURBED:
+                why = f"other work took {others:.0%} of a core"
+            print(f"! {name}: {loop} was busy {share:.0%} of the time: {why}")
     for name, found in every.items():
         reasons: dict[str, list[str]] = {}
         for loop, why in found.none.items():

@@ -7,7 +7,7 @@ from functools import partial
 
 from harness import Unable, serving_command
 
-from rows.loads import compiled
+from rows.loads import exchange
 from rows.row import Place, Row, Sample, server_command
 
 
@@ -28,9 +28,7 @@ def echo(kind: str, loop: str, at: Place) -> Sample:
     """Messages of 1 KiB a second on 100 connections."""
     words = server_command(loop, kind, *certificate(at))
     with serving_command(words, at.server) as (pid, port):
-        return compiled(
-            "tls_echo", port, 100, 1024, at.seconds, at=at, pid=pid, libraries="ssl crypto"
-        )
+        return exchange(port, "tls", "echo", 1024, at=at, pid=pid)
 
 
 ROWS = (

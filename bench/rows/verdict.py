@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness import LIMIT, median
@@ -12,6 +12,7 @@ from harness import LIMIT, median
 from rows.row import BEST, UVLOOP, Row, Sample
 
 BUSY = 0.9  # below this share of its core the server was not the limit
+DISTURBED = 0.05  # above this share of the time other work is the reason
 
 
 @dataclass
@@ -35,8 +36,13 @@ class Found:
         shares = [s.busy for s in self.samples.get(loop, {}).values() if s.busy is not None]
         return median(shares)
 
-    def idle_servers(self) -> dict[str, float]:
-        """Those that the load did not keep busy."""
+    def disturbed(self, loop: str) -> float:
+        """Which share others had the core of the server or of the load: the rounds' median."""
+        samples = self.samples.get(loop, {}).values()
+        return median([max(s.waiting or 0.0, s.load_waiting or 0.0) for s in samples]) or 0.0
+
+    def not_busy(self) -> dict[str, float]:
+        """Those of which the figure says little: the load, or other work, was the limit."""
         if not self.row.driven:
             return {}
         shares = {loop: self.busy(loop) for loop in self.samples if loop != LIMIT}
@@ -133,10 +139,10 @@ def as_json(every: dict[str, Found], loops: list[str]) -> list[dict[str, Any]]:
                     loop: {
                         "median": found.middle(loop),
                         "busy": found.busy(loop),
-                        "load_was_the_limit": loop in found.idle_servers(),
+                        "disturbed": found.disturbed(loop),
+                        "was_the_limit": loop not in found.not_busy(),
                         "measurements": [
-                            {"round": n, "value": sample.value, "busy": sample.busy}
-                            for n, sample in samples.items()
+                            {"round": n} | asdict(sample) for n, sample in samples.items()
                         ],
                     }
                     for loop, samples in found.samples.items()

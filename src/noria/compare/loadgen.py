@@ -7,12 +7,14 @@ It runs in a process, and on a core, of its own, so that it does not share the s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from noria.compare import load
 from noria.errors import NoriaError
@@ -25,21 +27,31 @@ class CpuTime:
     """User and kernel time of another process between start() and stop(), in seconds.
 
     The sum is exact: it is the scheduler's. How it divides into user and kernel time the kernel
-    samples at its timer ticks, so take that from runs of a second or more.
+    samples at its timer ticks, so take that from runs of a second or more. `waiting` is the time
+    that its threads could have run while others had their core.
     """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.user = 0.0
         self.kernel = 0.0
+        self.waiting = 0.0
         self._begun = self._read()
 
-    def _read(self) -> tuple[float, float, float]:
+    def _read(self) -> tuple[float, float, float, float]:
         both, user, exact = (
             time.clock_gettime((~self.pid << 3) | which)
             for which in (_USER_AND_KERNEL, _USER, _SCHEDULED)
         )
-        return both, user, exact
+        return both, user, exact, self._waited()
+
+    def _waited(self) -> float:
+        nanoseconds = 0
+        for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            # A thread may have ended, and a kernel may not count.
+            with contextlib.suppress(OSError, IndexError):
+                nanoseconds += int(path.read_text().split()[1])
+        return nanoseconds / 1e9
 
     def start(self) -> None:
         """Begin to count."""
@@ -47,7 +59,7 @@ class CpuTime:
 
     def stop(self) -> None:
         """End: `user` and `kernel` are there now."""
-        both, user, exact = (
+        both, user, exact, self.waiting = (
             now - then for now, then in zip(self._read(), self._begun, strict=True)
         )
         self.user = exact * user / both if both else 0.0
@@ -87,6 +99,18 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         os.sched_setaffinity(0, {options.cpu})
     raise_descriptor_limit()
     cpu = CpuTime(options.pid) if options.pid else None
+    own = CpuTime(os.getpid())
+
+    def begin() -> None:
+        own.start()
+        if cpu:
+            cpu.start()
+
+    def end() -> None:
+        own.stop()
+        if cpu:
+            cpu.stop()
+
     result = load.run(
         options.host,
         options.port,
@@ -98,13 +122,15 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         warmup=options.warmup,
         verify=options.verify,
         idle=options.idle,
-        at_start=cpu.start if cpu else None,
-        at_end=cpu.stop if cpu else None,
+        at_start=begin,
+        at_end=end,
     )
     found = result.as_dict()
+    found["load_waiting_seconds"] = own.waiting
     if cpu:
         found["user_seconds"] = cpu.user
         found["kernel_seconds"] = cpu.kernel
+        found["waiting_seconds"] = cpu.waiting
         each = 1e6 / result.messages if result.messages else None
         found["user_us"] = cpu.user * each if each else None
         found["kernel_us"] = cpu.kernel * each if each else None
