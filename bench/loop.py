@@ -92,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--peers", metavar="NAME,...", help=", ".join(KNOWN))
     p.add_argument("--models", action="store_true", help="noria on each of its models too")
     p.add_argument("--json", metavar="FILE", help="write every measurement there")
+    p.add_argument(
+        "--fresh", action="store_true", help="servers that have not yet seen a connection end"
+    )
     p.add_argument("--list", action="store_true", help="print the rows' names")
     return p
 
@@ -113,7 +116,7 @@ def main() -> None:
     os.sched_setaffinity(0, {load})  # what is measured never has to share its core with this
     every = {row.name: Found(row) for row in rows}
     with tempfile.TemporaryDirectory(prefix="loops-") as scratch:
-        place = Place(server, load, options.seconds, Path(scratch))
+        place = Place(server, load, options.seconds, Path(scratch), options.fresh)
         try:
             for number, row, loop in turns(options.rounds, rows, loops):
                 measure(every[row.name], number, loop, place)
@@ -126,6 +129,7 @@ def main() -> None:
                 {
                     "rounds": options.rounds,
                     "seconds": options.seconds,
+                    "fresh": options.fresh,
                     "rows": as_json(every, loops),
                     "geometric_mean": {
                         UVLOOP: geometric_mean([verdict.to_uvloop for verdict in verdicts]),

@@ -1,7 +1,7 @@
 """Clients on an event loop of choice: loop_client.py LOOP PORT CONNECTIONS BYTES SECONDS.
 
 All of them send a message and wait for its echo, again and again. Prints how many came back in a
-second, and which share of that time the process had a processor.
+second, and which shares of that time the process had a processor, and waited for one.
 """
 
 from __future__ import annotations
@@ -38,20 +38,42 @@ class Client(asyncio.Protocol):
             self.transport.write(self.message)
 
 
+class Brief(asyncio.Protocol):
+    """One that the server closes."""
+
+    def __init__(self, gone: asyncio.Future[None]):
+        self.gone = gone
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.gone.set_result(None)
+
+
+def waiting() -> float:
+    """Seconds that this thread could have run while others had its core."""
+    with open("/proc/thread-self/schedstat") as file:
+        return int(file.read().split()[1]) / 1e9
+
+
 async def main(port: int, connections: int, size: int, seconds: float) -> None:
     """Connect, run, print."""
     raise_descriptor_limit()
     loop = asyncio.get_running_loop()
+    # One comes and goes first, as with the servers (rows/row.py says why).
+    gone = loop.create_future()
+    transport, _ = await loop.create_connection(lambda: Brief(gone), "127.0.0.1", port)
+    transport.write_eof()
+    await gone
     message = bytes(i & 0xFF for i in range(size))
     made = [
         await loop.create_connection(lambda: Client(message), "127.0.0.1", port)
         for _ in range(connections)
     ]
     await asyncio.sleep(WARMUP)
-    count, began, cpu = Client.echoes, time.monotonic(), time.process_time()
+    then = Client.echoes, time.monotonic(), time.process_time(), waiting()
     await asyncio.sleep(seconds)
-    count, passed = Client.echoes - count, time.monotonic() - began
-    print(count / passed, (time.process_time() - cpu) / passed, flush=True)
+    now = Client.echoes, time.monotonic(), time.process_time(), waiting()
+    count, passed, cpu, waited = (b - a for a, b in zip(then, now, strict=True))
+    print(count / passed, cpu / passed, waited / passed, flush=True)
     for transport, _ in made:
         transport.abort()
 

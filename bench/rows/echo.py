@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness import LIMIT, Measurement, Unable, load, serving_command
+from harness import LIMIT, Measurement, Unable, load
 
-from rows.row import UVLOOP, Place, Row, Sample, server_command
+from rows.row import UVLOOP, Place, Row, Sample, server_command, serving
 
 
 def sample(found: Measurement) -> Sample:
@@ -24,7 +24,7 @@ def sample(found: Measurement) -> Sample:
 
 def tcp(kind: str, connections: int, size: int, loop: str, at: Place) -> Sample:
     """Messages a second over TCP."""
-    with serving_command(server_command(loop, kind), at.server) as (pid, port):
+    with serving(server_command(loop, kind), at) as (pid, port):
         return sample(
             load(port, at.load, pid=pid, seconds=at.seconds, connections=connections, size=size)
         )
@@ -37,7 +37,7 @@ def unix(loop: str, at: Place) -> Sample:
     words = server_command(loop, "protocol", "--unix", str(path))
     if loop == LIMIT:
         words.append(str(path))
-    with serving_command(words, at.server) as (pid, _):
+    with serving(words, at, str(path)) as (pid, _):
         found = load(
             0,
             at.load,

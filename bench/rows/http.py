@@ -5,23 +5,23 @@ from __future__ import annotations
 import importlib.util
 from functools import partial
 
-from harness import Unable, serving_command
+from harness import Unable
 
 from rows.loads import exchange, wrk
-from rows.row import UVLOOP, Place, Row, Sample, server_command
+from rows.row import UVLOOP, Place, Row, Sample, server_command, serving
 from rows.tls import certificate
 
 
 def bare(loop: str, at: Place) -> Sample:
     """Requests a second of a protocol that answers each with the same bytes."""
-    with serving_command(server_command(loop, "reply"), at.server) as (pid, port):
+    with serving(server_command(loop, "reply"), at) as (pid, port):
         return exchange(port, "plain", "http", at=at, pid=pid)
 
 
 def secure(loop: str, at: Place) -> Sample:
     """The same over TLS."""
     words = server_command(loop, "reply", *certificate(at))
-    with serving_command(words, at.server) as (pid, port):
+    with serving(words, at) as (pid, port):
         return exchange(port, "tls", "http", at=at, pid=pid)
 
 
@@ -30,7 +30,7 @@ def framework(kind: str, packages: str, loop: str, at: Place) -> Sample:
     for package in packages.split():
         if importlib.util.find_spec(package) is None:
             raise Unable(f"not installed: pip install {package}")
-    with serving_command(server_command(loop, kind), at.server) as (pid, port):
+    with serving(server_command(loop, kind), at) as (pid, port):
         return wrk(f"http://127.0.0.1:{port}/", at=at, pid=pid)
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from harness import build_limit, serving_command
 
+from noria.compare.loadgen import CpuTime
 from rows.loads import compiled
-from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command
+from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command, serving
 
 FILE_BYTES = 1 << 30  # as in peers/files.py
 # Together they fit into the server's receive buffer as it comes, so that none is dropped.
@@ -23,7 +24,7 @@ def udp(loop: str, at: Place) -> Sample:
 
 def sendfile(loop: str, at: Place) -> Sample:
     """GB a second out of a file."""
-    with serving_command(server_command(loop, "sendfile"), at.server) as (pid, port):
+    with serving(server_command(loop, "sendfile"), at) as (pid, port):
         found = compiled("sink", port, FILE_BYTES, at.seconds, at=at, pid=pid)
         return Sample(found.value / 1e9, found.busy)
 
@@ -34,17 +35,21 @@ def connects(loop: str, at: Place) -> Sample:
     The kernel makes a connection on the core of the one who connects, so that the load is the limit
     of any good server. One that is always busy accepts as many in a second of any time.
     """
-    with serving_command(server_command(loop, "protocol"), at.server) as (pid, port):
+    with serving(server_command(loop, "protocol"), at) as (pid, port):
         found = compiled("connects", port, 64, at.seconds, at=at, pid=pid)
         return replace(found, value=found.value / (found.busy or 1.0))
 
 
 def clients(loop: str, at: Place) -> Sample:
     """Messages a second of 100 clients in one process; the C server is on the other core."""
-    with serving_command([str(build_limit())], at.load) as (_, port):
+    with serving_command([str(build_limit())], at.load) as (pid, port):
         words = [sys.executable, str(PYTHON_PEERS / "loop_client.py"), loop, str(port)]
         words += ["100", "1024", str(at.seconds)]
-        return Sample(*answer(words, at.seconds + 30, {at.server}))
+        echo = CpuTime(pid)
+        echo.start()
+        found = answer(words, at.seconds + 30, {at.server})
+        echo.stop()
+        return Sample(*found, load_waiting=echo.waiting / at.seconds)
 
 
 ROWS = (

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from harness import BENCH, LIMIT, Unable, build_limit
+from harness import BENCH, LIMIT, Unable, build_limit, serving_command
 
 PYTHON_PEERS = BENCH / "peers"
 
 # What a row's goal is relative to, beside another row by name.
 UVLOOP = "uvloop"
 BEST = "best"
+
+SEEN = 3  # connections that a server has seen end before it is measured
+SETTLE = 0.1  # seconds for it to see that
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Place:
     load: int  # the core of what drives it
     seconds: float
     scratch: Path  # a directory for sockets and certificates, gone afterwards
+    fresh: bool = False  # servers are measured without having seen a connection end
 
 
 Measure = Callable[[str, Place], Sample]
@@ -70,6 +77,23 @@ def server_command(loop: str, kind: str, *words: str) -> list[str]:
     if loop == LIMIT:
         return [str(build_limit())]
     return [sys.executable, str(PYTHON_PEERS / "loop_server.py"), loop, kind, *words]
+
+
+@contextlib.contextmanager
+def serving(words: list[str], at: Place, unix: str | None = None) -> Iterator[tuple[int, int]]:
+    """Start a server, and have it see connections end before it is measured, as any soon has.
+
+    It matters: glibc maps and unmaps each block above 128 KiB, such as a receive buffer, until one
+    is freed whole, as it is at the end of a stream. Only then it keeps them. A loop that receives
+    into a new buffer each time is slower by a factor before than after.
+    """
+    with serving_command(words, at.server) as (pid, port):
+        if not at.fresh:
+            for _ in range(SEEN):
+                with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as client:
+                    client.connect(unix or ("127.0.0.1", port))
+            time.sleep(SETTLE)
+        yield pid, port
 
 
 def answer(words: list[str], seconds: float, cores: set[int]) -> list[float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 from functools import partial
 
-from harness import Unable, serving_command
+from harness import Unable
 
 from rows.loads import exchange
-from rows.row import Place, Row, Sample, server_command
+from rows.row import Place, Row, Sample, server_command, serving
 
 
 def certificate(at: Place) -> list[str]:
@@ -27,7 +27,7 @@ def certificate(at: Place) -> list[str]:
 def echo(kind: str, loop: str, at: Place) -> Sample:
     """Messages of 1 KiB a second on 100 connections."""
     words = server_command(loop, kind, *certificate(at))
-    with serving_command(words, at.server) as (pid, port):
+    with serving(words, at) as (pid, port):
         return exchange(port, "tls", "echo", 1024, at=at, pid=pid)
 
 
