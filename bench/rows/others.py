@@ -26,7 +26,7 @@ def sendfile(loop: str, at: Place) -> Sample:
     """GB a second out of a file."""
     with serving(server_command(loop, "sendfile"), at) as (pid, port):
         found = compiled("sink", port, FILE_BYTES, at.seconds, at=at, pid=pid)
-        return Sample(found.value / 1e9, found.busy)
+        return replace(found, value=found.value / 1e9)
 
 
 def connects(loop: str, at: Place) -> Sample:
@@ -47,9 +47,9 @@ def clients(loop: str, at: Place) -> Sample:
         words += ["100", "1024", str(at.seconds)]
         echo = CpuTime(pid)
         echo.start()
-        found = answer(words, at.seconds + 30, {at.server})
+        value, busy, waiting = answer(words, at.seconds + 30, {at.server})
         echo.stop()
-        return Sample(*found, load_waiting=echo.waiting / at.seconds)
+        return Sample(value, busy, waiting, echo.waiting / at.seconds)
 
 
 ROWS = (
