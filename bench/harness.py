@@ -208,9 +208,11 @@ def idle(port: int, count: int) -> Iterator[None]:
     """
     from noria.compare.load import open_idle
 
+    held = []
     with contextlib.ExitStack() as stack:
         while count > 0:
-            stack.enter_context(open_idle("127.0.0.1", port, min(count, IDLE_AT_ONCE)))
+            some = open_idle("127.0.0.1", port, min(count, IDLE_AT_ONCE))
+            held.append(stack.enter_context(some))
             count -= IDLE_AT_ONCE
             latest = time.monotonic() + ACCEPT_SECONDS
             while waiting_to_be_accepted(port):
@@ -218,6 +220,8 @@ def idle(port: int, count: int) -> Iterator[None]:
                     raise Unable("it stopped accepting connections")
                 time.sleep(0.002)
         yield
+        if ended := sum(some.ended() for some in held):
+            raise Unable(f"it closed {ended:,} connections")
 
 
 def rounds(
@@ -276,18 +280,13 @@ def shown(value: float | None, pattern: str) -> str:
     return "–" if value is None else format(value, pattern)
 
 
-def table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int = 120
-) -> None:
-    """Print a table: with rich if it is installed, else in plain text.
-
-    The width is that of a file or a pipe; a terminal has its own.
-    """
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: with rich if it is installed, else in plain text."""
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     try:
         from rich.console import Console
         from rich.table import Table
     except ImportError:
-        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         print(f"\n{title}")
         for row in [columns, *rows]:
             first, *others = (
@@ -301,7 +300,9 @@ def table(
         drawn.add_column(column, justify="right" if i else "left", no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else width).print(drawn)
+    # A file or a pipe is as wide as the table; a terminal has its own width.
+    whole = max(len(title), sum(widths) + 3 * len(widths) + 1)
+    Console(width=None if sys.stdout.isatty() else whole).print(drawn)
 
 
 def machine() -> Measurement:

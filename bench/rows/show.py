@@ -7,8 +7,6 @@ from harness import LIMIT, shown, table
 from rows.row import BEST, UVLOOP, Row
 from rows.verdict import DISTURBED, Found, Ratio, Verdict, base, geometric_mean, is_noria
 
-WIDTH = 190  # where there is no terminal
-
 
 def figure(value: float | None, unit: str) -> str:
     """A figure with its unit, in three or four digits."""
@@ -81,7 +79,7 @@ def print_table(every: dict[str, Found], loops: list[str], noria: str | None) ->
             *("", "", f"{sum(v.met(f.row) is True for v, f in measured(every, verdicts))}"),
         ]
     lines.append(last)
-    table("times as good as uvloop in the same round, more is better", columns, lines, WIDTH)
+    table("times as good as uvloop in the same round, more is better", columns, lines)
     print_notes(every)
 
 
@@ -94,12 +92,13 @@ def measured(every: dict[str, Found], verdicts: list[Verdict]) -> list[tuple[Ver
 def print_notes(every: dict[str, Found]) -> None:
     """Where the server was not the limit, and why a loop has no figure."""
     for name, found in every.items():
+        causes: dict[str, list[str]] = {}
         for loop, share in found.not_busy().items():
-            others = found.disturbed(loop)
-            why = "the load was the limit"
-            if others > DISTURBED:
-                why = f"other work took {others:.0%} of a core"
-            print(f"! {name}: {loop} was busy {share:.0%} of the time: {why}")
+            disturbed = found.disturbed(loop) > DISTURBED
+            why = "other work on the machine" if disturbed else "the load was the limit"
+            causes.setdefault(why, []).append(f"{loop} {share:.0%}")
+        for why, shares in causes.items():
+            print(f"! {name}: busy {', '.join(shares)} of the time: {why}")
     for name, found in every.items():
         reasons: dict[str, list[str]] = {}
         for loop, why in found.none.items():
