@@ -108,6 +108,7 @@ def main() -> None:
         print("\n".join(row.name for row in (rows or ROWS)))
         return
     loops = harness.chosen(options.peers, KNOWN) if options.peers else [*PEERS, LIMIT]
+    loops = list(dict.fromkeys(loops))
     if options.models:
         loops += [model for model in MODELS if model not in loops]
     noria = next((loop for loop in loops if is_noria(loop)), None)
