@@ -11,6 +11,10 @@ cdef enum:
     ENDING = 1      # write_eof was called
     LENT = 2        # sendfile has the descriptor for now
 
+cdef class Sink:
+    # A protocol that takes bytes where they are, without a Python call.
+    cdef int feed(self, const char *data, Py_ssize_t n) except -1
+
 cdef class Group:
     cdef set streams
     cdef public object on_open      # on_open(stream) and on_close(stream, error), or None
@@ -37,6 +41,7 @@ cdef class Stream(Channel):
     cdef unsigned char lost         # writes after the connection was lost
     cdef unsigned char tcp
     cdef unsigned char shared       # a Python socket has the descriptor too, and closes it
+    cdef Sink sink                  # the protocol, if it is one
     cdef Raw *fresh                 # where the kernel is putting a large message
     cdef Loop loop
     cdef Group group
@@ -64,3 +69,5 @@ cdef class Stream(Channel):
     cdef int refuse_to_write(self, str method) except -1
     cpdef write(self, data)
     cdef Py_ssize_t send_now(self, const char *data, Py_ssize_t n) except? -2
+
+cdef bytes bytes_of(data)

@@ -79,6 +79,13 @@ cdef inline Py_ssize_t expect(Py_ssize_t hint, Py_ssize_t n) noexcept:
     return n if n >= hint else (hint + n) >> 1
 
 
+cdef class Sink:
+    """A compiled protocol that takes bytes where they are."""
+
+    cdef int feed(self, const char *data, Py_ssize_t n) except -1:
+        raise NotImplementedError
+
+
 cdef class Group:
     """Streams that are open. `len()` counts them; iteration goes over a snapshot."""
 
@@ -136,6 +143,7 @@ cdef class Stream(Channel):
     cdef int adopt(self, object protocol) except -1:
         self.protocol = protocol
         self.buffered = isinstance(protocol, BufferedProtocol)
+        self.sink = <Sink>protocol if isinstance(protocol, Sink) else None
         # Looked up once. The class's function is the same for all its protocols, so it stays in the
         # cache where a bound method for each would not.
         method = None if self.buffered else protocol.data_received
@@ -214,6 +222,8 @@ cdef class Stream(Channel):
     cdef int fill_protocol(self, const char *data, Py_ssize_t n) except -1:
         cdef Py_buffer view
         cdef Py_ssize_t part
+        if self.sink is not None:
+            return self.sink.feed(data, n)
         while n and not self.gone:
             if self.paused:
                 self.hold(PyBytes_FromStringAndSize(data, n))
@@ -538,7 +548,7 @@ cdef class Stream(Channel):
         self.backlog = 0
         if self.model.closed:
             # Nobody takes events any more; a queue that held this one would hold it for ever.
-            self.protocol = self.data_received = None
+            self.protocol = self.data_received = self.sink = None
             return self.model.release(self)
         if self.watched:
             self.model.unwatch(self, self.watched)
@@ -558,7 +568,7 @@ cdef class Stream(Channel):
         cdef Group group = self.group
         if protocol is None:
             return 0
-        self.protocol = self.data_received = None
+        self.protocol = self.data_received = self.sink = None
         self.error = None
         try:
             protocol.connection_lost(error)

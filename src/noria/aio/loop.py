@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from asyncio import constants, events, sslproto
+from asyncio import constants, events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +26,8 @@ from noria.aio.transports import DatagramTransport, SocketTransport
 
 if TYPE_CHECKING:
     import ssl
+
+    from noria.aio.tls import TLSProtocol
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
@@ -159,8 +161,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(rawsock)
-        secure = cast("Any", sslproto.SSLProtocol)(
-            self,
+        secure = self._secure(
             protocol,
             sslcontext,
             waiter,
@@ -171,6 +172,57 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         )
         self._make_socket_transport(rawsock, secure, extra=extra, server=server)
         return cast("asyncio.Transport", secure._app_transport)
+
+    def _secure(self, *args: Any, **kwargs: Any) -> TLSProtocol:
+        # Imported late: a Python may have been built without the ssl module.
+        from noria.aio.tls import TLSProtocol
+
+        return TLSProtocol(self, *args, **kwargs)
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Goes on in TLS on a plain connection. As AbstractEventLoop.start_tls."""
+        import ssl
+
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(
+                f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}"
+            )
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        waiter = self.create_future()
+        secure = self._secure(
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made=False,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        # Nothing that comes before the handshake has begun may be taken for plain text.
+        transport.pause_reading()
+        transport.set_protocol(secure)
+        begin = self.call_soon(secure.connection_made, transport)
+        resume = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            begin.cancel()
+            resume.cancel()
+            raise
+        return secure._get_app_transport()
 
     def _make_datagram_transport(
         self,

@@ -93,7 +93,7 @@ cdef class Connection(Stream):
             return 0
         protocol, self.protocol = self.protocol, None
         error, self.error = self.error, None
-        self.data_received = None
+        self.data_received = self.sink = None
         try:
             protocol.connection_lost(error)
         finally:
