@@ -6,6 +6,14 @@ program learns of the event is the *model*, and every model is here.
 
 from noria._version import __version__
 from noria.aio import EventLoop, EventLoopPolicy, install, new_event_loop, run
+from noria.aio.streams import (
+    StreamReader,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from noria.errors import ModelLimit, ModelUnavailable, NoriaError, UnknownModel, Unsupported
 from noria.models import MODELS, ModelInfo, info
 from noria.reactor import READ, WRITE, Reactor
@@ -24,6 +32,8 @@ __all__ = [
     "NoriaError",
     "Reactor",
     "ServerInfo",
+    "StreamReader",
+    "StreamWriter",
     "Summary",
     "UnknownModel",
     "Unsupported",
@@ -31,7 +41,11 @@ __all__ = [
     "info",
     "install",
     "new_event_loop",
+    "open_connection",
+    "open_unix_connection",
     "run",
     "selector",
     "serve",
+    "start_server",
+    "start_unix_server",
 ]

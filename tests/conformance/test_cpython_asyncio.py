@@ -7,17 +7,21 @@ NORIA_CONFORMANCE=select,poll on these.
 from __future__ import annotations
 
 import asyncio
+import asyncio.streams
+import contextlib
 import importlib
 import os
 import sys
 import unittest
 import warnings
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 import noria.aio
+import noria.aio.streams
 from noria import models
 
 pytest.importorskip("test.test_asyncio", reason="this Python came without its own tests")
@@ -46,6 +50,9 @@ CASES: tuple[tuple[str, str | None, int], ...] = (
     ("test_server", "TestServer2", 2),
 )
 
+# Those of streams and pipes run once more on noria's compiled streams in asyncio's place.
+COMPILED = (("test_streams", "StreamTests"), ("test_subprocess", "SubprocessMixin"))
+
 # Tests that look inside asyncio's own classes: "Class.test" -> why. There are none.
 UNEQUAL: dict[str, str] = {}
 
@@ -69,7 +76,19 @@ def _set_policy(policy: Any) -> None:
         asyncio.set_event_loop_policy(policy)
 
 
-def _bound(base: type, model: str) -> type[unittest.TestCase]:
+@contextlib.contextmanager
+def _compiled_streams() -> Iterator[None]:
+    names = ("StreamReader", "StreamWriter", "StreamReaderProtocol")
+    before = [(m, name, getattr(m, name)) for m in (asyncio, asyncio.streams) for name in names]
+    noria.aio.streams.install()
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def _bound(base: type, model: str, streams: bool = False) -> type[unittest.TestCase]:
     """The class as a test case of its own whose loops are noria's on this model."""
 
     def make(self: Any) -> asyncio.AbstractEventLoop:
@@ -78,7 +97,8 @@ def _bound(base: type, model: str) -> type[unittest.TestCase]:
     def run(self: Any, result: Any = None) -> Any:
         _set_policy(noria.aio.EventLoopPolicy(model))
         try:
-            return super(case, self).run(result)
+            with _compiled_streams() if streams else contextlib.nullcontext():
+                return super(case, self).run(result)
         finally:
             _set_policy(None)
 
@@ -91,7 +111,7 @@ def _bound(base: type, model: str) -> type[unittest.TestCase]:
     if base.__name__ in ("SubprocessTestsMixin", "SubprocessMixin"):
         body["setUp"] = own_loop  # in CPython that comes from the class that they are mixed with
     parents = (base,) if issubclass(base, unittest.TestCase) else (base, test_utils.TestCase)
-    name = f"{base.__name__}_{model.replace('-', '_')}"
+    name = f"{base.__name__}_{model.replace('-', '_')}{'_compiled' if streams else ''}"
     case = type(name, parents, body)
     case.__module__ = __name__
     for name, reason in UNEQUAL.items():
@@ -125,6 +145,9 @@ def _collect() -> dict[tuple[str, str | None, str], int]:
                 case = _bound(base, model)
                 globals()[case.__name__] = case
                 count += len(unittest.defaultTestLoader.getTestCaseNames(case))
+                if (module_name, class_name) in COMPILED:
+                    case = _bound(base, model, streams=True)
+                    globals()[case.__name__] = case
             counts[module_name, class_name, model] = count
     return counts
 

@@ -13,6 +13,7 @@ cdef enum:
 
 cdef class Sink:
     # A protocol that takes bytes where they are, without a Python call.
+    cdef bint direct                # not so if a subclass has a method of its own for them
     cdef int feed(self, const char *data, Py_ssize_t n) except -1
 
 cdef class Group:

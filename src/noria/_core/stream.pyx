@@ -142,8 +142,9 @@ cdef class Stream(Channel):
 
     cdef int adopt(self, object protocol) except -1:
         self.protocol = protocol
-        self.buffered = isinstance(protocol, BufferedProtocol)
-        self.sink = <Sink>protocol if isinstance(protocol, Sink) else None
+        self.sink = <Sink>protocol if isinstance(protocol, Sink) and (<Sink>protocol).direct \
+            else None
+        self.buffered = self.sink is not None or isinstance(protocol, BufferedProtocol)
         # Looked up once. The class's function is the same for all its protocols, so it stays in the
         # cache where a bound method for each would not.
         method = None if self.buffered else protocol.data_received

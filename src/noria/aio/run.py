@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from noria.aio import streams as compiled
 from noria.aio.loop import EventLoop
 
 T = TypeVar("T")
@@ -52,8 +53,14 @@ class EventLoopPolicy(_Base):
         return new_event_loop(self._model)
 
 
-def install(model: str = "auto") -> None:
-    """Makes noria's the loop that asyncio.run and asyncio.new_event_loop make."""
+def install(model: str = "auto", *, streams: bool = False) -> None:
+    """Makes noria's the loop that asyncio.run and asyncio.new_event_loop make.
+
+    With `streams`, asyncio.open_connection and asyncio.start_server make noria's compiled readers
+    and writers too. Call it before modules that do ``from asyncio import StreamReader``.
+    """
+    if streams:
+        compiled.install()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.set_event_loop_policy(EventLoopPolicy(model))

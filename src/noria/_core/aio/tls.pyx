@@ -56,6 +56,9 @@ cdef class Secure(Sink):
     cdef Connection raw
     cdef bint partial               # a part of a record waits inside the SSL object
 
+    def __cinit__(self, *args, **kwargs):
+        self.direct = True
+
     def bind(self):
         """After asyncio's __init__: what is called for each message is looked up."""
         # The SSLObject's own read and write are thin Python around these.
