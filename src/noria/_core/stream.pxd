@@ -14,7 +14,9 @@ cdef enum:
 cdef class Sink:
     # A protocol that takes bytes where they are, without a Python call.
     cdef bint direct                # not so if a subclass has a method of its own for them
+    cdef bint keeps                 # large messages are better given as objects
     cdef int feed(self, const char *data, Py_ssize_t n) except -1
+    cdef int feed_bytes(self, bytes data) except -1
 
 cdef class Group:
     cdef set streams

@@ -85,6 +85,9 @@ cdef class Sink:
     cdef int feed(self, const char *data, Py_ssize_t n) except -1:
         raise NotImplementedError
 
+    cdef int feed_bytes(self, bytes data) except -1:
+        return self.feed(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
 
 cdef class Group:
     """Streams that are open. `len()` counts them; iteration goes over a snapshot."""
@@ -164,7 +167,7 @@ cdef class Stream(Channel):
 
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1:
         # A large message is received straight into the object that the protocol will get.
-        if self.hint < LARGE or self.buffered:
+        if self.hint < LARGE or (self.buffered and (self.sink is None or not self.sink.keeps)):
             return False
         self.fresh = bytes_of_size(NULL, FRESH)
         place[0] = PyBytes_AS_STRING(<bytes>self.fresh)
@@ -187,6 +190,8 @@ cdef class Stream(Channel):
             return 0
         if self.paused:
             self.hold(data)
+        elif self.sink is not None:
+            self.sink.feed_bytes(data)
         else:
             self.hand_over(data)
         return 0

@@ -20,8 +20,10 @@ cdef object InheritedWriter = asyncio.StreamWriter
 cdef class Reader:
     """The compiled half of a stream reader."""
 
+    cdef bytearray kept
+    cdef bytes whole                # what came last, if nothing is kept before it
+    cdef bint any                   # whoever waits takes what comes, as it comes
     # asyncio's names: its half sets and reads them too.
-    cdef public bytearray _buffer
     cdef public Py_ssize_t _limit
     cdef public object _loop
     cdef public object _waiter
@@ -30,20 +32,65 @@ cdef class Reader:
     cdef public bint _eof
     cdef public bint _paused
 
+    @property
+    def _buffer(self):
+        """All that came and was not read, for asyncio's half: it may change it."""
+        self.join()
+        return self.kept
+
+    @_buffer.setter
+    def _buffer(self, bytearray kept):
+        self.kept = kept
+        self.whole = None
+
+    cdef Py_ssize_t size(self) noexcept:
+        if self.whole is not None:
+            return PyBytes_GET_SIZE(self.whole)
+        return PyByteArray_GET_SIZE(self.kept)
+
+    cdef int join(self) except -1:
+        cdef bytes whole = self.whole
+        if whole is not None:
+            self.whole = None
+            self.append(PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole))
+        return 0
+
+    cdef int append(self, const char *data, Py_ssize_t n) except -1:
+        cdef Py_ssize_t before = PyByteArray_GET_SIZE(self.kept)
+        PyByteArray_Resize(self.kept, before + n)
+        memcpy(PyByteArray_AS_STRING(self.kept) + before, data, n)
+        return 0
+
     cdef int take_in(self, const char *data, Py_ssize_t n) except -1:
         """Bytes that came: kept, and whoever waits for them is woken."""
-        cdef Py_ssize_t before = PyByteArray_GET_SIZE(self._buffer)
+        if self.any and self.size() == 0:
+            return self.take_bytes(PyBytes_FromStringAndSize(data, n))
+        self.refuse_after_end()
+        self.join()
+        self.append(data, n)
+        return self.came()
+
+    cdef int take_bytes(self, bytes data) except -1:
+        """The same, without a copy where somebody is about to take all of it."""
+        self.refuse_after_end()
+        if self.size():
+            self.join()
+            self.append(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        else:
+            self.whole = data
+        return self.came()
+
+    cdef int refuse_after_end(self) except -1:
         if self._eof:
             raise AssertionError("feed_data after feed_eof")
-        if n == 0:
-            return 0
-        PyByteArray_Resize(self._buffer, before + n)
-        memcpy(PyByteArray_AS_STRING(self._buffer) + before, data, n)
-        if self._waiter is not None:
+        return 0
+
+    cdef int came(self) except -1:
+        if self._waiter is not None and self.size():
             waiter, self._waiter = self._waiter, None
             if not waiter.done():
                 waiter.set_result(None)
-        if before + n > 2 * self._limit and not self._paused and self._transport is not None:
+        if self.size() > 2 * self._limit and not self._paused and self._transport is not None:
             self.hold_back()
         return 0
 
@@ -58,12 +105,17 @@ cdef class Reader:
 
     cdef bytes take_out(self, Py_ssize_t n):
         """The first n bytes; reading goes on below once there is room."""
-        cdef bytes data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self._buffer), n)
-        if n == PyByteArray_GET_SIZE(self._buffer):
-            PyByteArray_Resize(self._buffer, 0)
+        cdef bytes data = self.whole
+        if data is not None and n == PyBytes_GET_SIZE(data):
+            self.whole = None
         else:
-            del self._buffer[:n]
-        if self._paused and PyByteArray_GET_SIZE(self._buffer) <= self._limit:
+            self.join()
+            data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.kept), n)
+            if n == PyByteArray_GET_SIZE(self.kept):
+                PyByteArray_Resize(self.kept, 0)
+            else:
+                del self.kept[:n]
+        if self._paused and self.size() <= self._limit:
             self._paused = False
             self._transport.resume_reading()
         return data
@@ -81,9 +133,7 @@ cdef class Reader:
 
     def feed_data(self, data):
         """Bytes for whoever reads."""
-        if type(data) is not bytes:
-            data = bytes(data)
-        self.take_in(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        self.take_bytes(data if type(data) is bytes else bytes(data))
 
     async def read(self, n=-1):
         """At most `n` bytes, at least one; b"" at the end. As asyncio.StreamReader.read."""
@@ -92,20 +142,22 @@ cdef class Reader:
             raise self._exception
         if wanted <= 0:
             return await InheritedReader.read(self, n)
-        if not PyByteArray_GET_SIZE(self._buffer) and not self._eof:
+        if not self.size() and not self._eof:
             waiter = self.begin_waiting("read")
+            self.any = True
             try:
                 await waiter
             finally:
                 self._waiter = None
-        return self.take_out(min(wanted, PyByteArray_GET_SIZE(self._buffer)))
+                self.any = False
+        return self.take_out(min(wanted, self.size()))
 
     async def readexactly(self, n):
         """Exactly `n` bytes. As asyncio.StreamReader.readexactly."""
         cdef Py_ssize_t wanted = n
         if self._exception is not None or wanted <= 0:
             return await InheritedReader.readexactly(self, n)
-        while PyByteArray_GET_SIZE(self._buffer) < wanted:
+        while self.size() < wanted:
             if self._eof:
                 return await InheritedReader.readexactly(self, n)
             waiter = self.begin_waiting("readexactly")
@@ -125,7 +177,7 @@ cdef class Reader:
             found = self.find(b"\n", looked)
             if 0 <= found <= self._limit:
                 return self.take_out(found + 1)
-            looked = PyByteArray_GET_SIZE(self._buffer)
+            looked = self.size()
             if found >= 0 or self._eof or looked > self._limit:
                 return await InheritedReader.readline(self)
             waiter = self.begin_waiting("readuntil")
@@ -150,7 +202,7 @@ cdef class Reader:
             if 0 <= found <= self._limit:
                 return self.take_out(found + length)
             # The last bytes may be the separator's first.
-            looked = max(0, PyByteArray_GET_SIZE(self._buffer) + 1 - length)
+            looked = max(0, self.size() + 1 - length)
             if found >= 0 or self._eof or looked > self._limit:
                 return await InheritedReader.readuntil(self, separator)
             waiter = self.begin_waiting("readuntil")
@@ -160,12 +212,14 @@ cdef class Reader:
                 self._waiter = None
 
     cdef Py_ssize_t find(self, bytes end, Py_ssize_t start) except -2:
-        cdef char *base = PyByteArray_AS_STRING(self._buffer)
+        cdef char *base
         cdef char *place
+        self.join()
         if PyBytes_GET_SIZE(end) > 1:
-            return self._buffer.find(end, start)
+            return self.kept.find(end, start)
+        base = PyByteArray_AS_STRING(self.kept)
         place = <char *>memchr(base + start, PyBytes_AS_STRING(end)[0],
-                               PyByteArray_GET_SIZE(self._buffer) - start)
+                               self.size() - start)
         return -1 if place == NULL else place - base
 
 
@@ -177,6 +231,7 @@ cdef class Feed(Sink):
     cdef public bint _connection_lost
 
     def __cinit__(self, *args, **kwargs):
+        self.keeps = True
         # A subclass may have a data_received of its own: it is called then, as in asyncio.
         self.direct = type(self).data_received is Feed.data_received
 
@@ -191,9 +246,20 @@ cdef class Feed(Sink):
             reader.feed_data(PyBytes_FromStringAndSize(data, n))
         return 0
 
+    cdef int feed_bytes(self, bytes data) except -1:
+        cdef object reader
+        if self._stream_reader_wr is None:
+            return 0
+        reader = self._stream_reader_wr()
+        if isinstance(reader, Reader):
+            (<Reader>reader).take_bytes(data)
+        elif reader is not None:
+            reader.feed_data(data)
+        return 0
+
     def data_received(self, data):
         """Bytes for the reader."""
-        self.feed(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        self.feed_bytes(data if type(data) is bytes else bytes(data))
 
 
 cdef class Writer:
