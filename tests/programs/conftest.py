@@ -1,0 +1,71 @@
+"""Real programs on noria, as their users start them.
+
+They are skipped where a program is not installed (``pip install 'noria[programs]'``; PostgreSQL and
+Redis from the system's packages); with NORIA_PROGRAMS=required that is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import noria
+
+HERE = Path(__file__).parent
+REQUIRED = os.environ.get("NORIA_PROGRAMS") == "required"
+MODELS = ("auto", "select", "poll", "epoll", "epoll-edge", "io_uring")
+
+
+@pytest.fixture(params=MODELS)
+def run(request: pytest.FixtureRequest) -> Any:
+    """noria.run on each model."""
+    return lambda main: noria.run(main, model=request.param)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A certificate of 127.0.0.1 and who signed it: contexts, and the files that programs want."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    folder = tmp_path_factory.mktemp("certificates")
+    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    issued.configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return {
+        "server": server,
+        "client": client,
+        "key": str(folder / "key.pem"),
+        "cert": str(folder / "cert.pem"),
+    }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(90))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
+    report = yield
+    if REQUIRED and report.skipped and HERE in item.path.parents:
+        report.outcome = "failed"
+        report.longrepr = f"it must run here, but was skipped: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: Any) -> Any:
+    report = yield
+    if REQUIRED and report.skipped and HERE in collector.path.parents:
+        report.outcome = "failed"
+        report.longrepr = f"it must run here, but was skipped: {report.longrepr}"
+    return report
