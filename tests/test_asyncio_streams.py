@@ -190,6 +190,23 @@ def test_two_readers_at_once_are_refused(run: Run) -> None:
     run(main())
 
 
+def test_a_line_that_another_reader_shortens_is_waited_for(run: Run) -> None:
+    async def main() -> None:
+        reader = noria.StreamReader(loop=asyncio.get_running_loop())
+        reader.feed_data(b"x" * 1000)
+        line = asyncio.ensure_future(reader.readline())
+        await asyncio.sleep(0)
+        assert await reader.read(1000) == b"x" * 1000
+        reader.feed_data(b"ab")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not line.done()
+        reader.feed_data(b"\n")
+        assert await line == b"ab\n"
+
+    run(main())
+
+
 def test_a_protocol_with_data_received_of_its_own_is_called(run: Run) -> None:
     class Counting(noria.aio.streams.StreamReaderProtocol):
         count = 0

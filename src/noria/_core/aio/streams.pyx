@@ -217,6 +217,8 @@ cdef class Reader:
         self.join()
         if PyBytes_GET_SIZE(end) > 1:
             return self.kept.find(end, start)
+        if start >= PyByteArray_GET_SIZE(self.kept):
+            return -1       # somebody else has read meanwhile
         base = PyByteArray_AS_STRING(self.kept)
         place = <char *>memchr(base + start, PyBytes_AS_STRING(end)[0],
                                self.size() - start)

@@ -103,7 +103,7 @@ cdef class Secure(Sink):
                     self.read_messages()
                 if self._write_backlog:
                     self._do_write()
-                elif self._outgoing is not None and self._outgoing.pending:
+                elif self._app_writing_paused or self._outgoing.pending:
                     self._process_outgoing()
             pending = self._incoming.pending
             if self._ssl_reading_paused or pending >= self._incoming_high_water:
@@ -157,10 +157,13 @@ cdef class Secure(Sink):
                     break
                 size += n
                 self.partial = False
-            more[0] = True
+                pending = self._incoming.pending
+                if pending == 0 and size < room:
+                    break       # all is read: the next try could only fail
+            more[0] = size == room
         except Again:
             # The SSL object takes from its input as much of a record as there is.
-            self.partial = True
+            self.partial = pending > 0
         except Exception as failure:
             error = failure
         if size < room:
@@ -203,7 +206,8 @@ cdef class Secure(Sink):
             except Exception as error:
                 self._fatal_error(error, "Fatal error on SSL protocol")
                 return
-            if self.raw is not None and not self._ssl_writing_paused:
+            if self.raw is not None and not self._ssl_writing_paused and \
+                    not self._app_writing_paused and self._outgoing_high_water > 0:
                 # A fault of the socket ends the connection from the queue, not in here.
                 self.raw.write(self.put_out())
             else:
