@@ -587,3 +587,62 @@ def test_debug_mode_reports_slow_callbacks(model, caplog):
 
     noria.run(main(), model=model, debug=True)
     assert "took 0.0" in caplog.text
+
+
+def test_several_writes_of_a_turn_go_together_in_order_and_whole(model: str) -> None:
+    """Also where the last of them is close, abort, write_eof, or something that is not bytes."""
+
+    async def main() -> None:
+        client, keeper, server = await pair()
+        transport = client.transport
+        counters = asyncio.get_running_loop().model.stats  # type: ignore[attr-defined]
+        expected = bytearray()
+        middle, tail = bytearray(b"middle "), memoryview(b"tail;")
+
+        def whole() -> bool:
+            return keeper.data == expected
+
+        for n in range(20):
+            for part in (b"head %d " % n, middle, tail, b"", b"end;"):
+                transport.write(part)
+                expected.extend(part)
+            transport.writelines([b"a", b"b"])
+            expected.extend(b"ab")
+            await until(whole)
+            before = counters()["sends"]
+            transport.write(b"one")
+            transport.write(b"two")
+            expected.extend(b"onetwo")
+            await until(whole)
+            if n:  # the first time it is not known yet that there are several
+                assert counters()["sends"] == before + 1
+            transport.write(b"x" * 100_000)
+            transport.write(b"y")
+            expected.extend(b"x" * 100_000 + b"y")
+            assert transport.get_write_buffer_size() <= 100_001
+            await until(whole)
+        transport.write(b"last")
+        transport.write(b"words")
+        expected.extend(b"lastwords")
+        transport.write_eof()
+        await keeper.lost
+        assert keeper.data == expected
+        transport.close()
+        await client.lost
+        server.close()
+
+        for end in ("close", "abort"):
+            client, keeper, server = await pair()
+            for _ in range(3):
+                client.transport.write(b"head")
+                client.transport.write(b"body")
+                await until(lambda: len(keeper.data) % 8 == 0)  # noqa: B023
+            client.transport.write(b"head")
+            client.transport.write(b"body")
+            getattr(client.transport, end)()
+            await client.lost
+            await keeper.lost
+            assert keeper.data == b"headbody" * 4
+            server.close()
+
+    noria.run(main(), model=model)

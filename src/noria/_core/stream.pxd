@@ -60,6 +60,7 @@ cdef class Stream(Channel):
     cdef int keep(self, bytes data, Py_ssize_t offset) except -1
     cdef int vanish(self, object error) except -1
     cdef int lose(self) except -1
+    cdef int end_turn(self) except -1
     cdef int end(self) except -1
     cdef int fill_protocol(self, const char *data, Py_ssize_t n) except -1
     cdef int release_held(self) except -1

@@ -475,6 +475,10 @@ cdef class Stream(Channel):
                 self.first = 0
         return 0
 
+    cdef int end_turn(self) except -1:
+        """For one that asked its loop to be told."""
+        return 0
+
     cdef int writable(self) except -1:
         self.flush()
         if self.gone:

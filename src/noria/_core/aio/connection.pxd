@@ -12,6 +12,11 @@ cdef class Connection(Stream):
     cdef unsigned char name[32]
     cdef unsigned char peer_length
     cdef unsigned char name_length
+    cdef unsigned char bursty       # it writes several times a turn: see connection.pyx
+    cdef unsigned char corked       # what is kept is sent at the end of this turn
+    cdef unsigned wrote             # the turn of the last write
+    cdef bint cork(self, bytes data) except -1
+    cdef int uncork(self) except -1
     cdef int introduce(self) except -1
 
 cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp)

@@ -5,6 +5,7 @@ The protocol knows its `face`, a real subclass of asyncio.Transport; what is cal
 is this object's own.
 """
 
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 
 from noria._core.address cimport noria_address
@@ -28,6 +29,7 @@ log = logging.getLogger("noria")
 
 cdef enum:
     STARTED = 3         # results of its own CALL events, beside those of Stream
+    CORK = 16 * 1024    # bytes that are held until the end of a turn at most
 
 
 cdef class Connection(Stream):
@@ -114,6 +116,83 @@ cdef class Connection(Stream):
                 self.core.owners[self.fd] == <void *>self:
             self.core.owners[self.fd] = NULL
 
+    # A write is sent at once. But who writes several times a turn, as web servers do with a head
+    # and a body, would pay for a packet each: such a connection's next writes go together at the
+    # end of the turn, until there is one that comes alone.
+
+    cpdef write(self, data):
+        if self.bursty:
+            if type(data) is bytes and self.cork(data):
+                return
+            self.uncork()
+        elif self.wrote == self.core.turns:
+            self.bursty = True
+        else:
+            self.wrote = self.core.turns
+        Stream.write(self, data)
+
+    def writelines(self, list_of_data):
+        self.uncork()
+        Stream.writelines(self, list_of_data)
+
+    cdef bint cork(self, bytes data) except -1:
+        """Holds the data; False if it has to go another way."""
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(data)
+        if n == 0 or self.ending or self.gone or self.leaving or self.backlog + n > CORK:
+            return False
+        if self.backlog and not self.corked:
+            return False        # there is no room in the socket
+        if not self.corked:
+            self.corked = True
+            self.core.corked.append(self)
+        self.append(data, 0)
+        return True
+
+    cdef int uncork(self) except -1:
+        """Sends what is held."""
+        if not self.corked:
+            return 0
+        self.corked = False
+        if self.gone or not self.backlog:
+            return 0
+        self.flush()
+        if self.backlog and not self.gone:
+            self.await_room()
+        return 0
+
+    cdef int end_turn(self) except -1:
+        if not self.corked:
+            return 0
+        if self.backlog and len(self.outgoing) - self.first == 1:
+            # It was the only write of this turn: the next goes at once again.
+            self.bursty = False
+        PyContext_Enter(self.context)
+        try:
+            self.uncork()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self.fault(error)
+        finally:
+            PyContext_Exit(self.context)
+        return 0
+
+    def close(self):
+        self.uncork()
+        Stream.close(self)
+
+    def abort(self):
+        self.uncork()
+        Stream.abort(self)
+
+    def write_eof(self):
+        self.uncork()
+        Stream.write_eof(self)
+
+    def get_write_buffer_size(self):
+        self.uncork()
+        return self.backlog
+
     # For sendfile, which needs the descriptor to itself.
 
     def lend(self):
@@ -122,6 +201,7 @@ cdef class Connection(Stream):
             raise RuntimeError("Empty waiter is already set")
         if self.ending:
             self.refuse_to_write("sendfile")
+        self.uncork()
         self.ending = LENT
         self.empty_waiter = self.core.create_future()
         if not self.backlog:
@@ -154,6 +234,7 @@ cdef class Connection(Stream):
 
     def force_close(self, error):
         """Ends now; connection_lost will be told the error."""
+        self.uncork()
         self.vanish(error)
 
     @property
@@ -180,6 +261,7 @@ cdef class Connection(Stream):
         """Ends without a word, as nobody holds the transport any more."""
         if self.fd < 0 or self.closing:
             return
+        self.uncork()
         self.gone = self.leaving = True
         self.outgoing = None
         self.backlog = 0

@@ -15,6 +15,9 @@ cdef class Core(Loop):
     cdef Py_ssize_t seats
     cdef PyObject *spare_handles[64]    # of which nobody kept a reference; owned
     cdef int spares
+    cdef list corked                    # connections that want to be told of the turn's end
+    cdef unsigned turns
+    cdef int end_turn(self) except -1
     cdef int handle_all(self) except -1
     cdef int turn_until_fault(self) except -1
     cdef int blame(self, object error) except -1

@@ -17,6 +17,7 @@ from libc.string cimport memset
 from noria._core.aio.descriptor cimport Descriptor, receive_now
 from noria._core.contract cimport CALL, READABLE, WRITABLE, Target
 from noria._core.loop cimport PATIENCE, Loop
+from noria._core.stream cimport Stream
 from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, monotonic_ns, ssize_t
 from noria._core.timers cimport Handle
 
@@ -52,6 +53,8 @@ cdef class Core(Loop):
 
     def __cinit__(self, *args, **kwargs):
         self.descriptors = {}
+        self.corked = []
+        self.turns = 1
 
     def __dealloc__(self):
         PyMem_RawFree(self.owners)
@@ -200,6 +203,7 @@ cdef class Core(Loop):
         finally:
             self.let_go()
             self.dispatching = self.stopping = False
+            self.end_turn()
             # Whoever waits for a socket's end must not have to wait for the next run.
             self.model.settle()
             self.leave()
@@ -210,12 +214,21 @@ cdef class Core(Loop):
         while True:
             if not self.left:
                 self.dispatching = False
+                self.end_turn()
                 self.collect()
                 self.left = self.queue.count
             self.dispatching = True
             self.handle_events()
             if self.stopping:
                 return 0
+
+    cdef int end_turn(self) except -1:
+        cdef Stream stream
+        self.turns += 1
+        while self.corked:
+            stream = <Stream>self.corked.pop()
+            stream.end_turn()
+        return 0
 
     cdef int blame(self, object error) except -1:
         cdef Target target = <Target>self.event.target
