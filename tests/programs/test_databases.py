@@ -17,6 +17,7 @@ from starting import free_port, started
 
 @pytest.fixture(scope="module")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    pytest.importorskip("redis")
     if not shutil.which("redis-server"):
         pytest.skip("redis-server is not installed: apt-get install redis-server")
     port = free_port()
@@ -27,6 +28,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    pytest.importorskip("asyncpg")
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
