@@ -483,6 +483,19 @@ def test_subprocess_that_does_not_exist_or_ends_at_once(model):
     noria.run(main(), model=model)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="asyncio leaves the path before")
+def test_the_path_of_a_unix_server_is_removed(model, tmp_path):
+    path = tmp_path / "socket"
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_unix_server(asyncio.Protocol, path)
+        assert path.exists()
+        server.close()
+        assert not path.exists()
+
+    noria.run(main(), model=model)
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # unclosed transports, as asyncio says
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_loop_closed_with_work_in_flight_leaves_nothing(model):

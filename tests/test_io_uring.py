@@ -238,53 +238,6 @@ def test_a_ring_belongs_to_one_thread() -> None:
     assert all("epoll" in error for error in errors)
 
 
-@needs_io_uring
-def test_a_ring_is_not_its_childs() -> None:
-    """The child of a fork gets a clear error; the parent's server does not notice."""
-    run(
-        """
-        import os, signal, socket, threading, warnings
-        import noria
-        from noria.servers.echo import Echo
-
-        reactor = noria.Reactor("io_uring")
-        server = reactor.listen(Echo)
-        reactor.run_once(0)
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                for function in (lambda: reactor.run_once(0), reactor.run,
-                                 lambda: reactor.register(0, noria.READ, print)):
-                    try:
-                        function()
-                    except RuntimeError as error:
-                        assert "before a fork" in str(error), error
-                        assert "make a new loop in the child" in str(error)
-                    else:
-                        raise AssertionError
-                with noria.Reactor("io_uring") as own:
-                    own.call_soon(own.stop)
-                    own.run()
-                status = 0
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        def client():
-            with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
-                for turn in range(3):
-                    sock.sendall(b"hello")
-                    assert sock.recv(10) == b"hello"
-            reactor.stop()
-        thread = threading.Thread(target=client)
-        thread.start()
-        reactor.run()
-        thread.join()
-        reactor.close()
-        """
-    )
-
-
 # The buffers.
 
 

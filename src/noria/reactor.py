@@ -361,6 +361,8 @@ class Reactor:
             self.signal(number, None)
         # connection_lost is called from the queue: give it the turns it needs.
         for _ in range(100):
+            if self.loop.model.inherited:  # a fork's child: the parent goes on with them
+                break
             if not self.loop.pending()[0] and not any(server.streams for server in self._servers):
                 break
             self.loop.run_once(0.01)

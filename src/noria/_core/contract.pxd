@@ -69,6 +69,7 @@ cdef class Queue:
 
 cdef class Dispatcher:
     cdef int drain(self) except -1
+    cdef bint abandon(self) noexcept
 
 cdef class Channel(Target):
     cdef readonly int fd
@@ -119,6 +120,8 @@ cdef class Model:
     cdef Moments moments
     cdef public bint recording      # note the moments of each message
     cdef readonly bint closed
+    cdef readonly bint inherited    # this process is a child of the one that made it
+    cdef readonly int home          # the process that made it
     cdef char *scratch              # one message's bytes, between the kernel and the handler
     cdef object spare               # the last message, if its handler let go of it; see stream.pyx
     cdef Py_ssize_t spare_room
@@ -149,6 +152,8 @@ cdef class Model:
     cdef int settle(self) except -1
     cdef int discard(self, Event *event) except -1
     cdef int shut(self) except -1
+    cdef int refuse(self) except -1
+    cdef int inherit(self) except -1
 
 cdef class Waker(Channel):
     pass

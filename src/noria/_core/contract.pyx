@@ -14,6 +14,7 @@ from noria._core.sys cimport (
 )
 
 import os
+import signal
 
 from noria._core import catalogue
 from noria.errors import Unsupported
@@ -25,6 +26,36 @@ cdef enum:
     DATAGRAMS = 64          # received of one socket before the others have their turn
 
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
+
+cdef set living = set()     # addresses of this process's models
+
+
+def forked():
+    """Runs in the child of a fork, before anything else of it does.
+
+    What a model has of the kernel is shared with the parent: to alter a registration of epoll in
+    the child alters the parent's. So the child gives all of it back at once, while the numbers of
+    the descriptors are sure to be these, and its models refuse from then on.
+    """
+    cdef Model model
+    cdef bint ran = False
+    for address in living:
+        model = <Model><PyObject *><size_t>address
+        if model.closed or model.inherited:
+            continue
+        model.inherited = True
+        if model.dispatcher is not None and model.dispatcher.abandon():
+            ran = True
+        model.inherit()
+    if ran:
+        # A signal of the child must not be told to a descriptor of the parent.
+        try:
+            signal.set_wakeup_fd(-1)
+        except ValueError:
+            pass    # not in the main interpreter
+
+
+os.register_at_fork(after_in_child=forked)
 
 
 cdef class Target:
@@ -101,6 +132,10 @@ cdef class Dispatcher:
 
     cdef int drain(self) except -1:
         raise NotImplementedError
+
+    cdef bint abandon(self) noexcept:
+        """The process is a child now: no event may be handled here. Whether it was running."""
+        return False
 
 
 cdef class Channel(Target):
@@ -250,6 +285,8 @@ cdef class Model:
 
     def __cinit__(self, *args, **kwargs):
         self.queue = Queue()
+        self.home = os.getpid()
+        living.add(<size_t><PyObject *>self)
         memset(&self.counters, 0, sizeof(Counters))
         memset(&self.moments, 0, sizeof(Moments))
         self.scratch = <char *>PyMem_RawMalloc(SCRATCH_SIZE)
@@ -261,6 +298,7 @@ cdef class Model:
         PyMem_RawFree(PyMem_RawMalloc(4 * SCRATCH_SIZE))
 
     def __dealloc__(self):
+        living.discard(<size_t><PyObject *>self)
         PyMem_RawFree(self.scratch)
 
     def __repr__(self):
@@ -309,7 +347,7 @@ cdef class Model:
                 self.counters.messages += 1
                 self.counters.bytes_in += n
                 channel.arrived(self.scratch, n, &address, length)
-            if not channel.watched & RECEIVE:
+            if not channel.watched & RECEIVE or self.inherited:
                 return False
         return True
 
@@ -372,6 +410,8 @@ cdef class Model:
 
     cdef int submit(self, Operation operation) except -1:
         """Starts an operation. Here: in a thread, for models whose kernel call would sleep."""
+        if self.inherited:
+            self.refuse()
         operation.pending = True
         if self.pool is None:
             from concurrent.futures import ThreadPoolExecutor
@@ -396,6 +436,8 @@ cdef class Model:
 
     cdef int begin(self) except -1:
         """Called once on the thread that will wait."""
+        if self.inherited:
+            self.refuse()
         return 0
 
     cdef int settle(self) except -1:
@@ -408,6 +450,18 @@ cdef class Model:
 
     cdef int shut(self) except -1:
         """Gives back what the model holds of the kernel."""
+        return 0
+
+    # What a fork does.
+
+    @cython.final
+    cdef int refuse(self) except -1:
+        """Raises: only the process that made the model may use it."""
+        raise RuntimeError(f"this {self.name} loop was made before a fork and belongs to process "
+                           f"{self.home}: make a new loop in the child")
+
+    cdef int inherit(self) except -1:
+        """Called in the child: closes its copies of the model's descriptors, and no more."""
         return 0
 
     # What Python may ask for.
@@ -450,7 +504,7 @@ cdef class Model:
         self.closed = True
         self.shut()
         if self.pool is not None:
-            self.pool.shutdown(wait=True)
+            self.pool.shutdown(wait=not self.inherited)     # threads are not inherited
             self.pool = None
         self.dispatcher = None
         while self.queue.take(&event):
@@ -473,6 +527,8 @@ cdef class Waking(Model):
 
     cdef int begin(self) except -1:
         cdef Channel waker
+        if self.inherited:
+            self.refuse()
         if self.wake_reader is None:
             reader, self.wake_writer = os.pipe2(O_NONBLOCK | os.O_CLOEXEC)
             waker = Waker.__new__(Waker)
@@ -499,3 +555,6 @@ cdef class Waking(Model):
             self.wake_reader = None
             self.wake_writer = -1
         return 0
+
+    cdef int inherit(self) except -1:
+        return Waking.shut(self)

@@ -25,6 +25,7 @@ cdef class Loop(Dispatcher):
     cdef int64_t busy_total
     cdef int64_t last_asked
     cdef int skipped
+    cdef bint abandoned             # a fork's child: its parent turns it
     cdef uint64_t turns
     cdef Timer set_timer(self, double when, object callback, tuple args, object context)
     cdef int turn(self) except -1

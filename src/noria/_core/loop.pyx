@@ -165,6 +165,8 @@ cdef class Loop(Dispatcher):
     def enter(self):
         if self.closed:
             self.refuse_if_closed()
+        if self.abandoned:
+            self.model.refuse()
         if self.running:
             raise RuntimeError("the loop is running already")
         self.thread = PyThread_get_thread_ident()
@@ -191,6 +193,8 @@ cdef class Loop(Dispatcher):
     cdef int collect(self) except -1:
         """The first part of a turn: what has happened and what is due goes into the queue."""
         cdef int64_t timeout, now
+        if self.abandoned:
+            self.model.refuse()
         self.turns += 1
         if self.queue.count == 0 or self.dispatching:   # by a thread of the model: its to finish
             timeout = FOREVER
@@ -273,7 +277,7 @@ cdef class Loop(Dispatcher):
         """
         cdef int64_t before
         cdef int turns = 0
-        if self.dispatching or self.closed:
+        if self.dispatching or self.closed or self.abandoned:
             return 0
         before = monotonic_ns()
         try:
@@ -289,6 +293,11 @@ cdef class Loop(Dispatcher):
         if self.stopping or self.queue.count:
             self.model.wake()
         return 0
+
+    cdef bint abandon(self) noexcept:
+        self.abandoned = True
+        self.left = 0       # of the turn in which a handler forked
+        return self.running
 
     cdef int report(self, object error) except -1:
         if self.on_error is not None:

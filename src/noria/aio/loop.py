@@ -270,8 +270,11 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     def _stop_serving(self, sock: socket.socket) -> None:
         acceptor = self._acceptors.pop(sock.fileno(), None)
         if acceptor is not None:
-            acceptor.close()
-        sock.close()
+            acceptor.stop()
+        if self.model.inherited:  # a fork's child: the path of a Unix socket is its parent's
+            sock.close()
+        else:
+            asyncio.SelectorEventLoop._stop_serving(self, sock)  # type: ignore[attr-defined]
 
     # Files.
 

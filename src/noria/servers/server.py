@@ -68,7 +68,7 @@ class Server:
         """Accepts no more; open connections go on."""
         for listener in self.listeners:
             listener.close()
-        if self._unlink is not None:
+        if self._unlink is not None and not self.reactor.loop.model.inherited:
             path, inode = self._unlink
             self._unlink = None
             try:

@@ -97,8 +97,8 @@ cdef class Acceptor(Channel):
         self.core.told(f"accepting on {self.sock!r} failed", error, {})
         return True
 
-    def close(self):
-        """Stops accepting and closes the socket; connections that are open stay."""
+    def stop(self):
+        """Stops accepting; the socket stays open."""
         if self.closing:
             return
         if self.rest is not None:
@@ -107,4 +107,8 @@ cdef class Acceptor(Channel):
         self.model.release(self)
         # The kernel must have let go of the socket, or it would go on listening.
         self.model.settle()
+
+    def close(self):
+        """Stops accepting and closes the socket; connections that are open stay."""
+        self.stop()
         self.sock.close()

@@ -174,6 +174,12 @@ cdef class Core(Loop):
         if self.running:
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
 
+    def _check_running(self):
+        # Before it says that it runs already, which in a fork's child is its parent's doing.
+        if self.abandoned:
+            self.model.refuse()
+        Inherited._check_running(self)
+
     def is_closed(self):
         """True after close."""
         return self.closed or self.model is None

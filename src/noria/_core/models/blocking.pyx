@@ -50,6 +50,8 @@ cdef class Blocking(Model):
     cdef int watch(self, Channel channel, int interest) except -1:
         if interest & ~(ACCEPT | RECEIVE | SPACE):
             self.require("readiness")
+        if self.inherited:
+            self.refuse()
         channel.model = self
         c_fcntl(channel.fd, F_SETFL, c_fcntl(channel.fd, F_GETFL) & ~O_NONBLOCK)
         if interest & ACCEPT and not channel.watched & ACCEPT:
@@ -121,6 +123,8 @@ cdef class Blocking(Model):
 
     cdef int submit(self, Operation operation) except -1:
         cdef Py_ssize_t result
+        if self.inherited:
+            self.refuse()
         operation.pending = True
         with nogil:
             result = operation.perform()

@@ -50,9 +50,16 @@ cdef class Epoll(Readiness):
 
     cdef int shut(self) except -1:
         Readiness.shut(self)
-        c_close(self.epfd)
+        if self.epfd >= 0:
+            c_close(self.epfd)
         self.epfd = -1
         return 0
+
+    cdef int inherit(self) except -1:
+        # A registration altered by this descriptor would be the parent's.
+        c_close(self.epfd)
+        self.epfd = -1
+        return Readiness.inherit(self)
 
     def fileno(self):
         """The epoll descriptor, -1 once closed."""
@@ -90,6 +97,8 @@ cdef class Epoll(Readiness):
 
     cdef int control(self, Channel channel, int op, epoll_event *event) except -1:
         cdef int fd = channel.fd, r
+        if self.inherited:
+            return 0        # what is let go of here stays with the parent
         event.data.u64 = (<uint64_t>self.table[fd].generation << 32) | <uint32_t>fd
         self.counters.controls += 1
         r = c_epoll_ctl(self.epfd, op, fd, event)

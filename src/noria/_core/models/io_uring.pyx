@@ -75,23 +75,11 @@ cdef enum:
     DIRECT = 64                 # RECEIVING by a single request
     CANCELLING = 3              # a shift: RECEIVING << CANCELLING and so on
 
-cdef uint32_t children = 0      # counts forks: a ring is not its child's
-
-
-def _forked():
-    global children
-    children += 1
-
-
-os.register_at_fork(after_in_child=_forked)
-
-
 cdef class IoUring(Waking):
     """One ring."""
 
     cdef int ring
     cdef unsigned long owner
-    cdef uint32_t birth
     cdef char *memory
     cdef size_t memory_size
     cdef noria_sqe *sqes
@@ -118,7 +106,6 @@ cdef class IoUring(Waking):
     def __cinit__(self, bint incremental=True):
         self.name = "io_uring"
         self.ring = -1
-        self.birth = children
         self.farewells = Queue()
         self.set_up()
         try:
@@ -191,13 +178,21 @@ cdef class IoUring(Waking):
             self.pool_memory = NULL
         return 0
 
+    cdef int inherit(self) except -1:
+        # The rings are shared memory: nothing may be written there. The buffers stay until the end,
+        # as a handler that forked may be looking at one.
+        c_close(self.ring)
+        self.ring = -1
+        return Waking.inherit(self)
+
     def fileno(self):
         """The ring's descriptor, -1 once closed."""
         return self.ring
 
     cdef int begin(self) except -1:
         cdef unsigned long me = PyThread_get_thread_ident()
-        self.check_process()
+        if self.inherited:
+            self.refuse()
         if self.owner == 0:
             if c_syscall(SYS_REGISTER, self.ring, <unsigned>REGISTER_ENABLE_RINGS, NULL, 0) < 0:
                 raise OSError(errno, os.strerror(errno), "io_uring enable")
@@ -209,12 +204,6 @@ cdef class IoUring(Waking):
         Waking.begin(self)
         if not self.wake_reader.watched:
             self.watch(self.wake_reader, READABLE)
-        return 0
-
-    cdef int check_process(self) except -1:
-        if self.birth != children:
-            raise RuntimeError("this io_uring loop was made before a fork and belongs to the "
-                               "parent process: make a new loop in the child")
         return 0
 
     cdef int provide_buffers(self) except -1:
@@ -270,6 +259,8 @@ cdef class IoUring(Waking):
     cdef noria_sqe *request(self, Target target, int tag, int opcode, int fd) except NULL:
         """The next free entry; holds a reference to the target until the last completion."""
         cdef noria_sqe *sqe
+        if self.inherited:
+            self.refuse()
         if self.owner == 0:
             self.begin()
         if self.tail - load32(self.sq_head) == self.sq_size:
@@ -299,6 +290,8 @@ cdef class IoUring(Waking):
         """Makes the requests that the channel's watched bits want and that are not under way."""
         cdef noria_sqe *sqe
         cdef int mask
+        if self.inherited:
+            return 0
         if channel.watched & RECEIVE and not channel.datagrams and not channel.state & RECEIVING:
             self.arm_receive(channel)
         if channel.watched & ACCEPT and not channel.state & ACCEPTING:
@@ -345,14 +338,16 @@ cdef class IoUring(Waking):
 
     cdef int cancel_once(self, Channel channel, int request, int tag) except -1:
         """Cancels a request that is under way and not being cancelled already."""
-        if channel.state & request and not channel.state & request << CANCELLING:
+        if channel.state & request and not channel.state & request << CANCELLING \
+                and not self.inherited:
             channel.state |= request << CANCELLING
             self.cancel_request(channel, tag)
         return 0
 
     cdef int watch(self, Channel channel, int interest) except -1:
         cdef int flags
-        self.check_process()
+        if self.inherited:
+            self.refuse()
         if channel.model is None:
             channel.model = self
         if interest & (RECEIVE | ACCEPT) and not channel.watched:
@@ -364,14 +359,14 @@ cdef class IoUring(Waking):
 
     cdef int unwatch(self, Channel channel, int interest) except -1:
         channel.watched &= ~interest
-        if self.closed:
+        if self.closed or self.inherited:
             return 0
         return self.disarm(channel)
 
     cdef int release(self, Channel channel) except -1:
         channel.closing = True
         channel.watched = 0
-        if self.closed or not channel.state & UNDER_WAY:
+        if self.closed or self.inherited or not channel.state & UNDER_WAY:
             return channel.released()
         self.parting += 1
         return self.disarm(channel)
@@ -379,6 +374,8 @@ cdef class IoUring(Waking):
     cdef int submit(self, Operation operation) except -1:
         cdef noria_sqe *sqe
         cdef int flags
+        if self.inherited:
+            self.refuse()
         operation.pending = True
         if operation.kind == CONNECT:
             flags = c_fcntl(operation.fd, F_GETFL)
@@ -400,7 +397,7 @@ cdef class IoUring(Waking):
 
     cdef int cancel(self, Operation operation) except -1:
         operation.cancelled = True
-        if operation.pending:
+        if operation.pending and not self.inherited:
             self.cancel_request(operation, TAG_OPERATION)
         return 0
 
@@ -436,7 +433,6 @@ cdef class IoUring(Waking):
         cdef noria_timespec limit
         cdef noria_timespec *until = NULL
         cdef int64_t before
-        self.check_process()
         if timeout > 0:
             limit.tv_sec = timeout // 1000000000
             limit.tv_nsec = timeout % 1000000000
@@ -606,7 +602,8 @@ cdef class IoUring(Waking):
         return 0
 
     cdef int settle(self) except -1:
-        if (self.waiting or self.parting) and self.owner == PyThread_get_thread_ident():
+        if (self.waiting or self.parting) and not self.inherited \
+                and self.owner == PyThread_get_thread_ident():
             self.enter(0, NULL)
             self.reap()
         return 0
@@ -623,7 +620,7 @@ cdef class IoUring(Waking):
         cdef Event event
         cdef Channel channel
         cdef int tries = 100
-        if self.birth == children and self.owner == PyThread_get_thread_ident():
+        if not self.inherited and self.owner == PyThread_get_thread_ident():
             sqe = self.request(None, TAG_NONE, OP_ASYNC_CANCEL, -1)
             sqe.op_flags = CANCEL_ANY | CANCEL_ALL
             while self.under_way and tries:

@@ -54,6 +54,14 @@ cdef class Readiness(Waking):
                 self.table[fd].channel = NULL
         return 0
 
+    cdef int inherit(self) except -1:
+        # A handler that forked is not given more by what goes on behind it.
+        cdef int fd
+        for fd in range(self.seats):
+            if self.table[fd].channel != NULL:
+                (<Channel>self.table[fd].channel).watched = 0
+        return Waking.inherit(self)
+
     # What is looked for.
 
     cdef int update(self, Channel channel, int old, int new) except -1:
@@ -67,6 +75,8 @@ cdef class Readiness(Waking):
     cdef int watch(self, Channel channel, int interest) except -1:
         cdef int old = io_of(channel.watched)
         cdef int new = io_of(channel.watched | interest)
+        if self.inherited:
+            self.refuse()
         if channel.model is None:
             channel.model = self
         if channel.watched == 0:
@@ -234,6 +244,8 @@ cdef class Readiness(Waking):
     # Operations.
 
     cdef int submit(self, Operation operation) except -1:
+        if self.inherited:
+            self.refuse()
         if operation.kind != CONNECT:
             return Waking.submit(self, operation)
         return begin_connect(self, operation)

@@ -53,7 +53,7 @@ cdef class Threaded(Waking):
         self.name = "threaded"
 
     cdef int shut(self) except -1:
-        cdef int left = ENDING_WAIT
+        cdef int left = 0 if self.inherited else ENDING_WAIT
         while self.threads and left:
             time.sleep(0.01)
             left -= 1
@@ -62,6 +62,8 @@ cdef class Threaded(Waking):
     cdef int watch(self, Channel channel, int interest) except -1:
         if interest & ~(ACCEPT | RECEIVE | SPACE):
             self.require("readiness")
+        if self.inherited:
+            self.refuse()
         channel.model = self
         Waking.begin(self)      # before an accepting thread can take the last descriptors
         if channel.watched == 0:
@@ -111,8 +113,8 @@ cdef class Threaded(Waking):
         cdef bint listening = channel.watched & ACCEPT
         channel.closing = True
         channel.watched = 0
-        if not channel.state & (READING | WRITING):
-            return channel.released()
+        if self.inherited or not channel.state & (READING | WRITING):
+            return channel.released()   # the threads are the parent's
         if not listening:
             # Closing a descriptor wakes nobody who is asleep on it; this does. What was sent
             # before still reaches the peer.
@@ -130,7 +132,7 @@ cdef class Threaded(Waking):
         try:
             if datagrams:
                 limit_sleep(fd)
-            while channel.watched & RECEIVE and not self.closed:
+            while channel.watched & RECEIVE and not self.closed and not self.inherited:
                 parcel.moments.asked = monotonic_ns()
                 parcel.length = sizeof(parcel.address)
                 with nogil:
@@ -166,7 +168,7 @@ cdef class Threaded(Waking):
         cdef int connection, error, fd = channel.fd
         limit_sleep(fd)
         try:
-            while channel.watched & ACCEPT and not self.closed:
+            while channel.watched & ACCEPT and not self.closed and not self.inherited:
                 self.counters.accepts += 1
                 with nogil:
                     connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC)
@@ -192,7 +194,7 @@ cdef class Threaded(Waking):
         wanted.fd = channel.fd
         wanted.events = <short>POLLOUT
         try:
-            while channel.watched & SPACE and not self.closed:
+            while channel.watched & SPACE and not self.closed and not self.inherited:
                 self.counters.waits += 1
                 with nogil:
                     c_ppoll(&wanted, 1, NULL, NULL)
