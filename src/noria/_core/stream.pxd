@@ -69,6 +69,7 @@ cdef class Stream(Channel):
     cdef int hold(self, bytes data) except -1
     cdef int append(self, bytes data, Py_ssize_t offset) except -1
     cdef int await_room(self) except -1
+    cdef int tell_room(self) except -1
     cdef int count_lost(self) except -1
     cdef int refuse_to_write(self, str method) except -1
     cpdef write(self, data)

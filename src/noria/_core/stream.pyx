@@ -415,7 +415,15 @@ cdef class Stream(Channel):
         self.model.watch(self, SPACE)
         if self.backlog > self.high and not self.full:
             self.full = True
+            self.tell_room()
+
+    cdef int tell_room(self) except -1:
+        """Tells the protocol whether it may write."""
+        if self.full:
             self.protocol.pause_writing()
+        else:
+            self.protocol.resume_writing()
+        return 0
 
     cdef int count_lost(self) except -1:
         if self.lost >= 5:
@@ -485,7 +493,7 @@ cdef class Stream(Channel):
             return 0
         if self.full and self.backlog <= self.low:
             self.full = False
-            self.protocol.resume_writing()
+            self.tell_room()
         if self.backlog or self.gone:
             return 0
         self.model.unwatch(self, SPACE)
@@ -518,7 +526,7 @@ cdef class Stream(Channel):
         self.high, self.low = high, low
         if self.backlog > self.high and not self.full and self.protocol is not None:
             self.full = True
-            self.protocol.pause_writing()
+            self.tell_room()
 
     def get_write_buffer_limits(self):
         """(low, high), in bytes."""

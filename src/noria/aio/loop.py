@@ -213,6 +213,8 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         # Nothing that comes before the handshake has begun may be taken for plain text.
         transport.pause_reading()
         transport.set_protocol(secure)
+        if getattr(transport, "_protocol_paused", False):
+            secure.pause_writing()  # its predecessor was told, and it will be told to resume
         begin = self.call_soon(secure.connection_made, transport)
         resume = self.call_soon(transport.resume_reading)
         try:

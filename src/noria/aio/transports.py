@@ -56,7 +56,7 @@ class _Face:
         connection = getattr(self, "_connection", None)
         if connection is not None and not connection.lost_protocol:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2)
-            connection.disown()
+            connection.disown(self)
 
 
 class SocketTransport(_Face, transports._FlowControlMixin, asyncio.Transport):

@@ -70,6 +70,9 @@ cdef class Connection(Stream):
                 self.empty_waiter.set_result(None)
         return 0
 
+    cdef int tell_room(self) except -1:
+        return self.core.tell_room(self.protocol, self.face, self.full)
+
     cdef int vanish(self, object error) except -1:
         Stream.vanish(self, error)
         if self.empty_waiter is not None and not self.empty_waiter.done():
@@ -257,7 +260,7 @@ cdef class Connection(Stream):
         """Whether connection_lost was called."""
         return self.protocol is None
 
-    def disown(self):
+    def disown(self, face):
         """Ends without a word, as nobody holds the transport any more."""
         if self.fd < 0 or self.closing:
             return
@@ -268,7 +271,7 @@ cdef class Connection(Stream):
         self.model.release(self)
         server, self.server = self.server, None
         if server is not None:
-            detach(server, None)
+            detach(server, face)
 
 
 cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp):

@@ -26,4 +26,5 @@ cdef class Core(Loop):
     cdef int own(self, int fd, object connection) except -1
     cdef object owner(self, int fd)
     cdef int told(self, str message, object error, dict more) except -1
+    cdef int tell_room(self, object protocol, object transport, bint full) except -1
     cdef int connect_protocol(self, object protocol, object transport) except -1

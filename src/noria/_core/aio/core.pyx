@@ -329,6 +329,20 @@ cdef class Core(Loop):
                       {"transport": transport, "protocol": protocol})
         return 0
 
+    cdef int tell_room(self, object protocol, object transport, bint full) except -1:
+        """pause_writing or resume_writing; what it raises is reported, as in asyncio."""
+        try:
+            if full:
+                protocol.pause_writing()
+            else:
+                protocol.resume_writing()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self.told(f"protocol.{'pause' if full else 'resume'}_writing() failed", error,
+                      {"transport": transport, "protocol": protocol})
+        return 0
+
     # Readers and writers.
 
     def _add_reader(self, fd, callback, *args):

@@ -158,13 +158,7 @@ cdef class DatagramSocket(Channel):
         self.model.watch(self, SPACE)
         if self.size > self.high and not self.full:
             self.full = True
-            try:
-                self.protocol.pause_writing()
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:
-                self.core.told("protocol.pause_writing() failed", error,
-                               {"transport": self.face, "protocol": self.protocol})
+            self.core.tell_room(self.protocol, self.face, True)
 
     cdef bint try_send(self, object data, object addr) except -1:
         """Whether it is done with, well or badly; False if there is no room."""
@@ -211,7 +205,7 @@ cdef class DatagramSocket(Channel):
         self.model.unwatch(self, SPACE)
         if self.full and self.size <= self.low:
             self.full = False
-            self.protocol.resume_writing()
+            self.core.tell_room(self.protocol, self.face, False)
         if self.leaving and not self.waiting:
             self.vanish(None)
         return 0
@@ -272,7 +266,7 @@ cdef class DatagramSocket(Channel):
             self.fd = -1
         return 0
 
-    def disown(self):
+    def disown(self, face):
         """Ends without a word, as nobody holds the transport any more."""
         if not self.gone:
             self.gone = self.leaving = True
