@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from loops import loop_factory
+from factories import loop_factory
 from protocol import raise_descriptor_limit
 
 WARMUP = 0.2

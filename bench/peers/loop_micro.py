@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 
-from loops import loop_factory
+from factories import loop_factory
 
 
 async def chain(count: int) -> None:

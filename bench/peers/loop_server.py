@@ -17,7 +17,7 @@ from typing import Any
 import echoes
 import files
 import frameworks
-from loops import loop_factory
+from factories import loop_factory
 from protocol import BACKLOG, Echo, raise_descriptor_limit
 from replies import Reply
 
