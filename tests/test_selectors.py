@@ -21,7 +21,7 @@ import pytest
 
 import noria
 from noria import models
-from noria.selector import SELECTORS
+from noria.selectors import SELECTORS
 
 try:
     # Imported as a whole: pytest must not collect CPython's own cases here.

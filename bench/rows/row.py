@@ -96,7 +96,9 @@ def serving(words: list[str], at: Place, unix: str | None = None) -> Iterator[tu
         yield pid, port
 
 
-def answer(words: list[str], seconds: float, cores: set[int]) -> list[float]:
+def answer(
+    words: list[str], seconds: float, cores: set[int], environment: dict[str, str] | None = None
+) -> list[float]:
     """What a program prints: numbers. Raises Unable with what it says if it fails."""
     done = subprocess.run(
         words,
@@ -104,6 +106,7 @@ def answer(words: list[str], seconds: float, cores: set[int]) -> list[float]:
         text=True,
         timeout=seconds,
         preexec_fn=partial(os.sched_setaffinity, 0, cores),
+        env=environment,
     )
     if done.returncode:
         raise Unable((done.stderr.strip().splitlines() or ["it failed"])[-1])

@@ -4,21 +4,53 @@ An event arrives, goes into a queue, is taken out, and the handler registered fo
 program learns of the event is the *model*, and every model is here.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from noria._version import __version__
-from noria.aio import EventLoop, EventLoopPolicy, install, new_event_loop, run
-from noria.aio.streams import (
-    StreamReader,
-    StreamWriter,
-    open_connection,
-    open_unix_connection,
-    start_server,
-    start_unix_server,
-)
-from noria.errors import ModelLimit, ModelUnavailable, NoriaError, UnknownModel, Unsupported
-from noria.models import MODELS, ModelInfo, info
-from noria.reactor import READ, WRITE, Reactor
-from noria.selector import selector
-from noria.servers.serve import ServerInfo, Summary, serve
+
+if TYPE_CHECKING:
+    from noria.aio.loop import EventLoop
+    from noria.aio.run import EventLoopPolicy, install, new_event_loop, run
+    from noria.aio.streams import (
+        StreamReader,
+        StreamWriter,
+        open_connection,
+        open_unix_connection,
+        start_server,
+        start_unix_server,
+    )
+    from noria.errors import ModelLimit, ModelUnavailable, NoriaError, UnknownModel, Unsupported
+    from noria.models import MODELS, ModelInfo, info
+    from noria.reactor import READ, WRITE, Reactor
+    from noria.selectors import selector
+    from noria.servers.serve import ServerInfo, Summary, serve
+
+# Who needs one of these need not wait for the import of the others. Where each is:
+_MODULES = {
+    "noria.aio.loop": ("EventLoop",),
+    "noria.aio.run": ("EventLoopPolicy", "install", "new_event_loop", "run"),
+    "noria.aio.streams": (
+        "StreamReader",
+        "StreamWriter",
+        "open_connection",
+        "open_unix_connection",
+        "start_server",
+        "start_unix_server",
+    ),
+    "noria.errors": (
+        "ModelLimit",
+        "ModelUnavailable",
+        "NoriaError",
+        "UnknownModel",
+        "Unsupported",
+    ),
+    "noria.models": ("MODELS", "ModelInfo", "info"),
+    "noria.reactor": ("READ", "WRITE", "Reactor"),
+    "noria.selectors": ("selector",),
+    "noria.servers.serve": ("ServerInfo", "Summary", "serve"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "MODELS",
@@ -49,3 +81,16 @@ __all__ = [
     "start_server",
     "start_unix_server",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOMES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

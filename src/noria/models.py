@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import platform
-import resource
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noria._core.catalogue import CAPABILITIES, MODELS, ModelInfo, info
@@ -132,10 +129,15 @@ _proven: set[str] = set()
 
 def _reason(number: int) -> str:
     """Why the kernel said no, as far as can be known."""
+    # Imported here, as most programs never ask.
+    import platform
+    import resource
+
     text = os.strerror(number)
     if number == errno.EPERM:
         try:
-            setting = int(Path("/proc/sys/kernel/io_uring_disabled").read_text())
+            with open("/proc/sys/kernel/io_uring_disabled") as file:
+                setting = int(file.read())
         except (OSError, ValueError):
             setting = 0
         if setting == 2 or (setting == 1 and os.geteuid() != 0):
@@ -156,7 +158,8 @@ def _reason(number: int) -> str:
 
 def _seccomp() -> bool:
     try:
-        status = Path("/proc/self/status").read_text()
+        with open("/proc/self/status") as file:
+            status = file.read()
     except OSError:
         return False
     return "\nSeccomp:\t2" in status

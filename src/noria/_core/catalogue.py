@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from noria.errors import UnknownModel
 
@@ -22,8 +21,7 @@ CAPABILITIES = (
 )
 
 
-@dataclass(frozen=True)
-class ModelInfo:
+class ModelInfo(NamedTuple):
     """One way of doing I/O, in words. `synchronous`: some part of it makes the process wait."""
 
     name: str
@@ -170,6 +168,8 @@ def info(name: str) -> ModelInfo:
     try:
         return _BY_NAME[name]
     except KeyError:
+        import difflib  # here, as who makes no mistake need not wait for it
+
         close = difflib.get_close_matches(name, [*_BY_NAME, "auto"], 1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise UnknownModel(

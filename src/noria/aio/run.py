@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from noria.aio import streams as compiled
 from noria.aio.loop import EventLoop
 
 T = TypeVar("T")
@@ -60,6 +59,8 @@ def install(model: str = "auto", *, streams: bool = False) -> None:
     and writers too. Call it before modules that do ``from asyncio import StreamReader``.
     """
     if streams:
+        from noria.aio import streams as compiled
+
         compiled.install()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -115,7 +114,7 @@ def _ask(bench: Bench, name: str, question: Question, available: list[str]) -> l
 
 def _describe(name: str) -> Row:
     works, reason = known.availability(name)
-    about = asdict(known.info(name))
+    about = known.info(name)._asdict()
     del about["summary"]
     return {"name": name, "available": works, "reason": reason, **about}
 

@@ -9,7 +9,7 @@ import noria
 from noria.compare.bench import Bench, Row
 from noria.compare.child import ChildFailed
 from noria.errors import NoriaError
-from noria.selector import SELECTORS
+from noria.selectors import SELECTORS
 
 KEYS = ("model",)
 TIMEOUT = 0.02
