@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -461,6 +466,123 @@ noria.run(main(), model={model!r})
         check=False,
     )
     assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
+
+
+def test_calls_after_cancelled_ones_all_run(model):
+    """Whose handles nobody kept: the loop uses them again."""
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        got: list[int] = []
+        for _ in range(100):
+            loop.call_soon(got.append, -1).cancel()
+            loop.call_later(1e-6, got.append, -1).cancel()
+        await asyncio.sleep(0)
+        for i in range(200):
+            loop.call_soon(got.append, i)
+            loop.call_later(0, got.append, i)
+        await until(lambda: len(got) >= 400)
+        return got
+
+    assert sorted(noria.run(main(), model=model)) == sorted([*range(200)] * 2)
+
+
+def test_what_a_thread_calls_runs_in_its_context_and_changes_nobodys(model):
+    name = contextvars.ContextVar("name", default="none")
+
+    async def main() -> tuple[list[str], object]:
+        loop = asyncio.get_running_loop()
+        got: list[str] = []
+
+        def look(then: str) -> None:
+            got.append(name.get())
+            name.set(then)
+
+        def without() -> None:
+            for then in ("first", "second"):
+                handles.append(loop.call_soon_threadsafe(look, then))
+
+        def within() -> None:
+            name.set("a thread's")
+            loop.call_soon_threadsafe(look, "third")
+            name.set("too late")
+
+        handles: list[asyncio.Handle] = []
+        name.set("the task's")
+        for target in (without, within):
+            thread = threading.Thread(target=target)
+            thread.start()
+            thread.join()
+        await until(lambda: len(got) == 3)
+        return got, name.get()
+
+    assert noria.run(main(), model=model) == (["none", "none", "a thread's"], "the task's")
+
+
+def test_handles_let_go_of_what_they_held(model):
+    """Once run, cancelled, failed or left behind by a loop that closed."""
+
+    class Holder:
+        handle: object = None
+
+        def nothing(self) -> None:
+            pass
+
+        def fail(self) -> None:
+            raise ValueError
+
+    loop = noria.new_event_loop(model)
+    loop.set_exception_handler(lambda *_: None)
+    gone = []
+
+    def hold(call: Callable[[Callable[[], None]], Any], method: str = "nothing") -> Any:
+        holder = Holder()
+        gone.append(weakref.ref(holder))
+        holder.handle = call(getattr(holder, method))
+        return holder.handle
+
+    hold(loop.call_soon)
+    hold(loop.call_soon, "fail")
+    hold(loop.call_soon).cancel()
+    hold(partial(loop.call_later, 60)).cancel()
+    hold(partial(loop.call_later, 0))
+    hold(partial(loop.call_later, 0), "fail")
+    loop.run_until_complete(asyncio.sleep(0.001))
+    hold(loop.call_soon)
+    hold(partial(loop.call_later, 60))
+    loop.close()
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * len(gone)
+
+
+def test_timers_never_fire_early(model):
+    """Nor late by what held the loop up before they were due."""
+
+    async def main() -> tuple[list[float], list[float]]:
+        loop = asyncio.get_running_loop()
+        late: list[float] = []
+        delays = [0, 0.0004, 0.01, 1, 1.003, 1.003]
+        order: list[float] = []
+
+        def fire(due: float, number: int) -> None:
+            late.append(loop.time() - due)
+            order.append(number)
+
+        loop.call_later(1, fire, 0, 0).cancel()
+        timers = [
+            loop.call_later(delay, fire, loop.time() + delay, number)
+            for number, delay in enumerate(delays)
+        ]
+        loop.call_later(1, fire, 0, 0).cancel()
+        assert timers[3].when() < timers[4].when()
+        time.sleep(1.1)
+        await until(lambda: len(late) == len(delays))
+        return late, order
+
+    late, order = noria.run(main(), model=model)
+    assert min(late) >= 0
+    assert max(late) < 1.1 + 1, late
+    assert order == sorted(order)
 
 
 def test_exception_in_a_callback_is_reported_and_the_rest_of_the_turn_runs(model):

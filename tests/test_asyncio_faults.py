@@ -210,7 +210,7 @@ def test_keyboard_interrupt_during_a_storm_of_signals(model):
 @pytest.mark.parametrize("model", MODELS)  # asyncio's own keeps the TLS client's task
 def test_loop_closed_with_work_in_flight_leaves_nothing(model, monkeypatch):
     """Unsent data, readers, a listener, a connect, handshakes: descriptors and objects go."""
-    endings = ("Transport", "Protocol", "Connection", "Task", "Timer", "Descriptor", "Acceptor")
+    endings = ("Transport", "Protocol", "Connection", "Task", "Descriptor", "Acceptor")
     before = alive(*endings)
     faults: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda what: faults.append(what.exc_value))

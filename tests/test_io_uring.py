@@ -171,7 +171,7 @@ def test_no_descriptor_for_the_ring() -> None:
     run(
         """
         import os, resource
-        import noria
+        import noria, noria.reactor
         from noria._core.models import io_uring
         resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
         opened = []
@@ -199,7 +199,7 @@ def test_no_memory_for_the_ring() -> None:
     run(
         """
         import resource
-        import noria
+        import noria, noria.reactor
         from noria._core.models import io_uring
         from noria._core.loop import Loop
         text = open("/proc/self/statm").read()

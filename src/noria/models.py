@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource  # now: out of memory or descriptors, nothing can be imported any more
 import sys
 from typing import TYPE_CHECKING
 
@@ -129,10 +130,6 @@ _proven: set[str] = set()
 
 def _reason(number: int) -> str:
     """Why the kernel said no, as far as can be known."""
-    # Imported here, as most programs never ask.
-    import platform
-    import resource
-
     text = os.strerror(number)
     if number == errno.EPERM:
         try:
@@ -145,9 +142,9 @@ def _reason(number: int) -> str:
     if number in (errno.EPERM, errno.EACCES, errno.ENOSYS) and _seccomp():
         return f"a seccomp filter forbids it ({text}), as container runtimes do by default"
     if number == errno.ENOSYS:
-        return f"the kernel {platform.release()} has none (it needs Linux 6.1)"
+        return f"the kernel {os.uname().release} has none (it needs Linux 6.1)"
     if number == errno.EINVAL:
-        return f"the kernel {platform.release()} is too old (it needs Linux 6.1)"
+        return f"the kernel {os.uname().release} is too old (it needs Linux 6.1)"
     if number == errno.ENOMEM:
         limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
         return f"no memory for the rings ({text}; the limit of locked memory is {limit} bytes)"

@@ -57,6 +57,7 @@ cdef struct Moments:
 cdef class Target:
     cdef int handle(self, Event *event) except -1
     cdef bint fault(self, object error) except -1
+    cdef int forget(self) noexcept
 
 cdef class Queue:
     cdef Event *ring

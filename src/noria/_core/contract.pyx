@@ -68,6 +68,10 @@ cdef class Target:
         """`handle` raised this; true if the target has dealt with it, false to have it logged."""
         return False
 
+    cdef int forget(self) noexcept:
+        """It will not be called again: lets go of what it held for that."""
+        return 0
+
 
 cdef class Queue:
     """What happened and was not handled yet, first in first out; grows, never allocates otherwise.
@@ -509,6 +513,7 @@ cdef class Model:
         self.dispatcher = None
         while self.queue.take(&event):
             self.discard(&event)
+            (<Target>event.target).forget()
             Py_DECREF(<Target>event.target)
 
 

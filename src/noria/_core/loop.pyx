@@ -5,15 +5,15 @@ after `PATIENCE` turns or one tick of the coarse clock, so that a busy program c
 sockets.
 """
 
+cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
-from libc.math cimport ceil
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport int64_t
 
 from noria._core.contract cimport CALL, Model, Operation, Target
 from noria._core.sys cimport monotonic_ns
-from noria._core.timers cimport Handle, Timer, Timers
+from noria._core.timers cimport Handle, Timer, Timers, nanoseconds, new_timer
 
 import logging
 
@@ -21,8 +21,6 @@ log = logging.getLogger("noria")
 
 cdef enum:
     FOREVER = -1
-
-cdef double NEVER = 9.2e9       # seconds: what nanoseconds in 64 bits cannot say
 
 
 cdef class Loop(Dispatcher):
@@ -36,6 +34,7 @@ cdef class Loop(Dispatcher):
 
     # What may be asked of it.
 
+    @cython.binding(False)
     def time(self):
         """Now, in seconds of the clock that the timers run by."""
         return self.now() / 1e9
@@ -72,12 +71,12 @@ cdef class Loop(Dispatcher):
         return timer
 
     cdef Timer set_timer(self, double when, object callback, tuple args, object context):
-        cdef Timer timer = Timer.__new__(Timer)
+        cdef Timer timer = new_timer()
         timer.callback = callback
         timer.args = args
         timer.context = context
         timer.moment = when
-        timer.when_ns = <int64_t>ceil(when * 1e9) if when < NEVER else INT64_MAX
+        timer.when_ns = nanoseconds(when)
         self.timers.add(timer)
         return timer
 
@@ -105,6 +104,8 @@ cdef class Loop(Dispatcher):
             while not self.stopping:
                 self.turn()
         finally:
+            # Whoever waits for a socket's end must not have to wait for the next run.
+            self.model.settle()
             self.leave()
 
     def run_once(self, timeout=None):
@@ -140,7 +141,7 @@ cdef class Loop(Dispatcher):
 
     def pending(self):
         """(events in the queue, timers set)."""
-        return (self.queue.count, self.timers.count)
+        return (self.queue.count, self.timers.count + self.timers.fresh_count)
 
     def usage(self):
         """Seconds spent in handlers and seconds asleep since the first run, and turns made."""
@@ -196,6 +197,8 @@ cdef class Loop(Dispatcher):
         if self.abandoned:
             self.model.refuse()
         self.turns += 1
+        if self.timers.fresh_count:
+            self.timers.settle()
         if self.queue.count == 0 or self.dispatching:   # by a thread of the model: its to finish
             timeout = FOREVER
             if self.timers.count:
@@ -300,6 +303,8 @@ cdef class Loop(Dispatcher):
         return self.running
 
     cdef int report(self, object error) except -1:
+        cdef Target target = <Target>self.event.target
+        target.forget()
         if self.on_error is not None:
             self.on_error(error)
         else:

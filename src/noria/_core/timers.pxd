@@ -5,15 +5,20 @@ from noria._core.contract cimport Event, Target
 cdef class Handle(Target):
     cdef object callback
     cdef object args
-    cdef object context         # a contextvars.Context, or None for the loop's own
+    cdef object context         # a contextvars.Context; None: the loop's own; or EMPTY
     cdef bint dropped
-    cpdef cancel(self)
+    cdef int drop(self) except -1
 
 cdef class Timer(Handle):
-    cdef double moment          # seconds, as they were given
-    cdef int64_t when_ns
-    cdef Py_ssize_t place       # in the heap, -1 when not in it
-    cdef Timers timers
+    cdef double moment          # seconds, as they were given; of a fresh one, its delay
+    cdef int64_t when_ns        # of a fresh one, the coarse time at which it was set
+    cdef uint64_t order
+    cdef Py_ssize_t place       # in the heap; -1: nowhere; -2 and below: among the fresh ones
+    cdef void *timers           # borrowed: while it has a place there, they are there
+
+cdef object context_here()
+cdef Timer new_timer()
+cdef int64_t nanoseconds(double seconds) noexcept
 
 cdef struct Entry:
     int64_t when
@@ -25,7 +30,13 @@ cdef class Timers:
     cdef readonly Py_ssize_t count
     cdef Py_ssize_t room
     cdef uint64_t order
+    cdef void **fresh           # timers set in this turn whose delay begins at its end
+    cdef Py_ssize_t fresh_count
+    cdef Py_ssize_t fresh_room
     cdef int add(self, Timer timer) except -1
+    cdef int add_fresh(self, Timer timer, double delay) except -1
+    cdef int settle(self) except -1
+    cdef int put(self, Timer timer) except -1
     cdef int remove(self, Timer timer) except -1
     cdef Timer pop(self)
     cdef void rise(self, Py_ssize_t i, Entry entry) noexcept

@@ -5,8 +5,21 @@ leave nothing behind.
 """
 
 cimport cython
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_New
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.math cimport ceil
+from libc.stdint cimport INT64_MAX, int64_t
+
+from noria._core.sys cimport coarse_ns, monotonic_ns
+
+cdef enum:
+    NOWHERE = -1
+    FIRST_FRESH = -2            # the next is at -3, and so on
+    LONG_TURN = 20_000_000      # nanoseconds
+
+cdef double NEVER = 9.2e9       # seconds: what nanoseconds in 64 bits cannot say
 
 cdef extern from *:
     """
@@ -21,39 +34,123 @@ cdef extern from *:
         if (PyContext_Exit(context) < 0) Py_CLEAR(result);
         return result;
     }
+    static inline int noria_no_context(void) {
+        return PyThreadState_Get()->context == NULL;
+    }
     """
+    bint noria_no_context() noexcept
     object noria_call(object callback, tuple args)
     object noria_call_within(object context, object callback, tuple args)
 
+# Timers that were let go of are kept to be used again, as CPython keeps its own small objects:
+# a timeout for each request is then set and cancelled without the allocator.
+cdef extern from *:
+    """
+    #define NoriaTimer struct __pyx_obj_5noria_5_core_6timers_Timer     /* by Cython's rule */
+    #define NORIA_SPARES 64
+    static PyObject *noria_spares[NORIA_SPARES];
+    static int noria_spare_count;
+    static destructor noria_free_timer;
 
-@cython.freelist(256)
+    #define NORIA_EMPTY(field) do {                                 \
+        PyObject *held = (PyObject *)(field);                       \
+        Py_INCREF(Py_None);                                         \
+        (field) = (void *)Py_None;                                  \
+        Py_XDECREF(held);                                           \
+    } while (0)
+
+    #define noria_spare(o) do {                                    \
+        NoriaTimer *timer = (NoriaTimer *)(o);                      \
+        NORIA_EMPTY(timer->__pyx_base.callback);                    \
+        NORIA_EMPTY(timer->__pyx_base.args);                        \
+        NORIA_EMPTY(timer->__pyx_base.context);                     \
+        if (noria_spare_count < NORIA_SPARES) {                     \
+            noria_spares[noria_spare_count++] = (PyObject *)(o);    \
+        } else {                                                    \
+            noria_free_timer(o);                                    \
+        }                                                           \
+    } while (0)
+
+    static void noria_keep_spares(PyObject *type, destructor let_go) {
+    #ifndef Py_GIL_DISABLED   /* the spares have no lock but the GIL */
+        noria_free_timer = ((PyTypeObject *)type)->tp_dealloc;
+        ((PyTypeObject *)type)->tp_dealloc = let_go;
+    #endif
+    }
+
+    static PyObject *noria_new_timer(PyObject *type) {
+        if (!noria_spare_count)
+            return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, NULL, NULL);
+        return PyObject_Init(noria_spares[--noria_spare_count], (PyTypeObject *)type);
+    }
+    """
+    ctypedef void (*destructor)(PyObject *) noexcept
+    void noria_spare(PyObject *timer) noexcept
+    void noria_keep_spares(object kind, destructor let_go) noexcept
+    object noria_new_timer(object kind)
+
+
+# In the place of a context: one of its own, as empty as that of the thread that asked.
+cdef object EMPTY = Ellipsis
+
+
+cdef object context_here():
+    """What to run a callback in later: a copy of the context, unless there is nothing to copy.
+
+    Most threads never had a context: 10⁵ calls from one are then not 10⁵ copies in memory.
+    """
+    return EMPTY if noria_no_context() else PyContext_CopyCurrent()
+
+
+# Handles are not the garbage collector's business, as each lets go of what it holds once it has
+# run or is cancelled: a queue of 10⁵ of them is not looked through again and again.
+@cython.no_gc
 cdef class Handle(Target):
-    """A callback in the queue; `cancel` keeps it from running. As asyncio.Handle."""
+    """A callback in the queue; `cancel` keeps it from running. As asyncio.Handle.
+
+    Once it has run, it holds neither the callback nor its arguments and context any more.
+    """
 
     cdef int handle(self, Event *event) except -1:
+        """`event` is NULL for a watcher's handle, which may run again."""
         # Held here: the callback may cancel its own handle.
         cdef object callback = self.callback
+        cdef object context = self.context
         cdef tuple args = <tuple>self.args
         if self.dropped:
             return 0
-        if self.context is None:
+        if context is None:
             noria_call(callback, args)
         else:
-            noria_call_within(self.context, callback, args)
+            noria_call_within(PyContext_New() if context is EMPTY else context, callback, args)
+        if event != NULL:
+            self.forget()
         return 0
 
-    cpdef cancel(self):
-        """Keeps the callback from running; cancelling twice, or too late, does nothing."""
-        self.dropped = True
+    cdef int forget(self) noexcept:
         self.callback = None
         self.args = None
+        self.context = None
+        return 0
 
+    cdef int drop(self) except -1:
+        self.dropped = True
+        return self.forget()
+
+    @cython.binding(False)
+    def cancel(self):
+        """Keeps the callback from running; cancelling twice, or too late, does nothing."""
+        self.drop()
+
+    @cython.binding(False)
     def cancelled(self):
         """Whether `cancel` was called."""
         return self.dropped
 
     def get_context(self):
         """The contextvars.Context that the callback runs in, or None for the loop's own."""
+        if self.context is EMPTY:
+            self.context = PyContext_New()
         return self.context
 
     @property
@@ -75,20 +172,38 @@ cdef class Handle(Target):
         return f"<{name} {getattr(self.callback, '__qualname__', None) or repr(self.callback)}()>"
 
 
+@cython.final
+@cython.no_gc
 cdef class Timer(Handle):
     """A callback for a time. As asyncio.TimerHandle."""
 
     def __cinit__(self):
-        self.place = -1
+        self.place = NOWHERE
 
-    cpdef cancel(self):
-        if self.place >= 0:
-            self.timers.remove(self)
-        Handle.cancel(self)
+    cdef int drop(self) except -1:
+        if self.place != NOWHERE:
+            (<Timers>self.timers).remove(self)
+        return Handle.drop(self)
 
+    @cython.binding(False)
     def when(self):
         """The time it is due, in seconds of the loop's `time()`."""
+        if self.place < NOWHERE:
+            (<Timers>self.timers).settle()
         return self.moment
+
+
+cdef void spare(PyObject *timer) noexcept:
+    noria_spare(timer)
+
+noria_keep_spares(Timer, spare)
+
+
+cdef Timer new_timer():
+    cdef Timer timer = <Timer>noria_new_timer(Timer)
+    timer.dropped = False
+    timer.place = NOWHERE
+    return timer
 
 
 cdef class Timers:
@@ -97,17 +212,64 @@ cdef class Timers:
     def __dealloc__(self):
         self.clear()
         PyMem_RawFree(self.heap)
+        PyMem_RawFree(self.fresh)
 
     cdef int clear(self) except -1:
-        cdef Timer timer
         while self.count:
             self.count -= 1
-            timer = <Timer>self.heap[self.count].timer
-            timer.place = -1
-            Py_DECREF(timer)
+            end(<Timer>self.heap[self.count].timer)
+        while self.fresh_count:
+            self.fresh_count -= 1
+            end(<Timer>self.fresh[self.fresh_count])
         return 0
 
     cdef int add(self, Timer timer) except -1:
+        self.order += 1
+        timer.order = self.order
+        timer.timers = <void *>self
+        self.put(timer)
+        Py_INCREF(timer)
+        return 0
+
+    cdef int add_fresh(self, Timer timer, double delay) except -1:
+        """One whose delay begins when this turn ends, with the clock read once for all of them.
+
+        Most are timeouts, cancelled before that: they cost neither the clock nor the heap.
+        """
+        cdef void **fresh
+        cdef Py_ssize_t room
+        if self.fresh_count == self.fresh_room:
+            room = self.fresh_room * 2 + 64
+            fresh = <void **>PyMem_RawRealloc(self.fresh, room * sizeof(void *))
+            if fresh == NULL:
+                raise MemoryError
+            self.fresh = fresh
+            self.fresh_room = room
+        self.order += 1
+        timer.order = self.order
+        timer.moment = delay
+        timer.when_ns = coarse_ns()
+        timer.timers = <void *>self
+        timer.place = FIRST_FRESH - self.fresh_count
+        self.fresh[self.fresh_count] = <void *>timer
+        self.fresh_count += 1
+        Py_INCREF(timer)
+        return 0
+
+    cdef int settle(self) except -1:
+        """The fresh ones' delays begin."""
+        cdef Timer timer
+        cdef int64_t now = monotonic_ns()
+        while self.fresh_count:
+            timer = <Timer>self.fresh[self.fresh_count - 1]
+            # After a long turn, from about when they were set; the coarse clock may lag a little.
+            timer.moment += min(now, timer.when_ns + LONG_TURN) / 1e9
+            timer.when_ns = nanoseconds(timer.moment)
+            self.put(timer)
+            self.fresh_count -= 1
+        return 0
+
+    cdef int put(self, Timer timer) except -1:
         cdef Entry *heap
         cdef Entry entry
         cdef Py_ssize_t room
@@ -118,12 +280,9 @@ cdef class Timers:
                 raise MemoryError
             self.heap = heap
             self.room = room
-        self.order += 1
         entry.when = timer.when_ns
-        entry.order = self.order
+        entry.order = timer.order
         entry.timer = <void *>timer
-        Py_INCREF(timer)
-        timer.timers = self
         self.count += 1
         self.rise(self.count - 1, entry)
         return 0
@@ -131,16 +290,22 @@ cdef class Timers:
     cdef int remove(self, Timer timer) except -1:
         cdef Py_ssize_t i = timer.place
         cdef Entry last
-        if i < 0:
+        if i == NOWHERE:
             return 0
-        timer.place = -1
-        self.count -= 1
-        if i != self.count:
-            last = self.heap[self.count]
-            if i > 0 and earlier(&last, &self.heap[(i - 1) >> 1]):
-                self.rise(i, last)
-            else:
-                self.sink(i, last)
+        timer.place = NOWHERE
+        if i < NOWHERE:
+            self.fresh_count -= 1
+            if FIRST_FRESH - i != self.fresh_count:
+                self.fresh[FIRST_FRESH - i] = self.fresh[self.fresh_count]
+                (<Timer>self.fresh[FIRST_FRESH - i]).place = i
+        else:
+            self.count -= 1
+            if i != self.count:
+                last = self.heap[self.count]
+                if i > 0 and earlier(&last, &self.heap[(i - 1) >> 1]):
+                    self.rise(i, last)
+                else:
+                    self.sink(i, last)
         Py_DECREF(timer)
         return 0
 
@@ -176,6 +341,17 @@ cdef class Timers:
             i = child
         self.heap[i] = entry
         (<Timer>entry.timer).place = i
+
+
+cdef int end(Timer timer) except -1:
+    timer.place = NOWHERE
+    timer.forget()
+    Py_DECREF(timer)
+    return 0
+
+
+cdef int64_t nanoseconds(double seconds) noexcept:
+    return <int64_t>ceil(seconds * 1e9) if seconds < NEVER else INT64_MAX
 
 
 cdef inline bint earlier(Entry *a, Entry *b) noexcept:

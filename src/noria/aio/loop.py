@@ -49,6 +49,38 @@ class _NoSelector:
 class EventLoop(Core, asyncio.SelectorEventLoop):
     """An asyncio event loop on the given model: see noria.new_event_loop."""
 
+    # All that asyncio's own classes keep. With none of it in a dict, CPython's interpreter finds
+    # the loop's methods without looking for an attribute of that name first.
+    __slots__ = (
+        "_acceptors",
+        "_asyncgens",
+        "_asyncgens_shutdown_called",
+        "_clock_resolution",
+        "_closed",
+        "_coroutine_origin_tracking_enabled",
+        "_coroutine_origin_tracking_saved_depth",
+        "_csock",
+        "_current_handle",
+        "_debug",
+        "_default_executor",
+        "_exception_handler",
+        "_executor_shutdown_called",
+        "_internal_fds",
+        "_old_agen_hooks",
+        "_ready",
+        "_scheduled",
+        "_selector",
+        "_signal_handlers",
+        "_ssock",
+        "_stopping",
+        "_task_factory",
+        "_thread_id",
+        "_timer_cancelled_count",
+        "_transports",
+        "_unix_server_sockets",
+        "slow_callback_duration",
+    )
+
     if TYPE_CHECKING:  # asyncio's own, which its stubs leave out
         _csock: socket.socket
         _signal_handlers: dict[int, asyncio.Handle]

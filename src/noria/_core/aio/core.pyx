@@ -7,7 +7,7 @@ from; otherwise they are compiled.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.contextvars cimport PyContext_CopyCurrent
+from cpython.long cimport PyLong_AsDouble
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
@@ -19,7 +19,7 @@ from noria._core.contract cimport CALL, READABLE, WRITABLE, Target
 from noria._core.loop cimport PATIENCE, Loop
 from noria._core.stream cimport Stream
 from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, monotonic_ns, ssize_t
-from noria._core.timers cimport Handle
+from noria._core.timers cimport Handle, Timer, context_here, new_timer
 
 import asyncio
 import socket
@@ -70,13 +70,15 @@ cdef class Core(Loop):
             self.spares -= 1
             handle = <Handle>self.spare_handles[self.spares]
             Py_DECREF(handle)       # the array's own
+            handle.dropped = False
         else:
             handle = Handle.__new__(Handle)
         handle.callback = callback
         handle.args = args
-        handle.context = PyContext_CopyCurrent() if context is None else context
+        handle.context = context_here() if context is None else context
         return handle
 
+    @cython.binding(False)
     def call_soon(self, callback, *args, context=None):
         """Calls at the end of the queue; returns a handle. As AbstractEventLoop.call_soon."""
         cdef Handle handle
@@ -90,6 +92,7 @@ cdef class Core(Loop):
         self.queue.put(handle, CALL, 0, NULL)
         return handle
 
+    @cython.binding(False)
     def call_soon_threadsafe(self, callback, *args, context=None):
         """The same from any thread or signal handler: a loop that sleeps is woken."""
         cdef Handle handle
@@ -107,18 +110,31 @@ cdef class Core(Loop):
             self.model.wake()
         return result
 
+    @cython.binding(False)
     def call_later(self, delay, callback, *args, context=None):
-        """Calls after `delay` seconds. As AbstractEventLoop.call_later."""
+        """Calls after `delay` seconds. As AbstractEventLoop.call_later.
+
+        A delay of a second or more begins at the end of the turn, or 20 ms later at most.
+        """
         cdef double seconds
+        cdef Timer timer
         if delay is None:
             raise TypeError("delay must not be None")
-        seconds = delay
+        seconds = PyLong_AsDouble(delay) if type(delay) is int else delay   # without a new float
+        if seconds >= 1 and self.dispatching and not (self.debugging or self.closed):
+            timer = new_timer()
+            timer.callback = callback
+            timer.args = args
+            timer.context = context_here() if context is None else context
+            self.timers.add_fresh(timer, seconds)
+            return timer
         seconds += self.now() / 1e9
         if self.debugging or self.closed:
             return self.debug_timer(seconds, callback, args, context)
         return self.set_timer(seconds, callback, args,
-                              PyContext_CopyCurrent() if context is None else context)
+                              context_here() if context is None else context)
 
+    @cython.binding(False)
     def call_at(self, when, callback, *args, context=None):
         """Calls at `when`, in seconds of `time()`. As AbstractEventLoop.call_at."""
         if when is None:
@@ -126,7 +142,7 @@ cdef class Core(Loop):
         if self.debugging or self.closed:
             return self.debug_timer(when, callback, args, context)
         return self.set_timer(when, callback, args,
-                              PyContext_CopyCurrent() if context is None else context)
+                              context_here() if context is None else context)
 
     def debug_call(self, callback, args, context):
         handle = asyncio.Handle(callback, args, self, context)
@@ -160,6 +176,7 @@ cdef class Core(Loop):
         if self.asleep:
             self.model.wake()
 
+    @cython.binding(False)
     def create_future(self):
         """A future of this loop."""
         return Future(loop=self)
@@ -210,8 +227,7 @@ cdef class Core(Loop):
             self.let_go()
             self.dispatching = self.stopping = False
             self.end_turn()
-            # Whoever waits for a socket's end must not have to wait for the next run.
-            self.model.settle()
+            self.model.settle()     # as in Loop.run
             self.leave()
 
     cdef int turn_until_fault(self) except -1:
@@ -254,7 +270,10 @@ cdef class Core(Loop):
 
     def close_core(self):
         """Ends the model; nothing may be called afterwards."""
+        cdef Descriptor descriptor
         Loop.close(self)
+        for descriptor in self.descriptors.values():
+            descriptor.forget()
         self.descriptors.clear()
 
     cdef int handle_events(self) except -1:
@@ -265,10 +284,14 @@ cdef class Core(Loop):
         self.let_go()
         while self.left and self.queue.take(&self.event):
             self.left -= 1
-            before = monotonic_ns()
             target = <Target>self.event.target
+            callback = args = None
+            if isinstance(target, Handle):
+                callback = (<Handle>target).callback
+                args = (<Handle>target).args
+            before = monotonic_ns()
             target.handle(&self.event)
-            self.slow(target, (monotonic_ns() - before) / 1e9)
+            self.slow(target, callback, args, (monotonic_ns() - before) / 1e9)
             Py_DECREF(target)
         self.event.target = NULL
         self.left = 0
@@ -284,9 +307,6 @@ cdef class Core(Loop):
             target = self.event.target
             (<Target>target).handle(&self.event)
             if self.spares < SPARES and spare(target, <PyObject *>Handle):
-                (<Handle>target).callback = None
-                (<Handle>target).args = None
-                (<Handle>target).context = None
                 self.spare_handles[self.spares] = target
                 self.spares += 1
             else:
@@ -295,12 +315,13 @@ cdef class Core(Loop):
         self.left = 0
         return 0
 
-    def slow(self, target, double seconds):
+    def slow(self, target, callback, args, double seconds):
         if seconds < self.slow_callback_duration:
             return
-        what = repr(target)
-        if isinstance(target, Handle) and (<Handle>target).callback is run_own:
-            what = describe((<Handle>target).args[0])
+        if callback is run_own:
+            what = describe(args[0])
+        else:
+            what = repr(target) if callback is None else source_of(callback, args)
         logger.warning("Executing %s took %.3f seconds", what, seconds)
 
     cdef int report(self, object error) except -1:
@@ -309,7 +330,8 @@ cdef class Core(Loop):
         if isinstance(target, Handle):
             handle = <Handle>target
             source = source_of(handle.callback, handle.args)
-            return self.told(f"Exception in callback {source}", error, {"handle": handle})
+            self.told(f"Exception in callback {source}", error, {"handle": handle})
+            return handle.forget()
         return self.told(f"Exception in callback of {target!r}", error, {})
 
     cdef int told(self, str message, object error, dict more) except -1:

@@ -57,6 +57,13 @@ cdef class Descriptor(Channel):
             self.writer = handle
         return 0
 
+    cdef int forget(self) noexcept:
+        for handle in (self.reader, self.writer):
+            if type(handle) is Handle:
+                (<Handle>handle).forget()
+        self.reader = self.writer = self.receiver = None
+        return 0
+
     cdef bint remove(self, int interest) except -1:
         cdef object handle
         if interest == READABLE:

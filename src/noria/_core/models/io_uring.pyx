@@ -630,6 +630,7 @@ cdef class IoUring(Waking):
                 tries -= 1
             while self.queue.take(&event):
                 self.discard(&event)
+                (<Target>event.target).forget()
                 if isinstance(<object>event.target, Channel):
                     channel = <Channel>event.target
                     channel.state = 0
