@@ -9,7 +9,9 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent
 ANNOTATE = bool(os.environ.get("NORIA_ANNOTATE"))  # write .html beside each .c, to read the C by
 
-FLAGS = ["-O3", "-fno-plt", "-fno-semantic-interposition", "-Wno-unused-function"]
+# More flags, for sanitizers and the like: NORIA_FLAGS="-fsanitize=address -O1"
+MORE = os.environ.get("NORIA_FLAGS", "").split()
+FLAGS = ["-O3", "-fno-plt", "-fno-semantic-interposition", "-Wno-unused-function", *MORE]
 
 
 def extensions() -> list[Extension]:
@@ -21,12 +23,8 @@ def extensions() -> list[Extension]:
             Extension(
                 name,
                 [str(relative)],
-                extra_compile_args=[
-                    "-O3",
-                    "-fno-plt",
-                    "-fno-semantic-interposition",
-                    "-Wno-unused-function",
-                ],
+                extra_compile_args=FLAGS,
+                extra_link_args=MORE,
                 define_macros=[("_GNU_SOURCE", "1")],
             )
         )

@@ -499,8 +499,7 @@ def test_what_a_thread_calls_runs_in_its_context_and_changes_nobodys(model):
             name.set(then)
 
         def without() -> None:
-            for then in ("first", "second"):
-                handles.append(loop.call_soon_threadsafe(look, then))
+            handles.extend(loop.call_soon_threadsafe(look, then) for then in ("first", "second"))
 
         def within() -> None:
             name.set("a thread's")

@@ -78,16 +78,15 @@ cdef extern from *:
     #endif
     }
 
-    static PyObject *noria_new_timer(PyObject *type) {
-        if (!noria_spare_count)
-            return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, NULL, NULL);
+    static PyObject *noria_take_spare(PyObject *type) {
         return PyObject_Init(noria_spares[--noria_spare_count], (PyTypeObject *)type);
     }
     """
     ctypedef void (*destructor)(PyObject *) noexcept
     void noria_spare(PyObject *timer) noexcept
     void noria_keep_spares(object kind, destructor let_go) noexcept
-    object noria_new_timer(object kind)
+    object noria_take_spare(object kind)
+    int noria_spare_count
 
 
 # In the place of a context: one of its own, as empty as that of the thread that asked.
@@ -200,7 +199,10 @@ noria_keep_spares(Timer, spare)
 
 
 cdef Timer new_timer():
-    cdef Timer timer = <Timer>noria_new_timer(Timer)
+    cdef Timer timer
+    if not noria_spare_count:
+        return Timer.__new__(Timer)
+    timer = <Timer>noria_take_spare(Timer)
     timer.dropped = False
     timer.place = NOWHERE
     return timer
