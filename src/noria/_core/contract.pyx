@@ -16,8 +16,10 @@ from noria._core.sys cimport (
 import os
 import signal
 
-from noria._core import catalogue
+from noria._core import catalogue, interpreter
 from noria.errors import Unsupported
+
+interpreter.check()
 
 # Large enough for asyncio's customary 256 KiB read, small enough to stay in a core's cache.
 SCRATCH_SIZE = 256 * 1024
