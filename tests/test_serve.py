@@ -476,3 +476,27 @@ def test_in_another_thread_it_ends_by_stop() -> None:
     assert summaries[0].connections == 1
     assert summaries[0].bytes_out == 5
     assert summaries[0].busy > 0
+
+
+@pytest.mark.parametrize("target", ["os.getpid()", "pid"], ids=["of the parent", "of the worker"])
+def test_a_signal_in_the_middle_of_a_fork(target: str) -> None:
+    """It misses no worker, and a worker does not take it for its parent's."""
+    source = f"""
+import os, signal
+import noria
+from noria.servers.echo import Echo
+
+fork = os.fork
+def forked():
+    pid = fork()
+    if pid:
+        os.kill({target}, signal.SIGTERM)
+        if "{target}" == "pid":
+            os.kill(os.getpid(), signal.SIGTERM)
+    return pid
+os.fork = forked
+print(noria.serve(Echo, "127.0.0.1", 0, model="epoll", workers=2).workers)
+"""
+    status, out, err = finish(start(source))
+    assert status == 0, err
+    assert out == "2\n"

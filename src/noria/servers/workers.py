@@ -89,12 +89,18 @@ class _Supervisor:
         reader, writer = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            os.close(reader)
-            self._work(writer)
+        # A signal in between would miss the child that is not known yet, and reach the handler of
+        # the parent in it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self.former)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                os.close(reader)
+                self._work(writer)
+            self.children[pid] = (time.monotonic(), reader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(writer)
-        self.children[pid] = (time.monotonic(), reader)
 
     def _work(self, writer: int) -> None:
         """The child: serves, writes its summary to the pipe, and exits without coming back."""
@@ -103,6 +109,7 @@ class _Supervisor:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             for number in self.former:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self.former)
             summary = _serve.serve_here(self._own_plan(), lambda info: os.write(writer, LISTENING))
             os.write(writer, json.dumps(dataclasses.asdict(summary)).encode())
             status = 0
