@@ -1,7 +1,8 @@
 """The transport that a protocol knows: asyncio's class outside, a compiled connection inside.
 
 What is called for each message (`write`, `writelines`) is a slot that holds the connection's own
-method, so that no Python runs between the protocol and the socket.
+method, so that no Python runs between the protocol and the socket. A slot is filled when it is
+first asked for: a connection that waits in silence keeps no method that it does not use.
 """
 
 from __future__ import annotations
@@ -17,6 +18,14 @@ class _Face:
 
     __slots__ = ()
     _connection: Any
+    _direct: tuple[str, ...]  # slots that stand before the class's methods, empty at first
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._direct:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        method = getattr(self._connection, name)
+        setattr(self, name, method)
+        return method
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """``"socket"``, ``"sockname"``, ``"peername"``, and what TLS adds."""
@@ -62,16 +71,14 @@ class _Face:
 class SocketTransport(_Face, transports._FlowControlMixin, asyncio.Transport):
     """A connected stream socket, TCP or Unix."""
 
-    __slots__ = ("__weakref__", "_connection", "is_closing", "write", "writelines")
+    _direct = ("is_closing", "write", "writelines")
+    __slots__ = ("__weakref__", "_connection", *_direct)
 
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
     def __init__(self, connection: Any):
         self._connection = connection
-        # Slots that stand before the class's methods.
-        for name in ("write", "writelines", "is_closing"):
-            setattr(self, name, getattr(connection, name))
 
     def __repr__(self) -> str:
         connection = self._connection
@@ -125,12 +132,11 @@ class SocketTransport(_Face, transports._FlowControlMixin, asyncio.Transport):
 class DatagramTransport(_Face, transports._FlowControlMixin, asyncio.DatagramTransport):
     """A datagram socket. asyncio's is an asyncio.Transport too, so this is."""
 
-    __slots__ = ("__weakref__", "_connection", "is_closing", "sendto")
+    _direct = ("is_closing", "sendto")
+    __slots__ = ("__weakref__", "_connection", *_direct)
 
     def __init__(self, connection: Any):
         self._connection = connection
-        for name in ("sendto", "is_closing"):
-            setattr(self, name, getattr(connection, name))
 
     def __repr__(self) -> str:
         connection = self._connection
