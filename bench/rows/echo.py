@@ -22,12 +22,19 @@ def sample(found: Measurement) -> Sample:
     )
 
 
-def tcp(kind: str, connections: int, size: int, loop: str, at: Place) -> Sample:
-    """Messages a second over TCP."""
+def tcp(kind: str, connections: int, size: int, loop: str, at: Place, *, depth: int = 1) -> Sample:
+    """Messages a second over TCP; `depth` of them are under way on each connection."""
     with serving(server_command(loop, kind), at) as (pid, port):
-        return sample(
-            load(port, at.load, pid=pid, seconds=at.seconds, connections=connections, size=size)
+        found = load(
+            port,
+            at.load,
+            pid=pid,
+            seconds=at.seconds,
+            connections=connections,
+            size=size,
+            depth=depth,
         )
+        return sample(found)
 
 
 def unix(loop: str, at: Place) -> Sample:
@@ -59,6 +66,13 @@ ROWS = (
         against=UVLOOP,
         limit=True,
     ),
+    Row("Protocol 128 B, 1000", partial(tcp, "protocol", 1000, 128), limit=True),
+    Row(
+        "Protocol 128 B, 50, 16 in flight",
+        partial(tcp, "protocol", 50, 128, depth=16),
+        limit=True,
+    ),
+    Row("Protocol 100 kB, 10", partial(tcp, "protocol", 10, 100_000), limit=True),
     Row("BufferedProtocol 1 KiB, 100", partial(tcp, "buffered", 100, 1024)),
     Row("Unix socket 1 KiB, 100", unix, limit=True),
     Row(STREAMS, partial(tcp, "streams", 100, 1024), goal=1.3, against=UVLOOP),

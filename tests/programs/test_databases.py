@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,13 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, A
     command = [str(binaries / "postgres"), "-D", data, "-p", str(port), "-F"]
     command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
     with started(*command, port=port, cwd=folder, **options):
+        # It listens before it is ready, and says so to whoever asks for a session meanwhile.
+        ready = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        deadline = time.monotonic() + 30
+        while subprocess.run(ready).returncode != 0:
+            if time.monotonic() > deadline:
+                pytest.fail("PostgreSQL listens, and does not accept sessions")
+            time.sleep(0.05)
         yield {"host": "127.0.0.1", "port": port, "user": "postgres", "database": "postgres"}
 
 

@@ -26,6 +26,8 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 cdef bint by_name = len(inspect.signature(asyncio.Server._attach).parameters) > 1
 
 log = logging.getLogger("noria")
+import os
+cdef bint BATCH = bool(os.environ.get("NORIA_BATCH"))
 
 cdef enum:
     STARTED = 3         # results of its own CALL events, beside those of Stream
@@ -124,7 +126,7 @@ cdef class Connection(Stream):
     # end of the turn, until there is one that comes alone.
 
     cpdef write(self, data):
-        if self.bursty:
+        if self.bursty or (BATCH and self.core.left):
             if type(data) is bytes and self.cork(data):
                 return
             self.uncork()
