@@ -22,6 +22,7 @@ cdef enum Kind:
     RECEIVED = 2    # result: bytes received, 0 at the end, or -errno; data: where they are
     ACCEPTED = 3    # result: the new descriptor, or -errno
     DONE = 4        # an operation ended; result: its value, or -errno
+    SENT = 5        # send_later ended; result: bytes sent, or -errno
 
 cdef struct Event:
     PyObject *target    # a Target; the event owns a reference
@@ -90,6 +91,8 @@ cdef class Channel(Target):
     cdef int writable(self) except -1
     cdef int ready(self, int mask) except -1
     cdef int failed(self, int error) except -1
+    cdef bint sent_all(self, int result) noexcept
+    cdef int sent_later(self, int result) except -1
     cdef int released(self) except -1
 
 cdef class Operation(Target):
@@ -135,6 +138,8 @@ cdef class Model:
     cdef bint receive_datagrams(self, Channel channel) except -1
     cdef Py_ssize_t send(self, Channel channel, const char *data, Py_ssize_t n) except? -1
     cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1
+    cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1
+    cdef int hand_over(self) except -1
     cdef Py_ssize_t sent(self, Py_ssize_t r) noexcept
     cdef int64_t now(self) noexcept
     cdef int64_t tick(self) noexcept

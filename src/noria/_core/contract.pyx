@@ -192,6 +192,14 @@ cdef class Channel(Target):
         """The kernel refused to receive or accept, with this errno."""
         raise NotImplementedError
 
+    cdef bint sent_all(self, int result) noexcept:
+        """What was given to send_later is sent, and nothing else is to be done about it."""
+        return False
+
+    cdef int sent_later(self, int result) except -1:
+        """The same, for a result that sent_all has not dealt with."""
+        raise NotImplementedError
+
     cdef int released(self) except -1:
         """The model and the kernel are done with the descriptor: it may be closed."""
         return 0
@@ -374,6 +382,17 @@ cdef class Model:
             r = self.kernel_send_many(channel.fd, message)
             if r != -EINTR:
                 return self.sent(r)
+
+    cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1:
+        """Sends with the next wait, in one call for all channels, what there is room for then.
+
+        The channel keeps the data until it is told the result. False where the model cannot.
+        """
+        return False
+
+    cdef int hand_over(self) except -1:
+        """What was given to send_later is sent now."""
+        return 0
 
     @cython.final
     cdef Py_ssize_t sent(self, Py_ssize_t r) noexcept:

@@ -61,6 +61,7 @@ cdef class Stream(Channel):
     cdef int vanish(self, object error) except -1
     cdef int lose(self) except -1
     cdef int end_turn(self) except -1
+    cdef int count_sent(self, Py_ssize_t sent) except -1
     cdef int end(self) except -1
     cdef int fill_protocol(self, const char *data, Py_ssize_t n) except -1
     cdef int release_held(self) except -1

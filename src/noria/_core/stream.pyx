@@ -465,22 +465,28 @@ cdef class Stream(Channel):
                 return 0
             if sent < 0:
                 return self.vanish(OSError(-sent, os.strerror(-sent)))
-            self.backlog -= sent
-            sent += self.offset
-            while self.first < len(self.outgoing):
-                count = PyBytes_GET_SIZE(<bytes>self.outgoing[self.first])
-                if sent < count:
-                    break
-                sent -= count
-                self.outgoing[self.first] = None
-                self.first += 1
-            self.offset = sent
-            if self.first == len(self.outgoing):
-                self.outgoing = None
-                self.first = 0
-            elif self.first >= 1024:
-                del self.outgoing[:self.first]
-                self.first = 0
+            self.count_sent(sent)
+        return 0
+
+    cdef int count_sent(self, Py_ssize_t sent) except -1:
+        """So much of what is kept is sent."""
+        cdef Py_ssize_t size
+        self.backlog -= sent
+        sent += self.offset
+        while self.first < len(self.outgoing):
+            size = PyBytes_GET_SIZE(<bytes>self.outgoing[self.first])
+            if sent < size:
+                break
+            sent -= size
+            self.outgoing[self.first] = None
+            self.first += 1
+        self.offset = sent
+        if self.first == len(self.outgoing):
+            self.outgoing = None
+            self.first = 0
+        elif self.first >= 1024:
+            del self.outgoing[:self.first]
+            self.first = 0
         return 0
 
     cdef int end_turn(self) except -1:

@@ -8,6 +8,7 @@ cdef class Connection(Stream):
     cdef object server
     cdef object waiter              # set once connection_made was called
     cdef object empty_waiter        # set once all that was written is sent
+    cdef bytes parcel               # what is held, and what the model's send_later has
     cdef unsigned char peer[32]     # raw addresses; longer ones are asked for when wanted
     cdef unsigned char name[32]
     cdef unsigned char peer_length
@@ -15,8 +16,11 @@ cdef class Connection(Stream):
     cdef unsigned char bursty       # it writes several times a turn: see connection.pyx
     cdef unsigned char corked       # what is kept is sent at the end of this turn
     cdef unsigned wrote             # the turn of the last write
-    cdef bint cork(self, bytes data) except -1
+    cdef bint cork(self, data) except -1
     cdef int uncork(self) except -1
+    cdef bint post(self, data) except -1
+    cdef bint seal(self) except -1
+    cdef int send_parcel(self) noexcept
     cdef int introduce(self) except -1
 
 cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp)

@@ -1,4 +1,5 @@
 from cpython.object cimport PyObject
+from libc.stdint cimport int64_t
 
 from noria._core.aio.descriptor cimport Descriptor
 from noria._core.loop cimport Loop
@@ -6,6 +7,7 @@ from noria._core.timers cimport Handle
 
 cdef enum:
     SPARES = 64
+    HELD = 64           # writes that may be held at a time
 
 cdef class Core(Loop):
     cdef bint debugging
@@ -15,9 +17,13 @@ cdef class Core(Loop):
     cdef Py_ssize_t seats
     cdef PyObject *spare_handles[64]    # of which nobody kept a reference; owned
     cdef int spares
-    cdef list corked                    # connections that want to be told of the turn's end
+    cdef list corked                    # connections that hold a write until the turn's end
+    cdef unsigned held                  # writes that were held in this turn
+    cdef int64_t held_since             # the tick of the first of these
     cdef unsigned turns
     cdef int end_turn(self) except -1
+    cdef bint may_hold(self) except -1
+    cdef int send_held(self) except -1
     cdef int handle_all(self) except -1
     cdef int turn_until_fault(self) except -1
     cdef int blame(self, object error) except -1

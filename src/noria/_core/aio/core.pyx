@@ -226,6 +226,7 @@ cdef class Core(Loop):
         finally:
             self.let_go()
             self.dispatching = self.stopping = False
+            self.left = 0
             self.end_turn()
             self.model.settle()     # as in Loop.run
             self.leave()
@@ -245,11 +246,38 @@ cdef class Core(Loop):
                 return 0
 
     cdef int end_turn(self) except -1:
-        cdef Stream stream
         self.turns += 1
+        if self.held:
+            self.held = 0
+            self.send_held()
+            if self.queue.count:
+                self.model.hand_over()      # the next turn may not ask the kernel anything
+        return 0
+
+    cdef bint may_hold(self) except -1:
+        """Whether one more connection may hold what it writes until the end of the turn.
+
+        Not when that has become long: nobody's answer waits for many others' work.
+        """
+        cdef int64_t now
+        if not self.held & 3:               # the clock costs as much as all the rest
+            now = self.model.tick()
+            if not self.held:
+                self.held_since = now
+            elif now != self.held_since or self.held >= HELD:
+                self.held = 0
+                self.send_held()
+                self.model.hand_over()
+                return False
+        self.held += 1
+        return True
+
+    cdef int send_held(self) except -1:
+        cdef list corked
         while self.corked:
-            stream = <Stream>self.corked.pop()
-            stream.end_turn()
+            corked, self.corked = self.corked, []
+            for stream in corked:
+                (<Stream>stream).end_turn()
         return 0
 
     cdef int blame(self, object error) except -1:

@@ -15,8 +15,10 @@ What shaped this file:
 - Buffers go round; few of them stay in the cache. So four are given out at first, and one more each
   time that the kernel runs short.
 - A cancel races with data: bytes may come after a pause, and the stream holds them.
-- Sending tries send(2) first: on sockets a request for each send measured slower. When there is no
-  room, a one-shot poll tells of it.
+- A send that is alone is a send(2), at once. Those that many channels make in one turn go out with the
+  call that waits for what comes next (send_later): they never wait for room (MSG_DONTWAIT), so they
+  have all ended when that call has handed them over. When there is no room, a one-shot poll tells
+  of it.
 - Multishot poll would be edge-like; watchers are level-triggered, so theirs are one-shot and made
   anew after the callback.
 - Sockets must be in blocking mode: O_NONBLOCK makes requests end with EAGAIN.
@@ -31,13 +33,13 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from noria._core.contract cimport (
-    ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SPACE, URGENT,
-    WRITABLE, Channel, Event, Operation, Queue, Target, Waking,
+    ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SENT, SPACE,
+    URGENT, WRITABLE, Channel, Event, Operation, Queue, Target, Waking,
 )
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
-    EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL,
-    O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, SOCK_CLOEXEC, c_close, c_fcntl,
+    EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
+    MSG_NOSIGNAL, O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, SOCK_CLOEXEC, c_close, c_fcntl,
     c_syscall, errno, monotonic_ns,
 )
 
@@ -65,13 +67,15 @@ cdef enum:
     TAG_POLL = 3
     TAG_OPERATION = 4
     TAG_DIRECT = 5
+    TAG_SEND = 6
     TAGS = 7
 
     # States of a channel: which requests are under way, and which of these are being cancelled.
     RECEIVING = 1
     ACCEPTING = 2
     POLLING = 4
-    UNDER_WAY = 7
+    SENDING = 128
+    UNDER_WAY = 128 + 7
     DIRECT = 64                 # RECEIVING by a single request
     CANCELLING = 3              # a shift: RECEIVING << CANCELLING and so on
 
@@ -100,6 +104,7 @@ cdef class IoUring(Waking):
     cdef uint32_t used[SMALL_BUFFERS]
     cdef bint incremental
     cdef Py_ssize_t under_way
+    cdef unsigned sends             # requests that end as soon as they are handed over
     cdef Py_ssize_t parting         # channels that are closed once their requests have ended
     cdef Queue farewells            # the completions of these
 
@@ -371,6 +376,24 @@ cdef class IoUring(Waking):
         self.parting += 1
         return self.disarm(channel)
 
+    cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1:
+        cdef noria_sqe *sqe
+        if self.closed or self.inherited or channel.state & SENDING:
+            return False
+        sqe = self.request(channel, TAG_SEND, OP_SEND, channel.fd)
+        sqe.addr = <uint64_t>data
+        sqe.len = <uint32_t>n
+        sqe.op_flags = MSG_DONTWAIT | MSG_NOSIGNAL
+        channel.state |= SENDING
+        self.sends += 1
+        self.counters.sends += 1
+        return True
+
+    cdef int hand_over(self) except -1:
+        if self.waiting and not self.inherited:
+            self.enter(0, NULL)
+        return 0
+
     cdef int submit(self, Operation operation) except -1:
         cdef noria_sqe *sqe
         cdef int flags
@@ -445,7 +468,7 @@ cdef class IoUring(Waking):
                 self.moments.asked = self.moments.ready = monotonic_ns()
         else:
             before = monotonic_ns()
-            self.enter(1, until)
+            self.enter(self.sends + 1, until)
             self.moments.asked, self.moments.ready = before, monotonic_ns()
             self.counters.waiting_ns += self.moments.ready - before
         if self.reap() == 0:
@@ -469,6 +492,10 @@ cdef class IoUring(Waking):
                 continue
             target = <Target><PyObject *>(cqe.user_data & ~<uint64_t>TAGS)
             data = NULL
+            if tag == TAG_SEND:
+                self.reap_sent(<Channel>target, cqe.res)
+                Py_DECREF(target)
+                continue
             if tag == TAG_RECEIVE:
                 kind = RECEIVED
                 if cqe.flags & CQE_BUFFER:
@@ -501,6 +528,18 @@ cdef class IoUring(Waking):
             self.part()
         return n
 
+    @cython.final
+    cdef int reap_sent(self, Channel channel, int result) except -1:
+        self.under_way -= 1
+        self.sends -= 1
+        channel.state &= ~SENDING
+        self.sent(result)
+        if channel.closing:
+            self.farewells.put(channel, SENT | FINAL, result, NULL)
+        elif not channel.sent_all(result):
+            self.queue.put(channel, SENT, result, NULL)
+        return 0
+
     cdef int part(self) except -1:
         """Closes what was released, now and not in its turn: a peer may be waiting for the end
         while no handler is to run any more."""
@@ -519,6 +558,9 @@ cdef class IoUring(Waking):
                 self.deliver_straight(channel, event.result)
             else:
                 self.deliver_bytes(channel, event)
+        elif kind == SENT:
+            if not channel.closing:
+                channel.sent_later(event.result)
         elif kind == ACCEPTED:
             if event.kind & FINAL:
                 channel.state &= ~(ACCEPTING | ACCEPTING << CANCELLING)

@@ -133,6 +133,7 @@ cdef enum:
     OP_CONNECT = 16
     OP_READ = 22
     OP_WRITE = 23
+    OP_SEND = 26
     OP_RECV = 27
 
     SQE_BUFFER_SELECT = 1 << 5
