@@ -1,0 +1,214 @@
+"""Writes that are held while other events of the turn wait: none is lost, late or out of order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from typing import Any
+
+import pytest
+
+import noria
+from loops import MODELS, Keeper, until
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def held(count: int) -> list[tuple[Keeper, socket.socket]]:
+    """Connections of the loop, each with the plain socket that is its peer."""
+    loop = asyncio.get_running_loop()
+    made = []
+    for _ in range(count):
+        mine, peer = socket.socketpair()
+        peer.setblocking(False)
+        mine.setblocking(False)
+        _, keeper = await loop.create_connection(Keeper, sock=mine)
+        made.append((keeper, peer))
+    return made
+
+
+def there(peer: socket.socket) -> bytes:
+    """What has come by now."""
+    got = b""
+    while True:
+        try:
+            data = peer.recv(1 << 20)
+        except BlockingIOError:
+            return got
+        if not data:
+            return got
+        got += data
+
+
+async def ended(connections: list[tuple[Keeper, socket.socket]]) -> None:
+    for keeper, peer in connections:
+        keeper.transport.abort()
+        await keeper.lost
+        peer.close()
+
+
+async def everything_of_all(seed: int) -> None:
+    """Any ways of writing, by many in one turn, some of which cannot be taken at once."""
+    odds = random.Random(seed)
+    loop = asyncio.get_running_loop()
+    connections = await held(30)
+    wrote = {keeper: bytearray() for keeper, _ in connections}
+    came = {keeper: bytearray() for keeper, _ in connections}
+
+    def write(keeper: Keeper) -> None:
+        for _ in range(odds.choice((0, 1, 1, 1, 2, 3))):
+            size = odds.choice((1, 100, 4096, 5000, 20_000, 300_000))
+            data = odds.randbytes(min(size, 999)) * (size // min(size, 999))
+            buffer = bytearray(data)
+            way = odds.randrange(6)
+            if way == 0:
+                keeper.transport.writelines([data[:7], buffer, data[7:]])
+                wrote[keeper] += data[:7] + data + data[7:]
+                continue
+            keeper.transport.write((data, data, data, buffer, memoryview(buffer))[way - 1])
+            buffer[:] = bytes(len(buffer))  # its own again
+            wrote[keeper] += data
+
+    def read_all() -> bool:
+        for keeper, peer in connections:
+            came[keeper] += there(peer)
+        return all(len(came[keeper]) == len(wrote[keeper]) for keeper in wrote)
+
+    for _ in range(20):
+        for keeper, _ in connections:
+            loop.call_soon(write, keeper)
+        await asyncio.sleep(0)
+        if odds.random() < 0.5:
+            await until(read_all)
+    await until(read_all)
+    assert came == wrote
+    await ended(connections)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_many_write_in_a_turn_arrives_whole_and_in_order(model: str, seed: int) -> None:
+    noria.run(everything_of_all(seed), model=model)
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
+def test_an_end_in_the_turn_of_the_write_comes_after_it(model: str, end: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = await held(20)
+
+        def write_and_end(keeper: Keeper) -> None:
+            keeper.transport.write(b"last words")
+            getattr(keeper.transport, end)()
+
+        for keeper, _ in connections:
+            loop.call_soon(write_and_end, keeper)
+        for keeper, peer in connections:
+            peer.setblocking(True)
+            peer.settimeout(10)
+            said = b""
+            while data := await asyncio.to_thread(peer.recv, 100):
+                said += data
+            assert said == b"last words"
+            if end != "write_eof":
+                assert await keeper.lost is None
+        if end == "write_eof":
+            await ended(connections)
+        else:
+            for _, peer in connections:
+                peer.close()
+
+    noria.run(main(), model=model)
+
+
+def test_a_loop_that_is_never_idle_holds_nothing_for_long(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = await held(2)
+        turns: list[int] = []
+        done = loop.create_future()
+
+        def step(turn: int) -> None:
+            if there(connections[0][1]):
+                done.set_result(turn)
+            elif turn < 100:
+                loop.call_soon(step, turn + 1)
+            else:
+                done.set_result(turn)
+
+        def write() -> None:
+            connections[0][0].transport.write(b"now")
+
+        loop.call_soon(write)
+        loop.call_soon(step, 0)
+        turns.append(await done)
+        assert turns == [1]  # the turn after the one in which it was written
+        await ended(connections)
+
+    noria.run(main(), model=model)
+
+
+def test_who_comes_first_does_not_wait_for_all_the_slow_ones(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = await held(40)
+        seen: list[int] = []
+
+        def slow(number: int) -> None:
+            connections[number][0].transport.write(b"done")
+            if not seen and there(connections[0][1]):
+                seen.append(number)
+            time.sleep(0.012)  # longer than any tick of the coarse clock
+
+        for number in range(len(connections)):
+            loop.call_soon(slow, number)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert seen, "nothing was sent before the last handler had run"
+        assert seen[0] < 10
+        await ended(connections)
+
+    noria.run(main(), model=model)
+
+
+def test_a_peer_that_has_gone_while_a_write_is_held(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = await held(10)
+
+        def write(keeper: Keeper, peer: socket.socket) -> None:
+            keeper.transport.write(b"to nobody")
+            peer.close()
+
+        for keeper, peer in connections:
+            loop.call_soon(write, keeper, peer)
+        errors = [await asyncio.wait_for(keeper.lost, 10) for keeper, _ in connections]
+        assert all(error is None or isinstance(error, OSError) for error in errors)
+
+    noria.run(main(), model=model)
+
+
+def test_what_is_held_is_no_backlog(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = await held(3)
+        sizes: list[Any] = []
+
+        def write(keeper: Keeper) -> None:
+            keeper.transport.set_write_buffer_limits(0)
+            keeper.transport.write(b"a little")
+            sizes.append(keeper.transport.get_write_buffer_size())
+
+        for keeper, _ in connections:
+            loop.call_soon(write, keeper)
+        await asyncio.sleep(0)
+        assert sizes == [0, 0, 0]
+        for _, peer in connections:
+            await until(lambda peer=peer: there(peer) == b"a little")  # type: ignore[misc]
+        await ended(connections)
+
+    noria.run(main(), model=model)
