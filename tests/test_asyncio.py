@@ -89,6 +89,25 @@ def test_transports_are_asyncio_transports(model):
     noria.run(main(), model=model)
 
 
+def test_handles_are_taken_for_asyncios(model):
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        soon, timer = loop.call_soon(int), loop.call_later(60, int)
+        later = loop.call_later(90, int)
+        assert isinstance(soon, asyncio.Handle)
+        assert not isinstance(soon, asyncio.TimerHandle)
+        assert isinstance(timer, asyncio.TimerHandle)
+        assert isinstance(timer, asyncio.Handle)
+        assert sorted([later, timer]) == [timer, later]
+        assert timer < later <= later
+        assert later > timer >= timer
+        for handle in (soon, timer, later):
+            handle.cancel()
+            assert "cancelled" in repr(handle)
+
+    noria.run(main(), model=model)
+
+
 def test_callbacks_of_a_connection_share_a_context_of_their_own(model):
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
 

@@ -146,6 +146,12 @@ cdef class Handle(Target):
         """Whether `cancel` was called."""
         return self.dropped
 
+    @property
+    def __class__(self):
+        # For isinstance. asyncio's handles have a layout of their own, so this cannot inherit it.
+        import asyncio
+        return asyncio.Handle
+
     def get_context(self):
         """The contextvars.Context that the callback runs in, or None for the loop's own."""
         if self.context is EMPTY:
@@ -183,6 +189,23 @@ cdef class Timer(Handle):
         if self.place != NOWHERE:
             (<Timers>self.timers).remove(self)
         return Handle.drop(self)
+
+    @property
+    def __class__(self):
+        import asyncio
+        return asyncio.TimerHandle
+
+    def __lt__(self, Timer other):
+        return self.when() < other.when()
+
+    def __le__(self, Timer other):
+        return self.when() <= other.when()
+
+    def __gt__(self, Timer other):
+        return self.when() > other.when()
+
+    def __ge__(self, Timer other):
+        return self.when() >= other.when()
 
     @cython.binding(False)
     def when(self):

@@ -15,10 +15,10 @@ What shaped this file:
 - Buffers go round; few of them stay in the cache. So four are given out at first, and one more each
   time that the kernel runs short.
 - A cancel races with data: bytes may come after a pause, and the stream holds them.
-- A send that is alone is a send(2), at once. Those that many channels make in one turn go out with the
-  call that waits for what comes next (send_later): they never wait for room (MSG_DONTWAIT), so they
-  have all ended when that call has handed them over. When there is no room, a one-shot poll tells
-  of it.
+- A send that is alone is a send(2), at once. Those that many channels make in one turn go out with
+  the call that waits for what comes next (send_later): they never wait for room (MSG_DONTWAIT), so
+  they have all ended when that call has handed them over. When there is no room, a one-shot poll
+  tells of it.
 - Multishot poll would be edge-like; watchers are level-triggered, so theirs are one-shot and made
   anew after the callback.
 - Sockets must be in blocking mode: O_NONBLOCK makes requests end with EAGAIN.
@@ -39,8 +39,8 @@ from noria._core.contract cimport (
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
     EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
-    MSG_NOSIGNAL, O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, SOCK_CLOEXEC, c_close, c_fcntl,
-    c_syscall, errno, monotonic_ns,
+    MSG_NOSIGNAL, O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, SOCK_CLOEXEC, c_close,
+    c_fcntl, c_syscall, errno, monotonic_ns,
 )
 
 import os
