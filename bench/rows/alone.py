@@ -9,12 +9,13 @@ import time
 from functools import partial
 
 import memory
-from harness import Unable
+from harness import BENCH, LIMIT, Unable, built
 
 from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command
 
 STARTS = 11
 IDLE = 10_000
+SPAWNED = 200  # by the C program that shows the limit
 
 RUN = """
 async def empty(): pass
@@ -32,6 +33,8 @@ def scheduling(name: str, loop: str, at: Place) -> Sample:
     # A thread that calls, or a child that is spawned, is another core's.
     allowed = {at.server, at.load} if name in APART else {at.server}
     words = [sys.executable, str(PYTHON_PEERS / "loop_micro.py"), loop, name]
+    if loop == LIMIT:
+        words = [str(built(BENCH / "limit" / "spawn.c")), str(SPAWNED)]
     return Sample(*answer(words, 120, allowed))
 
 
@@ -62,7 +65,14 @@ def idle(loop: str, at: Place) -> Sample:
 APART = ("call_soon_threadsafe", "spawn")
 ROWS = (
     *(
-        Row(name, partial(scheduling, name), goal, against, driven=False)
+        Row(
+            name,
+            partial(scheduling, name),
+            goal,
+            against,
+            limit=name == "spawn",
+            driven=False,
+        )
         for name, goal, against in (
             ("call_soon chain", 4.5, UVLOOP),
             ("100 call_soon a turn", 1.0, "best"),
