@@ -247,7 +247,7 @@ cdef class Core(Loop):
 
     cdef int end_turn(self) except -1:
         self.turns += 1
-        if self.held:
+        if self.held or self.corked:
             self.held = 0
             self.send_held()
             if self.queue.count:
@@ -273,11 +273,11 @@ cdef class Core(Loop):
         return True
 
     cdef int send_held(self) except -1:
-        cdef list corked
+        cdef Stream stream
+        self.corked.reverse()
         while self.corked:
-            corked, self.corked = self.corked, []
-            for stream in corked:
-                (<Stream>stream).end_turn()
+            stream = <Stream>self.corked.pop()      # one that fails leaves the others in the list
+            stream.end_turn()
         return 0
 
     cdef int blame(self, object error) except -1:
