@@ -82,6 +82,7 @@ cdef class Channel(Target):
     cdef bint closing               # let go of: the model gives it no more events
     cdef bint level                 # told of readiness while it is so, even where edges are told
     cdef Model model
+    cdef bint large(self) noexcept
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1
     cdef int filled(self, Py_ssize_t n) except -1
     cdef int received(self, const char *data, Py_ssize_t n) except -1

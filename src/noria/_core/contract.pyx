@@ -159,6 +159,10 @@ cdef class Channel(Target):
         # A model may have seen this event before the channel was closed by an earlier handler.
         return self.model.deliver(self, event)
 
+    cdef bint large(self) noexcept:
+        """Whether the next bytes are likely to be many, so that `reserve` has a place for them."""
+        return False
+
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1:
         """Says where the next bytes should go, if not into the model's own scratch."""
         return False

@@ -165,9 +165,13 @@ cdef class Stream(Channel):
 
     # Receiving.
 
+    cdef bint large(self) noexcept:
+        return self.hint >= LARGE and (not self.buffered
+                                       or (self.sink is not None and self.sink.keeps))
+
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1:
         # A large message is received straight into the object that the protocol will get.
-        if self.hint < LARGE or (self.buffered and (self.sink is None or not self.sink.keeps)):
+        if not self.large():
             return False
         self.fresh = bytes_of_size(NULL, FRESH)
         place[0] = PyBytes_AS_STRING(<bytes>self.fresh)
