@@ -23,7 +23,7 @@ from noria._core.timers cimport Handle, Timer, context_here, new_timer
 
 import asyncio
 import socket
-from asyncio import base_events, format_helpers
+from asyncio import base_events, format_helpers, tasks
 from asyncio.log import logger
 
 from noria._core.aio.descriptor import run_own as run_own_
@@ -180,6 +180,15 @@ cdef class Core(Loop):
     def create_future(self):
         """A future of this loop."""
         return Future(loop=self)
+
+    @cython.binding(False)
+    def create_task(self, coro, *, name=None, context=None, **more):
+        """A task that begins in the next turn. As AbstractEventLoop.create_task."""
+        if self.debugging or more or self._task_factory is not None:
+            return Inherited.create_task(self, coro, name=name, context=context, **more)
+        if self.closed:
+            self.refuse_if_closed()
+        return tasks.Task(coro, loop=self, name=name, context=context)
 
     def get_debug(self):
         """Whether debug mode is on."""
