@@ -169,7 +169,8 @@ def test_keyboard_interrupt_during_a_storm_of_signals(model):
         import noria
         model = sys.argv[1]
         storm = (
-            "import os, signal\\n"
+            "import os, signal, sys\\n"
+            "sys.stdin.readline()\\n"
             "parent = os.getppid()\\n"
             "for number in range(3000):\\n"
             "    os.kill(parent, signal.SIGUSR1)\\n"
@@ -182,8 +183,11 @@ def test_keyboard_interrupt_during_a_storm_of_signals(model):
         async def main():
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGUSR1, usr1)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", storm, stdin=subprocess.PIPE
+            )
             try:
-                process = await asyncio.create_subprocess_exec(sys.executable, "-c", storm)
+                process.stdin.write(b"begin\\n")
                 while True:
                     await asyncio.sleep(0)
             finally:
