@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import sys
+import threading
 import time
 from typing import Any
 
@@ -121,6 +123,87 @@ def test_an_end_in_the_turn_of_the_write_comes_after_it(model: str, end: str) ->
         else:
             for _, peer in connections:
                 peer.close()
+
+    noria.run(main(), model=model)
+
+
+# Asks from a process of its own, so that nothing but the sockets wakes the loop.
+ASK = """
+import socket, sys
+for _ in range(5):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 20) as s:
+        s.sendall(b"x" * int(sys.argv[2]))
+        s.shutdown(socket.SHUT_WR)
+        got = 0
+        while data := s.recv(1 << 16):
+            got += len(data)
+        assert got == int(sys.argv[2]) * int(sys.argv[3]), got
+"""
+
+
+class Multiplier(asyncio.Protocol):
+    """Answers each byte with many; the peer's end ends it."""
+
+    times = 1
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data * self.times)
+
+
+@pytest.mark.parametrize(("size", "times"), [(1, 1), (1, 10_000), (15_000, 1), (1000, 300)])
+def test_an_answer_and_its_end_need_nothing_else_to_happen(
+    model: str, size: int, times: int
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        protocol = type("Protocol", (Multiplier,), {"times": times})
+        server = await loop.create_server(protocol, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        words = [sys.executable, "-c", ASK, str(port), str(size), str(times)]
+        process = await asyncio.create_subprocess_exec(*words)
+        assert await process.wait() == 0
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+async def small_buffers() -> tuple[Keeper, socket.socket]:
+    """A connection whose socket takes next to nothing at a time."""
+    loop = asyncio.get_running_loop()
+    mine, peer = socket.socketpair()
+    mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    mine.setblocking(False)
+    _, keeper = await loop.create_connection(Keeper, sock=mine)
+    return keeper, peer
+
+
+def test_a_held_write_that_finds_no_room_goes_on_when_there_is(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = [await small_buffers() for _ in range(4)]
+        received = loop.create_future()
+
+        def read_slowly() -> None:
+            got = []
+            for _, peer in connections:
+                peer.settimeout(20)
+                data = b""
+                while len(data) < 12_000:
+                    data += peer.recv(1000)
+                got.append(data)
+            loop.call_soon_threadsafe(received.set_result, got)
+
+        for number, (keeper, _) in enumerate(connections):
+            loop.call_soon(keeper.transport.write, b"%d" % number * 12_000)
+        thread = threading.Thread(target=read_slowly)
+        loop.call_soon(thread.start)
+        got = await received  # nothing but the sockets wakes the loop until then
+        thread.join()
+        assert got == [b"%d" % number * 12_000 for number in range(4)]
+        await ended(connections)
 
     noria.run(main(), model=model)
 

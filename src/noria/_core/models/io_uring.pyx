@@ -467,8 +467,14 @@ cdef class IoUring(Waking):
             if self.recording:
                 self.moments.asked = self.moments.ready = monotonic_ns()
         else:
+            if self.sends:
+                # They end here, and not all as wished: that is to be dealt with before any sleep.
+                self.enter(0, NULL)
+                self.reap()
+                if self.queue.count:
+                    return 0
             before = monotonic_ns()
-            self.enter(self.sends + 1, until)
+            self.enter(1, until)
             self.moments.asked, self.moments.ready = before, monotonic_ns()
             self.counters.waiting_ns += self.moments.ready - before
         if self.reap() == 0:
