@@ -167,9 +167,7 @@ class Connection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self.blocked: asyncio.Future[None] | None = None  # the transport's buffer is full
         self.paused = self.broken = self.eof = self.lost = self.lingering = self.sending = False
-        self.out: tuple[float, int] | None = (
-            None  # since when, bytes taken by then
-        )
+        self.out: tuple[float, int] | None = None  # since when, bytes taken by then
         self.deadline = time.monotonic() + front.limits.header_time
 
     # The transport's side.
