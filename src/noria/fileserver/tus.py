@@ -21,6 +21,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from noria.fileserver.body import Body
 from noria.fileserver.messages import Problem, Request, Response
 from noria.fileserver.names import directory_of
 from noria.fileserver.parts import Facts, Store
@@ -42,6 +43,7 @@ BLOCK = 1024 * 1024  # bytes that are given to a thread at a time
 METADATA = 4096  # bytes
 PARTS = 1000  # of one concatenation
 ROUND = 900.0  # seconds between two looks for uploads that are too old
+PATIENCE = 5.0  # seconds that the end of a lost request may take
 MISMATCH = 460  # tus: Checksum Mismatch
 
 
@@ -54,6 +56,7 @@ class Uploads:
         self._max_size = max_size
         self._timer: asyncio.TimerHandle | None = None
         self._expiring: asyncio.Future[None] | None = None
+        self._busy: dict[str, tuple[object, asyncio.Event]] = {}  # who is sending to which
 
     # Its life.
 
@@ -275,8 +278,11 @@ class Uploads:
         check = _Checksum.of(request.headers.get("upload-checksum"))
         if request.length is not None and offset + request.length > facts.length:
             raise Problem(413, "The body is longer than what is missing of the upload.")
+        await self._take_over(upload)
         fd = await self._off(self._store.hold, upload)
         writer = _Writer(self._service, fd, facts.length)
+        over = asyncio.Event()
+        self._busy[upload] = (request.body, over)
         try:
             await self._off(self._prepare, fd, upload, facts, offset, check is not None)
             writer.offset = offset
@@ -292,7 +298,21 @@ class Uploads:
                     raise Problem(MISMATCH, "The checksum of the body is not the one it came with.")
         finally:
             os.close(fd)
+            del self._busy[upload]
+            over.set()
         return writer.offset
+
+    async def _take_over(self, upload: str) -> None:
+        """Who goes on with an upload has lost its former connection, which may not know yet."""
+        while (former := self._busy.get(upload)) is not None:
+            body, over = former
+            if isinstance(body, Body):
+                body.fail(ConnectionResetError("another request goes on with the upload"))
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await over.wait()
+            except TimeoutError:
+                return  # it is still written: 423 comes of that
 
     def _prepare(self, fd: int, upload: str, facts: Facts, offset: int, verifying: bool) -> None:
         size = os.fstat(fd).st_size
