@@ -203,7 +203,7 @@ def test_several_ranges(root: Path) -> None:
         parts = [
             (
                 part["Content-Range"],
-                part["Content-Type"].replace('"', ""),
+                part.get_content_type(),
                 part.get_payload(decode=True),
             )
             for part in message.iter_parts()
