@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from noria.fileserver import system
 from noria.fileserver.conditions import require
@@ -79,16 +81,20 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
     if (target.rstrip("/") + "/").startswith(path.rstrip("/") + "/"):
         raise Problem(409, "Nothing can be moved onto or into itself.")
     with root.parent(path) as (source, name), root.parent(target) as (directory, new):
-        status = status_of(source, name)
-        require(conditions, status)
-        if status is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if not stat.S_ISDIR(status.st_mode) and path.endswith("/"):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        with locked(directory):
+        with both_locked(source, directory):
+            status = status_of(source, name)
+            require(conditions, status)
+            if status is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            if not stat.S_ISDIR(status.st_mode) and path.endswith("/"):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             old = status_of(directory, new)
             if old is not None and not overwrite:
-                raise Problem(412, "There is something of the new name, and it is not overwritten.")
+                raise Problem(
+                    412,
+                    "There is something of the new name; to overwrite it takes the header "
+                    '"Overwrite: T" and a server with --overwrite.',
+                )
             try:
                 if old is None:
                     system.rename_new(source, name, directory, new)
@@ -107,3 +113,13 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
         os.fsync(directory)
         os.fsync(source)
         return old is None
+
+
+@contextmanager
+def both_locked(one: int, other: int) -> Iterator[None]:
+    """Two directories, always in the same order, or the one that both are."""
+    found = {(status.st_dev, status.st_ino): fd for fd in (one, other) if (status := os.fstat(fd))}
+    with ExitStack() as stack:
+        for _, fd in sorted(found.items()):
+            stack.enter_context(locked(fd))
+        yield

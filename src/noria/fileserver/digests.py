@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -9,7 +10,9 @@ import os
 import re
 
 from noria.fileserver.messages import Headers, Problem
+from noria.fileserver.offloop import off
 
+KEPT = 1000  # digests kept in memory
 BLOCK = 1024 * 1024  # bytes hashed at a time
 
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([^:]*):")
@@ -53,6 +56,23 @@ def _same(one: bytes | None, other: bytes) -> bytes:
     if one is not None and one != other:
         raise Problem(400, "The checksums of the body contradict each other.")
     return other
+
+
+class Known:
+    """The digests of files, kept by entity tag; one file is read for it at a time."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, str] = {}
+        self._reading = asyncio.Semaphore(1)  # else a few large files would hold all threads
+
+    async def of(self, fd: int, tag: str) -> str:
+        """As in Repr-Digest, of an open file with this tag."""
+        async with self._reading:
+            if tag not in self._kept:
+                while len(self._kept) >= KEPT:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[tag] = await off(of_file, fd)
+            return self._kept[tag]
 
 
 def of_file(fd: int) -> str:

@@ -13,19 +13,23 @@ from noria.fileserver.offloop import Blocks, off
 from noria.fileserver.paths import Root
 
 SMALL = 64 * 1024  # bytes up to which a file that is in memory is answered as bytes
+NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # preadv2(2): fail where it would wait
 
 
-async def answer_file(root: Root, request: Request, fd: int, *, inline_active: bool) -> Response:
+async def answer_file(
+    root: Root, request: Request, fd: int, *, inline_active: bool, known: digests.Known
+) -> Response:
     """The answer of the open file `fd`, which it closes or hands on. Raises Problem."""
     try:
-        return await _File(root, request, inline_active).answer(fd)
+        return await _File(root, request, inline_active, known).answer(fd)
     except BaseException:
         os.close(fd)
         raise
 
 
 class _File:
-    def __init__(self, root: Root, request: Request, inline_active: bool):
+    def __init__(self, root: Root, request: Request, inline_active: bool, known: digests.Known):
+        self.known = known
         self.root = root
         self.request = request
         self.inline_active = inline_active
@@ -47,7 +51,7 @@ class _File:
             kept = ("ETag", "Last-Modified", "Vary", "Cache-Control")
             return Response(304, [field for field in headers if field[0] in kept])
         if self._wants_digest():
-            headers.append(("Repr-Digest", await off(digests.of_file, fd)))
+            headers.append(("Repr-Digest", await self.known.of(fd, etag(status))))
         asked = self.request.headers.get("range")
         if asked and self.request.method == "GET" and ranges_hold(self.request.headers, status):
             found = ranges.parse(asked, status.st_size)
@@ -116,11 +120,11 @@ class _File:
         if self.request.method == "HEAD":
             os.close(fd)
             return b""
-        if size > SMALL:
+        if size > SMALL or NOWAIT is None:
             return FileBody(fd, offset, size)
         data = bytearray(size)
         try:
-            count = os.preadv(fd, [data], offset, os.RWF_NOWAIT) if size else 0
+            count = os.preadv(fd, [data], offset, NOWAIT) if size else 0
         except OSError:
             return FileBody(fd, offset, size)
         if count < size:

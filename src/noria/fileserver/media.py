@@ -13,6 +13,9 @@ for _suffix, _kind in {
     ".woff2": "font/woff2",
     ".wasm": "application/wasm",
     ".mjs": "text/javascript",
+    ".xhtml": "application/xhtml+xml",
+    ".atom": "application/atom+xml",
+    ".rss": "application/rss+xml",
     ".js": "text/javascript",
 }.items():
     _TYPES.add_type(_kind, _suffix)

@@ -16,6 +16,19 @@ def off(work: Callable[..., T], *arguments: Any, **options: Any) -> asyncio.Futu
     return asyncio.get_running_loop().run_in_executor(None, partial(work, *arguments, **options))
 
 
+async def through(work: asyncio.Future[T]) -> T:
+    """The result; if this is cancelled, the work goes on, and what it raises is nobody's."""
+    work.add_done_callback(seen)
+    await asyncio.wait([work])
+    return work.result()
+
+
+def seen(work: asyncio.Future[Any]) -> None:
+    """What it raises is looked at by nobody, and that is no fault."""
+    if not work.cancelled():
+        work.exception()
+
+
 class Blocks(AsyncIterator[bytes]):
     """The blocks of `blocks`, each made in a thread; `fd`, if any, is closed at the end.
 
@@ -32,8 +45,7 @@ class Blocks(AsyncIterator[bytes]):
             raise StopAsyncIteration
         self._making = off(self._next)
         try:
-            # Shielded: a cancelled task must not leave a thread at work on a closed descriptor.
-            block = await asyncio.shield(self._making)
+            block = await through(self._making)
         except Exception:
             self._end()
             raise
@@ -50,8 +62,6 @@ class Blocks(AsyncIterator[bytes]):
         """Ends it early."""
         if self._making is not None and not self._making.done():
             await asyncio.wait([self._making])
-        if self._making is not None and not self._making.cancelled():
-            self._making.exception()  # it is known to whoever awaited it, or to nobody
         self._end()
 
     def _end(self) -> None:

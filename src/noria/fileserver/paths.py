@@ -47,7 +47,9 @@ _REASONS: dict[int, tuple[int, str]] = {
 
 def problem(error: OSError) -> Problem:
     """The answer to an error of the kernel."""
-    status, sentence = _REASONS.get(error.errno or 0, (500, f"It failed: {error.strerror}."))
+    status, sentence = _REASONS.get(
+        error.errno or 0, (500, f"It failed: {error.strerror or error}.")
+    )
     return Problem(status, sentence)
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable
 
 from noria.fileserver.messages import Headers, Problem
 from noria.fileserver.names import names
-from noria.fileserver.offloop import off
+from noria.fileserver.offloop import off, seen, through
 from noria.fileserver.paths import Root, problem
 from noria.fileserver.quota import Quota
 from noria.fileserver.store import Part, commit
@@ -31,14 +31,8 @@ class Put:
         sha256: bytes | None,
     ):
         self._sha256 = sha256
-        self._make = off(
-            Part,
-            root,
-            path,
-            quota,
-            max_size=max_size,
-            floor=floor,
-            hashed=sha256 is not None,
+        self._part = Part(
+            root, path, quota, max_size=max_size, floor=floor, hashed=sha256 is not None
         )
         self._pending: asyncio.Future[None] | None = None  # the write under way
 
@@ -50,15 +44,11 @@ class Put:
         overwrite: bool,
     ) -> tuple[bool, str]:
         """Takes all of `chunks`; gives (new, entity tag). What fails or is cancelled is undone."""
+        part = self._part
         try:
-            part = await asyncio.shield(self._make)
-        except asyncio.CancelledError:
-            self._make.add_done_callback(_abandon)
-            raise
-        try:
-            last = await self._fill(part, chunks)
-            # Shielded: once begun it ends, so that it is known to `abandon` whether it did.
-            return await asyncio.shield(
+            await through(off(part.open))
+            last = await self._fill(chunks)
+            return await through(
                 off(
                     part.finish,
                     last,
@@ -69,12 +59,11 @@ class Put:
                 )
             )
         except BaseException:
-            if self._pending is not None and not self._pending.done():
-                await asyncio.wait([self._pending])
-            await asyncio.shield(off(part.abandon))
+            # A cancelled call may still be at work: this waits for it, or goes before it.
+            await through(off(part.abandon))
             raise
 
-    async def _fill(self, part: Part, chunks: AsyncIterable[bytes]) -> bytes:
+    async def _fill(self, chunks: AsyncIterable[bytes]) -> bytes:
         """Writes all but the last block, which it gives."""
         gathered: list[bytes] = []
         size = 0
@@ -83,7 +72,8 @@ class Put:
             size += len(chunk)
             if size >= BLOCK:
                 await self._written()
-                self._pending = off(part.write, b"".join(gathered))
+                self._pending = off(self._part.write, b"".join(gathered))
+                self._pending.add_done_callback(seen)
                 gathered, size = [], 0
         await self._written()
         return b"".join(gathered)
@@ -91,8 +81,8 @@ class Put:
     async def _written(self) -> None:
         """Waits for the write under way."""
         if self._pending is not None:
-            await asyncio.shield(self._pending)
-            self._pending = None
+            pending, self._pending = self._pending, None
+            await through(pending)
 
     @staticmethod
     def adopt(
@@ -130,9 +120,3 @@ class Put:
             if error.errno == errno.EXDEV:
                 raise Problem(409, "The upload lies on another file system than that.") from None
             raise problem(error) from None
-
-
-def _abandon(made: asyncio.Future[Part]) -> None:
-    """What was made after nobody wanted it any more."""
-    if not made.cancelled() and made.exception() is None:
-        off(made.result().abandon)

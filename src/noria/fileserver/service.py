@@ -7,6 +7,7 @@ of the loop's default executor, but for opening and reading what the kernel has 
 from __future__ import annotations
 
 import builtins
+import logging
 import os
 import stat
 from collections.abc import AsyncIterable, Callable
@@ -22,6 +23,8 @@ from noria.fileserver.paths import Root, problem
 from noria.fileserver.putting import Put
 from noria.fileserver.quota import Quota, check_disk
 from noria.fileserver.store import sweep
+
+log = logging.getLogger("noria")
 
 DISK_FLOOR = 256 * 1024 * 1024  # bytes of the disk that are kept free
 METHODS = "GET, HEAD, PUT, POST, DELETE, MOVE, MKCOL"
@@ -59,6 +62,7 @@ class FileService:
         self.disk_floor = disk_floor
         self.inline_active = inline_active
         self.quota = Quota(self.root, quota)
+        self._digests = digests.Known()
         self.on_change: list[Callable[[str], None]] = []  # told a directory's path in the URL
 
     def close(self) -> None:
@@ -73,7 +77,10 @@ class FileService:
             response: Response = await getattr(self, self.command(request))(request)
         except Problem as error:
             response = sentence(error)
+        except ConnectionError:  # of the body: there is nobody left to answer
+            raise
         except OSError as error:
+            log.exception("%s %s failed", request.method, url(request.path))
             response = sentence(problem(error))
         if request.method == "HEAD" and isinstance(response.body, bytes) and response.body:
             if not any(name.lower() == "content-length" for name, _ in response.headers):
@@ -117,7 +124,9 @@ class FileService:
             os.close(fd)
             query = "?" + urlencode(request.query, quote_via=quote) if request.query else ""
             return Response(308, [("Location", url(request.path) + "/" + query)])
-        return await answer_file(self.root, request, fd, inline_active=self.inline_active)
+        return await answer_file(
+            self.root, request, fd, inline_active=self.inline_active, known=self._digests
+        )
 
     async def list(self, request: Request) -> Response:
         """A directory: as HTML, as JSON by Accept, or whole with ``?archive=tar`` or ``zip``."""
@@ -309,11 +318,10 @@ class FileService:
         """Renames to the header Destination: a path, or a URL of this server (RFC 4918, 9.9)."""
         self.require_writable(request.headers)
         target = destination(request.headers)
-        wanted = request.headers.get("overwrite").strip().upper() == "T"
-        if wanted and not self.overwrite:
-            wanted = False  # then 412 if there is a file, as without the header
+        asked = request.headers.get("overwrite").strip().upper() == "T"
+        overwrite = asked and self.overwrite
         new: bool = await off(
-            changes.move, self.root, request.path, target, request.headers, wanted
+            changes.move, self.root, request.path, target, request.headers, overwrite
         )
         self.changed(directory_of(request.path))
         if directory_of(target) != directory_of(request.path):
@@ -347,10 +355,12 @@ def require_file(path: str) -> None:
 
 def require_same_site(headers: Headers) -> None:
     """Raises Problem 403 for what a browser sent from a page of another site."""
-    site = headers.get("sec-fetch-site", "none")
-    origin = headers.get("origin")
-    other = origin and urlsplit(origin).netloc.lower() != headers.get("host").lower()
-    if site not in ("same-origin", "none") or other:
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site:  # the browser's own word, right behind a proxy that changes Host too
+        other = site not in ("same-origin", "none")
+    else:
+        other = origin != "" and urlsplit(origin).netloc.lower() != headers.get("host").lower()
+    if other:
         raise Problem(403, "A page of another site may not change anything here.")
 
 

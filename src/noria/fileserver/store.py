@@ -50,10 +50,16 @@ class Part:
         self._max_size = max_size
         self._floor = floor
         self._checked = 0
-        self._lock = threading.Lock()  # a cancelled task's last write may still be under way
+        self._lock = threading.Lock()  # a cancelled task's last call may still be under way
         self._directory = self._fd = -1
-        with root.parent(path) as (directory, _):
-            check_disk(directory, 0, floor)
+        self._ended = False
+
+    def open(self) -> None:
+        """Makes the file that is written to."""
+        with self._lock, self._root.parent(self.path) as (directory, _):
+            if self._ended:
+                return
+            check_disk(directory, 0, self._floor)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(self.name, flags, 0o666, dir_fd=directory)
             try:
@@ -72,7 +78,7 @@ class Part:
             self._write(data)
 
     def _write(self, data: bytes) -> None:
-        if self._fd < 0:
+        if self._ended:
             return
         size = self.size + len(data)
         if self._max_size is not None and size > self._max_size:
@@ -105,6 +111,8 @@ class Part:
         Gives whether the file is new, and its entity tag.
         """
         with self._lock:
+            if self._ended:  # the task was cancelled: nobody learns of this
+                return False, ""
             self._write(last)
             if size is not None and self.size != size:
                 raise Problem(400, f"The body has {self.size} bytes, and not {size} as it said.")
@@ -128,6 +136,9 @@ class Part:
     def abandon(self) -> None:
         """Removes what was written; nothing if it is finished."""
         with self._lock:
+            if self._ended:
+                return
+            self._ended = True
             if self._fd < 0:
                 return
             try:
@@ -142,6 +153,7 @@ class Part:
         os.close(self._fd)
         os.close(self._directory)
         self._fd = self._directory = -1
+        self._ended = True
 
 
 def commit(
