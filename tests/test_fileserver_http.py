@@ -19,6 +19,7 @@ pytest.importorskip("httptools")
 
 import noria
 from noria import models
+from noria.fileserver import http as front_module
 from noria.fileserver.heads import target
 from noria.fileserver.http import Front
 from noria.fileserver.limits import Limits
@@ -264,7 +265,9 @@ def test_a_field_without_an_end_is_refused_before_it_ends():
     run(main())
 
 
-def test_pipelined_requests_are_answered_in_order():
+@pytest.mark.parametrize("eager", [True, False])
+def test_pipelined_requests_are_answered_in_order(eager, monkeypatch):
+    monkeypatch.setattr(front_module, "EAGER", eager and front_module.EAGER)
     names = [b"/a", b"/wait", b"/big", b"/file", b"/stream", b"/none", b"/fail", b"/refuse", b"/z"]
     raw = b"".join(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % name for name in names)
 

@@ -1,10 +1,12 @@
 """``noria serve files``: a directory over HTTP, down and, if asked, up."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import ipaddress
 import logging
 import os
+import resource
 import socket
 import ssl
 from typing import Any
@@ -211,6 +213,7 @@ def _run(options: Any) -> None:
         service_of(options).close()
     except OSError as error:
         raise Problem(f"cannot serve {options.directory}: {reason(error)}") from None
+    _raise_limit()
     try:
         serve(options, lambda info: _ready(options, info))
     except KeyboardInterrupt:  # before it could listen
@@ -219,6 +222,13 @@ def _run(options: Any) -> None:
         if isinstance(error, BrokenPipeError):
             raise
         raise listening(error, options.host, options.port, None) from None
+
+
+def _raise_limit() -> None:
+    """As many open files as the hard limit allows: a connection is one, and its file another."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _ready(options: Any, info: Any) -> None:

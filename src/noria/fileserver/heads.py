@@ -15,7 +15,7 @@ PHRASES = {int(status): status.phrase for status in HTTPStatus}
 BODYLESS = (204, 304)  # RFC 9110, 6.4.1
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+;=%:\[\]-]*")
-_LINE = re.compile(r"[\r\n\0]")
+_FRAMING = ("host", "transfer-encoding", "content-length", "expect")
 
 
 def target(raw: bytes) -> tuple[str, dict[str, str]]:
@@ -60,12 +60,16 @@ def request_of(
     if version not in ("1.1", "1.0"):
         raise Problem(505, "This server speaks HTTP/1.1.")
     headers = Headers(fields)
-    hosts = headers.all("host")
+    found: dict[str, list[str]] = {}
+    for name, value in headers.fields:
+        if name in _FRAMING:
+            found.setdefault(name, []).append(value)
+    hosts = found.get("host", [])
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise Problem(400, "A request must have one Host field.")
     if hosts and not _HOST.fullmatch(hosts[0]):
         raise Problem(400, "The Host field is not the name of a host.")
-    coding, lengths = headers.all("transfer-encoding"), headers.all("content-length")
+    coding, lengths = found.get("transfer-encoding", []), found.get("content-length", [])
     if coding and lengths:
         raise Problem(400, "Transfer-Encoding and Content-Length exclude each other.")
     if coding and version == "1.0":
@@ -76,8 +80,7 @@ def request_of(
         raise Problem(400, "Content-Length must come once, as a decimal number.")
     if method == "CONNECT":
         raise Problem(501, "This server is no proxy.")
-    expected = headers.get("expect").lower()
-    if expected not in ("", "100-continue"):
+    if [one.lower() for one in found.get("expect", [])] not in ([], ["100-continue"]):
         raise Problem(417, "The only expectation met is 100-continue.")
     path, query = target(raw)
     length = int(lengths[0]) if lengths else None
@@ -88,11 +91,10 @@ def head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
     """Status line and fields as they go out. A line break in a value raises ValueError."""
     lines = [f"HTTP/1.1 {status} {PHRASES.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in fields]
-    for line in lines:
-        if _LINE.search(line):
-            raise ValueError(f"a line break in a header field: {line!r}")
-    lines.append("\r\n")
-    return "\r\n".join(lines).encode("latin-1")
+    text = "\n".join(lines)
+    if text.count("\n") >= len(lines) or "\r" in text or "\0" in text:
+        raise ValueError(f"a line break in a header field: {text!r}")
+    return (text.replace("\n", "\r\n") + "\r\n\r\n").encode("latin-1")
 
 
 class Clock:
