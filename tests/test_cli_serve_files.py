@@ -210,6 +210,18 @@ def refused(port):
     return False
 
 
+def test_a_second_signal_does_not_wait(directory):
+    with Server(directory, "--port", "0", "--upload") as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(b"PUT /late HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+            until(lambda: any(name.startswith(".noria-") for name in os.listdir(directory)))
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: refused(server.port))
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(20) == 0
+        assert sorted(os.listdir(directory)) == ["a.txt", "big"]
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sockets_from_systemd(directory, workers):
     # The process that is to serve must be the one that LISTEN_PID names: a shell that execs it.
@@ -239,7 +251,8 @@ def test_events_tell_of_changes(directory):
         assert server.ask("GET", "/-/events?path=/../")[0] == 400
         assert server.ask("GET", "/-/events?path=a")[0] == 400
         assert server.ask("DELETE", "/-/events")[0] == 405
-        assert server.end()[0] == 0
+        assert server.end(signal.SIGTERM)[0] == 0  # does not wait for who only listens
+        assert b"data" not in events.read()
         connection.close()
 
 

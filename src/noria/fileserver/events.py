@@ -30,11 +30,19 @@ class Events:
         self._service = service
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._streams = 0
+        self._closed = False
         service.on_change.append(self.changed)
 
     def changed(self, path: str) -> None:
         for event in self._waiting.get(path, ()):
             event.set()
+
+    def close(self) -> None:
+        """Ends all streams: the server is about to."""
+        self._closed = True
+        for events in self._waiting.values():
+            for event in events:
+                event.set()
 
     async def answer(self, request: Request) -> Response:
         path = request.query.get("path", "/")
@@ -64,9 +72,11 @@ class Events:
         quiet = time.monotonic()
         try:
             yield b"retry: 2000\n\n"
-            while True:
+            while not self._closed:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(event.wait(), LOOK)
+                if self._closed:
+                    return
                 changed = event.is_set()
                 event.clear()
                 before = modified

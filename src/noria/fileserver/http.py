@@ -182,7 +182,11 @@ class Connection(asyncio.Protocol):
         front.connections.add(self)
         front.accepted += 1
         front.clients[self.peer] += 1
-        if len(front.connections) > front.limits.connections:
+        most = front.limits.connections
+        if len(front.connections) > most + most // 10 + 16:
+            front.refused += 1
+            transport.abort()  # so many cannot even be told
+        elif len(front.connections) > most:
             self._refuse("The server has as many connections as it takes.")
         elif self.peer and front.clients[self.peer] > front.limits.per_client:
             self._refuse("This client has as many connections as it may.")
@@ -414,7 +418,7 @@ class Connection(asyncio.Protocol):
         if self.lost:
             return
         self.deadline = time.monotonic() + self.front.limits.idle
-        if task.cancelled() or exchange is None or not exchange.keep:
+        if task.cancelled() or exchange is None or not exchange.keep or self.front.draining:
             self.waiting.clear()
             self.end_after_answer(exchange)
 
@@ -498,7 +502,11 @@ class Connection(asyncio.Protocol):
             if isinstance(body, FileBody):
                 return await self._send_file(first, body)
             exchange.streaming = True
-            return await self._send_stream(first, body, chunked and not old)
+            sent = await self._send_stream(first, body, chunked and not old)
+            if not chunked and str(sent) != dict(fields).get("Content-Length") and not self.lost:
+                log.error("an answer has %d bytes, and not as many as its head says", sent)
+                self.transport.abort()
+            return sent
         finally:
             if isinstance(body, FileBody):
                 os.close(body.fd)
@@ -511,6 +519,8 @@ class Connection(asyncio.Protocol):
             self.transport.write(first + small)
             return len(small)
         self.transport.write(first)
+        if self.transport.is_closing():
+            return 0
         sent = 0
         self.sending = True
         try:

@@ -173,6 +173,10 @@ class Store:
     def expire(self, now: float) -> int:
         """Removes what is too old; returns the bytes freed."""
         freed = 0
+        try:
+            os.stat(DIRECTORY, dir_fd=self._root.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return 0  # it is made with the first upload
         for name in os.listdir(self._directory()):
             upload = name.partition(".")[0]
             if not _ID.fullmatch(upload) or self.expires(upload) > now:

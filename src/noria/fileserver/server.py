@@ -11,6 +11,7 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from noria import models
 from noria.aio.run import new_event_loop
@@ -151,9 +152,15 @@ async def _serve(
     ending = _Ending()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.signalled, number)
+    secure: dict[str, Any] = {}
+    if options.tls is not None:
+        secure = {
+            "ssl": options.tls,
+            "ssl_handshake_timeout": options.limits.header_time,
+            "ssl_shutdown_timeout": options.limits.linger,
+        }
     servers = [
-        await loop.create_server(front, sock=sock, ssl=options.tls, backlog=1024)
-        for sock in sockets
+        await loop.create_server(front, sock=sock, backlog=1024, **secure) for sock in sockets
     ]
     front.start()
     if server.uploads is not None:
@@ -168,6 +175,7 @@ async def _serve(
     finally:
         for one in servers:
             one.close()
+        server.events.close()
         draining = asyncio.create_task(front.drain(options.grace))
         at_once = asyncio.create_task(ending.now.wait())
         await asyncio.wait((draining, at_once), return_when=asyncio.FIRST_COMPLETED)
