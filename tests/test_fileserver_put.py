@@ -573,6 +573,36 @@ def test_what_a_killed_process_left_is_swept(root: Path) -> None:
     assert left == [".noria-new.part", ".noria-other", "file.part"]
 
 
+def test_what_is_acknowledged_was_synced(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file before it gets its name, and the directory after that (fsync(2))."""
+    done: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, system.rename_new
+
+    def seen_fsync(fd: int) -> None:
+        fsync(fd)
+        done.append(("fsync", os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))[:7]))
+
+    def seen_rename(*arguments: Any) -> None:
+        rename(*arguments)
+        done.append(("rename", arguments[3]))
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(system, "rename_new", seen_rename)
+
+    async def main(service: FileService) -> None:
+        await ask(service, "PUT", "/file", b"1")
+        assert done == [("fsync", ".noria-"), ("rename", "file"), ("fsync", "root")]
+        done.clear()
+        await ask(service, "MOVE", "/file", destination="/new")
+        assert done == [("rename", "new"), ("fsync", "root"), ("fsync", "root")]
+        for method, path in (("DELETE", "/new"), ("MKCOL", "/d")):
+            done.clear()
+            await ask(service, method, path)
+            assert done == [("fsync", "root")]
+
+    serving(main, root, uploads=True)
+
+
 def test_the_loop_goes_on_while_a_disk_is_slow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """fsync does not return before the loop has served another request."""
     loop_went_on = asyncio.Event()
