@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -295,6 +296,36 @@ def test_a_full_disk_is_507(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
             patched.setattr(os, "write", full)
             answer = await ask(service, "PUT", "/file", chunks(DATA))
         assert (answer.status, answer.body) == (507, b"The disk is full.\n")
+
+    serving(main, root, uploads=True)
+    assert os.listdir(root) == []
+
+
+def test_a_disk_that_fails_is_500_and_in_the_log(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def main(service: FileService) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", broken)
+            answer = await ask(service, "PUT", "/file", b"1")
+        assert (answer.status, answer.body) == (500, b"It failed: Input/output error.\n")
+
+    serving(main, root, uploads=True)
+    assert os.listdir(root) == []
+    assert "PUT /file: It failed: Input/output error." in caplog.text
+
+
+def test_a_client_that_goes_is_not_answered(root: Path) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"1"
+        raise ConnectionResetError("gone")
+
+    async def main(service: FileService) -> None:
+        with pytest.raises(ConnectionResetError):
+            await ask(service, "PUT", "/file", body())
 
     serving(main, root, uploads=True)
     assert os.listdir(root) == []

@@ -76,6 +76,8 @@ class FileService:
         try:
             response: Response = await getattr(self, self.command(request))(request)
         except Problem as error:
+            if error.status == 500:
+                log.error("%s %s: %s", request.method, url(request.path), error.sentence)
             response = sentence(error)
         except ConnectionError:  # of the body: there is nobody left to answer
             raise
