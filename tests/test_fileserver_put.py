@@ -497,7 +497,10 @@ def test_making_directories(root: Path) -> None:
     assert (root / "d é" / "e").is_dir()
 
 
-def test_moving(root: Path) -> None:
+@pytest.mark.parametrize("renameat2", [True, False])
+def test_moving(root: Path, renameat2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not renameat2:
+        monkeypatch.setattr(system, "_renameat2", None)
     (root / "file").write_bytes(b"1")
     (root / "other").write_bytes(b"2")
     (root / "d" / "e").mkdir(parents=True)
@@ -541,6 +544,30 @@ def test_moving(root: Path) -> None:
     assert changed == ["/", "/d/e/", "/d/", "/"]
     serving(overwriting, root, uploads=True, overwrite=True)
     assert (root / "e" / "n w").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("renameat2", [True, False])
+def test_a_new_name_takes_nothing(
+    tmp_path: Path, renameat2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, directories and links, onto each: there is always one already."""
+    if not renameat2:
+        monkeypatch.setattr(system, "_renameat2", None)
+    for side in ("from", "to"):
+        (tmp_path / side / "directory").mkdir(parents=True)
+        (tmp_path / side / "file").write_text(side)
+        (tmp_path / side / "link").symlink_to("nowhere")
+    source, target = (os.open(tmp_path / side, os.O_RDONLY) for side in ("from", "to"))
+    for name in ("directory", "file", "link"):
+        for other in ("directory", "file", "link"):
+            with pytest.raises(FileExistsError):
+                system.rename_new(source, name, target, other)
+        system.rename_new(source, name, target, f"new-{name}")
+    os.close(source)
+    os.close(target)
+    assert os.listdir(tmp_path / "from") == []
+    assert (tmp_path / "to" / "file").read_text() == "to"
+    assert len(os.listdir(tmp_path / "to")) == 6
 
 
 def test_storing_with_the_directories_above(root: Path) -> None:
