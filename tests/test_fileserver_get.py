@@ -435,7 +435,8 @@ def expected(root: Path) -> dict[str, bytes | None]:
     }
 
 
-def test_a_directory_as_a_tar(tree: Path) -> None:
+@pytest.mark.parametrize("native", [True, False], ids=["openat2", "walk"])
+def test_a_directory_as_a_tar(tree: Path, native: bool) -> None:
     async def main(service: FileService) -> None:
         answer = await ask(service, "GET", "/d/", query={"archive": "tar"})
         assert answer.headers.get("content-disposition") == 'attachment; filename="d.tar"'
@@ -450,7 +451,7 @@ def test_a_directory_as_a_tar(tree: Path) -> None:
         assert (await ask(service, "GET", "/d/", query={"archive": "rar"})).status == 400
         assert (await ask(service, "GET", "/x/", query={"archive": "tar"})).status == 404
 
-    serving(main, tree)
+    serving(main, tree, native=native)
 
 
 def test_a_directory_as_a_zip(tree: Path) -> None:

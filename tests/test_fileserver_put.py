@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -300,6 +301,36 @@ def test_a_full_disk_is_507(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert os.listdir(root) == []
 
 
+def test_a_disk_that_fails_is_500_and_in_the_log(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def main(service: FileService) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", broken)
+            answer = await ask(service, "PUT", "/file", b"1")
+        assert (answer.status, answer.body) == (500, b"It failed: Input/output error.\n")
+
+    serving(main, root, uploads=True)
+    assert os.listdir(root) == []
+    assert "PUT /file: It failed: Input/output error." in caplog.text
+
+
+def test_a_client_that_goes_is_not_answered(root: Path) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"1"
+        raise ConnectionResetError("gone")
+
+    async def main(service: FileService) -> None:
+        with pytest.raises(ConnectionResetError):
+            await ask(service, "PUT", "/file", body())
+
+    serving(main, root, uploads=True)
+    assert os.listdir(root) == []
+
+
 def digests(data: bytes) -> dict[str, str]:
     digest = hashlib.sha256(data).digest()
     text = base64.b64encode(digest).decode()
@@ -466,7 +497,10 @@ def test_making_directories(root: Path) -> None:
     assert (root / "d é" / "e").is_dir()
 
 
-def test_moving(root: Path) -> None:
+@pytest.mark.parametrize("renameat2", [True, False])
+def test_moving(root: Path, renameat2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not renameat2:
+        monkeypatch.setattr(system, "_renameat2", None)
     (root / "file").write_bytes(b"1")
     (root / "other").write_bytes(b"2")
     (root / "d" / "e").mkdir(parents=True)
@@ -510,6 +544,30 @@ def test_moving(root: Path) -> None:
     assert changed == ["/", "/d/e/", "/d/", "/"]
     serving(overwriting, root, uploads=True, overwrite=True)
     assert (root / "e" / "n w").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("renameat2", [True, False])
+def test_a_new_name_takes_nothing(
+    tmp_path: Path, renameat2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, directories and links, onto each: there is always one already."""
+    if not renameat2:
+        monkeypatch.setattr(system, "_renameat2", None)
+    for side in ("from", "to"):
+        (tmp_path / side / "directory").mkdir(parents=True)
+        (tmp_path / side / "file").write_text(side)
+        (tmp_path / side / "link").symlink_to("nowhere")
+    source, target = (os.open(tmp_path / side, os.O_RDONLY) for side in ("from", "to"))
+    for name in ("directory", "file", "link"):
+        for other in ("directory", "file", "link"):
+            with pytest.raises(FileExistsError):
+                system.rename_new(source, name, target, other)
+        system.rename_new(source, name, target, f"new-{name}")
+    os.close(source)
+    os.close(target)
+    assert os.listdir(tmp_path / "from") == []
+    assert (tmp_path / "to" / "file").read_text() == "to"
+    assert len(os.listdir(tmp_path / "to")) == 6
 
 
 def test_storing_with_the_directories_above(root: Path) -> None:
@@ -571,6 +629,36 @@ def test_what_a_killed_process_left_is_swept(root: Path) -> None:
     serving(main, root, uploads=True)
     left = sorted(path.name for path in root.rglob("*") if path.is_file())
     assert left == [".noria-new.part", ".noria-other", "file.part"]
+
+
+def test_what_is_acknowledged_was_synced(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file before it gets its name, and the directory after that (fsync(2))."""
+    done: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, system.rename_new
+
+    def seen_fsync(fd: int) -> None:
+        fsync(fd)
+        done.append(("fsync", os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))[:7]))
+
+    def seen_rename(*arguments: Any) -> None:
+        rename(*arguments)
+        done.append(("rename", arguments[3]))
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(system, "rename_new", seen_rename)
+
+    async def main(service: FileService) -> None:
+        await ask(service, "PUT", "/file", b"1")
+        assert done == [("fsync", ".noria-"), ("rename", "file"), ("fsync", "root")]
+        done.clear()
+        await ask(service, "MOVE", "/file", destination="/new")
+        assert done == [("rename", "new"), ("fsync", "root"), ("fsync", "root")]
+        for method, path in (("DELETE", "/new"), ("MKCOL", "/d")):
+            done.clear()
+            await ask(service, method, path)
+            assert done == [("fsync", "root")]
+
+    serving(main, root, uploads=True)
 
 
 def test_the_loop_goes_on_while_a_disk_is_slow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

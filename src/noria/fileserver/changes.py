@@ -118,7 +118,10 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
 @contextmanager
 def both_locked(one: int, other: int) -> Iterator[None]:
     """Two directories, always in the same order, or the one that both are."""
-    found = {(status.st_dev, status.st_ino): fd for fd in (one, other) if (status := os.fstat(fd))}
+    found = {}
+    for fd in (one, other):
+        status = os.fstat(fd)
+        found[status.st_dev, status.st_ino] = fd
     with ExitStack() as stack:
         for _, fd in sorted(found.items()):
             stack.enter_context(locked(fd))

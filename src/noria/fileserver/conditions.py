@@ -6,11 +6,14 @@ import os
 import re
 import time
 from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 from hashlib import blake2b
 
 from noria.fileserver.messages import Headers, Problem
 
 _TAG = re.compile(r'\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
+
+_CONDITIONS = {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
 
 
 def etag(status: os.stat_result) -> str:
@@ -21,7 +24,12 @@ def etag(status: os.stat_result) -> str:
 
 def http_date(seconds: float) -> str:
     """As in ``Last-Modified``: whole seconds, GMT."""
-    return formatdate(int(seconds), usegmt=True)
+    return _http_date(int(seconds))
+
+
+@lru_cache(1024)
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 def seconds_of(date: str) -> int | None:
@@ -59,6 +67,8 @@ def require(headers: Headers, status: os.stat_result | None) -> None:
 
 def precondition(headers: Headers, status: os.stat_result) -> int:
     """Of a GET or HEAD: 200 to go on, 304, or 412; in the order of RFC 9110, 13.2.2."""
+    if _CONDITIONS.isdisjoint(name for name, _ in headers.fields):
+        return 200
     tag = etag(status)
     if wanted := headers.get("if-match"):
         if not matches(wanted, tag):

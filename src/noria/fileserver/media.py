@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+from functools import lru_cache
 from urllib.parse import quote
 
 _TYPES = mimetypes.MimeTypes()  # Python's own table: the same on every machine
@@ -54,6 +55,7 @@ CODINGS = ("br", "zstd", "gzip")  # of siblings, the better ones first
 SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
 
 
+@lru_cache(4096)
 def media_type(name: str) -> str:
     """The media type by the name; text is said to be UTF-8."""
     kind, coding = _TYPES.guess_type("./" + name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from noria.fileserver.messages import Problem
@@ -9,6 +11,9 @@ from noria.fileserver.messages import Problem
 HIDDEN = ".noria-"  # begins the names that are the server's own: parts of uploads
 NAME_MAX = 255  # bytes: pathname(7), <linux/limits.h>
 PATH_MAX = 4096
+
+# Slashes, C0, DEL, C1, and U+FFFD: bytes that were no UTF-8 before they were decoded.
+_WRONG = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ufffd]")
 
 
 def names(path: str) -> list[str]:
@@ -29,6 +34,7 @@ def names(path: str) -> list[str]:
     return parts
 
 
+@lru_cache(4096)  # what it raises is not kept
 def check(name: str) -> None:
     """Raises Problem if it is no name of one file or directory, or one of the server's own."""
     if not name:
@@ -39,7 +45,7 @@ def check(name: str) -> None:
     while True:
         if seen in (".", ".."):
             raise Problem(400, 'The path has "." or ".." in it; ask for the plain path.')
-        if any(c in "/\\" or _control(c) for c in seen):
+        if _WRONG.search(seen):
             raise Problem(400, "The path has a slash, backslash or control character in a name.")
         again = unquote(seen)
         if again == seen:
@@ -47,11 +53,6 @@ def check(name: str) -> None:
         seen = again
     if name.startswith(HIDDEN):
         raise Problem(403, f'Names that begin with "{HIDDEN}" are the server\'s own.')
-
-
-def _control(character: str) -> bool:
-    """C0, DEL, C1, and U+FFFD: bytes that were no UTF-8 before they were decoded."""
-    return character < " " or "\x7f" <= character <= "\x9f" or character == "\ufffd"
 
 
 def encoded(name: str) -> bytes:

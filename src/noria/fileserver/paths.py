@@ -47,9 +47,8 @@ _REASONS: dict[int, tuple[int, str]] = {
 
 def problem(error: OSError) -> Problem:
     """The answer to an error of the kernel."""
-    status, sentence = _REASONS.get(
-        error.errno or 0, (500, f"It failed: {error.strerror or error}.")
-    )
+    other = (500, f"It failed: {error.strerror or error}.")
+    status, sentence = _REASONS.get(error.errno or 0, other)
     return Problem(status, sentence)
 
 

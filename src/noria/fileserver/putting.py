@@ -87,8 +87,11 @@ class Put:
     @staticmethod
     def adopt(
         root: Root, source: str, path: str, conditions: Headers, overwrite: bool
-    ) -> tuple[bool, str]:
-        """In a thread: syncs and renames the file `source`, relative to the root, to `path`."""
+    ) -> tuple[bool, str, int]:
+        """In a thread: syncs and renames the file `source`, relative to the root, to `path`.
+
+        Gives as `commit` does.
+        """
         *above, name = source.strip("/").split("/")
         try:
             with root.parent(path) as (directory, _):
@@ -108,10 +111,7 @@ class Put:
                         os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
                         dir_fd=here,
                     )
-                    new, tag, _ = commit(
-                        here, name, fd, directory, names(path)[-1], conditions, overwrite
-                    )
-                    return new, tag
+                    return commit(here, name, fd, directory, names(path)[-1], conditions, overwrite)
                 finally:
                     os.close(here)
                     if fd >= 0:

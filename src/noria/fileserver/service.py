@@ -76,6 +76,8 @@ class FileService:
         try:
             response: Response = await getattr(self, self.command(request))(request)
         except Problem as error:
+            if error.status == 500:
+                log.error("%s %s: %s", request.method, url(request.path), error.sentence)
             response = sentence(error)
         except ConnectionError:  # of the body: there is nobody left to answer
             raise
@@ -238,14 +240,16 @@ class FileService:
     ) -> tuple[bool, str]:
         """As `store`, of a file that is beneath the root already: it is synced and renamed.
 
-        `source` is relative to the root and may be hidden; no link in it is followed.
+        `source` is relative to the root and may be hidden; no link in it is followed. Its bytes
+        count for the quota before and after.
         """
         self.require_writable()
         require_file(path)
         if parents:
             await self._make_parents(path)
         conditions = conditions_of(if_match)
-        new, tag = await off(Put.adopt, self.root, source, path, conditions, self.overwrite)
+        new, tag, gone = await off(Put.adopt, self.root, source, path, conditions, self.overwrite)
+        self.quota.end(0, gone)
         self.changed(directory_of(path))
         return new, tag
 

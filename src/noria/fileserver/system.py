@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 
 SYS_OPENAT2 = 437  # the same number on every architecture that Linux got it on, but alpha
 
@@ -53,7 +54,8 @@ def rename_new(source_fd: int, source: str, target_fd: int, target: str) -> None
     """Renames unless `target` exists: FileExistsError then. Names are relative to directories.
 
     Where the file system has no RENAME_NOREPLACE (rename(2)), a file gets a second link first,
-    which fails as well if there is one of that name. Raises OSError.
+    which fails as well if there is one of that name. A directory, which cannot, is renamed once
+    nothing of that name is seen: an empty directory made right then is lost. Raises OSError.
     """
     if _renameat2 is not None:
         done = _renameat2(
@@ -68,5 +70,19 @@ def rename_new(source_fd: int, source: str, target_fd: int, target: str) -> None
         number = ctypes.get_errno()
         if number not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(number, os.strerror(number), source, None, target)
+    if stat.S_ISDIR(os.stat(source, dir_fd=source_fd, follow_symlinks=False).st_mode):
+        if exists(target_fd, target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+        return
     os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
     os.unlink(source, dir_fd=source_fd)
+
+
+def exists(directory: int, name: str) -> bool:
+    """Whether there is anything of that name, a link that leads nowhere too."""
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
