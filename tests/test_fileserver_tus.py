@@ -415,6 +415,9 @@ def test_metadata():
     assert read_metadata("") == {}
     assert destination(encoded(filename="x", relativePath="null")) == "/x"
     assert destination(encoded(name="x", directory="/d/")) == "/d/x"
+    for wrong in ("a \x8a", "a *", "a gICA"):
+        with pytest.raises(Problem, match="not UTF-8 in base64"):
+            read_metadata(wrong)
     with pytest.raises(Problem, match="bytes at most"):
         read_metadata("a" * 5000)
     with pytest.raises(Problem, match="begins and ends"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import errno
 import hashlib
 import os
@@ -424,7 +423,7 @@ class _Checksum:
             raise Problem(400, f"The checksums known here: {', '.join(CHECKSUMS)}.")
         try:
             return cls(name, base64.b64decode(value.strip(), validate=True))
-        except binascii.Error:
+        except ValueError:
             raise Problem(400, "Upload-Checksum is an algorithm and a digest in base64.") from None
 
     def update(self, data: bytes) -> None:
@@ -453,7 +452,7 @@ def read_metadata(text: str) -> dict[str, str]:
         key, _, value = pair.strip().partition(" ")
         try:
             found[key] = base64.b64decode(value.strip(), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise Problem(
                 400, f"In Upload-Metadata the value of {key!r} is not UTF-8 in base64."
             ) from None
