@@ -33,6 +33,7 @@ Examples:
   noria models                         what this machine can do
   noria models epoll                   one model explained, with a drawing
   noria serve echo --model epoll -v    an echo server on 127.0.0.1:9001
+  noria serve files ~/public           a directory over HTTP, on 127.0.0.1:8000
   noria connect 127.0.0.1 9001         talk to it, line by line
   noria compare --quick                every model measured, in a minute
 

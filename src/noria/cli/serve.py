@@ -11,11 +11,28 @@ import click
 from noria.cli.connect import Seconds
 from noria.cli.names import ModelName
 from noria.cli.problems import listening
+from noria.cli.serve_files import serve_files
 from noria.cli.target import load
 
 
-@click.command(short_help="Run a server: echo, or a protocol of your own.")
-@click.argument("target", metavar="echo|MODULE:PROTOCOL")
+class Serve(click.Command):
+    """`serve files` has options of its own: it is a command in the place of a target."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """That of the command that is meant."""
+        if args and args[0] == "files":
+            return serve_files.make_context(f"{info_name} files", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(cls=Serve, short_help="Run a server: files, echo, or a protocol of your own.")
+@click.argument("target", metavar="files|echo|MODULE:PROTOCOL")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
@@ -74,6 +91,9 @@ def serve(
 ) -> None:
     """Run a server until Ctrl-C: the echo server, or a protocol of your own.
 
+    'noria serve files' serves a directory over HTTP and has options of its own: see
+    'noria serve files --help'.
+
     MODULE:PROTOCOL names an asyncio.Protocol class (or a function without arguments that returns a
     protocol; it is called once to see that it does). The module is looked for in the current
     directory too.
@@ -85,6 +105,8 @@ def serve(
       noria serve echo --unix /tmp/echo.sock --json
       noria serve myserver:Chat --host 0.0.0.0 --workers 4
     """
+    if target == "files":
+        raise click.UsageError("write 'files' first, then its options: noria serve files ...")
     _check(context, unix)
     factory = load(target)
     logging.basicConfig(

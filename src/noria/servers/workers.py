@@ -44,7 +44,7 @@ def supervise(plan: Plan, workers: int, ready: Callable[[ServerInfo], object] | 
     models.make(chosen, interval=plan.interval).close()  # says here what every worker would say
     sockets = _bind(plan)
     addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
-    supervisor = _Supervisor(replace(plan, model=chosen), sockets)
+    supervisor = Supervisor(replace(plan, model=chosen), sockets)
     try:
         for _ in range(workers):
             supervisor.start()
@@ -72,7 +72,9 @@ def _bind(plan: Plan) -> list[socket.socket]:
     return tcp_sockets(plan.host, plan.port, reuse_port=True)
 
 
-class _Supervisor:
+class Supervisor:
+    """Starts workers, starts dead ones again, and passes signals on."""
+
     def __init__(self, plan: Plan, sockets: list[socket.socket]):
         self.plan = plan
         self.sockets = sockets
@@ -110,7 +112,7 @@ class _Supervisor:
             for number in self.former:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self.former)
-            summary = _serve.serve_here(self._own_plan(), lambda info: os.write(writer, LISTENING))
+            summary = self.serve(lambda info: os.write(writer, LISTENING))
             os.write(writer, json.dumps(dataclasses.asdict(summary)).encode())
             status = 0
         except BaseException:
@@ -125,6 +127,10 @@ class _Supervisor:
         """Waits until each worker accepts connections, or is dead, which `run` finds out."""
         for _, reader in list(self.children.values()):
             os.read(reader, len(LISTENING))
+
+    def serve(self, ready: Callable[[ServerInfo], object]) -> Summary:
+        """What a worker does; the file server's do something else."""
+        return _serve.serve_here(self._own_plan(), ready)
 
     def _own_plan(self) -> Plan:
         if self.plan.unix is not None:

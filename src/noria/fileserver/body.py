@@ -1,0 +1,69 @@
+"""A request's body as it arrives: an asynchronous iterator that holds the client back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+
+class Body:
+    """Chunks of the body, in order.
+
+    Iterating raises what `fail` was given: ConnectionResetError if the client went away, Problem
+    if it was too slow. `on_start` is called before the first wait, `on_read` after each chunk.
+    """
+
+    __slots__ = ("_error", "_waiter", "chunks", "held", "on_read", "on_start", "received", "whole")
+
+    def __init__(self, on_read: Callable[[], object]) -> None:
+        self.chunks: deque[bytes] = deque()
+        self.held = 0  # bytes that arrived and were not read
+        self.received = 0
+        self.whole = False
+        self.on_start: Callable[[], object] | None = None
+        self.on_read = on_read
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+        self.held += len(chunk)
+        self.received += len(chunk)
+        self._wake()
+
+    def finish(self) -> None:
+        self.whole = True
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """What arrived can still be read; then `error` is raised."""
+        if not self.whole and self._error is None:
+            self._error = error
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def __aiter__(self) -> Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self.chunks:
+            if self.whole:
+                raise StopAsyncIteration
+            if self._error is not None:
+                raise self._error
+            if self.on_start is not None:
+                start, self.on_start = self.on_start, None
+                start()
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        chunk = self.chunks.popleft()
+        self.held -= len(chunk)
+        self.on_read()
+        return chunk

@@ -1,0 +1,133 @@
+"""A file as the answer to GET or HEAD: conditions, ranges, siblings, and the fields that say so."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from noria.fileserver import digests, media, ranges
+from noria.fileserver.conditions import etag, http_date, precondition, ranges_hold
+from noria.fileserver.messages import FileBody, Problem, Request, Response
+from noria.fileserver.names import names
+from noria.fileserver.offloop import Blocks, off
+from noria.fileserver.paths import Root
+
+SMALL = 64 * 1024  # bytes up to which a file that is in memory is answered as bytes
+NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # preadv2(2): fail where it would wait
+
+
+async def answer_file(
+    root: Root, request: Request, fd: int, *, inline_active: bool, known: digests.Known
+) -> Response:
+    """The answer of the open file `fd`, which it closes or hands on. Raises Problem."""
+    try:
+        return await _File(root, request, inline_active, known).answer(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+class _File:
+    def __init__(self, root: Root, request: Request, inline_active: bool, known: digests.Known):
+        self.known = known
+        self.root = root
+        self.request = request
+        self.inline_active = inline_active
+        self.name = names(request.path)[-1]
+
+    async def answer(self, fd: int) -> Response:
+        """Closes `fd` unless the body is read from it or this raises."""
+        coding, sibling, status = await self._sibling(os.fstat(fd))
+        if sibling >= 0:
+            # The caller knows this number: the sibling takes it over.
+            os.dup2(sibling, fd, inheritable=False)
+            os.close(sibling)
+        headers = self._fields(status, coding)
+        outcome = precondition(self.request.headers, status)
+        if outcome == 412:
+            raise Problem(412, "The file is not what the request names: it was changed.")
+        if outcome == 304:
+            os.close(fd)
+            kept = ("ETag", "Last-Modified", "Vary", "Cache-Control")
+            return Response(304, [field for field in headers if field[0] in kept])
+        if self._wants_digest():
+            headers.append(("Repr-Digest", await self.known.of(fd, etag(status))))
+        asked = self.request.headers.get("range")
+        if asked and self.request.method == "GET" and ranges_hold(self.request.headers, status):
+            found = ranges.parse(asked, status.st_size)
+            if found is not None:
+                return self._ranges(fd, status.st_size, headers, found)
+        headers.append(("Content-Length", str(status.st_size)))
+        return Response(200, headers, self._body(fd, 0, status.st_size))
+
+    async def _sibling(self, plain: os.stat_result) -> tuple[str, int, os.stat_result]:
+        """(coding, descriptor, status) of the best sibling that is accepted, or ("", -1, plain)."""
+        if "download" in self.request.query:
+            return "", -1, plain
+        for coding in media.codings(self.request.headers.get("accept-encoding")):
+            path = self.request.path + media.SUFFIXES[coding]
+            try:
+                fd = self.root.open_cached(path)
+                if fd is None:
+                    fd = await off(self.root.open, path, os.O_RDONLY)
+            except Problem:
+                continue
+            status = os.fstat(fd)
+            # One that is older than the file was made of another content.
+            if stat.S_ISREG(status.st_mode) and status.st_mtime_ns >= plain.st_mtime_ns:
+                return coding, fd, status
+            os.close(fd)
+        return "", -1, plain
+
+    def _fields(self, status: os.stat_result, coding: str) -> list[tuple[str, str]]:
+        kind = media.media_type(self.name)
+        headers = [
+            ("Content-Type", kind),
+            ("ETag", etag(status)),
+            ("Last-Modified", http_date(status.st_mtime)),
+            ("Accept-Ranges", "bytes"),
+            ("Vary", "Accept-Encoding"),
+            ("Cache-Control", "no-cache"),
+        ]
+        if coding:
+            headers.append(("Content-Encoding", coding))
+        hazard = media.active(self.name, kind) and not self.inline_active
+        if hazard or "download" in self.request.query:
+            headers.append(("Content-Disposition", media.attachment(self.name)))
+        if hazard:
+            headers.append(("Content-Security-Policy", "sandbox; default-src 'none'"))
+        return headers
+
+    def _wants_digest(self) -> bool:
+        wanted = self.request.headers.get("want-repr-digest").replace(" ", "")
+        return "sha-256=" in wanted and "sha-256=0" not in wanted
+
+    def _ranges(
+        self, fd: int, size: int, headers: list[tuple[str, str]], found: list[tuple[int, int]]
+    ) -> Response:
+        if len(found) == 1:
+            offset, length = found[0]
+            headers.append(("Content-Range", ranges.content_range(offset, length, size)))
+            headers.append(("Content-Length", str(length)))
+            return Response(206, headers, self._body(fd, offset, length))
+        several = ranges.Several(found, size, dict(headers)["Content-Type"])
+        headers[0] = ("Content-Type", f"multipart/byteranges; boundary={several.boundary}")
+        headers.append(("Content-Length", str(several.length)))
+        return Response(206, headers, Blocks(several.blocks(fd), fd))
+
+    def _body(self, fd: int, offset: int, size: int) -> bytes | FileBody:
+        """Bytes if there are few and the kernel has them in memory, so that nothing waits."""
+        if self.request.method == "HEAD":
+            os.close(fd)
+            return b""
+        if size > SMALL or NOWAIT is None:
+            return FileBody(fd, offset, size)
+        data = bytearray(size)
+        try:
+            count = os.preadv(fd, [data], offset, NOWAIT) if size else 0
+        except OSError:
+            return FileBody(fd, offset, size)
+        if count < size:
+            return FileBody(fd, offset, size)
+        os.close(fd)
+        return bytes(data)

@@ -1,0 +1,122 @@
+"""An upload as the event loop sees it: blocks are gathered while a thread writes the one before."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterable
+
+from noria.fileserver.messages import Headers, Problem
+from noria.fileserver.names import names
+from noria.fileserver.offloop import off, seen, through
+from noria.fileserver.paths import Root, problem
+from noria.fileserver.quota import Quota
+from noria.fileserver.store import Part, commit
+
+BLOCK = 1024 * 1024  # bytes given to a thread at a time
+
+
+class Put:
+    """One file on its way into `path`; the limits as of FileService. Raises Problem."""
+
+    def __init__(
+        self,
+        root: Root,
+        path: str,
+        quota: Quota,
+        *,
+        max_size: int | None,
+        floor: int,
+        sha256: bytes | None,
+    ):
+        self._sha256 = sha256
+        self._part = Part(
+            root, path, quota, max_size=max_size, floor=floor, hashed=sha256 is not None
+        )
+        self._pending: asyncio.Future[None] | None = None  # the write under way
+
+    async def run(
+        self,
+        chunks: AsyncIterable[bytes],
+        size: int | None,
+        conditions: Headers,
+        overwrite: bool,
+    ) -> tuple[bool, str]:
+        """Takes all of `chunks`; gives (new, entity tag). What fails or is cancelled is undone."""
+        part = self._part
+        try:
+            await through(off(part.open))
+            last = await self._fill(chunks)
+            return await through(
+                off(
+                    part.finish,
+                    last,
+                    size=size,
+                    sha256=self._sha256,
+                    conditions=conditions,
+                    overwrite=overwrite,
+                )
+            )
+        except BaseException:
+            # A cancelled call may still be at work: this waits for it, or goes before it.
+            await through(off(part.abandon))
+            raise
+
+    async def _fill(self, chunks: AsyncIterable[bytes]) -> bytes:
+        """Writes all but the last block, which it gives."""
+        gathered: list[bytes] = []
+        size = 0
+        async for chunk in chunks:
+            gathered.append(chunk)
+            size += len(chunk)
+            if size >= BLOCK:
+                await self._written()
+                self._pending = off(self._part.write, b"".join(gathered))
+                self._pending.add_done_callback(seen)
+                gathered, size = [], 0
+        await self._written()
+        return b"".join(gathered)
+
+    async def _written(self) -> None:
+        """Waits for the write under way."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            await through(pending)
+
+    @staticmethod
+    def adopt(
+        root: Root, source: str, path: str, conditions: Headers, overwrite: bool
+    ) -> tuple[bool, str, int]:
+        """In a thread: syncs and renames the file `source`, relative to the root, to `path`.
+
+        Gives as `commit` does.
+        """
+        *above, name = source.strip("/").split("/")
+        try:
+            with root.parent(path) as (directory, _):
+                here = os.open(root.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fd = -1
+                try:
+                    for each in above:
+                        inner = os.open(
+                            each,
+                            os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                            dir_fd=here,
+                        )
+                        os.close(here)
+                        here = inner
+                    fd = os.open(
+                        name,
+                        os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+                        dir_fd=here,
+                    )
+                    return commit(here, name, fd, directory, names(path)[-1], conditions, overwrite)
+                finally:
+                    os.close(here)
+                    if fd >= 0:
+                        os.close(fd)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise Problem(409, "The upload lies on another file system than that.") from None
+            raise problem(error) from None

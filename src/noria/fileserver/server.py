@@ -1,0 +1,204 @@
+"""The file server: the service behind its front, on a port, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from noria import models
+from noria.aio.run import new_event_loop
+from noria.fileserver.assets import asset
+from noria.fileserver.auth import Guard, Hash
+from noria.fileserver.events import Events
+from noria.fileserver.http import Front
+from noria.fileserver.limits import Limits
+from noria.fileserver.log import AccessLog
+from noria.fileserver.messages import Problem, Request, Response
+from noria.fileserver.metrics import Metrics
+from noria.fileserver.service import FileService
+from noria.fileserver.tus import Uploads
+from noria.servers.serve import ServerInfo, Summary
+from noria.servers.server import describe, tcp_sockets
+
+log = logging.getLogger("noria")
+
+OWN = "/-/"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `serve_files` is asked for; the names are those of the command's options."""
+
+    directory: str = "."
+    host: str = "127.0.0.1"
+    port: int = 8000
+    sockets: Sequence[socket.socket] = ()  # that listen already, in place of host and port
+    model: str = "auto"
+    workers: int = 1
+    grace: float = 30.0
+    tls: ssl.SSLContext | None = None
+    upload: bool = False
+    overwrite: bool = False
+    read_only: bool = False
+    users: Mapping[str, Hash] = field(default_factory=dict)
+    tokens: Sequence[str] = ()
+    max_size: int | None = None
+    quota: int | None = None
+    metrics: bool = False
+    log: str = "none"
+    limits: Limits = field(default_factory=Limits)
+
+
+class FileServer:
+    """Requests on their way to the service, or to what the server has of its own under /-/."""
+
+    def __init__(self, service: FileService, options: Options) -> None:
+        self.service = service
+        self.events = Events(service)
+        self.uploads = Uploads(service, options.max_size) if options.upload else None
+        self.guard = (
+            Guard(options.users, options.tokens) if options.users or options.tokens else None
+        )
+        self.metrics = Metrics() if options.metrics else None
+        self.access = AccessLog(options.log, sys.stdout) if options.log != "none" else None
+        told = self.answered if self.metrics or self.access else None
+        self.front = Front(self.handle, options.limits, told)
+
+    def answered(
+        self, request: Request | None, status: int, sent: int, seconds: float, peer: str
+    ) -> None:
+        if self.metrics is not None:
+            self.metrics.count(request, status, sent, seconds, peer)
+        if self.access is not None:
+            self.access(request, status, sent, seconds, peer)
+
+    async def handle(self, request: Request) -> Response:
+        """The answer; raises Problem."""
+        if self.guard is not None:
+            await self.guard.check(request)
+        if request.path.startswith(OWN):
+            return await self._own(request)
+        return await self.service.handle(request)
+
+    async def _own(self, request: Request) -> Response:
+        name, _, rest = request.path.removeprefix(OWN).partition("/")
+        if name == "assets":
+            return asset(request, rest)
+        if name == "uploads":
+            if self.uploads is None:
+                raise Problem(403, "Uploads are off: the server's option --upload allows them.")
+            return await self.uploads.handle(request, rest)
+        if request.method not in ("GET", "HEAD"):
+            raise Problem(405, "This can only be read.", headers=[("Allow", "GET, HEAD")])
+        if name == "events" and not rest:
+            return await self.events.answer(request)
+        if name == "metrics" and not rest:
+            if self.metrics is None:
+                raise Problem(404, "There are no metrics without the server's option --metrics.")
+            return self.metrics.page(self.front)
+        raise Problem(404, "There is nothing of that name.")
+
+
+def serve_files(options: Options, ready: Callable[[ServerInfo], object] | None = None) -> Summary:
+    """Serves a directory until SIGINT or SIGTERM, in one process or several.
+
+    Raises OSError that names the address or the directory, and what a model is refused by. SIGTERM
+    lets requests finish, `grace` seconds at most; SIGINT, or a second SIGTERM, ends them at once.
+    """
+    if options.workers > 1:
+        from noria.fileserver.workers import supervise
+
+        return supervise(options, ready)
+    return serve_here(options, ready)
+
+
+def service_of(options: Options) -> FileService:
+    """The service that these options make. Raises OSError."""
+    return FileService(
+        options.directory,
+        uploads=options.upload,
+        overwrite=options.overwrite,
+        read_only=options.read_only,
+        max_size=options.max_size,
+        quota=options.quota,
+    )
+
+
+def serve_here(options: Options, ready: Callable[[ServerInfo], object] | None) -> Summary:
+    """One process."""
+    sockets = list(options.sockets) or tcp_sockets(options.host, options.port, reuse_port=False)
+    try:
+        with asyncio.Runner(loop_factory=lambda: new_event_loop(options.model)) as runner:
+            return runner.run(_serve(options, sockets, ready))
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+async def _serve(
+    options: Options, sockets: list[socket.socket], ready: Callable[[ServerInfo], object] | None
+) -> Summary:
+    loop = asyncio.get_running_loop()
+    server = FileServer(service_of(options), options)
+    front = server.front
+    ending = _Ending()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ending.signalled, number)
+    secure: dict[str, Any] = {}
+    if options.tls is not None:
+        secure = {
+            "ssl": options.tls,
+            "ssl_handshake_timeout": options.limits.header_time,
+            "ssl_shutdown_timeout": options.limits.linger,
+        }
+    servers = [
+        await loop.create_server(front, sock=sock, backlog=1024, **secure) for sock in sockets
+    ]
+    front.start()
+    if server.uploads is not None:
+        server.uploads.start()
+    try:
+        if ready is not None:
+            reason = models.choose()[1] if options.model == "auto" else ""
+            addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
+            name = getattr(loop, "model_name", options.model)
+            ready(ServerInfo(addresses, name, reason, os.getpid(), ending.now.set))
+        await ending.begun.wait()
+    finally:
+        for one in servers:
+            one.close()
+        server.events.close()
+        draining = asyncio.create_task(front.drain(options.grace))
+        at_once = asyncio.create_task(ending.now.wait())
+        await asyncio.wait((draining, at_once), return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            draining.cancel()
+            await front.drain(0)
+        elif left := draining.result():
+            log.warning("%d connections did not finish in %g s: ended", left, options.grace)
+        at_once.cancel()
+        if server.uploads is not None:
+            server.uploads.stop()
+        front.stop()
+    return Summary(connections=front.accepted, bytes_in=front.received, bytes_out=front.sent)
+
+
+class _Ending:
+    """What the signals ask for."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.now = asyncio.Event()
+
+    def signalled(self, number: int) -> None:
+        if number == signal.SIGINT or self.begun.is_set():
+            self.now.set()
+        self.begun.set()

@@ -1,0 +1,398 @@
+"""The file service: a request in, a response out. No socket, no parser, no event loop of its own.
+
+Its commands are methods, found by name from the request. All work on the disk is done in threads
+of the loop's default executor, but for opening and reading what the kernel has in memory.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import os
+import stat
+from collections.abc import AsyncIterable, Callable
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+from noria.fileserver import archive, changes, digests, listing, media
+from noria.fileserver.getting import answer_file
+from noria.fileserver.messages import Headers, Problem, Request, Response
+from noria.fileserver.multipart import Form, boundary
+from noria.fileserver.names import check, directory_of, names, url
+from noria.fileserver.offloop import Blocks, off
+from noria.fileserver.paths import Root, problem
+from noria.fileserver.putting import Put
+from noria.fileserver.quota import Quota, check_disk
+from noria.fileserver.store import sweep
+
+log = logging.getLogger("noria")
+
+DISK_FLOOR = 256 * 1024 * 1024  # bytes of the disk that are kept free
+METHODS = "GET, HEAD, PUT, POST, DELETE, MOVE, MKCOL"
+
+
+class FileService:
+    """Serves the directory `root`.
+
+    `uploads`: files may be stored, deleted and moved, directories made. `overwrite`: a PUT may
+    replace a file without naming its ETag, and a MOVE may with ``Overwrite: T``. `read_only`
+    forbids all changes, whatever else is said. `max_size`: bytes of one file; `quota`: of all
+    files together; `disk_floor`: bytes of the disk that are kept free. `inline_active`: browsers
+    may show HTML, SVG and the like, and so run what is in it, in place of saving it. `native`: as
+    of Root. Raises OSError if `root` is no directory that can be opened.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        uploads: bool = False,
+        overwrite: bool = False,
+        read_only: bool = False,
+        max_size: int | None = None,
+        quota: int | None = None,
+        disk_floor: int = DISK_FLOOR,
+        inline_active: bool = False,
+        native: bool | None = None,
+    ):
+        self.root = Root(root, native=native)
+        self.uploads = uploads
+        self.overwrite = overwrite
+        self.read_only = read_only
+        self.max_size = max_size
+        self.disk_floor = disk_floor
+        self.inline_active = inline_active
+        self.quota = Quota(self.root, quota)
+        self._digests = digests.Known()
+        self.on_change: list[Callable[[str], None]] = []  # told a directory's path in the URL
+
+    def close(self) -> None:
+        """Gives the directory back; requests are answered no more."""
+        self.root.close()
+
+    # What a request comes to.
+
+    async def handle(self, request: Request) -> Response:
+        """The response, problems included; whoever sends it closes its body."""
+        try:
+            response: Response = await getattr(self, self.command(request))(request)
+        except Problem as error:
+            if error.status == 500:
+                log.error("%s %s: %s", request.method, url(request.path), error.sentence)
+            response = sentence(error)
+        except ConnectionError:  # of the body: there is nobody left to answer
+            raise
+        except OSError as error:
+            log.exception("%s %s failed", request.method, url(request.path))
+            response = sentence(problem(error))
+        if request.method == "HEAD" and isinstance(response.body, bytes) and response.body:
+            if not any(name.lower() == "content-length" for name, _ in response.headers):
+                response.headers.append(("Content-Length", str(len(response.body))))
+            response.body = b""
+        response.headers.append(("X-Content-Type-Options", "nosniff"))
+        return response
+
+    def command(self, request: Request) -> str:
+        """The name of the method that answers the request. Raises Problem 404 or 405."""
+        path, method = request.path, request.method
+        if path == "/-" or path.startswith("/-/"):
+            raise Problem(404, 'The server has nothing of that name ("/-/" is its own).')
+        if method in ("GET", "HEAD"):
+            return "list" if path.endswith("/") else "get"
+        commands = {"PUT": "put", "DELETE": "delete", "MOVE": "move", "MKCOL": "make_directory"}
+        if method in commands:
+            return commands[method]
+        if method == "POST":
+            return "post"
+        raise Problem(405, f"{method} is not served here.", headers=[("Allow", METHODS)])
+
+    def changed(self, path: str) -> None:
+        """Tells the hooks that the directory `path` of the URL has changed."""
+        for told in self.on_change:
+            told(path)
+
+    # Down.
+
+    async def get(self, request: Request) -> Response:
+        """A file, or what its headers ask of it; a directory is redirected to its "/"."""
+        fd = self.root.open_cached(request.path)
+        if fd is None:
+            fd = await off(self.root.open, request.path, os.O_RDONLY)
+        try:
+            is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        except OSError:
+            os.close(fd)
+            raise
+        if is_directory:
+            os.close(fd)
+            query = "?" + urlencode(request.query, quote_via=quote) if request.query else ""
+            return Response(308, [("Location", url(request.path) + "/" + query)])
+        return await answer_file(
+            self.root, request, fd, inline_active=self.inline_active, known=self._digests
+        )
+
+    async def list(self, request: Request) -> Response:
+        """A directory: as HTML, as JSON by Accept, or whole with ``?archive=tar`` or ``zip``."""
+        if "archive" in request.query:
+            return await self._archive(request)
+        accepted = media.accepted(request.headers.get("accept"))
+        as_json = accepted.get("application/json", 0.0) > accepted.get("text/html", 0.0)
+        headers = [("Vary", "Accept"), ("Cache-Control", "no-cache")]
+        made: bytes = await off(self._listed, request.path, as_json)
+        if as_json:
+            return Response(200, [("Content-Type", "application/json"), *headers], made)
+        policy = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'"
+        headers += [
+            ("Content-Type", "text/html; charset=utf-8"),
+            ("Content-Security-Policy", policy + "; form-action 'self'; frame-ancestors 'none'"),
+        ]
+        return Response(200, headers, made)
+
+    def _listed(self, path: str, as_json: bool) -> bytes:
+        data = listing.listing(self.root, path, self.writable)
+        return listing.as_json(data) if as_json else listing.as_page(data, uploads=self.writable)
+
+    async def _archive(self, request: Request) -> Response:
+        kind = request.query["archive"]
+        if kind not in ("tar", "zip"):
+            raise Problem(400, f"archive={kind[:20]} is unknown: tar and zip are there.")
+        name = (names(request.path) or [os.path.basename(self.root.path) or "files"])[-1]
+        headers = [
+            ("Content-Type", "application/x-tar" if kind == "tar" else "application/zip"),
+            ("Content-Disposition", media.attachment(f"{name}.{kind}")),
+            ("Cache-Control", "no-store"),
+        ]
+        top: int = await off(self.root.open, request.path, os.O_RDONLY | os.O_DIRECTORY)
+        if request.method == "HEAD":
+            os.close(top)
+            return Response(200, headers)
+        make = archive.tar if kind == "tar" else archive.zipped
+        return Response(200, headers, Blocks(make(self.root, top, name), top))
+
+    # Up.
+
+    @property
+    def writable(self) -> bool:
+        """Whether anything may be changed."""
+        return self.uploads and not self.read_only
+
+    def require_writable(self, headers: Headers | None = None) -> None:
+        """Raises Problem 403 if not, or if a page of another site sent the request."""
+        if self.read_only:
+            raise Problem(403, "The server was started with --read-only: nothing can be changed.")
+        if not self.uploads:
+            raise Problem(403, "Nothing can be changed here unless the server has --upload.")
+        if headers is not None:
+            require_same_site(headers)
+
+    async def room(self, path: str, size: int) -> None:
+        """Raises Problem 413 or 507 if a file of `size` bytes cannot be stored at `path` now."""
+        if self.max_size is not None and size > self.max_size:
+            raise Problem(413, f"The file is too large: {self.max_size} bytes are the most.")
+        await off(self._room, path, size)
+
+    def _room(self, path: str, size: int) -> None:
+        with self.root.parent(path) as (directory, _):
+            check_disk(directory, size, self.disk_floor)
+        self.quota.check(size)
+
+    async def store(
+        self,
+        path: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        if_match: str = "",
+        if_none_match: str = "",
+        expect_size: int | None = None,
+        sha256: str | bytes | None = None,
+        parents: bool = False,
+    ) -> tuple[bool, str]:
+        """The one way a file gets in: (whether it is new, its entity tag), once it is durable.
+
+        It replaces a file only if the service may overwrite or `if_match` names that file's tag.
+        `expect_size` in bytes; `sha256` as digest or in hexadecimal; `parents`: missing
+        directories above it are made. Cancelled or refused, it leaves nothing. Raises Problem.
+        """
+        self.require_writable()
+        require_file(path)
+        if parents:
+            await self._make_parents(path)
+        if expect_size is not None:
+            await self.room(path, expect_size)
+        put = Put(
+            self.root,
+            path,
+            self.quota,
+            max_size=self.max_size,
+            floor=self.disk_floor,
+            sha256=digests.parse(sha256) if isinstance(sha256, str) else sha256,
+        )
+        new, tag = await put.run(
+            chunks,
+            expect_size,
+            conditions_of(if_match, if_none_match),
+            self.overwrite,
+        )
+        self.changed(directory_of(path))
+        return new, tag
+
+    async def adopt(
+        self, source: str, path: str, *, if_match: str = "", parents: bool = False
+    ) -> tuple[bool, str]:
+        """As `store`, of a file that is beneath the root already: it is synced and renamed.
+
+        `source` is relative to the root and may be hidden; no link in it is followed. Its bytes
+        count for the quota before and after.
+        """
+        self.require_writable()
+        require_file(path)
+        if parents:
+            await self._make_parents(path)
+        conditions = conditions_of(if_match)
+        new, tag, gone = await off(Put.adopt, self.root, source, path, conditions, self.overwrite)
+        self.quota.end(0, gone)
+        self.changed(directory_of(path))
+        return new, tag
+
+    async def _make_parents(self, path: str) -> None:
+        for made in await off(changes.make_parents, self.root, path):
+            self.changed(directory_of(made))
+
+    async def sweep(self) -> int:
+        """Removes what uploads of a killed process left behind, and says how many there were."""
+        count: int = await off(sweep, self.root)
+        return count
+
+    async def put(self, request: Request) -> Response:
+        """Stores the body: 201, or 204 if it took the place of a file."""
+        self.require_writable(request.headers)
+        if "content-range" in request.headers:
+            raise Problem(400, "A part of a file cannot be PUT; resume by tus at /-/uploads/.")
+        coding = request.headers.get("content-encoding", "identity")
+        if coding.strip().lower() != "identity":
+            raise Problem(415, "Send the file itself: its Content-Encoding is not undone.")
+        new, tag = await self.store(
+            request.path,
+            request.body,
+            if_match=request.headers.get("if-match"),
+            if_none_match=request.headers.get("if-none-match"),
+            expect_size=request.length,
+            sha256=digests.expected(request.headers),
+        )
+        headers = [("ETag", tag)]
+        if new:
+            headers.append(("Location", url(request.path)))
+        return Response(201 if new else 204, headers)
+
+    async def post(self, request: Request) -> Response:
+        """A form's files, each stored in the directory under its own name."""
+        self.require_writable(request.headers)
+        if not request.path.endswith("/"):
+            raise Problem(405, "A form is sent to a directory.", headers=[("Allow", METHODS)])
+        form = Form(request.body, boundary(request.headers.get("content-type")))
+        stored: builtins.list[dict[str, object]] = []
+        async for part in form.parts():
+            name = part.parameter("filename")
+            if not name:  # another field, or no file was chosen
+                continue
+            check(name)
+            try:
+                new, tag = await self.store(request.path + name, part)
+            except Problem as error:
+                before = f" Stored before it: {', '.join(str(each['name']) for each in stored)}."
+                raise Problem(
+                    error.status, f"{name}: {error.sentence}{before if stored else ''}"
+                ) from None
+            stored.append({"name": name, "created": new, "etag": tag})
+        if not stored:
+            raise Problem(400, "There is no file in the form.")
+        if "text/html" in media.accepted(request.headers.get("accept")):
+            return Response(303, [("Location", url(request.path))])
+        made = listing.as_json({"stored": stored})
+        return Response(201, [("Content-Type", "application/json")], made)
+
+    async def delete(self, request: Request) -> Response:
+        """Removes a file or an empty directory."""
+        self.require_writable(request.headers)
+        freed: int = await off(changes.remove, self.root, request.path, request.headers)
+        self.quota.end(0, freed)
+        self.changed(directory_of(request.path))
+        return Response(204)
+
+    async def move(self, request: Request) -> Response:
+        """Renames to the header Destination: a path, or a URL of this server (RFC 4918, 9.9)."""
+        self.require_writable(request.headers)
+        target = destination(request.headers)
+        asked = request.headers.get("overwrite").strip().upper() == "T"
+        overwrite = asked and self.overwrite
+        new: bool = await off(
+            changes.move, self.root, request.path, target, request.headers, overwrite
+        )
+        self.changed(directory_of(request.path))
+        if directory_of(target) != directory_of(request.path):
+            self.changed(directory_of(target))
+        return Response(201, [("Location", url(target))]) if new else Response(204)
+
+    async def make_directory(self, request: Request) -> Response:
+        """Makes a directory (MKCOL)."""
+        self.require_writable(request.headers)
+        if request.length:
+            raise Problem(415, "MKCOL takes no body.")
+        await off(changes.make_directory, self.root, request.path)
+        self.changed(directory_of(request.path))
+        return Response(201, [("Location", url(request.path.rstrip("/")) + "/")])
+
+
+def sentence(error: Problem) -> Response:
+    """The response that says what is wrong."""
+    headers = [("Content-Type", "text/plain; charset=utf-8"), *error.headers]
+    return Response(error.status, headers, error.sentence.encode(errors="replace") + b"\n")
+
+
+def require_file(path: str) -> None:
+    """Raises Problem if no file can have this path."""
+    names(path)
+    if path.endswith("/"):
+        raise Problem(409, 'A path that ends in "/" is a directory\'s: make that by MKCOL.')
+    if path == "/-" or path.startswith("/-/"):
+        raise Problem(403, '"/-/" is the server\'s own.')
+
+
+def require_same_site(headers: Headers) -> None:
+    """Raises Problem 403 for what a browser sent from a page of another site."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site:  # the browser's own word, right behind a proxy that changes Host too
+        other = site not in ("same-origin", "none")
+    else:
+        other = origin != "" and urlsplit(origin).netloc.lower() != headers.get("host").lower()
+    if other:
+        raise Problem(403, "A page of another site may not change anything here.")
+
+
+def conditions_of(if_match: str, if_none_match: str = "") -> Headers:
+    fields = [("if-match", if_match), ("if-none-match", if_none_match)]
+    return Headers((name, value) for name, value in fields if value)
+
+
+def destination(headers: Headers) -> str:
+    """The decoded path of the header Destination. Raises Problem."""
+    value = headers.get("destination").strip()
+    if not value:
+        raise Problem(400, "MOVE needs the new path in the header Destination.")
+    try:
+        parts = urlsplit(value)
+        path = unquote(parts.path, errors="strict")
+    except ValueError:
+        raise Problem(400, "Destination is no valid URL.") from None
+    if parts.netloc and parts.netloc.lower() != headers.get("host").lower():
+        raise Problem(502, "Destination is on another server.")
+    if parts.query or parts.fragment:
+        raise Problem(400, 'Destination is a plain path: write "?" as %3F and "#" as %23.')
+    require_target(path)
+    return path
+
+
+def require_target(path: str) -> None:
+    """Raises Problem if nothing can be moved to this path."""
+    names(path)
+    if path == "/-" or path.startswith("/-/"):
+        raise Problem(403, '"/-/" is the server\'s own.')

@@ -1,0 +1,255 @@
+"""How a file gets in: written beside its target, synced, renamed, and only then acknowledged.
+
+All of it is called in threads. What a SIGKILL leaves is a hidden part, or the whole file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from noria.fileserver import system
+from noria.fileserver.conditions import etag, require
+from noria.fileserver.messages import Headers, Problem
+from noria.fileserver.names import HIDDEN, names
+from noria.fileserver.paths import Root, problem
+from noria.fileserver.quota import Quota, check_disk
+
+SUFFIX = ".part"
+DISK_STEP = 16 * 1024 * 1024  # bytes written between two looks at what the disk has free
+ABANDONED = 60.0  # seconds without a change after which a part that nobody holds is removed
+
+
+class Part:
+    """An upload under way into `path`. Raises Problem wherever the kernel refuses."""
+
+    def __init__(
+        self,
+        root: Root,
+        path: str,
+        quota: Quota,
+        *,
+        max_size: int | None,
+        floor: int,
+        hashed: bool,
+    ):
+        self.name = f"{HIDDEN}{secrets.token_hex(8)}{SUFFIX}"
+        self.path = path
+        self.size = 0
+        self.hash = hashlib.sha256() if hashed else None
+        self._root = root
+        self._quota = quota
+        self._max_size = max_size
+        self._floor = floor
+        self._checked = 0
+        self._lock = threading.Lock()  # a cancelled task's last call may still be under way
+        self._directory = self._fd = -1
+        self._ended = False
+
+    def open(self) -> None:
+        """Makes the file that is written to."""
+        with self._lock, self._root.parent(self.path) as (directory, _):
+            if self._ended:
+                return
+            check_disk(directory, 0, self._floor)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(self.name, flags, 0o666, dir_fd=directory)
+            try:
+                # Says to `sweep`, of this process and others, that somebody is at it.
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                self._directory = os.dup(directory)
+            except OSError:
+                os.unlink(self.name, dir_fd=directory)
+                os.close(fd)
+                raise
+            self._fd = fd
+
+    def write(self, data: bytes) -> None:
+        """Appends. Raises Problem 413 or 507 when it is too much."""
+        with self._lock:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._ended:
+            return
+        size = self.size + len(data)
+        if self._max_size is not None and size > self._max_size:
+            raise Problem(413, f"The file is too large: {self._max_size} bytes are the most.")
+        self._quota.take(len(data))
+        self.size = size
+        if size - self._checked >= DISK_STEP:
+            check_disk(self._fd, len(data), self._floor)
+            self._checked = size
+        if self.hash is not None:
+            self.hash.update(data)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise problem(error) from None
+
+    def finish(
+        self,
+        last: bytes,
+        *,
+        size: int | None,
+        sha256: bytes | None,
+        conditions: Headers,
+        overwrite: bool,
+    ) -> tuple[bool, str]:
+        """Writes the last bytes, checks, syncs, renames, syncs the directory.
+
+        Gives whether the file is new, and its entity tag.
+        """
+        with self._lock:
+            if self._ended:  # the task was cancelled: nobody learns of this
+                return False, ""
+            self._write(last)
+            if size is not None and self.size != size:
+                raise Problem(400, f"The body has {self.size} bytes, and not {size} as it said.")
+            if sha256 is not None and self.hash is not None and self.hash.digest() != sha256:
+                raise Problem(400, "The SHA-256 of the body is not the one that came with it.")
+            try:
+                new, tag, gone = commit(
+                    self._directory,
+                    self.name,
+                    self._fd,
+                    self._directory,
+                    names(self.path)[-1],
+                    conditions,
+                    overwrite,
+                )
+            except OSError as error:
+                raise problem(error) from None
+            self._close(gone)
+            return new, tag
+
+    def abandon(self) -> None:
+        """Removes what was written; nothing if it is finished."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            if self._fd < 0:
+                return
+            try:
+                os.unlink(self.name, dir_fd=self._directory)
+            except FileNotFoundError:
+                pass
+            finally:
+                self._close(self.size)
+
+    def _close(self, gone: int) -> None:
+        self._quota.end(self.size, gone)
+        os.close(self._fd)
+        os.close(self._directory)
+        self._fd = self._directory = -1
+        self._ended = True
+
+
+def commit(
+    source_directory: int,
+    source: str,
+    fd: int,
+    directory: int,
+    name: str,
+    conditions: Headers,
+    overwrite: bool,
+) -> tuple[bool, str, int]:
+    """Syncs the file `fd`, renames it to `name`, and syncs its directory.
+
+    It takes the place of a file only with `overwrite` or an If-Match that names that file. Gives
+    (new, entity tag, bytes of the file that was replaced). Raises Problem, OSError.
+    """
+    os.fsync(fd)
+    with locked(directory):
+        old = status_of(directory, name)
+        require(conditions, old)
+        named = conditions.get("if-match").strip()
+        if old is None or not (overwrite or (named and named != "*")):
+            if old is not None and stat.S_ISDIR(old.st_mode):
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            try:
+                system.rename_new(source_directory, source, directory, name)
+            except FileExistsError:
+                raise Problem(
+                    409,
+                    "There is a file of that name, and it is not overwritten: name its ETag in "
+                    "If-Match, or start the server with --overwrite.",
+                ) from None
+        else:
+            if stat.S_ISDIR(old.st_mode):
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not (stat.S_ISREG(old.st_mode) or stat.S_ISLNK(old.st_mode)):
+                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+            if stat.S_ISREG(old.st_mode):
+                os.fchmod(fd, stat.S_IMODE(old.st_mode) & 0o777)
+            os.replace(source, name, src_dir_fd=source_directory, dst_dir_fd=directory)
+        tag = etag(os.fstat(fd))
+    os.fsync(directory)
+    if source_directory != directory:
+        os.fsync(source_directory)
+    return old is None, tag, old.st_size if old is not None else 0
+
+
+def status_of(directory: int, name: str) -> os.stat_result | None:
+    """lstat(2) in a directory; None if there is nothing."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def locked(directory: int) -> Iterator[None]:
+    """Only one changes names there at a time, of all processes that serve it: flock(2)."""
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(directory, fcntl.LOCK_UN)
+
+
+def sweep(root: Root) -> int:
+    """Removes the parts that a killed process left, and says how many."""
+    return sum(
+        sweep_directory(directory)
+        for _, _, _, directory in os.fwalk(".", dir_fd=root.fd, follow_symlinks=False)
+    )
+
+
+def sweep_directory(directory: int) -> int:
+    """The same in one open directory."""
+    return sum(
+        _sweep(directory, name)
+        for name in os.listdir(directory)
+        if name.startswith(HIDDEN) and name.endswith(SUFFIX)
+    )
+
+
+def _sweep(directory: int, name: str) -> bool:
+    try:
+        fd = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
+        )
+    except OSError:
+        return False
+    try:
+        if time.time() - os.fstat(fd).st_mtime < ABANDONED:
+            return False
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=directory)
+    except OSError:
+        return False  # somebody is at it
+    finally:
+        os.close(fd)
+    return True

@@ -1,0 +1,88 @@
+"""Two system calls that Python does not have: openat2(2) and renameat2(2)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+
+SYS_OPENAT2 = 437  # the same number on every architecture that Linux got it on, but alpha
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_CACHED = 0x20  # Linux 5.12: EAGAIN if the lookup would have to ask the disk
+
+RENAME_NOREPLACE = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_renameat2 = getattr(_libc, "renameat2", None)  # glibc 2.28
+
+
+class _How(ctypes.Structure):
+    """struct open_how."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def openat2(directory: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
+    """openat2(2): opens `path` from `directory` on and gives the descriptor; raises OSError."""
+    how = _How(flags, mode if flags & os.O_CREAT else 0, resolve)
+    while True:
+        fd = _syscall(
+            ctypes.c_long(SYS_OPENAT2),
+            ctypes.c_int(directory),
+            ctypes.c_char_p(path),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        if fd >= 0:
+            return int(fd)
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number), os.fsdecode(path))
+
+
+def rename_new(source_fd: int, source: str, target_fd: int, target: str) -> None:
+    """Renames unless `target` exists: FileExistsError then. Names are relative to directories.
+
+    Where the file system has no RENAME_NOREPLACE (rename(2)), a file gets a second link first,
+    which fails as well if there is one of that name. A directory, which cannot, is renamed once
+    nothing of that name is seen: an empty directory made right then is lost. Raises OSError.
+    """
+    if _renameat2 is not None:
+        done = _renameat2(
+            ctypes.c_int(source_fd),
+            ctypes.c_char_p(os.fsencode(source)),
+            ctypes.c_int(target_fd),
+            ctypes.c_char_p(os.fsencode(target)),
+            ctypes.c_uint(RENAME_NOREPLACE),
+        )
+        if done == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), source, None, target)
+    if stat.S_ISDIR(os.stat(source, dir_fd=source_fd, follow_symlinks=False).st_mode):
+        if exists(target_fd, target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+        return
+    os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+    os.unlink(source, dir_fd=source_fd)
+
+
+def exists(directory: int, name: str) -> bool:
+    """Whether there is anything of that name, a link that leads nowhere too."""
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
