@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import httpx
 
-from noria.fileserver.client import digests, tus
+from noria.fileserver.client import digests, pipes, tus
 from noria.fileserver.client.session import BLOCK, Bar, Options, Outcome, all_of, connect, shown
 from noria.fileserver.client.sources import Item, items
 from noria.fileserver.client.trouble import Exists, Failure, check, persist, refused
@@ -127,7 +127,7 @@ class Sender:
         sum = hashlib.sha256()
 
         async def body() -> AsyncIterator[bytes]:
-            while block := await asyncio.to_thread(file.read, BLOCK):
+            async for block in pipes.blocks(file):
                 sum.update(block)
                 yield block
                 outcome.size += len(block)
