@@ -52,8 +52,16 @@ class Browser:
         self._count = 0
         self._session: str | None = None
         self.events: list[dict[str, Any]] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._target = ""
+
+    def renew(self) -> None:
+        """A fresh page in place of the one that was."""
+        self._session = None
+        if self._target:
+            self.call("Target.closeTarget", targetId=self._target)
+        self.events.clear()
+        self._target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=self._target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "DOM", "Network"):
             self.call(f"{domain}.enable")
@@ -134,13 +142,13 @@ class Browser:
             raise AssertionError(details.get("exception", {}).get("description", str(details)))
         return answer["result"].get("value")
 
-    def until(self, expression: str) -> Any:
-        """Waits until it is true, and gives its value."""
+    def until(self, expression: str) -> None:
+        """Waits until it is true."""
         end = time.monotonic() + PATIENCE
         while True:
             try:
-                if value := self.ask(expression):
-                    return value
+                if self.ask(f"Boolean({expression})"):
+                    return
                 said = "false"
             except AssertionError as error:  # the page is being changed for another
                 said = str(error)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import itertools
 import json
 import shutil
+import socket
 import threading
 from collections import Counter
 from email.utils import formatdate
@@ -40,6 +42,7 @@ class Server(ThreadingHTTPServer):
         self.page = options.get("page")
         self.listings = options.get("listings", {})  # path: entries, in place of what is there
         self.ended = threading.Event()
+        self.connections: set[socket.socket] = set()
         self.changed = threading.Condition()
         self.changes = Counter()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -53,7 +56,18 @@ class Server(ThreadingHTTPServer):
         self.ended.set()
         self.shutdown()
         self.thread.join()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
+
+    def process_request(self, request, client_address):
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request):
+        self.connections.discard(request)
+        super().shutdown_request(request)
 
     def methods(self) -> Counter:
         return Counter(method for method, _, _ in self.seen)

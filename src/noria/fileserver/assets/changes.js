@@ -6,6 +6,7 @@ import { decoded } from "./words.js";
 
 const dialog = document.getElementById("dialog");
 const part = (name) => document.getElementById(`dialog-${name}`);
+part("no").addEventListener("click", () => dialog.close());
 const directory = document.body.dataset.path;
 
 // Shows the dialog until it is given up or `act(name)` goes well; what goes wrong is said in it.
@@ -19,7 +20,6 @@ function ask({ title, text = "", name = null, yes, danger = false, act }) {
   part("yes").className = `button ${danger ? "danger" : "primary"}`;
   const before = document.activeElement;
   const submit = async (event) => {
-    if (event.submitter?.value !== "yes") return;
     event.preventDefault();
     const given = part("name").value;
     const wrong = name === null ? "" : misnamed(given);

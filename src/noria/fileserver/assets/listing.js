@@ -125,7 +125,7 @@ export function start(act) {
   search.addEventListener("input", filter);
   search.addEventListener("keydown", (event) => {
     if (event.key === "Escape") { search.value = ""; filter(); }
-    if (event.key === "ArrowDown" || event.key === "Enter") { event.preventDefault(); current?.querySelector("a").focus(); }
+    if (event.key === "ArrowDown" || event.key === "Enter") { event.preventDefault(); shown()[0]?.querySelector("a").focus(); }
   });
   addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, textarea, dialog");
