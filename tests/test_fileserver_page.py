@@ -327,7 +327,9 @@ def test_sending_with_faults_on_the_way(server, browser, root, tmp_path):
     assert browser.ask(title) == "3 of 3 sent"
     browser.choose("#files", small)
     browser.until("document.querySelector('#queue li[data-state=failed]')")
-    assert "412" in browser.ask("document.querySelector('li[data-state=failed]').textContent")
+    assert "of that name" in browser.ask(
+        "document.querySelector('li[data-state=failed]').textContent"
+    )
     browser.click("#clear")
     assert states(browser) == ["failed"]
 

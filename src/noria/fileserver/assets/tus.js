@@ -105,6 +105,9 @@ export class Upload {
   }
 
   async create(signal) {
+    // tus does not say that servers heed If-None-Match.
+    const there = await send("HEAD", this.path(), { signal });
+    if (there.status === 200) throw new Trouble("there is a file of that name already", false);
     const fields = { filename: this.file.name, directory: this.directory };
     const metadata = Object.entries(fields).map(([key, value]) => `${key} ${base64(value)}`);
     const answer = check(await send("POST", "/-/uploads/", {
@@ -135,9 +138,12 @@ export class Upload {
     return Number(answer.getResponseHeader("Upload-Offset"));
   }
 
+  path() {
+    return (this.directory + this.file.name).split("/").map(encodeURIComponent).join("/");
+  }
+
   async empty(signal) {
-    const path = (this.directory + this.file.name).split("/").map(encodeURIComponent).join("/");
-    check(await send("PUT", path, { headers: { "If-None-Match": "*" }, body: "", signal }), 201);
+    check(await send("PUT", this.path(), { headers: { "If-None-Match": "*" }, body: "", signal }), 201);
   }
 
   // Ends it on the server too.

@@ -14,7 +14,7 @@ import httpx
 from noria.fileserver.client import digests, pipes, tus
 from noria.fileserver.client.session import BLOCK, Bar, Options, Outcome, all_of, connect, shown
 from noria.fileserver.client.sources import Item, items
-from noria.fileserver.client.trouble import Exists, Failure, check, persist, refused
+from noria.fileserver.client.trouble import EXISTS, Exists, Failure, check, persist, refused
 
 SMALL = 1 << 20  # bytes up to which one PUT is quicker than the requests of an upload in parts
 
@@ -104,11 +104,9 @@ class Sender:
                     upload = tus.Upload(
                         self.server, outcome, bar, path, url, "checksum" in extensions
                     )
-            conditions = await self._conditions(url)
-            if upload is None:
+            conditions = await self._conditions(url, look=upload is not None)
+            if upload is None or not await upload.attempt(conditions):
                 await self._whole(path, url, outcome, bar, conditions)
-            else:
-                await upload.attempt(conditions)
 
         try:
             await persist(
@@ -142,11 +140,17 @@ class Sender:
                 raise Failure("the server's SHA-256 of what came is another: send it again")
             outcome.verified = True
 
-    async def _conditions(self, url: str) -> dict[str, str]:
-        """What must hold for the file to be written: none is there, or the one just seen."""
-        if self.options.overwrite:
+    async def _conditions(self, url: str, look: bool = False) -> dict[str, str]:
+        """What must hold for the file to be written: none is there, or the one just seen.
+
+        With `look`, the first is seen to here: tus does not say that servers heed conditions.
+        Raises Exists.
+        """
+        if self.options.overwrite or look:
             response = await self.http.head(url)
             if response.status_code == 200:
+                if not self.options.overwrite:
+                    raise Exists(EXISTS.format(response.url.path))
                 etag = response.headers.get("etag", "")
                 return {"if-match": etag} if etag.startswith('"') else {}
         return {"if-none-match": "*"}

@@ -18,6 +18,8 @@ FIRST, LONGEST = 0.5, 30.0  # seconds between attempts
 PASSING = frozenset({408, 423, 425, 429, 460, 500, 502, 503, 504})
 """Statuses after which the same request may go well; 460 is tus' own: the checksum was another."""
 
+EXISTS = "{} exists; --overwrite replaces it"
+
 HINTS = {
     401: "it wants a login: --auth USER:PASSWORD or --token TOKEN",
     403: "it does not allow this",
@@ -103,7 +105,7 @@ async def check(response: httpx.Response, *good: int) -> None:
 async def refused(response: httpx.Response) -> None:
     """Raises Exists, Failure or Passing unless a file, or the beginning of one, was taken."""
     if response.status_code == 412:
-        raise Exists(f"{response.url.path} exists; --overwrite replaces it")
+        raise Exists(EXISTS.format(response.url.path))
     await check(response, 200, 201, 204)
 
 

@@ -63,11 +63,18 @@ class Upload:
         self.offset = 0  # bytes that the server has
         self._note = Note("put", url, str(path.absolute()))
 
-    async def attempt(self, conditions: Mapping[str, str]) -> None:
-        """Goes on where the last attempt, or the last run, came to. Raises Failure, Passing."""
+    async def attempt(self, conditions: Mapping[str, str]) -> bool:
+        """Goes on where the last attempt, or the last run, came to. Raises Failure, Passing.
+
+        Returns False if the server does not replace the file by tus: a PUT that names the file's
+        ETag may.
+        """
         location, self.offset = await self._find()
         if not location:
-            location = await self._create(conditions)
+            found = await self._create(conditions)
+            if found is None:
+                return False
+            location = found
         size = self.state.st_size
         self.bar.start(self.offset, size)
         sum = await asyncio.to_thread(digests.of_file, self.path, self.offset)
@@ -84,6 +91,7 @@ class Upload:
         self._note.forget()
         self.outcome.size, self.outcome.sha256 = size, sum.hexdigest()
         self.outcome.verified = self.checksums
+        return True
 
     async def _find(self) -> tuple[str, int]:
         """The upload that an earlier run began, and its offset; ("", 0) if there is none."""
@@ -103,7 +111,7 @@ class Upload:
             return "", 0
         return location, _number(response, "upload-offset")
 
-    async def _create(self, conditions: Mapping[str, str]) -> str:
+    async def _create(self, conditions: Mapping[str, str]) -> str | None:
         directory, _, name = unquote_to_bytes(urlsplit(self.url).path).rpartition(b"/")
         metadata = ",".join(
             f"{key} {base64.b64encode(value).decode()}"
@@ -118,6 +126,8 @@ class Upload:
                 "upload-metadata": metadata,
             },
         )
+        if response.status_code == 409 and "if-match" in conditions:
+            return None
         await refused(response)
         location: str = urljoin(str(response.url), response.headers.get("location", ""))
         if not same_origin(location, self.url):
