@@ -273,6 +273,7 @@ def test_new_folder_rename_and_delete_by_the_keys(server, browser, root):
     browser.press("Enter")
     browser.until("!document.querySelector('dialog').open")
     assert not (root / "b.txt").exists()
+    assert focused(browser) == "taken"
 
 
 @needs_browser

@@ -10,6 +10,7 @@ part("no").addEventListener("click", () => dialog.close());
 const directory = document.body.dataset.path;
 
 // Shows the dialog until it is given up or `act(name)` goes well; what goes wrong is said in it.
+// `act` returns the name of the row that is to have the focus then.
 function ask({ title, text = "", name = null, yes, danger = false, act }) {
   part("title").textContent = title;
   part("text").textContent = text;
@@ -18,7 +19,6 @@ function ask({ title, text = "", name = null, yes, danger = false, act }) {
   part("name").value = name ?? "";
   part("yes").textContent = yes;
   part("yes").className = `button ${danger ? "danger" : "primary"}`;
-  const before = document.activeElement;
   const submit = async (event) => {
     event.preventDefault();
     const given = part("name").value;
@@ -27,8 +27,8 @@ function ask({ title, text = "", name = null, yes, danger = false, act }) {
     part("yes").disabled = true;
     try {
       const selected = await act(given);
-      dialog.close();
       await refresh();
+      dialog.close(); // gives the focus back, if what had it is still there
       if (selected) select(selected);
     } catch (error) {
       part("problem").textContent = error.message;
@@ -37,10 +37,8 @@ function ask({ title, text = "", name = null, yes, danger = false, act }) {
     }
   };
   dialog.addEventListener("submit", submit);
-  dialog.addEventListener("close", () => {
-    dialog.removeEventListener("submit", submit);
-    if (before?.isConnected) before.focus();
-  }, { once: true });
+  const over = () => dialog.removeEventListener("submit", submit);
+  dialog.addEventListener("close", over, { once: true });
   dialog.showModal();
   if (name === null) return part("yes").focus();
   part("name").focus();
@@ -94,7 +92,11 @@ export function act(what, row) {
       text: name,
       yes: "Delete",
       danger: true,
-      act: async () => { await remove(href, isFolder); },
+      act: async () => {
+        const next = row.nextElementSibling ?? row.previousElementSibling;
+        await remove(href, isFolder);
+        return next?.dataset.name;
+      },
     });
   }
 }
