@@ -7,6 +7,7 @@ import { decoded } from "./words.js";
 const dialog = document.getElementById("dialog");
 const part = (name) => document.getElementById(`dialog-${name}`);
 part("no").addEventListener("click", () => dialog.close());
+let asked = null; // what the dialog is about: its name, if it asks for one, and what "yes" does
 const directory = document.body.dataset.path;
 
 // Shows the dialog until it is given up or `act(name)` goes well; what goes wrong is said in it.
@@ -19,32 +20,32 @@ function ask({ title, text = "", name = null, yes, danger = false, act }) {
   part("name").value = name ?? "";
   part("yes").textContent = yes;
   part("yes").className = `button ${danger ? "danger" : "primary"}`;
-  const submit = async (event) => {
-    event.preventDefault();
-    const given = part("name").value;
-    const wrong = name === null ? "" : misnamed(given);
-    if (wrong) { part("problem").textContent = wrong; return; }
-    part("yes").disabled = true;
-    try {
-      const selected = await act(given);
-      await refresh();
-      dialog.close(); // gives the focus back, if what had it is still there
-      if (selected) select(selected);
-    } catch (error) {
-      part("problem").textContent = error.message;
-    } finally {
-      part("yes").disabled = false;
-    }
-  };
-  dialog.addEventListener("submit", submit);
-  const over = () => dialog.removeEventListener("submit", submit);
-  dialog.addEventListener("close", over, { once: true });
+  asked = { name, act };
   dialog.showModal();
   if (name === null) return part("yes").focus();
   part("name").focus();
   const dot = name.lastIndexOf(".");
   part("name").setSelectionRange(0, dot > 0 ? dot : name.length); // the ending mostly stays
 }
+
+dialog.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { name, act } = asked;
+  const given = part("name").value;
+  const wrong = name === null ? "" : misnamed(given);
+  if (wrong) { part("problem").textContent = wrong; return; }
+  part("yes").disabled = true;
+  try {
+    const selected = await act(given);
+    await refresh(true);
+    dialog.close(); // gives the focus back, if what had it is still there
+    if (selected) select(selected);
+  } catch (error) {
+    part("problem").textContent = error.message;
+  } finally {
+    part("yes").disabled = false;
+  }
+});
 
 function misnamed(name) {
   if (name === "") return "A name is needed.";

@@ -66,8 +66,11 @@ function arrange() {
 }
 
 // The server makes the rows, so that there is one way in which names become markup.
-let fetching = null, again = false;
-export async function refresh() {
+// While a dialog is open, only what it does itself changes the rows: one of them is asked about,
+// and gets the focus back.
+let fetching = null, again = false, own = false;
+export async function refresh(fromDialog = false) {
+  own ||= fromDialog;
   if (fetching) { again = true; return fetching; }
   fetching = (async () => {
     do {
@@ -77,6 +80,10 @@ export async function refresh() {
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       const body = fresh.querySelector("#listing tbody");
       if (!body) return;
+      if (!own && document.querySelector("dialog[open]")) {
+        setTimeout(() => refresh(), 200);
+        return;
+      }
       const name = current?.dataset.name, control = document.activeElement;
       const focused = table.tBodies[0].contains(control);
       const index = rows().indexOf(current);
@@ -90,7 +97,7 @@ export async function refresh() {
         current?.querySelector("a").focus();
       }
     } while (again);
-  })().catch(() => {}).finally(() => { fetching = null; });
+  })().catch(() => {}).finally(() => { fetching = null; own = false; });
   return fetching;
 }
 
@@ -104,7 +111,7 @@ function live() {
   let soon = null;
   const changed = () => {
     clearTimeout(soon);
-    soon = setTimeout(refresh, 100);
+    soon = setTimeout(() => refresh(), 100);
   };
   for (const kind of ["message", "change", "changed"]) events.addEventListener(kind, changed);
   let lost = false;
