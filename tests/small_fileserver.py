@@ -45,6 +45,7 @@ class Server(ThreadingHTTPServer):
         self.connections: set[socket.socket] = set()
         self.changed = threading.Condition()
         self.changes = Counter()
+        self.followed: set[str] = set()  # directories whose changes some client is told
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def __enter__(self):
@@ -167,6 +168,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.wfile.write(b": hello\n\n")
         seen = self.server.changes[directory]
+        self.server.followed.add(directory)
         while not self.server.ended.is_set():
             with self.server.changed:
                 self.server.changed.wait(0.05)

@@ -294,7 +294,7 @@ def test_a_folder_is_deleted_with_what_is_in_it(server, browser, root):
 def test_the_listing_is_live(server, browser, root):
     show(browser, server.url + "/")
     browser.until("!document.getElementById('empty').hidden")
-    while not any(path == "/-/events" for _, path, _ in server.seen):
+    while "/" not in server.followed:
         browser.ask("0")
     (root / "new").touch()
     with server.changed:
