@@ -2,7 +2,7 @@
 
 import sys
 
-EXTRA = ("click", "rich", "prompt_toolkit", "jinja2")  # what 'noria[cli]' brings
+EXTRA = ("click", "rich", "prompt_toolkit", "jinja2", "httpx")  # what 'noria[cli]' brings
 
 
 def main() -> None:

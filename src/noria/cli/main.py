@@ -9,8 +9,10 @@ import click
 from noria._version import __version__
 from noria.cli.compare import compare
 from noria.cli.connect import connect
+from noria.cli.get import get
 from noria.cli.models import models
 from noria.cli.problems import explain
+from noria.cli.put import put
 from noria.cli.serve import serve
 from noria.errors import NoriaError
 
@@ -36,6 +38,8 @@ Examples:
   noria serve files ~/public           a directory over HTTP, on 127.0.0.1:8000
   noria connect 127.0.0.1 9001         talk to it, line by line
   noria compare --quick                every model measured, in a minute
+  noria get http://HOST:PORT/big.iso   fetch a file, or the rest of it
+  noria put big.iso http://HOST:PORT/  send a file, or the rest of it
 
 \b
 'noria COMMAND --help' says more about each.""",
@@ -51,7 +55,7 @@ def noria() -> None:
     """
 
 
-for command in (serve, connect, models, compare):
+for command in (serve, connect, models, compare, get, put):
     noria.add_command(command)
 
 

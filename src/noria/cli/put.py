@@ -1,0 +1,53 @@
+"""``noria put``: files sent to a server."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from noria.cli.transfer import check_url, options, perform, with_options
+
+
+@click.command(short_help="Send files to a server.")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
+@click.argument("url", metavar="URL")
+@with_options
+def put(files: tuple[str, ...], url: str, quiet: bool, as_json: bool, **more: Any) -> int:
+    """Send files and directories to 'noria serve files --upload'.
+
+    A URL that ends in '/' is a directory, and takes files under their own names; FILE '-' is
+    standard input. Large files go in parts (tus 1.0), and the same command goes on with what an
+    interrupted one left, for as long as the server keeps it. Every part is sent with its SHA-256.
+    No file is replaced without --overwrite; one with the same SHA-256 is taken for the same.
+
+    \b
+    Exit status: 0 all is there, 1 something failed, 2 wrong use, 130 interrupted.
+
+    \b
+    Examples:
+      noria put big.iso http://127.0.0.1:9002/
+      noria put photos notes.txt http://127.0.0.1:9002/backup/
+      tar -c src | noria put - http://127.0.0.1:9002/src.tar
+    """
+    check_url(url)
+    settings = options(**more)
+    from noria.fileserver.client import put as client
+
+    if "-" in files:
+        if len(files) > 1:
+            raise click.UsageError("Standard input ('-') can only be sent alone.")
+        if url.endswith("/"):
+            raise click.UsageError("Standard input has no name: end the URL in one.")
+        return perform(
+            lambda bars: client.put_from_pipe(sys.stdin.buffer, url, settings, bars),
+            quiet=quiet,
+            as_json=as_json,
+            go_on="Standard input cannot be gone on with; nothing was left there.",
+        )
+    return perform(
+        lambda bars: client.put([Path(name) for name in files], url, settings, bars=bars),
+        quiet=quiet,
+        as_json=as_json,
+        go_on="The same command goes on from where it stood.",
+    )

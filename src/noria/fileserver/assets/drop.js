@@ -1,0 +1,33 @@
+// What was chosen or dropped, as [{file, folders}]: folders are the names on the way to the file.
+
+export const chosen = (files) => [...files].map((file) => ({
+  file,
+  folders: file.webkitRelativePath ? file.webkitRelativePath.split("/").slice(0, -1) : [],
+}));
+
+// Must be called within the event: afterwards a DataTransfer is empty.
+export async function dropped(transfer) {
+  const entries = [...transfer.items]
+    .filter((item) => item.kind === "file")
+    .map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile());
+  const found = [];
+  for (const entry of entries) {
+    if (entry instanceof File) found.push({ file: entry, folders: [] });
+    else if (entry) await walk(entry, [], found);
+  }
+  return found;
+}
+
+async function walk(entry, folders, found) {
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    found.push({ file, folders });
+    return;
+  }
+  const reader = entry.createReader();
+  for (;;) { // it gives a hundred at a time
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (some.length === 0) return;
+    for (const each of some) await walk(each, [...folders, entry.name], found);
+  }
+}

@@ -1,0 +1,199 @@
+"""Sending files and directories."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx
+
+from noria.fileserver.client import digests, pipes, tus
+from noria.fileserver.client.session import BLOCK, Bar, Options, Outcome, all_of, connect, shown
+from noria.fileserver.client.sources import Item, items
+from noria.fileserver.client.trouble import EXISTS, Exists, Failure, check, persist, refused
+
+SMALL = 1 << 20  # bytes up to which one PUT is quicker than the requests of an upload in parts
+
+
+async def put(
+    sources: list[Path],
+    url: str,
+    options: Options,
+    *,
+    bars: Callable[[str], Bar] = lambda _: Bar(),
+) -> list[Outcome]:
+    """Sends files, and directories with all beneath them. What failed is among the outcomes.
+
+    Raises Failure if the sources cannot go to this URL.
+    """
+    found = list(items(sources, url))
+    async with connect(options) as http:
+        sender = Sender(http, options)
+        work: list[Any] = []
+        failed: list[Outcome] = []
+        for item in found:
+            outcome = Outcome(str(item.path), shown(item.url))
+            if not item.problem and not item.url.endswith("/"):
+                work.append((outcome, bars(item.path.name), sender.work(item)))
+                continue
+            try:
+                if item.problem:
+                    raise Failure(item.problem)
+                await sender.directory(item.url)
+            except Failure as error:
+                outcome.status, outcome.error = "failed", str(error)
+                failed.append(outcome)
+        return failed + await all_of(work, options.jobs)
+
+
+async def put_from_pipe(
+    file: BinaryIO, url: str, options: Options, bars: Callable[[str], Bar] = lambda _: Bar()
+) -> list[Outcome]:
+    """Sends what an open binary file gives until its end, in one go: it cannot be read again."""
+    async with connect(options) as http:
+        sender = Sender(http, options)
+
+        async def do(outcome: Outcome, bar: Bar) -> None:
+            bar.start(0, None)
+            await persist(lambda: sender.pipe(file, url, outcome, bar), retries=0)
+
+        return await all_of([(Outcome("-", shown(url)), bars("-"), do)], 1)
+
+
+class Sender:
+    """Sends things over one HTTP client."""
+
+    def __init__(self, http: httpx.AsyncClient, options: Options) -> None:
+        self.http = http
+        self.options = options
+        self.server = tus.Server(http)
+
+    async def directory(self, url: str) -> None:
+        """Makes a directory (MKCOL, RFC 4918 section 9.3) unless it is there."""
+
+        async def attempt() -> None:
+            response = await self.http.request("MKCOL", url)
+            if response.status_code in (405, 409, 412):
+                there = await self.http.head(url)
+                if there.status_code == 200:
+                    return
+            await check(response, 200, 201, 204)
+
+        await persist(attempt, self.options.retries)
+
+    def work(self, item: Item) -> Callable[[Outcome, Bar], Any]:
+        async def do(outcome: Outcome, bar: Bar) -> None:
+            await self.file(item.path, item.url, outcome, bar)
+
+        return do
+
+    async def file(self, path: Path, url: str, outcome: Outcome, bar: Bar) -> None:
+        """Sends a file whole if it is small, else in parts. Raises Failure, OSError."""
+        size = os.stat(path).st_size
+        upload: tus.Upload | None = None
+
+        async def attempt() -> None:
+            nonlocal upload
+            if size > SMALL and upload is None:
+                extensions = await self.server.extensions(url)
+                if extensions is not None:
+                    upload = tus.Upload(
+                        self.server, outcome, bar, path, url, "checksum" in extensions
+                    )
+            conditions = await self._conditions(url, look=upload is not None)
+            if upload is None or not await upload.attempt(conditions):
+                await self._whole(path, url, outcome, bar, conditions)
+
+        try:
+            await persist(
+                attempt,
+                self.options.retries,
+                moved=lambda: upload.offset if upload else 0,
+                tell=bar.note,
+            )
+        except Exists:
+            outcome.size = size
+            if not await self._same(path, url, outcome):
+                raise
+
+    async def pipe(self, file: BinaryIO, url: str, outcome: Outcome, bar: Bar) -> None:
+        """Sends an open file of unknown length, chunked. Raises as an attempt of `persist` does."""
+        sum = hashlib.sha256()
+
+        async def body() -> AsyncIterator[bytes]:
+            async for block in pipes.blocks(file):
+                sum.update(block)
+                yield block
+                outcome.size += len(block)
+                bar.advance(len(block))
+
+        conditions = await self._conditions(url)
+        response = await self.http.put(url, content=body(), headers=conditions)
+        await refused(response)
+        outcome.sent, outcome.sha256 = outcome.size, sum.hexdigest()
+        if theirs := digests.told(response):
+            if theirs != outcome.sha256:
+                raise Failure("the server's SHA-256 of what came is another: send it again")
+            outcome.verified = True
+
+    async def _conditions(self, url: str, look: bool = False) -> dict[str, str]:
+        """What must hold for the file to be written: none is there, or the one just seen.
+
+        With `look`, the first is seen to here: tus does not say that servers heed conditions.
+        Raises Exists.
+        """
+        if self.options.overwrite or look:
+            response = await self.http.head(url)
+            if response.status_code == 200:
+                if not self.options.overwrite:
+                    raise Exists(EXISTS.format(response.url.path))
+                etag = response.headers.get("etag", "")
+                return {"if-match": etag} if etag.startswith('"') else {}
+        return {"if-none-match": "*"}
+
+    async def _whole(
+        self, path: Path, url: str, outcome: Outcome, bar: Bar, conditions: dict[str, str]
+    ) -> None:
+        sum = await asyncio.to_thread(digests.of_file, path)
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            bar.start(0, size)
+
+            async def body() -> AsyncIterator[bytes]:
+                left = size
+                while left and (block := await asyncio.to_thread(file.read, min(left, BLOCK))):
+                    yield block
+                    left -= len(block)
+                    bar.advance(len(block))
+                if left:
+                    raise Failure(f"{path} changed while it was sent; put it again")
+
+            headers = {
+                **conditions,
+                "content-length": str(size),
+                "content-type": "application/octet-stream",
+                "repr-digest": digests.header(sum.digest()),
+                "x-checksum-sha256": sum.hexdigest(),
+            }
+            response = await self.http.put(url, content=body(), headers=headers)
+        await refused(response)
+        outcome.size = outcome.sent = size
+        outcome.sha256, outcome.verified = sum.hexdigest(), True
+
+    async def _same(self, path: Path, url: str, outcome: Outcome) -> bool:
+        """Whether the file that is there is this one, by the server's own SHA-256."""
+        try:
+            response = await self.http.head(url, headers={"want-repr-digest": "sha-256=10"})
+        except httpx.TransportError:
+            return False
+        theirs = digests.told(response) if response.status_code == 200 else ""
+        if not theirs:
+            return False
+        ours = (await asyncio.to_thread(digests.of_file, path)).hexdigest()
+        if ours == theirs:
+            outcome.status, outcome.sha256, outcome.verified = "unchanged", ours, True
+        return ours == theirs

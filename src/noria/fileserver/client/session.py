@@ -1,0 +1,145 @@
+"""What all transfers of one command share: the options, the connections, how progress is told."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import httpx
+
+from noria._version import __version__
+from noria.fileserver.client.trouble import Failure, reason
+
+BLOCK = 256 * 1024  # bytes read or sent at a time
+
+
+@dataclass(frozen=True)
+class Options:
+    """`timeout` is in seconds, for a connection and for silence; `ca` a file of certificates."""
+
+    jobs: int = 4
+    retries: int = 5
+    overwrite: bool = False
+    auth: tuple[str, str] | None = None
+    token: str | None = None
+    ca: str | None = None
+    timeout: float = 30.0
+
+
+class Bar:
+    """The progress of one file. This one shows nothing."""
+
+    def start(self, done: int, total: int | None) -> None:
+        """It stands at `done` bytes of `total`, now and after each new beginning."""
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know of while it goes on."""
+
+    def end(self, outcome: Outcome) -> None:
+        """It has ended, well or not."""
+
+
+@dataclass
+class Outcome:
+    """How one transfer ended: `status` is "done", "unchanged" (it was there) or "failed"."""
+
+    name: str
+    url: str
+    status: str = "done"
+    size: int = 0  # bytes of the whole file
+    sent: int = 0  # bytes that went over the network in this run
+    sha256: str = ""
+    verified: bool = False  # the other side's SHA-256 was compared with ours
+    seconds: float = 0.0
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def connect(options: Options) -> httpx.AsyncClient:
+    """An HTTP client. It asks for bodies as they are: a compressed one has other offsets.
+
+    Raises Failure if the file of certificates cannot be used.
+    """
+    headers = {"user-agent": f"noria/{__version__}", "accept-encoding": "identity"}
+    if options.token:
+        headers["authorization"] = f"Bearer {options.token}"
+    try:
+        verify = ssl.create_default_context(cafile=options.ca) if options.ca else True
+    except OSError as error:
+        words = error.strerror or str(error)
+        raise Failure(f"{options.ca}: no certificates can be read from it: {words}") from None
+    return httpx.AsyncClient(
+        headers=headers,
+        auth=options.auth,
+        verify=verify,
+        timeout=options.timeout,
+        limits=httpx.Limits(max_connections=options.jobs + 2),
+    )
+
+
+async def all_of(
+    work: Iterable[tuple[Outcome, Bar, Callable[[Outcome, Bar], Awaitable[None]]]], jobs: int
+) -> list[Outcome]:
+    """Does all of it, at most `jobs` at once; one that fails does not stop the others."""
+    room = asyncio.Semaphore(jobs)
+
+    async def one(
+        outcome: Outcome, bar: Bar, do: Callable[[Outcome, Bar], Awaitable[None]]
+    ) -> Outcome:
+        async with room:
+            begun = time.monotonic()
+            try:
+                await do(outcome, bar)
+            except Failure as error:
+                outcome.status, outcome.error = "failed", str(error)
+            except OSError as error:
+                outcome.status, outcome.error = "failed", _words(error)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                outcome.status, outcome.error = "failed", reason(error)
+            outcome.seconds = time.monotonic() - begun
+            bar.end(outcome)
+            return outcome
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(*each)) for each in work]
+    return [task.result() for task in tasks]
+
+
+def _words(error: OSError) -> str:
+    words = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {words}" if error.filename else words
+
+
+def last_name(url: str) -> str:
+    """The name that a URL ends in, as a local file name; "" if it ends in "/".
+
+    Raises Failure for one that is no file name: "..", or with a "/" or NUL hidden in it.
+    """
+    name = unquote_to_bytes(urlsplit(url).path.rpartition("/")[2]).decode(
+        "utf-8", "surrogateescape"
+    )
+    if name:
+        check_name(name)
+    return name
+
+
+def check_name(name: str) -> None:
+    """Raises Failure unless `name`, which a server has given, is one plain name in a directory."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise Failure(f"the server gives {name!r} as a file's name, which is none: left out")
+
+
+def shown(url: str) -> str:
+    """The URL without a user's name and password in it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,0 +1,73 @@
+"""What is to be sent, and where to: files, and directories with all that is beneath them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from noria.fileserver.client.trouble import Failure
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file or (its URL ends in "/") a directory. `problem` says why it cannot be sent."""
+
+    path: Path
+    url: str
+    problem: str = ""
+
+
+def items(sources: list[Path], url: str) -> Iterator[Item]:
+    """Each directory before what is in it. A URL that ends in "/" takes files under their names.
+
+    Raises Failure if several things would go to one name.
+    """
+    if not urlsplit(url).path:
+        url += "/"
+    into = url.endswith("/")
+    if not into and (len(sources) > 1 or sources[0].is_dir()):
+        raise Failure(f'several files can only go into a directory: end the URL in "/": {url}/')
+    for source in sources:
+        name = source.name or source.resolve().name  # "." and "dir/.." have a name too
+        target = url + quoted(name) if into and name not in ("", "..") else url
+        if source.is_dir():
+            yield from tree(source.resolve() if name == ".." else source, f"{target.rstrip('/')}/")
+        else:
+            yield file(source, target)
+
+
+def tree(path: Path, url: str) -> Iterator[Item]:
+    """A directory and all beneath it; symbolic links to directories are not followed."""
+    yield Item(path, url)
+    try:
+        with os.scandir(path) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        yield Item(path, url, f"cannot be listed: {error.strerror}")
+        return
+    for entry in entries:
+        inside, there = path / entry.name, url + quoted(entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            yield from tree(inside, f"{there}/")
+        elif entry.is_dir():
+            yield Item(inside, there, "is a symbolic link to a directory, which is not followed")
+        else:
+            yield file(inside, there)
+
+
+def file(path: Path, url: str) -> Item:
+    """A file, if it is one: a FIFO would be waited for without end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return Item(path, url, (error.strerror or str(error)).lower())
+    return Item(path, url, "" if stat.S_ISREG(mode) else "is not a regular file")
+
+
+def quoted(name: str) -> str:
+    """A file's name as a segment of a URL's path (RFC 3986), byte for byte."""
+    return quote(os.fsencode(name), safe="")

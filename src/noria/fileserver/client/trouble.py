@@ -1,0 +1,129 @@
+"""What can go wrong with a transfer: for good, or in a way that may pass."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import httpx
+
+from noria.errors import NoriaError
+
+T = TypeVar("T")
+
+FIRST, LONGEST = 0.5, 30.0  # seconds between attempts
+
+PASSING = frozenset({408, 423, 425, 429, 460, 500, 502, 503, 504})
+"""Statuses after which the same request may go well; 460 is tus' own: the checksum was another."""
+
+EXISTS = "{} exists; --overwrite replaces it"
+
+HINTS = {
+    401: "it wants a login: --auth USER:PASSWORD or --token TOKEN",
+    403: "it does not allow this",
+    404: "there is no such file or directory",
+    413: "it is larger than the server takes",
+    507: "the server's disk or quota is full",
+}
+
+
+class Failure(NoriaError):
+    """The file cannot be sent or fetched, and trying again would not help."""
+
+
+class Exists(Failure):
+    """A file has that name already."""
+
+
+class Passing(Exception):
+    """It failed, and may go well later; not before `after` seconds, if the server said so."""
+
+    def __init__(self, reason: str, after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+async def persist(
+    attempt: Callable[[], Awaitable[T]],
+    retries: int,
+    *,
+    moved: Callable[[], int] = lambda: 0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> T:
+    """What `attempt` returns, tried again up to `retries` times in a row without `moved` growing.
+
+    Raises Failure with the last reason.
+    """
+    failed = 0
+    while True:
+        before = moved()
+        try:
+            return await attempt()
+        except (Passing, httpx.TransportError) as error:
+            failed = 1 if moved() > before else failed + 1
+            said = reason(error)
+            if failed > retries:
+                raise Failure(said) from error
+            after = error.after if isinstance(error, Passing) else 0.0
+            tell(f"{said}; trying again")
+            await asyncio.sleep(max(after, pause(failed)))
+
+
+def pause(failed: int) -> float:
+    """Seconds to wait: twice as long each time, and never the same for all who lost a server."""
+    return min(FIRST * 2.0 ** (failed - 1), LONGEST) * random.uniform(0.5, 1.0)
+
+
+def reason(error: Exception) -> str:
+    if isinstance(error, httpx.ConnectError):
+        return f"cannot connect: {error or 'no answer'}"
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    return " ".join(str(error).split()) or "the connection was lost"
+
+
+async def check(response: httpx.Response, *good: int) -> None:
+    """Returns if the status is one of `good`; else raises Passing or Failure with the reason.
+
+    The server's own sentence is read from a text body (at most 300 characters of it).
+    """
+    status = response.status_code
+    if status in good:
+        return
+    said = f"the server says {status} {response.reason_phrase}".rstrip()
+    if hint := await sentence(response) or HINTS.get(status, ""):
+        said += f": {hint}"
+    if status == 401 and HINTS[401] not in said:
+        said += f" ({HINTS[401]})"
+    if status in PASSING:
+        raise Passing(said, seconds(response.headers.get("retry-after", "")))
+    raise Failure(said)
+
+
+async def refused(response: httpx.Response) -> None:
+    """Raises Exists, Failure or Passing unless a file, or the beginning of one, was taken."""
+    if response.status_code == 412:
+        raise Exists(EXISTS.format(response.url.path))
+    await check(response, 200, 201, 204)
+
+
+async def sentence(response: httpx.Response) -> str:
+    if not response.headers.get("content-type", "").startswith("text/plain"):
+        return ""
+    text = b""
+    if response.is_closed:
+        text = response.content
+    else:
+        async for block in response.aiter_bytes():
+            text += block
+            if len(text) > 1200:
+                break
+    words = " ".join(text.decode("utf-8", "replace").split())
+    return "".join(c for c in words if c.isprintable())[:300]
+
+
+def seconds(value: str) -> float:
+    """A Retry-After in seconds, at most five minutes; one that is a date counts as none."""
+    return min(float(value), 300.0) if value.isascii() and value.isdigit() else 0.0

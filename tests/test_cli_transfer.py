@@ -1,0 +1,193 @@
+"""``noria get`` and ``noria put`` as commands: streams, statuses, bars, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("click")
+pytest.importorskip("httpx")
+
+from noria.cli.main import run
+from running import environment, finish
+from small_fileserver import Server
+
+COMMAND = [sys.executable, "-m", "noria"]
+DATA = bytes(range(256)) * 12_000
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.delenv("NORIA_TOKEN", raising=False)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with Server(tmp_path / "root") as server:
+        yield server
+
+
+def start(*arguments, **more):
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        env=environment(),
+        stdin=more.pop("stdin", subprocess.DEVNULL),
+        stdout=subprocess.PIPE,
+        stderr=more.pop("stderr", subprocess.PIPE),
+        **more,
+    )
+
+
+def test_there_and_back_says_nothing(server, tmp_path, capsys):
+    (tmp_path / "here" / "a").write_bytes(DATA)
+    assert run(["put", "a", f"{server.url}/"]) == 0
+    assert run(["get", f"{server.url}/a", "-o", "b"]) == 0
+    assert (tmp_path / "here" / "b").read_bytes() == DATA
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_fails_is_said_and_the_rest_goes_on(server, tmp_path, capsys):
+    (tmp_path / "root" / "a").write_bytes(b"hello")
+    assert run(["get", f"{server.url}/none", f"{server.url}/a"]) == 1
+    assert (tmp_path / "here" / "a").read_bytes() == b"hello"
+    assert capsys.readouterr().err.splitlines() == [
+        "noria: none: the server says 404 Not Found: there is no such file",
+        "noria: 1 of 2 failed",
+    ]
+
+
+def test_json(server, tmp_path, capsys):
+    (tmp_path / "root" / "a").write_bytes(b"hello")
+    assert run(["get", f"{server.url}/a", f"{server.url}/none", "--json", "--retries", "0"]) == 1
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["done"], summary["failed"], summary["bytes"]) == (1, 1, 5)
+    by_url = {each["url"]: each for each in summary["files"]}
+    assert by_url[f"{server.url}/a"]["verified"] is True
+    assert "404" in by_url[f"{server.url}/none"]["error"]
+
+
+def test_a_password_in_the_url_is_not_shown(server, tmp_path, capsys):
+    url = server.url.replace("http://", "http://user:secret@")
+    assert run(["get", f"{url}/none", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert "secret" not in out + err
+
+
+def test_standard_input_and_output(server, tmp_path):
+    process = start("put", "-", f"{server.url}/a", stdin=subprocess.PIPE)
+    out, err = process.communicate(DATA, timeout=20)
+    assert (process.returncode, out, err) == (0, b"", b"")
+    assert (tmp_path / "root" / "a").read_bytes() == DATA
+    process = start("get", f"{server.url}/a", "-o", "-")
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, DATA, b"")
+
+
+@pytest.mark.parametrize("source", [os.devnull, __file__])
+def test_standard_input_that_cannot_be_waited_for(server, tmp_path, source):
+    with open(source, "rb") as file:
+        process = start("put", "-", f"{server.url}/a", stdin=file)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, b"")
+    with open(source, "rb") as file:
+        assert (tmp_path / "root" / "a").read_bytes() == file.read()
+
+
+def test_the_token_from_the_environment(server, tmp_path, monkeypatch):
+    server.login = "Bearer secret"
+    (tmp_path / "root" / "a").touch()
+    assert run(["get", f"{server.url}/a"]) == 1
+    monkeypatch.setenv("NORIA_TOKEN", "secret")
+    assert run(["get", f"{server.url}/a"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["get"], "Missing argument"),
+        (["put", "a"], "Missing argument"),
+        (["get", "a"], "is not a URL"),
+        (["get", "ftp://h/a"], "is not a URL"),
+        (["get", "http://h:x/a"], "is not a URL"),
+        (["put", "a", "http://"], "is not a URL"),
+        (["get", "http://h/a", "--auth", "user"], "USER:PASSWORD"),
+        (["get", "http://h/a", "--auth", "u:p", "--token", "t"], "exclude each other"),
+        (["get", "http://h/a", "http://h/b", "-o", "-"], "Only one"),
+        (["get", "http://h/a", "-o", "-", "--json"], "both want"),
+        (["get", "http://h/a", "http://h/b", "-o", "none"], "make it first"),
+        (["put", "-", "a", "http://h/"], "alone"),
+        (["put", "-", "http://h/"], "no name"),
+        (["get", "http://h/a", "--jobs", "0"], "--jobs"),
+        (["get", "http://h/a", "--ca", "none"], "--ca"),
+    ],
+)
+def test_wrong_use_is_status_2(arguments, said, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NORIA_TOKEN", raising=False)
+    assert run(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_several_files_to_no_directory_is_status_1(server, capsys):
+    assert run(["put", "a", "b", f"{server.url}/c"]) == 1
+    assert 'end the URL in "/"' in capsys.readouterr().err
+
+
+def test_a_file_without_certificates(server, tmp_path, capsys):
+    (tmp_path / "here" / "none.pem").touch()
+    assert run(["get", f"{server.url}/a", "--ca", "none.pem"]) == 1
+    assert "no certificates can be read from it" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_the_part_and_says_how_to_go_on(server, tmp_path):
+    (tmp_path / "root" / "a").write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000), *[503] * 100]
+    process = start("get", f"{server.url}/a", "--retries", "1000")
+    while server.methods()["GET"] < 2:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, out) == (130, b"")
+    assert b"interrupted. The same command goes on" in err
+    assert b"Traceback" not in err
+    assert (tmp_path / "here" / "a.part").stat().st_size == 1_000_000
+    server.faults.clear()
+    assert run(["get", f"{server.url}/a"]) == 0
+    assert server.seen[-1][2]["range"] == "bytes=1000000-"
+    assert (tmp_path / "here" / "a").read_bytes() == DATA
+
+
+def test_ctrl_c_while_standard_input_says_nothing(server):
+    process = start("put", "-", f"{server.url}/a", stdin=subprocess.PIPE)
+    while not server.seen:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    process.communicate()
+
+
+def test_bars_on_a_terminal(server, tmp_path):
+    (tmp_path / "root" / "[bold]a\x1b[31m").write_bytes(DATA)
+    ours, theirs = pty.openpty()
+    try:
+        process = start("get", f"{server.url}/%5Bbold%5Da%1B%5B31m", stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        try:
+            while block := os.read(ours, 4096):
+                shown += block
+        except OSError:  # EIO: the other end is closed
+            pass
+        out, _ = process.communicate(timeout=20)
+    finally:
+        os.close(ours)
+    assert (process.returncode, out) == (0, b"")
+    assert "[bold]a\N{REPLACEMENT CHARACTER}[31m".encode() in shown
+    assert b"2.9/2.9 MiB" in shown

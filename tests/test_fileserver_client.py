@@ -1,0 +1,489 @@
+"""Sending and fetching: whole, in parts, verified, and never over what is there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("httpx")
+
+import noria
+from noria.fileserver.client import get as getting
+from noria.fileserver.client import put as putting
+from noria.fileserver.client import sources, trouble, tus
+from noria.fileserver.client.memory import Note, directory
+from noria.fileserver.client.session import Bar, Options
+from noria.fileserver.client.trouble import Failure
+from small_fileserver import Server
+
+DATA = bytes(range(256)) * 12_000  # 3 MB: over what one PUT sends
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    """State of its own, no proxy, and no waiting between attempts."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(trouble, "FIRST", 0.001)
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def server(root):
+    with Server(root) as server:
+        yield server
+
+
+def get(server, path, output, *, recursive=False, bars=lambda _: Bar(), **options):
+    urls = [server.url + path] if isinstance(path, str) else [server.url + each for each in path]
+    return noria.run(getting.get(urls, output, Options(**options), recursive=recursive, bars=bars))
+
+
+def put(server, source, path, **options):
+    found = source if isinstance(source, list) else [source]
+    return noria.run(putting.put(found, server.url + path, Options(**options)))
+
+
+def names(directory: Path):
+    return sorted(str(each.relative_to(directory)) for each in directory.rglob("*"))
+
+
+# get
+
+
+def test_get_puts_the_file_in_a_directory_under_its_name(server, root, here):
+    (root / "a b.bin").write_bytes(DATA)
+    os.utime(root / "a b.bin", (1e9, 1e9))
+    [outcome] = get(server, "/a%20b.bin", here)
+    assert (outcome.status, outcome.size, outcome.verified) == ("done", len(DATA), True)
+    assert outcome.sha256 == hashlib.sha256(DATA).hexdigest()
+    assert names(here) == ["a b.bin"]
+    assert (here / "a b.bin").read_bytes() == DATA
+    assert (here / "a b.bin").stat().st_mtime == 1e9
+
+
+def test_get_of_an_empty_file(server, root, here):
+    (root / "empty").touch()
+    assert get(server, "/empty", here)[0].status == "done"
+    assert names(here) == ["empty"]
+
+
+def test_get_under_another_name_and_the_same_again_is_unchanged(server, root, here):
+    (root / "a").write_bytes(b"hello")
+    os.utime(root / "a", (1e9, 1e9))
+    assert get(server, "/a", here / "b")[0].status == "done"
+    assert get(server, "/a", here / "b")[0].status == "unchanged"
+    assert names(here) == ["b"]
+
+
+def test_get_does_not_write_over_another_file(server, root, here):
+    (root / "a").write_bytes(b"new")
+    (here / "a").write_bytes(b"mine!")
+    [outcome] = get(server, "/a", here)
+    assert outcome.status == "failed"
+    assert outcome.error == f"{here / 'a'} exists; --overwrite replaces it"
+    assert names(here) == ["a"]
+    assert (here / "a").read_bytes() == b"mine!"
+    assert get(server, "/a", here, overwrite=True)[0].status == "done"
+    assert (here / "a").read_bytes() == b"new"
+
+
+def test_get_does_not_write_over_a_file_that_appears_meanwhile(server, root, here):
+    (root / "a").write_bytes(DATA)
+
+    class Meddler(Bar):
+        def start(self, done, total):
+            (here / "a").write_bytes(b"mine")
+
+    [outcome] = get(server, "/a", here, bars=lambda _: Meddler())
+    assert "exists" in outcome.error
+    assert (here / "a").read_bytes() == b"mine"
+
+
+def test_get_goes_on_after_a_lost_connection(server, root, here):
+    (root / "a").write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000), ("cut", 500_000), 503]
+    [outcome] = get(server, "/a", here)
+    assert (outcome.status, outcome.sent, outcome.verified) == ("done", len(DATA), True)
+    assert (here / "a").read_bytes() == DATA
+    ranges = [headers.get("range") for _, _, headers in server.seen]
+    assert ranges == [None, "bytes=1000000-", "bytes=1500000-", "bytes=1500000-"]
+
+
+def test_get_goes_on_in_another_run(server, root, here):
+    (root / "a").write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000)]
+    [outcome] = get(server, "/a", here, retries=0)
+    assert outcome.status == "failed"
+    assert names(here) == ["a.part"]
+    [outcome] = get(server, "/a", here, retries=0)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1_000_000)
+    assert outcome.sha256 == hashlib.sha256(DATA).hexdigest()
+    assert names(here) == ["a"]
+    assert os.listdir(directory()) == []
+
+
+def test_get_begins_again_if_the_file_is_another_by_then(server, root, here):
+    (root / "a").write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000)]
+    get(server, "/a", here, retries=0)
+    (root / "a").write_bytes(DATA[::-1])
+    [outcome] = get(server, "/a", here)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA))
+    assert (here / "a").read_bytes() == DATA[::-1]
+
+
+def test_a_part_that_is_whole_already_is_only_verified(server, root, here):
+    (root / "a").write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000)]
+    get(server, "/a", here, retries=0)
+    (here / "a.part").write_bytes(DATA)
+    [outcome] = get(server, "/a", here)
+    assert (outcome.status, outcome.sent, outcome.verified) == ("done", 0, True)
+
+
+def test_a_part_that_was_damaged_is_found_out_and_fetched_anew(server, root, here):
+    (root / "a").write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000)]
+    get(server, "/a", here, retries=0)
+    (here / "a.part").write_bytes(b"\0" * 1_000_000)
+    assert get(server, "/a", here)[0].status == "done"
+    assert (here / "a").read_bytes() == DATA
+
+
+def test_without_a_strong_etag_a_part_is_not_gone_on_with(root, here):
+    (root / "a").write_bytes(DATA)
+    with Server(root, etags=False, digests=False) as server:
+        server.faults["GET"] = [("cut", 1_000_000)]
+        [outcome] = get(server, "/a", here)
+        assert (outcome.status, outcome.verified) == ("done", False)
+        assert outcome.sent == len(DATA) + 1_000_000
+        assert all("range" not in headers for _, _, headers in server.seen)
+
+
+def test_a_wrong_checksum_is_an_error_and_leaves_no_file(server, root, here, monkeypatch):
+    (root / "a").write_bytes(DATA)
+    monkeypatch.setattr(
+        "noria.fileserver.client.digests.told", lambda response: hashlib.sha256(b"x").hexdigest()
+    )
+    [outcome] = get(server, "/a", here, retries=1)
+    assert "SHA-256" in outcome.error
+    assert names(here) == []
+
+
+def test_two_at_the_same_file_do_not_mix(server, root, here):
+    (root / "a").write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000)] * 2
+    outcomes = get(server, ["/a", "/a"], here)
+    assert sorted(each.status for each in outcomes) == ["done", "failed"]
+    assert "another noria get is writing it" in str([each.error for each in outcomes])
+    assert (here / "a").read_bytes() == DATA
+
+
+def test_get_says_what_the_server_said(server, here):
+    [outcome] = get(server, "/none", here)
+    assert outcome.error == "the server says 404 Not Found: there is no such file"
+    assert server.methods() == {"GET": 1}
+    assert names(here) == []
+
+
+def test_get_gives_up_after_its_retries(server, root, here):
+    (root / "a").touch()
+    server.faults["GET"] = [503] * 10
+    [outcome] = get(server, "/a", here, retries=2)
+    assert "503" in outcome.error
+    assert server.methods() == {"GET": 3}
+
+
+def test_nobody_listens(here):
+    with Server(here) as gone:
+        pass
+    [outcome] = get(gone, "/a", here, retries=0)
+    assert outcome.error.startswith("cannot connect: ")
+
+
+@pytest.mark.parametrize("path", ["/..%2Fetc", "/a%00b", "/%2e%2e"])
+def test_a_url_that_ends_in_no_file_name(server, here, path):
+    [outcome] = get(server, path, here / "x")
+    assert "as a file's name" in outcome.error
+
+
+def test_get_to_a_pipe_goes_on_after_a_lost_connection(server, root):
+    (root / "a").write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000)]
+    file = io.BytesIO()
+    [outcome] = noria.run(getting.get_to_pipe(server.url + "/a", file, Options()))
+    assert (outcome.status, outcome.verified) == ("done", True)
+    assert file.getvalue() == DATA
+
+
+def test_get_to_a_pipe_that_cannot_go_on_is_an_error(root):
+    (root / "a").write_bytes(DATA)
+    with Server(root, etags=False) as server:
+        server.faults["GET"] = [("cut", 1_000_000)]
+        [outcome] = noria.run(getting.get_to_pipe(server.url + "/a", io.BytesIO(), Options()))
+    assert "cannot go on" in outcome.error
+
+
+def test_get_of_a_directory(server, root, here):
+    (root / "d" / "inner").mkdir(parents=True)
+    (root / "d" / "empty").mkdir()
+    (root / "d" / "a#?&%.txt").write_bytes(b"a")
+    (root / "d" / "inner" / "ü").write_bytes(b"b")
+    outcomes = get(server, "/d/", here, recursive=True)
+    assert {each.status for each in outcomes} == {"done"}
+    assert names(here / "d") == ["a#?&%.txt", "empty", "inner", "inner/ü"]
+    assert (here / "d" / "inner" / "ü").read_bytes() == b"b"
+
+
+def test_get_of_a_directory_needs_r(server, here):
+    [outcome] = get(server, "/d/", here)
+    assert "-r" in outcome.error
+
+
+@pytest.mark.parametrize("name", ["../up", "..", "/etc/x", "a\0b", "", "."])
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_server_cannot_write_elsewhere(root, here, name, kind):
+    entries = [{"name": name, "type": kind}, {"name": "good", "type": "file"}]
+    (root / "good").touch()
+    with Server(root, listings={"/": entries}) as server:
+        outcomes = get(server, "/", here, recursive=True)
+    assert [each.status for each in outcomes] == ["failed", "done"]
+    assert "as a file's name" in outcomes[0].error
+    assert names(here.parent) == [
+        "here",
+        "here/good",
+        "root",
+        "root/good",
+        "state",
+        *(each for each in names(here.parent) if each.startswith("state/")),
+    ]
+
+
+# put
+
+
+def test_put_of_a_small_file_is_one_request(server, root, here):
+    (here / "a b").write_bytes(b"hello")
+    [outcome] = put(server, here / "a b", "/")
+    assert (outcome.status, outcome.verified) == ("done", True)
+    assert (root / "a b").read_bytes() == b"hello"
+    assert server.methods() == {"PUT": 1}
+    headers = server.seen[0][2]
+    assert headers["x-checksum-sha256"] == hashlib.sha256(b"hello").hexdigest()
+    assert headers["if-none-match"] == "*"
+
+
+def test_put_of_a_large_file_goes_in_parts(server, root, here, monkeypatch):
+    monkeypatch.setattr(tus, "CHUNK", 1 << 20)
+    (here / "a").write_bytes(DATA)
+    [outcome] = put(server, here / "a", "/b")
+    assert (outcome.status, outcome.size, outcome.verified) == ("done", len(DATA), True)
+    assert outcome.sha256 == hashlib.sha256(DATA).hexdigest()
+    assert (root / "b").read_bytes() == DATA
+    assert server.methods() == {"OPTIONS": 1, "HEAD": 1, "POST": 1, "PATCH": 3}
+    assert os.listdir(directory()) == []
+
+
+def test_put_goes_on_after_lost_connections_and_errors(server, root, here, monkeypatch):
+    monkeypatch.setattr(tus, "CHUNK", 1 << 20)
+    (here / "a").write_bytes(DATA)
+    server.faults["PATCH"] = [("cut", 1000), 503, ("cut", 0)]
+    [outcome] = put(server, here / "a", "/a")
+    assert outcome.status == "done"
+    assert (root / "a").read_bytes() == DATA
+    assert server.methods() == {"OPTIONS": 1, "POST": 1, "PATCH": 6, "HEAD": 7}
+
+
+def test_put_goes_on_in_another_run(server, root, here, monkeypatch):
+    monkeypatch.setattr(tus, "CHUNK", 1 << 20)
+    (here / "a").write_bytes(DATA)
+    server.faults["PATCH"] = [None, 503]
+    assert put(server, here / "a", "/a", retries=0)[0].status == "failed"
+    assert not (root / "a").exists()
+    [outcome] = put(server, here / "a", "/a", retries=0)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - (1 << 20))
+    assert outcome.sha256 == hashlib.sha256(DATA).hexdigest()
+    assert (root / "a").read_bytes() == DATA
+    assert server.methods()["POST"] == 1
+
+
+def test_put_begins_again_if_the_file_is_another_by_then(server, root, here, monkeypatch):
+    monkeypatch.setattr(tus, "CHUNK", 1 << 20)
+    (here / "a").write_bytes(DATA)
+    server.faults["PATCH"] = [None, 503]
+    put(server, here / "a", "/a", retries=0)
+    (here / "a").write_bytes(DATA[::-1])
+    assert put(server, here / "a", "/a")[0].status == "done"
+    assert (root / "a").read_bytes() == DATA[::-1]
+    assert list(server.uploads) == ["2"]  # the first was ended
+
+
+def test_put_begins_again_if_the_server_has_given_it_up(server, root, here, monkeypatch):
+    monkeypatch.setattr(tus, "CHUNK", 1 << 20)
+    (here / "a").write_bytes(DATA)
+    server.faults["PATCH"] = [None, 503]
+    put(server, here / "a", "/a", retries=0)
+    server.uploads.clear()
+    assert put(server, here / "a", "/a")[0].status == "done"
+    assert (root / "a").read_bytes() == DATA
+
+
+def test_put_to_a_server_without_tus(root, here):
+    (here / "a").write_bytes(DATA)
+    with Server(root, tus=False) as server:
+        server.faults["PUT"] = [("cut", 1000)]
+        assert put(server, here / "a", "/a")[0].status == "done"
+        assert server.methods() == {"OPTIONS": 1, "PUT": 2}
+    assert (root / "a").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("data", [b"new", DATA])
+def test_put_does_not_write_over_another_file(server, root, here, data):
+    (here / "a").write_bytes(data)
+    (root / "a").write_bytes(b"theirs")
+    [outcome] = put(server, here / "a", "/a")
+    assert (outcome.status, "--overwrite" in outcome.error) == ("failed", True)
+    assert (root / "a").read_bytes() == b"theirs"
+    assert put(server, here / "a", "/a", overwrite=True)[0].status == "done"
+    assert (root / "a").read_bytes() == data
+
+
+@pytest.mark.parametrize("data", [b"same", DATA])
+def test_put_of_what_is_there_already_is_unchanged(server, root, here, data):
+    (here / "a").write_bytes(data)
+    (root / "a").write_bytes(data)
+    assert put(server, here / "a", "/a")[0].status == "unchanged"
+
+
+def test_put_of_directories(server, root, here):
+    (here / "d" / "inner").mkdir(parents=True)
+    (here / "d" / "a#?&%.txt").write_bytes(b"a")
+    (here / "d" / "inner" / "ü").write_bytes(b"b")
+    (here / "d" / "pipe").unlink(missing_ok=True)
+    os.mkfifo(here / "d" / "pipe")
+    (here / "d" / "link").symlink_to(here)
+    outcomes = put(server, here / "d", "/")
+    assert sorted((Path(each.name).name, each.status) for each in outcomes) == [
+        ("a#?&%.txt", "done"),
+        ("link", "failed"),
+        ("pipe", "failed"),
+        ("ü", "done"),
+    ]
+    assert names(root) == ["d", "d/a#?&%.txt", "d/inner", "d/inner/ü"]
+    assert {each.status for each in put(server, here / "d" / "inner", "/d/")} == {"unchanged"}
+
+
+def test_put_says_what_the_server_said(server, here):
+    (here / "a").write_bytes(b"hello")
+    [outcome] = put(server, here / "a", "/none/a")
+    assert outcome.error == "the server says 409 Conflict: there is no such directory"
+
+
+def test_put_of_a_missing_file(server, here):
+    [outcome] = put(server, here / "none", "/")
+    assert outcome.error == "no such file or directory"
+    assert not server.seen
+
+
+def test_several_files_need_a_directory():
+    with pytest.raises(Failure, match='end the URL in "/"'):
+        list(sources.items([Path("a"), Path("b")], "http://h/x"))
+
+
+def test_put_from_a_pipe(server, root):
+    url = server.url + "/a"
+    [outcome] = noria.run(putting.put_from_pipe(io.BytesIO(DATA), url, Options()))
+    assert (outcome.status, outcome.size) == ("done", len(DATA))
+    assert (root / "a").read_bytes() == DATA
+    [outcome] = noria.run(putting.put_from_pipe(io.BytesIO(b"x"), url, Options()))
+    assert "exists" in outcome.error
+
+
+def test_put_from_a_pipe_is_not_tried_again(server, root):
+    server.faults["PUT"] = [503, 503]
+    [outcome] = noria.run(putting.put_from_pipe(io.BytesIO(b"x"), server.url + "/a", Options()))
+    assert "503" in outcome.error
+    assert server.methods() == {"PUT": 1}
+
+
+def test_an_upload_is_not_sent_to_another_host(server, here, monkeypatch):
+    (here / "a").write_bytes(DATA)
+    monkeypatch.setattr("noria.fileserver.client.tus.same_origin", lambda *_: False)
+    assert "another host" in put(server, here / "a", "/a")[0].error
+
+
+def test_same_origin():
+    assert tus.same_origin("http://h/x", "http://h:80/y")
+    assert not tus.same_origin("http://h/x", "https://h/x")
+    assert not tus.same_origin("http://h.example/x", "http://h/x")
+    assert not tus.same_origin("http://h@other/x", "http://h/x")
+
+
+# logins and state
+
+
+@pytest.mark.parametrize(
+    ("login", "options"),
+    [
+        ("Bearer secret", {"token": "secret"}),
+        ("Basic dTpw", {"auth": ("u", "p")}),
+    ],
+)
+def test_logins(root, here, login, options):
+    (here / "a").write_bytes(DATA)
+    with Server(root, login=login) as server:
+        [outcome] = put(server, here / "a", "/a")
+        assert "401 Unauthorized: who are you?" in outcome.error
+        assert "--token" in outcome.error
+        assert put(server, here / "a", "/a", **options)[0].status == "done"
+        assert get(server, "/a", here / "b", **options)[0].status == "done"
+
+
+def test_notes_are_private_and_bear_damage():
+    note = Note("put", "a", "b")
+    assert note.read() == {}
+    note.write(upload="x")
+    assert note.read() == {"upload": "x"}
+    assert note.path.stat().st_mode & 0o777 == 0o600
+    for damage in (b"{", b"[1]", b"\xff"):
+        note.path.write_bytes(damage)
+        assert note.read() == {}
+    note.path.write_text(json.dumps({"upload": "y"}))
+    note.forget()
+    note.forget()
+    assert note.read() == {}
+
+
+def test_a_relative_state_home_counts_as_none(monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", "here")
+    monkeypatch.setenv("HOME", "/home/x")
+    assert directory() == Path("/home/x/.local/state/noria/transfers")
+
+
+def test_pauses_grow_to_a_limit(monkeypatch):
+    monkeypatch.setattr(trouble, "FIRST", 0.5)
+    assert 0.25 <= trouble.pause(1) <= 0.5
+    assert 2 <= trouble.pause(4) <= 4
+    assert 15 <= trouble.pause(100) <= 30
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("3", 3), ("9999", 300), ("", 0), ("x", 0)])
+def test_retry_after(value, seconds):
+    assert trouble.seconds(value) == seconds
