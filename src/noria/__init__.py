@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         start_unix_server,
     )
     from noria.errors import ModelLimit, ModelUnavailable, NoriaError, UnknownModel, Unsupported
+    from noria.files.opening import open
     from noria.models import MODELS, ModelInfo, info
     from noria.reactor import READ, WRITE, Reactor
     from noria.selectors import selector
@@ -45,6 +46,7 @@ _MODULES = {
         "UnknownModel",
         "Unsupported",
     ),
+    "noria.files.opening": ("open",),
     "noria.models": ("MODELS", "ModelInfo", "info"),
     "noria.reactor": ("READ", "WRITE", "Reactor"),
     "noria.selectors": ("selector",),
@@ -73,6 +75,7 @@ __all__ = [
     "info",
     "install",
     "new_event_loop",
+    "open",
     "open_connection",
     "open_unix_connection",
     "run",

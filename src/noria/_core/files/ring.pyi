@@ -1,0 +1,43 @@
+import asyncio
+from enum import IntEnum
+from typing import Any
+
+class Outcome(IntEnum):
+    NOTHING = 0
+    COUNT = 1
+    DATA = 2
+    STATUS = 3
+
+class Request:
+    future: asyncio.Future[Any]
+    ended: bool
+
+class Ring:
+    under_way: int
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None: ...
+    def fileno(self) -> int: ...
+    def read(self, fd: int, size: int, offset: int) -> Request: ...
+    def readinto(self, fd: int, buffer: Any, offset: int) -> Request: ...
+    def write(self, fd: int, data: Any, offset: int) -> Request: ...
+    def read_many(
+        self, fd: int, ranges: list[tuple[int, int]]
+    ) -> asyncio.Future[list[bytes]]: ...
+    def call(
+        self,
+        opcode: int,
+        outcome: int,
+        fd: int = -1,
+        first: bytes | None = None,
+        length: int = 0,
+        second: bytes | None = None,
+        offset: int = 0,
+        flags: int = 0,
+        filename: Any = None,
+    ) -> Request: ...
+    def stat(self, fd: int, path: bytes, flags: int, filename: Any) -> Request: ...
+    def cancel(self, request: Request) -> None: ...
+    def flush(self) -> None: ...
+    def completed(self) -> None: ...
+    def close(self) -> None: ...
+
+def read_now(fd: int, size: int, offset: int) -> bytes | None: ...
