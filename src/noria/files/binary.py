@@ -104,6 +104,9 @@ class BinaryFile(File):
             line = self._buf[self._at : end]
             self._at = end
             return line
+        if size == 0:
+            self._check()
+            return b""
         async with self._lock:
             return await self._readline(-1 if size is None else size)
 
@@ -125,7 +128,7 @@ class BinaryFile(File):
         if hint is None or hint <= 0:
             return await self._lines()
         lines, size = [], 0
-        while size < hint and (line := await self.readline()):
+        while size <= hint and (line := await self.readline()):
             lines.append(line)
             size += len(line)
         return lines
@@ -188,6 +191,7 @@ class BinaryFile(File):
         how many of them the file has taken."""
         if isinstance(data, bytes):
             return await self._written(data)
+        self._check_writing()
         with memoryview(data).cast("B") as view:
             return await self._written(view)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import locale
 import os
-import sys
 import warnings
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
@@ -204,7 +202,5 @@ def _text(encoding: str | None, errors: str | None, newline: str | None) -> tupl
     """The encoding and the way to treat errors; raises as the built-in does for what it does not
     know. It is asked itself."""
     encoding = io.text_encoding(encoding, 5)
-    if encoding == "locale":
-        encoding = "utf-8" if sys.flags.utf8_mode else locale.getencoding()
     wrapper = io.TextIOWrapper(io.BytesIO(), encoding, errors, newline)
     return wrapper.encoding, wrapper.errors or "strict"

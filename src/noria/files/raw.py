@@ -51,6 +51,9 @@ class RawFile(File):
         return len(data)
 
     async def readline(self, size: int | None = -1) -> bytes:
+        if size == 0:
+            self._check()
+            return b""
         self._check_reading()
         limit = AT_ONCE if size is None or size < 0 else size
         line = b""
@@ -73,14 +76,14 @@ class RawFile(File):
         while line := await self.readline():
             lines.append(line)
             size += len(line)
-            if hint is not None and 0 < hint <= size:
+            if hint is not None and 0 < hint < size:
                 break
         return lines
 
     async def write(self, data: Any) -> int:
         """The count of bytes written, which may be fewer than given, write(2)."""
-        self._check_writing()
         with memoryview(data).cast("B") as view:
+            self._check_writing()
             async with self._lock:
                 return await self._put(view)
 

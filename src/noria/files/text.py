@@ -54,6 +54,7 @@ class TextFile:
         self._chars = ""  # decoded; those from `_used` on are not yet read
         self._used = 0
         self._segments: deque[Segment] = deque()
+        self._decoding = False  # the decoder's state is that of where the file stands
         self._configure(encoding, errors, newline)
         if buffer._mode.writable and buffer._pos > 0:
             self._encoder.setstate(0)  # a byte order mark is only for the beginning
@@ -152,7 +153,7 @@ class TextFile:
         async for line in self:
             lines.append(line)
             size += len(line)
-            if hint is not None and 0 < hint <= size:
+            if hint is not None and 0 < hint < size:
                 break
         return lines
 
@@ -186,6 +187,7 @@ class TextFile:
         if not self._segments:
             self._used = 0
         if state is not None:
+            self._decoding = True
             self._segments.append(Segment(start, state, data, len(text)))
         return bool(data)
 
@@ -204,6 +206,7 @@ class TextFile:
     def _drop(self) -> None:
         self._chars, self._used = "", 0
         self._segments.clear()
+        self._decoding = False
 
     # Writing.
 
@@ -217,8 +220,7 @@ class TextFile:
         if self._written_newline is not None:
             data = data.replace("\n", self._written_newline)
         encoded = self._encoder.encode(data)
-        if self._chars or self._segments:
-            self._drop()
+        self._drop()
         if self.buffer._mode.readable:
             self._decoder.reset()
         await self.buffer.write(encoded)
@@ -252,6 +254,8 @@ class TextFile:
         """Where the file stands, for seek(). Raises io.UnsupportedOperation for a pipe."""
         self.buffer._check_seekable()
         self._shift()
+        if not self._decoding:
+            return self.buffer._tell()
         if not self._segments:
             flags: int
             pending, flags = self._decoder.getstate()
@@ -307,7 +311,7 @@ class TextFile:
             position = await self.buffer._seek(cookie & LOW, whence)
             flags, skip = cookie >> FLAGS_SHIFT & LOW, cookie >> SKIP_SHIFT
             self._drop()
-            if whence == os.SEEK_END or not flags:
+            if whence == os.SEEK_END or not cookie:
                 self._decoder.reset()
             else:
                 self._decoder.setstate((b"", flags))
@@ -315,6 +319,7 @@ class TextFile:
                 self._encoder.setstate(0)
             else:
                 self._encoder.reset()
+            self._decoding = whence == os.SEEK_SET and bool(cookie)
             while len(self._chars) < skip and await self._more():
                 pass
             if len(self._chars) < skip:
