@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from noria._version import __version__
 
 if TYPE_CHECKING:
+    from noria import aiofiles, os, path
     from noria.aio.loop import EventLoop
     from noria.aio.run import EventLoopPolicy, install, new_event_loop, run
     from noria.aio.streams import (
@@ -52,6 +53,7 @@ _MODULES = {
     "noria.selectors": ("selector",),
     "noria.servers.serve": ("ServerInfo", "Summary", "serve"),
 }
+_SUBMODULES = ("aiofiles", "os", "path")
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -72,12 +74,15 @@ __all__ = [
     "UnknownModel",
     "Unsupported",
     "__version__",
+    "aiofiles",
     "info",
     "install",
     "new_event_loop",
     "open",
     "open_connection",
     "open_unix_connection",
+    "os",
+    "path",
     "run",
     "selector",
     "serve",
@@ -87,6 +92,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     module = _HOMES.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

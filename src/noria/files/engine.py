@@ -102,6 +102,23 @@ class Engine:
     async def fsync(self, fd: int, data_only: bool = False) -> None:
         await self.finished(os.fdatasync if data_only else os.fsync, fd)
 
+    # Names. A path is a str or bytes here, and the working directory is where it starts.
+
+    async def stat(self, path: str | bytes, follow: bool) -> os.stat_result:
+        return await self.call(os.stat if follow else os.lstat, path)
+
+    async def unlink(self, path: str | bytes) -> None:
+        await self.finished(os.unlink, path)
+
+    async def rmdir(self, path: str | bytes) -> None:
+        await self.finished(os.rmdir, path)
+
+    async def mkdir(self, path: str | bytes, mode: int) -> None:
+        await self.finished(os.mkdir, path, mode)
+
+    async def rename(self, source: str | bytes, target: str | bytes) -> None:
+        await self.finished(os.rename, source, target)
+
     def close(self) -> None:
         """The threads are the loop's."""
 

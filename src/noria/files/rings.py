@@ -15,7 +15,10 @@ from noria.files.engine import AT_ONCE, HERE, Engine, PathLike, descriptor
 AT_FDCWD = -100
 NOTHING, COUNT = int(Outcome.NOTHING), int(Outcome.COUNT)
 FSYNC, OPENAT, CLOSE = 3, 18, 19  # opcodes, include/uapi/linux/io_uring.h
+RENAMEAT, UNLINKAT, MKDIRAT = 35, 36, 37
 DATASYNC = 1
+AT_SYMLINK_NOFOLLOW, AT_REMOVEDIR = 0x100, 0x200
+UNSIGNED = 0xFFFFFFFF
 
 
 class RingEngine(Engine):
@@ -117,6 +120,36 @@ class RingEngine(Engine):
     async def fsync(self, fd: int, data_only: bool = False) -> None:
         flags = DATASYNC if data_only else 0
         await self.ended(self.ring.call(FSYNC, NOTHING, fd, flags=flags))
+
+    async def stat(self, path: str | bytes, follow: bool) -> os.stat_result:
+        flags = 0 if follow else AT_SYMLINK_NOFOLLOW
+        result: os.stat_result = await self.ring.stat(AT_FDCWD, encoded(path), flags, path).future
+        return result
+
+    async def unlink(self, path: str | bytes) -> None:
+        await self.named(UNLINKAT, path)
+
+    async def rmdir(self, path: str | bytes) -> None:
+        await self.named(UNLINKAT, path, flags=AT_REMOVEDIR)
+
+    async def mkdir(self, path: str | bytes, mode: int) -> None:
+        await self.named(MKDIRAT, path, mode)
+
+    async def rename(self, source: str | bytes, target: str | bytes) -> None:
+        request = self.ring.call(
+            RENAMEAT, NOTHING, AT_FDCWD, encoded(source), UNSIGNED + 1 + AT_FDCWD, encoded(target)
+        )
+        try:
+            await self.ended(request)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, source, None, target) from None
+
+    async def named(self, opcode: int, path: str | bytes, length: int = 0, flags: int = 0) -> None:
+        await self.ended(
+            self.ring.call(
+                opcode, NOTHING, AT_FDCWD, encoded(path), length, flags=flags, filename=path
+            )
+        )
 
 
 def encoded(path: PathLike) -> bytes:
