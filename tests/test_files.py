@@ -1,7 +1,6 @@
 """noria.open, binary: the same as the built-in open, on every loop."""
 
 import asyncio
-import gc
 import io
 import os
 import random
@@ -9,10 +8,10 @@ import signal
 import threading
 
 import pytest
-from files import WAYS, failure, made, told
-from loops import count
 
 import noria
+from loops import count
+from ways import WAYS, failure, made, told
 
 MODES = ("rb", "wb", "ab", "xb", "rb+", "wb+", "ab+", "xb+")
 
@@ -174,7 +173,7 @@ def test_the_same_as_the_built_in(mode, buffering, some, tmp_path):
 def test_arguments_are_refused_as_by_the_built_in(mode, more, some, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"")
-    with pytest.raises(Exception) as expected:
+    with pytest.raises(Exception) as expected:  # noqa: PT011
         open(path, mode, **more)  # noqa: SIM115
 
     async def main():
@@ -414,9 +413,10 @@ def test_a_forgotten_file_warns_and_keeps_what_was_written(some, tmp_path):
     async def main():
         file = await noria.open(path, "wb")
         await file.write(b"kept")
+        files = [file]
+        del file
         with pytest.warns(ResourceWarning, match="unclosed file"):
-            del file
-            gc.collect()
+            files.clear()
 
     some(main())
     assert path.read_bytes() == b"kept"

@@ -7,11 +7,11 @@ import io
 import random
 
 import pytest
-from files import WAYS, failure, made, told
-from loops import count
-from running import run as run_source
 
 import noria
+from loops import count
+from running import run as run_source
+from ways import WAYS, failure, made, told
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "shift_jis")
 NEWLINES = (None, "", "\n", "\r", "\r\n")
@@ -106,7 +106,8 @@ def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
                         expected = failure(error)
                     got = await told(getattr(file, name)(*arguments))
                     assert got == expected, history
-                    if (name, arguments) == ("read", []):
+                    # What is seen again after going back differs with the size of the blocks.
+                    if (name, arguments) == ("read", []) and not marks:
                         assert file.newlines == oracle.newlines, history
         assert ours.read_bytes() == theirs.read_bytes(), history
 

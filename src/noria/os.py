@@ -233,7 +233,9 @@ async def walk(
 
 def _level(top: Any, followlinks: bool) -> tuple[list[Any], list[Any], list[Any]]:
     """Names of directories and of all else, and the paths of the directories to go into."""
-    directories, files, below = [], [], []
+    directories: list[Any] = []
+    files: list[Any] = []
+    below: list[Any] = []
     with _os.scandir(top) as entries:
         for entry in entries:
             try:

@@ -24,6 +24,7 @@ class File:
     _engine: Engine
     _fd = -1
     _closefd = True
+    _detached = False
 
     def __init__(self, fd: int, name: Any, mode: Mode, closefd: bool, engine: Engine) -> None:
         self._engine = engine
@@ -45,6 +46,11 @@ class File:
         self._lock = asyncio.Lock()
 
     # What needs no wait.
+
+    @property
+    def _file(self) -> Self:
+        """For users of aiofiles, which has the built-in file here."""
+        return self
 
     @property
     def closed(self) -> bool:
@@ -246,6 +252,8 @@ class File:
 
     async def close(self) -> None:
         """Flushes and closes. The descriptor is closed even where flushing fails."""
+        if self._detached:
+            raise ValueError("the descriptor has been detached")
         if self._fd < 0:
             return
         try:
@@ -270,7 +278,7 @@ class File:
             os.lseek(self._fd, self._pos - self._unread(), os.SEEK_SET)
         raw = io.FileIO(self._fd, self.mode.replace("b", ""), self._closefd)
         raw.name = self.name
-        self._fd = -1
+        self._fd, self._detached = -1, True
         return raw
 
     async def __aenter__(self) -> Self:

@@ -44,7 +44,7 @@ class Opening(Generic[F]):
         trace: TracebackType | None,
     ) -> None:
         file: Any = self._obj
-        await file.close()
+        await file.__aexit__(kind, error, trace)
 
     def close(self) -> None:
         """For an opening that nobody awaits."""

@@ -77,6 +77,10 @@ class TextFile:
     # What needs no wait.
 
     @property
+    def _file(self) -> Self:
+        return self
+
+    @property
     def name(self) -> Any:
         return self.buffer.name
 

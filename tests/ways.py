@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+
 from loops import MODELS, ORACLE, run
 
 try:
