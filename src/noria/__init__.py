@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from noria._version import __version__
 
 if TYPE_CHECKING:
+    from noria import aiofiles, os, path
     from noria.aio.loop import EventLoop
     from noria.aio.run import EventLoopPolicy, install, new_event_loop, run
     from noria.aio.streams import (
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         start_unix_server,
     )
     from noria.errors import ModelLimit, ModelUnavailable, NoriaError, UnknownModel, Unsupported
+    from noria.files.opening import open
     from noria.models import MODELS, ModelInfo, info
     from noria.reactor import READ, WRITE, Reactor
     from noria.selectors import selector
@@ -45,11 +47,13 @@ _MODULES = {
         "UnknownModel",
         "Unsupported",
     ),
+    "noria.files.opening": ("open",),
     "noria.models": ("MODELS", "ModelInfo", "info"),
     "noria.reactor": ("READ", "WRITE", "Reactor"),
     "noria.selectors": ("selector",),
     "noria.servers.serve": ("ServerInfo", "Summary", "serve"),
 }
+_SUBMODULES = ("aiofiles", "os", "path")
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -70,11 +74,15 @@ __all__ = [
     "UnknownModel",
     "Unsupported",
     "__version__",
+    "aiofiles",
     "info",
     "install",
     "new_event_loop",
+    "open",
     "open_connection",
     "open_unix_connection",
+    "os",
+    "path",
     "run",
     "selector",
     "serve",
@@ -84,6 +92,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     module = _HOMES.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,479 @@
+"""A ring of io_uring(7) for files: each request ends in a future of the loop that asked.
+
+- It stands beside the loop's own model, so it serves any loop that can watch a descriptor:
+  asyncio's, uvloop's, noria's on every model.
+- What is asked in one turn of the loop goes to the kernel in one call at the turn's end, and what
+  that call completes at once (cached reads, mostly) is answered without a further one.
+- A request keeps the memory that the kernel reads or writes until its completion, whatever becomes
+  of the future. Closing cancels and waits; memory of what does not end even then is never freed.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_CONTIG_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from noria._core.models.uring_abi cimport *
+from noria._core.sys cimport (
+    EAGAIN, EBUSY, EINTR, EOPNOTSUPP, ETIME, c_close, c_fcntl, c_syscall, errno, iovec, ssize_t,
+)
+
+import os
+import weakref
+
+cdef extern from "<sys/uio.h>" nogil:
+    ssize_t preadv2(int fd, const iovec *iov, int n, int64_t offset, int flags)
+
+cdef extern from *:
+    """
+    #ifndef RWF_NOWAIT
+    #define RWF_NOWAIT 8
+    #endif
+    """
+    int RWF_NOWAIT
+
+cdef enum:
+    ENTRIES = 256
+    COMPLETIONS = 4096
+    STATX_SIZE = 256            # bytes of struct statx, statx(2)
+    LINK = 1 << 2               # IOSQE_IO_LINK
+
+cpdef enum Outcome:
+    """What a completion is turned into."""
+    NOTHING = 0                 # None
+    COUNT = 1                   # the number itself: bytes, or a descriptor
+    DATA = 2                    # the bytes that were read
+    STATUS = 3                  # os.stat_result, out of a struct statx
+
+rings = weakref.WeakSet()
+
+
+def forked():
+    """In the child of a fork: the ring's memory is shared with the parent, nothing may go there."""
+    for ring in list(rings):
+        (<Ring>ring).inherit()
+
+
+os.register_at_fork(after_in_child=forked)
+
+
+@cython.final
+cdef class Request:
+    """One request under way; `future` has its result."""
+
+    cdef readonly object future
+    cdef readonly bint ended        # the kernel is done with its memory
+    cdef object first               # owns the memory at `addr`
+    cdef object second              # owns the memory at the other address
+    cdef object filename
+    cdef Batch batch
+    cdef Py_ssize_t index
+    cdef int outcome
+    cdef bint viewed
+    cdef Py_buffer view
+
+    def __dealloc__(self):
+        if self.viewed:
+            PyBuffer_Release(&self.view)
+
+    cdef int finish(self, int result) except -1:
+        cdef object value, error = None
+        self.ended = True
+        if result < 0:
+            error = failure(-result, self.filename)
+            value = None
+        elif self.outcome == COUNT:
+            value = result
+        elif self.outcome == DATA:
+            value = cut(self.first, result)
+        elif self.outcome == STATUS:
+            value = status(<bytes>self.first)
+        else:
+            value = None
+        self.first = self.second = None
+        if self.viewed:
+            self.viewed = False
+            PyBuffer_Release(&self.view)
+        if self.batch is not None:
+            self.batch.one(self.index, value, error)
+            self.batch = None
+        elif not self.future.done():
+            if error is not None:
+                self.future.set_exception(error)
+            else:
+                self.future.set_result(value)
+        return 0
+
+
+@cython.final
+cdef class Batch:
+    """Several requests with one future: it is done when all are."""
+
+    cdef readonly object future
+    cdef list results
+    cdef Py_ssize_t left
+    cdef object error
+
+    cdef int one(self, Py_ssize_t index, object value, object error) except -1:
+        self.results[index] = value
+        if error is not None and self.error is None:
+            self.error = error
+        self.left -= 1
+        if self.left == 0 and not self.future.done():
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result(self.results)
+        return 0
+
+
+cdef object failure(int number, object filename):
+    if filename is None:
+        return OSError(number, os.strerror(number))
+    return OSError(number, os.strerror(number), filename)
+
+
+cdef inline object cut(object data, Py_ssize_t size):
+    return data if size == PyBytes_GET_SIZE(data) else (<bytes>data)[:size]
+
+
+def read_now(int fd, Py_ssize_t size, int64_t offset):
+    """What of `size` bytes at `offset` (-1: where the descriptor stands) is in memory; None if it
+    would have to be waited for. preadv2(2) with RWF_NOWAIT. Raises OSError."""
+    cdef iovec vector
+    cdef object data = PyBytes_FromStringAndSize(NULL, size)
+    cdef ssize_t n
+    vector.iov_base = PyBytes_AS_STRING(data)
+    vector.iov_len = size
+    n = preadv2(fd, &vector, 1, offset, RWF_NOWAIT)
+    if n < 0:
+        if errno == EAGAIN or errno == EOPNOTSUPP or errno == EINTR:
+            return None
+        raise OSError(errno, os.strerror(errno))
+    return cut(data, n)
+
+
+cdef class Ring:
+    """One ring of one loop, used in that loop's thread. Raises OSError where there is none."""
+
+    cdef object __weakref__
+    cdef object create_future, call_soon, flush_
+    cdef int ring
+    cdef bint inherited, scheduled
+    cdef char *memory
+    cdef size_t memory_size, sqes_size
+    cdef noria_sqe *sqes
+    cdef noria_cqe *cqes
+    cdef uint32_t *sq_head
+    cdef uint32_t *sq_tail
+    cdef uint32_t *sq_flags
+    cdef uint32_t *cq_head
+    cdef uint32_t *cq_tail
+    cdef uint32_t sq_mask, sq_size, cq_mask, tail, waiting
+    cdef readonly Py_ssize_t under_way
+
+    def __cinit__(self, loop):
+        cdef noria_params params
+        cdef size_t sq, cq
+        cdef uint32_t i
+        cdef uint32_t *array
+        self.ring = -1
+        self.create_future, self.call_soon = loop.create_future, loop.call_soon
+        self.flush_ = self.flush
+        memset(&params, 0, sizeof(noria_params))
+        params.cq_entries = COMPLETIONS
+        # Not SETUP_DEFER_TASKRUN: with it a loop that sleeps in epoll_wait(2) is not woken by what
+        # completes meanwhile.
+        params.flags = (SETUP_CQSIZE | SETUP_SUBMIT_ALL | SETUP_COOP_TASKRUN | SETUP_TASKRUN_FLAG
+                        | SETUP_SINGLE_ISSUER)
+        self.ring = <int>c_syscall(SYS_SETUP, <unsigned>ENTRIES, &params)
+        if self.ring < 0:
+            raise OSError(errno, os.strerror(errno), "io_uring_setup")
+        c_fcntl(self.ring, 2, 1)    # F_SETFD, FD_CLOEXEC
+        sq = params.sq_off.array + params.sq_entries * sizeof(uint32_t)
+        cq = params.cq_off.cqes + params.cq_entries * sizeof(noria_cqe)
+        self.memory_size = max(sq, cq)
+        self.memory = <char *>self.mapped(self.memory_size, OFF_SQ_RING)
+        self.sqes_size = params.sq_entries * sizeof(noria_sqe)
+        self.sqes = <noria_sqe *>self.mapped(self.sqes_size, OFF_SQES)
+        self.sq_head = <uint32_t *>(self.memory + params.sq_off.head)
+        self.sq_tail = <uint32_t *>(self.memory + params.sq_off.tail)
+        self.sq_flags = <uint32_t *>(self.memory + params.sq_off.flags)
+        self.cq_head = <uint32_t *>(self.memory + params.cq_off.head)
+        self.cq_tail = <uint32_t *>(self.memory + params.cq_off.tail)
+        self.cqes = <noria_cqe *>(self.memory + params.cq_off.cqes)
+        self.sq_size = params.sq_entries
+        self.sq_mask = params.sq_entries - 1
+        self.cq_mask = params.cq_entries - 1
+        array = <uint32_t *>(self.memory + params.sq_off.array)
+        for i in range(self.sq_size):
+            array[i] = i
+        rings.add(self)
+
+    cdef void *mapped(self, size_t n, int64_t offset) except NULL:
+        cdef void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, self.ring,
+                            offset)
+        if p == MAP_FAILED:
+            raise OSError(errno, os.strerror(errno), "io_uring mmap")
+        return p
+
+    def __dealloc__(self):
+        self.unmap()
+
+    cdef int unmap(self) noexcept:
+        if self.ring >= 0:
+            c_close(self.ring)
+            self.ring = -1
+        if self.sqes != NULL:
+            munmap(self.sqes, self.sqes_size)
+            self.sqes = NULL
+        if self.memory != NULL:
+            munmap(self.memory, self.memory_size)
+            self.memory = NULL
+        return 0
+
+    cdef int inherit(self) except -1:
+        if self.ring >= 0:
+            c_close(self.ring)
+            self.ring = -1
+        self.inherited = True
+        return 0
+
+    def fileno(self):
+        """The ring's descriptor, readable while there are completions; -1 once closed."""
+        return self.ring
+
+    # Requests.
+
+    @cython.final
+    cdef noria_sqe *entry(self, int opcode, int fd) except NULL:
+        cdef noria_sqe *sqe
+        cdef int tries = 1000
+        if self.ring < 0:
+            raise RuntimeError("the files of this loop belong to the process that forked this one"
+                               if self.inherited else "the loop of this file is closed")
+        while self.tail - load32(self.sq_head) == self.sq_size:
+            if tries == 0:
+                raise BlockingIOError(EAGAIN, "the kernel takes no more requests for files now")
+            tries -= 1
+            self.enter(0, NULL)
+            self.reap()             # a full completion queue keeps it from taking any, EBUSY
+        sqe = &self.sqes[self.tail & self.sq_mask]
+        memset(sqe, 0, sizeof(noria_sqe))
+        sqe.opcode = opcode
+        sqe.fd = fd
+        self.tail += 1
+        self.waiting += 1
+        return sqe
+
+    @cython.final
+    cdef noria_sqe *ask(self, Request request, int outcome, int opcode, int fd) except NULL:
+        """The entry of a new request; it goes to the kernel at the end of this turn."""
+        cdef noria_sqe *sqe = self.entry(opcode, fd)
+        request.outcome = outcome
+        sqe.user_data = <uint64_t><PyObject *>request
+        Py_INCREF(request)
+        self.under_way += 1
+        if not self.scheduled:
+            self.scheduled = True
+            self.call_soon(self.flush_)
+        return sqe
+
+    cdef Request made(self):
+        cdef Request request = Request.__new__(Request)
+        request.future = self.create_future()
+        return request
+
+    def read(self, int fd, uint32_t size, int64_t offset):
+        """A request for bytes; -1 as the offset is where the descriptor stands."""
+        cdef Request request = self.made()
+        cdef noria_sqe *sqe
+        request.first = PyBytes_FromStringAndSize(NULL, size)
+        sqe = self.ask(request, DATA, OP_READ, fd)
+        sqe.addr = <uint64_t>PyBytes_AS_STRING(request.first)
+        sqe.len = size
+        sqe.off = <uint64_t>offset
+        return request
+
+    def readinto(self, int fd, buffer, int64_t offset):
+        """Into the memory of `buffer`; the count of bytes."""
+        return self.transfer(OP_READ, fd, buffer, offset, PyBUF_WRITABLE)
+
+    def write(self, int fd, data, int64_t offset):
+        """The count of bytes written: fewer than asked where write(2) may do so."""
+        return self.transfer(OP_WRITE, fd, data, offset, PyBUF_CONTIG_RO)
+
+    cdef Request transfer(self, int opcode, int fd, object buffer, int64_t offset, int flags):
+        cdef Request request = self.made()
+        cdef noria_sqe *sqe
+        PyObject_GetBuffer(buffer, &request.view, flags)
+        request.viewed = True
+        sqe = self.ask(request, COUNT, opcode, fd)
+        sqe.addr = <uint64_t>request.view.buf
+        sqe.len = <uint32_t>min(request.view.len, 0x7ffff000)     # MAX_RW_COUNT, read(2)
+        sqe.off = <uint64_t>offset
+        return request
+
+    def read_many(self, int fd, list ranges):
+        """[(offset, size)]: a future of the list of their bytes."""
+        cdef Batch batch = Batch.__new__(Batch)
+        cdef Request request
+        cdef noria_sqe *sqe
+        cdef Py_ssize_t i
+        cdef int64_t offset
+        cdef uint32_t size
+        batch.future = self.create_future()
+        batch.left = len(ranges)
+        batch.results = [None] * batch.left
+        if not ranges:
+            batch.future.set_result([])
+        for i, (offset, size) in enumerate(ranges):
+            request = Request.__new__(Request)
+            request.batch, request.index = batch, i
+            request.first = PyBytes_FromStringAndSize(NULL, size)
+            sqe = self.ask(request, DATA, OP_READ, fd)
+            sqe.addr = <uint64_t>PyBytes_AS_STRING(request.first)
+            sqe.len = size
+            sqe.off = <uint64_t>offset
+        return batch.future
+
+    def call(self, int opcode, int outcome, int fd=-1, first=None, uint32_t length=0, second=None,
+             int64_t offset=0, uint32_t flags=0, filename=None):
+        """Any other request. `first` and `second` are bytes whose addresses go where the opcode
+        wants two paths, or a path and a buffer (io_uring_enter(2))."""
+        cdef Request request = self.made()
+        cdef noria_sqe *sqe
+        request.first, request.second, request.filename = first, second, filename
+        sqe = self.ask(request, outcome, opcode, fd)
+        if first is not None:
+            sqe.addr = <uint64_t>PyBytes_AS_STRING(<bytes>first)
+        sqe.len = length
+        sqe.off = (<uint64_t>offset if second is None
+                   else <uint64_t>PyBytes_AS_STRING(<bytes>second))
+        sqe.op_flags = flags
+        return request
+
+    def stat(self, int fd, bytes path not None, uint32_t flags, filename):
+        """os.stat_result of a path, statx(2)."""
+        cdef Request request = self.made()
+        cdef noria_sqe *sqe
+        request.first, request.second = PyBytes_FromStringAndSize(NULL, STATX_SIZE), path
+        request.filename = filename
+        sqe = self.ask(request, STATUS, 21, fd)                   # IORING_OP_STATX
+        sqe.addr = <uint64_t>PyBytes_AS_STRING(path)
+        sqe.len = 0x7ff                                           # STATX_BASIC_STATS
+        sqe.off = <uint64_t>PyBytes_AS_STRING(request.first)
+        sqe.op_flags = flags
+        return request
+
+    def cancel(self, Request request not None):
+        """Asks the kernel to give it up, at once. It may be too late: the completion tells."""
+        cdef noria_sqe *sqe
+        if not request.ended and self.ring >= 0:
+            sqe = self.entry(OP_ASYNC_CANCEL, -1)
+            sqe.addr = <uint64_t><PyObject *>request
+            self.flush()
+
+    # Completions.
+
+    def flush(self):
+        """Hands over what waits, and answers what is complete."""
+        self.scheduled = False
+        if self.ring < 0:
+            return
+        if self.waiting or load32(self.sq_flags) & (SQ_TASKRUN | SQ_CQ_OVERFLOW):
+            self.enter(0, NULL)
+        self.reap()
+        if self.waiting and not self.scheduled:     # the kernel was interrupted or short of memory
+            self.scheduled = True
+            self.call_soon(self.flush_)
+
+    def completed(self):
+        """The ring's descriptor is readable: the completions are there already."""
+        if self.ring >= 0:
+            if load32(self.sq_flags) & (SQ_TASKRUN | SQ_CQ_OVERFLOW):
+                self.enter(0, NULL)
+            self.reap()
+
+    cdef int enter(self, unsigned least, noria_timespec *timeout) except -1:
+        cdef noria_getevents_arg arg
+        cdef int r, error
+        store32(self.sq_tail, self.tail)
+        memset(&arg, 0, sizeof(arg))
+        arg.ts = <uint64_t>timeout
+        with nogil:
+            r = <int>c_syscall(SYS_ENTER, self.ring, self.waiting, least,
+                               ENTER_GETEVENTS | ENTER_EXT_ARG, &arg, sizeof(arg))
+            error = errno
+        self.waiting = self.tail - load32(self.sq_head)
+        if r < 0:
+            if error == EINTR:
+                PyErr_CheckSignals()
+            elif error != ETIME and error != EAGAIN and error != EBUSY:
+                raise OSError(error, os.strerror(error), "io_uring_enter")
+        return 0
+
+    cdef int reap(self) except -1:
+        cdef uint32_t head = self.cq_head[0]
+        cdef noria_cqe *cqe
+        cdef Request request
+        cdef int result
+        while head != load32(self.cq_tail):
+            cqe = &self.cqes[head & self.cq_mask]
+            head += 1
+            if cqe.user_data == 0:
+                store32(self.cq_head, head)
+                continue
+            request = <Request><PyObject *>cqe.user_data
+            result = cqe.res
+            store32(self.cq_head, head)
+            self.under_way -= 1
+            Py_DECREF(request)
+            request.finish(result)
+        return 0
+
+    def close(self):
+        """Cancels all that is under way and waits until the kernel has let go of its memory."""
+        cdef noria_timespec limit
+        cdef noria_sqe *sqe
+        cdef int tries = 250
+        if self.ring < 0:
+            return
+        if self.under_way:
+            sqe = self.entry(OP_ASYNC_CANCEL, -1)
+            sqe.op_flags = CANCEL_ANY | CANCEL_ALL
+        while self.under_way and tries:
+            limit.tv_sec, limit.tv_nsec = 0, 20000000
+            self.enter(1, &limit)
+            self.reap()
+            tries -= 1
+        # What still is under way keeps its request, and so its memory, for ever.
+        self.unmap()
+
+
+cdef inline uint32_t u32(const char *p) noexcept:
+    return (<const uint32_t *>p)[0]
+
+
+cdef inline int64_t i64(const char *p) noexcept:
+    return (<const int64_t *>p)[0]
+
+
+cdef object status(bytes raw):
+    """os.stat_result of a struct statx (statx(2): the offsets are ABI)."""
+    cdef const char *p = PyBytes_AS_STRING(raw)
+    cdef int64_t atime = i64(p + 64) * 1000000000 + u32(p + 72)
+    cdef int64_t ctime = i64(p + 96) * 1000000000 + u32(p + 104)
+    cdef int64_t mtime = i64(p + 112) * 1000000000 + u32(p + 120)
+    return os.stat_result((
+        u32(p + 28) & 0xffff, i64(p + 32), os.makedev(u32(p + 136), u32(p + 140)),
+        u32(p + 16), u32(p + 20), u32(p + 24), i64(p + 40),
+        i64(p + 64), i64(p + 112), i64(p + 96),
+        i64(p + 64) + 1e-9 * u32(p + 72), i64(p + 112) + 1e-9 * u32(p + 120),
+        i64(p + 96) + 1e-9 * u32(p + 104), atime, mtime, ctime,
+        u32(p + 4), i64(p + 48), os.makedev(u32(p + 128), u32(p + 132)),
+    ))

@@ -1,0 +1,73 @@
+"""`aiofiles.tempfile`: the files of the tempfile module, with their methods called in threads.
+
+Arguments are those of tempfile's own functions, and `loop` and `executor`.
+"""
+
+from __future__ import annotations
+
+import tempfile as _tempfile
+from collections.abc import Callable
+from typing import Any
+
+from noria.aiofiles.base import Threaded, in_thread
+from noria.files.opening import Opening
+
+__all__ = ["NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory", "TemporaryFile"]
+
+
+def NamedTemporaryFile(
+    mode: str = "w+b", *arguments: Any, loop: Any = None, executor: Any = None, **more: Any
+) -> Opening[Threaded]:
+    make = _tempfile.NamedTemporaryFile
+    return Opening(_made(make, loop, executor, mode, *arguments, **more))
+
+
+def TemporaryFile(
+    mode: str = "w+b", *arguments: Any, loop: Any = None, executor: Any = None, **more: Any
+) -> Opening[Threaded]:
+    return Opening(_made(_tempfile.TemporaryFile, loop, executor, mode, *arguments, **more))
+
+
+def SpooledTemporaryFile(
+    max_size: int = 0, *arguments: Any, loop: Any = None, executor: Any = None, **more: Any
+) -> Opening[Threaded]:
+    make = _tempfile.SpooledTemporaryFile
+    return Opening(_made(make, loop, executor, max_size, *arguments, **more))
+
+
+def TemporaryDirectory(
+    suffix: str | None = None,
+    prefix: str | None = None,
+    dir: Any = None,
+    loop: Any = None,
+    executor: Any = None,
+) -> _OpeningDirectory:
+    """With `async with`, the path of the directory; awaited, an object with `name`, `cleanup()`
+    and `close()`."""
+    make = _tempfile.TemporaryDirectory
+    return _OpeningDirectory(_made(make, loop, executor, suffix, prefix, dir))
+
+
+class _OpeningDirectory(Opening[Threaded]):
+    async def __aenter__(self) -> Any:
+        return (await self).name
+
+
+class _Temporary(Threaded):
+    """A temporary file or directory, which goes with its close."""
+
+    async def close(self) -> None:
+        file = self._file
+        # The file's own end, where that is more than closing it: a name that is still there.
+        end = getattr(file, "cleanup", None) or file.close
+        await in_thread(self._loop, self._executor, end)
+
+    async def __aexit__(self, *what: object) -> None:
+        await in_thread(self._loop, self._executor, self._file.__exit__, None, None, None)
+
+
+async def _made(
+    make: Callable[..., Any], loop: Any, executor: Any, *arguments: Any, **more: Any
+) -> Threaded:
+    file = await in_thread(loop, executor, make, *arguments, **more)
+    return _Temporary(lambda: file, loop, executor)

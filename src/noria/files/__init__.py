@@ -1,0 +1,1 @@
+"""Files that never block the loop; docs/files.md."""

@@ -1,0 +1,198 @@
+"""Who does the I/O of files: a ring of io_uring beside the loop, or the loop's threads.
+
+One engine a loop, made by the first file of it and closed with the loop.
+`noria.files.engine.current().name` says which one a program has; NORIA_FILES=threads chooses the
+second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, TypeVar
+
+from noria._core.files.ring import read_now
+
+T = TypeVar("T")
+PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+HERE = -1  # as an offset: where the descriptor stands
+INLINE = 256 * 1024  # bytes read at most without waiting before the loop has its turn
+INLINE_TIMES = 64
+AT_ONCE = 0x7FFFF000  # bytes the kernel transfers in one call at most, read(2)
+
+
+class Engine:
+    """Threads of the loop's own executor. Every method raises OSError."""
+
+    name = "threads"
+    ending: AsyncGenerator[None, None]
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._left = INLINE
+        self._times = INLINE_TIMES
+
+    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Any function, in a thread."""
+        return await self.loop.run_in_executor(None, function, *arguments)
+
+    async def finished(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The same for what changes something. Cancelled, it goes to its end all the same, and the
+        CancelledError has what came of it as `result`, or the OSError as `error`."""
+        return await outcome(self.loop.run_in_executor(None, function, *arguments))
+
+    async def open(self, path: PathLike, flags: int, mode: int = 0o666) -> int:
+        return await self.opened(os.open, path, flags, mode)
+
+    async def opened(self, opener: Callable[..., int], *arguments: Any) -> int:
+        """The descriptor that a function opens in a thread."""
+        return await descriptor(self.loop.run_in_executor(None, opener, *arguments))
+
+    async def close_fd(self, fd: int) -> None:
+        await self.finished(os.close, fd)
+
+    def now(self, fd: int, size: int, offset: int) -> bytes | None:
+        """Bytes that are in memory already, read at once; None where one would wait, and from
+        time to time, so that a program that reads only such bytes does not starve its loop."""
+        self._left -= size
+        self._times -= 1
+        if self._left < 0 or self._times < 0:
+            self._left, self._times = INLINE, INLINE_TIMES
+            return None
+        return read_now(fd, size, offset)
+
+    async def read(self, fd: int, size: int, offset: int = HERE) -> bytes:
+        if offset == HERE:
+            return await self.call(os.read, fd, size)
+        return await self.call(os.pread, fd, size, offset)
+
+    def begin(self, fd: int, size: int) -> asyncio.Future[bytes]:
+        """A read where the descriptor stands, for one who may have to leave it unfinished."""
+        return self.loop.run_in_executor(None, os.read, fd, size)
+
+    async def readinto(self, fd: int, buffer: Any, offset: int = HERE) -> int:
+        if offset == HERE:
+            return await self.call(os.readv, fd, [buffer])
+        return await self.call(os.preadv, fd, [buffer], offset)
+
+    async def read_many(self, fd: int, ranges: list[tuple[int, int]]) -> list[bytes]:
+        def read() -> list[bytes]:
+            return [os.pread(fd, min(size, AT_ONCE), offset) for offset, size in ranges]
+
+        return await self.call(read)
+
+    async def write(self, fd: int, data: Any, offset: int = HERE) -> int:
+        if offset == HERE:
+            return await self.finished(os.write, fd, data)
+        return await self.finished(os.pwrite, fd, data, offset)
+
+    async def writev(self, fd: int, buffers: Sequence[Any], offset: int = HERE) -> int:
+        if offset == HERE:
+            return await self.finished(os.writev, fd, buffers)
+        return await self.finished(os.pwritev, fd, buffers, offset)
+
+    async def readv(self, fd: int, buffers: Sequence[Any], offset: int = HERE) -> int:
+        if offset == HERE:
+            return await self.call(os.readv, fd, buffers)
+        return await self.call(os.preadv, fd, buffers, offset)
+
+    async def fsync(self, fd: int, data_only: bool = False) -> None:
+        await self.finished(os.fdatasync if data_only else os.fsync, fd)
+
+    # Names. A path is a str or bytes here, and the working directory is where it starts.
+
+    async def stat(self, path: str | bytes, follow: bool) -> os.stat_result:
+        return await self.call(os.stat if follow else os.lstat, path)
+
+    async def unlink(self, path: str | bytes) -> None:
+        await self.finished(os.unlink, path)
+
+    async def rmdir(self, path: str | bytes) -> None:
+        await self.finished(os.rmdir, path)
+
+    async def mkdir(self, path: str | bytes, mode: int) -> None:
+        await self.finished(os.mkdir, path, mode)
+
+    async def rename(self, source: str | bytes, target: str | bytes) -> None:
+        await self.finished(os.rename, source, target)
+
+    def close(self) -> None:
+        """The threads are the loop's."""
+
+
+async def outcome(future: asyncio.Future[T]) -> T:
+    """Its result; cancelled, it is waited for, and what came of it goes with the CancelledError."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return future.result()
+    told: Any = cancelled
+    told.result = told.error = None
+    if not future.cancelled():
+        told.error = future.exception()
+        if told.error is None:
+            told.result = future.result()
+    raise cancelled
+
+
+async def descriptor(future: asyncio.Future[int]) -> int:
+    """A descriptor that is being opened. Cancelled, it is closed as soon as it is there."""
+
+    def close(done: asyncio.Future[int]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            os.close(done.result())
+
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        future.add_done_callback(close)
+        raise
+
+
+ATTRIBUTE = "_noria_files"  # of a loop: its engine, which so ends with it
+
+
+def current() -> Engine:
+    """The running loop's engine. Raises RuntimeError outside a loop."""
+    loop = asyncio.get_running_loop()
+    engine: Engine | None = getattr(loop, ATTRIBUTE, None)
+    if engine is None:
+        engine = make(loop)
+        setattr(loop, ATTRIBUTE, engine)
+        # A loop has no hook for its end but this one: asyncio.run and its like end the
+        # asynchronous generators that are still open.
+        engine.ending = _until_the_end(engine)
+        with contextlib.suppress(StopIteration):
+            engine.ending.__anext__().send(None)
+    return engine
+
+
+async def _until_the_end(engine: Engine) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        engine.close()
+        if getattr(engine.loop, ATTRIBUTE, None) is engine:
+            delattr(engine.loop, ATTRIBUTE)
+
+
+def make(loop: asyncio.AbstractEventLoop) -> Engine:
+    """A ring where the kernel gives one and the loop can watch it, else threads."""
+    wanted = os.environ.get("NORIA_FILES", "ring")
+    if wanted not in ("ring", "threads"):
+        raise ValueError(f"NORIA_FILES={wanted}: it takes ring or threads")
+    if wanted == "ring":
+        from noria.files.rings import RingEngine
+
+        try:
+            return RingEngine(loop)
+        except (OSError, NotImplementedError):
+            pass
+    return Engine(loop)
