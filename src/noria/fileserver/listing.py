@@ -1,16 +1,14 @@
-"""A directory as data, and as a page where there is no better one."""
+"""A directory as data."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import stat
-from html import escape
 from typing import Any
 
 from noria.fileserver.messages import Problem
-from noria.fileserver.names import url, usable
+from noria.fileserver.names import usable
 from noria.fileserver.paths import Root, problem
 
 
@@ -57,33 +55,3 @@ def listing(root: Root, path: str, writable: bool) -> dict[str, Any]:
 
 def as_json(data: dict[str, Any]) -> bytes:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def as_page(data: dict[str, Any], *, uploads: bool) -> bytes:
-    """HTML: `noria.fileserver.page` makes it, or a plain list if that cannot be imported."""
-    try:
-        better = importlib.import_module("noria.fileserver.page")
-    except ImportError:  # it, or the templates that it uses, are not installed
-        return plain_page(data)
-    made: bytes = better.page(data, uploads=uploads)
-    return made
-
-
-def plain_page(data: dict[str, Any]) -> bytes:
-    """The names as links, and nothing more."""
-    path = data["path"]
-    names = [e["name"] + ("/" if e["type"] == "directory" else "") for e in data["entries"]]
-    if path != "/":
-        names.insert(0, "../")
-    items = "".join(f'<li><a href="{escape(_relative(n))}">{escape(n)}</a></li>\n' for n in names)
-    title = escape(path)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        f'<meta name="viewport" content="width=device-width"></head>\n'
-        f"<body><h1>{title}</h1>\n<ul>\n{items}</ul></body></html>\n"
-    ).encode()
-
-
-def _relative(name: str) -> str:
-    """A name with a colon is no scheme."""
-    return name if name == "../" else "./" + url(name)

@@ -149,7 +149,11 @@ class FileService:
 
     def _listed(self, path: str, as_json: bool) -> bytes:
         data = listing.listing(self.root, path, self.writable)
-        return listing.as_json(data) if as_json else listing.as_page(data, uploads=self.writable)
+        if as_json:
+            return listing.as_json(data)
+        from noria.fileserver.page import page  # jinja2, which nothing else here needs
+
+        return page(data, uploads=self.writable)
 
     async def _archive(self, request: Request) -> Response:
         kind = request.query["archive"]
