@@ -102,10 +102,12 @@ def test_an_end_in_the_turn_of_the_write_comes_after_it(model: str, end: str) ->
     async def main() -> None:
         loop = asyncio.get_running_loop()
         connections = await held(20)
+        sizes: list[int] = []
 
         def write_and_end(keeper: Keeper) -> None:
             keeper.transport.write(b"last words")
             getattr(keeper.transport, end)()
+            sizes.append(keeper.transport.get_write_buffer_size())
 
         for keeper, _ in connections:
             loop.call_soon(write_and_end, keeper)
@@ -116,6 +118,7 @@ def test_an_end_in_the_turn_of_the_write_comes_after_it(model: str, end: str) ->
             while data := await asyncio.to_thread(peer.recv, 100):
                 said += data
             assert said == b"last words"
+            assert sizes == [0] * len(connections)
             if end != "write_eof":
                 assert await keeper.lost is None
         if end == "write_eof":

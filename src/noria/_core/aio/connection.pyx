@@ -276,7 +276,7 @@ cdef class Connection(Stream):
 
     def get_write_buffer_size(self):
         self.uncork()
-        if self.parcel is None:
+        if self.parcel is None or self.gone:
             return self.backlog
         return self.backlog - PyBytes_GET_SIZE(self.parcel)     # it is on its way
 
