@@ -278,11 +278,22 @@ class Uploads:
         if request.length is not None and offset + request.length > facts.length:
             raise Problem(413, "The body is longer than what is missing of the upload.")
         await self._take_over(upload)
-        fd = await self._off(self._store.hold, upload)
-        writer = _Writer(self._service, fd, facts.length)
+        # From here on, before the lock is asked for: who comes meanwhile must know of this one.
         over = asyncio.Event()
-        self._busy[upload] = (request.body, over)
+        self._busy[upload] = mine = (request.body, over)
         try:
+            return await self._locked(request, upload, facts, offset, check)
+        finally:
+            if self._busy.get(upload) is mine:
+                del self._busy[upload]
+            over.set()
+
+    async def _locked(
+        self, request: Request, upload: str, facts: Facts, offset: int, check: _Checksum | None
+    ) -> int:
+        fd = await self._off(self._store.hold, upload)
+        try:
+            writer = _Writer(self._service, fd, facts.length)
             await self._off(self._prepare, fd, upload, facts, offset, check is not None)
             writer.offset = offset
             try:
@@ -297,8 +308,6 @@ class Uploads:
                     raise Problem(MISMATCH, "The checksum of the body is not the one it came with.")
         finally:
             os.close(fd)
-            del self._busy[upload]
-            over.set()
         return writer.offset
 
     async def _take_over(self, upload: str) -> None:
