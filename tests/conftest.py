@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,11 @@ from typing import Any
 import pytest
 
 PATIENCE = 3.0  # seconds given to threads and children that are ending already
+
+# A shell starts what runs in the background with SIGINT ignored, and so would be every child that
+# the tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def descriptors() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import stat
@@ -10,11 +11,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
+from noria._core.files.descriptor import Descriptor
 from noria.files.engine import AT_ONCE, Engine
 from noria.files.modes import Mode
 
 
-class File:
+class File(Descriptor):
     """What is common to all files. A file belongs to the loop that opened it.
 
     Methods raise OSError as their system calls do, ValueError once closed, and
@@ -22,7 +24,6 @@ class File:
     """
 
     _engine: Engine
-    _fd = -1
     _closefd = True
     _detached = False
 
@@ -42,6 +43,8 @@ class File:
         except OSError:
             self._pos = -1
         self._fd = fd
+        if mode.readable:
+            self._inline = engine
         self._begun: asyncio.Future[bytes] | None = None
         self._lock = asyncio.Lock()
 
@@ -90,9 +93,12 @@ class File:
 
     # At an offset.
 
-    async def pread(self, size: int, offset: int) -> bytes:
-        """`size` bytes at `offset`, fewer only where the file ends. Moves nothing."""
+    async def _pread(self, size: int, offset: int) -> bytes:
+        """What Descriptor.pread leaves to it: wrong use, bytes not yet flushed, and the loop's
+        turn."""
         self._check_reading()
+        if size < 0 or offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.name)
         if self._unwritten():
             await self.flush()
         return await self._at_offset(size, offset)
@@ -184,7 +190,10 @@ class File:
 
     async def _at_offset(self, size: int, offset: int) -> bytes:
         size = min(size, AT_ONCE)
-        data = self._engine.now(self._fd, size, offset)
+        return await self._read_on(size, offset, self._engine.now(self._fd, size, offset))
+
+    async def _read_on(self, size: int, offset: int, data: bytes | None) -> bytes:
+        """Where `data` is what there was in memory, or None."""
         if data is None:
             data = await self._engine.read(self._fd, size, offset)
         if len(data) == size or not data:

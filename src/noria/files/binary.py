@@ -24,6 +24,8 @@ class BinaryFile(File):
     the first end and the others begin.
     """
 
+    _pending: bytearray
+
     def __init__(
         self, fd: int, name: Any, mode: Mode, closefd: bool, engine: Engine, block: int = BLOCK
     ) -> None:

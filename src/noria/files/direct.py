@@ -20,6 +20,10 @@ class DirectFile(BinaryFile):
     read before.
     """
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._inline = None  # nothing is in the kernel's cache
+
     async def _at_offset(self, size: int, offset: int) -> bytes:
         size = min(size, AT_ONCE - 2 * ALIGNMENT)
         start = offset - offset % ALIGNMENT

@@ -13,18 +13,16 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, TypeVar
 
-from noria._core.files.ring import read_now
+from noria._core.files.descriptor import Inline
 
 T = TypeVar("T")
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 HERE = -1  # as an offset: where the descriptor stands
-INLINE = 256 * 1024  # bytes read at most without waiting before the loop has its turn
-INLINE_TIMES = 64
 AT_ONCE = 0x7FFFF000  # bytes the kernel transfers in one call at most, read(2)
 
 
-class Engine:
+class Engine(Inline):
     """Threads of the loop's own executor. Every method raises OSError."""
 
     name = "threads"
@@ -32,8 +30,6 @@ class Engine:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._left = INLINE
-        self._times = INLINE_TIMES
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Any function, in a thread."""
@@ -53,16 +49,6 @@ class Engine:
 
     async def close_fd(self, fd: int) -> None:
         await self.finished(os.close, fd)
-
-    def now(self, fd: int, size: int, offset: int) -> bytes | None:
-        """Bytes that are in memory already, read at once; None where one would wait, and from
-        time to time, so that a program that reads only such bytes does not starve its loop."""
-        self._left -= size
-        self._times -= 1
-        if self._left < 0 or self._times < 0:
-            self._left, self._times = INLINE, INLINE_TIMES
-            return None
-        return read_now(fd, size, offset)
 
     async def read(self, fd: int, size: int, offset: int = HERE) -> bytes:
         if offset == HERE:

@@ -19,22 +19,11 @@ from libc.string cimport memset
 
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
-    EAGAIN, EBUSY, EINTR, EOPNOTSUPP, ETIME, c_close, c_fcntl, c_syscall, errno, iovec, ssize_t,
+    EAGAIN, EBUSY, EINTR, ETIME, c_close, c_fcntl, c_syscall, errno,
 )
 
 import os
 import weakref
-
-cdef extern from "<sys/uio.h>" nogil:
-    ssize_t preadv2(int fd, const iovec *iov, int n, int64_t offset, int flags)
-
-cdef extern from *:
-    """
-    #ifndef RWF_NOWAIT
-    #define RWF_NOWAIT 8
-    #endif
-    """
-    int RWF_NOWAIT
 
 cdef enum:
     ENTRIES = 256
@@ -139,22 +128,6 @@ cdef object failure(int number, object filename):
 
 cdef inline object cut(object data, Py_ssize_t size):
     return data if size == PyBytes_GET_SIZE(data) else (<bytes>data)[:size]
-
-
-def read_now(int fd, Py_ssize_t size, int64_t offset):
-    """What of `size` bytes at `offset` (-1: where the descriptor stands) is in memory; None if it
-    would have to be waited for. preadv2(2) with RWF_NOWAIT. Raises OSError."""
-    cdef iovec vector
-    cdef object data = PyBytes_FromStringAndSize(NULL, size)
-    cdef ssize_t n
-    vector.iov_base = PyBytes_AS_STRING(data)
-    vector.iov_len = size
-    n = preadv2(fd, &vector, 1, offset, RWF_NOWAIT)
-    if n < 0:
-        if errno == EAGAIN or errno == EOPNOTSUPP or errno == EINTR:
-            return None
-        raise OSError(errno, os.strerror(errno))
-    return cut(data, n)
 
 
 cdef class Ring:

@@ -1,0 +1,280 @@
+"""What a program does with files, in one of several ways: file_work.py WAY ROW DIRECTORY SECONDS.
+
+Prints what it did a second and the longest time, in milliseconds, that its loop did not come round
+(0 where there is no loop).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import itertools
+import os
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from factories import loop_factory
+
+LOOPS = {"noria": "noria", "noria-threads": "noria", "noria-asyncio": "asyncio"}
+LOOPS |= {"noria-uvloop": "uvloop", "blazio": "blazio", "pool": "asyncio", "aiofiles": "asyncio"}
+WORKERS = 64
+PAGE = 4096
+MIB = 1 << 20
+SMALL_FILES, SMALL = 10_000, b"x" * 1024
+TICK = 0.001  # seconds between two looks at the clock
+
+
+class Ticker:
+    """How long the loop's longest turn took."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.longest = 0.0
+        self.last = time.perf_counter()
+        self.handle = self.loop.call_later(TICK, self.tick)
+
+    def tick(self) -> None:
+        now = time.perf_counter()
+        self.longest = max(self.longest, now - self.last - TICK)
+        self.last = now
+        self.handle = self.loop.call_later(TICK, self.tick)
+
+    def stop(self) -> None:
+        self.handle.cancel()
+        self.longest = max(self.longest, time.perf_counter() - self.last - TICK)
+
+
+def opener(way: str) -> Callable[..., Any]:
+    """What opens files for those ways that have files."""
+    module = way.partition("-")[0]
+    if module == "noria":
+        return importlib.import_module("noria").open
+    return importlib.import_module(module).open  # type: ignore[no-any-return]
+
+
+async def reader(way: str, path: Path) -> Callable[[int, int], Awaitable[bytes]]:
+    """A function of (size, offset) for one worker."""
+    if way == "pool":
+        fd = os.open(path, os.O_RDONLY)
+        loop = asyncio.get_running_loop()
+        return lambda size, offset: loop.run_in_executor(None, os.pread, fd, size, offset)
+    file = await opener(way)(path, "rb")
+    if way != "aiofiles":
+        return file.pread  # type: ignore[no-any-return]
+
+    async def pread(size: int, offset: int) -> bytes:
+        await file.seek(offset)
+        return await file.read(size)  # type: ignore[no-any-return]
+
+    return pread
+
+
+def offsets(path: Path, seed: int, size: int = PAGE) -> list[int]:
+    """Every block of the file once, in random order."""
+    found = [i * size for i in range(path.stat().st_size // size)]
+    random.Random(seed).shuffle(found)
+    return found
+
+
+def forget(path: Path) -> None:
+    """Nothing of the file is in memory afterwards."""
+    fd = os.open(path, os.O_RDWR)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+async def random_reads(way: str, path: Path, seconds: float) -> float:
+    """64 readers at once, each block of the file once and again."""
+    places = itertools.cycle(offsets(path, 1))
+    done = 0
+    end = time.perf_counter() + seconds
+
+    async def work() -> None:
+        nonlocal done
+        pread = await reader(way, path)
+        while time.perf_counter() < end:
+            for offset in itertools.islice(places, 16):
+                await pread(PAGE, offset)
+            done += 16
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(WORKERS)))
+    return done / (time.perf_counter() - began)
+
+
+async def gathered_reads(way: str, path: Path, seconds: float) -> float:
+    """64 reads at once, each a task of its own, and the next 64 when all are done."""
+    places = itertools.cycle(offsets(path, 1))
+    preads = [await reader(way, path) for _ in range(WORKERS)]
+    done = 0
+    began = time.perf_counter()
+    end = began + seconds
+    while time.perf_counter() < end:
+        await asyncio.gather(
+            *(pread(PAGE, offset) for pread, offset in zip(preads, places, strict=False))
+        )
+        done += WORKERS
+    return done / (time.perf_counter() - began)
+
+
+async def sequential(way: str, path: Path, seconds: float) -> float:
+    """MiB after MiB to the end of the file; bytes a second."""
+    pread = await reader(way, path)
+    size = path.stat().st_size
+    began = time.perf_counter()
+    for offset in range(0, size, MIB):
+        assert len(await pread(MIB, offset)) == MIB
+    return size / (time.perf_counter() - began)
+
+
+async def small_files(way: str, directory: Path, seconds: float) -> float:
+    """Files of 1 KiB written by 64 at once; files a second."""
+    numbers: Iterator[int] = iter(range(SMALL_FILES))
+    loop = asyncio.get_running_loop()
+
+    def write(path: Path) -> None:
+        path.write_bytes(SMALL)
+
+    async def work() -> None:
+        for number in numbers:
+            path = directory / f"{number}"
+            if way == "pool":
+                await loop.run_in_executor(None, write, path)
+                continue
+            if way == "blazio":
+                file = await opener(way)(path, "wb")
+                await file.write(SMALL)
+                await file.close()
+                continue
+            async with opener(way)(path, "wb") as file:
+                await file.write(SMALL)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(WORKERS)))
+    return SMALL_FILES / (time.perf_counter() - began)
+
+
+async def lines(way: str, path: Path, seconds: float) -> float:
+    """`async for line in file`; lines a second."""
+    count = 0
+    opened: Any = opener(way)(path, "r")
+    file = await opened
+    began = time.perf_counter()
+    end = began + seconds
+    async for _ in file:
+        count += 1
+        if not count & 0xFF and time.perf_counter() > end:
+            break
+    return count / (time.perf_counter() - began)
+
+
+async def durable(way: str, directory: Path, seconds: float) -> float:
+    """64 writers, each of whose blocks is on the device before the next; blocks a second."""
+    block = b"y" * PAGE
+    loop = asyncio.get_running_loop()
+    done = 0
+    end = time.perf_counter() + seconds
+
+    async def work(number: int) -> None:
+        nonlocal done
+        path = directory / f"durable-{number}"
+        file = None
+        if way in ("pool", "blazio"):  # blazio has no fsync
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        else:
+            file = await opener(way)(path, "wb", **({"buffering": 0} if way == "aiofiles" else {}))
+            fd = file.fileno()
+        for place in itertools.count():
+            if time.perf_counter() > end:
+                break
+            offset = place % 64 * PAGE
+            if file is None:
+                await loop.run_in_executor(None, os.pwrite, fd, block, offset)
+                await loop.run_in_executor(None, os.fsync, fd)
+            elif way == "aiofiles":
+                await file.seek(offset)
+                await file.write(block)
+                await loop.run_in_executor(None, os.fsync, fd)
+            else:
+                await file.pwrite(block, offset)
+                await file.fsync()
+            done += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work(number) for number in range(WORKERS)))
+    return done / (time.perf_counter() - began)
+
+
+def plain(row: str, path: Path, seconds: float) -> float:
+    """The same with plain blocking calls."""
+    began = time.perf_counter()
+    end = began + seconds
+    count = 0
+    if row in ("cached", "gathered", "uncached"):
+        fd = os.open(path, os.O_RDONLY)
+        for offset in itertools.cycle(offsets(path, 1)):
+            os.pread(fd, PAGE, offset)
+            count += 1
+            if not count & 0xF and time.perf_counter() > end:
+                break
+    elif row == "sequential":
+        fd = os.open(path, os.O_RDONLY)
+        for offset in range(0, path.stat().st_size, MIB):
+            count += len(os.pread(fd, MIB, offset))
+    elif row == "small":
+        for count in range(1, SMALL_FILES + 1):
+            (path / f"{count}").write_bytes(SMALL)
+    elif row == "lines":
+        with open(path) as file:
+            for _ in file:
+                count += 1
+                if not count & 0xFF and time.perf_counter() > end:
+                    break
+    else:
+        fd = os.open(path / "durable", os.O_WRONLY | os.O_CREAT, 0o600)
+        while time.perf_counter() < end:
+            os.pwrite(fd, b"y" * PAGE, count % 64 * PAGE)
+            os.fsync(fd)
+            count += 1
+    return count / (time.perf_counter() - began)
+
+
+ROWS = {
+    "cached": random_reads,
+    "gathered": gathered_reads,
+    "uncached": random_reads,
+    "sequential": sequential,
+    "small": small_files,
+    "lines": lines,
+    "durable": durable,
+}
+
+
+async def watched(way: str, row: str, path: Path, seconds: float) -> tuple[float, float]:
+    """The row's figure and the loop's longest stall in seconds."""
+    ticker = Ticker()
+    figure = await ROWS[row](way, path, seconds)
+    ticker.stop()
+    return figure, ticker.longest
+
+
+def main() -> None:
+    """The command."""
+    way, row, where, seconds = sys.argv[1], sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
+    if row in ("uncached", "sequential"):
+        forget(where)
+    if way == "sync":
+        figure, stall = plain(row, where, seconds), 0.0
+    else:
+        with asyncio.Runner(loop_factory=loop_factory(LOOPS[way])) as runner:
+            figure, stall = runner.run(watched(way, row, where, seconds))
+    print(figure, stall * 1e3)
+
+
+if __name__ == "__main__":
+    main()

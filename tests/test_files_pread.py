@@ -1,0 +1,156 @@
+"""File.pread: a coroutine in all respects, though what is in memory takes no turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import errno
+import os
+
+import pytest
+
+import noria
+from ways import WAYS, made
+
+DATA = bytes(range(256)) * 64
+
+
+@pytest.fixture(params=WAYS, ids="-".join)
+def go(request, monkeypatch):
+    return made(request.param, monkeypatch)
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(DATA)
+    return path
+
+
+def forget(path):
+    """Nothing of the file is in memory."""
+    fd = os.open(path, os.O_RDWR)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_awaited_in_every_way(go, path, cached):
+    async def main():
+        async with noria.open(path, "rb") as file:
+            if not cached:
+                forget(path)
+            assert await file.pread(5, 3) == DATA[3:8]
+            assert await asyncio.create_task(file.pread(5, 4)) == DATA[4:9]
+            assert await asyncio.wait_for(file.pread(5, 5), 60) == DATA[5:10]
+            assert await asyncio.shield(file.pread(5, 6)) == DATA[6:11]
+            parts = await asyncio.gather(*(file.pread(16, place) for place in range(1000)))
+            assert parts == [DATA[place : place + 16] for place in range(1000)]
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(file.pread(1, place)) for place in range(5)]
+            assert b"".join(task.result() for task in tasks) == DATA[:5]
+
+    go(main())
+
+
+def test_where_the_file_ends(go, path):
+    async def main():
+        async with noria.open(path, "rb") as file:
+            assert await file.pread(100, len(DATA) - 7) == DATA[-7:]
+            assert await file.pread(100, len(DATA)) == b""
+            assert await file.pread(100, len(DATA) + 5) == b""
+            assert await file.pread(0, 0) == b""
+            assert await file.tell() == 0
+
+    go(main())
+
+
+def test_wrong_use_is_told_when_it_is_awaited(go, path):
+    async def main():
+        async with noria.open(path, "rb") as file:
+            for size, offset in ((-1, 0), (1, -1)):
+                with pytest.raises(OSError, match="Invalid argument") as caught:
+                    await file.pread(size, offset)
+                assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, str(path))
+            with pytest.raises(TypeError):
+                file.pread("1", 0)
+            late = file.pread(1, 0)
+        with pytest.raises(ValueError, match="closed file"):
+            await late
+        async with noria.open(path, "ab") as file:
+            with pytest.raises(OSError, match="open for writing only"):
+                await file.pread(1, 0)
+
+    go(main())
+
+
+def test_what_is_not_flushed_is_read(go, path):
+    async def main():
+        async with noria.open(path, "rb+") as file:
+            await file.write(b"new")
+            assert await file.pread(4, 0) == b"new" + DATA[3:4]
+
+    go(main())
+
+
+def test_it_is_a_coroutine(go, path):
+    async def main():
+        async with noria.open(path, "rb") as file:
+            reading = file.pread(4, 0)
+            assert asyncio.iscoroutine(reading)
+            assert isinstance(reading, collections.abc.Coroutine)
+            with pytest.raises(TypeError, match="just-started"):
+                reading.send(1)
+            reading.close()
+            with pytest.raises(RuntimeError, match="already awaited"):
+                await reading
+            reading = file.pread(4, 0)
+            assert await reading == DATA[:4]
+            with pytest.raises(RuntimeError, match="already awaited"):
+                await reading
+            reading = file.pread(4, 0)
+            with pytest.raises(StopIteration) as ended:
+                reading.send(None)
+            assert ended.value.value == DATA[:4]
+            reading = file.pread(4, 0)
+            with pytest.raises(KeyError):
+                reading.throw(KeyError("early"))
+            with pytest.raises(RuntimeError, match="already awaited"):
+                reading.send(None)
+            forget(path)
+            reading = file.pread(4, 0)
+            waits = reading.send(None)
+            assert asyncio.isfuture(waits)
+            with pytest.raises(KeyError):
+                reading.throw(KeyError("late"))
+            await asyncio.wait([waits])
+            task = asyncio.create_task(file.pread(4, 0))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    go(main())
+
+
+def test_a_program_that_only_reads_what_is_in_memory_does_not_starve_its_loop(go, path):
+    turns = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with noria.open(path, "rb") as file:
+
+            def turn():
+                turns.append(1)
+                loop.call_soon(turn)
+
+            loop.call_soon(turn)
+            for _ in range(1000):
+                await file.pread(4096, 0)
+            seen = len(turns)
+            assert seen >= 5
+            for _ in range(20):
+                await file.pread(1 << 20, 0)
+            assert len(turns) >= seen + 5
+
+    go(main())
