@@ -12,7 +12,7 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -193,6 +193,15 @@ async def calls() -> None:
         await asyncio.wait_for(loop.create_future(), 0.0001)
     loop.call_soon(lambda: 1 / 0)
     await asyncio.sleep(0.0002)
+
+
+@pytest.fixture(autouse=True)
+def collections_are_quick() -> Iterator[None]:
+    """What other tests have left in memory is not looked through each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def blocks() -> int:

@@ -117,13 +117,14 @@ def test_asyncpg(run: Any, postgresql: dict[str, Any]) -> None:
                 await other.execute("NOTIFY news, 'today'")
                 assert await asyncio.wait_for(heard, 10) == "today"
                 await one.reset()
+                with pytest.raises(asyncio.TimeoutError):
+                    await other.execute("SELECT pg_sleep(3600)", timeout=0.2)
+                assert await other.fetchval("SELECT 1") == 1
                 task = asyncio.ensure_future(other.execute("SELECT pg_sleep(3600)"))
                 await asyncio.sleep(0.05)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-                with pytest.raises(asyncio.TimeoutError):
-                    await other.execute("SELECT pg_sleep(3600)", timeout=0.05)
                 assert await other.fetchval("SELECT 1") == 1
 
     run(main())
