@@ -26,7 +26,8 @@ SLOW_BYTES = 16 << 20  # more than the sockets' buffers hold
 BLOCK = 1 << 20
 MOST = 20_000  # connections
 
-# As Debian's, but for logs; the limits are above what is measured, as noria's are here.
+# As Debian's, but for logs and the buffer of an upload; the limits are above what is measured, as
+# noria's are here.
 CONFIGURATION = """
 {user}
 daemon off;
@@ -42,6 +43,7 @@ http {{
     default_type application/octet-stream;
     keepalive_requests 1000000000;
     client_max_body_size 0;
+    client_body_buffer_size 1m;
     client_body_temp_path {own}/body;
     proxy_temp_path {own}/proxy;
     fastcgi_temp_path {own}/fastcgi;

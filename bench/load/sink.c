@@ -1,8 +1,8 @@
 /* Takes in what a server sends: sink PORT BYTES SECONDS [PATH].
 
-   Connects, asks for PATH if there is one, drops BYTES bytes uncopied (MSG_TRUNC) up to the end of the stream, and begins again
-   until the time is over; a stream that is begun is counted as far as it has come. An answer
-   to HTTP is longer than BYTES by its head. */
+   Connects, asks for PATH if there is one, drops BYTES bytes uncopied (MSG_TRUNC) up to the end of
+   the stream, and begins again until the time is over; a stream that is begun is counted as far as
+   it has come. An answer to HTTP is longer than BYTES by its head. */
 
 #include "measure.h"
 
