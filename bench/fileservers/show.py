@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness import shown, table
+from harness import median, shown, table
 from rows.show import figure, print_notes, spread
 from rows.verdict import Found, Ratio, is_noria, measurements
 
@@ -42,6 +42,17 @@ def cell(found: Found, server: str) -> str:
     return figure(found.middle(server), found.row.unit) + mark
 
 
+def processor_time(found: Found) -> dict[str, float]:
+    """µs of each server's processor time for one request; of rows that count requests."""
+    if found.row.unit != "/s":
+        return {}
+    each = {
+        server: median([s.busy / s.value * 1e6 for s in samples.values() if s.busy and s.value])
+        for server, samples in found.samples.items()
+    }
+    return {server: cost for server, cost in each.items() if cost is not None}
+
+
 def print_table(every: dict[str, Found], servers: list[str], noria: str | None) -> None:
     """What was measured; the ratios are those within a round."""
     every = {name: found for name, found in every.items() if found.samples or found.none}
@@ -63,6 +74,9 @@ def print_table(every: dict[str, Found], servers: list[str], noria: str | None) 
     print_notes(every)
     for name, found in every.items():
         shares = {server: found.last(server) for server in found.samples}
+        if costs := processor_time(found):
+            said = ", ".join(f"{server} {cost:.1f} µs" for server, cost in costs.items())
+            print(f"{name}: a request takes {said} of the server's processor time")
         if any(share is not None for share in shares.values()):
             said = ", ".join(f"{server} {shown(share, '.0%')}" for server, share in shares.items())
             print(f"{name}: the time from the last byte sent to the answer is {said} of all")
