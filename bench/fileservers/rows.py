@@ -19,6 +19,7 @@ from fileservers.loads import SLOW, SLOW_MEASURED, kept_alive, slow
 from fileservers.servers import NGINX, NORIA, PLAIN, UPLOADS, in_memory, served, serving
 
 IDLE = 10_000
+UPLOAD_SECONDS = 120.0  # the longest that is waited for
 BOUNDARY = "boundary-of-the-form"
 FILES = str(BENCH / "load" / "files.lua")
 
@@ -70,6 +71,7 @@ def requests(port: int, connections: int, at: Place, pid: int) -> tuple[Sample, 
 
 def upload(big: int, server: str, at: Place) -> Sample:
     """MB a second of one upload, until its answer: by PUT, or by a form where there is no PUT."""
+    at = replace(at, seconds=UPLOAD_SECONDS)
     top = served(at, big)
     in_memory(top / "big")
     os.sync()  # the disk has no work left of the one before
