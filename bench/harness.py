@@ -379,7 +379,15 @@ def chosen(text: str | None, known: Sequence[str]) -> list[str]:
 
 def guarded(main: Callable[[], None]) -> None:
     """Run a benchmark so that Ctrl-C and SIGTERM end it cleanly, with what it has found by then."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def interrupted(_number: int, _frame: object) -> None:
+        # One more would interrupt the ending, and leave children and files behind.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupted)
     try:
         main()
     except KeyboardInterrupt:
