@@ -13,6 +13,7 @@ import platform
 import resource
 import select
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -113,6 +114,49 @@ def serving(server: str, core: int) -> Iterator[tuple[int, int]]:
 @contextlib.contextmanager
 def serving_command(words: list[str], core: int) -> Iterator[tuple[int, int]]:
     """The same for a server of the caller's own, which prints "listening PORT"."""
+    with ready(words, core, said_port) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def serving_port(words: list[str], core: int, port: int) -> Iterator[tuple[int, int]]:
+    """The same for a program that knows nothing of this: it is ready when it accepts there."""
+    with ready(words, core, partial(accepts, port)) as started:
+        yield started
+
+
+def said_port(process: subprocess.Popen[str]) -> int | None:
+    """What a server says that it listens on."""
+    assert process.stdout is not None
+    readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+    said = process.stdout.readline().split() if readable else []
+    return int(said[1]) if said[:1] == ["listening"] else None
+
+
+def accepts(port: int, process: subprocess.Popen[str]) -> int | None:
+    """The port, once a connection to it is made."""
+    latest = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < latest:
+        with contextlib.suppress(ConnectionRefusedError), socket.socket() as client:
+            client.connect(("127.0.0.1", port))
+            return port
+        time.sleep(0.02)
+    return None
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has at the moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def ready(
+    words: list[str], core: int, port_of: Callable[[subprocess.Popen[str]], int | None]
+) -> Iterator[tuple[int, int]]:
+    """A server on a core, which is ended afterwards."""
     with tempfile.TemporaryFile("w+") as errors:  # a pipe would fill, and stop a server that logs
         process = subprocess.Popen(
             words,
@@ -122,15 +166,13 @@ def serving_command(words: list[str], core: int) -> Iterator[tuple[int, int]]:
             process_group=0,  # Ctrl-C is for this process, which then ends its children
             preexec_fn=partial(os.sched_setaffinity, 0, {core}),
         )
-        assert process.stdout is not None
         try:
-            readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-            said = process.stdout.readline().split() if readable else []
-            if said[:1] != ["listening"]:
+            port = port_of(process)
+            if port is None:
                 process.kill()
                 process.wait()
                 raise Unable(last_words(errors) or "it did not start")
-            yield process.pid, int(said[1])
+            yield process.pid, port
         except Unable:
             # A server that ended by itself knows better than the load what was wrong.
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -148,13 +190,13 @@ def last_words(errors: TextIO) -> str:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """End a child: asked once, then made to."""
+    """End a child: asked once, then made to, with children of its own (all have their group)."""
     if process.poll() is None:
         process.terminate()
         try:
             process.wait(2)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
@@ -337,7 +379,15 @@ def chosen(text: str | None, known: Sequence[str]) -> list[str]:
 
 def guarded(main: Callable[[], None]) -> None:
     """Run a benchmark so that Ctrl-C and SIGTERM end it cleanly, with what it has found by then."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def interrupted(_number: int, _frame: object) -> None:
+        # One more would interrupt the ending, and leave children and files behind.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupted)
     try:
         main()
     except KeyboardInterrupt:

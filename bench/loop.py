@@ -23,28 +23,21 @@ MODELS = tuple(f"noria-{m}" for m in ("select", "poll", "epoll", "epoll-edge", "
 KNOWN = (*PEERS, *MODELS, LIMIT)
 
 
-def rows_like(patterns: str | None) -> list[Row]:
+def rows_like(patterns: str | None, known: Sequence[Row] = ROWS) -> list[Row]:
     """The rows whose name has one of the texts in it, or matches one as a glob; separated by `;`.
 
     A row that a goal is relative to comes along.
     """
     if not patterns:
-        return list(ROWS)
+        return list(known)
     wanted = [pattern.strip().lower() for pattern in patterns.split(";")]
     chosen = {
         row.name
-        for row in ROWS
+        for row in known
         if any(p in row.name.lower() or fnmatch.fnmatchcase(row.name.lower(), p) for p in wanted)
     }
-    chosen |= {row.against for row in ROWS if row.name in chosen}
-    return [row for row in ROWS if row.name in chosen]
-
-
-def able(row: Row, loop: str) -> bool:
-    """Whether it is worth asking."""
-    if loop == LIMIT:
-        return row.limit
-    return is_noria(loop) or not row.own
+    chosen |= {row.against for row in known if row.name in chosen}
+    return [row for row in known if row.name in chosen]
 
 
 def turns(count: int, rows: Sequence[Row], loops: Sequence[str]) -> Iterator[tuple[int, Row, str]]:
@@ -53,7 +46,7 @@ def turns(count: int, rows: Sequence[Row], loops: Sequence[str]) -> Iterator[tup
         (number, row, loop)
         for number in range(count)
         for row in rows
-        for loop in rotated([loop for loop in loops if able(row, loop)], number)
+        for loop in rotated([loop for loop in loops if row.asks(loop)], number)
     ]
     began = time.monotonic()
     for done, (number, row, loop) in enumerate(steps):

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from harness import BENCH, Unable, built, end
@@ -50,7 +51,10 @@ class Shares:
 
 
 def compiled(program: str, *words: object, at: Place, pid: int, libraries: str = "") -> Sample:
-    """Run a load; it prints "begin", and later "end COUNT SECONDS". Gives COUNT a second."""
+    """Run a load; it prints "begin", and later "end COUNT SECONDS [LAST]". Gives COUNT a second.
+
+    LAST are the seconds of these from the last byte that was sent on.
+    """
     path = built(BENCH / "load" / f"{program}.c", *libraries.split())
     with started([str(path), *map(str, words)], at) as process:
         assert process.stdout is not None
@@ -66,7 +70,8 @@ def compiled(program: str, *words: object, at: Place, pid: int, libraries: str =
         _, errors = process.communicate()
         if not said or process.returncode:
             raise Unable((errors.strip().splitlines() or ["the load did not end"])[-1])
-    return shares.sample(int(said[1]) / float(said[2]))
+    found = shares.sample(int(said[1]) / float(said[2]))
+    return replace(found, last=float(said[3]) / float(said[2])) if said[3:] else found
 
 
 def exchange(port: int, *what: object, at: Place, pid: int) -> Sample:
@@ -76,11 +81,19 @@ def exchange(port: int, *what: object, at: Place, pid: int) -> Sample:
 
 
 def wrk(url: str, *, at: Place, pid: int, connections: int = 100) -> Sample:
-    """Requests a second by wrk, which counts whole seconds: at least those that are asked for."""
+    """Requests a second by wrk."""
+    return wrk_said(url, at=at, pid=pid, connections=connections)[0]
+
+
+def wrk_said(url: str, *options: str, at: Place, pid: int, connections: int) -> tuple[Sample, str]:
+    """Requests a second, and all that wrk says.
+
+    It counts whole seconds: at least those that are asked for.
+    """
     if not shutil.which("wrk"):
         raise Unable("wrk is not installed")
     seconds = math.ceil(at.seconds)
-    with started(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", url], at) as process:
+    with started(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *options, url], at) as process:
         time.sleep(SETTLE)
         shares = Shares(pid, process.pid)
         shares.start()
@@ -91,7 +104,7 @@ def wrk(url: str, *, at: Place, pid: int, connections: int = 100) -> Sample:
     wrong = re.search(r"Socket errors:.*|Non-2xx.*", out)
     if wrong or not found or not float(found[1]):
         raise Unable(wrong[0] if wrong else errors.strip() or "wrk had no answer")
-    return shares.sample(float(found[1]))
+    return shares.sample(float(found[1])), out
 
 
 @contextlib.contextmanager

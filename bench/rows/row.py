@@ -33,6 +33,7 @@ class Sample:
     busy: float | None = None  # the share of the time that it ran
     waiting: float | None = None  # the share that it could have, had others not had the core
     load_waiting: float | None = None  # the same of the load
+    last: float | None = None  # the share of an upload's time from its last byte to the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,12 @@ class Row:
     limit: bool = False  # the C server has this row too
     driven: bool = True  # by a load, which must not be the limit
     own: bool = False  # noria alone has it
+
+    def asks(self, loop: str) -> bool:
+        """Whether it is worth trying."""
+        if loop == LIMIT:
+            return self.limit
+        return loop.partition("-")[0] == "noria" or not self.own
 
     def gain(self, mine: float, other: float) -> float:
         """How many times better one figure is than another."""

@@ -36,6 +36,11 @@ class Found:
         shares = [s.busy for s in self.samples.get(loop, {}).values() if s.busy is not None]
         return median(shares)
 
+    def last(self, loop: str) -> float | None:
+        """Which share of an upload's time came after its last byte: the median of the rounds."""
+        shares = [s.last for s in self.samples.get(loop, {}).values() if s.last is not None]
+        return median(shares)
+
     def disturbed(self, loop: str) -> float:
         """Which share others had the core of the server or of the load: the rounds' median."""
         samples = self.samples.get(loop, {}).values()
@@ -120,6 +125,20 @@ def geometric_mean(ratios: list[Ratio | None]) -> float | None:
     return math.exp(statistics.fmean(logs)) if logs else None
 
 
+def measurements(found: Found) -> dict[str, Any]:
+    """Every measurement of a row."""
+    return {
+        loop: {
+            "median": found.middle(loop),
+            "busy": found.busy(loop),
+            "disturbed": found.disturbed(loop),
+            "was_the_limit": loop not in found.not_busy(),
+            "measurements": [{"round": n} | asdict(sample) for n, sample in samples.items()],
+        }
+        for loop, samples in found.samples.items()
+    }
+
+
 def as_json(every: dict[str, Found], loops: list[str]) -> list[dict[str, Any]]:
     """Every measurement, and what follows from them."""
 
@@ -135,18 +154,7 @@ def as_json(every: dict[str, Found], loops: list[str]) -> list[dict[str, Any]]:
                 "unit": found.row.unit,
                 "lower_is_better": found.row.less,
                 "goal": {"ratio": found.row.goal, "to": found.row.against},
-                "loops": {
-                    loop: {
-                        "median": found.middle(loop),
-                        "busy": found.busy(loop),
-                        "disturbed": found.disturbed(loop),
-                        "was_the_limit": loop not in found.not_busy(),
-                        "measurements": [
-                            {"round": n} | asdict(sample) for n, sample in samples.items()
-                        ],
-                    }
-                    for loop, samples in found.samples.items()
-                },
+                "loops": measurements(found),
                 "none": found.none,
                 "noria": {
                     loop: {

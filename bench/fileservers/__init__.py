@@ -1,0 +1,1 @@
+"""The servers, loads, rows and tables of bench/fileserver.py."""
