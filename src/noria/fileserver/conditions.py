@@ -8,6 +8,7 @@ import time
 from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Protocol
 
 from noria.fileserver.messages import Headers, Problem
 
@@ -16,7 +17,22 @@ _TAG = re.compile(r'\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
 _CONDITIONS = {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
 
 
-def etag(status: os.stat_result) -> str:
+class Status(Protocol):
+    """What an entity tag is made of, and a date: of os.stat_result or the like."""
+
+    @property
+    def st_ino(self) -> int: ...
+    @property
+    def st_size(self) -> int: ...
+    @property
+    def st_mtime(self) -> float: ...
+    @property
+    def st_mtime_ns(self) -> int: ...
+    @property
+    def st_ctime_ns(self) -> int: ...
+
+
+def etag(status: Status) -> str:
     """A strong tag: another one for every change that the file system's clock can tell apart."""
     facts = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
     return f'"{blake2b(facts.encode(), digest_size=12).hexdigest()}"'

@@ -6,7 +6,7 @@ import os
 import stat
 
 from noria.fileserver import digests, media, ranges
-from noria.fileserver.conditions import etag, http_date, precondition, ranges_hold
+from noria.fileserver.conditions import Status, etag, http_date, precondition, ranges_hold
 from noria.fileserver.messages import FileBody, Problem, Request, Response
 from noria.fileserver.names import names
 from noria.fileserver.offloop import Blocks, off
@@ -42,7 +42,13 @@ class _File:
             # The caller knows this number: the sibling takes it over.
             os.dup2(sibling, fd, inheritable=False)
             os.close(sibling)
-        headers = self._fields(status, coding)
+        headers = fields_of(
+            self.name,
+            status,
+            coding,
+            inline_active=self.inline_active,
+            download="download" in self.request.query,
+        )
         outcome = precondition(self.request.headers, status)
         if outcome == 412:
             raise Problem(412, "The file is not what the request names: it was changed.")
@@ -79,25 +85,6 @@ class _File:
             os.close(fd)
         return "", -1, plain
 
-    def _fields(self, status: os.stat_result, coding: str) -> list[tuple[str, str]]:
-        kind = media.media_type(self.name)
-        headers = [
-            ("Content-Type", kind),
-            ("ETag", etag(status)),
-            ("Last-Modified", http_date(status.st_mtime)),
-            ("Accept-Ranges", "bytes"),
-            ("Vary", "Accept-Encoding"),
-            ("Cache-Control", "no-cache"),
-        ]
-        if coding:
-            headers.append(("Content-Encoding", coding))
-        hazard = media.active(self.name, kind) and not self.inline_active
-        if hazard or "download" in self.request.query:
-            headers.append(("Content-Disposition", media.attachment(self.name)))
-        if hazard:
-            headers.append(("Content-Security-Policy", "sandbox; default-src 'none'"))
-        return headers
-
     def _wants_digest(self) -> bool:
         wanted = self.request.headers.get("want-repr-digest").replace(" ", "")
         return "sha-256=" in wanted and "sha-256=0" not in wanted
@@ -131,3 +118,31 @@ class _File:
             return FileBody(fd, offset, size)
         os.close(fd)
         return bytes(data)
+
+
+def fields_of(
+    name: str,
+    status: Status,
+    coding: str = "",
+    *,
+    inline_active: bool,
+    download: bool = False,
+) -> list[tuple[str, str]]:
+    """What is said of a file whatever is sent of it."""
+    kind = media.media_type(name)
+    headers = [
+        ("Content-Type", kind),
+        ("ETag", etag(status)),
+        ("Last-Modified", http_date(status.st_mtime)),
+        ("Accept-Ranges", "bytes"),
+        ("Vary", "Accept-Encoding"),
+        ("Cache-Control", "no-cache"),
+    ]
+    if coding:
+        headers.append(("Content-Encoding", coding))
+    hazard = media.active(name, kind) and not inline_active
+    if hazard or download:
+        headers.append(("Content-Disposition", media.attachment(name)))
+    if hazard:
+        headers.append(("Content-Security-Policy", "sandbox; default-src 'none'"))
+    return headers

@@ -103,12 +103,19 @@ class Clock:
     def __init__(self) -> None:
         self._second = 0
         self._date = ""
+        self._raw = b""
 
     def date(self) -> str:
         second = int(time.time())
         if second != self._second:
             self._second, self._date = second, formatdate(second, usegmt=True)
+            self._raw = self._date.encode()
         return self._date
+
+    def raw(self) -> bytes:
+        """The same as it is sent."""
+        self.date()
+        return self._raw
 
 
 def told(problem: Problem) -> Response:

@@ -70,7 +70,9 @@ class FileServer:
         self.metrics = Metrics() if options.metrics else None
         self.access = AccessLog(options.log, sys.stdout) if options.log != "none" else None
         told = self.answered if self.metrics or self.access else None
-        self.front = Front(self.handle, options.limits, told)
+        # Who may come in is asked on the long way.
+        quick = service.quick if self.guard is None else None
+        self.front = Front(self.handle, options.limits, told, quick)
 
     def answered(
         self, request: Request | None, status: int, sent: int, seconds: float, peer: str

@@ -21,6 +21,7 @@ from noria.fileserver.names import check, directory_of, names, url
 from noria.fileserver.offloop import Blocks, off
 from noria.fileserver.paths import Root, problem
 from noria.fileserver.putting import Put
+from noria.fileserver.quick import Quick
 from noria.fileserver.quota import Quota, check_disk
 from noria.fileserver.store import sweep
 
@@ -63,6 +64,7 @@ class FileService:
         self.inline_active = inline_active
         self.quota = Quota(self.root, quota)
         self._digests = digests.Known()
+        self.quick = Quick(self.root, inline_active)
         self.on_change: list[Callable[[str], None]] = []  # told a directory's path in the URL
 
     def close(self) -> None:

@@ -7,7 +7,9 @@ import errno
 import os
 import stat
 
-SYS_OPENAT2 = 437  # the same number on every architecture that Linux got it on, but alpha
+from noria._core.files.beneath import openat2
+
+__all__ = ["openat2", "rename_new"]
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -17,37 +19,7 @@ RESOLVE_CACHED = 0x20  # Linux 5.12: EAGAIN if the lookup would have to ask the 
 RENAME_NOREPLACE = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
 _renameat2 = getattr(_libc, "renameat2", None)  # glibc 2.28
-
-
-class _How(ctypes.Structure):
-    """struct open_how."""
-
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
-
-
-def openat2(directory: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
-    """openat2(2): opens `path` from `directory` on and gives the descriptor; raises OSError."""
-    how = _How(flags, mode if flags & os.O_CREAT else 0, resolve)
-    while True:
-        fd = _syscall(
-            ctypes.c_long(SYS_OPENAT2),
-            ctypes.c_int(directory),
-            ctypes.c_char_p(path),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        )
-        if fd >= 0:
-            return int(fd)
-        number = ctypes.get_errno()
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number), os.fsdecode(path))
 
 
 def rename_new(source_fd: int, source: str, target_fd: int, target: str) -> None:
