@@ -1,18 +1,35 @@
 """``noria compare``: the experiment, every model measured on this machine."""
 
 import json as jsonlib
-from pathlib import Path
 from typing import Any
 
 import click
 
+from noria.cli.compare_files import compare_files
+from noria.cli.measuring import check_places, progress_bar, write_json
 from noria.cli.names import Words
-from noria.cli.problems import Problem, reason
 
 SECTIONS = ("throughput", "phases", "waiting", "idle", "triggers")
 
 
-@click.command()
+class Compare(click.Command):
+    """`compare files` has options of its own: it is a command in the place of an argument."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """That of the command that is meant."""
+        if args and args[0] == "files":
+            return compare_files.make_context(f"{info_name} files", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(cls=Compare)
+@click.argument("what", metavar="[files]", required=False, type=click.Choice(["files"]))
 @click.option("--quick", is_flag=True, help="Shorter runs: done within a minute.")
 @click.option(
     "--models",
@@ -42,6 +59,7 @@ SECTIONS = ("throughput", "phases", "waiting", "idle", "triggers")
     help="The page with the figures; one file, opens offline.",
 )
 def compare(
+    what: str | None,
     quick: bool,
     models: list[str] | None,
     only: list[str] | None,
@@ -56,15 +74,18 @@ def compare(
 
     Tables appear here; the figures go to one HTML file.
 
+    'noria compare files' measures the path of a file's bytes to the device instead, and has options
+    of its own: see 'noria compare files --help'.
+
     \b
     Examples:
       noria compare --quick
       noria compare --models select,epoll,io_uring --only idle
       noria compare --quick --json - | jq .throughput.rows
     """
-    for path in (json, output):  # a mistake is better told before ten minutes of work than after
-        if path not in (None, "-") and not Path(str(path)).absolute().parent.is_dir():
-            raise click.UsageError(f"cannot write {path}: there is no such directory.")
+    if what is not None:
+        raise click.UsageError("write 'files' first, then its options: noria compare files ...")
+    check_places(json, output)
     results = _measure(models, quick, only)
     from rich.console import Console
 
@@ -75,7 +96,7 @@ def compare(
 
         print_tables(results, Console())
     if json not in (None, "-"):
-        _write_json(str(json), results)
+        write_json(str(json), results)
     from noria.compare import report
 
     report.write(results, output)
@@ -84,32 +105,8 @@ def compare(
 
 def _measure(models: list[str] | None, quick: bool, only: list[str] | None) -> dict[str, Any]:
     """Run the experiment with its progress on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from noria.compare.run import compare as measure
 
-    bar = Progress(
-        TextColumn("[progress.percentage]{task.percentage:>3.0f}%"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("starting", total=1.0)
-
-        def progress(done: float, what: str) -> None:
-            bar.update(task, completed=done, description=what)
-
+    with progress_bar() as progress:
         results: dict[str, Any] = measure(models=models, quick=quick, only=only, progress=progress)
         return results
-
-
-def _write_json(path: str, results: dict[str, Any]) -> None:
-    try:
-        Path(path).write_text(jsonlib.dumps(results, indent=1) + "\n")
-    except OSError as error:
-        raise Problem(f"cannot write {path}: {reason(error)}") from None
-    click.echo(f"Every number is in {path}", err=True)

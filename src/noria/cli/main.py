@@ -38,6 +38,7 @@ Examples:
   noria serve files ~/public           a directory over HTTP, on 127.0.0.1:8000
   noria connect 127.0.0.1 9001         talk to it, line by line
   noria compare --quick                every model measured, in a minute
+  noria compare files                  a file's way to the device, step by step
   noria get http://HOST:PORT/big.iso   fetch a file, or the rest of it
   noria put big.iso http://HOST:PORT/  send a file, or the rest of it
 

@@ -34,7 +34,7 @@ FIGURES = {
 LIBRARIES = ("d3.min.js", "plot.umd.min.js")
 """In the order in which a page has to load them."""
 
-_UNIT = re.compile(r"(?<=\d) (?=(?:µs|ms|KiB)\b)")
+UNIT = re.compile(r"(?<=\d) (?=(?:µs|ms|KiB|MiB|GiB)\b)")
 
 
 def render(results: dict[str, Any]) -> str:
@@ -42,10 +42,10 @@ def render(results: dict[str, Any]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(_text("report.html.j2"))
+    template = environment.from_string(text("report.html.j2"))
     asked = results.get("only") or sentences.FIGURES
     return template.render(
-        header=_header(results),
+        header=header(results),
         sample=results.get("sample"),
         models=reading.models(results),
         kinds=_kinds(results),
@@ -54,17 +54,16 @@ def render(results: dict[str, Any]) -> str:
                 "name": name,
                 "title": FIGURES[name][0],
                 "question": _question(results, name),
-                "sentence": _UNIT.sub("\N{NO-BREAK SPACE}", sentence(results)),
+                "sentence": UNIT.sub("\N{NO-BREAK SPACE}", sentence(results)),
                 "tables": [table for table in tables.of_figure(results, name) if not table.empty],
                 "extra": [table for table in _extra(results, name) if not table.empty],
             }
             for name, sentence in sentences.FIGURES.items()
             if name in asked
         ],
-        css=Markup(_text("report.css")),
-        scripts=[_script(_text("vendor", name)) for name in LIBRARIES]
-        + [_script(_text("report.js"))],
-        licences=[(name, _text("vendor", f"LICENSE.{name}").strip()) for name in ("d3", "plot")],
+        css=Markup(text("report.css")),
+        scripts=[script(text("vendor", name)) for name in LIBRARIES] + [script(text("report.js"))],
+        licences=[(name, text("vendor", f"LICENSE.{name}").strip()) for name in ("d3", "plot")],
         data=embed(results),
     )
 
@@ -74,8 +73,12 @@ def write(results: dict[str, Any], path: str | os.PathLike[str]) -> None:
 
     Raises OSError when the directory cannot be written.
     """
+    save(render(results), path)
+
+
+def save(page: str, path: str | os.PathLike[str]) -> None:
+    """The same with a page of one's own."""
     target = Path(path)
-    page = render(results)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
@@ -97,11 +100,12 @@ def embed(results: dict[str, Any]) -> Markup:
     return Markup(written)
 
 
-def _text(*parts: str) -> str:
+def text(*parts: str) -> str:
+    """A file that lies beside this module."""
     return HERE.joinpath(*parts).read_text("utf-8")
 
 
-def _script(source: str) -> Markup:
+def script(source: str) -> Markup:
     """A script of ours or of a library, which must not end its own element."""
     if re.search(r"</script|<!--", source, re.IGNORECASE):
         raise ValueError("a script of the page would end its own element")
@@ -125,7 +129,7 @@ def _umask() -> int:
     return current
 
 
-def _header(results: dict[str, Any]) -> list[tuple[str, str]]:
+def header(results: dict[str, Any]) -> list[tuple[str, str]]:
     """What was measured with, as pairs of word and value; what is not known is left out."""
     kind = {True: "quick", False: "full"}.get(results.get("quick"), "")  # type: ignore[arg-type]
     pairs = [

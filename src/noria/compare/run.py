@@ -132,23 +132,30 @@ def _empty(settings: Settings) -> dict[str, Any]:
 def _header(
     bench: Bench, models: Sequence[str] | None, quick: bool, only: Sequence[str] | None
 ) -> dict[str, Any]:
-    count = len(os.sched_getaffinity(0))
-    machine = f"{cores.processor()}, {count} core{'s' if count > 1 else ''}"
-    if bench.cores is None:
-        machine += ", which server and clients share"
     command = ["noria compare"]
     command += ["--quick"] if quick else []
     command += [f"--models {','.join(models)}"] if models else []
     command += [f"--only {','.join(only)}"] if only else []
+    header = about(" ".join(command), quick)
+    if bench.cores is None:
+        header["machine"] += ", which server and clients share"
+    return {
+        **header,
+        "only": list(only) if only else None,
+        "rounds": bench.settings.rounds,
+        "pinned": {"server": bench.cores[0], "clients": bench.cores[1]} if bench.cores else None,
+    }
+
+
+def about(command: str, quick: bool) -> dict[str, Any]:
+    """What every document begins with: the machine, the versions, the date, the command."""
+    count = len(os.sched_getaffinity(0))
     return {
         "noria": noria.__version__,
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "machine": machine,
+        "machine": f"{cores.processor()}, {count} core{'s' if count > 1 else ''}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,
-        "command": " ".join(command),
-        "only": list(only) if only else None,
-        "rounds": bench.settings.rounds,
-        "pinned": {"server": bench.cores[0], "clients": bench.cores[1]} if bench.cores else None,
+        "command": command,
     }

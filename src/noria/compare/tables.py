@@ -245,7 +245,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
             continue
         for table in of_figure(results, figure):
             if not table.empty:
-                console.print(_rich(table, console.width))
+                console.print(for_terminal(table, console.width))
         console.print(Text(sentence(results), style="italic"))
         console.print()
 
@@ -253,7 +253,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
 # -- the terminal ----------------------------------------------------------------------------------
 
 
-def _rich(table: Table, width: int) -> Group:
+def for_terminal(table: Table, width: int) -> Group:
     """The table for a terminal of that many columns, with its notes under it."""
     groups = list(table.cells())
     shown = _fitting(table.columns, groups, width)

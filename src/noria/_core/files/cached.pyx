@@ -1,0 +1,78 @@
+"""What the page cache holds of a file: cachestat(2), and mincore(2) where that is not to be had."""
+
+from libc.stdint cimport uint64_t
+
+from noria._core.sys cimport c_syscall, errno
+
+import os
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
+    int munmap(void *addr, size_t length)
+    int mincore(void *addr, size_t length, unsigned char *vec)
+    void *MAP_FAILED
+    int PROT_READ, MAP_SHARED
+
+cdef extern from *:
+    """
+    #include <sys/syscall.h>
+    #ifndef SYS_cachestat
+    #define SYS_cachestat 451  /* Linux 6.5; older headers lack it */
+    #endif
+    """
+    long SYS_cachestat
+
+cdef struct Range:          # struct cachestat_range; a length of 0 is the whole file
+    uint64_t offset
+    uint64_t length
+
+cdef struct Counts:         # struct cachestat
+    uint64_t cached
+    uint64_t dirty
+    uint64_t writeback
+    uint64_t evicted
+    uint64_t recently_evicted
+
+cdef enum:
+    SLICE = 4096            # pages asked of mincore at once
+
+cdef Py_ssize_t PAGE = os.sysconf("SC_PAGESIZE")
+
+
+def cachestat(int fd):
+    """Pages of the file in the cache, of these dirty, and of these being written: cachestat(2).
+
+    Raises OSError: ENOSYS before Linux 6.5, EPERM where it is refused.
+    """
+    cdef Range whole
+    cdef Counts counts
+    whole.offset = whole.length = 0
+    if c_syscall(SYS_cachestat, fd, &whole, &counts, <unsigned int>0) < 0:
+        raise OSError(errno, os.strerror(errno))
+    return counts.cached, counts.dirty, counts.writeback
+
+
+def mincore_pages(int fd, Py_ssize_t size):
+    """Pages of the first `size` bytes in the cache: mincore(2) on a mapping, which reads nothing.
+
+    The descriptor must be open for reading. Raises OSError.
+    """
+    cdef unsigned char present[SLICE]
+    cdef Py_ssize_t pages = (size + PAGE - 1) // PAGE, first, count, i, found = 0
+    cdef int failed = 0
+    if not pages:
+        return 0
+    cdef char *memory = <char *>mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0)
+    if memory == <char *>MAP_FAILED:
+        raise OSError(errno, os.strerror(errno))
+    for first in range(0, pages, SLICE):
+        count = min(SLICE, pages - first)
+        if mincore(memory + first * PAGE, count * PAGE, present) < 0:
+            failed = errno
+            break
+        for i in range(count):
+            found += present[i] & 1
+    munmap(memory, size)
+    if failed:
+        raise OSError(failed, os.strerror(failed))
+    return found

@@ -1,0 +1,274 @@
+"""The document as a picture in words and numbers: the terminal and the page both draw from it.
+
+A number that is missing stays missing: it is None here, and drawn as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from noria.compare.files.steps import STEPS
+from noria.compare.reading import number, section
+from noria.compare.tables import Column, Table
+
+STATIONS = ("process buffer", "page cache", "device")
+
+Part = tuple[str, float]
+"""What the bytes are ("buffer", "clean", "dirty", "writeback", "cached", "device"), and which share
+of all bytes that is, 0 to 1. "cached" is clean or dirty: mincore does not tell."""
+
+
+@dataclass(frozen=True)
+class Station:
+    """Where bytes are: the parts of its bar, and the same in words."""
+
+    parts: list[Part]
+    text: str
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class Time:
+    """How long a step took with one engine; the stall as a share of all that is drawn, too."""
+
+    engine: str
+    us: float | None
+    stall_us: float | None
+    waited: str
+    share: float
+    stall_share: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What was seen after one step. `engines` that saw the same share one picture."""
+
+    step: str
+    what: str
+    engines: list[str]
+    stations: list[Station]
+    times: list[Time]
+
+
+def stages(results: dict[str, Any]) -> list[Stage]:
+    """A stage for each step, more where the engines differ."""
+    rows = _rows(results)
+    size = number(results, "size") or 1.0
+    longest = max([number(row, "us") or 0.0 for row in rows], default=0.0) or 1.0
+    made = []
+    for step, what in STEPS.items():
+        seen: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["step"] == step:
+                place = tuple(number(row, key) for key in _PLACES)
+                seen.setdefault(place, []).append(row)
+        for place, same in seen.items():
+            made.append(
+                Stage(
+                    step,
+                    what,
+                    [str(row.get("engine")) for row in same],
+                    _stations(dict(zip(_PLACES, place, strict=True)), size, results),
+                    [_time(row, longest) for row in same],
+                )
+            )
+    return made
+
+
+def table(results: dict[str, Any]) -> Table:
+    """A row a step, the engines side by side."""
+    rows = _rows(results)
+    engines = list(dict.fromkeys(str(row.get("engine")) for row in rows))
+    columns = [Column("step")]
+    for engine in engines:
+        columns += [
+            Column(engine, duration),
+            Column("waited"),
+            Column("loop stood", duration, keep=8),
+            Column("loop worked", duration, keep=2),
+        ]
+    lines: list[list[Any]] = []
+    for step in STEPS:
+        found = {row.get("engine"): row for row in rows if row["step"] == step}
+        if found:
+            line: list[Any] = [step]
+            for engine in engines:
+                row = found.get(engine, {})
+                line += [number(row, "us"), _who(row)]
+                line += [number(row, "stall_us"), number(row, "work_us")]
+            lines.append(line)
+    repeats = number(results, "repeats")
+    medians = f", medians of {repeats:.0f}" if repeats and repeats > 1 else ""
+    made = Table(f"How long each step took{medians}", columns, [lines])
+    made.notes.append(
+        "loop stood: its longest stall in the step, seen by a ticker; loop worked: processor time "
+        "of its thread, which is mostly copying."
+    )
+    return made
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What has to be known to read the figures, and what could not be measured."""
+    said = []
+    if results.get("counted"):
+        said.append(f"Process buffer: counted by the file object. {_counted(results)}")
+        if not _no_device(results):
+            said.append(
+                f"Device: concluded, as {_concluded(results)}. After a direct write the bytes may "
+                "still be in the device's own cache, which only fsync empties."
+            )
+    place = section(results, "place")
+    if place.get("note"):
+        said.append(str(place["note"]))
+    said += [
+        f"{engine.get('name')} is not available here: {engine.get('reason')}."
+        for engine in _engines(results)
+        if not engine.get("available", True)
+    ]
+    said += [f"{row['note']}." for row in _rows(results) if row.get("note")]
+    idle = [
+        f"{duration(late)} ({engine.get('name')})"
+        for engine in _engines(results)
+        if (late := number(engine, "idle_us")) is not None
+    ]
+    if idle:
+        said.append(f"Without any step the loop's longest stall was {', '.join(idle)}.")
+    return list(dict.fromkeys(said))
+
+
+def untold(results: dict[str, Any]) -> bool:
+    """Whether clean and dirty mean nothing here: not known, or no device to differ from."""
+    return results.get("counted") == "mincore" or _no_device(results)
+
+
+def sentence(results: dict[str, Any]) -> str:
+    """What the figure shows, in words; shorter where numbers are missing."""
+    rows = {(row["step"], row.get("engine")): row for row in _rows(results)}
+    engine = next((name for name in ("ring", "threads") if ("write", name) in rows), None)
+    if engine is None:
+        return "Nothing was measured."
+
+    def took(step: str, words: str) -> str:
+        us = number(rows.get((step, engine), {}), "us")
+        return "" if us is None else f"{duration(us)} {words}"
+
+    no_device = _no_device(results)
+    size = number(results, "size")
+    there = [
+        took("write", "into the process's buffer"),
+        took("flush", "from there into the page cache"),
+        "" if no_device else took("fsync", "on to the device"),
+        "" if no_device else took("direct write", "past the cache"),
+    ]
+    back = [
+        took("read cached", "from the cache"),
+        "" if no_device else took("read dropped", "once the cache was dropped"),
+        "" if no_device else took("direct read", "past the cache"),
+    ]
+    stalls = {
+        step: number(row, "stall_us") or 0.0 for (step, at), row in rows.items() if at == engine
+    }
+    worst = max(stalls, key=lambda step: stalls[step])
+    what = amount(size) if size else "the bytes"
+    said = [f"With {engine}, {what} took {', '.join(filter(None, there))}."]
+    if any(back):
+        said.append(f"Reading them back took {', '.join(filter(None, back))}.")
+    said.append(f"The loop stood still longest in the step '{worst}': {duration(stalls[worst])}.")
+    return " ".join(said)
+
+
+def amount(size: float) -> str:
+    """Bytes for people."""
+    if size < 1024:
+        return f"{size:.0f} B"
+    for unit in ("KiB", "MiB"):
+        size /= 1024
+        if size < 1024:
+            return f"{size:,.1f} {unit}"
+    return f"{size / 1024:,.1f} GiB"
+
+
+def duration(us: float) -> str:
+    """Microseconds for people."""
+    if us < 1000:
+        return f"{us:.0f} µs"
+    return f"{us / 1000:.1f} ms" if us < 100_000 else f"{us / 1000:,.0f} ms"
+
+
+_PLACES = ("buffer", "cached", "dirty", "writeback", "device")
+
+
+def _counted(results: dict[str, Any]) -> str:
+    if results["counted"] == "cachestat":
+        return "Page cache: counted by cachestat(2), in whole pages."
+    return (
+        f"Page cache: counted by mincore(2), in whole pages, as {results.get('counted_reason')}. "
+        "mincore does not tell clean pages from dirty ones."
+    )
+
+
+def _concluded(results: dict[str, Any]) -> str:
+    if results["counted"] == "cachestat":
+        return "what is neither in the process nor dirty nor under writeback"
+    return "all of it once fsync has come back or no page is cached, else not known"
+
+
+def _rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    found = results.get("rows")
+    return [row for row in found if row.get("step") in STEPS] if isinstance(found, list) else []
+
+
+def _engines(results: dict[str, Any]) -> list[dict[str, Any]]:
+    found = results.get("engines")
+    return found if isinstance(found, list) else []
+
+
+def _no_device(results: dict[str, Any]) -> bool:
+    return section(results, "place").get("device") is False
+
+
+def _stations(seen: dict[str, float | None], size: float, results: dict[str, Any]) -> list[Station]:
+    buffer, cached = seen["buffer"], seen["cached"]
+    device = None if _no_device(results) else seen["device"]
+    dirty, writeback = (None, None) if untold(results) else (seen["dirty"], seen["writeback"])
+    nothing = "none here" if _no_device(results) else "not known"
+    return [
+        Station(_parts({"buffer": buffer}, size), _text(buffer)),
+        _cache(cached, dirty, writeback, size),
+        Station(_parts({"device": device}, size), _text(device, nothing), device is not None),
+    ]
+
+
+def _cache(
+    cached: float | None, dirty: float | None, writeback: float | None, size: float
+) -> Station:
+    if not cached or dirty is None or writeback is None:
+        return Station(_parts({"cached": cached}, size), _text(cached))
+    states = {"dirty": dirty, "writeback": writeback, "clean": max(0.0, cached - dirty - writeback)}
+    states = {name: count for name, count in states.items() if count}
+    text = ", ".join(f"{amount(count)} {name}" for name, count in states.items())
+    return Station(_parts(states, max(size, cached)), text)
+
+
+def _parts(counts: Mapping[str, float | None], size: float) -> list[Part]:
+    return [(name, min(1.0, count / size)) for name, count in counts.items() if count]
+
+
+def _text(count: float | None, unknown: str = "not known") -> str:
+    return unknown if count is None else amount(count) if count else "–"
+
+
+def _time(row: dict[str, Any], longest: float) -> Time:
+    us, stall = number(row, "us"), number(row, "stall_us")
+    share = (us or 0.0) / longest
+    stalled = min(share, (stall or 0.0) / longest)
+    return Time(str(row.get("engine")), us, stall, _who(row), share, stalled)
+
+
+def _who(row: dict[str, Any]) -> str:
+    """Who waited: the word of the document, for people."""
+    return {"loop": "the loop", "ring": "the ring", "threads": "a thread"}.get(
+        str(row.get("waited")), str(row.get("waited") or "")
+    )

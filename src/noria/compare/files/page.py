@@ -1,0 +1,60 @@
+"""Writes the page of `noria compare files`: one file that asks nothing of the network."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from noria.compare import report
+from noria.compare.files import figure
+
+HERE = files("noria.compare.files")
+
+WORDS = {
+    "dirty": "dirty: the device does not have it yet",
+    "writeback": "under writeback: on its way to the device",
+    "clean": "clean: the device has it too",
+    "cached": "cached",
+}
+
+
+def render(results: dict[str, Any]) -> str:
+    """The whole page for the document of one run."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    untold = figure.untold(results)
+    place = results.get("place") or {}
+    header = report.header(results)
+    if place:
+        header[2:2] = [
+            ("file system", f"{place.get('filesystem')} on {place.get('source')}"),
+            ("pages counted by", f"{results.get('counted')}(2)"),
+        ]
+    return environment.from_string(_text("files.html.j2")).render(
+        header=header,
+        size=figure.amount(float(results.get("size") or 0)),
+        stations=figure.STATIONS,
+        stages=figure.stages(results),
+        duration=figure.duration,
+        legend=[(name, words) for name, words in WORDS.items() if untold == (name == "cached")],
+        table=figure.table(results),
+        notes=figure.notes(results),
+        sentence=report.UNIT.sub("\N{NO-BREAK SPACE}", figure.sentence(results)),
+        css=Markup(report.text("report.css") + _text("files.css")),
+        script=report.script(_text("files.js")),
+        data=report.embed(results),
+    )
+
+
+def write(results: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Writes the page to `path`: whole or not at all. Raises OSError."""
+    report.save(render(results), path)
+
+
+def _text(name: str) -> str:
+    return HERE.joinpath(name).read_text("utf-8")

@@ -1,0 +1,91 @@
+"""Both engines, in a process each and in turn; one document comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from typing import Any
+
+from noria.compare.bench import Progress, Row
+from noria.compare.child import Child, ChildFailed
+from noria.compare.files import place
+from noria.compare.files.held import PAGE
+from noria.compare.files.steps import STEPS
+from noria.compare.medians import merge, middle
+from noria.compare.run import about
+
+ENGINES = ("ring", "threads")
+SIZE, QUICK_SIZE = 8 * 1024 * 1024, 1024 * 1024
+REPEATS, QUICK_REPEATS = 9, 3
+PATIENCE = 60.0
+SLOWEST = 1e6
+"""A walk may take PATIENCE seconds, and longer where the device takes SLOWEST bytes a second."""
+
+
+def measure(
+    directory: str,
+    *,
+    size: int | None = None,
+    repeats: int | None = None,
+    quick: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Runs it and returns its document: see docs/compare-files.md for what is in it.
+
+    `size` in bytes, which are held in memory several times. The files are made in a directory of
+    their own within `directory` and are gone afterwards, also after KeyboardInterrupt. Raises
+    OSError where they cannot be made, and ChildFailed where they cannot be written.
+    """
+    size = size or (QUICK_SIZE if quick else SIZE)
+    repeats = repeats or (QUICK_REPEATS if quick else REPEATS)
+    where = place.find(directory)
+    rows: list[Row] = []
+    engines: list[Row] = []
+    idle: dict[str, list[float]] = {}
+    counted = reason = ""
+    with (
+        tempfile.TemporaryDirectory(
+            prefix=".noria-compare-", dir=directory, ignore_cleanup_errors=True
+        ) as own,
+        contextlib.ExitStack() as stack,
+    ):
+        children: dict[str, Child] = {}
+        for name in ENGINES:
+            child = stack.enter_context(Child("noria.compare.files.child", name, own, str(size)))
+            try:
+                told = child.hear(PATIENCE)
+            except ChildFailed as failed:
+                if failed.kind != "refused":
+                    raise
+                engines.append({"name": name, "available": False, "reason": str(failed)})
+                continue
+            engines.append({"name": name, "available": True, "reason": ""})
+            counted, reason = told["counted"], told["reason"]
+            children[name] = child
+        for turn in range(repeats):
+            # The first of a turn is another one each time.
+            for name in sorted(children, reverse=bool(turn % 2)):
+                if progress is not None:
+                    progress(turn / repeats, f"{name}, {turn + 1} of {repeats}")
+                told = children[name].ask(PATIENCE + size * len(STEPS) / SLOWEST)
+                rows += told["rows"]
+                idle.setdefault(name, []).append(told["idle_us"])
+    for engine in engines:
+        engine["idle_us"] = middle(idle.get(engine["name"], ()))
+    merged = merge(rows, ("engine", "step"))
+    if not where["device"]:
+        merged = [row | {"device": None} for row in merged]
+    command = ["noria compare files", *(["--quick"] if quick else [])]
+    command += [f"--size {size}"] if size != (QUICK_SIZE if quick else SIZE) else []
+    command += [f"--repeats {repeats}"] if repeats != (QUICK_REPEATS if quick else REPEATS) else []
+    return {
+        **about(" ".join(command), quick),
+        "size": size,
+        "page": PAGE,
+        "repeats": repeats,
+        "place": where,
+        "counted": counted,
+        "counted_reason": reason,
+        "engines": engines,
+        "rows": merged,
+    }
