@@ -245,7 +245,7 @@ class BinaryFile(File):
     async def _flush(self) -> None:
         while self._pending:
             try:
-                count = await self._put(bytes(self._pending))
+                count = await self._put(self._pending)  # nobody changes it: the lock is held
             except asyncio.CancelledError as error:
                 del self._pending[: getattr(error, "result", None) or 0]
                 raise
@@ -265,13 +265,14 @@ class BinaryFile(File):
         self._forget()
 
     def _abandoned(self) -> None:
-        while self._pending:
+        rest = memoryview(self._pending)
+        while rest:
             if self._append or self._pos < 0:
-                count = os.write(self._fd, self._pending)
+                count = os.write(self._fd, rest)
             else:
-                count = os.pwrite(self._fd, self._pending, self._pos)
+                count = os.pwrite(self._fd, rest, self._pos)
                 self._pos += count
-            del self._pending[:count]
+            rest = rest[count:]
 
     # The position.
 

@@ -30,6 +30,8 @@ cdef enum:
     COMPLETIONS = 4096
     STATX_SIZE = 256            # bytes of struct statx, statx(2)
     LINK = 1 << 2               # IOSQE_IO_LINK
+    ASYNC = 1 << 4              # IOSQE_ASYNC: by a thread of the kernel's, without a try before
+    LARGE = 1 << 20             # bytes above which copying is not for the loop's thread
 
 cpdef enum Outcome:
     """What a completion is turned into."""
@@ -270,6 +272,8 @@ cdef class Ring:
         sqe.addr = <uint64_t>PyBytes_AS_STRING(request.first)
         sqe.len = size
         sqe.off = <uint64_t>offset
+        if size > LARGE:
+            sqe.flags = ASYNC
         return request
 
     def readinto(self, int fd, buffer, int64_t offset):
@@ -289,6 +293,8 @@ cdef class Ring:
         sqe.addr = <uint64_t>request.view.buf
         sqe.len = <uint32_t>min(request.view.len, 0x7ffff000)     # MAX_RW_COUNT, read(2)
         sqe.off = <uint64_t>offset
+        if sqe.len > LARGE:
+            sqe.flags = ASYNC
         return request
 
     def read_many(self, int fd, list ranges):
