@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import noria
-from loops import count
+from loops import SEED, count
 from ways import WAYS, failure, made, told
 
 MODES = ("rb", "wb", "ab", "xb", "rb+", "wb+", "ab+", "xb+")
@@ -118,7 +118,7 @@ def operations(dice, size):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_same_as_the_built_in(mode, buffering, some, tmp_path):
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    dice = random.Random(f"{mode}{buffering}")
+    dice = random.Random(f"{mode}{buffering}{SEED}")
 
     async def once():
         start = bytes(dice.choices(b"abc\n", k=dice.choice((0, 10, 3000))))
