@@ -120,7 +120,7 @@ def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
                             lost = True
                     elif name == "seek" and not isinstance(got, tuple):
                         lost = False
-                    # What is seen again after going back differs with the size of the blocks.
+                    # The built-in forgets endings when it tells.
                     if (name, arguments) == ("read", []) and not marks:
                         assert file.newlines == oracle.newlines, history
         assert ours.read_bytes() == theirs.read_bytes(), history
