@@ -19,6 +19,7 @@ MODELS = ("select", "poll", "epoll", "epoll-edge", "io_uring")
 ORACLE = "asyncio"  # asyncio's own loop, in the place of a model
 
 FULL = os.environ.get("NORIA_COUNTS") == "full"
+SEED = os.environ.get("NORIA_SEED", "")  # other dice for the tests that try at random
 
 CERTIFICATE = Path(__file__).parent / "data" / "localhost.pem"  # of these tests, and its key
 

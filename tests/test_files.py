@@ -10,8 +10,10 @@ import threading
 import pytest
 
 import noria
-from loops import count
-from ways import WAYS, failure, made, told
+from loops import SEED, count
+from noria._core.files.ring import Ring
+from noria.files.engine import Engine
+from ways import WAYS, failure, made, ring_works, told
 
 MODES = ("rb", "wb", "ab", "xb", "rb+", "wb+", "ab+", "xb+")
 
@@ -118,7 +120,7 @@ def operations(dice, size):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_same_as_the_built_in(mode, buffering, some, tmp_path):
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    dice = random.Random(f"{mode}{buffering}")
+    dice = random.Random(f"{mode}{buffering}{SEED}")
 
     async def once():
         start = bytes(dice.choices(b"abc\n", k=dice.choice((0, 10, 3000))))
@@ -280,6 +282,129 @@ def test_a_pipe(go):
     go(main())
 
 
+def test_a_closed_reader_takes_nothing_from_its_pipe(some):
+    """A read that was given up is given up by the kernel too, once its file is closed."""
+    if some.engine == "threads":
+        pytest.skip("a thread cannot be given up")
+
+    async def main():
+        a, b = os.pipe()
+        file = await noria.open(a, "rb")
+        reading = asyncio.ensure_future(file.read1())
+        await asyncio.sleep(0.01)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await file.close()
+        with pytest.raises(BrokenPipeError):
+            os.write(b, b"nobody has this")
+        os.close(b)
+
+    some(main())
+
+
+def test_a_ring_closes_at_once_where_reads_wait_for_others():
+    """Whatever waits for a pipe is given up by the kernel before close comes back."""
+
+    async def main():
+        ring = Ring(asyncio.get_running_loop())
+        a, b = os.pipe()
+        requests = [ring.read(a, 10, -1), ring.readv(a, [bytearray(3)], -1)]
+        ring.flush()
+        assert ring.under_way == 2
+        ring.cancel(requests[0])
+        assert (requests[0].ended, ring.under_way) == (True, 1)
+        ring.close()
+        # At its time limit close would leave it as it is.
+        assert (requests[1].ended, ring.under_way) == (True, 0)
+        for request in requests:
+            with pytest.raises(OSError, match="ancel"):
+                await request.future
+        os.close(a)
+        os.close(b)
+
+    if not ring_works():
+        pytest.skip("io_uring is refused here")
+    asyncio.run(main())
+
+
+def test_several_buffers(go, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+
+    def refused(*what):
+        raise AssertionError("the ring does this")
+
+    async def main():
+        if go.engine == "ring":
+            monkeypatch.setattr(Engine, "call", refused)
+            monkeypatch.setattr(Engine, "finished", refused)
+        for buffering in (0, -1):
+            async with noria.open(path, "rb+", buffering) as file:
+                parts = [bytearray(3), bytearray(), bytearray(4)]
+                await file.read(1)
+                assert await file.readv(parts) == 7
+                assert parts == [b"123", b"", b"4567"]
+                assert await file.tell() == 8
+                assert await file.readv(parts, 9) == 1
+                assert parts == [b"923", b"", b"4567"]
+                for part in parts:
+                    part.append(0)  # nobody holds them any more
+                assert await file.readv([]) == 0
+                assert await file.writev([], 0) == 0
+                assert await file.writev([b"89", memoryview(b"a")]) == 3
+                assert await file.tell() == 11
+                assert await file.writev((bytearray(b"x"), b"yz"), 0) == 3
+                with pytest.raises(BufferError):
+                    await file.readv([b"constant"], 0)
+                with pytest.raises(TypeError):
+                    await file.writev(["text"], 0)
+            assert path.read_bytes() == b"xyz3456789a"
+            path.write_bytes(b"0123456789")
+            async with noria.open(path, "ab+", buffering) as file:
+                await file.seek(0)
+                assert await file.writev([b"a", b"b"]) == 2
+                assert await file.tell() == 12
+                assert await file.writev([b"."] * 2000) == 1024
+            assert path.read_bytes() == b"0123456789ab" + b"." * 1024
+            path.write_bytes(b"0123456789")
+        a, b = os.pipe()
+        async with noria.open(b, "wb") as writer, noria.open(a, "rb") as reader:
+            assert await writer.writev([b"one", b"two"]) == 6
+            parts = [bytearray(4), bytearray(4)]
+            assert await reader.readv(parts) == 6
+            assert parts == [b"onet", b"wo\0\0"]
+
+    go(main())
+
+
+def test_buffers_are_kept_while_they_are_filled():
+    """Also those of a reader that has given up."""
+
+    async def main():
+        ring = Ring(asyncio.get_running_loop())
+        a, b = os.pipe()
+        parts = [bytearray(2), bytearray(3)]
+        request = ring.readv(a, list(parts), -1)
+        ring.flush()
+        for part in parts:
+            with pytest.raises(BufferError):
+                part.clear()
+        os.write(b, b"12345")
+        ring.flush()
+        assert await request.future == 5
+        assert parts == [b"12", b"345"]
+        for part in parts:
+            part.clear()
+        ring.close()
+        os.close(a)
+        os.close(b)
+
+    if not ring_works():
+        pytest.skip("io_uring is refused here")
+    asyncio.run(main())
+
+
 def test_a_cancelled_write_says_what_came_of_it(go, tmp_path):
     async def main():
         async with noria.open(tmp_path / "file", "wb", 0) as file:
@@ -403,6 +528,69 @@ def test_direct(some, tmp_path):
         for mode, more in (("ab", {}), ("r", {}), ("rb", {"buffering": 0})):
             with pytest.raises(ValueError, match="direct=True"):
                 await noria.open(path, mode, direct=True, **more)
+
+    some(main())
+
+
+def test_direct_with_several_buffers(some, tmp_path):
+    """Neither their addresses nor their sizes are aligned."""
+    path = tmp_path / "file"
+
+    async def main():
+        try:
+            opened = await noria.open(path, "wb+", direct=True)
+        except OSError as error:
+            pytest.skip(f"no O_DIRECT here: {error}")
+        async with opened as file:
+            assert await file.writev([b"one", b"two"]) == 6
+            assert await file.tell() == 6
+            assert await file.writev([b"T", b"W"], 3) == 2
+            parts = [bytearray(2), bytearray(9)]
+            assert await file.readv(parts, 1) == 5
+            assert parts == [b"ne", b"TWo" + bytes(6)]
+            await file.seek(4)
+            assert await file.readv(parts) == 2
+            assert await file.tell() == 6
+            assert parts[0] == b"Wo"
+
+    some(main())
+
+
+@pytest.mark.parametrize("piece", [0, 1, 2])
+@pytest.mark.parametrize("there", [True, False], ids=["pwrite", "write"])
+def test_a_cancelled_direct_write_says_all_it_has_written(there, piece, some, tmp_path):
+    """It is several writes: up to the first whole block, the blocks, and the rest."""
+    path = tmp_path / "file"
+    before, data = b"b" * 100, b"x" * 150_000
+
+    async def main():
+        try:
+            file = await noria.open(path, "wb+", direct=True)
+        except OSError as error:
+            pytest.skip(f"no O_DIRECT here: {error}")
+        await file.pwrite(before, 0)
+        await file.seek(len(before))
+        real = file._write_at
+        pieces = 0
+
+        async def write(fd, data, offset):
+            nonlocal pieces
+            pieces += 1
+            if pieces == piece + 1:
+                task.cancel()
+            return await real(fd, data, offset)
+
+        file._write_at = write
+        task = asyncio.ensure_future(file.pwrite(data, 100) if there else file.write(data))
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        written = path.stat().st_size - len(before)
+        assert caught.value.result == written
+        assert written >= (4096 - 100 if piece else 0)
+        assert await file.tell() == len(before) + (0 if there else written)
+        file._write_at = real
+        await file.close()
+        assert path.read_bytes() == before + data[:written]
 
     some(main())
 

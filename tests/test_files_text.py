@@ -2,14 +2,13 @@
 
 import asyncio
 import codecs
-import contextlib
 import io
 import random
 
 import pytest
 
 import noria
-from loops import count
+from loops import SEED, count
 from running import run as run_source
 from ways import WAYS, failure, made, told
 
@@ -60,7 +59,7 @@ def operations(dice, encoding):
 def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
     """Between reading and writing both seek, as what is read ahead differs in size."""
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    dice = random.Random(f"{mode}{newline}")
+    dice = random.Random(f"{mode}{newline}{SEED}")
 
     async def once(encoding):
         start = text_of(dice, encoding, dice.choice((0, 5, 400))).encode(encoding)
@@ -70,7 +69,7 @@ def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
                 path.write_bytes(start)
         history = [(mode, encoding, newline, start)]
         marks = []
-        wrote = False
+        wrote = lost = False
         with open(theirs, mode, encoding=encoding, newline=newline) as oracle:
             async with noria.open(ours, mode, encoding=encoding, newline=newline) as file:
                 for _ in range(20):
@@ -82,19 +81,19 @@ def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
                             oracle.seek(0, where)
                             await file.seek(0, where)
                             marks.clear()
+                            lost = False
                         wrote = not name.startswith("read")
                     history.append((name, arguments))
                     if name == "tell-seek":
                         # The numbers are each one's own; where they lead is the same.
                         if not marks or dice.random() < 0.5:
-                            # readlines with a limit forbids the built-in to tell.
-                            with contextlib.suppress(OSError):
+                            if not lost:
                                 marks.append((oracle.tell(), await file.tell()))
                         else:
                             there, here = dice.choice(marks)
                             oracle.seek(there)
                             await file.seek(here)
-                            wrote = False
+                            wrote = lost = False
                             if mode == "r":
                                 assert oracle.read(3) == await file.read(3), history
                         continue
@@ -105,8 +104,23 @@ def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
                     except Exception as error:
                         expected = failure(error)
                     got = await told(getattr(file, name)(*arguments))
+                    if "UnicodeDecodeError" in (expected if isinstance(expected, tuple) else ()):
+                        # Written over in part, the file is no text any more. The built-in decodes
+                        # even for no characters, and where both stand now is not defined.
+                        assert got == expected or arguments == [0], history
+                        break
                     assert got == expected, history
-                    # What is seen again after going back differs with the size of the blocks.
+                    if name == "readlines":
+                        # An iteration left before its end forbids the built-in to tell. flush
+                        # allows it again, though it has not kept where it is: it then decodes
+                        # memory behind the end of its bytes. A seek mends that.
+                        try:
+                            oracle.tell()
+                        except OSError:
+                            lost = True
+                    elif name == "seek" and not isinstance(got, tuple):
+                        lost = False
+                    # The built-in forgets endings when it tells.
                     if (name, arguments) == ("read", []) and not marks:
                         assert file.newlines == oracle.newlines, history
         assert ours.read_bytes() == theirs.read_bytes(), history
@@ -122,7 +136,7 @@ def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
 @pytest.mark.parametrize("newline", NEWLINES, ids=repr)
 def test_every_position_can_be_gone_back_to(newline, go, tmp_path):
     path = tmp_path / "file"
-    dice = random.Random(7)
+    dice = random.Random(f"7{SEED}")
 
     async def main():
         for encoding in ENCODINGS:
@@ -162,7 +176,7 @@ def test_positions_are_offsets_in_bytes(go, tmp_path):
 @pytest.mark.parametrize("newline", NEWLINES, ids=repr)
 def test_lines_across_blocks(newline, go, tmp_path):
     path = tmp_path / "file"
-    dice = random.Random(5)
+    dice = random.Random(f"5{SEED}")
     parts = []
     for _ in range(120):
         parts.append("é" * dice.choice((0, 1, 3000, 70_000 if dice.random() < 0.1 else 9)))
@@ -253,6 +267,27 @@ def test_the_mark_of_the_byte_order_is_written_once(go, tmp_path):
     go(main())
     assert path.read_bytes().count(codecs.BOM_UTF16) == 1
     assert path.read_text(encoding="utf-16") == "ééé"
+
+
+def test_tell_after_writing_at_the_end_from_elsewhere(go, tmp_path):
+    """Appended is at the end, wherever the file stood before."""
+    path = tmp_path / "file"
+    path.write_text("é日", encoding="utf-8")
+
+    async def main():
+        async with noria.open(path, "a+", encoding="utf-8") as file:
+            await file.seek(0)
+            await file.write("x")
+            assert await file.tell() == 6
+            await file.write("yz")
+            place = await file.seek(0, 1)
+            assert place == 8
+            await file.seek(0)
+            assert await file.read() == "é日xyz"
+            await file.seek(place)
+            assert await file.read() == ""
+
+    go(main())
 
 
 def test_a_cancelled_reader_loses_nothing(go, tmp_path):

@@ -8,12 +8,14 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 from noria._core.files.descriptor import Descriptor
 from noria.files.engine import AT_ONCE, Engine
 from noria.files.modes import Mode
+
+VECTORS = 1024  # buffers of one readv or writev: IOV_MAX, readv(2)
 
 
 class File(Descriptor):
@@ -116,8 +118,9 @@ class File(Descriptor):
 
     async def readv(self, buffers: Sequence[Any], offset: int = -1) -> int:
         """Fills the buffers one after the other, at `offset` or where the file stands, with one
-        preadv(2); the count of bytes."""
+        preadv(2), which takes 1024 of them; the count of bytes."""
         self._check_reading()
+        buffers = buffers[:VECTORS]
         async with self._lock:
             await self._settle()
             where = self._pos if offset < 0 else offset
@@ -128,12 +131,13 @@ class File(Descriptor):
 
     async def writev(self, buffers: Sequence[Any], offset: int = -1) -> int:
         """Writes the buffers one after the other, at `offset` or where the file stands, with one
-        pwritev(2); the count of bytes, which may be fewer than all."""
+        pwritev(2), which takes 1024 of them; the count of bytes, which may be fewer than all."""
         self._check_writing()
+        buffers = buffers[:VECTORS]
         async with self._lock:
             await self._settle()
             if offset < 0:
-                return await self._put(b"".join(buffers))
+                return await self._here(self._engine.writev, buffers)
             return await self._engine.writev(self._fd, buffers, offset)
 
     async def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -227,10 +231,18 @@ class File(Descriptor):
         return data
 
     async def _put(self, data: Any) -> int:
-        """One write where the file stands. Cancelled, the position is right all the same."""
+        """One write where the file stands."""
+        return await self._here(self._write_at, data)
+
+    async def _write_at(self, fd: int, data: Any, offset: int) -> int:
+        """One write, at `offset` or where the descriptor stands."""
+        return await self._engine.write(fd, data, offset)
+
+    async def _here(self, write: Callable[[int, Any, int], Awaitable[int]], data: Any) -> int:
+        """Where the file stands. Cancelled, the position is right all the same."""
         offset = -1 if self._append else self._pos
         try:
-            count = await self._engine.write(self._fd, data, offset)
+            count = await write(self._fd, data, offset)
         except asyncio.CancelledError as error:
             self._moved(getattr(error, "result", None) or 0)
             raise
@@ -250,7 +262,7 @@ class File(Descriptor):
                 if offset is None:
                     done += await self._put(rest)
                 else:
-                    done += await self._engine.write(self._fd, rest, offset + done)
+                    done += await self._write_at(self._fd, rest, offset + done)
         except asyncio.CancelledError as error:
             told: Any = error
             told.result = done + (getattr(error, "result", None) or 0)
@@ -272,9 +284,9 @@ class File(Descriptor):
 
     async def _close(self) -> None:
         fd, self._fd = self._fd, -1
+        if self._begun is not None:
+            self._begun.cancel()  # else it would take what comes next from the pipe
         if fd >= 0 and self._closefd:
-            if self._begun is not None:
-                self._begun.cancel()
             await self._engine.close_fd(fd)
 
     def detach(self) -> io.FileIO:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from noria.files.binary import BinaryFile
@@ -52,30 +54,43 @@ class DirectFile(BinaryFile):
             await self.flush()
         return [await self._at_offset(size, offset) for offset, size in ranges]
 
-    async def _put(self, data: Any) -> int:
-        with memoryview(data).cast("B") as view:
-            count = await self._aligned(view, self._pos)
-        self._pos += count
-        return count
-
-    async def _write_all(self, view: Any, offset: int | None = None) -> int:
-        if offset is None:
-            return await super()._write_all(view)
-        done = 0
-        while done < len(view):
-            done += await self._aligned(view[done:], offset + done)
+    async def readv(self, buffers: Sequence[Any], offset: int = -1) -> int:
+        self._check_reading()
+        async with self._lock:
+            await self._settle()
+            with contextlib.ExitStack() as views:
+                parts = [views.enter_context(memoryview(buffer).cast("B")) for buffer in buffers]
+                size = sum(map(len, parts))
+                data = await self._at_offset(size, self._pos if offset < 0 else offset)
+                done = 0
+                for part in parts:
+                    piece = data[done : done + len(part)]
+                    part[: len(piece)] = piece
+                    done += len(piece)
+            if offset < 0:
+                self._pos += done
         return done
 
-    async def _aligned(self, view: Any, offset: int) -> int:
+    async def writev(self, buffers: Sequence[Any], offset: int = -1) -> int:
+        self._check_writing()
+        async with self._lock:
+            await self._settle()
+            data = b"".join(buffers)
+            if offset < 0:
+                return await self._put(data)
+            return await self._write_at(self._fd, data, offset)
+
+    async def _write_at(self, fd: int, data: Any, offset: int) -> int:
         """One write: of whole blocks, or of what is before or behind them."""
         into = offset % ALIGNMENT
-        if into or len(view) < ALIGNMENT:
-            part = view[: ALIGNMENT - into] if into else view
-            return await self._engine.finished(_cached_write, self._fd, bytes(part), offset)
-        size = len(view) - len(view) % ALIGNMENT
-        memory = mmap.mmap(-1, size)  # given back when nobody has it any more
-        memory[:] = view[:size]
-        return await self._engine.write(self._fd, memory, offset)
+        with memoryview(data) as view:
+            if into or len(view) < ALIGNMENT:
+                part = bytes(view[: ALIGNMENT - into] if into else view)
+                return await self._engine.finished(_cached_write, fd, part, offset)
+            size = len(view) - len(view) % ALIGNMENT
+            memory = mmap.mmap(-1, size)  # given back when nobody has it any more
+            memory[:] = view[:size]
+        return await self._engine.write(fd, memory, offset)
 
 
 def _up(number: int) -> int:

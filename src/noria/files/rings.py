@@ -98,7 +98,14 @@ class RingEngine(Engine):
         return data
 
     def begin(self, fd: int, size: int) -> asyncio.Future[bytes]:
-        future: asyncio.Future[bytes] = self.ring.read(fd, size, HERE).future
+        request = self.ring.read(fd, size, HERE)
+        future: asyncio.Future[bytes] = request.future
+
+        def ended(future: asyncio.Future[bytes]) -> None:
+            if future.cancelled():
+                self.ring.cancel(request)
+
+        future.add_done_callback(ended)
         return future
 
     async def readinto(self, fd: int, buffer: Any, offset: int = HERE) -> int:
@@ -115,7 +122,12 @@ class RingEngine(Engine):
         return count
 
     async def writev(self, fd: int, buffers: Sequence[Any], offset: int = HERE) -> int:
-        return await self.write(fd, b"".join(buffers), offset)
+        count: int = await self.ended(self.ring.writev(fd, list(buffers), offset))
+        return count
+
+    async def readv(self, fd: int, buffers: Sequence[Any], offset: int = HERE) -> int:
+        count: int = await self.ended(self.ring.readv(fd, list(buffers), offset))
+        return count
 
     async def fsync(self, fd: int, data_only: bool = False) -> None:
         flags = DATASYNC if data_only else 0

@@ -257,6 +257,8 @@ class TextFile:
     async def tell(self) -> int:
         """Where the file stands, for seek(). Raises io.UnsupportedOperation for a pipe."""
         self.buffer._check_seekable()
+        if self.buffer._append:
+            await self.buffer.flush()  # only then it is known where that went
         self._shift()
         if not self._decoding:
             return self.buffer._tell()

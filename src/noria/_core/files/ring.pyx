@@ -15,11 +15,12 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
-    EAGAIN, EBUSY, EINTR, ETIME, c_close, c_fcntl, c_syscall, errno,
+    EAGAIN, EBUSY, EINTR, ETIME, c_close, c_fcntl, c_syscall, errno, iovec,
 )
 
 import os
@@ -120,6 +121,38 @@ cdef class Batch:
             else:
                 self.future.set_result(self.results)
         return 0
+
+
+@cython.final
+cdef class Vector:
+    """The memory of several buffers, and where each is: struct iovec, readv(2)."""
+
+    cdef Py_buffer *views
+    cdef iovec *places
+    cdef Py_ssize_t size            # how many
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(self.size):
+            PyBuffer_Release(&self.views[i])
+        free(self.views)
+        free(self.places)
+
+
+cdef Vector vector(list buffers, int flags):
+    cdef Vector made = Vector.__new__(Vector)
+    cdef Py_ssize_t i
+    # One more than there are: calloc(0) may give NULL.
+    made.views = <Py_buffer *>calloc(len(buffers) + 1, sizeof(Py_buffer))
+    made.places = <iovec *>calloc(len(buffers) + 1, sizeof(iovec))
+    if made.views == NULL or made.places == NULL:
+        raise MemoryError
+    for i in range(len(buffers)):
+        PyObject_GetBuffer(buffers[i], &made.views[i], flags)
+        made.size += 1
+        made.places[i].iov_base = made.views[i].buf
+        made.places[i].iov_len = made.views[i].len
+    return made
 
 
 cdef object failure(int number, object filename):
@@ -297,6 +330,24 @@ cdef class Ring:
             sqe.flags = ASYNC
         return request
 
+    def readv(self, int fd, list buffers, int64_t offset):
+        """Into the memory of the buffers, one after the other; the count of bytes."""
+        return self.scattered(1, fd, vector(buffers, PyBUF_WRITABLE), offset)    # IORING_OP_READV
+
+    def writev(self, int fd, list buffers, int64_t offset):
+        """The buffers one after the other; the count of bytes, as `write` gives it."""
+        return self.scattered(2, fd, vector(buffers, PyBUF_CONTIG_RO), offset)   # IORING_OP_WRITEV
+
+    cdef Request scattered(self, int opcode, int fd, Vector places, int64_t offset):
+        cdef Request request = self.made()
+        cdef noria_sqe *sqe
+        request.first = places
+        sqe = self.ask(request, COUNT, opcode, fd)
+        sqe.addr = <uint64_t>places.places
+        sqe.len = <uint32_t>min(places.size, 0xffff)    # more than 1024 (IOV_MAX) are EINVAL
+        sqe.off = <uint64_t>offset
+        return request
+
     def read_many(self, int fd, list ranges):
         """[(offset, size)]: a future of the list of their bytes."""
         cdef Batch batch = Batch.__new__(Batch)
@@ -416,10 +467,12 @@ cdef class Ring:
         return 0
 
     def close(self):
-        """Cancels all that is under way and waits until the kernel has let go of its memory."""
+        """Cancels all that is under way and waits until the kernel has let go of its memory: at
+        once for what waits for another (a pipe, a terminal), for one second at most for a disk,
+        whose reads cannot be given up once begun. A network's file system may take minutes."""
         cdef noria_timespec limit
         cdef noria_sqe *sqe
-        cdef int tries = 250
+        cdef int tries = 50
         if self.ring < 0:
             return
         if self.under_way:
