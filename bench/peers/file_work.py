@@ -137,12 +137,13 @@ async def small_files(way: str, directory: Path, seconds: float) -> float:
     numbers: Iterator[int] = iter(range(SMALL_FILES))
     loop = asyncio.get_running_loop()
 
-    def write(path: Path) -> None:
-        path.write_bytes(SMALL)
+    def write(path: str) -> None:
+        with open(path, "wb") as file:
+            file.write(SMALL)
 
     async def work() -> None:
         for number in numbers:
-            path = directory / f"{number}"
+            path = f"{directory}/{number}"
             if way == "pool":
                 await loop.run_in_executor(None, write, path)
                 continue
@@ -228,7 +229,8 @@ def plain(row: str, path: Path, seconds: float) -> float:
             count += len(os.pread(fd, MIB, offset))
     elif row == "small":
         for count in range(1, SMALL_FILES + 1):
-            (path / f"{count}").write_bytes(SMALL)
+            with open(f"{path}/{count}", "wb") as file:
+                file.write(SMALL)
     elif row == "lines":
         with open(path) as file:
             for _ in file:

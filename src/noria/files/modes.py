@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 
 FLAGS = {
     "r": 0,
@@ -45,6 +46,11 @@ def parsed(mode: str) -> Mode:
     """Raises TypeError and ValueError as the built-in does."""
     if not isinstance(mode, str):
         raise TypeError(f"open() argument 'mode' must be str, not {type(mode).__name__}")
+    return _parsed(mode)
+
+
+@lru_cache(64)
+def _parsed(mode: str) -> Mode:
     letters = set(mode)
     if letters - set("rwxatb+") or len(mode) > len(letters):
         raise ValueError(f"invalid mode: {mode!r}")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 from noria._core.files.ring import Outcome, Request, Ring
-from noria.files.engine import AT_ONCE, HERE, Engine, PathLike, descriptor
+from noria.files.engine import AT_ONCE, HERE, Engine, PathLike
 
 AT_FDCWD = -100
-NOTHING, COUNT = int(Outcome.NOTHING), int(Outcome.COUNT)
+NOTHING, OPENED = int(Outcome.NOTHING), int(Outcome.OPENED)
 FSYNC, OPENAT, CLOSE = 3, 18, 19  # opcodes, include/uapi/linux/io_uring.h
 RENAMEAT, UNLINKAT, MKDIRAT = 35, 36, 37
 DATASYNC = 1
@@ -52,38 +51,30 @@ class RingEngine(Engine):
         """The result of what changes something. Cancelled, the kernel is asked to give it up and is
         waited for: the CancelledError has what came of it as `result`, or the OSError as `error`;
         both None if it did not happen."""
-        future = request.future
-        cancelled: asyncio.CancelledError | None = None
-        while not future.done():
-            try:
-                await asyncio.wait([future]) if cancelled else await asyncio.shield(future)
-            except asyncio.CancelledError as error:
-                if cancelled is None:
-                    self.ring.cancel(request)
-                cancelled = error
-            except OSError:
-                break
-        if cancelled is None:
-            return future.result()
-        told: Any = cancelled
-        told.result, told.error = None, future.exception()
-        if told.error is None:
-            told.result = future.result()
-        elif told.error.errno in (errno.ECANCELED, errno.EINTR):
-            told.error = None
-        raise cancelled
+        future: Any = request.future
+        try:
+            return await future
+        except asyncio.CancelledError as error:
+            told: Any = error
+            told.result, told.error = future.came
+            raise
 
     async def open(self, path: PathLike, flags: int, mode: int = 0o666) -> int:
         request = self.ring.call(
             OPENAT,
-            COUNT,
+            OPENED,
             AT_FDCWD,
             encoded(path),
             mode,
             flags=flags | os.O_CLOEXEC,
             filename=path,
         )
-        return await descriptor(request.future)
+        try:
+            fd: int = await request.future
+        except asyncio.CancelledError:
+            self.ring.cancel(request)
+            raise
+        return fd
 
     async def close_fd(self, fd: int) -> None:
         await self.ended(self.ring.call(CLOSE, NOTHING, fd))

@@ -7,6 +7,10 @@ class Outcome(IntEnum):
     COUNT = 1
     DATA = 2
     STATUS = 3
+    OPENED = 4
+
+class Pending(asyncio.Future[Any]):
+    came: tuple[Any, OSError | None]
 
 class Request:
     future: asyncio.Future[Any]

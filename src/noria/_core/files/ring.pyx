@@ -20,9 +20,10 @@ from libc.string cimport memset
 
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
-    EAGAIN, EBUSY, EINTR, ETIME, c_close, c_fcntl, c_syscall, errno, iovec,
+    EAGAIN, EBUSY, ECANCELED, EINTR, ETIME, c_close, c_fcntl, c_syscall, errno, iovec,
 )
 
+import asyncio
 import os
 import weakref
 
@@ -40,6 +41,7 @@ cpdef enum Outcome:
     COUNT = 1                   # the number itself: bytes, or a descriptor
     DATA = 2                    # the bytes that were read
     STATUS = 3                  # os.stat_result, out of a struct statx
+    OPENED = 4                  # a descriptor, closed again if nobody waits for it any more
 
 rings = weakref.WeakSet()
 
@@ -51,6 +53,36 @@ def forked():
 
 
 os.register_at_fork(after_in_child=forked)
+
+
+class Pending(asyncio.Future):
+    """Of what changes something: cancelling asks the kernel to give it up, and it is done when the
+    kernel is. Cancelled then, it has what came of it as `came`: (result, OSError), one of them or
+    both None."""
+
+    request = ring = None
+    given_up = False
+    came = (None, None)
+
+    def cancel(self, msg=None):
+        if self.done():
+            return False
+        if not self.given_up:
+            self.given_up = True
+            self.ring.cancel(self.request)
+        return True
+
+    def end(self, value, error):
+        self.request = self.ring = None
+        if self.given_up:
+            if error is not None and error.errno in (ECANCELED, EINTR):
+                error = None
+            self.came = value, error
+            super().cancel()
+        elif error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(value)
 
 
 @cython.final
@@ -65,7 +97,7 @@ cdef class Request:
     cdef Batch batch
     cdef Py_ssize_t index
     cdef int outcome
-    cdef bint viewed
+    cdef bint pending, viewed       # a Pending is its future
     cdef Py_buffer view
 
     def __dealloc__(self):
@@ -78,7 +110,7 @@ cdef class Request:
         if result < 0:
             error = failure(-result, self.filename)
             value = None
-        elif self.outcome == COUNT:
+        elif self.outcome == COUNT or self.outcome == OPENED:
             value = result
         elif self.outcome == DATA:
             value = cut(self.first, result)
@@ -93,11 +125,15 @@ cdef class Request:
         if self.batch is not None:
             self.batch.one(self.index, value, error)
             self.batch = None
+        elif self.pending:
+            self.future.end(value, error)
         elif not self.future.done():
             if error is not None:
                 self.future.set_exception(error)
             else:
                 self.future.set_result(value)
+        elif self.outcome == OPENED and result >= 0:
+            c_close(result)
         return 0
 
 
@@ -169,7 +205,7 @@ cdef class Ring:
     """One ring of one loop, used in that loop's thread. Raises OSError where there is none."""
 
     cdef object __weakref__
-    cdef object create_future, call_soon, flush_
+    cdef object loop, create_future, call_soon, flush_
     cdef int ring
     cdef bint inherited, scheduled
     cdef char *memory
@@ -190,6 +226,7 @@ cdef class Ring:
         cdef uint32_t i
         cdef uint32_t *array
         self.ring = -1
+        self.loop = loop
         self.create_future, self.call_soon = loop.create_future, loop.call_soon
         self.flush_ = self.flush
         memset(&params, 0, sizeof(noria_params))
@@ -291,14 +328,19 @@ cdef class Ring:
             self.call_soon(self.flush_)
         return sqe
 
-    cdef Request made(self):
+    cdef Request made(self, bint pending):
         cdef Request request = Request.__new__(Request)
-        request.future = self.create_future()
+        if pending:
+            request.future = Pending(loop=self.loop)
+            request.future.request, request.future.ring = request, self
+            request.pending = True
+        else:
+            request.future = self.create_future()
         return request
 
     def read(self, int fd, uint32_t size, int64_t offset):
         """A request for bytes; -1 as the offset is where the descriptor stands."""
-        cdef Request request = self.made()
+        cdef Request request = self.made(False)
         cdef noria_sqe *sqe
         request.first = PyBytes_FromStringAndSize(NULL, size)
         sqe = self.ask(request, DATA, OP_READ, fd)
@@ -318,7 +360,7 @@ cdef class Ring:
         return self.transfer(OP_WRITE, fd, data, offset, PyBUF_CONTIG_RO)
 
     cdef Request transfer(self, int opcode, int fd, object buffer, int64_t offset, int flags):
-        cdef Request request = self.made()
+        cdef Request request = self.made(True)
         cdef noria_sqe *sqe
         PyObject_GetBuffer(buffer, &request.view, flags)
         request.viewed = True
@@ -339,7 +381,7 @@ cdef class Ring:
         return self.scattered(2, fd, vector(buffers, PyBUF_CONTIG_RO), offset)   # IORING_OP_WRITEV
 
     cdef Request scattered(self, int opcode, int fd, Vector places, int64_t offset):
-        cdef Request request = self.made()
+        cdef Request request = self.made(True)
         cdef noria_sqe *sqe
         request.first = places
         sqe = self.ask(request, COUNT, opcode, fd)
@@ -375,7 +417,7 @@ cdef class Ring:
              int64_t offset=0, uint32_t flags=0, filename=None):
         """Any other request. `first` and `second` are bytes whose addresses go where the opcode
         wants two paths, or a path and a buffer (io_uring_enter(2))."""
-        cdef Request request = self.made()
+        cdef Request request = self.made(outcome != OPENED)
         cdef noria_sqe *sqe
         request.first, request.second, request.filename = first, second, filename
         sqe = self.ask(request, outcome, opcode, fd)
@@ -389,7 +431,7 @@ cdef class Ring:
 
     def stat(self, int fd, bytes path not None, uint32_t flags, filename):
         """os.stat_result of a path, statx(2)."""
-        cdef Request request = self.made()
+        cdef Request request = self.made(False)
         cdef noria_sqe *sqe
         request.first, request.second = PyBytes_FromStringAndSize(NULL, STATX_SIZE), path
         request.filename = filename
