@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +27,14 @@ from noria.fileserver.messages import Problem, Request, Response
 from noria.fileserver.metrics import Metrics
 from noria.fileserver.service import FileService
 from noria.fileserver.tus import Uploads
+from noria.fileserver.upkeep import Upkeep
 from noria.servers.serve import ServerInfo, Summary
 from noria.servers.server import describe, tcp_sockets
 
 log = logging.getLogger("noria")
 
 OWN = "/-/"
+THREADS = 32  # that work on the disk: they wait for it, so the number of cores is no measure
 
 
 @dataclass(frozen=True)
@@ -135,20 +139,26 @@ def service_of(options: Options) -> FileService:
 def serve_here(options: Options, ready: Callable[[ServerInfo], object] | None) -> Summary:
     """One process."""
     sockets = list(options.sockets) or tcp_sockets(options.host, options.port, reuse_port=False)
-    try:
-        with asyncio.Runner(loop_factory=lambda: new_event_loop(options.model)) as runner:
-            return runner.run(_serve(options, sockets, ready))
-    finally:
+    with contextlib.ExitStack() as stack:
         for sock in sockets:
-            sock.close()
+            stack.callback(sock.close)
+        service = service_of(options)
+        stack.callback(service.close)  # after the runner, which waits for the threads
+        with asyncio.Runner(loop_factory=lambda: new_event_loop(options.model)) as runner:
+            return runner.run(_serve(service, options, sockets, ready))
 
 
 async def _serve(
-    options: Options, sockets: list[socket.socket], ready: Callable[[ServerInfo], object] | None
+    service: FileService,
+    options: Options,
+    sockets: list[socket.socket],
+    ready: Callable[[ServerInfo], object] | None,
 ) -> Summary:
     loop = asyncio.get_running_loop()
-    server = FileServer(service_of(options), options)
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, "noria-disk"))  # the runner ends it
+    server = FileServer(service, options)
     front = server.front
+    upkeep = Upkeep(service)
     ending = _Ending()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.signalled, number)
@@ -165,12 +175,13 @@ async def _serve(
     front.start()
     if server.uploads is not None:
         server.uploads.start()
+    upkeep.start()
     try:
         if ready is not None:
             reason = models.choose()[1] if options.model == "auto" else ""
             addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
             name = getattr(loop, "model_name", options.model)
-            ready(ServerInfo(addresses, name, reason, os.getpid(), ending.now.set))
+            ready(ServerInfo(addresses, name, reason, os.getpid(), ending.at_once))
         await ending.begun.wait()
     finally:
         for one in servers:
@@ -185,6 +196,7 @@ async def _serve(
         elif left := draining.result():
             log.warning("%d connections did not finish in %g s: ended", left, options.grace)
         at_once.cancel()
+        await upkeep.stop()
         if server.uploads is not None:
             server.uploads.stop()
         front.stop()
@@ -202,3 +214,6 @@ class _Ending:
         if number == signal.SIGINT or self.begun.is_set():
             self.now.set()
         self.begun.set()
+
+    def at_once(self) -> None:
+        self.signalled(signal.SIGINT)

@@ -261,9 +261,12 @@ class FileService:
         for made in await off(changes.make_parents, self.root, path):
             self.changed(directory_of(made))
 
-    async def sweep(self) -> int:
-        """Removes what uploads of a killed process left behind, and says how many there were."""
-        count: int = await off(sweep, self.root)
+    async def sweep(self, ended: Callable[[], bool] = bool) -> int:
+        """Removes what uploads of a killed process left behind, and says how many there were.
+
+        It walks through all directories, in a thread, and stops when `ended()` says so.
+        """
+        count: int = await off(sweep, self.root, ended)
         return count
 
     async def put(self, request: Request) -> Response:

@@ -13,7 +13,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from noria.fileserver import system
@@ -219,21 +219,24 @@ def locked(directory: int) -> Iterator[None]:
         fcntl.flock(directory, fcntl.LOCK_UN)
 
 
-def sweep(root: Root) -> int:
-    """Removes the parts that a killed process left, and says how many."""
-    return sum(
-        sweep_directory(directory)
-        for _, _, _, directory in os.fwalk(".", dir_fd=root.fd, follow_symlinks=False)
-    )
+def sweep(root: Root, ended: Callable[[], bool] = bool) -> int:
+    """Removes the parts that a killed process left, and says how many; stops once `ended()`."""
+    count = 0
+    for _, _, files, directory in os.fwalk(".", dir_fd=root.fd, follow_symlinks=False):
+        if ended():
+            break
+        count += _sweep_names(directory, files)
+    return count
 
 
 def sweep_directory(directory: int) -> int:
     """The same in one open directory."""
-    return sum(
-        _sweep(directory, name)
-        for name in os.listdir(directory)
-        if name.startswith(HIDDEN) and name.endswith(SUFFIX)
-    )
+    return _sweep_names(directory, os.listdir(directory))
+
+
+def _sweep_names(directory: int, found: Iterable[str]) -> int:
+    parts = (name for name in found if name.startswith(HIDDEN) and name.endswith(SUFFIX))
+    return sum(_sweep(directory, name) for name in parts)
 
 
 def _sweep(directory: int, name: str) -> bool:
