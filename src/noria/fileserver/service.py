@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable, Callable
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from noria.fileserver import archive, changes, digests, listing, media
+from noria.fileserver.conditions import require
 from noria.fileserver.getting import answer_file
 from noria.fileserver.messages import Headers, Problem, Request, Response
 from noria.fileserver.multipart import Form, boundary
@@ -22,7 +23,7 @@ from noria.fileserver.offloop import Blocks, off
 from noria.fileserver.paths import Root, problem
 from noria.fileserver.putting import Put
 from noria.fileserver.quota import Quota, check_disk
-from noria.fileserver.store import sweep
+from noria.fileserver.store import admitted, sweep
 
 log = logging.getLogger("noria")
 
@@ -188,6 +189,23 @@ class FileService:
         if headers is not None:
             require_same_site(headers)
 
+    def foresee(self, path: str, *, if_match: str = "", if_none_match: str = "") -> None:
+        """In a thread: raises the Problem, 409 or 412, that `store` would now."""
+        conditions = conditions_of(if_match, if_none_match)
+        try:
+            directory = self.root.open(directory_of(path), os.O_RDONLY | os.O_DIRECTORY)
+        except Problem as error:
+            if error.status != 404:
+                raise
+            require(conditions, None)
+            return
+        try:
+            admitted(directory, names(path)[-1], conditions, self.overwrite)
+        except OSError as error:
+            raise problem(error) from None
+        finally:
+            os.close(directory)
+
     async def room(self, path: str, size: int) -> None:
         """Raises Problem 413 or 507 if a file of `size` bytes cannot be stored at `path` now."""
         if self.max_size is not None and size > self.max_size:
@@ -212,7 +230,8 @@ class FileService:
     ) -> tuple[bool, str]:
         """The one way a file gets in: (whether it is new, its entity tag), once it is durable.
 
-        It replaces a file only if the service may overwrite or `if_match` names that file's tag.
+        It replaces a file only if the service may overwrite or `if_match` names that file's tag,
+        and never if `if_none_match` does: before the first byte, and again at the end.
         `expect_size` in bytes; `sha256` as digest or in hexadecimal; `parents`: missing
         directories above it are made. Cancelled or refused, it leaves nothing. Raises Problem.
         """
@@ -240,7 +259,13 @@ class FileService:
         return new, tag
 
     async def adopt(
-        self, source: str, path: str, *, if_match: str = "", parents: bool = False
+        self,
+        source: str,
+        path: str,
+        *,
+        if_match: str = "",
+        if_none_match: str = "",
+        parents: bool = False,
     ) -> tuple[bool, str]:
         """As `store`, of a file that is beneath the root already: it is synced and renamed.
 
@@ -251,7 +276,7 @@ class FileService:
         require_file(path)
         if parents:
             await self._make_parents(path)
-        conditions = conditions_of(if_match)
+        conditions = conditions_of(if_match, if_none_match)
         new, tag, gone = await off(Put.adopt, self.root, source, path, conditions, self.overwrite)
         self.quota.end(0, gone)
         self.changed(directory_of(path))
@@ -291,7 +316,10 @@ class FileService:
         return Response(201 if new else 204, headers)
 
     async def post(self, request: Request) -> Response:
-        """A form's files, each stored in the directory under its own name."""
+        """A form's files, each stored in the directory under its own name.
+
+        If-Match and If-None-Match hold for each of them.
+        """
         self.require_writable(request.headers)
         if not request.path.endswith("/"):
             raise Problem(405, "A form is sent to a directory.", headers=[("Allow", METHODS)])
@@ -303,7 +331,12 @@ class FileService:
                 continue
             check(name)
             try:
-                new, tag = await self.store(request.path + name, part)
+                new, tag = await self.store(
+                    request.path + name,
+                    part,
+                    if_match=request.headers.get("if-match"),
+                    if_none_match=request.headers.get("if-none-match"),
+                )
             except Problem as error:
                 before = f" Stored before it: {', '.join(str(each['name']) for each in stored)}."
                 raise Problem(

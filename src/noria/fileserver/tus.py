@@ -141,7 +141,7 @@ class Uploads:
         metadata = headers.get("upload-metadata")
         facts = Facts("", length, metadata, concat)
         if not concat:
-            facts.path = destination(metadata)
+            facts = _bound(replace(facts, path=destination(metadata)), request)
         upload = await self._create(facts)
         fields = [("Location", PLACE + upload)]
         offset = 0
@@ -168,15 +168,9 @@ class Uploads:
         if not facts.path:
             return
         self._same_disk(facts.path)
-        if self._service.overwrite:
-            return
-        try:
-            self._service.root.stat(facts.path)
-        except Problem as error:
-            if error.status in (404, 409):
-                return
-            raise
-        raise Problem(409, "There is a file of that name, and it is not overwritten.")
+        self._service.foresee(
+            facts.path, if_match=facts.if_match, if_none_match=facts.if_none_match
+        )
 
     def _same_disk(self, path: str) -> None:
         """A whole upload is renamed, which does not go from one file system to another."""
@@ -249,7 +243,7 @@ class Uploads:
             if await self._off(self._store.offset, part, facts) != facts.length:
                 raise Problem(409, "A part has not arrived as a whole.")
             length += facts.length
-        final = Facts(destination(metadata), length, metadata, concat)
+        final = _bound(Facts(destination(metadata), length, metadata, concat), request)
         upload = await self._create(final)
         await self._off(self._join, parts, upload, length)
         await self._finish(upload, final)
@@ -358,7 +352,13 @@ class Uploads:
             return
         fd = await self._off(self._store.hold, upload)
         try:
-            await self._service.adopt(self._store.source(upload), facts.path, parents=True)
+            await self._service.adopt(
+                self._store.source(upload),
+                facts.path,
+                if_match=facts.if_match,
+                if_none_match=facts.if_none_match,
+                parents=True,
+            )
         except Problem as error:
             if error.status in (403, 409, 412):  # it will not be different another time
                 self._service.quota.end(0, await self._off(self._store.remove, upload))
@@ -373,6 +373,16 @@ class Uploads:
     @staticmethod
     async def _off(work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+
+
+def _bound(facts: Facts, request: Request) -> Facts:
+    """The facts with the request's conditions."""
+    headers = request.headers
+    return replace(
+        facts,
+        if_match=headers.get("if-match"),
+        if_none_match=headers.get("if-none-match"),
+    )
 
 
 class _Writer:
