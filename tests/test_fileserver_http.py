@@ -20,6 +20,7 @@ pytest.importorskip("httptools")
 import noria
 from noria import models
 from noria.fileserver import http as front_module
+from noria.fileserver.greeting import Secured
 from noria.fileserver.heads import target
 from noria.fileserver.http import Front
 from noria.fileserver.limits import Limits
@@ -128,7 +129,10 @@ async def serving(limits=None, secure=False, on_answer=None):
     front = Front(service.handle, limits, on_answer)
     loop = asyncio.get_running_loop()
     context = loops.server_context() if secure else None
-    server = await loop.create_server(front, "127.0.0.1", 0, ssl=context)
+    protocols = Secured(front, context) if secure == "counted" else front
+    server = await loop.create_server(
+        protocols, "127.0.0.1", 0, ssl=None if secure == "counted" else context
+    )
     try:
         yield front, service, server.sockets[0].getsockname()[1]
     finally:
@@ -301,7 +305,7 @@ def test_more_requests_than_may_wait_are_held_back_and_all_answered():
     run(main())
 
 
-@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("secure", [False, True, "counted"])
 @pytest.mark.parametrize("model", loops.MODELS)
 def test_bodies_down_and_up(model, secure):
     if not models.availability(model)[0]:
@@ -510,6 +514,57 @@ def test_counts_of_connections_and_uploads_are_limited():
             assert front.refused == 1
             for _, writer in (first, second):
                 writer.close()
+
+    run(main())
+
+
+def test_handshakes_count_among_the_connections():
+    async def main():
+        async with serving(Limits(connections=3, per_client=3), "counted") as (front, _, port):
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+            await loops.until(lambda: len(front.greeting) == 2)
+            secure = {"ssl": loops.client_context(), "server_hostname": "localhost"}
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, **secure)
+            writer.write(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n/a")).startswith(b"HTTP/1.1 200 ")
+            assert (len(front.greeting), len(front.connections)) == (2, 1)
+            with pytest.raises(OSError):  # noqa: PT011 one of many ways to see a connection end
+                await asyncio.open_connection("127.0.0.1", port, **secure)
+            assert front.refused == 1
+            assert front.clients == {"127.0.0.1": 3}
+            # One leaves in the middle of its handshake, one speaks something else.
+            silent[0][1].close()
+            await loops.until(lambda: len(front.greeting) == 1)
+            silent[1][1].write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await loops.until(lambda: not front.greeting)
+            assert front.clients == {"127.0.0.1": 1}
+            silent[1][1].close()
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            await loops.until(lambda: not front.connections)
+            assert not front.clients
+            assert (front.accepted, front.refused) == (4, 1)
+
+    run(main())
+
+
+def test_a_handshake_that_takes_too_long_ends_and_draining_ends_them_all():
+    async def main():
+        async with serving(Limits(header_time=0.05), "counted") as (front, _, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+            await loops.until(lambda: not front.greeting)
+            assert not front.clients
+        async with serving(None, "counted") as (front, _, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await loops.until(lambda: front.greeting)
+            assert await front.drain(20) == 0
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
 
     run(main())
 

@@ -16,6 +16,7 @@ import loops
 pytest.importorskip("httptools")
 
 from noria.fileserver import store, upkeep
+from noria.fileserver.limits import Limits
 from noria.fileserver.offloop import off
 from noria.fileserver.paths import Root
 from noria.fileserver.server import THREADS, Options, serve_files
@@ -113,3 +114,25 @@ def test_a_sweep_ends_in_the_middle_when_the_server_does(tmp_path: Path) -> None
     assert store.sweep(root, lambda: next(answers)) == 2
     assert store.sweep(root) == 3
     root.close()
+
+
+def test_with_tls_a_silent_client_counts(tmp_path: Path) -> None:
+    async def main(port: int) -> None:
+        _, silent = await asyncio.open_connection("127.0.0.1", port)
+        secure: Any = {"ssl": loops.client_context(), "server_hostname": "localhost"}
+        with pytest.raises(OSError):  # noqa: PT011 one of many ways to see a connection end
+            await asyncio.open_connection("127.0.0.1", port, **secure)
+        silent.close()
+
+        async def greeted() -> bool:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port, **secure)
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        while not await greeted():
+            await asyncio.sleep(0.01)
+
+    serve(tmp_path, main, tls=loops.server_context(), limits=Limits(connections=1))

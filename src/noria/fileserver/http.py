@@ -44,6 +44,7 @@ class Front:
         self.limits = limits or Limits()
         self.on_answer = on_answer
         self.connections: set[Connection] = set()
+        self.greeting: dict[Connection, Any] = {}  # with TLS handshakes under way: the TCP below
         self.clients: Counter[str] = Counter()
         self.uploads = 0
         self.accepted = 0
@@ -76,6 +77,8 @@ class Front:
         """
         self.draining = True
         until = time.monotonic() + grace
+        for transport in list(self.greeting.values()):
+            transport.abort()
         for connection in list(self.connections):
             connection.end_if_idle()
         while self.connections and time.monotonic() < until:
@@ -83,7 +86,7 @@ class Front:
         left = list(self.connections)
         for connection in left:
             connection.end()
-        while self.connections:
+        while self.connections or self.greeting:
             await asyncio.sleep(0.005)
         return len(left)
 
@@ -128,6 +131,7 @@ class Connection(asyncio.Protocol):
         "broken",
         "current",
         "deadline",
+        "entered",
         "eof",
         "fed",
         "fields",
@@ -155,6 +159,7 @@ class Connection(asyncio.Protocol):
         self.parser: Any = httptools.HttpRequestParser(self)
         self.transport: Any = None
         self.peer = ""
+        self.entered = False  # it counts
         self.secure = False
         self.url = b""
         self.fields: list[tuple[str, str]] = []
@@ -172,37 +177,64 @@ class Connection(asyncio.Protocol):
 
     # The transport's side.
 
+    def greet(self, transport: Any) -> bool:
+        """TLS will be spoken on it first: counted from now on, unless there are too many."""
+        self._enter(transport)
+        self.front.greeting[self] = transport
+        if self._too_many():
+            self.front.refused += 1
+            return False
+        return True
+
     def connection_made(self, transport: Any) -> None:
         front = self.front
         self.loop = asyncio.get_running_loop()
         self.transport = transport
-        name = transport.get_extra_info("peername")
-        self.peer = name[0] if isinstance(name, tuple) else ""
         self.secure = transport.get_extra_info("ssl_object") is not None
+        self.deadline = time.monotonic() + front.limits.header_time
         front.connections.add(self)
-        front.accepted += 1
-        front.clients[self.peer] += 1
+        if front.greeting.pop(self, None) is not None:
+            return
+        self._enter(transport)
         most = front.limits.connections
         if len(front.connections) > most + most // 10 + 16:
             front.refused += 1
             transport.abort()  # so many cannot even be told
-        elif len(front.connections) > most:
-            self._refuse("The server has as many connections as it takes.")
-        elif self.peer and front.clients[self.peer] > front.limits.per_client:
-            self._refuse("This client has as many connections as it may.")
+        elif why := self._too_many():
+            front.refused += 1
+            self._broke(Problem(503, why, headers=[("Retry-After", "5")]))
+            self.pump()
 
-    def _refuse(self, why: str) -> None:
-        self.front.refused += 1
-        self._broke(Problem(503, why, headers=[("Retry-After", "5")]))
-        self.pump()
+    def _enter(self, transport: Any) -> None:
+        name = transport.get_extra_info("peername")
+        self.peer = name[0] if isinstance(name, tuple) else ""
+        self.entered = True
+        self.front.accepted += 1
+        self.front.clients[self.peer] += 1
+
+    def _too_many(self) -> str:
+        """Why this one is more than there may be, or ""."""
+        front = self.front
+        if len(front.connections) + len(front.greeting) > front.limits.connections:
+            return "The server has as many connections as it takes."
+        if self.peer and front.clients[self.peer] > front.limits.per_client:
+            return "This client has as many connections as it may."
+        return ""
+
+    def leave(self) -> None:
+        """Counted no more."""
+        front = self.front
+        front.connections.discard(self)
+        front.greeting.pop(self, None)
+        if self.entered:
+            self.entered = False
+            front.clients[self.peer] -= 1
+            if front.clients[self.peer] <= 0:
+                del front.clients[self.peer]
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        front = self.front
         self.lost = True
-        front.connections.discard(self)
-        front.clients[self.peer] -= 1
-        if front.clients[self.peer] <= 0:
-            del front.clients[self.peer]
+        self.leave()
         gone = ConnectionResetError("the client went away")
         if self.receiving is not None and self.receiving.body is not None:
             self.receiving.body.fail(gone)

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 from noria import models
 from noria.aio.run import new_event_loop
@@ -162,16 +161,12 @@ async def _serve(
     ending = _Ending()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.signalled, number)
-    secure: dict[str, Any] = {}
+    protocols: Callable[[], asyncio.Protocol] = front
     if options.tls is not None:
-        secure = {
-            "ssl": options.tls,
-            "ssl_handshake_timeout": options.limits.header_time,
-            "ssl_shutdown_timeout": options.limits.linger,
-        }
-    servers = [
-        await loop.create_server(front, sock=sock, backlog=1024, **secure) for sock in sockets
-    ]
+        from noria.fileserver.greeting import Secured  # which nothing else needs
+
+        protocols = Secured(front, options.tls)
+    servers = [await loop.create_server(protocols, sock=sock, backlog=1024) for sock in sockets]
     front.start()
     if server.uploads is not None:
         server.uploads.start()
