@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -136,3 +137,64 @@ def test_with_tls_a_silent_client_counts(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
 
     serve(tmp_path, main, tls=loops.server_context(), limits=Limits(connections=1))
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+def test_the_plain_form_of_the_page(tmp_path: Path) -> None:
+    httpx = pytest.importorskip("httpx")
+    (tmp_path / "d é").mkdir()
+    (tmp_path / "d é" / "there").write_bytes(b"old")
+    large = bytes(range(256)) * 10_000
+
+    def browse(port: int) -> None:
+        site = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=site, headers={**BROWSER, "Origin": site}) as client:
+            page = client.get("/d%20%C3%A9/").text
+            form = re.search(r'<form [^>]*method="post"[^>]*>', page)
+            assert form is not None
+            assert 'enctype="multipart/form-data"' in form[0]
+            action = re.search(r'action="([^"]*)"', form[0])
+            assert action is not None
+            assert '<input type="file" name="file" multiple' in page
+
+            def send(*files: tuple[str, bytes], **headers: str) -> Any:
+                return client.post(
+                    action[1], files=[("file", each) for each in files], headers=headers
+                )
+
+            answer = send(("one", b"1"), ('q"uote é ☃.txt', large), ("empty", b""))
+            assert answer.status_code == 303
+            assert answer.headers["location"] == "/d%20%C3%A9/"
+            listed = client.get(answer.headers["location"]).text
+            assert "q&#34;uote é ☃.txt" in listed
+
+            answer = send(("two", b"2"), ("there", b"new"), ("three", b"3"))
+            assert answer.status_code == 409
+            assert answer.headers["content-type"] == "text/html; charset=utf-8"
+            assert "default-src 'self'" in answer.headers["content-security-policy"]
+            assert "there: There is a file of that name" in answer.text
+            assert "Stored before it: two." in answer.text
+            assert '<a href="./">Back</a>' in answer.text
+
+            answer = send(("<script>", b"3"), ("<b>/x", b"3"))
+            assert answer.status_code == 400
+            assert "<script>" not in answer.text
+            assert send(("", b"")).status_code == 400  # sent with no file chosen
+            answer = send(("x", b"x"), Origin="http://evil.example")
+            assert answer.status_code == 403
+            assert "another site" in answer.text
+
+    async def main(port: int) -> None:
+        await asyncio.to_thread(browse, port)
+
+    serve(tmp_path, main, upload=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "d é").iterdir()} == {
+        "there": b"old",
+        "one": b"1",
+        'q"uote é ☃.txt': large,
+        "empty": b"",
+        "two": b"2",
+        "<script>": b"3",
+    }

@@ -28,6 +28,11 @@ from noria.fileserver.store import admitted, sweep
 log = logging.getLogger("noria")
 
 DISK_FLOOR = 256 * 1024 * 1024  # bytes of the disk that are kept free
+_POLICY = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'"
+HTML = (
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Content-Security-Policy", _POLICY + "; form-action 'self'; frame-ancestors 'none'"),
+)
 METHODS = "GET, HEAD, PUT, POST, DELETE, MOVE, MKCOL"
 
 
@@ -79,12 +84,12 @@ class FileService:
         except Problem as error:
             if error.status == 500:
                 log.error("%s %s: %s", request.method, url(request.path), error.sentence)
-            response = sentence(error)
+            response = refused(request, error)
         except ConnectionError:  # of the body: there is nobody left to answer
             raise
         except OSError as error:
             log.exception("%s %s failed", request.method, url(request.path))
-            response = sentence(problem(error))
+            response = refused(request, problem(error))
         if request.method == "HEAD" and isinstance(response.body, bytes) and response.body:
             if not any(name.lower() == "content-length" for name, _ in response.headers):
                 response.headers.append(("Content-Length", str(len(response.body))))
@@ -141,12 +146,7 @@ class FileService:
         made: bytes = await off(self._listed, request.path, as_json)
         if as_json:
             return Response(200, [("Content-Type", "application/json"), *headers], made)
-        policy = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'"
-        headers += [
-            ("Content-Type", "text/html; charset=utf-8"),
-            ("Content-Security-Policy", policy + "; form-action 'self'; frame-ancestors 'none'"),
-        ]
-        return Response(200, headers, made)
+        return Response(200, [*HTML, *headers], made)
 
     def _listed(self, path: str, as_json: bool) -> bytes:
         data = listing.listing(self.root, path, self.writable)
@@ -345,7 +345,7 @@ class FileService:
             stored.append({"name": name, "created": new, "etag": tag})
         if not stored:
             raise Problem(400, "There is no file in the form.")
-        if "text/html" in media.accepted(request.headers.get("accept")):
+        if from_page(request):
             return Response(303, [("Location", url(request.path))])
         made = listing.as_json({"stored": stored})
         return Response(201, [("Content-Type", "application/json")], made)
@@ -382,8 +382,17 @@ class FileService:
         return Response(201, [("Location", url(request.path.rstrip("/")) + "/")])
 
 
-def sentence(error: Problem) -> Response:
-    """The response that says what is wrong."""
+def from_page(request: Request) -> bool:
+    """Whether a browser sent a form, and shows what comes back."""
+    return request.method == "POST" and "text/html" in media.accepted(request.headers.get("accept"))
+
+
+def refused(request: Request, error: Problem) -> Response:
+    """The response that says what is wrong: a page with a way back where a form is sent from."""
+    if from_page(request):
+        from noria.fileserver.page import trouble
+
+        return Response(error.status, [*HTML, *error.headers], trouble(error.sentence))
     headers = [("Content-Type", "text/plain; charset=utf-8"), *error.headers]
     return Response(error.status, headers, error.sentence.encode(errors="replace") + b"\n")
 
