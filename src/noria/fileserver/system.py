@@ -9,6 +9,7 @@ import stat
 
 SYS_OPENAT2 = 437  # the same number on every architecture that Linux got it on, but alpha
 
+RESOLVE_NO_XDEV = 0x01  # EXDEV at a mount, one of the same file system too
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08

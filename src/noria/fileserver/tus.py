@@ -174,12 +174,16 @@ class Uploads:
 
     def _same_disk(self, path: str) -> None:
         """A whole upload is renamed, which does not go from one file system to another."""
-        root = self._service.root
-        try:
-            device = root.stat(directory_of(path)).st_dev
-        except Problem:
-            return  # directories that are missing are made, on the same one
-        if device != os.fstat(root.fd).st_dev:
+        directory = directory_of(path)
+        while True:
+            try:
+                same = self._service.root.renames_to(directory)
+                break
+            except Problem as error:
+                if error.status != 404 or directory == "/":
+                    return  # said when it is tried
+                directory = directory_of(directory)  # what is missing is made in the one above
+        if not same:
             raise Problem(409, "That directory is another file system: send the file by PUT.")
 
     async def _head(self, request: Request, upload: str) -> Response:
