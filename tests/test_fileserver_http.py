@@ -20,6 +20,7 @@ pytest.importorskip("httptools")
 import noria
 from noria import models
 from noria.fileserver import http as front_module
+from noria.fileserver.body import Body
 from noria.fileserver.greeting import Secured
 from noria.fileserver.heads import target
 from noria.fileserver.http import Front
@@ -303,6 +304,104 @@ def test_more_requests_than_may_wait_are_held_back_and_all_answered():
             assert statuses(await said(port, raw)) == [200] * count
 
     run(main())
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("eager", [True, False])
+def test_no_more_is_answered_than_the_client_takes(eager, secure, monkeypatch):
+    monkeypatch.setattr(front_module, "EAGER", eager and front_module.EAGER)
+    count, size = 500, 60_000
+
+    async def main():
+        async with serving(secure=secure) as (front, service, port):
+
+            async def large(request):
+                return Response(body=b"x" * size)
+
+            service.at_large = large
+            context = loops.client_context() if secure else None
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=context, server_hostname="localhost" if secure else None
+            )
+            writer.transport.pause_reading()
+            writer.write(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+            await loops.until(lambda: any(one.blocked for one in front.connections))
+            (connection,) = front.connections
+            for _ in range(100):
+                await asyncio.sleep(0)
+                assert connection.transport.get_write_buffer_size() < 20 * size
+            connection.check(time.monotonic() + 35)  # longer than between two requests
+            writer.transport.resume_reading()
+            for _ in range(count):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+                assert await reader.readexactly(size) == b"x" * size
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    run(main())
+
+
+def test_requests_of_one_client_do_not_keep_the_loop():
+    async def main():
+        async with serving() as (_, service, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+            writer.write_eof()
+            before = most = 0
+            while len(service.seen) < 1000:
+                most = max(most, len(service.seen) - before)
+                before = len(service.seen)
+                await asyncio.sleep(0)
+            assert max(most, 1000 - before) <= 64  # in a turn
+            assert statuses(await reader.read()) == [200] * 1000
+            writer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("endless", [b"1;x=", b"5\r\nabcde\r\n0\r\nX: "])
+def test_what_is_around_a_chunked_body_is_limited(endless):
+    """Of an extension or a trailer that does not end, no more is taken than of a head."""
+
+    async def main():
+        async with serving() as (front, _, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + endless
+            )
+            with contextlib.suppress(ConnectionError):
+                for _ in range(40):
+                    writer.write(b"y" * 1024)
+                    await asyncio.sleep(0.001)
+            assert statuses(await reader.read()) == [431]
+            writer.close()
+            assert front.uploads == 0
+
+    run(main())
+
+
+def test_a_body_of_tiny_chunks():
+    count = 30_000
+    raw = (
+        b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"2;a=b;c=d\r\nab\r\n" * count
+        + b"0\r\n\r\n"
+    )
+
+    async def main():
+        async with serving() as (_, _, port):
+            answer = await said(port, raw)
+            assert statuses(answer) == [201]
+            assert answer.endswith(b"%d:%b" % (2 * count, b"ab" * 8))
+
+    run(main())
+    body = Body(lambda: None)
+    for _ in range(count):
+        body.feed(b"ab")
+    assert body.held == 2 * count
+    assert len(body.chunks) < 50  # objects, each of which takes more than its bytes
+    assert b"".join(body.chunks) == b"ab" * count
 
 
 @pytest.mark.parametrize("secure", [False, True, "counted"])

@@ -31,6 +31,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 # on_answer(request or None if it was malformed, status, bytes of the body, seconds)
 OnAnswer = Callable[[Request | None, int, int, float, str], object]
 
+CHUNK = (
+    32  # bytes that may be around each chunk's content: its size, line breaks, a short extension
+)
 EAGER = sys.version_info >= (3, 12)  # a task's first step without a turn of the loop
 
 
@@ -142,9 +145,11 @@ class Connection(asyncio.Protocol):
         "loop",
         "lost",
         "out",
+        "overhead",
         "parser",
         "paused",
         "peer",
+        "pumping",
         "receiving",
         "secure",
         "sending",
@@ -166,12 +171,14 @@ class Connection(asyncio.Protocol):
         self.head_size = 0  # of the head that has begun
         self.fed = 0  # bytes that came for it since its first packet
         self.in_head = True
+        self.overhead = 0  # bytes of a chunked body that are no content, but for CHUNK each
         self.receiving: Exchange | None = None  # whose body arrives
         self.waiting: deque[Exchange] = deque()
         self.current: Exchange | None = None  # which is being answered
         self.task: asyncio.Task[None] | None = None
         self.blocked: asyncio.Future[None] | None = None  # the transport's buffer is full
         self.paused = self.broken = self.eof = self.lost = self.lingering = self.sending = False
+        self.pumping = False  # it goes on answering in the next turn
         self.out: tuple[float, int] | None = None  # since when, bytes taken by then
         self.deadline = time.monotonic() + front.limits.header_time
 
@@ -256,6 +263,9 @@ class Connection(asyncio.Protocol):
             if not self.blocked.done():
                 self.blocked.set_result(None)
             self.blocked = None
+            if self.waiting and not self.pumping:
+                self.pumping = True
+                self.loop.call_soon(self._pump_on)
 
     def eof_received(self) -> bool:
         self.eof = True
@@ -271,6 +281,8 @@ class Connection(asyncio.Protocol):
             return  # thrown away until the client has read the answer
         if self.in_head:
             self.fed += len(data)
+        else:
+            self.overhead += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -288,8 +300,10 @@ class Connection(asyncio.Protocol):
             if last is None or last.keep or self.receiving is not None:
                 self._broke(Problem(400, f"The request is malformed: {error}."))
         else:
-            if self.in_head and self.fed > self.front.limits.header_size:
-                self._broke(self._too_large())  # a field without an end is not counted yet
+            # A field or a trailer without an end is not counted yet, nor is a chunk's extension.
+            if (self.fed if self.in_head else self.overhead) > self.front.limits.header_size:
+                self._broke(self._too_large())
+            self.overhead = max(self.overhead, 0)  # of the packet that the body began in
         self.pump()
 
     def _last(self) -> None:
@@ -365,10 +379,14 @@ class Connection(asyncio.Protocol):
                 exchange.counted = True
                 self.front.uploads += 1
         self.in_head = False
-        self.head_size = self.fed = 0
+        self.head_size = self.fed = self.overhead = 0
         self.waiting.append(exchange)
 
+    def on_chunk_header(self) -> None:
+        self.overhead -= CHUNK
+
     def on_body(self, chunk: bytes) -> None:
+        self.overhead -= len(chunk)
         body = self.receiving.body if self.receiving is not None else None
         if body is not None:
             body.feed(chunk)
@@ -418,8 +436,15 @@ class Connection(asyncio.Protocol):
     # Answers.
 
     def pump(self) -> None:
-        """Answers what waits, as far as it goes without waiting."""
-        while self.waiting and self.task is None and not self.lost:
+        """Answers what waits, as far as it goes without waiting, and while the client takes it."""
+        turns = self.front.limits.pipelined  # then others have theirs
+        while self._can_answer():
+            if not turns:
+                if not self.pumping:
+                    self.pumping = True
+                    self.loop.call_soon(self._pump_on)
+                break
+            turns -= 1
             exchange = self.current = self.waiting.popleft()
             answer = self._answer(exchange)
             task: asyncio.Task[None]
@@ -434,10 +459,24 @@ class Connection(asyncio.Protocol):
                 task.add_done_callback(self._went_on)
         self._hold()
 
+    def _can_answer(self) -> bool:
+        if not self.waiting or self.task is not None or self.lost:
+            return False
+        return self.blocked is None
+
+    def _pump_on(self) -> None:
+        self.pumping = False
+        self.pump()
+        self._end_of_input()
+
     def _went_on(self, task: asyncio.Task[None]) -> None:
         self._answered(task)
         self.pump()
-        if self.eof and self.task is None and not self.lost:
+        self._end_of_input()
+
+    def _end_of_input(self) -> None:
+        """Who has closed its sending side and has all answers gets no more."""
+        if self.eof and self.task is None and not self.waiting and not self.lost:
             self.transport.close()
 
     def _answered(self, task: asyncio.Task[None]) -> None:
@@ -611,7 +650,7 @@ class Connection(asyncio.Protocol):
         elif self.task is not None:
             if self.receiving is not None and self.receiving is self.current and not self.paused:
                 self._sends_too_little(self.receiving, now)
-        elif now > self.deadline and self.receiving is None:
+        elif now > self.deadline and self.receiving is None and not self.waiting:
             if self.head_size:
                 self._broke(Problem(408, "The head of the request took too long."))
                 self.pump()
