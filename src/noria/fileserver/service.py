@@ -18,7 +18,7 @@ from noria.fileserver.conditions import require
 from noria.fileserver.getting import answer_file
 from noria.fileserver.messages import Headers, Problem, Request, Response
 from noria.fileserver.multipart import Form, boundary
-from noria.fileserver.names import check, directory_of, names, url
+from noria.fileserver.names import check, directory_of, names, url, usable
 from noria.fileserver.offloop import Blocks, off
 from noria.fileserver.paths import Root, problem
 from noria.fileserver.putting import Put
@@ -160,7 +160,9 @@ class FileService:
         kind = request.query["archive"]
         if kind not in ("tar", "zip"):
             raise Problem(400, f"archive={kind[:20]} is unknown: tar and zip are there.")
-        name = (names(request.path) or [os.path.basename(self.root.path) or "files"])[-1]
+        name = (names(request.path) or [os.path.basename(self.root.path)])[-1]
+        if not usable(name):  # of the served directory itself: no request names that
+            name = "files"
         headers = [
             ("Content-Type", "application/x-tar" if kind == "tar" else "application/zip"),
             ("Content-Disposition", media.attachment(f"{name}.{kind}")),
@@ -412,9 +414,16 @@ def require_same_site(headers: Headers) -> None:
     if site:  # the browser's own word, right behind a proxy that changes Host too
         other = site not in ("same-origin", "none")
     else:
-        other = origin != "" and urlsplit(origin).netloc.lower() != headers.get("host").lower()
+        other = origin != "" and _host(origin) != (headers.get("host").lower() or None)
     if other:
         raise Problem(403, "A page of another site may not change anything here.")
+
+
+def _host(url_: str) -> str:
+    try:
+        return urlsplit(url_).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def conditions_of(if_match: str, if_none_match: str = "") -> Headers:

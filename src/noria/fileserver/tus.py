@@ -237,7 +237,10 @@ class Uploads:
             raise Problem(400, f"A final upload is made of 1 to {PARTS} parts.")
         if "upload-length" in request.headers:
             raise Problem(400, "The length of a final upload is that of its parts together.")
-        parts = [urlsplit(place).path.removeprefix(PLACE) for place in places]
+        try:
+            parts = [urlsplit(place).path.removeprefix(PLACE) for place in places]
+        except ValueError:
+            raise Problem(400, "Upload-Concat names a part by no valid URL.") from None
         metadata = request.headers.get("upload-metadata")
         length = 0
         for part in parts:
