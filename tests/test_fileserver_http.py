@@ -487,11 +487,40 @@ def test_head_old_versions_and_the_end_of_a_connection():
             assert kept.count(b"Connection: keep-alive") == 2
             close = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
             assert statuses(await said(port, close + close, end=False)) == [200]
-            upgrade = close.replace(b"close", b"Upgrade\r\nUpgrade: h2c")
-            assert statuses(await said(port, upgrade + b"PRI * HTTP/2.0", end=False)) == [200]
             absolute = await said(port, b"GET http://b/c?d HTTP/1.1\r\nHost: a\r\n\r\n")
             assert absolute.endswith(b"/c")
             assert re.search(rb"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n", absolute)
+
+    run(main())
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_an_upgrade_means_nothing(piece):
+    fields = HOST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+    raw = (
+        b"GET /a HTTP/1.1\r\n" + fields + b"\r\n"
+        b"PUT /body HTTP/1.1\r\n" + fields + b"Content-Length: 10\r\n\r\n0123456789"
+        b"PUT /body HTTP/1.1\r\n" + fields + b"Transfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        b"PUT /body HTTP/1.1\r\n" + fields + b"Content-Length: 0\r\n\r\n"
+        b"PUT /body HTTP/1.1\r\n" + fields + b"Transfer-Encoding: chunked\r\n\r\n"
+        b"x\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    )
+
+    async def main():
+        async with serving() as (front, service, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for at in range(0, len(raw), piece):
+                writer.write(raw[at : at + piece])
+                await asyncio.sleep(0)
+            answer = await reader.read()
+            assert statuses(answer) == [200, 201, 201, 201, 400]
+            for said in (b"10:0123456789", b"5:abcde", b"0:"):
+                assert b"\r\n\r\n" + said in answer
+            assert b"HTTP/1.1 101" not in answer
+            assert ("GET", "/smuggled") not in service.seen
+            assert front.uploads == 0
+            writer.close()
 
     run(main())
 

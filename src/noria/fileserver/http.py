@@ -138,12 +138,14 @@ class Connection(asyncio.Protocol):
         "eof",
         "fed",
         "fields",
+        "framing",
         "front",
         "head_size",
         "in_head",
         "lingering",
         "loop",
         "lost",
+        "muted",
         "out",
         "overhead",
         "parser",
@@ -171,6 +173,8 @@ class Connection(asyncio.Protocol):
         self.head_size = 0  # of the head that has begun
         self.fed = 0  # bytes that came for it since its first packet
         self.in_head = True
+        self.framing = b""  # of a body that the parser is about to skip
+        self.muted = False  # what the parser says is known
         self.overhead = 0  # bytes of a chunked body that are no content, but for CHUNK each
         self.receiving: Exchange | None = None  # whose body arrives
         self.waiting: deque[Exchange] = deque()
@@ -284,10 +288,7 @@ class Connection(asyncio.Protocol):
         else:
             self.overhead += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # No other protocol is spoken here: the request is answered, and then it ends.
-            self._last()
+            self._feed(data)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             if not isinstance(cause, Problem):
@@ -306,13 +307,23 @@ class Connection(asyncio.Protocol):
             self.overhead = max(self.overhead, 0)  # of the packet that the body began in
         self.pump()
 
-    def _last(self) -> None:
-        """The requests that have come are the last ones."""
-        self.broken = True
-        if self.waiting:
-            self.waiting[-1].keep = False
-        elif self.current is not None:
-            self.current.keep = False
+    def _feed(self, data: bytes | memoryview) -> None:
+        """The parser takes an Upgrade for the end of HTTP and skips the body of such a request.
+
+        No other protocol is spoken here, so the field means nothing (RFC 9110, 7.8): the parser is
+        told once more how the body is framed, and goes on.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = memoryview(data)[upgrade.args[0] :]
+            framing, self.framing = self.framing, b""
+            if framing:
+                self.muted = True
+                self.parser.feed_data(b"PUT / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
+                self.muted = False
 
     def _broke(self, problem: Problem) -> None:
         """Nothing can be read any more: the problem is said in its turn, and it ends."""
@@ -337,6 +348,8 @@ class Connection(asyncio.Protocol):
         )
 
     def on_message_begin(self) -> None:
+        if self.muted:
+            return
         self.url = b""
         self.fields = []
         self.head_size = 1
@@ -345,16 +358,22 @@ class Connection(asyncio.Protocol):
         self.deadline = time.monotonic() + self.front.limits.header_time
 
     def on_url(self, url: bytes) -> None:
+        if self.muted:
+            return
         self.url += url
         self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.muted:
+            return
         self._grow(len(name) + len(value) + 4)
         self.fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
         if len(self.fields) > self.front.limits.fields:
             raise Problem(431, f"A request has {self.front.limits.fields} fields at most.")
 
     def on_headers_complete(self) -> None:
+        if self.muted:
+            return
         parser = self.parser
         version = parser.get_http_version()
         request = request_of(
@@ -370,6 +389,12 @@ class Connection(asyncio.Protocol):
         exchange.keep = parser.should_keep_alive()
         exchange.old = version == "1.0"
         if body is not None:
+            if parser.should_upgrade():
+                self.framing = (
+                    b"Content-Length: %d" % request.length
+                    if request.length
+                    else b"Transfer-Encoding: chunked"
+                )
             self.receiving = exchange
             if self.front.uploads >= self.front.limits.uploads:
                 exchange.problem = Problem(
@@ -393,6 +418,8 @@ class Connection(asyncio.Protocol):
             self._hold()
 
     def on_message_complete(self) -> None:
+        if self.framing:
+            return  # its body is still to come
         self.in_head = True
         self.head_size = self.fed = 0
         self.deadline = time.monotonic() + self.front.limits.idle
