@@ -275,3 +275,24 @@ def test_a_part_of_a_concatenation_that_is_no_url(tmp_path: Path) -> None:
         b"Upload-Concat: final;http://[\r\nUpload-Metadata: filename bmV3\r\n\r\n"
     )
     assert raw(tmp_path, request)[0].startswith(b"HTTP/1.1 400 ")
+
+
+def test_no_answer_may_be_taken_for_another_type(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    tus = b"Tus-Resumable: 1.0.0\r\nUpload-Length: 1\r\nUpload-Metadata: filename bmV3\r\n"
+    for request in (
+        b"GET / HTTP/1.1\r\n",
+        b"GET /file HTTP/1.1\r\n",
+        b"GET /none HTTP/1.1\r\n",
+        b"GET /../ HTTP/1.1\r\n",
+        b"GET /% HTTP/1.1\r\n",
+        b"BREW / HTTP/1.1\r\n",
+        b"GET /-/assets/page.css HTTP/1.1\r\n",
+        b"GET /-/assets/page.css HTTP/1.1\r\nIf-None-Match: *\r\n",
+        b"GET /-/none HTTP/1.1\r\n",
+        b"OPTIONS /-/uploads/ HTTP/1.1\r\n",
+        b"POST /-/uploads/ HTTP/1.1\r\n" + tus,
+        b"POST /-/uploads/ HTTP/1.1\r\n",
+    ):
+        (answer,) = raw(tmp_path, request + b"Host: a\r\n\r\n")
+        assert answer.count(b"\r\nX-Content-Type-Options: nosniff\r\n") == 1, request

@@ -33,6 +33,7 @@ from noria.servers.server import describe, tcp_sockets
 log = logging.getLogger("noria")
 
 OWN = "/-/"
+NOSNIFF = ("X-Content-Type-Options", "nosniff")
 THREADS = 32  # that work on the disk: they wait for it, so the number of cores is no measure
 
 
@@ -87,9 +88,12 @@ class FileServer:
         """The answer; raises Problem."""
         if self.guard is not None:
             await self.guard.check(request)
-        if request.path.startswith(OWN):
-            return await self._own(request)
-        return await self.service.handle(request)
+        if not request.path.startswith(OWN):
+            return await self.service.handle(request)
+        response = await self._own(request)
+        if NOSNIFF not in response.headers:
+            response.headers.append(NOSNIFF)
+        return response
 
     async def _own(self, request: Request) -> Response:
         name, _, rest = request.path.removeprefix(OWN).partition("/")
