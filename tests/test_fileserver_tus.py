@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import threading
 import time
 
 import pytest
@@ -278,6 +279,32 @@ def test_termination_and_expiration(tmp_path):
             assert (tmp_path / "done").exists()
 
     noria.run(main())
+
+
+def test_the_directory_stays_open_while_old_uploads_are_looked_for(tmp_path, monkeypatch):
+    go_on = threading.Event()
+
+    async def main():
+        async with serving(tmp_path) as client:
+            await client.create(5)
+            uploads = client.server.uploads
+            listdir = os.listdir
+
+            def slow(place):
+                assert go_on.wait(20)
+                return listdir(place)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "listdir", slow)
+                uploads.start()
+                uploads.stop()
+                os.fstat(uploads._store._fd)
+                go_on.set()
+                await uploads._expiring
+            await loops.until(lambda: uploads._store._fd < 0)
+
+    noria.run(main())
+    assert len(kept(tmp_path)) == 2
 
 
 def test_concatenation(tmp_path):

@@ -465,7 +465,7 @@ class Connection(asyncio.Protocol):
     def pump(self) -> None:
         """Answers what waits, as far as it goes without waiting, and while the client takes it."""
         turns = self.front.limits.pipelined  # then others have theirs
-        while self._can_answer():
+        while self.waiting and self.task is None and self.blocked is None and not self.lost:
             if not turns:
                 if not self.pumping:
                     self.pumping = True
@@ -485,11 +485,6 @@ class Connection(asyncio.Protocol):
                 self.task = task
                 task.add_done_callback(self._went_on)
         self._hold()
-
-    def _can_answer(self) -> bool:
-        if not self.waiting or self.task is not None or self.lost:
-            return False
-        return self.blocked is None
 
     def _pump_on(self) -> None:
         self.pumping = False

@@ -73,7 +73,10 @@ class Uploads:
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._store.close()
+        if self._expiring is None or self._expiring.done():
+            self._store.close()
+        else:  # a thread has the directory in use
+            self._expiring.add_done_callback(lambda _: self._store.close())
 
     # Requests.
 
