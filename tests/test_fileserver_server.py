@@ -178,6 +178,10 @@ def test_the_plain_form_of_the_page(tmp_path: Path) -> None:
             assert "Stored before it: two." in answer.text
             assert '<a href="./">Back</a>' in answer.text
 
+            answer = send(("there", b"new"), ("large", large * 4))
+            assert (answer.status_code, "Stored before" in answer.text) == (409, False)
+            assert "connection" not in answer.headers  # all of it was taken, so the answer is seen
+
             answer = send(("<script>", b"3"), ("<b>/x", b"3"))
             assert answer.status_code == 400
             assert "<script>" not in answer.text

@@ -298,8 +298,10 @@ def test_the_directory_stays_open_while_old_uploads_are_looked_for(tmp_path, mon
                 patched.setattr(os, "listdir", slow)
                 uploads.start()
                 uploads.stop()
-                os.fstat(uploads._store._fd)
-                go_on.set()
+                try:
+                    os.fstat(uploads._store._fd)
+                finally:
+                    go_on.set()
                 await uploads._expiring
             await loops.until(lambda: uploads._store._fd < 0)
 

@@ -325,6 +325,19 @@ class FileService:
         self.require_writable(request.headers)
         if not request.path.endswith("/"):
             raise Problem(405, "A form is sent to a directory.", headers=[("Allow", METHODS)])
+        try:
+            stored = await self._stored(request)
+        except Problem:
+            if from_page(request):
+                async for _rest in request.body:
+                    pass  # browsers look at an answer once they have sent everything
+            raise
+        if from_page(request):
+            return Response(303, [("Location", url(request.path))])
+        made = listing.as_json({"stored": stored})
+        return Response(201, [("Content-Type", "application/json")], made)
+
+    async def _stored(self, request: Request) -> builtins.list[dict[str, object]]:
         form = Form(request.body, boundary(request.headers.get("content-type")))
         stored: builtins.list[dict[str, object]] = []
         async for part in form.parts():
@@ -347,10 +360,7 @@ class FileService:
             stored.append({"name": name, "created": new, "etag": tag})
         if not stored:
             raise Problem(400, "There is no file in the form.")
-        if from_page(request):
-            return Response(303, [("Location", url(request.path))])
-        made = listing.as_json({"stored": stored})
-        return Response(201, [("Content-Type", "application/json")], made)
+        return stored
 
     async def delete(self, request: Request) -> Response:
         """Removes a file or an empty directory."""
