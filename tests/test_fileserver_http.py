@@ -307,9 +307,10 @@ def test_more_requests_than_may_wait_are_held_back_and_all_answered():
 
 
 @pytest.mark.parametrize("secure", [False, True])
-@pytest.mark.parametrize("eager", [True, False])
-def test_no_more_is_answered_than_the_client_takes(eager, secure, monkeypatch):
-    monkeypatch.setattr(front_module, "EAGER", eager and front_module.EAGER)
+@pytest.mark.parametrize("model", loops.MODELS)
+def test_no_more_is_answered_than_the_client_takes(model, secure):
+    if not models.availability(model)[0]:
+        pytest.skip(models.availability(model)[1])
     count, size = 500, 60_000
 
     async def main():
@@ -339,7 +340,7 @@ def test_no_more_is_answered_than_the_client_takes(eager, secure, monkeypatch):
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    run(main())
+    noria.run(main(), model=model)
 
 
 def test_requests_of_one_client_do_not_keep_the_loop():
