@@ -20,6 +20,8 @@ pytest.importorskip("httptools")
 import noria
 from noria import models
 from noria.fileserver import http as front_module
+from noria.fileserver.body import Body
+from noria.fileserver.greeting import Secured
 from noria.fileserver.heads import target
 from noria.fileserver.http import Front
 from noria.fileserver.limits import Limits
@@ -128,7 +130,10 @@ async def serving(limits=None, secure=False, on_answer=None):
     front = Front(service.handle, limits, on_answer)
     loop = asyncio.get_running_loop()
     context = loops.server_context() if secure else None
-    server = await loop.create_server(front, "127.0.0.1", 0, ssl=context)
+    protocols = Secured(front, context) if secure == "counted" else front
+    server = await loop.create_server(
+        protocols, "127.0.0.1", 0, ssl=None if secure == "counted" else context
+    )
     try:
         yield front, service, server.sockets[0].getsockname()[1]
     finally:
@@ -303,6 +308,105 @@ def test_more_requests_than_may_wait_are_held_back_and_all_answered():
 
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("model", loops.MODELS)
+def test_no_more_is_answered_than_the_client_takes(model, secure):
+    if not models.availability(model)[0]:
+        pytest.skip(models.availability(model)[1])
+    count, size = 500, 60_000
+
+    async def main():
+        async with serving(secure=secure) as (front, service, port):
+
+            async def large(request):
+                return Response(body=b"x" * size)
+
+            service.at_large = large
+            context = loops.client_context() if secure else None
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=context, server_hostname="localhost" if secure else None
+            )
+            writer.transport.pause_reading()
+            writer.write(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+            await loops.until(lambda: any(one.blocked for one in front.connections))
+            (connection,) = front.connections
+            for _ in range(100):
+                await asyncio.sleep(0)
+                assert connection.transport.get_write_buffer_size() < 20 * size
+            connection.check(time.monotonic() + 35)  # longer than between two requests
+            writer.transport.resume_reading()
+            for _ in range(count):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+                assert await reader.readexactly(size) == b"x" * size
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    noria.run(main(), model=model)
+
+
+def test_requests_of_one_client_do_not_keep_the_loop():
+    async def main():
+        async with serving() as (_, service, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+            writer.write_eof()
+            before = most = 0
+            while len(service.seen) < 1000:
+                most = max(most, len(service.seen) - before)
+                before = len(service.seen)
+                await asyncio.sleep(0)
+            assert max(most, 1000 - before) <= 64  # in a turn
+            assert statuses(await reader.read()) == [200] * 1000
+            writer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("endless", [b"1;x=", b"5\r\nabcde\r\n0\r\nX: "])
+def test_what_is_around_a_chunked_body_is_limited(endless):
+    """Of an extension or a trailer that does not end, no more is taken than of a head."""
+
+    async def main():
+        async with serving() as (front, _, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + endless
+            )
+            with contextlib.suppress(ConnectionError):
+                for _ in range(40):
+                    writer.write(b"y" * 1024)
+                    await asyncio.sleep(0.001)
+            assert statuses(await reader.read()) == [431]
+            writer.close()
+            assert front.uploads == 0
+
+    run(main())
+
+
+def test_a_body_of_tiny_chunks():
+    count = 30_000
+    raw = (
+        b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"2;a=b;c=d\r\nab\r\n" * count
+        + b"0\r\n\r\n"
+    )
+
+    async def main():
+        async with serving() as (_, _, port):
+            answer = await said(port, raw)
+            assert statuses(answer) == [201]
+            assert answer.endswith(b"%d:%b" % (2 * count, b"ab" * 8))
+
+    run(main())
+    body = Body(lambda: None)
+    for _ in range(count):
+        body.feed(b"ab")
+    assert body.held == 2 * count
+    assert len(body.chunks) < 50  # objects, each of which takes more than its bytes
+    assert b"".join(body.chunks) == b"ab" * count
+
+
+@pytest.mark.parametrize("secure", [False, True, "counted"])
+@pytest.mark.parametrize("model", loops.MODELS)
 def test_bodies_down_and_up(model, secure):
     if not models.availability(model)[0]:
         pytest.skip(models.availability(model)[1])
@@ -384,11 +488,40 @@ def test_head_old_versions_and_the_end_of_a_connection():
             assert kept.count(b"Connection: keep-alive") == 2
             close = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
             assert statuses(await said(port, close + close, end=False)) == [200]
-            upgrade = close.replace(b"close", b"Upgrade\r\nUpgrade: h2c")
-            assert statuses(await said(port, upgrade + b"PRI * HTTP/2.0", end=False)) == [200]
             absolute = await said(port, b"GET http://b/c?d HTTP/1.1\r\nHost: a\r\n\r\n")
             assert absolute.endswith(b"/c")
             assert re.search(rb"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n", absolute)
+
+    run(main())
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_an_upgrade_means_nothing(piece):
+    fields = HOST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+    raw = (
+        b"GET /a HTTP/1.1\r\n" + fields + b"\r\n"
+        b"PUT /body HTTP/1.1\r\n" + fields + b"Content-Length: 10\r\n\r\n0123456789"
+        b"PUT /body HTTP/1.1\r\n" + fields + b"Transfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        b"PUT /body HTTP/1.1\r\n" + fields + b"Content-Length: 0\r\n\r\n"
+        b"PUT /body HTTP/1.1\r\n" + fields + b"Transfer-Encoding: chunked\r\n\r\n"
+        b"x\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    )
+
+    async def main():
+        async with serving() as (front, service, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for at in range(0, len(raw), piece):
+                writer.write(raw[at : at + piece])
+                await asyncio.sleep(0)
+            answer = await reader.read()
+            assert statuses(answer) == [200, 201, 201, 201, 400]
+            for said in (b"10:0123456789", b"5:abcde", b"0:"):
+                assert b"\r\n\r\n" + said in answer
+            assert b"HTTP/1.1 101" not in answer
+            assert ("GET", "/smuggled") not in service.seen
+            assert front.uploads == 0
+            writer.close()
 
     run(main())
 
@@ -510,6 +643,57 @@ def test_counts_of_connections_and_uploads_are_limited():
             assert front.refused == 1
             for _, writer in (first, second):
                 writer.close()
+
+    run(main())
+
+
+def test_handshakes_count_among_the_connections():
+    async def main():
+        async with serving(Limits(connections=3, per_client=3), "counted") as (front, _, port):
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+            await loops.until(lambda: len(front.greeting) == 2)
+            secure = {"ssl": loops.client_context(), "server_hostname": "localhost"}
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, **secure)
+            writer.write(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n/a")).startswith(b"HTTP/1.1 200 ")
+            assert (len(front.greeting), len(front.connections)) == (2, 1)
+            with pytest.raises(OSError):  # noqa: PT011 one of many ways to see a connection end
+                await asyncio.open_connection("127.0.0.1", port, **secure)
+            assert front.refused == 1
+            assert front.clients == {"127.0.0.1": 3}
+            # One leaves in the middle of its handshake, one speaks something else.
+            silent[0][1].close()
+            await loops.until(lambda: len(front.greeting) == 1)
+            silent[1][1].write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await loops.until(lambda: not front.greeting)
+            assert front.clients == {"127.0.0.1": 1}
+            silent[1][1].close()
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            await loops.until(lambda: not front.connections)
+            assert not front.clients
+            assert (front.accepted, front.refused) == (4, 1)
+
+    run(main())
+
+
+def test_a_handshake_that_takes_too_long_ends_and_draining_ends_them_all():
+    async def main():
+        async with serving(Limits(header_time=0.05), "counted") as (front, _, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+            await loops.until(lambda: not front.greeting)
+            assert not front.clients
+        async with serving(None, "counted") as (front, _, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await loops.until(lambda: front.greeting)
+            assert await front.drain(20) == 0
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
 
     run(main())
 

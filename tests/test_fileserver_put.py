@@ -456,6 +456,58 @@ def test_a_form_that_is_wrong(root: Path) -> None:
     assert (root / "there").read_bytes() == b""
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("way", ["put", "form"])
+def test_conditions_hold_before_the_first_byte_and_at_the_end(
+    root: Path, way: str, overwrite: bool
+) -> None:
+    there = root / "file"
+
+    async def send(service: FileService, body: AsyncIterator[bytes], **fields: str) -> int:
+        if way == "put":
+            return (await ask(service, "PUT", "/file", body, **fields)).status
+
+        async def framed() -> AsyncIterator[bytes]:
+            yield form(('name="f"; filename="file"', b"")).partition(b"\r\n--xX--x--")[0]
+            async for chunk in body:
+                yield chunk
+            yield b"\r\n--xX--x--\r\n"
+
+        return (await ask(service, "POST", "/", framed(), **FORM, **fields)).status
+
+    async def main(service: FileService) -> None:
+        async def meanwhile(content: bytes) -> AsyncIterator[bytes]:
+            yield b"1"
+            there.write_bytes(content)
+            yield b"2"
+
+        async def never() -> AsyncIterator[bytes]:
+            raise AssertionError("it was clear before the first byte")
+            yield b""
+
+        # It comes, or changes, while the upload is under way.
+        assert await send(service, meanwhile(b"mine"), if_none_match="*") == 412
+        assert there.read_bytes() == b"mine"
+        tag = (await ask(service, "GET", "/file")).headers.get("etag")
+        assert await send(service, meanwhile(b"other"), if_match=tag) == 412
+        assert there.read_bytes() == b"other"
+        tag = (await ask(service, "GET", "/file")).headers.get("etag")
+        body = never if way == "put" else lambda: chunks(b"x")
+        assert await send(service, body(), if_none_match="*") == 412
+        assert await send(service, body(), if_none_match=tag) == 412
+        assert await send(service, body(), if_match='"other"') == 412
+        assert await send(service, body(), if_match="W/" + tag) == 412
+        if not overwrite:
+            assert await send(service, body()) == 409
+            assert await send(service, body(), if_match="*") == 409
+        assert there.read_bytes() == b"other"
+        assert await send(service, chunks(b"x"), if_match=f'"other", {tag}') in (201, 204)
+        assert there.read_bytes() == b"x"
+
+    serving(main, root, uploads=True, overwrite=overwrite)
+    assert hidden(root) == []
+
+
 def test_removing(root: Path) -> None:
     (root / "file").write_bytes(b"1")
     (root / "d" / "e").mkdir(parents=True)

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import threading
 import time
 
 import pytest
@@ -280,6 +281,34 @@ def test_termination_and_expiration(tmp_path):
     noria.run(main())
 
 
+def test_the_directory_stays_open_while_old_uploads_are_looked_for(tmp_path, monkeypatch):
+    go_on = threading.Event()
+
+    async def main():
+        async with serving(tmp_path) as client:
+            await client.create(5)
+            uploads = client.server.uploads
+            listdir = os.listdir
+
+            def slow(place):
+                assert go_on.wait(20)
+                return listdir(place)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "listdir", slow)
+                uploads.start()
+                uploads.stop()
+                try:
+                    os.fstat(uploads._store._fd)
+                finally:
+                    go_on.set()
+                await uploads._expiring
+            await loops.until(lambda: uploads._store._fd < 0)
+
+    noria.run(main())
+    assert len(kept(tmp_path)) == 2
+
+
 def test_concatenation(tmp_path):
     async def main():
         async with serving(tmp_path) as client:
@@ -392,6 +421,76 @@ def test_what_is_refused(tmp_path):
         async with serving(tmp_path) as client:
             place = await client.create(4, encoded(filename="four"))
             assert (await client.patch(place, 0, b"12345"))[0] == 413  # ends the connection
+
+    noria.run(main())
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_conditions_hold_from_the_creation_to_the_end(tmp_path, overwrite):
+    there = tmp_path / "new"
+
+    async def tag(client):
+        return (await client.ask("HEAD", "/new"))[1]["etag"]
+
+    async def create(client, **conditions):
+        return (await client.ask("POST", "/-/uploads/", Upload_Length=2,
+                                 Upload_Metadata="filename bmV3", **conditions))[0]  # fmt: skip
+
+    async def main():
+        async with serving(tmp_path, overwrite=overwrite) as client:
+            assert await create(client, If_Match="*") == 412  # nothing is there
+            late = await client.create(2, If_None_Match="*")
+            there.write_bytes(b"mine")
+            assert (await client.patch(late, 0, b"hi"))[0] == 412
+            assert await create(client, If_None_Match="*") == 412
+            assert await create(client, If_None_Match=f"W/{await tag(client)}") == 412
+            assert await create(client, If_Match='"other"') == 412
+            assert await create(client, If_Match=f"W/{await tag(client)}") == 412
+            if not overwrite:
+                assert await create(client) == 409
+                assert await create(client, If_Match="*") == 409
+            changed = await client.create(2, If_Match=await tag(client))
+            there.write_bytes(b"mine again")
+            assert (await client.patch(changed, 0, b"hi"))[0] == 412
+            assert there.read_bytes() == b"mine again"
+            assert kept(tmp_path) == []
+            named = await client.create(2, If_Match=await tag(client))
+        async with serving(tmp_path, overwrite=overwrite) as client:
+            assert (await client.patch(named, 0, b"hi"))[0] == 204
+            assert there.read_bytes() == b"hi"
+
+    noria.run(main())
+
+
+def test_conditions_of_a_concatenation(tmp_path, monkeypatch):
+    there = tmp_path / "joined"
+
+    async def join(client, **conditions):
+        part = await client.create(2, "", Upload_Concat="partial")
+        assert (await client.patch(part, 0, b"hi"))[0] == 204
+        return (await client.ask("POST", "/-/uploads/", Upload_Metadata=encoded(filename="joined"),
+                                 Upload_Concat=f"final;{part}", **conditions))[0]  # fmt: skip
+
+    async def main():
+        async with serving(tmp_path, overwrite=True) as client:
+            there.write_bytes(b"mine")
+            assert await join(client, If_None_Match="*") == 412
+            assert await join(client, If_Match='"other"') == 412
+            there.unlink()
+            uploads = client.server.uploads
+            joined = uploads._join
+
+            def meanwhile(*arguments):
+                joined(*arguments)
+                there.write_bytes(b"mine")
+
+            with monkeypatch.context() as patched:
+                patched.setattr(uploads, "_join", meanwhile)
+                assert await join(client, If_None_Match="*") == 412
+            assert there.read_bytes() == b"mine"
+            tag = (await client.ask("HEAD", "/joined"))[1]["etag"]
+            assert await join(client, If_Match=tag) == 201
+            assert there.read_bytes() == b"hi"
 
     noria.run(main())
 

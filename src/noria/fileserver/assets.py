@@ -7,6 +7,7 @@ import mimetypes
 import re
 from importlib.resources import files
 
+from noria.fileserver.conditions import matches
 from noria.fileserver.messages import Problem, Request, Response
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -34,6 +35,6 @@ def asset(request: Request, name: str) -> Response:
         ]
         found = _kept[name] = Response(200, headers, body)
     tag = dict(found.headers)["ETag"]
-    if tag in re.split(r"\s*,\s*", request.headers.get("if-none-match")):
+    if matches(request.headers.get("if-none-match"), tag, weak=True):
         return Response(304, found.headers[2:])
     return found

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+TINY = 4096  # bytes up to which chunks are joined
+
 
 class Body:
     """Chunks of the body, in order.
@@ -27,7 +29,12 @@ class Body:
         self._waiter: asyncio.Future[None] | None = None
 
     def feed(self, chunk: bytes) -> None:
-        self.chunks.append(chunk)
+        chunks = self.chunks
+        # Of chunks of a few bytes each there would be more objects than bytes.
+        if chunks and len(chunks[-1]) + len(chunk) <= TINY:
+            chunks[-1] += chunk
+        else:
+            chunks.append(chunk)
         self.held += len(chunk)
         self.received += len(chunk)
         self._wake()

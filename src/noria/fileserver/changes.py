@@ -15,6 +15,11 @@ from noria.fileserver.names import directory_of, names
 from noria.fileserver.paths import Root
 from noria.fileserver.store import locked, status_of, sweep_directory
 
+ELSEWHERE = (  # 502: RFC 4918, 9.9.4
+    "The new place is on another file system, to which nothing can be renamed: fetch it, and send "
+    "it there."
+)
+
 
 def remove(root: Root, path: str, conditions: Headers) -> int:
     """Removes a file, a link itself, or an empty directory; gives the bytes that were freed."""
@@ -76,7 +81,7 @@ def make_parents(root: Root, path: str) -> list[str]:
 def move(root: Root, path: str, target: str, conditions: Headers, overwrite: bool) -> bool:
     """Renames; gives whether `target` is new. A file is replaced only with `overwrite`.
 
-    412 if there is one and it may not be replaced (RFC 4918, 9.9.4).
+    412 if there is one and it may not be replaced, 502 to another file system (RFC 4918, 9.9.4).
     """
     if (target.rstrip("/") + "/").startswith(path.rstrip("/") + "/"):
         raise Problem(409, "Nothing can be moved onto or into itself.")
@@ -106,7 +111,7 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
                 raise Problem(412, "There is something of the new name by now.") from None
             except OSError as error:
                 if error.errno == errno.EXDEV:
-                    raise Problem(409, "The new place is on another file system.") from None
+                    raise Problem(502, ELSEWHERE) from None
                 if error.errno == errno.EINVAL:
                     raise Problem(409, "A directory cannot be moved into itself.") from None
                 raise

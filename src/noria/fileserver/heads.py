@@ -15,6 +15,7 @@ PHRASES = {int(status): status.phrase for status in HTTPStatus}
 BODYLESS = (204, 304)  # RFC 9110, 6.4.1
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+;=%:\[\]-]*")
+_AUTHORITY = re.compile(r"[^/?#@\\]+(?=[/?#]|$)")  # RFC 9110, 4.2.4: a name in it is an error
 _FRAMING = ("host", "transfer-encoding", "content-length", "expect")
 
 
@@ -29,7 +30,12 @@ def target(raw: bytes) -> tuple[str, dict[str, str]]:
         if text == "*":
             text = "/"
         elif separator and scheme.lower() in ("http", "https"):  # RFC 9112, 3.2.2
-            text = "/" + rest.partition("/")[2]
+            authority = _AUTHORITY.match(rest)
+            if authority is None:
+                raise Problem(400, "The target of the request names no host.")
+            text = rest[authority.end() :]
+            if not text.startswith("/"):
+                text = "/" + text
         else:
             raise Problem(400, "The target of the request must be a path that begins with '/'.")
     if "#" in text:

@@ -33,6 +33,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 Quick = Callable[[Request], tuple[bytes, bytes] | None]
 OnAnswer = Callable[[Request | None, int, int, float, str], object]
 
+CHUNK = (
+    32  # bytes that may be around each chunk's content: its size, line breaks, a short extension
+)
 EAGER = sys.version_info >= (3, 12)  # a task's first step without a turn of the loop
 
 
@@ -51,6 +54,7 @@ class Front:
         self.limits = limits or Limits()
         self.on_answer = on_answer
         self.connections: set[Connection] = set()
+        self.greeting: dict[Connection, Any] = {}  # with TLS handshakes under way: the TCP below
         self.clients: Counter[str] = Counter()
         self.uploads = 0
         self.accepted = 0
@@ -83,6 +87,8 @@ class Front:
         """
         self.draining = True
         until = time.monotonic() + grace
+        for transport in list(self.greeting.values()):
+            transport.abort()
         for connection in list(self.connections):
             connection.end_if_idle()
         while self.connections and time.monotonic() < until:
@@ -90,7 +96,7 @@ class Front:
         left = list(self.connections)
         for connection in left:
             connection.end()
-        while self.connections:
+        while self.connections or self.greeting:
             await asyncio.sleep(0.005)
         return len(left)
 
@@ -135,19 +141,24 @@ class Connection(asyncio.Protocol):
         "broken",
         "current",
         "deadline",
+        "entered",
         "eof",
         "fed",
         "fields",
+        "framing",
         "front",
         "head_size",
         "in_head",
         "lingering",
         "loop",
         "lost",
+        "muted",
         "out",
+        "overhead",
         "parser",
         "paused",
         "peer",
+        "pumping",
         "receiving",
         "secure",
         "sending",
@@ -162,54 +173,86 @@ class Connection(asyncio.Protocol):
         self.parser: Any = httptools.HttpRequestParser(self)
         self.transport: Any = None
         self.peer = ""
+        self.entered = False  # it counts
         self.secure = False
         self.url = b""
         self.fields: list[tuple[str, str]] = []
         self.head_size = 0  # of the head that has begun
         self.fed = 0  # bytes that came for it since its first packet
         self.in_head = True
+        self.framing = b""  # of a body that the parser is about to skip
+        self.muted = False  # what the parser says is known
+        self.overhead = 0  # bytes of a chunked body that are no content, but for CHUNK each
         self.receiving: Exchange | None = None  # whose body arrives
         self.waiting: deque[Exchange] = deque()
         self.current: Exchange | None = None  # which is being answered
         self.task: asyncio.Task[None] | None = None
         self.blocked: asyncio.Future[None] | None = None  # the transport's buffer is full
         self.paused = self.broken = self.eof = self.lost = self.lingering = self.sending = False
+        self.pumping = False  # it goes on answering in the next turn
         self.out: tuple[float, int] | None = None  # since when, bytes taken by then
         self.deadline = time.monotonic() + front.limits.header_time
 
     # The transport's side.
 
+    def greet(self, transport: Any) -> bool:
+        """TLS will be spoken on it first: counted from now on, unless there are too many."""
+        self._enter(transport)
+        self.front.greeting[self] = transport
+        if self._too_many():
+            self.front.refused += 1
+            return False
+        return True
+
     def connection_made(self, transport: Any) -> None:
         front = self.front
         self.loop = asyncio.get_running_loop()
         self.transport = transport
-        name = transport.get_extra_info("peername")
-        self.peer = name[0] if isinstance(name, tuple) else ""
         self.secure = transport.get_extra_info("ssl_object") is not None
+        self.deadline = time.monotonic() + front.limits.header_time
         front.connections.add(self)
-        front.accepted += 1
-        front.clients[self.peer] += 1
+        if front.greeting.pop(self, None) is not None:
+            return
+        self._enter(transport)
         most = front.limits.connections
         if len(front.connections) > most + most // 10 + 16:
             front.refused += 1
             transport.abort()  # so many cannot even be told
-        elif len(front.connections) > most:
-            self._refuse("The server has as many connections as it takes.")
-        elif self.peer and front.clients[self.peer] > front.limits.per_client:
-            self._refuse("This client has as many connections as it may.")
+        elif why := self._too_many():
+            front.refused += 1
+            self._broke(Problem(503, why, headers=[("Retry-After", "5")]))
+            self.pump()
 
-    def _refuse(self, why: str) -> None:
-        self.front.refused += 1
-        self._broke(Problem(503, why, headers=[("Retry-After", "5")]))
-        self.pump()
+    def _enter(self, transport: Any) -> None:
+        name = transport.get_extra_info("peername")
+        self.peer = name[0] if isinstance(name, tuple) else ""
+        self.entered = True
+        self.front.accepted += 1
+        self.front.clients[self.peer] += 1
+
+    def _too_many(self) -> str:
+        """Why this one is more than there may be, or ""."""
+        front = self.front
+        if len(front.connections) + len(front.greeting) > front.limits.connections:
+            return "The server has as many connections as it takes."
+        if self.peer and front.clients[self.peer] > front.limits.per_client:
+            return "This client has as many connections as it may."
+        return ""
+
+    def leave(self) -> None:
+        """Counted no more."""
+        front = self.front
+        front.connections.discard(self)
+        front.greeting.pop(self, None)
+        if self.entered:
+            self.entered = False
+            front.clients[self.peer] -= 1
+            if front.clients[self.peer] <= 0:
+                del front.clients[self.peer]
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        front = self.front
         self.lost = True
-        front.connections.discard(self)
-        front.clients[self.peer] -= 1
-        if front.clients[self.peer] <= 0:
-            del front.clients[self.peer]
+        self.leave()
         gone = ConnectionResetError("the client went away")
         if self.receiving is not None and self.receiving.body is not None:
             self.receiving.body.fail(gone)
@@ -231,6 +274,9 @@ class Connection(asyncio.Protocol):
             if not self.blocked.done():
                 self.blocked.set_result(None)
             self.blocked = None
+            if self.waiting and not self.pumping:
+                self.pumping = True
+                self.loop.call_soon(self._pump_on)
 
     def eof_received(self) -> bool:
         self.eof = True
@@ -246,11 +292,10 @@ class Connection(asyncio.Protocol):
             return  # thrown away until the client has read the answer
         if self.in_head:
             self.fed += len(data)
+        else:
+            self.overhead += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # No other protocol is spoken here: the request is answered, and then it ends.
-            self._last()
+            self._feed(data)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             if not isinstance(cause, Problem):
@@ -263,17 +308,29 @@ class Connection(asyncio.Protocol):
             if last is None or last.keep or self.receiving is not None:
                 self._broke(Problem(400, f"The request is malformed: {error}."))
         else:
-            if self.in_head and self.fed > self.front.limits.header_size:
-                self._broke(self._too_large())  # a field without an end is not counted yet
+            # A field or a trailer without an end is not counted yet, nor is a chunk's extension.
+            if (self.fed if self.in_head else self.overhead) > self.front.limits.header_size:
+                self._broke(self._too_large())
+            self.overhead = max(self.overhead, 0)  # of the packet that the body began in
         self.pump()
 
-    def _last(self) -> None:
-        """The requests that have come are the last ones."""
-        self.broken = True
-        if self.waiting:
-            self.waiting[-1].keep = False
-        elif self.current is not None:
-            self.current.keep = False
+    def _feed(self, data: bytes | memoryview) -> None:
+        """The parser takes an Upgrade for the end of HTTP and skips the body of such a request.
+
+        No other protocol is spoken here, so the field means nothing (RFC 9110, 7.8): the parser is
+        told once more how the body is framed, and goes on.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = memoryview(data)[upgrade.args[0] :]
+            framing, self.framing = self.framing, b""
+            if framing:
+                self.muted = True
+                self.parser.feed_data(b"PUT / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
+                self.muted = False
 
     def _broke(self, problem: Problem) -> None:
         """Nothing can be read any more: the problem is said in its turn, and it ends."""
@@ -298,6 +355,8 @@ class Connection(asyncio.Protocol):
         )
 
     def on_message_begin(self) -> None:
+        if self.muted:
+            return
         self.url = b""
         self.fields = []
         self.head_size = 1
@@ -306,16 +365,22 @@ class Connection(asyncio.Protocol):
         self.deadline = time.monotonic() + self.front.limits.header_time
 
     def on_url(self, url: bytes) -> None:
+        if self.muted:
+            return
         self.url += url
         self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.muted:
+            return
         self._grow(len(name) + len(value) + 4)
         self.fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
         if len(self.fields) > self.front.limits.fields:
             raise Problem(431, f"A request has {self.front.limits.fields} fields at most.")
 
     def on_headers_complete(self) -> None:
+        if self.muted:
+            return
         parser = self.parser
         version = parser.get_http_version()
         request = request_of(
@@ -331,6 +396,12 @@ class Connection(asyncio.Protocol):
         exchange.keep = parser.should_keep_alive()
         exchange.old = version == "1.0"
         if body is not None:
+            if parser.should_upgrade():
+                self.framing = (
+                    b"Content-Length: %d" % request.length
+                    if request.length
+                    else b"Transfer-Encoding: chunked"
+                )
             self.receiving = exchange
             if self.front.uploads >= self.front.limits.uploads:
                 exchange.problem = Problem(
@@ -340,16 +411,22 @@ class Connection(asyncio.Protocol):
                 exchange.counted = True
                 self.front.uploads += 1
         self.in_head = False
-        self.head_size = self.fed = 0
+        self.head_size = self.fed = self.overhead = 0
         self.waiting.append(exchange)
 
+    def on_chunk_header(self) -> None:
+        self.overhead -= CHUNK
+
     def on_body(self, chunk: bytes) -> None:
+        self.overhead -= len(chunk)
         body = self.receiving.body if self.receiving is not None else None
         if body is not None:
             body.feed(chunk)
             self._hold()
 
     def on_message_complete(self) -> None:
+        if self.framing:
+            return  # its body is still to come
         self.in_head = True
         self.head_size = self.fed = 0
         self.deadline = time.monotonic() + self.front.limits.idle
@@ -393,8 +470,15 @@ class Connection(asyncio.Protocol):
     # Answers.
 
     def pump(self) -> None:
-        """Answers what waits, as far as it goes without waiting."""
-        while self.waiting and self.task is None and not self.lost:
+        """Answers what waits, as far as it goes without waiting, and while the client takes it."""
+        turns = self.front.limits.pipelined  # then others have theirs
+        while self.waiting and self.task is None and self.blocked is None and not self.lost:
+            if not turns:
+                if not self.pumping:
+                    self.pumping = True
+                    self.loop.call_soon(self._pump_on)
+                break
+            turns -= 1
             exchange = self.waiting.popleft()
             if self._answered_at_once(exchange):
                 continue
@@ -423,7 +507,6 @@ class Connection(asyncio.Protocol):
             or exchange.problem is not None
             or exchange.body is not None
             or front.draining
-            or self.blocked is not None
             or (found := front.quick(request)) is None
         ):
             return False
@@ -436,10 +519,19 @@ class Connection(asyncio.Protocol):
         self.deadline = time.monotonic() + front.limits.idle
         return True
 
+    def _pump_on(self) -> None:
+        self.pumping = False
+        self.pump()
+        self._end_of_input()
+
     def _went_on(self, task: asyncio.Task[None]) -> None:
         self._answered(task)
         self.pump()
-        if self.eof and self.task is None and not self.lost:
+        self._end_of_input()
+
+    def _end_of_input(self) -> None:
+        """Who has closed its sending side and has all answers gets no more."""
+        if self.eof and self.task is None and not self.waiting and not self.lost:
             self.transport.close()
 
     def _answered(self, task: asyncio.Task[None]) -> None:
@@ -613,7 +705,7 @@ class Connection(asyncio.Protocol):
         elif self.task is not None:
             if self.receiving is not None and self.receiving is self.current and not self.paused:
                 self._sends_too_little(self.receiving, now)
-        elif now > self.deadline and self.receiving is None:
+        elif now > self.deadline and self.receiving is None and not self.waiting:
             if self.head_size:
                 self._broke(Problem(408, "The head of the request took too long."))
                 self.pump()

@@ -54,6 +54,7 @@ class Metrics:
             lines.append(f'{name}_bucket{{{worker},le="{bound}"}} {total}')
         lines += [f"{name}_sum{{{worker}}} {self.seconds:.6f}", f"{name}_count{{{worker}}} {total}"]
         tell("noria_connections", "gauge", "Open connections.", len(front.connections))
+        tell("noria_handshakes", "gauge", "TLS handshakes under way.", len(front.greeting))
         tell("noria_uploads", "gauge", "Requests whose body is being received.", front.uploads)
         tell("noria_connections_total", "counter", "Connections accepted.", front.accepted)
         tell("noria_connections_refused_total", "counter", "Above a limit.", front.refused)

@@ -11,7 +11,7 @@ HEAD_MAX = 8 * 1024  # bytes of fields a part
 PARTS_MAX = 10_000
 
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^;\s"]+))', re.IGNORECASE)
-_PARAMETER = re.compile(r';\s*([a-z-]+\*?)=(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))', re.IGNORECASE)
+_PARAMETER = re.compile(r'\s*;\s*([a-z-]+\*?)=(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))', re.IGNORECASE)
 
 
 def boundary(content_type: str) -> bytes:
@@ -34,10 +34,14 @@ class Part:
 
     def parameter(self, name: str) -> str | None:
         """``name`` or ``filename`` of Content-Disposition, as browsers and curl write them."""
-        for key, quoted, plain in _PARAMETER.findall(self.headers.get("content-disposition")):
-            if key.lower() == name:
-                text = quoted.replace('\\"', '"') or plain
+        value = self.headers.get("content-disposition")
+        at = value.find(";")
+        # One after the other: a search would try at each ";" anew, of which there may be thousands.
+        while at >= 0 and (match := _PARAMETER.match(value, at)):
+            if match[1].lower() == name:
+                text = match[2].replace('\\"', '"') if match[2] is not None else match[3]
                 return re.sub("%22|%0D|%0A", _unescaped, text, flags=re.IGNORECASE)
+            at = match.end()
         return None
 
     def __aiter__(self) -> AsyncIterator[bytes]:

@@ -30,7 +30,7 @@ def page(listing: dict[str, Any], *, uploads: bool) -> bytes:
     entries = [_row(entry) for entry in listing["entries"]]
     entries.sort(key=lambda row: (not row["directory"], row["name"].casefold(), row["name"]))
     path = listing["path"]
-    html = _template().render(
+    html = _template("page").render(
         path=path,
         href=quoted(path),
         title=visible(path),
@@ -42,9 +42,15 @@ def page(listing: dict[str, Any], *, uploads: bool) -> bytes:
     return html.encode("utf-8", "replace")
 
 
+def trouble(sentence: str) -> bytes:
+    """The HTML that says why a form was refused, with the way back to its directory."""
+    html = _template("problem").render(title="That was refused", sentence=visible(sentence))
+    return html.encode("utf-8", "replace")
+
+
 @cache
-def _template() -> Template:
-    text = files("noria.fileserver").joinpath("page.html.j2").read_text("utf-8")
+def _template(name: str) -> Template:
+    text = files("noria.fileserver").joinpath(f"{name}.html.j2").read_text("utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

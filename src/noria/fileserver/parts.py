@@ -34,6 +34,8 @@ class Facts:
     metadata: str = ""
     concat: str = ""  # the Upload-Concat it was made with
     unverified: int | None = None
+    if_match: str = ""  # the conditions it was made with: they hold for its end
+    if_none_match: str = ""
 
 
 class Store:

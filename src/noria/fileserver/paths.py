@@ -145,6 +145,24 @@ class Root:
         finally:
             os.close(fd)
 
+    def renames_to(self, path: str) -> bool:
+        """Whether files at the top can be renamed into the directory `path`: no mount lies between.
+
+        Without openat2 a mount of the same file system is not seen. Raises Problem.
+        """
+        device = self.stat(path).st_dev
+        if not self.native:
+            return device == os.fstat(self.fd).st_dev
+        resolve = system.RESOLVE_BENEATH | system.RESOLVE_NO_MAGICLINKS | system.RESOLVE_NO_XDEV
+        inside = os.fsencode("/".join(names(path)) or ".")
+        try:
+            os.close(system.openat2(self.fd, inside, os.O_PATH | os.O_CLOEXEC, 0, resolve))
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                return False
+            raise problem(error) from None
+        return True
+
     @contextmanager
     def parent(self, path: str) -> Iterator[tuple[int, str]]:
         """The open directory that `path` is in, and its name there. Raises Problem.

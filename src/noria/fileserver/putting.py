@@ -46,7 +46,7 @@ class Put:
         """Takes all of `chunks`; gives (new, entity tag). What fails or is cancelled is undone."""
         part = self._part
         try:
-            await through(off(part.open))
+            await through(off(part.open, conditions, overwrite))
             last = await self._fill(chunks)
             return await through(
                 off(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -10,8 +11,8 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 from noria import models
 from noria.aio.run import new_event_loop
@@ -25,12 +26,15 @@ from noria.fileserver.messages import Problem, Request, Response
 from noria.fileserver.metrics import Metrics
 from noria.fileserver.service import FileService
 from noria.fileserver.tus import Uploads
+from noria.fileserver.upkeep import Upkeep
 from noria.servers.serve import ServerInfo, Summary
 from noria.servers.server import describe, tcp_sockets
 
 log = logging.getLogger("noria")
 
 OWN = "/-/"
+NOSNIFF = ("X-Content-Type-Options", "nosniff")
+THREADS = 32  # that work on the disk: they wait for it, so the number of cores is no measure
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,12 @@ class FileServer:
         """The answer; raises Problem."""
         if self.guard is not None:
             await self.guard.check(request)
-        if request.path.startswith(OWN):
-            return await self._own(request)
-        return await self.service.handle(request)
+        if not request.path.startswith(OWN):
+            return await self.service.handle(request)
+        response = await self._own(request)
+        if NOSNIFF not in response.headers:
+            response.headers.append(NOSNIFF)
+        return response
 
     async def _own(self, request: Request) -> Response:
         name, _, rest = request.path.removeprefix(OWN).partition("/")
@@ -137,42 +144,45 @@ def service_of(options: Options) -> FileService:
 def serve_here(options: Options, ready: Callable[[ServerInfo], object] | None) -> Summary:
     """One process."""
     sockets = list(options.sockets) or tcp_sockets(options.host, options.port, reuse_port=False)
-    try:
-        with asyncio.Runner(loop_factory=lambda: new_event_loop(options.model)) as runner:
-            return runner.run(_serve(options, sockets, ready))
-    finally:
+    with contextlib.ExitStack() as stack:
         for sock in sockets:
-            sock.close()
+            stack.callback(sock.close)
+        service = service_of(options)
+        stack.callback(service.close)  # after the runner, which waits for the threads
+        with asyncio.Runner(loop_factory=lambda: new_event_loop(options.model)) as runner:
+            return runner.run(_serve(service, options, sockets, ready))
 
 
 async def _serve(
-    options: Options, sockets: list[socket.socket], ready: Callable[[ServerInfo], object] | None
+    service: FileService,
+    options: Options,
+    sockets: list[socket.socket],
+    ready: Callable[[ServerInfo], object] | None,
 ) -> Summary:
     loop = asyncio.get_running_loop()
-    server = FileServer(service_of(options), options)
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, "noria-disk"))  # the runner ends it
+    server = FileServer(service, options)
     front = server.front
+    upkeep = Upkeep(service)
     ending = _Ending()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.signalled, number)
-    secure: dict[str, Any] = {}
+    protocols: Callable[[], asyncio.Protocol] = front
     if options.tls is not None:
-        secure = {
-            "ssl": options.tls,
-            "ssl_handshake_timeout": options.limits.header_time,
-            "ssl_shutdown_timeout": options.limits.linger,
-        }
-    servers = [
-        await loop.create_server(front, sock=sock, backlog=1024, **secure) for sock in sockets
-    ]
+        from noria.fileserver.greeting import Secured  # which nothing else needs
+
+        protocols = Secured(front, options.tls)
+    servers = [await loop.create_server(protocols, sock=sock, backlog=1024) for sock in sockets]
     front.start()
     if server.uploads is not None:
         server.uploads.start()
+    upkeep.start()
     try:
         if ready is not None:
             reason = models.choose()[1] if options.model == "auto" else ""
             addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
             name = getattr(loop, "model_name", options.model)
-            ready(ServerInfo(addresses, name, reason, os.getpid(), ending.now.set))
+            ready(ServerInfo(addresses, name, reason, os.getpid(), ending.at_once))
         await ending.begun.wait()
     finally:
         for one in servers:
@@ -187,6 +197,7 @@ async def _serve(
         elif left := draining.result():
             log.warning("%d connections did not finish in %g s: ended", left, options.grace)
         at_once.cancel()
+        await upkeep.stop()
         if server.uploads is not None:
             server.uploads.stop()
         front.stop()
@@ -204,3 +215,6 @@ class _Ending:
         if number == signal.SIGINT or self.begun.is_set():
             self.now.set()
         self.begun.set()
+
+    def at_once(self) -> None:
+        self.signalled(signal.SIGINT)

@@ -14,20 +14,26 @@ from collections.abc import AsyncIterable, Callable
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from noria.fileserver import archive, changes, digests, listing, media
+from noria.fileserver.conditions import require
 from noria.fileserver.getting import answer_file
 from noria.fileserver.messages import Headers, Problem, Request, Response
 from noria.fileserver.multipart import Form, boundary
-from noria.fileserver.names import check, directory_of, names, url
+from noria.fileserver.names import check, directory_of, names, url, usable
 from noria.fileserver.offloop import Blocks, off
 from noria.fileserver.paths import Root, problem
 from noria.fileserver.putting import Put
 from noria.fileserver.quick import Quick
 from noria.fileserver.quota import Quota, check_disk
-from noria.fileserver.store import sweep
+from noria.fileserver.store import admitted, sweep
 
 log = logging.getLogger("noria")
 
 DISK_FLOOR = 256 * 1024 * 1024  # bytes of the disk that are kept free
+_POLICY = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'"
+HTML = (
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Content-Security-Policy", _POLICY + "; form-action 'self'; frame-ancestors 'none'"),
+)
 METHODS = "GET, HEAD, PUT, POST, DELETE, MOVE, MKCOL"
 
 
@@ -80,12 +86,12 @@ class FileService:
         except Problem as error:
             if error.status == 500:
                 log.error("%s %s: %s", request.method, url(request.path), error.sentence)
-            response = sentence(error)
+            response = refused(request, error)
         except ConnectionError:  # of the body: there is nobody left to answer
             raise
         except OSError as error:
             log.exception("%s %s failed", request.method, url(request.path))
-            response = sentence(problem(error))
+            response = refused(request, problem(error))
         if request.method == "HEAD" and isinstance(response.body, bytes) and response.body:
             if not any(name.lower() == "content-length" for name, _ in response.headers):
                 response.headers.append(("Content-Length", str(len(response.body))))
@@ -142,12 +148,7 @@ class FileService:
         made: bytes = await off(self._listed, request.path, as_json)
         if as_json:
             return Response(200, [("Content-Type", "application/json"), *headers], made)
-        policy = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'"
-        headers += [
-            ("Content-Type", "text/html; charset=utf-8"),
-            ("Content-Security-Policy", policy + "; form-action 'self'; frame-ancestors 'none'"),
-        ]
-        return Response(200, headers, made)
+        return Response(200, [*HTML, *headers], made)
 
     def _listed(self, path: str, as_json: bool) -> bytes:
         data = listing.listing(self.root, path, self.writable)
@@ -161,7 +162,9 @@ class FileService:
         kind = request.query["archive"]
         if kind not in ("tar", "zip"):
             raise Problem(400, f"archive={kind[:20]} is unknown: tar and zip are there.")
-        name = (names(request.path) or [os.path.basename(self.root.path) or "files"])[-1]
+        name = (names(request.path) or [os.path.basename(self.root.path)])[-1]
+        if not usable(name):  # of the served directory itself: no request names that
+            name = "files"
         headers = [
             ("Content-Type", "application/x-tar" if kind == "tar" else "application/zip"),
             ("Content-Disposition", media.attachment(f"{name}.{kind}")),
@@ -190,6 +193,23 @@ class FileService:
         if headers is not None:
             require_same_site(headers)
 
+    def foresee(self, path: str, *, if_match: str = "", if_none_match: str = "") -> None:
+        """In a thread: raises the Problem, 409 or 412, that `store` would now."""
+        conditions = conditions_of(if_match, if_none_match)
+        try:
+            directory = self.root.open(directory_of(path), os.O_RDONLY | os.O_DIRECTORY)
+        except Problem as error:
+            if error.status != 404:
+                raise
+            require(conditions, None)
+            return
+        try:
+            admitted(directory, names(path)[-1], conditions, self.overwrite)
+        except OSError as error:
+            raise problem(error) from None
+        finally:
+            os.close(directory)
+
     async def room(self, path: str, size: int) -> None:
         """Raises Problem 413 or 507 if a file of `size` bytes cannot be stored at `path` now."""
         if self.max_size is not None and size > self.max_size:
@@ -214,7 +234,8 @@ class FileService:
     ) -> tuple[bool, str]:
         """The one way a file gets in: (whether it is new, its entity tag), once it is durable.
 
-        It replaces a file only if the service may overwrite or `if_match` names that file's tag.
+        It replaces a file only if the service may overwrite or `if_match` names that file's tag,
+        and never if `if_none_match` does: before the first byte, and again at the end.
         `expect_size` in bytes; `sha256` as digest or in hexadecimal; `parents`: missing
         directories above it are made. Cancelled or refused, it leaves nothing. Raises Problem.
         """
@@ -242,7 +263,13 @@ class FileService:
         return new, tag
 
     async def adopt(
-        self, source: str, path: str, *, if_match: str = "", parents: bool = False
+        self,
+        source: str,
+        path: str,
+        *,
+        if_match: str = "",
+        if_none_match: str = "",
+        parents: bool = False,
     ) -> tuple[bool, str]:
         """As `store`, of a file that is beneath the root already: it is synced and renamed.
 
@@ -253,7 +280,7 @@ class FileService:
         require_file(path)
         if parents:
             await self._make_parents(path)
-        conditions = conditions_of(if_match)
+        conditions = conditions_of(if_match, if_none_match)
         new, tag, gone = await off(Put.adopt, self.root, source, path, conditions, self.overwrite)
         self.quota.end(0, gone)
         self.changed(directory_of(path))
@@ -263,9 +290,12 @@ class FileService:
         for made in await off(changes.make_parents, self.root, path):
             self.changed(directory_of(made))
 
-    async def sweep(self) -> int:
-        """Removes what uploads of a killed process left behind, and says how many there were."""
-        count: int = await off(sweep, self.root)
+    async def sweep(self, ended: Callable[[], bool] = bool) -> int:
+        """Removes what uploads of a killed process left behind, and says how many there were.
+
+        It walks through all directories, in a thread, and stops when `ended()` says so.
+        """
+        count: int = await off(sweep, self.root, ended)
         return count
 
     async def put(self, request: Request) -> Response:
@@ -290,10 +320,26 @@ class FileService:
         return Response(201 if new else 204, headers)
 
     async def post(self, request: Request) -> Response:
-        """A form's files, each stored in the directory under its own name."""
+        """A form's files, each stored in the directory under its own name.
+
+        If-Match and If-None-Match hold for each of them.
+        """
         self.require_writable(request.headers)
         if not request.path.endswith("/"):
             raise Problem(405, "A form is sent to a directory.", headers=[("Allow", METHODS)])
+        try:
+            stored = await self._stored(request)
+        except Problem:
+            if from_page(request):
+                async for _rest in request.body:
+                    pass  # browsers look at an answer once they have sent everything
+            raise
+        if from_page(request):
+            return Response(303, [("Location", url(request.path))])
+        made = listing.as_json({"stored": stored})
+        return Response(201, [("Content-Type", "application/json")], made)
+
+    async def _stored(self, request: Request) -> builtins.list[dict[str, object]]:
         form = Form(request.body, boundary(request.headers.get("content-type")))
         stored: builtins.list[dict[str, object]] = []
         async for part in form.parts():
@@ -302,7 +348,12 @@ class FileService:
                 continue
             check(name)
             try:
-                new, tag = await self.store(request.path + name, part)
+                new, tag = await self.store(
+                    request.path + name,
+                    part,
+                    if_match=request.headers.get("if-match"),
+                    if_none_match=request.headers.get("if-none-match"),
+                )
             except Problem as error:
                 before = f" Stored before it: {', '.join(str(each['name']) for each in stored)}."
                 raise Problem(
@@ -311,10 +362,7 @@ class FileService:
             stored.append({"name": name, "created": new, "etag": tag})
         if not stored:
             raise Problem(400, "There is no file in the form.")
-        if "text/html" in media.accepted(request.headers.get("accept")):
-            return Response(303, [("Location", url(request.path))])
-        made = listing.as_json({"stored": stored})
-        return Response(201, [("Content-Type", "application/json")], made)
+        return stored
 
     async def delete(self, request: Request) -> Response:
         """Removes a file or an empty directory."""
@@ -348,8 +396,17 @@ class FileService:
         return Response(201, [("Location", url(request.path.rstrip("/")) + "/")])
 
 
-def sentence(error: Problem) -> Response:
-    """The response that says what is wrong."""
+def from_page(request: Request) -> bool:
+    """Whether a browser sent a form, and shows what comes back."""
+    return request.method == "POST" and "text/html" in media.accepted(request.headers.get("accept"))
+
+
+def refused(request: Request, error: Problem) -> Response:
+    """The response that says what is wrong: a page with a way back where a form is sent from."""
+    if from_page(request):
+        from noria.fileserver.page import trouble
+
+        return Response(error.status, [*HTML, *error.headers], trouble(error.sentence))
     headers = [("Content-Type", "text/plain; charset=utf-8"), *error.headers]
     return Response(error.status, headers, error.sentence.encode(errors="replace") + b"\n")
 
@@ -369,9 +426,16 @@ def require_same_site(headers: Headers) -> None:
     if site:  # the browser's own word, right behind a proxy that changes Host too
         other = site not in ("same-origin", "none")
     else:
-        other = origin != "" and urlsplit(origin).netloc.lower() != headers.get("host").lower()
+        other = origin != "" and _host(origin) != (headers.get("host").lower() or None)
     if other:
         raise Problem(403, "A page of another site may not change anything here.")
+
+
+def _host(url_: str) -> str:
+    try:
+        return urlsplit(url_).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def conditions_of(if_match: str, if_none_match: str = "") -> Headers:

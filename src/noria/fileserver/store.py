@@ -13,7 +13,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from noria.fileserver import system
@@ -54,11 +54,12 @@ class Part:
         self._directory = self._fd = -1
         self._ended = False
 
-    def open(self) -> None:
-        """Makes the file that is written to."""
-        with self._lock, self._root.parent(self.path) as (directory, _):
+    def open(self, conditions: Headers, overwrite: bool) -> None:
+        """Makes the file that is written to, unless it is known by now that it may not be kept."""
+        with self._lock, self._root.parent(self.path) as (directory, name):
             if self._ended:
                 return
+            admitted(directory, name, conditions, overwrite)
             check_disk(directory, 0, self._floor)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(self.name, flags, 0o666, dir_fd=directory)
@@ -167,30 +168,19 @@ def commit(
 ) -> tuple[bool, str, int]:
     """Syncs the file `fd`, renames it to `name`, and syncs its directory.
 
-    It takes the place of a file only with `overwrite` or an If-Match that names that file. Gives
-    (new, entity tag, bytes of the file that was replaced). Raises Problem, OSError.
+    It takes the place of a file only as `admitted` says, at that moment. Gives (new, entity tag,
+    bytes of the file that was replaced). Raises Problem, OSError.
     """
     os.fsync(fd)
     with locked(directory):
-        old = status_of(directory, name)
-        require(conditions, old)
-        named = conditions.get("if-match").strip()
-        if old is None or not (overwrite or (named and named != "*")):
-            if old is not None and stat.S_ISDIR(old.st_mode):
-                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        old = admitted(directory, name, conditions, overwrite)
+        if old is None:
             try:
                 system.rename_new(source_directory, source, directory, name)
-            except FileExistsError:
-                raise Problem(
-                    409,
-                    "There is a file of that name, and it is not overwritten: name its ETag in "
-                    "If-Match, or start the server with --overwrite.",
-                ) from None
+            except FileExistsError:  # of a program that knows nothing of the lock
+                admitted(directory, name, conditions, overwrite=False)
+                raise
         else:
-            if stat.S_ISDIR(old.st_mode):
-                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if not (stat.S_ISREG(old.st_mode) or stat.S_ISLNK(old.st_mode)):
-                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
             if stat.S_ISREG(old.st_mode):
                 os.fchmod(fd, stat.S_IMODE(old.st_mode) & 0o777)
             os.replace(source, name, src_dir_fd=source_directory, dst_dir_fd=directory)
@@ -199,6 +189,32 @@ def commit(
     if source_directory != directory:
         os.fsync(source_directory)
     return old is None, tag, old.st_size if old is not None else 0
+
+
+def admitted(
+    directory: int, name: str, conditions: Headers, overwrite: bool
+) -> os.stat_result | None:
+    """What a file stored under this name would take the place of; None if nothing is there.
+
+    It may only with `overwrite` or an If-Match that names what is there, "*" being no name. Raises
+    Problem 412 of the conditions, 409 if it may not; OSError of what is no file.
+    """
+    old = status_of(directory, name)
+    require(conditions, old)
+    if old is None:
+        return None
+    if stat.S_ISDIR(old.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    named = conditions.get("if-match").strip()
+    if not overwrite and named in ("", "*"):
+        raise Problem(
+            409,
+            "There is a file of that name, and it is not overwritten: name its ETag in "
+            "If-Match, or start the server with --overwrite.",
+        )
+    if not (stat.S_ISREG(old.st_mode) or stat.S_ISLNK(old.st_mode)):
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+    return old
 
 
 def status_of(directory: int, name: str) -> os.stat_result | None:
@@ -219,21 +235,24 @@ def locked(directory: int) -> Iterator[None]:
         fcntl.flock(directory, fcntl.LOCK_UN)
 
 
-def sweep(root: Root) -> int:
-    """Removes the parts that a killed process left, and says how many."""
-    return sum(
-        sweep_directory(directory)
-        for _, _, _, directory in os.fwalk(".", dir_fd=root.fd, follow_symlinks=False)
-    )
+def sweep(root: Root, ended: Callable[[], bool] = bool) -> int:
+    """Removes the parts that a killed process left, and says how many; stops once `ended()`."""
+    count = 0
+    for _, _, files, directory in os.fwalk(".", dir_fd=root.fd, follow_symlinks=False):
+        if ended():
+            break
+        count += _sweep_names(directory, files)
+    return count
 
 
 def sweep_directory(directory: int) -> int:
     """The same in one open directory."""
-    return sum(
-        _sweep(directory, name)
-        for name in os.listdir(directory)
-        if name.startswith(HIDDEN) and name.endswith(SUFFIX)
-    )
+    return _sweep_names(directory, os.listdir(directory))
+
+
+def _sweep_names(directory: int, found: Iterable[str]) -> int:
+    parts = (name for name in found if name.startswith(HIDDEN) and name.endswith(SUFFIX))
+    return sum(_sweep(directory, name) for name in parts)
 
 
 def _sweep(directory: int, name: str) -> bool:

@@ -11,6 +11,7 @@ from noria._core.files.beneath import openat2
 
 __all__ = ["openat2", "rename_new"]
 
+RESOLVE_NO_XDEV = 0x01  # EXDEV at a mount, one of the same file system too
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08

@@ -73,7 +73,10 @@ class Uploads:
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._store.close()
+        if self._expiring is None or self._expiring.done():
+            self._store.close()
+        else:  # a thread has the directory in use
+            self._expiring.add_done_callback(lambda _: self._store.close())
 
     # Requests.
 
@@ -141,7 +144,7 @@ class Uploads:
         metadata = headers.get("upload-metadata")
         facts = Facts("", length, metadata, concat)
         if not concat:
-            facts.path = destination(metadata)
+            facts = _bound(replace(facts, path=destination(metadata)), request)
         upload = await self._create(facts)
         fields = [("Location", PLACE + upload)]
         offset = 0
@@ -168,24 +171,22 @@ class Uploads:
         if not facts.path:
             return
         self._same_disk(facts.path)
-        if self._service.overwrite:
-            return
-        try:
-            self._service.root.stat(facts.path)
-        except Problem as error:
-            if error.status in (404, 409):
-                return
-            raise
-        raise Problem(409, "There is a file of that name, and it is not overwritten.")
+        self._service.foresee(
+            facts.path, if_match=facts.if_match, if_none_match=facts.if_none_match
+        )
 
     def _same_disk(self, path: str) -> None:
         """A whole upload is renamed, which does not go from one file system to another."""
-        root = self._service.root
-        try:
-            device = root.stat(directory_of(path)).st_dev
-        except Problem:
-            return  # directories that are missing are made, on the same one
-        if device != os.fstat(root.fd).st_dev:
+        directory = directory_of(path)
+        while True:
+            try:
+                same = self._service.root.renames_to(directory)
+                break
+            except Problem as error:
+                if error.status != 404 or directory == "/":
+                    return  # said when it is tried
+                directory = directory_of(directory)  # what is missing is made in the one above
+        if not same:
             raise Problem(409, "That directory is another file system: send the file by PUT.")
 
     async def _head(self, request: Request, upload: str) -> Response:
@@ -239,7 +240,10 @@ class Uploads:
             raise Problem(400, f"A final upload is made of 1 to {PARTS} parts.")
         if "upload-length" in request.headers:
             raise Problem(400, "The length of a final upload is that of its parts together.")
-        parts = [urlsplit(place).path.removeprefix(PLACE) for place in places]
+        try:
+            parts = [urlsplit(place).path.removeprefix(PLACE) for place in places]
+        except ValueError:
+            raise Problem(400, "Upload-Concat names a part by no valid URL.") from None
         metadata = request.headers.get("upload-metadata")
         length = 0
         for part in parts:
@@ -249,7 +253,7 @@ class Uploads:
             if await self._off(self._store.offset, part, facts) != facts.length:
                 raise Problem(409, "A part has not arrived as a whole.")
             length += facts.length
-        final = Facts(destination(metadata), length, metadata, concat)
+        final = _bound(Facts(destination(metadata), length, metadata, concat), request)
         upload = await self._create(final)
         await self._off(self._join, parts, upload, length)
         await self._finish(upload, final)
@@ -358,7 +362,13 @@ class Uploads:
             return
         fd = await self._off(self._store.hold, upload)
         try:
-            await self._service.adopt(self._store.source(upload), facts.path, parents=True)
+            await self._service.adopt(
+                self._store.source(upload),
+                facts.path,
+                if_match=facts.if_match,
+                if_none_match=facts.if_none_match,
+                parents=True,
+            )
         except Problem as error:
             if error.status in (403, 409, 412):  # it will not be different another time
                 self._service.quota.end(0, await self._off(self._store.remove, upload))
@@ -373,6 +383,16 @@ class Uploads:
     @staticmethod
     async def _off(work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+
+
+def _bound(facts: Facts, request: Request) -> Facts:
+    """The facts with the request's conditions."""
+    headers = request.headers
+    return replace(
+        facts,
+        if_match=headers.get("if-match"),
+        if_none_match=headers.get("if-none-match"),
+    )
 
 
 class _Writer:

@@ -1,0 +1,204 @@
+"""The server around the service: its threads, its upkeep, and that it ends clean."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import loops
+
+pytest.importorskip("httptools")
+
+from noria.fileserver import store, upkeep
+from noria.fileserver.limits import Limits
+from noria.fileserver.offloop import off
+from noria.fileserver.paths import Root
+from noria.fileserver.server import THREADS, Options, serve_files
+from noria.servers.serve import ServerInfo
+
+
+def serve(directory: Path, main: Callable[[int], Awaitable[None]], **options: Any) -> None:
+    """Runs `main`, given the port, beside a server that ends with it."""
+    outcome: list[asyncio.Task[None]] = []
+
+    def ready(info: ServerInfo) -> None:
+        async def beside() -> None:
+            try:
+                await asyncio.wait_for(main(int(info.addresses[0].rpartition(":")[2])), 30)
+            finally:
+                info.stop()
+
+        outcome.append(asyncio.get_running_loop().create_task(beside()))
+
+    serve_files(Options(directory=str(directory), port=0, **options), ready)
+    outcome[0].result()
+    assert not [one for one in threading.enumerate() if one.name.startswith("noria-disk")]
+
+
+def left_behind(directory: Path) -> Path:
+    """A part of an upload whose process was killed a while ago."""
+    part = directory / ".noria-0123456789abcdef.part"
+    part.write_bytes(b"half")
+    os.utime(part, (1, 1))
+    return part
+
+
+def test_as_many_calls_wait_for_the_disk_as_there_are_threads(tmp_path: Path) -> None:
+    async def main(_: int) -> None:
+        all_are_there = threading.Barrier(THREADS)
+        await asyncio.gather(*(off(all_are_there.wait, 20) for _ in range(THREADS)))
+
+    serve(tmp_path, main)
+
+
+def test_what_lost_uploads_left_is_removed_at_the_start_and_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "SECOND", 0.01)
+    monkeypatch.setattr(upkeep, "EVERY", 0.01)
+    (tmp_path / "d").mkdir()
+    part = left_behind(tmp_path / "d")
+    young = tmp_path / ".noria-fedcba9876543210.part"
+    young.touch()
+
+    async def main(_: int) -> None:
+        await loops.until(lambda: not part.exists())
+        for _ in range(2):
+            again = left_behind(tmp_path)
+            await loops.until(lambda: not again.exists())  # noqa: B023
+
+    async def others(_: int) -> None:
+        await asyncio.sleep(0.1)
+
+    serve(tmp_path, main, upload=True)
+    assert young.exists()
+    part = left_behind(tmp_path / "d")
+    serve(tmp_path, others)  # nothing may be changed there
+    assert part.exists()
+
+
+def test_a_sweep_that_fails_is_told_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(upkeep, "SECOND", 0.01)
+    part = left_behind(tmp_path)
+    fwalk, calls = os.fwalk, []
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OSError("of the test")
+        return fwalk(*arguments, **options)
+
+    async def main(_: int) -> None:
+        await loops.until(lambda: not part.exists())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fwalk", failing)
+        serve(tmp_path, main, upload=True)
+    assert "of the test" in caplog.text
+
+
+def test_a_sweep_ends_in_the_middle_when_the_server_does(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / str(number)).mkdir()
+        left_behind(tmp_path / str(number))
+    answers = iter([False, False, False, True])
+    root = Root(tmp_path)
+    assert store.sweep(root, lambda: next(answers)) == 2
+    assert store.sweep(root) == 3
+    root.close()
+
+
+def test_with_tls_a_silent_client_counts(tmp_path: Path) -> None:
+    async def main(port: int) -> None:
+        _, silent = await asyncio.open_connection("127.0.0.1", port)
+        secure: Any = {"ssl": loops.client_context(), "server_hostname": "localhost"}
+        with pytest.raises(OSError):  # noqa: PT011 one of many ways to see a connection end
+            await asyncio.open_connection("127.0.0.1", port, **secure)
+        silent.close()
+
+        async def greeted() -> bool:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port, **secure)
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        while not await greeted():
+            await asyncio.sleep(0.01)
+
+    serve(tmp_path, main, tls=loops.server_context(), limits=Limits(connections=1))
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+def test_the_plain_form_of_the_page(tmp_path: Path) -> None:
+    httpx = pytest.importorskip("httpx")
+    (tmp_path / "d é").mkdir()
+    (tmp_path / "d é" / "there").write_bytes(b"old")
+    large = bytes(range(256)) * 10_000
+
+    def browse(port: int) -> None:
+        site = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=site, headers={**BROWSER, "Origin": site}) as client:
+            page = client.get("/d%20%C3%A9/").text
+            form = re.search(r'<form [^>]*method="post"[^>]*>', page)
+            assert form is not None
+            assert 'enctype="multipart/form-data"' in form[0]
+            action = re.search(r'action="([^"]*)"', form[0])
+            assert action is not None
+            assert '<input type="file" name="file" multiple' in page
+
+            def send(*files: tuple[str, bytes], **headers: str) -> Any:
+                return client.post(
+                    action[1], files=[("file", each) for each in files], headers=headers
+                )
+
+            answer = send(("one", b"1"), ('q"uote é ☃.txt', large), ("empty", b""))
+            assert answer.status_code == 303
+            assert answer.headers["location"] == "/d%20%C3%A9/"
+            listed = client.get(answer.headers["location"]).text
+            assert "q&#34;uote é ☃.txt" in listed
+
+            answer = send(("two", b"2"), ("there", b"new"), ("three", b"3"))
+            assert answer.status_code == 409
+            assert answer.headers["content-type"] == "text/html; charset=utf-8"
+            assert "default-src 'self'" in answer.headers["content-security-policy"]
+            assert "there: There is a file of that name" in answer.text
+            assert "Stored before it: two." in answer.text
+            assert '<a href="./">Back</a>' in answer.text
+
+            answer = send(("there", b"new"), ("large", large * 4))
+            assert (answer.status_code, "Stored before" in answer.text) == (409, False)
+            assert "connection" not in answer.headers  # all of it was taken, so the answer is seen
+
+            answer = send(("<script>", b"3"), ("<b>/x", b"3"))
+            assert answer.status_code == 400
+            assert "<script>" not in answer.text
+            assert send(("", b"")).status_code == 400  # sent with no file chosen
+            answer = send(("x", b"x"), Origin="http://evil.example")
+            assert answer.status_code == 403
+            assert "another site" in answer.text
+
+    async def main(port: int) -> None:
+        await asyncio.to_thread(browse, port)
+
+    serve(tmp_path, main, upload=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "d é").iterdir()} == {
+        "there": b"old",
+        "one": b"1",
+        'q"uote é ☃.txt': large,
+        "empty": b"",
+        "two": b"2",
+        "<script>": b"3",
+    }
