@@ -133,24 +133,35 @@ def test_it_is_a_coroutine(go, path):
     go(main())
 
 
-def test_a_program_that_only_reads_what_is_in_memory_does_not_starve_its_loop(go, path):
-    turns = []
+@pytest.mark.parametrize("tasks", [1, 64])
+def test_who_only_reads_what_is_in_memory_does_not_starve_the_loop(go, path, tasks):
+    turns = []  # the reads done by then
 
     async def main():
         loop = asyncio.get_running_loop()
+        done = 0
+
+        def turn():
+            nonlocal handle
+            turns.append(done)
+            handle = loop.call_soon(turn)
+
+        async def work(count, size):
+            nonlocal done
+            for _ in range(count):
+                await file.pread(size, 0)
+                done += 1
+
         async with noria.open(path, "rb") as file:
-
-            def turn():
-                turns.append(1)
-                loop.call_soon(turn)
-
-            loop.call_soon(turn)
-            for _ in range(1000):
-                await file.pread(4096, 0)
+            handle = loop.call_soon(turn)
+            await asyncio.gather(*(work(6400 // tasks, 1024) for _ in range(tasks)))
+            assert len(turns) >= 5
+            most = max(after - before for before, after in zip(turns, turns[1:], strict=False))
+            assert most <= 512 + tasks
             seen = len(turns)
-            assert seen >= 5
-            for _ in range(20):
-                await file.pread(1 << 20, 0)
+            os.truncate(path, 1 << 20)
+            await work(20, 1 << 20)
             assert len(turns) >= seen + 5
+            handle.cancel()
 
     go(main())

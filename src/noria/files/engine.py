@@ -29,6 +29,7 @@ class Engine(Inline):
     ending: AsyncGenerator[None, None]
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
         self.loop = loop
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:

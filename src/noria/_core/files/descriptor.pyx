@@ -42,26 +42,34 @@ cdef enum Sent:                 # what PyIter_Send says
     YIELDED = 1
 
 cdef enum:
-    LARGE = 256 * 1024          # bytes read at most before the loop has its turn
-    MANY = 64                   # reads
+    LARGE = 2 << 20             # bytes that are read without waiting in one turn of the loop
+    MANY = 512                  # reads: about half a millisecond
 
 
-@cython.freelist(1)
 cdef class Inline:
-    """How much is read without waiting before the loop has its turn: a program that reads nothing
-    but what is in memory would starve it otherwise."""
+    """How much is read without waiting in one turn of the loop: programs that read nothing but what
+    is in memory, however many tasks they have, would starve it otherwise."""
 
     cdef int64_t bytes_left
     cdef int times_left
+    cdef bint spent                 # until the next turn
+    cdef object call_soon, renew_
 
-    def __cinit__(self, *arguments, **options):
+    def __init__(self, loop):
         self.bytes_left, self.times_left = LARGE, MANY
+        self.call_soon, self.renew_ = loop.call_soon, self.renew
 
-    cdef bint allowed(self, Py_ssize_t size) noexcept:
+    def renew(self):
+        self.bytes_left, self.times_left, self.spent = LARGE, MANY, False
+
+    cdef bint allowed(self, Py_ssize_t size) except -1:
+        if self.spent:
+            return False
         self.bytes_left -= size
         self.times_left -= 1
         if self.bytes_left < 0 or self.times_left < 0:
-            self.bytes_left, self.times_left = LARGE, MANY
+            self.spent = True
+            self.call_soon(self.renew_)
             return False
         return True
 
