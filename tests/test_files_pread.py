@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections.abc
 import errno
+import itertools
 import os
 
 import pytest
@@ -156,7 +157,7 @@ def test_who_only_reads_what_is_in_memory_does_not_starve_the_loop(go, path, tas
             handle = loop.call_soon(turn)
             await asyncio.gather(*(work(6400 // tasks, 1024) for _ in range(tasks)))
             assert len(turns) >= 5
-            most = max(after - before for before, after in zip(turns, turns[1:], strict=False))
+            most = max(after - before for before, after in itertools.pairwise(turns))
             assert most <= 512 + tasks
             seen = len(turns)
             os.truncate(path, 1 << 20)
