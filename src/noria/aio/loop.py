@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import ssl
 
     from noria._core.aio.acceptor import Acceptor
+    from noria.aio.sendfile import Pieces
     from noria.aio.tls import TLSProtocol
 
 Factory = Callable[[], asyncio.BaseProtocol]
@@ -103,6 +104,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         Core.__init__(self, chosen)
         self.make_transport = self._first_transport
         self._acceptors: dict[int, Acceptor] = {}
+        self._pieces: Pieces | None = None  # of files that are sent
         asyncio.SelectorEventLoop.__init__(self, cast("Any", _NoSelector(self)))
 
     @property
@@ -321,6 +323,15 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             asyncio.SelectorEventLoop._stop_serving(self, sock)  # type: ignore[attr-defined]
 
     # Files.
+
+    async def _sock_sendfile_native(
+        self, sock: socket.socket, file: Any, offset: int, count: int | None
+    ) -> int:
+        if self._pieces is None:
+            from noria.aio.sendfile import Pieces
+
+            self._pieces = Pieces(self)
+        return await self._pieces.send(sock, file, offset, count)
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         connection = transp._connection
