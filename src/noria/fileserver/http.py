@@ -36,6 +36,7 @@ OnAnswer = Callable[[Request | None, int, int, float, str], object]
 CHUNK = (
     32  # bytes that may be around each chunk's content: its size, line breaks, a short extension
 )
+AT_ONCE = 128  # connections looked at in one turn of the loop
 EAGER = sys.version_info >= (3, 12)  # a task's first step without a turn of the loop
 
 
@@ -76,9 +77,17 @@ class Front:
     def sweep(self) -> None:
         """Ends what took too long."""
         self.start()
+        self._look_at(list(self.connections))
+
+    def _look_at(self, left: list[Connection]) -> None:
+        """Some of them, and the others when the loop comes round: there may be thousands."""
         now = time.monotonic()
-        for connection in list(self.connections):
-            connection.check(now)
+        for connection in left[-AT_ONCE:]:
+            if not connection.lost:
+                connection.check(now)
+        del left[-AT_ONCE:]
+        if left:
+            asyncio.get_running_loop().call_soon(self._look_at, left)
 
     async def drain(self, grace: float) -> int:
         """Idle connections end now, the others when they have answered, or after `grace` seconds.
