@@ -24,6 +24,7 @@ ESTABLISHED = "01"  # in /proc/net/tcp
 # TCP (tcp_mem) than so many take: above that, all connections of the machine are slow.
 SLOW = {"heads": 500, "bodies": 500, "readers": 200}
 A_SECOND = 200  # so many of them are made
+FILLED_SECONDS = 1.5  # until the kernel's buffers for those who do not read are full
 SLOW_SECONDS = 60  # longer than any measurement: it is ended
 # The longest that is measured beside slow heads: a server may end them after 10 s.
 SLOW_MEASURED = 5.0
@@ -89,6 +90,7 @@ def slow(kind: str, port: int, at: Place) -> Iterator[None]:
             if process.poll() is not None or time.monotonic() > latest:
                 raise Unable(f"only {came} of {count} slow clients came in")
             time.sleep(0.05)
+        time.sleep(FILLED_SECONDS)
         yield
         if (left := connected(port)) < count // 2:
             raise Unable(f"it ended the slow clients but for {left}")
