@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import random
 import shutil
@@ -48,6 +49,8 @@ ROWS = (
     Row("10,000 small files in a tmpfs", "small", TMPFS, "/s", {"aiofiles": 5.0}),
     Row("lines of a log", "lines", "log", "/s", {"aiofiles": 5.0}, ("pool",)),
     Row("write and fsync, 64 at once", "durable", "", "/s", {"best": 1.0}),
+    Row("stat, 64 at once", "stats", "", "/s", {}, ("blazio",)),
+    Row("mkdir, rename, rmdir, 64 at once", "names", TMPFS, "/s", {}, ("blazio",)),
 )
 Samples = dict[str, dict[int, tuple[float, float]]]  # by way and round: the figure, the stall in ms
 
@@ -135,10 +138,10 @@ def verdict(row: Row, samples: Samples) -> dict[str, dict[str, float | str | boo
     return found
 
 
-def print_tables(found: dict[str, Samples], ways: list[str]) -> None:
-    """The ratios to noria's, and the stalls."""
-    lines = []
-    stalls = []
+def tables(found: dict[str, Samples], ways: list[str]) -> tuple[list[list[str]], list[list[str]]]:
+    """What each way does and how many times that noria does; the stalls. Each with its head."""
+    lines = [["", *ways, "noria"]]
+    stalls = [["ms", *ways]]
     for row in ROWS:
         samples = found.get(row.name) or {}
         if not samples:
@@ -158,12 +161,18 @@ def print_tables(found: dict[str, Samples], ways: list[str]) -> None:
         marks = []
         for against, each in verdict(row, samples).items():
             name = each["way"] if against == "best" else against
-            sign = "" if each["met"] else " not met"
+            sign = "" if each["met"] else ", not met"
             marks.append(f"{each['ratio']:.2f} {name} (goal {each['goal']:g}{sign})")
         lines.append([*cells, "; ".join(marks)])
         stalls.append(held)
-    harness.table("what each does, and how many times that noria does", ["", *ways, ""], lines)
-    harness.table("the loop's longest stall, ms", ["", *ways], stalls)
+    return lines, stalls
+
+
+def print_tables(found: dict[str, Samples], ways: list[str]) -> None:
+    """Both, for a person."""
+    lines, stalls = tables(found, ways)
+    harness.table("what each does, and how many times that noria does", lines[0], lines[1:])
+    harness.table("the loop's longest stall", stalls[0], stalls[1:])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -177,6 +186,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dir", type=Path, help="where the files are; a disk, not a tmpfs")
     p.add_argument("--json", metavar="FILE", help="write every measurement there")
     p.add_argument("--quick", action="store_true", help="does it run? the figures mean little")
+    p.add_argument("--markdown", metavar="FILE", help="only print the tables of that --json FILE")
     p.add_argument("--list", action="store_true", help="print the rows' names")
     return p
 
@@ -184,6 +194,13 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """The command."""
     options = parser().parse_args()
+    if options.markdown:
+        found = json.loads(Path(options.markdown).read_text())
+        for lines in tables({row["name"]: row["samples"] for row in found["rows"]}, list(WAYS)):
+            for line in lines:
+                print(f"| {' | '.join(line)} |")
+            print()
+        return
     if options.quick:
         options.rounds, options.seconds, options.size = 1, 0.2, 64
     wanted = [part.strip().lower() for part in (options.rows or "").split(";")]

@@ -213,6 +213,55 @@ async def durable(way: str, directory: Path, seconds: float) -> float:
     return done / (time.perf_counter() - began)
 
 
+def named(way: str) -> Callable[..., Awaitable[Any]]:
+    """Calls a function of os by its name."""
+    if way == "pool":
+        loop = asyncio.get_running_loop()
+        return lambda name, *words: loop.run_in_executor(None, getattr(os, name), *words)
+    module = importlib.import_module(f"{way.partition('-')[0]}.os")
+    return lambda name, *words: getattr(module, name)(*words)
+
+
+async def stats(way: str, directory: Path, seconds: float) -> float:
+    """64 tasks that stat a file of their own; calls a second."""
+    call = named(way)
+    done = 0
+    end = time.perf_counter() + seconds
+
+    async def work(number: int) -> None:
+        nonlocal done
+        path = f"{directory}/{number}"
+        open(path, "wb").close()
+        while time.perf_counter() < end:
+            for _ in range(16):
+                await call("stat", path)
+            done += 16
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work(number) for number in range(WORKERS)))
+    return done / (time.perf_counter() - began)
+
+
+async def names(way: str, directory: Path, seconds: float) -> float:
+    """64 tasks that make, rename and remove a directory of their own; calls a second."""
+    call = named(way)
+    done = 0
+    end = time.perf_counter() + seconds
+
+    async def work(number: int) -> None:
+        nonlocal done
+        old, new = f"{directory}/{number}", f"{directory}/{number}-new"
+        while time.perf_counter() < end:
+            await call("mkdir", old)
+            await call("rename", old, new)
+            await call("rmdir", new)
+            done += 3
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work(number) for number in range(WORKERS)))
+    return done / (time.perf_counter() - began)
+
+
 def plain(row: str, path: Path, seconds: float) -> float:
     """The same with plain blocking calls."""
     began = time.perf_counter()
@@ -239,6 +288,18 @@ def plain(row: str, path: Path, seconds: float) -> float:
                 count += 1
                 if not count & 0xFF and time.perf_counter() > end:
                     break
+    elif row == "stats":
+        name = f"{path}/0"
+        open(name, "wb").close()
+        while time.perf_counter() < end:
+            os.stat(name)
+            count += 1
+    elif row == "names":
+        while time.perf_counter() < end:
+            os.mkdir(f"{path}/0")
+            os.rename(f"{path}/0", f"{path}/1")
+            os.rmdir(f"{path}/1")
+            count += 3
     else:
         fd = os.open(path / "durable", os.O_WRONLY | os.O_CREAT, 0o600)
         while time.perf_counter() < end:
@@ -256,6 +317,8 @@ ROWS = {
     "small": small_files,
     "lines": lines,
     "durable": durable,
+    "stats": stats,
+    "names": names,
 }
 
 

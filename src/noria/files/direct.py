@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 from collections.abc import Sequence
 from typing import Any
 
+from noria._core.files.descriptor import Filling
 from noria.files.binary import BinaryFile
-from noria.files.engine import AT_ONCE
+from noria.files.engine import AT_ONCE, scattered
 
 ALIGNMENT = 4096  # bytes: of offsets, sizes and memory; enough for every device of today
+PIECE = 1 << 20  # bytes copied and transferred at once: the loop waits for a copy of so many
 
 
 class DirectFile(BinaryFile):
@@ -27,21 +28,23 @@ class DirectFile(BinaryFile):
         self._inline = None  # nothing is in the kernel's cache
 
     async def _at_offset(self, size: int, offset: int) -> bytes:
-        size = min(size, AT_ONCE - 2 * ALIGNMENT)
+        size = min(size, AT_ONCE)
         start = offset - offset % ALIGNMENT
         end = _up(offset + size)
         if not size:
             return b""
-        with mmap.mmap(-1, end - start) as memory:
-            got = 0
-            while got < end - start:
-                with memoryview(memory)[got:] as view:
-                    count = await self._engine.readinto(self._fd, view, start + got)
-                got += count
+        found = Filling(size)
+        first = offset - start  # bytes of the first piece that are before `offset`
+        with mmap.mmap(-1, min(end - start, PIECE)) as memory:
+            while start < end:
+                with memoryview(memory)[: end - start] as view:
+                    count = await self._engine.readinto(self._fd, view, start)
+                    found.add(view[first:count])
+                start += count
+                first = 0
                 if not count or count % ALIGNMENT:
                     break  # the end of the file
-            first = offset - start
-            return memory[first : max(min(first + size, got), first)]
+        return found.end()
 
     async def _next(self, size: int) -> bytes:
         data = await self._at_offset(size, self._pos)
@@ -58,15 +61,8 @@ class DirectFile(BinaryFile):
         self._check_reading()
         async with self._lock:
             await self._settle()
-            with contextlib.ExitStack() as views:
-                parts = [views.enter_context(memoryview(buffer).cast("B")) for buffer in buffers]
-                size = sum(map(len, parts))
-                data = await self._at_offset(size, self._pos if offset < 0 else offset)
-                done = 0
-                for part in parts:
-                    piece = data[done : done + len(part)]
-                    part[: len(piece)] = piece
-                    done += len(piece)
+            where = self._pos if offset < 0 else offset
+            done = await scattered(buffers, lambda size: self._at_offset(size, where))
             if offset < 0:
                 self._pos += done
         return done
@@ -87,7 +83,7 @@ class DirectFile(BinaryFile):
             if into or len(view) < ALIGNMENT:
                 part = bytes(view[: ALIGNMENT - into] if into else view)
                 return await self._engine.finished(_cached_write, fd, part, offset)
-            size = len(view) - len(view) % ALIGNMENT
+            size = min(len(view) - len(view) % ALIGNMENT, PIECE)
             memory = mmap.mmap(-1, size)  # given back when nobody has it any more
             memory[:] = view[:size]
         return await self._engine.write(fd, memory, offset)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from noria._core.files.descriptor import Inline
@@ -82,9 +82,8 @@ class Engine(Inline):
         return await self.finished(os.pwritev, fd, buffers, offset)
 
     async def readv(self, fd: int, buffers: Sequence[Any], offset: int = HERE) -> int:
-        if offset == HERE:
-            return await self.call(os.readv, fd, buffers)
-        return await self.call(os.preadv, fd, buffers, offset)
+        # Not into the caller's memory: a thread cannot be kept from it once that has given up.
+        return await scattered(buffers, lambda size: self.read(fd, size, offset))
 
     async def fsync(self, fd: int, data_only: bool = False) -> None:
         await self.finished(os.fdatasync if data_only else os.fsync, fd)
@@ -108,6 +107,24 @@ class Engine(Inline):
 
     def close(self) -> None:
         """The threads are the loop's."""
+
+
+async def scattered(buffers: Sequence[Any], read: Callable[[int], Awaitable[bytes]]) -> int:
+    """Reads as many bytes as there is room for, once, and puts them into the buffers in turn.
+
+    Raises BufferError for one that cannot be written to, before anything is read.
+    """
+    with contextlib.ExitStack() as views:
+        parts = [views.enter_context(memoryview(each).cast("B")) for each in buffers]
+        if any(part.readonly for part in parts):
+            raise BufferError("Object is not writable.")
+        data = await read(sum(map(len, parts)))
+        done = 0
+        for part in parts:
+            piece = data[done : done + len(part)]
+            part[: len(piece)] = piece
+            done += len(piece)
+    return done
 
 
 async def outcome(future: asyncio.Future[T]) -> T:

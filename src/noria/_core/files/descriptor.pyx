@@ -6,10 +6,12 @@ uncommon, goes on as the coroutine that the file has for it.
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t
+from libc.string cimport memcpy
 
 from noria._core.sys cimport EAGAIN, EINTR, EOPNOTSUPP, errno, iovec, ssize_t
 
@@ -94,6 +96,32 @@ cdef object in_memory(int fd, Py_ssize_t size, int64_t offset):
             return None
         raise OSError(errno, os.strerror(errno))
     return (<bytes>data)[:n]
+
+
+@cython.final
+cdef class Filling:
+    """Bytes that come piece by piece, each copied as it comes: a join would be one long copy."""
+
+    cdef object data
+    cdef Py_ssize_t filled
+
+    def __init__(self, Py_ssize_t size):
+        self.data = PyBytes_FromStringAndSize(NULL, size)
+
+    def add(self, piece):
+        """Appends as much of the piece as there is room for."""
+        cdef Py_buffer view
+        cdef Py_ssize_t size
+        PyObject_GetBuffer(piece, &view, PyBUF_SIMPLE)
+        size = min(view.len, PyBytes_GET_SIZE(self.data) - self.filled)
+        memcpy(PyBytes_AS_STRING(self.data) + self.filled, view.buf, size)
+        self.filled += size
+        PyBuffer_Release(&view)
+
+    def end(self):
+        """What came."""
+        data, self.data = self.data, b""
+        return data if self.filled == PyBytes_GET_SIZE(data) else (<bytes>data)[:self.filled]
 
 
 cdef class Descriptor:

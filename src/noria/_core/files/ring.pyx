@@ -208,23 +208,12 @@ cdef class Ring:
     cdef object loop, create_future, call_soon, flush_
     cdef int ring
     cdef bint inherited, scheduled
-    cdef char *memory
-    cdef size_t memory_size, sqes_size
-    cdef noria_sqe *sqes
-    cdef noria_cqe *cqes
-    cdef uint32_t *sq_head
-    cdef uint32_t *sq_tail
-    cdef uint32_t *sq_flags
-    cdef uint32_t *cq_head
-    cdef uint32_t *cq_tail
-    cdef uint32_t sq_mask, sq_size, cq_mask, tail, waiting
+    cdef noria_mapping at
+    cdef uint32_t tail, waiting
     cdef readonly Py_ssize_t under_way
 
     def __cinit__(self, loop):
         cdef noria_params params
-        cdef size_t sq, cq
-        cdef uint32_t i
-        cdef uint32_t *array
         self.ring = -1
         self.loop = loop
         self.create_future, self.call_soon = loop.create_future, loop.call_soon
@@ -239,32 +228,9 @@ cdef class Ring:
         if self.ring < 0:
             raise OSError(errno, os.strerror(errno), "io_uring_setup")
         c_fcntl(self.ring, 2, 1)    # F_SETFD, FD_CLOEXEC
-        sq = params.sq_off.array + params.sq_entries * sizeof(uint32_t)
-        cq = params.cq_off.cqes + params.cq_entries * sizeof(noria_cqe)
-        self.memory_size = max(sq, cq)
-        self.memory = <char *>self.mapped(self.memory_size, OFF_SQ_RING)
-        self.sqes_size = params.sq_entries * sizeof(noria_sqe)
-        self.sqes = <noria_sqe *>self.mapped(self.sqes_size, OFF_SQES)
-        self.sq_head = <uint32_t *>(self.memory + params.sq_off.head)
-        self.sq_tail = <uint32_t *>(self.memory + params.sq_off.tail)
-        self.sq_flags = <uint32_t *>(self.memory + params.sq_off.flags)
-        self.cq_head = <uint32_t *>(self.memory + params.cq_off.head)
-        self.cq_tail = <uint32_t *>(self.memory + params.cq_off.tail)
-        self.cqes = <noria_cqe *>(self.memory + params.cq_off.cqes)
-        self.sq_size = params.sq_entries
-        self.sq_mask = params.sq_entries - 1
-        self.cq_mask = params.cq_entries - 1
-        array = <uint32_t *>(self.memory + params.sq_off.array)
-        for i in range(self.sq_size):
-            array[i] = i
-        rings.add(self)
-
-    cdef void *mapped(self, size_t n, int64_t offset) except NULL:
-        cdef void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, self.ring,
-                            offset)
-        if p == MAP_FAILED:
+        if map_queues(&self.at, self.ring, &params) < 0:
             raise OSError(errno, os.strerror(errno), "io_uring mmap")
-        return p
+        rings.add(self)
 
     def __dealloc__(self):
         self.unmap()
@@ -273,12 +239,7 @@ cdef class Ring:
         if self.ring >= 0:
             c_close(self.ring)
             self.ring = -1
-        if self.sqes != NULL:
-            munmap(self.sqes, self.sqes_size)
-            self.sqes = NULL
-        if self.memory != NULL:
-            munmap(self.memory, self.memory_size)
-            self.memory = NULL
+        unmap_queues(&self.at)
         return 0
 
     cdef int inherit(self) except -1:
@@ -301,13 +262,13 @@ cdef class Ring:
         if self.ring < 0:
             raise RuntimeError("the files of this loop belong to the process that forked this one"
                                if self.inherited else "the loop of this file is closed")
-        while self.tail - load32(self.sq_head) == self.sq_size:
+        while self.tail - load32(self.at.sq_head) == self.at.sq_size:
             if tries == 0:
                 raise BlockingIOError(EAGAIN, "the kernel takes no more requests for files now")
             tries -= 1
             self.enter(0, NULL)
             self.reap()             # a full completion queue keeps it from taking any, EBUSY
-        sqe = &self.sqes[self.tail & self.sq_mask]
+        sqe = &self.at.sqes[self.tail & self.at.sq_mask]
         memset(sqe, 0, sizeof(noria_sqe))
         sqe.opcode = opcode
         sqe.fd = fd
@@ -457,7 +418,7 @@ cdef class Ring:
         self.scheduled = False
         if self.ring < 0:
             return
-        if self.waiting or load32(self.sq_flags) & (SQ_TASKRUN | SQ_CQ_OVERFLOW):
+        if self.waiting or load32(self.at.sq_flags) & (SQ_TASKRUN | SQ_CQ_OVERFLOW):
             self.enter(0, NULL)
         self.reap()
         if self.waiting and not self.scheduled:     # the kernel was interrupted or short of memory
@@ -467,21 +428,21 @@ cdef class Ring:
     def completed(self):
         """The ring's descriptor is readable: the completions are there already."""
         if self.ring >= 0:
-            if load32(self.sq_flags) & (SQ_TASKRUN | SQ_CQ_OVERFLOW):
+            if load32(self.at.sq_flags) & (SQ_TASKRUN | SQ_CQ_OVERFLOW):
                 self.enter(0, NULL)
             self.reap()
 
     cdef int enter(self, unsigned least, noria_timespec *timeout) except -1:
         cdef noria_getevents_arg arg
         cdef int r, error
-        store32(self.sq_tail, self.tail)
+        store32(self.at.sq_tail, self.tail)
         memset(&arg, 0, sizeof(arg))
         arg.ts = <uint64_t>timeout
         with nogil:
             r = <int>c_syscall(SYS_ENTER, self.ring, self.waiting, least,
                                ENTER_GETEVENTS | ENTER_EXT_ARG, &arg, sizeof(arg))
             error = errno
-        self.waiting = self.tail - load32(self.sq_head)
+        self.waiting = self.tail - load32(self.at.sq_head)
         if r < 0:
             if error == EINTR:
                 PyErr_CheckSignals()
@@ -490,19 +451,19 @@ cdef class Ring:
         return 0
 
     cdef int reap(self) except -1:
-        cdef uint32_t head = self.cq_head[0]
+        cdef uint32_t head = self.at.cq_head[0]
         cdef noria_cqe *cqe
         cdef Request request
         cdef int result
-        while head != load32(self.cq_tail):
-            cqe = &self.cqes[head & self.cq_mask]
+        while head != load32(self.at.cq_tail):
+            cqe = &self.at.cqes[head & self.at.cq_mask]
             head += 1
             if cqe.user_data == 0:
-                store32(self.cq_head, head)
+                store32(self.at.cq_head, head)
                 continue
             request = <Request><PyObject *>cqe.user_data
             result = cqe.res
-            store32(self.cq_head, head)
+            store32(self.at.cq_head, head)
             self.under_way -= 1
             Py_DECREF(request)
             request.finish(result)

@@ -89,17 +89,8 @@ cdef class IoUring(Waking):
 
     cdef int ring
     cdef unsigned long owner
-    cdef char *memory
-    cdef size_t memory_size
-    cdef noria_sqe *sqes
-    cdef size_t sqes_size
-    cdef noria_cqe *cqes
-    cdef uint32_t *sq_head
-    cdef uint32_t *sq_tail
-    cdef uint32_t *sq_flags
-    cdef uint32_t *cq_head
-    cdef uint32_t *cq_tail
-    cdef uint32_t sq_mask, sq_size, cq_mask, tail, waiting
+    cdef noria_mapping at
+    cdef uint32_t tail, waiting
     cdef noria_buf *bufs
     cdef char *pool_memory
     cdef size_t pool_size
@@ -117,12 +108,8 @@ cdef class IoUring(Waking):
         self.ring = -1
         self.farewells = Queue()
         self.set_up()
-        try:
-            self.map_rings()
-        except BaseException:
-            c_close(self.ring)
-            self.ring = -1
-            raise
+        if map_queues(&self.at, self.ring, &self.params) < 0:
+            raise OSError(errno, os.strerror(errno), "io_uring mmap")
         self.incremental = incremental
 
     cdef int set_up(self) except -1:
@@ -138,37 +125,6 @@ cdef class IoUring(Waking):
 
     cdef noria_params params
 
-    cdef int map_rings(self) except -1:
-        cdef size_t sq, cq
-        cdef uint32_t i
-        cdef uint32_t *array
-        sq = self.params.sq_off.array + self.params.sq_entries * sizeof(uint32_t)
-        cq = self.params.cq_off.cqes + self.params.cq_entries * sizeof(noria_cqe)
-        self.memory_size = max(sq, cq)
-        self.memory = <char *>self.map_(self.memory_size, OFF_SQ_RING)
-        self.sqes_size = self.params.sq_entries * sizeof(noria_sqe)
-        self.sqes = <noria_sqe *>self.map_(self.sqes_size, OFF_SQES)
-        self.sq_head = <uint32_t *>(self.memory + self.params.sq_off.head)
-        self.sq_tail = <uint32_t *>(self.memory + self.params.sq_off.tail)
-        self.sq_flags = <uint32_t *>(self.memory + self.params.sq_off.flags)
-        self.cq_head = <uint32_t *>(self.memory + self.params.cq_off.head)
-        self.cq_tail = <uint32_t *>(self.memory + self.params.cq_off.tail)
-        self.cqes = <noria_cqe *>(self.memory + self.params.cq_off.cqes)
-        self.sq_size = self.params.sq_entries
-        self.sq_mask = self.params.sq_entries - 1
-        self.cq_mask = self.params.cq_entries - 1
-        array = <uint32_t *>(self.memory + self.params.sq_off.array)
-        for i in range(self.sq_size):
-            array[i] = i
-        return 0
-
-    cdef void *map_(self, size_t n, int64_t offset) except NULL:
-        cdef void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, self.ring,
-                            offset)
-        if p == MAP_FAILED:
-            raise OSError(errno, os.strerror(errno), "io_uring mmap")
-        return p
-
     def __dealloc__(self):
         self.unmap()
 
@@ -176,12 +132,7 @@ cdef class IoUring(Waking):
         if self.ring >= 0:
             c_close(self.ring)
             self.ring = -1
-        if self.sqes != NULL:
-            munmap(self.sqes, self.sqes_size)
-            self.sqes = NULL
-        if self.memory != NULL:
-            munmap(self.memory, self.memory_size)
-            self.memory = NULL
+        unmap_queues(&self.at)
         if self.pool_memory != NULL:
             munmap(self.pool_memory, self.pool_size)
             self.pool_memory = NULL
@@ -272,9 +223,9 @@ cdef class IoUring(Waking):
             self.refuse()
         if self.owner == 0:
             self.begin()
-        if self.tail - load32(self.sq_head) == self.sq_size:
+        if self.tail - load32(self.at.sq_head) == self.at.sq_size:
             self.enter(0, NULL)
-        sqe = &self.sqes[self.tail & self.sq_mask]
+        sqe = &self.at.sqes[self.tail & self.at.sq_mask]
         memset(sqe, 0, sizeof(noria_sqe))
         sqe.opcode = opcode
         sqe.fd = fd
@@ -431,7 +382,7 @@ cdef class IoUring(Waking):
         cdef noria_getevents_arg arg
         cdef int r, error
         cdef unsigned flags = ENTER_GETEVENTS | ENTER_EXT_ARG
-        store32(self.sq_tail, self.tail)
+        store32(self.at.sq_tail, self.tail)
         memset(&arg, 0, sizeof(arg))
         arg.ts = <uint64_t>timeout
         self.counters.waits += 1
@@ -444,7 +395,7 @@ cdef class IoUring(Waking):
             r = <int>c_syscall(SYS_ENTER, self.ring, self.waiting, 0, flags, &arg, sizeof(arg))
             error = errno
         # What was taken is seen in the ring's head, also when the wait was cut short.
-        self.waiting = self.tail - load32(self.sq_head)
+        self.waiting = self.tail - load32(self.at.sq_head)
         if r < 0:
             if error == EINTR:
                 PyErr_CheckSignals()
@@ -460,9 +411,9 @@ cdef class IoUring(Waking):
             limit.tv_sec = timeout // 1000000000
             limit.tv_nsec = timeout % 1000000000
             until = &limit
-        if timeout == 0 or load32(self.cq_tail) != self.cq_head[0]:
+        if timeout == 0 or load32(self.at.cq_tail) != self.at.cq_head[0]:
             # Nothing to hand over and nothing the kernel wants to tell: no system call at all.
-            if self.waiting or load32(self.sq_flags) & (SQ_TASKRUN | SQ_CQ_OVERFLOW):
+            if self.waiting or load32(self.at.sq_flags) & (SQ_TASKRUN | SQ_CQ_OVERFLOW):
                 self.enter(0, NULL)
             if self.recording:
                 self.moments.asked = self.moments.ready = monotonic_ns()
@@ -483,15 +434,15 @@ cdef class IoUring(Waking):
 
     cdef int reap(self) except -1:
         """Moves completions into the queue; the number of them."""
-        cdef uint32_t head = self.cq_head[0]
-        cdef uint32_t tail = load32(self.cq_tail)
+        cdef uint32_t head = self.at.cq_head[0]
+        cdef uint32_t tail = load32(self.at.cq_tail)
         cdef uint32_t buffer
         cdef noria_cqe *cqe
         cdef int tag, kind, n = <int>(tail - head)
         cdef Target target
         cdef void *data
         while head != tail:
-            cqe = &self.cqes[head & self.cq_mask]
+            cqe = &self.at.cqes[head & self.at.cq_mask]
             head += 1
             tag = <int>(cqe.user_data & TAGS)
             if tag == TAG_NONE:
@@ -529,7 +480,7 @@ cdef class IoUring(Waking):
             if kind & FINAL:
                 self.under_way -= 1
                 Py_DECREF(target)       # the queue has its own
-        store32(self.cq_head, head)
+        store32(self.at.cq_head, head)
         if self.farewells.count:
             self.part()
         return n
@@ -708,7 +659,7 @@ cdef class IoUring(Waking):
         self.begin()
         self.request(None, TAG_NONE, OP_NOP, -1)
         self.enter(1, NULL)
-        if load32(self.cq_tail) == self.cq_head[0]:
+        if load32(self.at.cq_tail) == self.at.cq_head[0]:
             raise OSError(EAGAIN, "io_uring completed nothing")
         self.reap()
 

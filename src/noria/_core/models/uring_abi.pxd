@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from *:
     """
+    #include <errno.h>
     #include <stdint.h>
     #include <sys/mman.h>
     struct noria_sqe {
@@ -48,6 +49,53 @@ cdef extern from *:
         uint64_t ts;
     };
     struct noria_timespec { int64_t tv_sec; long long tv_nsec; };
+    struct noria_mapping {
+        char *memory;
+        size_t memory_size, sqes_size;
+        struct noria_sqe *sqes;
+        struct noria_cqe *cqes;
+        uint32_t *sq_head, *sq_tail, *sq_flags, *cq_head, *cq_tail;
+        uint32_t sq_mask, sq_size, cq_mask;
+    };
+    static void noria_unmap(struct noria_mapping *m) {
+        if (m->sqes)
+            munmap(m->sqes, m->sqes_size);
+        if (m->memory)
+            munmap(m->memory, m->memory_size);
+        m->sqes = NULL;
+        m->memory = NULL;
+    }
+    static void *noria_mapped(int ring, size_t n, uint64_t offset) {
+        void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, offset);
+        return p == MAP_FAILED ? NULL : p;
+    }
+    static int noria_map(struct noria_mapping *m, int ring, const struct noria_params *p) {
+        size_t sq = p->sq_off.array + p->sq_entries * sizeof(uint32_t);
+        size_t cq = p->cq_off.cqes + p->cq_entries * sizeof(struct noria_cqe);
+        m->memory_size = sq > cq ? sq : cq;
+        m->sqes_size = p->sq_entries * sizeof(struct noria_sqe);
+        m->memory = noria_mapped(ring, m->memory_size, 0);
+        m->sqes = m->memory ? noria_mapped(ring, m->sqes_size, 0x10000000) : NULL;
+        if (!m->sqes) {
+            int error = errno;
+            noria_unmap(m);
+            errno = error;
+            return -1;
+        }
+        m->sq_head = (uint32_t *)(m->memory + p->sq_off.head);
+        m->sq_tail = (uint32_t *)(m->memory + p->sq_off.tail);
+        m->sq_flags = (uint32_t *)(m->memory + p->sq_off.flags);
+        m->cq_head = (uint32_t *)(m->memory + p->cq_off.head);
+        m->cq_tail = (uint32_t *)(m->memory + p->cq_off.tail);
+        m->cqes = (struct noria_cqe *)(m->memory + p->cq_off.cqes);
+        m->sq_size = p->sq_entries;
+        m->sq_mask = p->sq_entries - 1;
+        m->cq_mask = p->cq_entries - 1;
+        uint32_t *array = (uint32_t *)(m->memory + p->sq_off.array);
+        for (uint32_t i = 0; i < m->sq_size; i++)
+            array[i] = i;
+        return 0;
+    }
     #define noria_load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define noria_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
     """
@@ -86,6 +134,18 @@ cdef extern from *:
     struct noria_timespec:
         int64_t tv_sec
         long long tv_nsec
+    # Where the two queues of a ring are mapped. `map_queues` gives -1 and sets errno.
+    struct noria_mapping:
+        noria_sqe *sqes
+        noria_cqe *cqes
+        uint32_t *sq_head
+        uint32_t *sq_tail
+        uint32_t *sq_flags
+        uint32_t *cq_head
+        uint32_t *cq_tail
+        uint32_t sq_mask, sq_size, cq_mask
+    int map_queues "noria_map"(noria_mapping *m, int ring, const noria_params *p) nogil
+    void unmap_queues "noria_unmap"(noria_mapping *m) nogil
     uint32_t load32 "noria_load"(uint32_t *p) nogil
     void store32 "noria_store"(uint32_t *p, uint32_t v) nogil
     void store16 "noria_store"(uint16_t *p, uint16_t v) nogil
@@ -98,9 +158,6 @@ cdef enum:
     SYS_SETUP = 425
     SYS_ENTER = 426
     SYS_REGISTER = 427
-
-    OFF_SQ_RING = 0
-    OFF_SQES = 0x10000000
 
     SETUP_CQSIZE = 1 << 3
     SETUP_R_DISABLED = 1 << 6
