@@ -222,23 +222,21 @@ def named(way: str) -> Callable[..., Awaitable[Any]]:
     return lambda name, *words: getattr(module, name)(*words)
 
 
-async def stats(way: str, directory: Path, seconds: float) -> float:
-    """64 tasks that stat a file of their own; calls a second."""
+async def stats(way: str, path: Path, seconds: float) -> float:
+    """64 tasks that stat a file; calls a second."""
     call = named(way)
     done = 0
     end = time.perf_counter() + seconds
 
-    async def work(number: int) -> None:
+    async def work() -> None:
         nonlocal done
-        path = f"{directory}/{number}"
-        open(path, "wb").close()
         while time.perf_counter() < end:
             for _ in range(16):
                 await call("stat", path)
             done += 16
 
     began = time.perf_counter()
-    await asyncio.gather(*(work(number) for number in range(WORKERS)))
+    await asyncio.gather(*(work() for _ in range(WORKERS)))
     return done / (time.perf_counter() - began)
 
 
@@ -289,10 +287,8 @@ def plain(row: str, path: Path, seconds: float) -> float:
                 if not count & 0xFF and time.perf_counter() > end:
                     break
     elif row == "stats":
-        name = f"{path}/0"
-        open(name, "wb").close()
         while time.perf_counter() < end:
-            os.stat(name)
+            os.stat(path)
             count += 1
     elif row == "names":
         while time.perf_counter() < end:
@@ -329,7 +325,7 @@ async def watched(way: str, row: str, path: Path, seconds: float) -> tuple[float
         file = await opener(way)(__file__, "r")
         await file.readline()
         await file.close()
-    if path.is_file():
+    if row in ("cached", "gathered", "uncached"):
         offsets(path)
     ticker = Ticker()
     figure = await ROWS[row](way, path, seconds)

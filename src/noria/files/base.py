@@ -214,7 +214,7 @@ class File(Descriptor):
         """One read where the file stands."""
         if self._pos >= 0:
             size = min(size, AT_ONCE)
-            data = self._engine.now(self._fd, size, self._pos)
+            data = self._engine.ahead(self._fd, size, self._pos)
             if data is None:
                 data = await self._engine.read(self._fd, size, self._pos)
             self._pos += len(data)

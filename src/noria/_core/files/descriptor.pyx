@@ -46,6 +46,7 @@ cdef enum Sent:                 # what PyIter_Send says
 cdef enum:
     LARGE = 2 << 20             # bytes that are read without waiting in one turn of the loop
     MANY = 512                  # reads: about half a millisecond
+    AHEAD = 8                   # times as much counts a byte that is read ahead
 
 
 cdef class Inline:
@@ -80,6 +81,11 @@ cdef class Inline:
         to time. Fewer than `size` where the rest is not in memory or the file ends. Raises
         OSError."""
         return in_memory(fd, size, offset) if self.allowed(size) else None
+
+    def ahead(self, int fd, Py_ssize_t size, int64_t offset):
+        """The same for what is taken apart afterwards, into lines for one: that takes Python longer
+        than copying does, so it counts for more."""
+        return in_memory(fd, size, offset) if self.allowed(size * AHEAD) else None
 
 
 cdef object in_memory(int fd, Py_ssize_t size, int64_t offset):
