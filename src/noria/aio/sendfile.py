@@ -13,7 +13,7 @@ import socket
 from asyncio import AbstractEventLoop, SendfileNotAvailableError, sleep
 from typing import Any
 
-TURN = 4 << 20  # bytes that all together send in one turn of the loop, about
+TURN = 2 << 20  # bytes that all together send in one turn of the loop, about
 LEAST = 128 * 1024  # bytes of one piece, however many send
 
 

@@ -23,7 +23,7 @@ from noria.fileserver.body import Body
 from noria.fileserver.heads import BODYLESS, Clock, head, request_of, told
 from noria.fileserver.limits import Limits
 from noria.fileserver.messages import FileBody, Problem, Request, Response
-from noria.fileserver.sending import acknowledged, blocks, cached
+from noria.fileserver.sending import acknowledged, blocks, cached, cork, uncork
 
 log = logging.getLogger("noria")
 
@@ -653,6 +653,7 @@ class Connection(asyncio.Protocol):
         if small is not None:
             self.transport.write(first + small)
             return len(small)
+        corked = not self.secure and cork(self.transport)
         self.transport.write(first)
         if self.transport.is_closing():
             return 0
@@ -670,6 +671,8 @@ class Connection(asyncio.Protocol):
             return sent
         finally:
             self.sending = False
+            if corked:
+                uncork(self.transport)
         if sent < body.size and not self.lost:
             log.warning("a file became shorter while it was sent: its connection ends")
             self.transport.abort()

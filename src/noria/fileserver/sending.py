@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 from noria.fileserver.messages import FileBody
 
@@ -40,6 +42,25 @@ async def blocks(body: FileBody) -> AsyncIterator[bytes]:
             return
         offset += len(block)
         yield block
+
+
+def cork(transport: Any) -> bool:
+    """Has the head of a file wait for the file's first bytes, tcp(7): alone, it makes the kernel
+    believe that this connection has little to say, and slow. Whether `uncork` is to be called."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    except OSError:
+        return False
+    return True
+
+
+def uncork(transport: Any) -> None:
+    """What is left goes out."""
+    with contextlib.suppress(OSError):
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
 
 def acknowledged(sock: socket.socket) -> int | None:
