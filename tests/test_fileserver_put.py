@@ -293,7 +293,7 @@ def test_a_full_disk_is_507(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     async def main(service: FileService) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(os, "write", full)
+            patched.setattr(os, "writev", full)
             answer = await ask(service, "PUT", "/file", chunks(DATA))
         assert (answer.status, answer.body) == (507, b"The disk is full.\n")
 

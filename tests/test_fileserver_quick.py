@@ -202,3 +202,49 @@ def test_openat2_and_read_small_tell_their_errors(tmp_path):
         assert read_small(-1, b"file", 3) is None
     finally:
         os.close(top)
+
+
+@pytest.mark.parametrize("cut", [1, 1000, 300_000, 1 << 20])
+def test_a_large_body_is_taken_whole_and_the_next_request_begins_behind_it(tmp_path, cut):
+    """Large bodies go by the parser: not a byte more or less than their length."""
+    body = bytes(range(256)) * 4096  # 1 MiB
+    put = b"PUT /large%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    get = b"GET /large0 HTTP/1.1\r\nHost: x\r\n\r\n"
+    sent = put % (0, len(body)) + body + put % (1, len(body)) + body + get
+    sent += b"GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        service = FileService(tmp_path, uploads=True, disk_floor=0)
+        front = Front(service.handle, Limits(), None, service.quick)
+        server = await loop.create_server(front, "127.0.0.1", 0)
+        front.start()
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+
+        async def send():
+            # In pieces that end anywhere: around the ends of heads and bodies byte by byte.
+            at = 0
+            while at < len(sent):
+                near = min(at % len(body), len(body) - at % len(body)) < 2000
+                step = cut if cut > 1000 or not near else 100
+                writer.write(sent[at : at + max(step, 100)])
+                at += max(step, 100)
+                if near:
+                    await writer.drain()
+                    await asyncio.sleep(0)
+
+        sending = asyncio.create_task(send())
+        data = await reader.read()
+        await sending
+        writer.close()
+        server.close()
+        await front.drain(5)
+        front.stop()
+        service.close()
+        return data
+
+    data = loops.run(main(), "auto")
+    heads = [data[at : at + 12] for at in range(len(data)) if data.startswith(b"HTTP/1.1 ", at)]
+    assert heads == [b"HTTP/1.1 201", b"HTTP/1.1 201", b"HTTP/1.1 200", b"HTTP/1.1 404"]
+    assert data.count(body) == 1
+    assert (tmp_path / "large0").read_bytes() == (tmp_path / "large1").read_bytes() == body

@@ -36,6 +36,7 @@ OnAnswer = Callable[[Request | None, int, int, float, str], object]
 CHUNK = (
     32  # bytes that may be around each chunk's content: its size, line breaks, a short extension
 )
+STRAIGHT = 256 * 1024  # bytes of a body that are worth going by the parser
 AT_ONCE = 128  # connections looked at in one turn of the loop
 EAGER = sys.version_info >= (3, 12)  # a task's first step without a turn of the loop
 
@@ -158,6 +159,7 @@ class Connection(asyncio.Protocol):
         "front",
         "head_size",
         "in_head",
+        "left",
         "lingering",
         "loop",
         "lost",
@@ -189,6 +191,7 @@ class Connection(asyncio.Protocol):
         self.head_size = 0  # of the head that has begun
         self.fed = 0  # bytes that came for it since its first packet
         self.in_head = True
+        self.left = 0  # bytes of a body that go by the parser
         self.framing = b""  # of a body that the parser is about to skip
         self.muted = False  # what the parser says is known
         self.overhead = 0  # bytes of a chunked body that are no content, but for CHUNK each
@@ -299,6 +302,11 @@ class Connection(asyncio.Protocol):
         self.front.received += len(data)
         if self.broken:
             return  # thrown away until the client has read the answer
+        if self.left:
+            data = self._straight(data)
+            if not data:
+                self.pump()
+                return
         if self.in_head:
             self.fed += len(data)
         else:
@@ -321,7 +329,27 @@ class Connection(asyncio.Protocol):
             if (self.fed if self.in_head else self.overhead) > self.front.limits.header_size:
                 self._broke(self._too_large())
             self.overhead = max(self.overhead, 0)  # of the packet that the body began in
+            self._go_by()
         self.pump()
+
+    def _go_by(self) -> None:
+        """What is left of a large body whose length is known goes by the parser: it would copy."""
+        exchange = self.receiving
+        if exchange is None or exchange.body is None or exchange.request is None:
+            return
+        length = exchange.request.length
+        if length is not None and length - exchange.body.received >= STRAIGHT:
+            self.left = length - exchange.body.received
+
+    def _straight(self, data: bytes) -> bytes:
+        """Takes what is the body's; gives the rest."""
+        part = data if len(data) <= self.left else data[: self.left]
+        self.left -= len(part)
+        self.on_body(part)
+        if not self.left:
+            self.parser = httptools.HttpRequestParser(self)  # the former waits for the body
+            self.on_message_complete()
+        return data[len(part) :]
 
     def _feed(self, data: bytes | memoryview) -> None:
         """The parser takes an Upgrade for the end of HTTP and skips the body of such a request.

@@ -63,7 +63,7 @@ class Put:
             await through(off(part.abandon))
             raise
 
-    async def _fill(self, chunks: AsyncIterable[bytes]) -> bytes:
+    async def _fill(self, chunks: AsyncIterable[bytes]) -> list[bytes]:
         """Writes all but the last block, which it gives."""
         gathered: list[bytes] = []
         size = 0
@@ -72,11 +72,11 @@ class Put:
             size += len(chunk)
             if size >= BLOCK:
                 await self._written()
-                self._pending = off(self._part.write, b"".join(gathered))
+                self._pending = off(self._part.write, gathered)
                 self._pending.add_done_callback(seen)
                 gathered, size = [], 0
         await self._written()
-        return b"".join(gathered)
+        return gathered
 
     async def _written(self) -> None:
         """Waits for the write under way."""

@@ -13,9 +13,10 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from noria._core.files.cached import begin_writeback
 from noria.fileserver import system
 from noria.fileserver.conditions import etag, require
 from noria.fileserver.messages import Headers, Problem
@@ -24,6 +25,7 @@ from noria.fileserver.paths import Root, problem
 from noria.fileserver.quota import Quota, check_disk
 
 SUFFIX = ".part"
+VECTORS = 1024  # IOV_MAX, writev(2)
 DISK_STEP = 16 * 1024 * 1024  # bytes written between two looks at what the disk has free
 ABANDONED = 60.0  # seconds without a change after which a part that nobody holds is removed
 
@@ -73,34 +75,38 @@ class Part:
                 raise
             self._fd = fd
 
-    def write(self, data: bytes) -> None:
+    def write(self, blocks: Sequence[bytes]) -> None:
         """Appends. Raises Problem 413 or 507 when it is too much."""
         with self._lock:
-            self._write(data)
+            self._write(blocks)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, blocks: Sequence[bytes]) -> None:
         if self._ended:
             return
-        size = self.size + len(data)
+        begin, count = self.size, sum(map(len, blocks))
+        size = begin + count
         if self._max_size is not None and size > self._max_size:
             raise Problem(413, f"The file is too large: {self._max_size} bytes are the most.")
-        self._quota.take(len(data))
+        self._quota.take(count)
         self.size = size
         if size - self._checked >= DISK_STEP:
-            check_disk(self._fd, len(data), self._floor)
+            check_disk(self._fd, count, self._floor)
             self._checked = size
-        if self.hash is not None:
-            self.hash.update(data)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            for block in blocks:
+                if self.hash is not None:
+                    self.hash.update(block)
+            write_all(self._fd, blocks)
+            if size // DISK_STEP > begin // DISK_STEP:
+                # The client waits for the disk only with what is left at the end.
+                start = begin - begin % DISK_STEP
+                begin_writeback(self._fd, start, size - start)
         except OSError as error:
             raise problem(error) from None
 
     def finish(
         self,
-        last: bytes,
+        last: Sequence[bytes],
         *,
         size: int | None,
         sha256: bytes | None,
@@ -155,6 +161,17 @@ class Part:
         os.close(self._directory)
         self._fd = self._directory = -1
         self._ended = True
+
+
+def write_all(fd: int, blocks: Sequence[bytes]) -> None:
+    """writev(2) until all is written. Raises OSError."""
+    left = [memoryview(block) for block in blocks if block]
+    while left:
+        count = os.writev(fd, left[:VECTORS])
+        while count and count >= len(left[0]):
+            count -= len(left.pop(0))
+        if count:
+            left[0] = left[0][count:]
 
 
 def commit(

@@ -1,6 +1,6 @@
-"""What the page cache holds of a file: cachestat(2), and mincore(2) where that is not to be had."""
+"""The page cache: what it holds of a file, and that it is to be written."""
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from noria._core.sys cimport c_syscall, errno
 
@@ -22,6 +22,9 @@ cdef extern from *:
     """
     long SYS_cachestat
 
+cdef extern from "<fcntl.h>" nogil:
+    int sync_file_range(int fd, int64_t offset, int64_t n, unsigned int flags)
+
 cdef struct Range:          # struct cachestat_range; a length of 0 is the whole file
     uint64_t offset
     uint64_t length
@@ -35,6 +38,7 @@ cdef struct Counts:         # struct cachestat
 
 cdef enum:
     SLICE = 4096            # pages asked of mincore at once
+    BEGIN = 2               # SYNC_FILE_RANGE_WRITE
 
 cdef Py_ssize_t PAGE = os.sysconf("SC_PAGESIZE")
 
@@ -76,3 +80,11 @@ def mincore_pages(int fd, Py_ssize_t size):
     if failed:
         raise OSError(failed, os.strerror(failed))
     return found
+
+
+def begin_writeback(int fd, int64_t offset, int64_t size):
+    """Has the device begin to write what is dirty of a range, so that an fsync(2) afterwards has
+    less to wait for: sync_file_range(2), which waits only while the device's queue is full. Where
+    the file system has none of that, nothing happens."""
+    with nogil:
+        sync_file_range(fd, offset, size, BEGIN)
