@@ -14,7 +14,7 @@ from noria.fileserver.paths import Root, problem
 from noria.fileserver.quota import Quota
 from noria.fileserver.store import Part, commit
 
-BLOCK = 1024 * 1024  # bytes given to a thread at a time
+BLOCK = 2 * 1024 * 1024  # bytes given to a thread at a time
 
 
 class Put:
