@@ -541,6 +541,25 @@ def test_close_releases_everything(reactor: Reactor) -> None:
     assert len(server.streams) == 0
 
 
+def test_a_stop_before_the_run_is_kept(reactor: Reactor) -> None:
+    """A thread may be done before the one that runs has begun."""
+    calls: list[int] = []
+    reactor.call_soon(calls.append, 1)
+    thread = threading.Thread(target=reactor.stop)
+    thread.start()
+    thread.join()
+    reactor.call_later(LIMIT, reactor.stop)
+    began = time.monotonic()
+    reactor.run()
+    assert calls == [1]
+    assert time.monotonic() - began < LIMIT
+    # It counts once.
+    reactor.call_later(0.001, calls.append, 2)
+    reactor.call_later(0.002, reactor.stop)
+    reactor.run()
+    assert calls == [1, 2]
+
+
 @pytest.mark.parametrize("begun_by", ["the program", "a handler"])
 def test_an_endless_chain_of_calls_starves_no_socket(reactor: Reactor, begun_by: str) -> None:
     calls = [0]

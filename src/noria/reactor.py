@@ -346,7 +346,8 @@ class Reactor:
             self.loop.run_once(timeout)
 
     def stop(self) -> None:
-        """Ends `run` after the present turn; from any thread or handler."""
+        """Ends `run` after the present turn, or the next `run` after its first one; from any thread
+        or handler."""
         self.loop.stop()
 
     def close(self) -> None:

@@ -98,9 +98,11 @@ cdef class Loop(Dispatcher):
         return self.model.wake_fd()
 
     def run(self):
-        """Turns until `stop`, or until a handler raises KeyboardInterrupt or SystemExit."""
+        """Turns until `stop`, or until a handler raises KeyboardInterrupt or SystemExit. Stopped
+        before, it is one turn, as asyncio's run_forever: another thread may have been quicker."""
         self.enter()
         try:
+            self.turn()
             while not self.stopping:
                 self.turn()
         finally:
@@ -125,7 +127,7 @@ cdef class Loop(Dispatcher):
             self.leave()
 
     def stop(self):
-        """Ends `run` after this turn; from any thread."""
+        """Ends `run` after this turn, or the next one after its first; from any thread."""
         self.stopping = True
         if self.running and PyThread_get_thread_ident() != self.thread:
             self.model.wake()
@@ -173,12 +175,11 @@ cdef class Loop(Dispatcher):
         self.thread = PyThread_get_thread_ident()
         self.model.begin()
         self.running = True
-        self.stopping = False
         self.began_ns = monotonic_ns()
         self.busy_since = self.model.counters.waiting_ns
 
     def leave(self):
-        self.running = False
+        self.running = self.stopping = False
         self.busy_total += monotonic_ns() - self.began_ns - self.waited_since()
         if self.fatal is not None:
             error, self.fatal = self.fatal, None

@@ -214,9 +214,7 @@ cdef class Core(Loop):
 
     def turn_until_stopped(self):
         """Turns until `stop`; a stop before it began ends it after one turn."""
-        cdef bint stop = self.stopping
         self.enter()
-        self.stopping = stop
         self.left = 0
         self.skipped = PATIENCE     # even a run of one turn looks at the kernel
         try:
