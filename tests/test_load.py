@@ -101,20 +101,29 @@ def served(protocol: Callable[[], Echo], unix: Path | None = None) -> Iterator[i
     """An asyncio server in a thread; gives its port (0 for a Unix socket)."""
     ready = threading.Event()
     found: dict[str, Any] = {}
+    made: list[Echo] = []
+
+    def one() -> Echo:
+        made.append(protocol())
+        return made[-1]
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         found["loop"], found["stop"] = loop, asyncio.Event()
         if unix:
-            server: Any = await loop.create_unix_server(protocol, str(unix))
+            server: Any = await loop.create_unix_server(one, str(unix))
         else:
-            server = await loop.create_server(protocol, HOST, 0, backlog=1024)
+            server = await loop.create_server(one, HOST, 0, backlog=1024)
             found["port"] = server.sockets[0].getsockname()[1]
         ready.set()
         await found["stop"].wait()
         server.close()
-        for _ in range(3):  # what the clients closed is seen and closed here too
+        for _ in range(3):  # what is just being accepted is ended too
             await asyncio.sleep(0.01)
+            for each in made:
+                if hasattr(each, "transport"):
+                    each.transport.abort()
+        await asyncio.sleep(0.01)
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
