@@ -117,12 +117,13 @@ def served(protocol: Callable[[], Echo], unix: Path | None = None) -> Iterator[i
             found["port"] = server.sockets[0].getsockname()[1]
         ready.set()
         await found["stop"].wait()
-        server.close()
-        for _ in range(3):  # what is just being accepted is ended too
+        # Closed while it accepts, asyncio's server loses the transports that it is about to make.
+        await asyncio.sleep(0.01)
+        while len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0.01)
-            for each in made:
-                if hasattr(each, "transport"):
-                    each.transport.abort()
+        server.close()
+        for each in made:
+            each.transport.abort()
         await asyncio.sleep(0.01)
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
