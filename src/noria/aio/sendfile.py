@@ -6,6 +6,7 @@ have the loop for itself. So a call sends a piece, and then others have their tu
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -41,7 +42,7 @@ class Pieces:
             return 0
         sent = 0
         self._sending += 1
-        corked = left > LEAST and _cork(sock)
+        corked = left > LEAST and cork(sock)
         try:
             while left > 0:
                 piece = min(max(TURN // self._sending, LEAST), left)
@@ -67,8 +68,8 @@ class Pieces:
             raise
         finally:
             self._sending -= 1
-            if corked and sock.fileno() >= 0:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+            if corked:
+                uncork(sock)
             if sent:
                 os.lseek(fileno, offset + sent, os.SEEK_SET)
         return sent
@@ -84,9 +85,9 @@ class Pieces:
                 self._loop.remove_writer(fd)
 
 
-def _cork(sock: socket.socket) -> bool:
+def cork(sock: Any) -> bool:
     """Has the kernel send whole segments only, tcp(7), whatever comes: a third faster. Whether
-    it is to be ended afterwards."""
+    `uncork` is to be called; not if it is so already, or for what is no TCP."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     try:
@@ -96,6 +97,12 @@ def _cork(sock: socket.socket) -> bool:
     except OSError:  # no TCP, or no longer connected
         return False
     return True
+
+
+def uncork(sock: Any) -> None:
+    """What is left goes out. It may be closed."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
 
 def _done(future: Any) -> None:

@@ -1,12 +1,11 @@
 """``noria compare files``: where the bytes of a file are after each step, measured."""
 
-import json as jsonlib
 import shutil
 from typing import Any
 
 import click
 
-from noria.cli.measuring import check_places, progress_bar, write_json
+from noria.cli.measuring import check_places, give, outputs, progress_bar
 from noria.cli.problems import Problem, reason
 from noria.cli.sizes import Size
 
@@ -43,20 +42,7 @@ def _allowed(context: click.Context, parameter: click.Parameter, size: int | Non
     help="How often; the medians are told.  [default: 9, with --quick 3]",
 )
 @click.option("--quick", is_flag=True, help="Less and fewer: done within seconds.")
-@click.option(
-    "--json",
-    "json",
-    type=click.Path(dir_okay=False, writable=True, allow_dash=True),
-    metavar="FILE",
-    help="Write every number here too ('-': to standard output, in place of the drawing).",
-)
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, writable=True),
-    default="compare-files.html",
-    show_default=True,
-    help="The page with the figure; one file, opens offline.",
-)
+@outputs("drawing", "compare-files.html", "figure")
 def compare_files(
     size: int | None,
     directory: str,
@@ -79,20 +65,10 @@ def compare_files(
     """
     check_places(json, output)
     results = _measure(directory, size, repeats, quick)
-    if json == "-":
-        click.echo(jsonlib.dumps(results, indent=1))
-    else:
-        from rich.console import Console
-
-        from noria.compare.files.terminal import print_all
-
-        print_all(results, Console())
-    if json not in (None, "-"):
-        write_json(str(json), results)
     from noria.compare.files import page
+    from noria.compare.files.terminal import print_all
 
-    page.write(results, output)
-    click.echo(f"The figure is in {output}", err=True)
+    give(results, json, output, print_all, page.write, "The figure is")
 
 
 def _measure(directory: str, size: int | None, repeats: int | None, quick: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from noria.cli.beside import Beside
 from noria.cli.connect import Seconds
 from noria.cli.names import ModelName
 from noria.cli.problems import listening
@@ -15,23 +16,11 @@ from noria.cli.serve_files import serve_files
 from noria.cli.target import load
 
 
-class Serve(click.Command):
-    """`serve files` has options of its own: it is a command in the place of a target."""
-
-    def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: click.Context | None = None,
-        **extra: Any,
-    ) -> click.Context:
-        """That of the command that is meant."""
-        if args and args[0] == "files":
-            return serve_files.make_context(f"{info_name} files", args[1:], parent, **extra)
-        return super().make_context(info_name, args, parent, **extra)
-
-
-@click.command(cls=Serve, short_help="Run a server: files, echo, or a protocol of your own.")
+@click.command(
+    cls=Beside,
+    files=serve_files,
+    short_help="Run a server: files, echo, or a protocol of your own.",
+)
 @click.argument("target", metavar="files|echo|MODULE:PROTOCOL")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(

@@ -166,7 +166,7 @@ class File(Descriptor):
         return 0
 
     def _unwritten(self) -> int:
-        return 0
+        return len(self._pending) if self._pending else 0
 
     async def _settle(self) -> None:
         """Nothing is kept: what was written is handed over, what was read ahead is forgotten."""

@@ -251,9 +251,6 @@ class BinaryFile(File):
                 raise
             del self._pending[:count]
 
-    def _unwritten(self) -> int:
-        return len(self._pending)
-
     def _forget(self) -> None:
         """The file stands where its reader is, and nothing is read ahead."""
         if self._pos >= 0 and self._buf:

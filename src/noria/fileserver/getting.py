@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from noria._core.files.memory import in_memory
 from noria.fileserver import digests, media, ranges
 from noria.fileserver.conditions import Status, etag, http_date, precondition, ranges_hold
 from noria.fileserver.messages import FileBody, Problem, Request, Response
@@ -13,7 +14,6 @@ from noria.fileserver.offloop import Blocks, off
 from noria.fileserver.paths import Root
 
 SMALL = 64 * 1024  # bytes up to which a file that is in memory is answered as bytes
-NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # preadv2(2): fail where it would wait
 
 
 async def answer_file(
@@ -107,17 +107,16 @@ class _File:
         if self.request.method == "HEAD":
             os.close(fd)
             return b""
-        if size > SMALL or NOWAIT is None:
+        if size > SMALL:
             return FileBody(fd, offset, size)
-        data = bytearray(size)
         try:
-            count = os.preadv(fd, [data], offset, NOWAIT) if size else 0
-        except OSError:
-            return FileBody(fd, offset, size)
-        if count < size:
+            data = in_memory(fd, size, offset)
+        except OSError:  # who sends it meets it again
+            data = None
+        if data is None or len(data) < size:
             return FileBody(fd, offset, size)
         os.close(fd)
-        return bytes(data)
+        return data
 
 
 def fields_of(

@@ -19,11 +19,12 @@ from typing import Any
 
 import httptools
 
+from noria.aio.sendfile import cork, uncork
 from noria.fileserver.body import Body
 from noria.fileserver.heads import BODYLESS, Clock, head, request_of, told
 from noria.fileserver.limits import Limits
 from noria.fileserver.messages import FileBody, Problem, Request, Response
-from noria.fileserver.sending import acknowledged, blocks, cached, cork, uncork
+from noria.fileserver.sending import acknowledged, blocks
 
 log = logging.getLogger("noria")
 
@@ -33,9 +34,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 Quick = Callable[[Request], tuple[bytes, bytes] | None]
 OnAnswer = Callable[[Request | None, int, int, float, str], object]
 
-CHUNK = (
-    32  # bytes that may be around each chunk's content: its size, line breaks, a short extension
-)
+CHUNK = 32  # bytes that may be around a chunk's content: size, line breaks, a short extension
 STRAIGHT = 256 * 1024  # bytes of a body that are worth going by the parser
 AT_ONCE = 128  # connections looked at in one turn of the loop
 EAGER = sys.version_info >= (3, 12)  # a task's first step without a turn of the loop
@@ -677,11 +676,10 @@ class Connection(asyncio.Protocol):
                 await body.aclose()
 
     async def _send_file(self, first: bytes, body: FileBody) -> int:
-        small = cached(body)
-        if small is not None:
-            self.transport.write(first + small)
-            return len(small)
-        corked = not self.secure and cork(self.transport)
+        # A head that goes out alone makes the kernel believe that this connection has little to
+        # say, and slow (BBR).
+        sock = self.transport.get_extra_info("socket")
+        corked = not self.secure and cork(sock)
         self.transport.write(first)
         if self.transport.is_closing():
             return 0
@@ -700,7 +698,7 @@ class Connection(asyncio.Protocol):
         finally:
             self.sending = False
             if corked:
-                uncork(self.transport)
+                uncork(sock)
         if sent < body.size and not self.lost:
             log.warning("a file became shorter while it was sent: its connection ends")
             self.transport.abort()

@@ -1,21 +1,14 @@
 """openat2(2), which Python does not have, and what a file server does most: a small file whole."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
 
-from noria._core.sys cimport EINTR, c_close, c_syscall, errno, iovec, ssize_t
+from noria._core.files.memory cimport in_memory
+from noria._core.sys cimport EINTR, c_close, c_syscall, errno
 
 import os
 
-cdef extern from "<sys/uio.h>" nogil:
-    ssize_t preadv2(int fd, const iovec *iov, int n, int64_t offset, int flags)
-
 cdef extern from "<sys/stat.h>" nogil:
-    """
-    #ifndef RWF_NOWAIT
-    #define RWF_NOWAIT 8
-    #endif
-    """
     struct timespec_ "timespec":
         int64_t tv_sec
         int64_t tv_nsec
@@ -27,7 +20,6 @@ cdef extern from "<sys/stat.h>" nogil:
         timespec_ st_ctim
     int fstat(int fd, stat_ *buf)
     bint S_ISREG(unsigned int mode)
-    int RWF_NOWAIT
 
 cdef struct open_how:
     uint64_t flags
@@ -65,10 +57,8 @@ def read_small(int directory, bytes path not None, Py_ssize_t most):
     """
     cdef open_how how
     cdef stat_ status
-    cdef iovec vector
     cdef int64_t facts[4]
     cdef object data = None
-    cdef ssize_t count = -1
     cdef int fd
     how.flags, how.mode, how.resolve = READ, 0, BENEATH_CACHED
     fd = <int>c_syscall(SYS_OPENAT2, directory, PyBytes_AS_STRING(path), &how, sizeof(open_how))
@@ -76,13 +66,12 @@ def read_small(int directory, bytes path not None, Py_ssize_t most):
         return None
     try:
         if fstat(fd, &status) == 0 and S_ISREG(status.st_mode) and status.st_size <= most:
-            data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>status.st_size)
-            vector.iov_base = PyBytes_AS_STRING(data)
-            vector.iov_len = <size_t>status.st_size
-            count = preadv2(fd, &vector, 1, 0, RWF_NOWAIT) if status.st_size else 0
+            data = in_memory(fd, <Py_ssize_t>status.st_size, 0)
+    except OSError:
+        return None
     finally:
         c_close(fd)
-    if count < 0 or count != status.st_size:
+    if data is None or PyBytes_GET_SIZE(data) != status.st_size:
         return None
     facts[0], facts[1] = <int64_t>status.st_ino, status.st_size
     facts[2] = status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec

@@ -1,7 +1,7 @@
 """An open descriptor, and the read at an offset of it that mostly needs no wait.
 
-What is in the kernel's cache is copied in the awaiting task's own turn by preadv2(2) with
-RWF_NOWAIT: no future, no handle and no coroutine's frame is made for it. What is not, and what is
+What is in the kernel's cache is copied in the awaiting task's own turn: no future, no handle and
+no coroutine's frame is made for it. What is not, and what is
 uncommon, goes on as the coroutine that the file has for it.
 """
 
@@ -13,20 +13,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
-from noria._core.sys cimport EAGAIN, EINTR, EOPNOTSUPP, errno, iovec, ssize_t
-
-import os
-
-cdef extern from "<sys/uio.h>" nogil:
-    ssize_t preadv2(int fd, const iovec *iov, int n, int64_t offset, int flags)
-
-cdef extern from *:
-    """
-    #ifndef RWF_NOWAIT
-    #define RWF_NOWAIT 8
-    #endif
-    """
-    int RWF_NOWAIT
+from noria._core.files.memory cimport in_memory
 
 cdef extern from "Python.h":
     ctypedef PyObject *(*iternextfunc)(PyObject *) noexcept
@@ -86,22 +73,6 @@ cdef class Inline:
         """The same for what is taken apart afterwards, into lines for one: that takes Python longer
         than copying does, so it counts for more."""
         return in_memory(fd, size, offset) if self.allowed(size * AHEAD) else None
-
-
-cdef object in_memory(int fd, Py_ssize_t size, int64_t offset):
-    cdef iovec vector
-    cdef object data = PyBytes_FromStringAndSize(NULL, size)
-    cdef ssize_t n
-    vector.iov_base = PyBytes_AS_STRING(data)
-    vector.iov_len = size
-    n = preadv2(fd, &vector, 1, offset, RWF_NOWAIT)
-    if n == size:
-        return data
-    if n < 0:
-        if errno == EAGAIN or errno == EOPNOTSUPP or errno == EINTR:
-            return None
-        raise OSError(errno, os.strerror(errno))
-    return (<bytes>data)[:n]
 
 
 @cython.final

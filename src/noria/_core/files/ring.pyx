@@ -31,7 +31,6 @@ cdef enum:
     ENTRIES = 256
     COMPLETIONS = 4096
     STATX_SIZE = 256            # bytes of struct statx, statx(2)
-    LINK = 1 << 2               # IOSQE_IO_LINK
     ASYNC = 1 << 4              # IOSQE_ASYNC: by a thread of the kernel's, without a try before
     LARGE = 1 << 20             # bytes above which copying is not for the loop's thread
 
