@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import random
-import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import harness
-from harness import BENCH, Unable, median, shown
+from harness import Unable, median, shown
+from loop import measure, rows_like, turns
+from rows.row import BEST, PYTHON_PEERS, Place, Row, Sample, answer
 from rows.show import figure
+from rows.verdict import Found, Ratio, best, measurements
 
 MIB = 1 << 20
 PEERS = ("blazio", "pool", "aiofiles", "sync")
@@ -29,60 +31,65 @@ PATIENCE = 600.0  # seconds for the slowest
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What is measured, on which file (or in a directory), and what noria is to reach."""
+class FileSample(Sample):
+    """One measurement, and the loop's longest stall in milliseconds."""
 
-    name: str
-    does: str  # a row of peers/file_work.py
-    on: str  # "cached", "large", "log"; "" for a directory of its own, in a tmpfs with TMPFS
-    unit: str
-    goals: dict[str, float]  # times as good as that way; "best" is the best of the others
+    stall: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow(Row):
+    """A row whose goals are relative to several ways; "best" is the best of the others."""
+
+    goals: Mapping[str, float] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+
+    def asks(self, loop: str) -> bool:
+        """Whether this way has the row."""
+        return loop not in self.without
+
+
+def work(does: str, on: str, way: str, at: Place) -> FileSample:
+    """A row of peers/file_work.py on a file, or in a directory of its own. Raises Unable."""
+    if way in ("blazio", "aiofiles") and importlib.util.find_spec(way) is None:
+        raise Unable(f"not installed: pip install {way}")
+    with contextlib.ExitStack() as stack:
+        where = at.scratch / on
+        if on in ("", TMPFS):
+            own = tempfile.TemporaryDirectory(prefix="files-", dir=on or at.scratch)
+            where = Path(stack.enter_context(own))
+        environment = os.environ | {"NORIA_FILES": "threads" if way == "noria-threads" else "ring"}
+        words = [sys.executable, str(PYTHON_PEERS / "file_work.py"), way, does, str(where)]
+        cores = os.sched_getaffinity(0)
+        value, stall = answer([*words, str(at.seconds)], PATIENCE, cores, environment)
+    return FileSample(value, stall=stall)
+
+
+def row(
+    name: str,
+    does: str,
+    on: str,
+    goals: Mapping[str, float],
+    unit: str = "/s",
+    without: tuple[str, ...] = (),
+) -> FileRow:
+    """`on` is "cached", "large" or "log"; "" for a directory of its own, in a tmpfs with TMPFS."""
+    measure = partial(work, does, on)
+    return FileRow(name, measure, unit=unit, driven=False, goals=goals, without=without)
 
 
 ROWS = (
-    Row("pread 4 KiB, 64 at once", "cached", "cached", "/s", {"blazio": 1.25, "pool": 7.0}),
-    Row("pread 4 KiB, tasks of 64", "gathered", "cached", "/s", {"blazio": 1.25, "pool": 7.0}),
-    Row("pread 4 KiB, not in memory", "uncached", "large", "/s", {"best": 1.0}),
-    Row("1 MiB after the other", "sequential", "large", "B/s", {"best": 1.0}),
-    Row("10,000 small files", "small", "", "/s", {"aiofiles": 5.0}),
-    Row("10,000 small files in a tmpfs", "small", TMPFS, "/s", {"aiofiles": 5.0}),
-    Row("lines of a log", "lines", "log", "/s", {"aiofiles": 5.0}, ("pool",)),
-    Row("write and fsync, 64 at once", "durable", "", "/s", {"best": 1.0}),
-    Row("stat, 64 at once", "stats", "cached", "/s", {}, ("blazio",)),
-    Row("mkdir, rename, rmdir, 64 at once", "names", TMPFS, "/s", {}, ("blazio",)),
+    row("pread 4 KiB, 64 at once", "cached", "cached", {"blazio": 1.25, "pool": 7.0}),
+    row("pread 4 KiB, tasks of 64", "gathered", "cached", {"blazio": 1.25, "pool": 7.0}),
+    row("pread 4 KiB, not in memory", "uncached", "large", {BEST: 1.0}),
+    row("1 MiB after the other", "sequential", "large", {BEST: 1.0}, unit="B/s"),
+    row("10,000 small files", "small", "", {"aiofiles": 5.0}),
+    row("10,000 small files in a tmpfs", "small", TMPFS, {"aiofiles": 5.0}),
+    row("lines of a log", "lines", "log", {"aiofiles": 5.0}, without=("pool",)),
+    row("write and fsync, 64 at once", "durable", "", {BEST: 1.0}),
+    row("stat, 64 at once", "stats", "cached", {}, without=("blazio",)),
+    row("mkdir, rename, rmdir, 64 at once", "names", TMPFS, {}, without=("blazio",)),
 )
-Samples = dict[str, dict[int, tuple[float, float]]]  # by way and round: the figure, the stall in ms
-
-
-def measure(row: Row, way: str, scratch: Path, seconds: float) -> tuple[float, float]:
-    """The figure and the loop's longest stall in milliseconds. Raises Unable."""
-    package = {"blazio": "blazio", "aiofiles": "aiofiles"}.get(way)
-    if package and importlib.util.find_spec(package) is None:
-        raise Unable(f"not installed: pip install {package}")
-    where = scratch / row.on
-    own = row.on in ("", TMPFS)
-    if own:
-        where = Path(tempfile.mkdtemp(prefix="files-", dir=row.on or scratch))
-    environment = os.environ | {"NORIA_FILES": "threads" if way == "noria-threads" else "ring"}
-    words = [sys.executable, str(BENCH / "peers" / "file_work.py"), way, row.does, str(where)]
-    try:
-        done = subprocess.run(
-            [*words, str(seconds)],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired:
-        raise Unable(f"it did not end in {PATIENCE:.0f} s") from None
-    finally:
-        if own:
-            shutil.rmtree(where)
-    if done.returncode:
-        raise Unable((done.stderr.strip().splitlines() or ["it failed"])[-1])
-    value, stall = done.stdout.split()
-    return float(value), float(stall)
 
 
 def make_files(scratch: Path, size: int) -> None:
@@ -111,66 +118,66 @@ def make_files(scratch: Path, size: int) -> None:
                 pass
 
 
-def ratio(mine: dict[int, tuple[float, float]], other: dict[int, tuple[float, float]]) -> float:
-    """The median of the rounds' ratios."""
-    return statistics.median(mine[n][0] / other[n][0] for n in mine if n in other)
-
-
-def best(samples: Samples) -> str | None:
-    """The best of those that are not noria, by its median."""
-    middles = {
-        way: statistics.median(value for value, _ in rounds.values())
-        for way, rounds in samples.items()
-        if way in PEERS
-    }
-    return max(middles, key=lambda way: middles[way]) if middles else None
-
-
-def verdict(row: Row, samples: Samples) -> dict[str, dict[str, float | str | bool]]:
+def verdicts(found: Found) -> dict[str, dict[str, float | str | bool]]:
     """Each goal: what it is compared with, what noria reached, and whether that is enough."""
-    found: dict[str, dict[str, float | str | bool]] = {}
-    for against, goal in row.goals.items():
-        other = best(samples) if against == "best" else against
-        if other not in samples or "noria" not in samples:
-            continue
-        reached = ratio(samples["noria"], samples[other])
-        found[against] = {"way": other, "goal": goal, "ratio": reached, "met": reached >= goal}
-    return found
+    told: dict[str, dict[str, float | str | bool]] = {}
+    assert isinstance(found.row, FileRow)
+    for against, goal in found.row.goals.items():
+        other = best(found) if against == BEST else against
+        reached = Ratio.of(found.row, found.values("noria"), found.values(other or ""))
+        if other and reached:
+            middle = reached.middle
+            told[against] = {"way": other, "goal": goal, "ratio": middle, "met": middle >= goal}
+    return told
 
 
-def tables(found: dict[str, Samples], ways: list[str]) -> tuple[list[list[str]], list[list[str]]]:
+def stall(found: Found, way: str) -> str:
+    """The median of the rounds; plain calls have no loop."""
+    samples = [s.stall for s in found.samples.get(way, {}).values() if isinstance(s, FileSample)]
+    return shown(None if way == "sync" else median(samples), ",.1f")
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A figure with its unit."""
+    if value is not None and unit == "B/s":
+        return f"{value / MIB:,.0f} MiB/s"
+    return figure(value, unit)
+
+
+def tables(every: dict[str, Found], ways: list[str]) -> tuple[list[list[str]], list[list[str]]]:
     """What each way does and how many times that noria does; the stalls. Each with its head."""
     lines = [["", *ways, "noria"]]
     stalls = [["ms", *ways]]
-    for row in ROWS:
-        samples = found.get(row.name) or {}
-        if not samples:
+    for name, found in every.items():
+        if not found.samples:
             continue
-        cells, held = [row.name], [row.name]
-        for way in ways:
-            rounds = samples.get(way, {})
-            value = median([v for v, _ in rounds.values()])
-            if value is None:
-                cells.append("–")
-            elif row.unit == "B/s":
-                cells.append(f"{value / MIB:,.0f} MiB/s")
-            else:
-                cells.append(figure(value, row.unit))
-            stall = median([s for _, s in rounds.values()])
-            held.append(shown(None if way == "sync" else stall, ",.1f"))
         marks = []
-        for against, each in verdict(row, samples).items():
-            name = each["way"] if against == "best" else against
+        for against, each in verdicts(found).items():
+            other = each["way"] if against == BEST else against
             sign = "" if each["met"] else ", not met"
-            marks.append(f"{each['ratio']:.2f} {name} (goal {each['goal']:g}{sign})")
-        lines.append([*cells, "; ".join(marks)])
-        stalls.append(held)
+            marks.append(f"{each['ratio']:.2f} {other} (goal {each['goal']:g}{sign})")
+        cells = [amount(found.middle(way), found.row.unit) for way in ways]
+        lines.append([name, *cells, "; ".join(marks)])
+        stalls.append([name, *(stall(found, way) for way in ways)])
     return lines, stalls
 
 
-def print_tables(found: dict[str, Samples], ways: list[str]) -> None:
+def kept(file: str) -> dict[str, Found]:
+    """What --json has written."""
+    every = {}
+    known = {row.name: row for row in ROWS}
+    for each in json.loads(Path(file).read_text())["rows"]:
+        found = every[each["row"]] = Found(known[each["row"]])
+        for way, measured in each["ways"].items():
+            found.samples[way] = {
+                m.pop("round"): FileSample(**m) for m in map(dict, measured["measurements"])
+            }
+    return every
+
+
+def print_tables(every: dict[str, Found], ways: list[str]) -> None:
     """Both, for a person."""
-    lines, stalls = tables(found, ways)
+    lines, stalls = tables(every, ways)
     harness.table("what each does, and how many times that noria does", lines[0], lines[1:])
     harness.table("the loop's longest stall", stalls[0], stalls[1:])
 
@@ -195,57 +202,42 @@ def main() -> None:
     """The command."""
     options = parser().parse_args()
     if options.markdown:
-        found = json.loads(Path(options.markdown).read_text())
-        for lines in tables({row["name"]: row["samples"] for row in found["rows"]}, list(WAYS)):
+        for lines in tables(kept(options.markdown), list(WAYS)):
             for line in lines:
                 print(f"| {' | '.join(line)} |")
             print()
         return
     if options.quick:
         options.rounds, options.seconds, options.size = 1, 0.2, 64
-    wanted = [part.strip().lower() for part in (options.rows or "").split(";")]
-    rows = [row for row in ROWS if any(part in row.name.lower() for part in wanted)]
+    rows = rows_like(options.rows, ROWS)
     if options.list or not rows:
-        print("\n".join(row.name for row in ROWS))
+        print("\n".join(row.name for row in (rows or ROWS)))
         return
     ways = harness.chosen(options.ways, WAYS)
-    steps = [
-        (number, row, way)
-        for number in range(options.rounds)
-        for row in rows
-        for way in ways[number % len(ways) :] + ways[: number % len(ways)]
-        if way not in row.without
-    ]
-    found: dict[str, Samples] = {row.name: {} for row in rows}
-    none: set[tuple[str, str]] = set()
+    every = {row.name: Found(row) for row in rows}
     with tempfile.TemporaryDirectory(prefix="files-", dir=options.dir) as name:
         make_files(Path(name), max(options.size, 16) * MIB)
-        began = time.monotonic()
+        place = Place(*harness.cores(), options.seconds, Path(name))
         try:
-            for done, (number, row, way) in enumerate(steps):
-                harness.progress(done, len(steps), began, f"round {number + 1}: {row.name}, {way}")
-                if (row.name, way) in none:
-                    continue
-                try:
-                    sample = measure(row, way, Path(name), options.seconds)
-                except Unable as error:
-                    harness.progress_end()
-                    harness.say(f"{way} is left out of {row.name!r}: {error}")
-                    none.add((row.name, way))
-                else:
-                    found[row.name].setdefault(way, {})[number] = sample
+            for number, row, way in turns(options.rounds, rows, ways):
+                measure(every[row.name], number, way, place)
         finally:
             harness.progress_end()
-            print_tables(found, ways)
+            print_tables(every, ways)
             harness.write(
                 options.json,
                 {
                     "rounds": options.rounds,
                     "seconds": options.seconds,
                     "rows": [
-                        asdict(row)
-                        | {"samples": found[row.name], "met": verdict(row, found[row.name])}
-                        for row in rows
+                        {
+                            "row": name,
+                            "unit": found.row.unit,
+                            "ways": measurements(found),
+                            "none": found.none,
+                            "goals": verdicts(found),
+                        }
+                        for name, found in every.items()
                     ],
                 },
             )

@@ -282,16 +282,22 @@ def test_a_pipe(go):
     go(main())
 
 
+async def reading_a_pipe(read):
+    """A file, its read that waits, and the end to write to."""
+    a, b = os.pipe()
+    file = await noria.open(a, "rb")
+    reading = asyncio.ensure_future(getattr(file, read)())
+    await asyncio.sleep(0.01)
+    return file, reading, b
+
+
 def test_a_closed_reader_takes_nothing_from_its_pipe(some):
     """A read that was given up is given up by the kernel too, once its file is closed."""
     if some.engine == "threads":
         pytest.skip("a thread cannot be given up")
 
     async def main():
-        a, b = os.pipe()
-        file = await noria.open(a, "rb")
-        reading = asyncio.ensure_future(file.read1())
-        await asyncio.sleep(0.01)
+        file, reading, b = await reading_a_pipe("read1")
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -614,10 +620,7 @@ def test_a_loop_that_ends_with_reads_under_way():
     """The ring goes with its loop, whatever is still under way."""
 
     async def main():
-        a, b = os.pipe()
-        file = await noria.open(a, "rb")
-        task = asyncio.ensure_future(file.read())
-        await asyncio.sleep(0.01)
+        file, task, b = await reading_a_pipe("read")
         task.cancel()
         os.close(b)
         await file.close()

@@ -258,17 +258,23 @@ def test_malformed_requests_are_refused_and_the_connection_ends():
     run(main())
 
 
+async def refused_while_it_sends(reader, writer):
+    """The statuses that come while something is sent that does not end."""
+    with contextlib.suppress(ConnectionError):
+        for _ in range(40):
+            writer.write(b"y" * 1024)
+            await asyncio.sleep(0.001)
+    found = statuses(await reader.read())
+    writer.close()
+    return found
+
+
 def test_a_field_without_an_end_is_refused_before_it_ends():
     async def main():
         async with serving() as (_, _, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
-            with contextlib.suppress(ConnectionError):
-                for _ in range(40):
-                    writer.write(b"y" * 1024)
-                    await asyncio.sleep(0.001)
-            assert statuses(await reader.read()) == [431]
-            writer.close()
+            assert await refused_while_it_sends(reader, writer) == [431]
 
     run(main())
 
@@ -371,12 +377,7 @@ def test_what_is_around_a_chunked_body_is_limited(endless):
             writer.write(
                 b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + endless
             )
-            with contextlib.suppress(ConnectionError):
-                for _ in range(40):
-                    writer.write(b"y" * 1024)
-                    await asyncio.sleep(0.001)
-            assert statuses(await reader.read()) == [431]
-            writer.close()
+            assert await refused_while_it_sends(reader, writer) == [431]
             assert front.uploads == 0
 
     run(main())
