@@ -1,6 +1,7 @@
 """noria.open, binary: the same as the built-in open, on every loop."""
 
 import asyncio
+import ctypes
 import io
 import os
 import random
@@ -668,3 +669,34 @@ def test_the_environment_is_checked(monkeypatch):
 
     with pytest.raises(ValueError, match="ring or threads"):
         asyncio.run(main())
+
+
+def test_a_cancelled_direct_read_leaves_its_memory_to_the_thread(tmp_path, monkeypatch):
+    """What the thread still writes to is neither released nor used again."""
+    go = made((WAYS[-1][0], "threads"), monkeypatch)
+    path = tmp_path / "file"
+    path.write_bytes(bytes(8192))
+    began, end = threading.Event(), threading.Event()
+    preadv = os.preadv
+
+    def slow(fd, buffers, offset):
+        held = (ctypes.c_char * 4096).from_buffer(buffers[0])  # as the system call holds it
+        began.set()
+        end.wait(10)
+        del held
+        return preadv(fd, buffers, offset)
+
+    async def main():
+        async with noria.open(path, "rb+", direct=True) as file:
+            monkeypatch.setattr(os, "preadv", slow)
+            reading = asyncio.ensure_future(file.pread(4096, 0))
+            await asyncio.to_thread(began.wait)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            monkeypatch.setattr(os, "preadv", preadv)
+            await file.pwrite(b"x" * 4096, 0)
+            end.set()
+            assert await file.pread(4096, 0) == b"x" * 4096
+
+    go(main())

@@ -26,6 +26,13 @@ class DirectFile(BinaryFile):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._inline = None  # nothing is in the kernel's cache
+        self._spare: mmap.mmap | None = None  # a PIECE of memory that nobody is at
+
+    def _memory(self) -> mmap.mmap:
+        """A PIECE of aligned memory. Who has it to himself again makes it the spare one: the kernel
+        maps its pages but once."""
+        memory, self._spare = self._spare, None
+        return mmap.mmap(-1, PIECE) if memory is None else memory
 
     async def _at_offset(self, size: int, offset: int) -> bytes:
         size = min(size, AT_ONCE)
@@ -35,15 +42,16 @@ class DirectFile(BinaryFile):
             return b""
         found = Filling(size)
         first = offset - start  # bytes of the first piece that are before `offset`
-        with mmap.mmap(-1, min(end - start, PIECE)) as memory:
-            while start < end:
-                with memoryview(memory)[: end - start] as view:
-                    count = await self._engine.readinto(self._fd, view, start)
-                    found.add(view[first:count])
-                start += count
-                first = 0
-                if not count or count % ALIGNMENT:
-                    break  # the end of the file
+        memory = self._memory()
+        while start < end:
+            view = memoryview(memory)[: end - start]
+            count = await self._engine.readinto(self._fd, view, start)
+            found.add(view[first:count])
+            start += count
+            first = 0
+            if not count or count % ALIGNMENT:
+                break  # the end of the file
+        self._spare = memory
         return found.end()
 
     async def _next(self, size: int) -> bytes:
@@ -84,9 +92,11 @@ class DirectFile(BinaryFile):
                 part = bytes(view[: ALIGNMENT - into] if into else view)
                 return await self._engine.finished(_cached_write, fd, part, offset)
             size = min(len(view) - len(view) % ALIGNMENT, PIECE)
-            memory = mmap.mmap(-1, size)  # given back when nobody has it any more
-            memory[:] = view[:size]
-        return await self._engine.write(fd, memory, offset)
+            memory = self._memory()
+            memory[:size] = view[:size]
+        count = await self._engine.write(fd, memoryview(memory)[:size], offset)
+        self._spare = memory
+        return count
 
 
 def _up(number: int) -> int:
