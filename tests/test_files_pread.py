@@ -119,17 +119,37 @@ def test_it_is_a_coroutine(go, path):
                 reading.throw(KeyError("early"))
             with pytest.raises(RuntimeError, match="already awaited"):
                 reading.send(None)
-            forget(path)
+            task = asyncio.create_task(file.pread(4, 0))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    go(main())
+
+
+def test_one_that_waits_can_be_closed_and_thrown_into(go):
+    """What is in memory is never told of /proc, so that its reads always go to the engine."""
+    name = "/proc/version"
+    with open(name, "rb") as plain:
+        start = plain.read(4)
+        with pytest.raises(OSError, match="not supported"):
+            os.preadv(plain.fileno(), [bytearray(4)], 0, os.RWF_NOWAIT)
+
+    async def main():
+        async with noria.open(name, "rb") as file:
             reading = file.pread(4, 0)
             waits = reading.send(None)
             assert asyncio.isfuture(waits)
             with pytest.raises(KeyError):
                 reading.throw(KeyError("late"))
             await asyncio.wait([waits])
-            task = asyncio.create_task(file.pread(4, 0))
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            reading = file.pread(4, 0)
+            waits = reading.send(None)
+            reading.close()
+            with pytest.raises(RuntimeError, match="already awaited"):
+                reading.send(None)
+            await asyncio.wait([waits])
+            assert await file.pread(4, 0) == start
 
     go(main())
 
