@@ -91,7 +91,9 @@ class Browser:
                 if "error" in answer:
                     raise AssertionError(f"{method}: {answer['error']}")
                 return dict(answer["result"])
-            self.events.append(answer)
+            # What the page before this one says, once its server has ended, is nobody's concern.
+            if answer.get("sessionId") == self._session:
+                self.events.append(answer)
 
     def _next(self, seconds: float) -> dict[str, Any] | None:
         end = time.monotonic() + seconds
