@@ -132,7 +132,7 @@ def test_a_function_that_makes_protocols(mine):
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("cli_mine", "neither 'echo' nor MODULE:PROTOCOL"),
+        ("cli_mine", "neither 'files', 'echo' nor MODULE:PROTOCOL"),
         ("cli_nomodule:X", "no module 'cli_nomodule' here"),
         ("cli_mine.py:Upper", "name the module, not its file: cli_mine"),
         ("a/b:X", "is not the name of a module"),

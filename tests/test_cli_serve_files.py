@@ -174,7 +174,7 @@ def test_tls_and_workers(directory):
             pytest.raises((ssl.SSLError, OSError)),
             socket.create_connection(("127.0.0.1", server.port)) as plain,
         ):
-            plain.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             if not plain.recv(100).startswith(b"HTTP/"):
                 raise OSError("no HTTP without TLS")
         assert server.end(signal.SIGTERM)[0::2] == (0, "")
@@ -183,7 +183,7 @@ def test_tls_and_workers(directory):
 def test_sigterm_lets_an_upload_finish(directory):
     with Server(directory, "--port", "0", "--upload") as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
-            client.sendall(b"PUT /late HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+            client.sendall(b"PUT /late HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\nabc")
             until(lambda: any(name.startswith(".noria-") for name in os.listdir(directory)))
             server.process.send_signal(signal.SIGTERM)
             until(lambda: refused(server.port))
@@ -213,7 +213,7 @@ def refused(port):
 def test_a_second_signal_does_not_wait(directory):
     with Server(directory, "--port", "0", "--upload") as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
-            client.sendall(b"PUT /late HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+            client.sendall(b"PUT /late HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\nabc")
             until(lambda: any(name.startswith(".noria-") for name in os.listdir(directory)))
             server.process.send_signal(signal.SIGTERM)
             until(lambda: refused(server.port))

@@ -9,8 +9,10 @@ import hashlib
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from fileservice import ask, chunks, hidden, serving
 from noria.fileserver import store as storing
 from noria.fileserver import system
 from noria.fileserver.messages import Headers, Problem, Request
+from noria.fileserver.paths import Root
+from noria.fileserver.quota import Quota
 from noria.fileserver.service import FileService
 
 DATA = random.Random(3).randbytes(3_000_001)
@@ -745,3 +749,45 @@ def test_the_server_s_own_paths(root: Path) -> None:
         assert (await service.handle(request)).status == 404
 
     serving(main, root)
+
+
+def test_who_counts_again_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(bytes(100))
+    root = Root(tmp_path)
+    quota = Quota(root, 1000)
+    walking, go_on = threading.Event(), threading.Event()
+    walk = quota._walk
+
+    def slow() -> int:
+        used = walk()
+        walking.set()
+        assert go_on.wait(20)
+        return used
+
+    monkeypatch.setattr(quota, "_walk", slow)
+    with ThreadPoolExecutor() as threads:
+        # The first number is needed: who asks meanwhile waits for it.
+        first, second = (threads.submit(quota.check, size) for size in (900, 901))
+        assert walking.wait(20)
+        assert not first.done()
+        assert not second.done()
+        go_on.set()
+        first.result(20)
+        with pytest.raises(Problem, match="quota"):
+            second.result(20)
+        # Later it is not, and what was stored while somebody counted is not forgotten.
+        monkeypatch.setattr("noria.fileserver.quota.COUNT_AGAIN", 0.0)
+        walking.clear()
+        go_on.clear()
+        counting = threads.submit(quota.count)
+        assert walking.wait(20)
+        quota.take(500)
+        quota.end(500)
+        assert not counting.done()
+        go_on.set()
+        counting.result(20)
+        monkeypatch.setattr("noria.fileserver.quota.COUNT_AGAIN", 60.0)
+        with pytest.raises(Problem, match="quota"):
+            quota.check(401)
+        quota.check(400)
+    root.close()

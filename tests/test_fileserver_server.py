@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import loops
 pytest.importorskip("httptools")
 
 from noria.fileserver import store, upkeep
+from noria.fileserver.hosts import hosts_of
 from noria.fileserver.limits import Limits
 from noria.fileserver.offloop import off
 from noria.fileserver.paths import Root
@@ -115,6 +118,91 @@ def test_a_sweep_ends_in_the_middle_when_the_server_does(tmp_path: Path) -> None
     assert store.sweep(root, lambda: next(answers)) == 2
     assert store.sweep(root) == 3
     root.close()
+
+
+def test_of_several_workers_one_sweeps_as_long_as_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "EVERY", 0.01)
+    turn = os.memfd_create("of the test")
+    told, tell = os.pipe()
+    end, ending = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # another worker, which was there before
+        os.close(ending)
+        fcntl.lockf(turn, fcntl.LOCK_EX)
+        os.write(tell, b".")
+        os.read(end, 1)
+        os._exit(0)
+    os.read(told, 1)
+    part = left_behind(tmp_path)
+
+    async def main(_: int) -> None:
+        await asyncio.sleep(0.1)
+        assert part.exists()
+        os.close(ending)
+        os.waitpid(pid, 0)
+        await loops.until(lambda: not part.exists())
+
+    serve(tmp_path, main, upload=True, sweeping=turn)
+    for fd in (turn, told, tell, end):
+        os.close(fd)
+
+
+HOST = socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "status"),
+    [
+        ((), "localhost:8000", 200),
+        ((), "LocalHost.", 200),
+        ((), "a.localhost", 200),
+        ((), "127.0.0.1:80", 200),
+        ((), "[::1]:80", 200),
+        ((), "192.0.2.1", 200),
+        ((), HOST, 200),
+        ((), "", 200),
+        ((), "rebound.example", 421),
+        ((), "localhost.rebound.example", 421),
+        ((), "127.0.0.1.rebound.example:80", 421),
+        ((), "0x7f.1", 421),
+        (("files.example",), "files.example:8000", 200),
+        (("Files.Example.",), "files.example", 200),
+        (("files.example",), "other.example", 421),
+        (("*",), "rebound.example", 200),
+    ],
+)
+def test_the_names_it_is_called_by(
+    tmp_path: Path, allowed: tuple[str, ...], host: str, status: int
+) -> None:
+    (tmp_path / "file").write_bytes(b"hello")
+
+    async def main(port: int) -> None:
+        for target in ("/file", "/"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert int((await reader.readuntil(b"\r\n")).split()[1]) == status
+            writer.close()
+
+    serve(tmp_path, main, allowed_hosts=allowed)
+
+
+def test_where_a_network_reaches_it_names_are_not_known() -> None:
+    with socket.socket() as here, socket.socket() as everywhere:
+        here.bind(("127.0.0.1", 0))
+        everywhere.bind(("0.0.0.0", 0))
+        assert hosts_of((), [here]) is not None
+        assert hosts_of((), [here, everywhere]) is None
+        named = hosts_of(["files.example"], [everywhere])
+        assert named is not None
+        assert named.admits("files.example")
+        assert not named.admits("rebound.example")
+        for number in range(1000):  # what is remembered has an end
+            assert not named.admits(f"{number}.example")
+        assert len(named._known) < 300
+    with socket.socket(socket.AF_UNIX) as unix:
+        assert hosts_of((), [unix]) is None
 
 
 def test_with_tls_a_silent_client_counts(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ cdef class Model:
     cdef dict capabilities
     cdef int watch(self, Channel channel, int interest) except -1
     cdef int unwatch(self, Channel channel, int interest) except -1
+    cdef bint carries(self, Channel channel) noexcept
     cdef int release(self, Channel channel) except -1
     cdef int deliver(self, Channel channel, Event *event) except -1
     cdef bint receive_datagrams(self, Channel channel) except -1

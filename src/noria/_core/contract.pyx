@@ -332,6 +332,10 @@ cdef class Model:
         """Stops looking. What was on its way may still come."""
         raise NotImplementedError
 
+    cdef bint carries(self, Channel channel) noexcept:
+        """Whether bytes may be on their way to the channel even if it is not watched."""
+        return True
+
     cdef int release(self, Channel channel) except -1:
         """The owner is done; `released` is called when the kernel is too, here or later."""
         channel.closing = True

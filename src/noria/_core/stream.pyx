@@ -302,6 +302,17 @@ cdef class Stream(Channel):
         elif not self.ended:
             self.model.watch(self, RECEIVE)
 
+    def lend_reading(self):
+        """Pauses reading so that, until resume_reading, another may receive from the descriptor.
+
+        False, and nothing has changed, where bytes may be on their way to here; True later perhaps.
+        """
+        if self.ended or self.leaving or self.gone or self.held is not None \
+                or self.model.carries(self):
+            return False
+        self.pause_reading()
+        return True
+
     cdef int release_held(self) except -1:
         cdef list held
         cdef bytes data

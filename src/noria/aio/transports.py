@@ -116,6 +116,13 @@ class SocketTransport(_Face, transports._FlowControlMixin, asyncio.Transport):
         """Undoes pause_reading."""
         self._connection.resume_reading()
 
+    def lend_reading(self) -> bool:
+        """As pause_reading; until resume_reading another may receive from the descriptor.
+
+        False, and nothing has changed, where bytes may be on their way to here.
+        """
+        return bool(self._connection.lend_reading())
+
     def write_eof(self) -> None:
         """Ends the sending side once all is sent; receiving goes on."""
         self._connection.write_eof()

@@ -46,6 +46,14 @@ def _hash_password(context: click.Context, parameter: click.Parameter, asked: bo
     show_default=True,
     help="The port to listen on; 0 takes any free one.",
 )
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="A name the server is called by, beside this machine's own; several times for several, "
+    "* for any. Others are refused. [default: any, but none on a --host that only this machine "
+    "reaches]",
+)
 @click.option("--upload", is_flag=True, help="Files may be stored, moved and deleted.")
 @click.option("--overwrite", is_flag=True, help="With --upload: files may be written over.")
 @click.option("--read-only", is_flag=True, help="Nothing may be changed, whatever else is said.")
@@ -133,6 +141,7 @@ def serve_files(
     directory: str,
     host: str,
     port: int,
+    allow_host: tuple[str, ...],
     upload: bool,
     overwrite: bool,
     read_only: bool,
@@ -193,6 +202,7 @@ def serve_files(
         max_size=max_size,
         quota=quota,
         metrics=metrics,
+        allowed_hosts=allow_host,
         log=log,
         limits=dataclasses.replace(Limits(), **{k: v for k, v in counts.items() if v}),
     )

@@ -26,7 +26,7 @@ def load(target: str) -> Factory:
     name, colon, attribute = target.partition(":")
     if not (name and colon and attribute):
         raise click.UsageError(
-            f"{target!r} is neither 'echo' nor MODULE:PROTOCOL (such as myserver:Chat)."
+            f"{target!r} is neither 'files', 'echo' nor MODULE:PROTOCOL (such as myserver:Chat)."
         )
     return _checked(target, _attribute(_module(name), name, attribute))
 

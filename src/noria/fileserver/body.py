@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from noria.fileserver.moving import Mover
+
 TINY = 4096  # bytes up to which chunks are joined
 
 
@@ -16,13 +18,26 @@ class Body:
     if it was too slow. `on_start` is called before the first wait, `on_read` after each chunk.
     """
 
-    __slots__ = ("_error", "_waiter", "chunks", "held", "on_read", "on_start", "received", "whole")
+    __slots__ = (
+        "_error",
+        "_waiter",
+        "chunks",
+        "held",
+        "lend",
+        "moving",
+        "on_read",
+        "on_start",
+        "received",
+        "whole",
+    )
 
     def __init__(self, on_read: Callable[[], object]) -> None:
         self.chunks: deque[bytes] = deque()
         self.held = 0  # bytes that arrived and were not read
         self.received = 0
         self.whole = False
+        self.moving = False  # a thread is at it, and waits for client or disk
+        self.lend: Callable[[], Mover | None] | None = None  # what comes next, past this process
         self.on_start: Callable[[], object] | None = None
         self.on_read = on_read
         self._error: BaseException | None = None
@@ -52,6 +67,32 @@ class Body:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def check(self) -> None:
+        """Raises what `fail` was given."""
+        if self._error is not None:
+            raise self._error
+
+    def mover(self) -> tuple[list[bytes], Mover] | None:
+        """What has arrived, and who moves what comes next, where that is possible now."""
+        mover = self.lend() if self.lend is not None and self._error is None else None
+        if mover is None:
+            return None
+        arrived = list(self.chunks)
+        self.chunks.clear()
+        self.held = 0
+        return arrived, mover
+
+    async def arrival(self, fd: int) -> None:
+        """Waits until there is something to be received from `fd`, or this has failed."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        loop.add_reader(fd, self._wake)
+        try:
+            await self._waiter
+        finally:
+            loop.remove_reader(fd)
+            self._waiter = None
 
     def __aiter__(self) -> Body:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
@@ -56,9 +56,17 @@ def target(raw: bytes) -> tuple[str, dict[str, str]]:
 
 
 def request_of(
-    method: str, raw: bytes, version: str, fields: list[tuple[str, str]], peer: str, secure: bool
+    method: str,
+    raw: bytes,
+    version: str,
+    fields: list[tuple[str, str]],
+    peer: str,
+    secure: bool,
+    admitted: Callable[[str], bool] | None = None,
 ) -> Request:
-    """The request without its body; raises Problem 400, 417, 501 or 505.
+    """The request without its body; raises Problem 400, 417, 421, 501 or 505.
+
+    `admitted` tells of the Host field whether the server goes by that name (RFC 9110, 15.5.20).
 
     The rules that keep two programs from seeing different requests are those of RFC 9112: one
     Host (3.2), no Transfer-Encoding beside Content-Length nor in HTTP/1.0 (6.1, 6.3).
@@ -75,6 +83,12 @@ def request_of(
         raise Problem(400, "A request must have one Host field.")
     if hosts and not _HOST.fullmatch(hosts[0]):
         raise Problem(400, "The Host field is not the name of a host.")
+    if hosts and admitted is not None and not admitted(hosts[0]):
+        raise Problem(
+            421,
+            f"The server is not known as {hosts[0]}: if that is its name, start it with "
+            "--allow-host and the name.",
+        )
     coding, lengths = found.get("transfer-encoding", []), found.get("content-length", [])
     if coding and lengths:
         raise Problem(400, "Transfer-Encoding and Content-Length exclude each other.")

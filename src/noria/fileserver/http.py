@@ -24,6 +24,7 @@ from noria.fileserver.body import Body
 from noria.fileserver.heads import BODYLESS, Clock, head, request_of, told
 from noria.fileserver.limits import Limits
 from noria.fileserver.messages import FileBody, Problem, Request, Response
+from noria.fileserver.moving import Mover
 from noria.fileserver.sending import acknowledged, blocks
 
 log = logging.getLogger("noria")
@@ -52,6 +53,7 @@ class Front:
     ) -> None:
         self.handle = handle
         self.quick = quick
+        self.admitted: Callable[[str], bool] | None = None  # the Host fields that are
         self.limits = limits or Limits()
         self.on_answer = on_answer
         self.connections: set[Connection] = set()
@@ -159,6 +161,7 @@ class Connection(asyncio.Protocol):
         "head_size",
         "in_head",
         "left",
+        "lent",
         "lingering",
         "loop",
         "lost",
@@ -199,6 +202,7 @@ class Connection(asyncio.Protocol):
         self.current: Exchange | None = None  # which is being answered
         self.task: asyncio.Task[None] | None = None
         self.blocked: asyncio.Future[None] | None = None  # the transport's buffer is full
+        self.lent = False  # another receives from the socket
         self.paused = self.broken = self.eof = self.lost = self.lingering = self.sending = False
         self.pumping = False  # it goes on answering in the next turn
         self.out: tuple[float, int] | None = None  # since when, bytes taken by then
@@ -346,9 +350,43 @@ class Connection(asyncio.Protocol):
         self.left -= len(part)
         self.on_body(part)
         if not self.left:
-            self.parser = httptools.HttpRequestParser(self)  # the former waits for the body
-            self.on_message_complete()
+            self._body_is_over()
         return data[len(part) :]
+
+    # What is left of a large body may be received by another, who puts it where it is to go.
+
+    def _lend_body(self) -> Mover | None:
+        if self.left < STRAIGHT or self.broken or self.eof or self.lost or self.current is None:
+            return None
+        body = self.current.body
+        lend = getattr(self.transport, "lend_reading", None)  # other loops have none
+        if body is None or self.receiving is not self.current or lend is None or not lend():
+            return None
+        self.lent, self.paused = True, False
+        return Mover(self.transport.get_extra_info("socket").fileno(), body, self)
+
+    def moved(self, count: int) -> None:
+        """So much of the body has gone its way."""
+        self.front.received += count
+        self.left -= count
+        exchange = self.receiving
+        if exchange is None or exchange.body is None:
+            return
+        exchange.body.received += count
+        if not self.left:
+            self._body_is_over()
+
+    def take_back(self) -> None:
+        """What comes next is received here."""
+        self.lent = False
+        if not self.lost:
+            if self.receiving is not None and self.receiving.body is not None:
+                self.receiving.window = (time.monotonic(), self.receiving.body.received)
+            self.transport.resume_reading()
+
+    def _body_is_over(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)  # the former waits for the body
+        self.on_message_complete()
 
     def _feed(self, data: bytes | memoryview) -> None:
         """The parser takes an Upgrade for the end of HTTP and skips the body of such a request.
@@ -420,12 +458,20 @@ class Connection(asyncio.Protocol):
         parser = self.parser
         version = parser.get_http_version()
         request = request_of(
-            parser.get_method().decode(), self.url, version, self.fields, self.peer, self.secure
+            parser.get_method().decode(),
+            self.url,
+            version,
+            self.fields,
+            self.peer,
+            self.secure,
+            self.front.admitted,
         )
         body = None
         if request.length or (request.length is None and "transfer-encoding" in request.headers):
             body = Body(self._read)
             request.body = body
+            if not self.secure:
+                body.lend = self._lend_body
             if version == "1.1" and "expect" in request.headers:
                 body.on_start = self._continue
         exchange = Exchange(request, body, None)
@@ -490,6 +536,8 @@ class Connection(asyncio.Protocol):
 
     def _hold(self) -> None:
         """Receives no more than can be dealt with."""
+        if self.lent:
+            return
         limits = self.front.limits
         body = self.receiving.body if self.receiving is not None else None
         held = body.held if body is not None and not self.broken else 0
@@ -755,7 +803,8 @@ class Connection(asyncio.Protocol):
         since, before = exchange.window
         if body is None or now - since < limits.grace:
             return
-        if not body.held and body.received - before < limits.rate * limits.grace:
+        ours = body.held or body.moving  # it is not the client that is waited for
+        if not ours and body.received - before < limits.rate * limits.grace:
             self._broke(Problem(408, "The body of the request came too slowly."))
         exchange.window = (now, body.received)
 

@@ -1,20 +1,18 @@
-"""An upload as the event loop sees it: blocks are gathered while a thread writes the one before."""
+"""An upload as the event loop sees it: every step of it is a thread's."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from collections.abc import AsyncIterable
 
+from noria.fileserver.filling import fill
 from noria.fileserver.messages import Headers, Problem
 from noria.fileserver.names import names
-from noria.fileserver.offloop import off, seen, through
+from noria.fileserver.offloop import off, through
 from noria.fileserver.paths import Root, problem
 from noria.fileserver.quota import Quota
 from noria.fileserver.store import Part, commit
-
-BLOCK = 2 * 1024 * 1024  # bytes given to a thread at a time
 
 
 class Put:
@@ -34,7 +32,6 @@ class Put:
         self._part = Part(
             root, path, quota, max_size=max_size, floor=floor, hashed=sha256 is not None
         )
-        self._pending: asyncio.Future[None] | None = None  # the write under way
 
     async def run(
         self,
@@ -47,7 +44,9 @@ class Put:
         part = self._part
         try:
             await through(off(part.open, conditions, overwrite))
-            last = await self._fill(chunks)
+            last: list[bytes] = []
+            # Who computes a digest has to see the bytes.
+            await fill(chunks, part.write, part.move if self._sha256 is None else None, last)
             return await through(
                 off(
                     part.finish,
@@ -62,27 +61,6 @@ class Put:
             # A cancelled call may still be at work: this waits for it, or goes before it.
             await through(off(part.abandon))
             raise
-
-    async def _fill(self, chunks: AsyncIterable[bytes]) -> list[bytes]:
-        """Writes all but the last block, which it gives."""
-        gathered: list[bytes] = []
-        size = 0
-        async for chunk in chunks:
-            gathered.append(chunk)
-            size += len(chunk)
-            if size >= BLOCK:
-                await self._written()
-                self._pending = off(self._part.write, gathered)
-                self._pending.add_done_callback(seen)
-                gathered, size = [], 0
-        await self._written()
-        return gathered
-
-    async def _written(self) -> None:
-        """Waits for the write under way."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            await through(pending)
 
     @staticmethod
     def adopt(

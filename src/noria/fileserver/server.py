@@ -19,6 +19,7 @@ from noria.aio.run import new_event_loop
 from noria.fileserver.assets import asset
 from noria.fileserver.auth import Guard, Hash
 from noria.fileserver.events import Events
+from noria.fileserver.hosts import hosts_of
 from noria.fileserver.http import Front
 from noria.fileserver.limits import Limits
 from noria.fileserver.log import AccessLog
@@ -57,6 +58,8 @@ class Options:
     max_size: int | None = None
     quota: int | None = None
     metrics: bool = False
+    allowed_hosts: Sequence[str] = ()  # as of hosts_of
+    sweeping: int = -1  # as of Upkeep
     log: str = "none"
     limits: Limits = field(default_factory=Limits)
 
@@ -163,7 +166,9 @@ async def _serve(
     loop.set_default_executor(ThreadPoolExecutor(THREADS, "noria-disk"))  # the runner ends it
     server = FileServer(service, options)
     front = server.front
-    upkeep = Upkeep(service)
+    hosts = hosts_of(options.allowed_hosts, sockets)
+    front.admitted = None if hosts is None else hosts.admits
+    upkeep = Upkeep(service, options.sweeping)
     ending = _Ending()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.signalled, number)

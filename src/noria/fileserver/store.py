@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from noria._core.files.cached import begin_writeback
+from noria._core.files.splice import ENDED, Splice
 from noria.fileserver import system
 from noria.fileserver.conditions import etag, require
 from noria.fileserver.messages import Headers, Problem
@@ -80,11 +81,42 @@ class Part:
         with self._lock:
             self._write(blocks)
 
+    def move(self, splice: Splice, source: int, most: int) -> tuple[int, int]:
+        """Appends what comes of the socket `source`, at most so much, and not where the bytes are
+        `hashed`. Gives (bytes, why it ended) as Splice.move. Raises as `write`.
+        """
+        with self._lock:
+            if self._ended:
+                return 0, ENDED
+            begin, count = self.size, 0
+            self._admit(most)
+            try:
+                count, why = splice.move(source, self._fd, most)
+            except OSError as error:
+                raise problem(error) from None
+            finally:
+                self._quota.end(most - count, most - count)
+                self.size = begin + count
+            self._begin_writeback(begin)
+            return count, why
+
     def _write(self, blocks: Sequence[bytes]) -> None:
         if self._ended:
             return
-        begin, count = self.size, sum(map(len, blocks))
-        size = begin + count
+        begin = self.size
+        self._admit(sum(map(len, blocks)))
+        try:
+            for block in blocks:
+                if self.hash is not None:
+                    self.hash.update(block)
+            write_all(self._fd, blocks)
+        except OSError as error:
+            raise problem(error) from None
+        self._begin_writeback(begin)
+
+    def _admit(self, count: int) -> None:
+        """So many bytes more may come. Raises Problem."""
+        size = self.size + count
         if self._max_size is not None and size > self._max_size:
             raise Problem(413, f"The file is too large: {self._max_size} bytes are the most.")
         self._quota.take(count)
@@ -92,17 +124,12 @@ class Part:
         if size - self._checked >= DISK_STEP:
             check_disk(self._fd, count, self._floor)
             self._checked = size
-        try:
-            for block in blocks:
-                if self.hash is not None:
-                    self.hash.update(block)
-            write_all(self._fd, blocks)
-            if size // DISK_STEP > begin // DISK_STEP:
-                # The client waits for the disk only with what is left at the end.
-                start = begin - begin % DISK_STEP
-                begin_writeback(self._fd, start, size - start)
-        except OSError as error:
-            raise problem(error) from None
+
+    def _begin_writeback(self, begin: int) -> None:
+        """The client waits for the disk only with what is left at the end."""
+        if self.size // DISK_STEP > begin // DISK_STEP:
+            start = begin - begin % DISK_STEP
+            begin_writeback(self._fd, start, self.size - start)
 
     def finish(
         self,

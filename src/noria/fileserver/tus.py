@@ -13,20 +13,24 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from email.utils import formatdate
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from noria._core.files.splice import Splice
 from noria.fileserver.body import Body
+from noria.fileserver.filling import fill
 from noria.fileserver.messages import Problem, Request, Response
 from noria.fileserver.names import directory_of
 from noria.fileserver.parts import Facts, Store
 from noria.fileserver.paths import problem
 from noria.fileserver.quota import check_disk
 from noria.fileserver.service import require_file, require_same_site
+from noria.fileserver.store import write_all
 
 if TYPE_CHECKING:
     from noria.fileserver.service import FileService
@@ -38,7 +42,6 @@ EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination,conc
 CHECKSUMS = ("sha1", "sha256")
 PLACE = "/-/uploads/"
 KIND = "application/offset+octet-stream"
-BLOCK = 1024 * 1024  # bytes that are given to a thread at a time
 METADATA = 4096  # bytes
 PARTS = 1000  # of one concatenation
 ROUND = 900.0  # seconds between two looks for uploads that are too old
@@ -340,21 +343,14 @@ class Uploads:
             self._store.write(upload, after)
 
     async def _take(self, request: Request, writer: _Writer, check: _Checksum | None) -> None:
-        held: list[bytes] = []
-        size = 0
+        """What has arrived is kept, also if the connection is lost."""
+        rest: list[bytes] = []
         try:
-            async for chunk in request.body:
-                held.append(chunk)
-                size += len(chunk)
-                if size >= BLOCK:
-                    block, held, size = b"".join(held), [], 0
-                    await self._write(writer, check, block)
+            move = writer.move if check is None else None
+            await fill(request.body, partial(writer.write, check=check), move, rest)
         finally:
-            if held:
-                await asyncio.shield(self._write(writer, check, b"".join(held)))
-
-    async def _write(self, writer: _Writer, check: _Checksum | None, block: bytes) -> None:
-        await self._off(writer.write, block, check)
+            if rest:
+                await asyncio.shield(self._off(writer.write, rest, check))
 
     async def _finish(self, upload: str, facts: Facts) -> None:
         """Puts the whole upload in its place; nothing if it is there."""
@@ -404,22 +400,39 @@ class _Writer:
         self._length = length
         self.offset = 0
 
-    def write(self, block: bytes, check: _Checksum | None) -> None:
-        if self.offset + len(block) > self._length:
+    def write(self, blocks: list[bytes], check: _Checksum | None) -> None:
+        with self._taken(sum(map(len, blocks))):
+            os.lseek(self._fd, self.offset, os.SEEK_SET)
+            try:
+                write_all(self._fd, blocks)
+            finally:
+                self.offset = os.lseek(self._fd, 0, os.SEEK_CUR)
+            if check is not None:
+                for block in blocks:
+                    check.update(block)
+
+    def move(self, splice: Splice, source: int, most: int) -> tuple[int, int]:
+        """As Part.move."""
+        with self._taken(most):
+            os.lseek(self._fd, self.offset, os.SEEK_SET)
+            try:
+                count, why = splice.move(source, self._fd, most)
+            finally:
+                self.offset = os.lseek(self._fd, 0, os.SEEK_CUR)
+            return count, why
+
+    @contextmanager
+    def _taken(self, count: int) -> Iterator[None]:
+        """So many bytes are about to come. Raises Problem; what does not come is free again."""
+        if self.offset + count > self._length:
             raise Problem(413, "The body is longer than what is missing of the upload.")
-        check_disk(self._fd, len(block), self._service.disk_floor)
-        self._service.quota.take(len(block))
+        check_disk(self._fd, count, self._service.disk_floor)
+        self._service.quota.take(count)
         before = self.offset
         try:
-            view = memoryview(block)
-            while view:
-                count = os.pwrite(self._fd, view, self.offset)
-                self.offset += count
-                view = view[count:]
+            yield
         finally:
-            self._service.quota.end(len(block), len(block) - (self.offset - before))
-        if check is not None:
-            check.update(block)
+            self._service.quota.end(count, count - (self.offset - before))
 
     def settle(self) -> None:
         """What the client is told to be here must be here after a crash."""

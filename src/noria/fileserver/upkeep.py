@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import threading
 from typing import TYPE_CHECKING
 
+from noria.fileserver.offloop import off
 from noria.fileserver.store import ABANDONED
 
 if TYPE_CHECKING:
@@ -23,11 +26,13 @@ EVERY = 3600.0  # seconds between two looks from then on: each is a walk through
 class Upkeep:
     """Sweeps the directory of `service`, in threads. Where nothing may be changed it does nothing.
 
-    Each worker process sweeps for itself: who comes second finds nothing.
+    `turn` is a descriptor that several workers have in common, or -1: the one that gets its lock
+    sweeps for all as long as it lives.
     """
 
-    def __init__(self, service: FileService) -> None:
+    def __init__(self, service: FileService, turn: int = -1) -> None:
         self._service = service
+        self._turn = turn
         self._ending = threading.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -37,8 +42,13 @@ class Upkeep:
             self._task = asyncio.get_running_loop().create_task(self._sweeping())
 
     async def _sweeping(self) -> None:
+        with contextlib.suppress(OSError):  # who stores something is told then
+            await off(self._service.quota.count)
         pause = SECOND
         while True:
+            if not self._mine():
+                await asyncio.sleep(EVERY)
+                continue
             try:
                 count = await self._service.sweep(self._ending.is_set)
             except OSError as error:
@@ -48,6 +58,16 @@ class Upkeep:
                     log.info("removed what %d lost uploads left behind", count)
             await asyncio.sleep(pause)
             pause = EVERY
+
+    def _mine(self) -> bool:
+        if self._turn < 0:
+            return True
+        try:
+            # A lock of the process, fcntl(2): flock would be one for all that inherit it.
+            fcntl.lockf(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     async def stop(self) -> None:
         """Ends a walk that is under way at its next directory."""

@@ -39,7 +39,8 @@ def supervise(options: _server.Options, ready: Callable[[ServerInfo], object] | 
     models.make(chosen).close()  # says here what every worker would say
     sockets = list(options.sockets) or tcp_sockets(options.host, options.port, reuse_port=True)
     addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
-    workers = _Workers(replace(options, model=chosen), sockets)
+    turn = os.memfd_create("noria-sweeping")
+    workers = _Workers(replace(options, model=chosen, sweeping=turn), sockets)
     try:
         for _ in range(options.workers):
             workers.start()
@@ -49,6 +50,7 @@ def supervise(options: _server.Options, ready: Callable[[ServerInfo], object] | 
         summary = workers.run()
     finally:
         workers.close()
+        os.close(turn)
         for sock in sockets:
             sock.close()
     summary.workers = options.workers

@@ -319,6 +319,9 @@ cdef class IoUring(Waking):
             return 0
         return self.disarm(channel)
 
+    cdef bint carries(self, Channel channel) noexcept:
+        return channel.state & RECEIVING and not channel.state & DIRECT
+
     cdef int release(self, Channel channel) except -1:
         channel.closing = True
         channel.watched = 0

@@ -107,6 +107,9 @@ cdef class Readiness(Waking):
             self.unseat(channel)
         return 0
 
+    cdef bint carries(self, Channel channel) noexcept:
+        return False
+
     cdef int seat(self, Channel channel) except -1:
         cdef int fd = channel.fd
         cdef int room

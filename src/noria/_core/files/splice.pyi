@@ -1,0 +1,9 @@
+ENOUGH: int
+WAITS: int
+ENDED: int
+REFUSED: int
+
+class Splice:
+    def __init__(self, patience: int) -> None: ...
+    def move(self, source: int, target: int, most: int) -> tuple[int, int]: ...
+    def close(self) -> None: ...

@@ -1,0 +1,47 @@
+"""A body on its way into a file: blocks are gathered while a thread writes the one before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable
+
+from noria.fileserver.body import Body
+from noria.fileserver.moving import Move
+from noria.fileserver.offloop import off, through
+
+BLOCK = 2 * 1024 * 1024  # bytes given to a thread at a time
+
+
+async def fill(
+    chunks: AsyncIterable[bytes],
+    write: Callable[[list[bytes]], None],
+    move: Move | None,
+    rest: list[bytes],
+) -> None:
+    """Takes all of `chunks` and has all but the last of it written: that is left in `rest`, also
+    when this raises what the body failed with.
+
+    `write` and `move` are called in threads, one at a time. What is left of a large body goes by
+    `move`, if it is given and where that is possible.
+    """
+    pending: asyncio.Future[None] | None = None
+    size = 0
+    try:
+        async for chunk in chunks:
+            rest.append(chunk)
+            size += len(chunk)
+            if size < BLOCK:
+                continue
+            if pending is not None:
+                await through(pending)
+            moving = chunks.mover() if move is not None and isinstance(chunks, Body) else None
+            if moving is not None:
+                rest += moving[0]
+            block, size = rest[:], 0
+            rest.clear()
+            pending = off(write, block)
+            if move is not None and moving is not None:
+                await moving[1].run(move, pending)
+    finally:
+        if pending is not None:
+            await through(pending)

@@ -1,0 +1,350 @@
+"""Large uploads go from the socket into the file without a way through the process."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import errno
+import os
+import socket
+import time
+
+import pytest
+
+import loops
+
+pytest.importorskip("httptools")
+
+import noria
+from noria import models
+from noria._core.files.splice import ENDED, ENOUGH, REFUSED, WAITS, Splice
+from noria.fileserver import moving
+from noria.fileserver.messages import Problem
+from noria.fileserver.server import FileServer, Options, service_of
+from noria.fileserver.store import Part
+
+DATA = os.urandom(1 << 20) * 12 + b"end"
+
+
+@pytest.fixture(params=loops.MODELS)
+def go(request):
+    if not models.availability(request.param)[0]:
+        pytest.skip(models.availability(request.param)[1])
+    return lambda main: noria.run(main, model=request.param)
+
+
+@pytest.fixture
+def moves(monkeypatch):
+    """The bytes that each call moved, and why it ended."""
+    found = []
+    run = moving.Mover._moved
+
+    async def seen(self, *arguments):
+        answer = await run(self, *arguments)
+        found.append(answer)
+        return answer
+
+    monkeypatch.setattr(moving.Mover, "_moved", seen)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def serving(root, **options):
+    service = service_of(Options(directory=str(root), upload=True, **options))
+    server = FileServer(service, Options(upload=True, **options))
+    listening = await asyncio.get_running_loop().create_server(server.front, "127.0.0.1", 0)
+    try:
+        yield server, listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+        await server.front.drain(5)
+        server.uploads.stop()
+        service.close()
+
+
+def put(path, size, *fields):
+    lines = [f"PUT {path} HTTP/1.1", "Host: a", f"Content-Length: {size}", *fields]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def answer(reader):
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.partition("content-length: ")[2].partition("\r\n")[0] or 0)
+    return int(head.split()[1]), head, await reader.readexactly(length)
+
+
+async def creation(reader, writer, size, name="file"):
+    named = base64.b64encode(name.encode()).decode()
+    writer.write(
+        b"POST /-/uploads/ HTTP/1.1\r\nHost: a\r\nTus-Resumable: 1.0.0\r\nContent-Length: 0\r\n"
+        b"Upload-Length: %d\r\nUpload-Metadata: filename %b\r\n\r\n" % (size, named.encode())
+    )
+    status, head, _ = await answer(reader)
+    assert status == 201
+    return head.partition("location: ")[2].partition("\r\n")[0]
+
+
+def patch(place, offset, size):
+    return (
+        f"PATCH {place} HTTP/1.1\r\nHost: a\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: {offset}\r\n"
+        f"Content-Type: application/offset+octet-stream\r\nContent-Length: {size}\r\n\r\n"
+    ).encode()
+
+
+async def closed(writer):
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+def test_a_large_body_is_moved_and_the_connection_goes_on(go, tmp_path, moves):
+    async def main():
+        async with serving(tmp_path, quota=1 << 30) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for name in ("one", "two"):
+                # Another request right behind the body: it must not go into the file.
+                writer.write(put(f"/{name}", len(DATA)) + DATA)
+                writer.write(b"HEAD /%b HTTP/1.1\r\nHost: a\r\n\r\n" % name.encode())
+                assert (await answer(reader))[0] == 201
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                assert head.startswith(b"http/1.1 200")
+                assert b"content-length: %d" % len(DATA) in head
+                assert (tmp_path / name).read_bytes() == DATA
+            assert server.front.received > 2 * len(DATA)
+            server.service.quota.check(0)
+            assert server.service.quota._used == 2 * len(DATA)
+            assert server.service.quota._held == 0
+            await closed(writer)
+
+    go(main())
+    assert sum(count for count, _ in moves) > len(DATA)  # most of two
+
+
+def test_an_upload_that_is_resumed_is_moved(go, tmp_path, moves):
+    half = len(DATA) // 2
+
+    async def main():
+        async with serving(tmp_path) as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            place = await creation(reader, writer, len(DATA))
+            writer.write(patch(place, 0, half) + DATA[:half])
+            assert (await answer(reader))[0] == 204
+            writer.write(patch(place, half, len(DATA) - half) + DATA[half:])
+            assert (await answer(reader))[0] == 204
+            assert (tmp_path / "file").read_bytes() == DATA
+            await closed(writer)
+
+    go(main())
+    assert sum(count for count, _ in moves) > half
+
+
+def test_what_had_arrived_of_a_lost_connection_is_kept_by_an_upload_and_not_by_a_put(
+    go, tmp_path, moves
+):
+    most = 9 << 20
+
+    async def main():
+        async with serving(tmp_path) as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            place = await creation(reader, writer, len(DATA))
+            writer.write(patch(place, 0, len(DATA)) + DATA[:most])
+            await writer.drain()
+            await closed(writer)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            upload = f"HEAD {place} HTTP/1.1\r\nHost: a\r\nTus-Resumable: 1.0.0\r\n\r\n".encode()
+            offset = 0
+
+            async def at():
+                nonlocal offset
+                writer.write(upload)
+                offset = int((await answer_head(reader)).partition("upload-offset: ")[2].split()[0])
+                return offset == most
+
+            while not await at():
+                await asyncio.sleep(0.01)
+            writer.write(patch(place, offset, len(DATA) - offset) + DATA[offset:])
+            assert (await answer(reader))[0] == 204
+            assert (tmp_path / "file").read_bytes() == DATA
+            # The same by PUT: nothing is left.
+            writer.write(put("/put", len(DATA)) + DATA[:most])
+            await writer.drain()
+            await closed(writer)
+            await loops.until(lambda: sorted(os.listdir(tmp_path)) == [".noria-uploads", "file"])
+
+    async def answer_head(reader):
+        return (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+
+    go(main())
+    assert ENDED in {why for _, why in moves}
+
+
+def test_no_thread_waits_for_a_slow_client(go, tmp_path, moves):
+    async def main():
+        async with serving(tmp_path) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(put("/slow", len(DATA)) + DATA[: 6 << 20])
+            await loops.until(lambda: moves and moves[-1][1] == WAITS)
+            (connection,) = server.front.connections
+            body = connection.receiving.body
+            assert body.received == 6 << 20
+            assert not body.moving
+            calls = len(moves)
+            await asyncio.sleep(10 * moving.PATIENCE / 1000)
+            assert len(moves) == calls
+            writer.write(DATA[6 << 20 :])
+            assert (await answer(reader))[0] == 201
+            assert (tmp_path / "slow").read_bytes() == DATA
+            await closed(writer)
+
+    go(main())
+
+
+def test_who_sends_too_little_is_told_so(go, tmp_path, moves):
+    async def main():
+        async with serving(tmp_path) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(put("/slow", len(DATA)) + DATA[: 6 << 20])
+            await loops.until(lambda: moves and moves[-1][1] == WAITS)
+            (connection,) = server.front.connections
+            limits = server.front.limits
+            connection.receiving.body.moving = True
+            connection.check(time.monotonic() + 2 * limits.grace)  # it is the disk that is slow
+            connection.receiving.body.moving = False
+            assert connection.receiving is not None
+            connection.check(time.monotonic() + 4 * limits.grace)
+            assert (await answer(reader))[0] == 408
+            await closed(writer)
+            assert os.listdir(tmp_path) == []
+
+    go(main())
+
+
+def test_the_server_ends_while_a_body_is_moved(go, tmp_path, moves):
+    async def main():
+        async with serving(tmp_path) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(put("/slow", len(DATA)) + DATA[: 6 << 20])
+            await loops.until(lambda: moves and moves[-1][1] == WAITS)
+            assert await server.front.drain(0) == 1
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            await closed(writer)
+            await loops.until(lambda: os.listdir(tmp_path) == [])
+
+    go(main())
+
+
+def test_urgent_data_is_no_part_of_the_body(go, tmp_path, moves):
+    """splice(2) does not step over it."""
+    begin = 6 << 20
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with serving(tmp_path) as (_, port):
+            with socket.create_connection(("127.0.0.1", port)) as sock:
+                sock.setblocking(False)
+                await loop.sock_sendall(sock, put("/file", len(DATA)) + DATA[:begin])
+                await loops.until(lambda: moves and moves[-1][1] == WAITS)
+                sock.send(b"!", socket.MSG_OOB)
+                await loop.sock_sendall(sock, DATA[begin:])
+                assert (await loop.sock_recv(sock, 4096)).startswith(b"HTTP/1.1 201 ")
+            assert (tmp_path / "file").read_bytes() == DATA
+
+    go(main())
+    assert REFUSED in {why for _, why in moves}
+
+
+def test_a_disk_that_fails_is_told(go, tmp_path, monkeypatch):
+    def full(self, splice, source, most):
+        raise Problem(507, "The disk is full.")
+
+    monkeypatch.setattr(Part, "move", full)
+
+    async def main():
+        async with serving(tmp_path) as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(put("/file", len(DATA)) + DATA)
+            status, head, body = await answer(reader)
+            assert status == 507
+            assert "connection: close" in head
+            assert b"full" in body
+            await closed(writer)
+            assert os.listdir(tmp_path) == []
+
+    go(main())
+
+
+def test_bytes_that_a_digest_is_made_of_are_not_moved(tmp_path, moves):
+    async def main():
+        async with serving(tmp_path) as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            wrong = base64.b64encode(bytes(32)).decode()
+            fields = [f"Repr-Digest: sha-256=:{wrong}:"]
+            writer.write(put("/file", len(DATA), *fields) + DATA)
+            assert (await answer(reader))[0] == 400
+            await closed(writer)
+
+    noria.run(main())
+    assert moves == []
+
+
+def test_other_loops_receive_as_ever(tmp_path, moves):
+    async def main():
+        async with serving(tmp_path) as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(put("/file", len(DATA)) + DATA)
+            assert (await answer(reader))[0] == 201
+            assert (tmp_path / "file").read_bytes() == DATA
+            await closed(writer)
+
+    asyncio.run(main())
+    assert moves == []
+
+
+@pytest.fixture
+def ends():
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_why_a_move_ends(ends, tmp_path):
+    ours, theirs = ends
+    splice = Splice(1)
+    path = tmp_path / "file"
+    with path.open("wb", 0) as file:
+        theirs.send(b"abcdef")
+        assert splice.move(ours.fileno(), file.fileno(), 4) == (4, ENOUGH)
+        assert splice.move(ours.fileno(), file.fileno(), 4) == (2, WAITS)
+        assert splice.move(ours.fileno(), file.fileno(), 0) == (0, ENOUGH)
+        theirs.send(b"gh")
+        theirs.close()
+        assert splice.move(ours.fileno(), file.fileno(), 4) == (2, ENDED)
+        assert splice.move(file.fileno(), file.fileno(), 4) == (0, REFUSED)
+        splice.close()
+        splice.close()
+    assert path.read_bytes() == b"abcdefgh"
+
+
+def test_a_file_that_takes_nothing_from_a_pipe(ends, tmp_path):
+    ours, theirs = ends
+    splice = Splice(1)
+    fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    data = os.urandom(150_000)
+    theirs.send(data)
+    assert splice.move(ours.fileno(), fd, 100_000) == (100_000, ENOUGH)
+    assert splice.move(ours.fileno(), fd, 100_000) == (50_000, WAITS)
+    os.close(fd)
+    assert (tmp_path / "file").read_bytes() == data
+
+
+def test_a_full_disk(ends):
+    ours, theirs = ends
+    theirs.send(b"abc")
+    splice = Splice(1)
+    with open("/dev/full", "wb", 0) as full, pytest.raises(OSError, match="space") as caught:
+        splice.move(ours.fileno(), full.fileno(), 3)
+    assert caught.value.errno == errno.ENOSPC
