@@ -6,7 +6,6 @@ import asyncio
 import errno
 import io
 import os
-import stat
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
@@ -35,9 +34,6 @@ class File(Descriptor):
         self._closefd = closefd
         self._append = mode.kind == "a"
         self.name = name
-        status = os.fstat(fd)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(21, os.strerror(21), name)
         # Where it stands is counted here, so that a read that is given up moves nothing; -1 for
         # pipes and terminals, which have no position.
         try:

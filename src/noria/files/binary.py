@@ -312,6 +312,44 @@ class BinaryFile(File):
             await self._engine.finished(os.ftruncate, self._fd, size)
         return size
 
+    async def close(self) -> None:
+        """Flushes and closes. The descriptor is closed even where flushing fails."""
+        if (
+            self._pending
+            and self._fd >= 0
+            and self._closefd
+            and self._begun is None
+            and not self._lock.locked()
+        ):
+            try:
+                await self._write_and_close()
+            finally:
+                if self._fd >= 0:  # not all of it was written: this says why, or writes the rest
+                    await super().close()
+        else:
+            await super().close()
+
+    async def _write_and_close(self) -> None:
+        """Both in one request. Where that was not all, the file is open as it was before."""
+        fd, self._fd = self._fd, -1
+        count, closed = 0, False
+        try:
+            offset = -1 if self._append else self._pos
+            count, closed = await self._engine.write_and_close(fd, self._pending, offset)
+        except asyncio.CancelledError as error:
+            count, closed = getattr(error, "result", None) or (0, False)
+            raise
+        except OSError:  # of closing, which leaves nothing open
+            closed = True
+            raise
+        finally:
+            del self._pending[:count]
+            if closed:
+                self._pending.clear()
+            else:
+                self._fd = fd
+                self._moved(count)
+
     async def _close(self) -> None:
         self._buf, self._at = b"", 0
         self._pending.clear()

@@ -84,6 +84,9 @@ class DirectFile(BinaryFile):
                 return await self._put(data)
             return await self._write_at(self._fd, data, offset)
 
+    async def _write_and_close(self) -> None:
+        """Left to others: what is written has to be aligned."""
+
     async def _write_at(self, fd: int, data: Any, offset: int) -> int:
         """One write: of whole blocks, or of what is before or behind them."""
         into = offset % ALIGNMENT

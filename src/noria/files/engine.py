@@ -76,6 +76,13 @@ class Engine(Inline):
             return await self.finished(os.write, fd, data)
         return await self.finished(os.pwrite, fd, data, offset)
 
+    async def write_and_close(self, fd: int, data: Any, offset: int) -> tuple[int, bool]:
+        """Writes and then closes the descriptor, if all was written: the count, and whether.
+
+        Goes to its end once begun; cancelled, the CancelledError has that as `result`.
+        """
+        return await self.finished(_write_and_close, fd, data, offset)
+
     async def writev(self, fd: int, buffers: Sequence[Any], offset: int = HERE) -> int:
         if offset == HERE:
             return await self.finished(os.writev, fd, buffers)
@@ -107,6 +114,17 @@ class Engine(Inline):
 
     def close(self) -> None:
         """The threads are the loop's."""
+
+
+def _write_and_close(fd: int, data: Any, offset: int) -> tuple[int, bool]:
+    try:
+        count = os.write(fd, data) if offset == HERE else os.pwrite(fd, data, offset)
+    except OSError:
+        return 0, False  # who writes the rest is told why
+    whole = count == len(data)
+    if whole:
+        os.close(fd)
+    return count, whole
 
 
 async def scattered(buffers: Sequence[Any], read: Callable[[int], Awaitable[bytes]]) -> int:

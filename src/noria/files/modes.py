@@ -16,30 +16,14 @@ FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One of r, w, x and a; `plus` for both ways, `binary` for bytes."""
+    """What a mode comes to; `parsed` makes it, once for each."""
 
-    kind: str
-    plus: bool
+    kind: str  # one of r, w, x and a
     binary: bool
-
-    @property
-    def readable(self) -> bool:
-        return self.kind == "r" or self.plus
-
-    @property
-    def writable(self) -> bool:
-        return self.kind != "r" or self.plus
-
-    @property
-    def flags(self) -> int:
-        """For open(2)."""
-        way = os.O_RDWR if self.plus else os.O_RDONLY if self.kind == "r" else os.O_WRONLY
-        return way | FLAGS[self.kind] | os.O_CLOEXEC
-
-    @property
-    def name(self) -> str:
-        """As the built-in binary files have it: x+ is told as xb+, and w+ reads as rb+."""
-        return ("rb+" if self.kind in "rw" else f"{self.kind}b+") if self.plus else f"{self.kind}b"
+    readable: bool
+    writable: bool
+    flags: int  # for open(2)
+    name: str  # as the built-in binary files have it: x+ is told as xb+, and w+ reads as rb+
 
 
 def parsed(mode: str) -> Mode:
@@ -59,4 +43,13 @@ def _parsed(mode: str) -> Mode:
     kinds = letters & set(FLAGS)
     if len(kinds) != 1:
         raise ValueError("must have exactly one of create/read/write/append mode")
-    return Mode(kinds.pop(), "+" in letters, "b" in letters)
+    kind, plus = kinds.pop(), "+" in letters
+    way = os.O_RDWR if plus else os.O_RDONLY if kind == "r" else os.O_WRONLY
+    return Mode(
+        kind,
+        "b" in letters,
+        kind == "r" or plus,
+        kind != "r" or plus,
+        way | FLAGS[kind] | os.O_CLOEXEC,
+        ("rb+" if kind in "rw" else f"{kind}b+") if plus else f"{kind}b",
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 import warnings
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
@@ -157,8 +159,16 @@ async def _open(
             f"mode={mode!r}, buffering={buffering}"
         )
     engine = current()
-    fd = await _descriptor(file, how, closefd, opener, direct)
+    if opener is None and closefd and not direct and not isinstance(file, int):
+        fd = await engine.open(file, how.flags)
+    else:
+        fd = await _descriptor(file, how, closefd, opener, direct)
     try:
+        # What is opened by name for writing is no directory: open(2) says so itself.
+        if (not how.writable or opener or isinstance(file, int)) and stat.S_ISDIR(
+            os.fstat(fd).st_mode
+        ):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
         if buffering == 0:
             return RawFile(fd, file, how, closefd, engine)
         block = buffering if buffering > 1 else BLOCK

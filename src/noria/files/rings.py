@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import weakref
 from collections.abc import Sequence
@@ -112,6 +113,15 @@ class RingEngine(Engine):
         count: int = await self.ended(self.ring.write(fd, data, offset))
         return count
 
+    async def write_and_close(self, fd: int, data: Any, offset: int) -> tuple[int, bool]:
+        future = self.ring.write_and_close(fd, data, offset)
+        try:
+            return parted(await future)
+        except asyncio.CancelledError as error:
+            told: Any = error
+            told.result = parted(future.came[0])
+            raise
+
     async def writev(self, fd: int, buffers: Sequence[Any], offset: int = HERE) -> int:
         count: int = await self.ended(self.ring.writev(fd, list(buffers), offset))
         return count
@@ -153,6 +163,15 @@ class RingEngine(Engine):
                 opcode, NOTHING, AT_FDCWD, encoded(path), length, flags=flags, filename=path
             )
         )
+
+
+def parted(results: list[Any]) -> tuple[int, bool]:
+    """What was written, and whether the descriptor was closed after it. Raises the OSError of
+    closing."""
+    count, closed = results
+    if closed is not None and closed.errno != errno.ECANCELED:
+        raise closed
+    return 0 if isinstance(count, OSError) else count, closed is None
 
 
 def encoded(path: PathLike) -> bytes:

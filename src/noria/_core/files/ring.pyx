@@ -31,6 +31,8 @@ cdef enum:
     ENTRIES = 256
     COMPLETIONS = 4096
     STATX_SIZE = 256            # bytes of struct statx, statx(2)
+    LINKED = 1 << 2             # IOSQE_IO_LINK: the next begins when this has done all it should
+    OP_CLOSE = 19
     ASYNC = 1 << 4              # IOSQE_ASYNC: by a thread of the kernel's, without a try before
     LARGE = 1 << 20             # bytes above which copying is not for the loop's thread
 
@@ -55,9 +57,9 @@ os.register_at_fork(after_in_child=forked)
 
 
 class Pending(asyncio.Future):
-    """Of what changes something: cancelling asks the kernel to give it up, and it is done when the
-    kernel is. Cancelled then, it has what came of it as `came`: (result, OSError), one of them or
-    both None."""
+    """Of what changes something: cancelling asks the kernel to give up `request`, if there is one,
+    and it is done when the kernel is. Cancelled then, it has what came of it as `came`: (result,
+    OSError), one of them or both None."""
 
     request = ring = None
     given_up = False
@@ -68,7 +70,8 @@ class Pending(asyncio.Future):
             return False
         if not self.given_up:
             self.given_up = True
-            self.ring.cancel(self.request)
+            if self.request is not None:
+                self.ring.cancel(self.request)
         return True
 
     def end(self, value, error):
@@ -138,19 +141,26 @@ cdef class Request:
 
 @cython.final
 cdef class Batch:
-    """Several requests with one future: it is done when all are."""
+    """Several requests with one future: it is done when all are. Its result are theirs; where they
+    are `linked`, with the OSError of each that failed, and the future is a Pending."""
 
     cdef readonly object future
     cdef list results
     cdef Py_ssize_t left
     cdef object error
+    cdef bint linked
 
     cdef int one(self, Py_ssize_t index, object value, object error) except -1:
         self.results[index] = value
-        if error is not None and self.error is None:
+        if self.linked:
+            if error is not None:
+                self.results[index] = error
+        elif error is not None and self.error is None:
             self.error = error
         self.left -= 1
-        if self.left == 0 and not self.future.done():
+        if self.left == 0 and self.linked:
+            self.future.end(self.results, None)
+        elif self.left == 0 and not self.future.done():
             if self.error is not None:
                 self.future.set_exception(self.error)
             else:
@@ -255,18 +265,23 @@ cdef class Ring:
     # Requests.
 
     @cython.final
-    cdef noria_sqe *entry(self, int opcode, int fd) except NULL:
-        cdef noria_sqe *sqe
+    cdef int make_room(self, unsigned entries) except -1:
         cdef int tries = 1000
         if self.ring < 0:
             raise RuntimeError("the files of this loop belong to the process that forked this one"
                                if self.inherited else "the loop of this file is closed")
-        while self.tail - load32(self.at.sq_head) == self.at.sq_size:
+        while self.tail - load32(self.at.sq_head) + entries > self.at.sq_size:
             if tries == 0:
                 raise BlockingIOError(EAGAIN, "the kernel takes no more requests for files now")
             tries -= 1
             self.enter(0, NULL)
             self.reap()             # a full completion queue keeps it from taking any, EBUSY
+        return 0
+
+    @cython.final
+    cdef noria_sqe *entry(self, int opcode, int fd) except NULL:
+        cdef noria_sqe *sqe
+        self.make_room(1)
         sqe = &self.at.sqes[self.tail & self.at.sq_mask]
         memset(sqe, 0, sizeof(noria_sqe))
         sqe.opcode = opcode
@@ -331,6 +346,33 @@ cdef class Ring:
         if sqe.len > LARGE:
             sqe.flags = ASYNC
         return request
+
+    def write_and_close(self, int fd, data, int64_t offset):
+        """Writes, then closes the descriptor: a Pending of [count or OSError, None or OSError].
+
+        What is not written whole leaves the descriptor open: ECANCELED comes second then.
+        """
+        cdef Batch batch = Batch.__new__(Batch)
+        cdef Request request
+        cdef noria_sqe *sqe
+        self.make_room(2)           # a chain ends where the kernel is handed what there is
+        batch.linked = True
+        batch.left = 2
+        batch.results = [None, None]
+        batch.future = Pending(loop=self.loop)
+        request = Request.__new__(Request)
+        request.batch, request.index = batch, 0
+        PyObject_GetBuffer(data, &request.view, PyBUF_CONTIG_RO)
+        request.viewed = True
+        sqe = self.ask(request, COUNT, OP_WRITE, fd)
+        sqe.addr = <uint64_t>request.view.buf
+        sqe.len = <uint32_t>min(request.view.len, 0x7ffff000)     # MAX_RW_COUNT, read(2)
+        sqe.off = <uint64_t>offset
+        sqe.flags = LINKED | ASYNC if sqe.len > LARGE else LINKED
+        request = Request.__new__(Request)
+        request.batch, request.index = batch, 1
+        self.ask(request, NOTHING, OP_CLOSE, fd)
+        return batch.future
 
     def readv(self, int fd, list buffers, int64_t offset):
         """Into the memory of the buffers, one after the other; the count of bytes."""

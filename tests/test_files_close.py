@@ -1,0 +1,159 @@
+"""Closing a file that has bytes to write: both go to the kernel together, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+
+import pytest
+
+import noria
+from ways import WAYS, made
+
+
+@pytest.fixture(params=WAYS, ids="-".join)
+def go(request, monkeypatch):
+    return made(request.param, monkeypatch)
+
+
+def is_open(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def test_what_was_written_is_there(go, tmp_path):
+    async def main():
+        for mode, there in (("wb", b"new"), ("ab", b"oldnew"), ("rb+", b"new"), ("xb", b"new")):
+            path = tmp_path / mode
+            if mode != "xb":
+                path.write_bytes(b"old")
+            file = await noria.open(path, mode)
+            fd = file.fileno()
+            await file.write(b"new")
+            await file.close()
+            assert path.read_bytes() == there
+            assert file.closed
+            assert not is_open(fd)
+            await file.close()
+            with pytest.raises(ValueError, match="closed file"):
+                await file.write(b"more")
+
+    go(main())
+
+
+def test_more_at_once_than_the_ring_has_room_for(go, tmp_path):
+    count = 400
+
+    async def write(number):
+        async with noria.open(tmp_path / str(number), "wb") as file:
+            await file.write(b"%d" % number * 10)
+
+    async def main():
+        await asyncio.gather(*map(write, range(count)))
+
+    go(main())
+    assert all((tmp_path / str(n)).read_bytes() == b"%d" % n * 10 for n in range(count))
+
+
+def test_a_pipe_and_a_descriptor_of_somebody_else(go, tmp_path):
+    async def main():
+        out, into = os.pipe()
+        file = await noria.open(into, "wb")
+        await file.write(b"hello")
+        await file.close()
+        assert not is_open(into)
+        assert os.read(out, 10) == b"hello"
+        os.close(out)
+        fd = os.open(tmp_path / "mine", os.O_WRONLY | os.O_CREAT)
+        file = await noria.open(fd, "wb", closefd=False)
+        await file.write(b"hello")
+        await file.close()
+        assert is_open(fd)
+        os.close(fd)
+        assert (tmp_path / "mine").read_bytes() == b"hello"
+
+    go(main())
+
+
+def test_a_disk_that_takes_nothing(go):
+    async def main():
+        file = await noria.open("/dev/full", "wb")
+        fd = file.fileno()
+        await file.write(b"hello")
+        with pytest.raises(OSError, match="No space") as caught:
+            await file.close()
+        assert caught.value.errno == errno.ENOSPC
+        assert file.closed
+        assert not is_open(fd)
+
+    go(main())
+
+
+def test_a_disk_that_takes_a_part(go, tmp_path):
+    """As much as RLIMIT_FSIZE allows, setrlimit(2): the first write is short, the second fails."""
+    path = tmp_path / "file"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def main():
+        file = await noria.open(path, "wb")
+        fd = file.fileno()
+        await file.write(bytes(10_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+        try:
+            with pytest.raises(OSError, match="too large") as caught:
+                await file.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert caught.value.errno == errno.EFBIG
+        assert file.closed
+        assert not is_open(fd)
+        assert path.stat().st_size == 6000
+
+    go(main())
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_cancelled_it_is_whole_and_closed_all_the_same(go, tmp_path, turns):
+    path = tmp_path / "file"
+
+    async def main():
+        file = await noria.open(path, "wb")
+        fd = file.fileno()
+        await file.write(b"hello")
+        closing = asyncio.create_task(file.close())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        cancelled = closing.cancel()
+        if turns == 0:  # it never began
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            assert is_open(fd)
+            await file.close()
+        elif cancelled:
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+        assert file.closed
+        assert not is_open(fd)
+        assert path.read_bytes() == b"hello"
+
+    go(main())
+
+
+def test_who_writes_meanwhile_is_told(go, tmp_path):
+    async def main():
+        file = await noria.open(tmp_path / "file", "wb")
+        await file.write(b"hello")
+        closing = asyncio.create_task(file.close())
+        await asyncio.sleep(0)
+        with pytest.raises(ValueError, match="closed file"):
+            await file.write(b"more")
+        await file.close()
+        await closing
+        assert (tmp_path / "file").read_bytes() == b"hello"
+
+    go(main())
