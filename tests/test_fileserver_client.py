@@ -345,6 +345,15 @@ def test_put_begins_again_if_the_server_has_given_it_up(server, root, here, monk
     assert (root / "a").read_bytes() == DATA
 
 
+def test_put_is_told_of_a_file_that_came_to_be_there_meanwhile(server, root, here, monkeypatch):
+    monkeypatch.setattr(tus, "CHUNK", 1 << 20)
+    (here / "a b").write_bytes(DATA)
+    server.faults["PATCH"] = [None, 412]
+    [outcome] = put(server, here / "a b", "/a%20b")
+    assert (outcome.status, outcome.error) == ("failed", "/a b exists; --overwrite replaces it")
+    assert os.listdir(directory()) == []  # nothing is left to go on with
+
+
 def test_put_to_a_server_without_tus(root, here):
     (here / "a").write_bytes(DATA)
     with Server(root, tus=False) as server:

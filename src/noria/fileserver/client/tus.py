@@ -8,14 +8,14 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 
 import httpx
 
 from noria.fileserver.client import digests
 from noria.fileserver.client.memory import Note
 from noria.fileserver.client.session import BLOCK, Bar, Outcome
-from noria.fileserver.client.trouble import Failure, Passing, check, refused
+from noria.fileserver.client.trouble import EXISTS, Exists, Failure, Passing, check, refused
 
 VERSION = {"tus-resumable": "1.0.0"}
 UPLOADS = "/-/uploads/"
@@ -151,6 +151,9 @@ class Upload:
         if response.status_code in (404, 410):
             self._note.forget()
             raise Passing("the server has given the upload up")
+        if response.status_code == 412:  # a file came to be there meanwhile
+            self._note.forget()
+            raise Exists(EXISTS.format(unquote(urlsplit(self.url).path)))
         await check(response, 200, 204)
         if _number(response, "upload-offset") != offset + len(chunk):
             raise Passing("the server took a part of what was sent")
