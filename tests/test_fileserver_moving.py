@@ -275,6 +275,24 @@ def test_a_disk_that_fails_is_told(go, tmp_path, monkeypatch):
     go(main())
 
 
+def test_where_no_descriptors_are_left_it_is_received_as_before(go, tmp_path, moves, monkeypatch):
+    def none_left(patience):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(moving, "Splice", none_left)
+
+    async def main():
+        async with serving(tmp_path) as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(put("/file", len(DATA)) + DATA)
+            assert (await answer(reader))[0] == 201
+            assert (tmp_path / "file").read_bytes() == DATA
+            await closed(writer)
+
+    go(main())
+    assert moves == []
+
+
 def test_bytes_that_a_digest_is_made_of_are_not_moved(tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (_, port):

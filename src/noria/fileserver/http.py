@@ -362,8 +362,14 @@ class Connection(asyncio.Protocol):
         lend = getattr(self.transport, "lend_reading", None)  # other loops have none
         if body is None or self.receiving is not self.current or lend is None or not lend():
             return None
+        try:
+            mover = Mover(self.transport.get_extra_info("socket").fileno(), body, self)
+        except OSError:  # no descriptors are left: it comes as it came so far
+            if not self.paused:
+                self.transport.resume_reading()
+            return None
         self.lent, self.paused = True, False
-        return Mover(self.transport.get_extra_info("socket").fileno(), body, self)
+        return mover
 
     def moved(self, count: int) -> None:
         """So much of the body has gone its way."""

@@ -34,13 +34,21 @@ class Lender(Protocol):
 
 
 class Mover:
-    """Receives from the socket `fd` in the place of `lender`. `run` is to be awaited once."""
+    """Receives from the socket `fd` in the place of `lender`. `run` is to be awaited once.
+
+    Raises OSError where there are no descriptors left.
+    """
 
     def __init__(self, fd: int, body: Body, lender: Lender) -> None:
         self._body = body
         self._lender = lender
-        # A descriptor of its own: the connection may be closed while a thread is at it.
-        self._fd = os.dup(fd)
+        self._splice = Splice(PATIENCE)
+        try:
+            # A descriptor of its own: the connection may be closed while a thread is at it.
+            self._fd = os.dup(fd)
+        except OSError:
+            self._splice.close()
+            raise
         self._blocking = os.get_blocking(self._fd)
         os.set_blocking(self._fd, False)
         self._work: asyncio.Future[tuple[int, int]] | None = None
@@ -49,13 +57,11 @@ class Mover:
         """Moves until the body is whole, or until it has to be received as before; not until
         `before` is done. Raises what the body failed with, and what `move` and `before` raise.
         """
-        splice = None
         try:
-            splice = Splice(PATIENCE)
             await through(before)
             while self._lender.left:
                 self._body.check()
-                count, why = await self._moved(move, splice)
+                count, why = await self._moved(move)
                 self._lender.moved(count)
                 if why == REFUSED:
                     return
@@ -64,24 +70,21 @@ class Mover:
                 elif why == WAITS:
                     await self._body.arrival(self._fd)
         finally:
-            work = self._work
-            if work is None or work.done():
-                self._end(splice)
+            if self._work is None or self._work.done():
+                self._end()
             else:  # it was cancelled, and a thread is at it
-                work.add_done_callback(lambda _: self._end(splice))
+                self._work.add_done_callback(lambda _: self._end())
 
-    async def _moved(self, move: Move, splice: Splice) -> tuple[int, int]:
-        most = min(self._lender.left, PIECE)
-        self._work = off(move, splice, self._fd, most)
+    async def _moved(self, move: Move) -> tuple[int, int]:
+        self._work = off(move, self._splice, self._fd, min(self._lender.left, PIECE))
         self._body.moving = True
         count, why = await through(self._work)
         self._body.moving = False
         return count, why
 
-    def _end(self, splice: Splice | None) -> None:
+    def _end(self) -> None:
         self._body.moving = False
-        if splice is not None:
-            splice.close()
+        self._splice.close()
         os.set_blocking(self._fd, self._blocking)
         os.close(self._fd)
         self._lender.take_back()
