@@ -157,3 +157,138 @@ def test_who_writes_meanwhile_is_told(go, tmp_path):
         assert (tmp_path / "file").read_bytes() == b"hello"
 
     go(main())
+
+
+class Late:
+    """A ring whose requests' tasks are cancelled once these are done, before the tasks know."""
+
+    def __init__(self, ring):
+        self.ring = ring
+        self.task = None
+
+    def __getattr__(self, name):
+        def asked(*arguments, **options):
+            answer = getattr(self.ring, name)(*arguments, **options)
+            future = getattr(answer, "future", answer)
+            if isinstance(future, asyncio.Future) and self.task is not None:
+                task, self.task = self.task, None
+                future.add_done_callback(lambda _: task.cancel())
+            return answer
+
+        return asked
+
+
+@pytest.mark.parametrize("what", ["close", "flush", "write"])
+def test_cancelled_when_it_was_done_nothing_is_done_twice(go, tmp_path, what):
+    if go.engine != "ring":
+        pytest.skip("it has no ring")
+    path, other = tmp_path / "file", tmp_path / "other"
+    other.write_bytes(b"of another")
+
+    async def main():
+        file = await noria.open(path, "ab")
+        fd = file.fileno()
+        engine = file._engine
+        engine.ring = late = Late(engine.ring)
+        try:
+            if what == "write":
+                doing = asyncio.create_task(file.write(bytes(100_000)))
+                size = 100_000
+            else:
+                await file.write(b"hello")
+                doing = asyncio.create_task(getattr(file, what)())
+                size = 5
+            late.task = doing
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await doing
+        finally:
+            engine.ring = late.ring
+        if what == "write":
+            assert caught.value.result == size
+        with other.open("rb+") as another:  # may get the number
+            if what != "close":
+                assert is_open(fd)
+                await file.close()
+            assert file.closed
+            assert path.stat().st_size == size
+            os.fstat(another.fileno())
+        assert other.read_bytes() == b"of another"
+
+    go(main())
+
+
+def test_cancelled_when_it_was_open_it_is_closed(go, tmp_path):
+    if go.engine != "ring":
+        pytest.skip("it has no ring")
+    path = tmp_path / "file"
+    path.touch()
+
+    async def main():
+        async with noria.open(path, "rb") as file:
+            engine = file._engine
+            before = len(os.listdir("/proc/self/fd"))
+            engine.ring = late = Late(engine.ring)
+            try:
+                late.task = opening = asyncio.create_task(engine.open(path, os.O_RDONLY))
+                with pytest.raises(asyncio.CancelledError):
+                    await opening
+            finally:
+                engine.ring = late.ring
+            assert len(os.listdir("/proc/self/fd")) == before
+
+    go(main())
+
+
+def test_a_pipe_that_takes_nothing_can_be_given_up(go):
+    async def main():
+        out, into = os.pipe()
+        os.set_blocking(into, False)
+        while True:
+            try:
+                os.write(into, bytes(4096))
+            except BlockingIOError:
+                break
+        os.set_blocking(into, True)
+        file = await noria.open(into, "wb")
+        await file.write(b"hello")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(file.close(), 0.05)
+        assert not is_open(into)
+        os.close(out)
+
+    if go.engine != "ring":
+        pytest.skip("a thread cannot be given up")
+    go(main())
+
+
+def test_what_could_not_be_asked_leaves_the_file_open(go, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+
+    async def main():
+        file = await noria.open(path, "wb")
+        await file.write(b"hello")
+
+        async def busy(*_):
+            raise BlockingIOError(errno.EAGAIN, "of the test")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(file._engine, "write_and_close", busy)
+            with pytest.raises(BlockingIOError):
+                await file.close()
+        assert file.closed
+        assert path.read_bytes() == b"hello"  # it was written the other way
+
+    go(main())
+
+
+def test_who_closes_too_waits_for_the_end(go, tmp_path):
+    async def main():
+        file = await noria.open(tmp_path / "file", "wb")
+        await file.write(b"hello")
+        first = asyncio.create_task(file.close())
+        await asyncio.sleep(0)
+        await file.close()
+        assert (tmp_path / "file").read_bytes() == b"hello"
+        await first
+
+    go(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 from collections.abc import Iterable
@@ -315,10 +316,10 @@ class BinaryFile(File):
     async def close(self) -> None:
         """Flushes and closes. The descriptor is closed even where flushing fails."""
         if (
-            self._pending
+            0 < len(self._pending) <= AT_ONCE
             and self._fd >= 0
+            and self._pos >= 0  # a pipe may take nothing for long: giving up must be possible
             and self._closefd
-            and self._begun is None
             and not self._lock.locked()
         ):
             try:
@@ -326,29 +327,41 @@ class BinaryFile(File):
             finally:
                 if self._fd >= 0:  # not all of it was written: this says why, or writes the rest
                     await super().close()
-        else:
-            await super().close()
+            return
+        if self._fd < 0 and self._lock.locked():
+            async with self._lock:  # somebody else is closing it
+                return
+        await super().close()
 
     async def _write_and_close(self) -> None:
         """Both in one request. Where that was not all, the file is open as it was before."""
-        fd, self._fd = self._fd, -1
-        count, closed = 0, False
-        try:
-            offset = -1 if self._append else self._pos
-            count, closed = await self._engine.write_and_close(fd, self._pending, offset)
-        except asyncio.CancelledError as error:
-            count, closed = getattr(error, "result", None) or (0, False)
-            raise
-        except OSError:  # of closing, which leaves nothing open
-            closed = True
-            raise
-        finally:
-            del self._pending[:count]
-            if closed:
-                self._pending.clear()
-            else:
-                self._fd = fd
-                self._moved(count)
+        async with self._lock:
+            fd, self._fd = self._fd, -1
+            count, closed, failed = 0, False, None
+            size = len(self._pending)
+            try:
+                offset = -1 if self._append else self._pos
+                done = await self._engine.write_and_close(fd, self._pending, offset)
+                count, closed, failed = done
+            except asyncio.CancelledError as error:
+                told: Any = error
+                count, closed, _ = getattr(error, "result", None) or (0, False, None)
+                told.result = count
+                raise
+            except GeneratorExit:  # nobody learns of its end, which comes all the same
+                closed = True
+                raise
+            finally:
+                if closed:
+                    self._pending = bytearray()  # the other may still be with the kernel
+                else:
+                    self._fd = fd
+                    del self._pending[:count]
+                    self._moved(count)
+        if failed is None and closed and count < size:  # the kernel took the two apart
+            failed = OSError(errno.EIO, "the file was closed before all was written", self.name)
+        if failed is not None:
+            raise failed
 
     async def _close(self) -> None:
         self._buf, self._at = b"", 0

@@ -76,8 +76,12 @@ class Engine(Inline):
             return await self.finished(os.write, fd, data)
         return await self.finished(os.pwrite, fd, data, offset)
 
-    async def write_and_close(self, fd: int, data: Any, offset: int) -> tuple[int, bool]:
-        """Writes and then closes the descriptor, if all was written: the count, and whether.
+    async def write_and_close(
+        self, fd: int, data: Any, offset: int
+    ) -> tuple[int, bool, OSError | None]:
+        """Writes and then closes the descriptor, if all was written: the count, whether it is
+        closed, and the error of closing, which leaves nothing open. What it raises comes before
+        anything is done.
 
         Goes to its end once begun; cancelled, the CancelledError has that as `result`.
         """
@@ -116,15 +120,18 @@ class Engine(Inline):
         """The threads are the loop's."""
 
 
-def _write_and_close(fd: int, data: Any, offset: int) -> tuple[int, bool]:
+def _write_and_close(fd: int, data: Any, offset: int) -> tuple[int, bool, OSError | None]:
     try:
         count = os.write(fd, data) if offset == HERE else os.pwrite(fd, data, offset)
     except OSError:
-        return 0, False  # who writes the rest is told why
-    whole = count == len(data)
-    if whole:
+        return 0, False, None  # who writes the rest is told why
+    if count < len(data):
+        return count, False, None
+    try:
         os.close(fd)
-    return count, whole
+    except OSError as error:
+        return count, True, error
+    return count, True, None
 
 
 async def scattered(buffers: Sequence[Any], read: Callable[[int], Awaitable[bytes]]) -> int:

@@ -57,7 +57,7 @@ class RingEngine(Engine):
             return await future
         except asyncio.CancelledError as error:
             told: Any = error
-            told.result, told.error = future.came
+            told.result, told.error = came(future)
             raise
 
     async def open(self, path: PathLike, flags: int, mode: int = 0o666) -> int:
@@ -70,12 +70,14 @@ class RingEngine(Engine):
             flags=flags | os.O_CLOEXEC,
             filename=path,
         )
+        future: asyncio.Future[int] = request.future
         try:
-            fd: int = await request.future
+            return await future
         except asyncio.CancelledError:
             self.ring.cancel(request)
+            if not future.cancelled() and future.exception() is None:
+                os.close(future.result())  # it was there, and nobody takes it
             raise
-        return fd
 
     async def close_fd(self, fd: int) -> None:
         await self.ended(self.ring.call(CLOSE, NOTHING, fd))
@@ -113,13 +115,15 @@ class RingEngine(Engine):
         count: int = await self.ended(self.ring.write(fd, data, offset))
         return count
 
-    async def write_and_close(self, fd: int, data: Any, offset: int) -> tuple[int, bool]:
+    async def write_and_close(
+        self, fd: int, data: Any, offset: int
+    ) -> tuple[int, bool, OSError | None]:
         future = self.ring.write_and_close(fd, data, offset)
         try:
             return parted(await future)
         except asyncio.CancelledError as error:
             told: Any = error
-            told.result = parted(future.came[0])
+            told.result = parted(came(future)[0])
             raise
 
     async def writev(self, fd: int, buffers: Sequence[Any], offset: int = HERE) -> int:
@@ -165,13 +169,26 @@ class RingEngine(Engine):
         )
 
 
-def parted(results: list[Any]) -> tuple[int, bool]:
-    """What was written, and whether the descriptor was closed after it. Raises the OSError of
-    closing."""
+def came(future: Any) -> tuple[Any, OSError | None]:
+    """What came of a Pending whose task was cancelled: it, or only the task after it was done."""
+    if future.cancelled():
+        what: tuple[Any, OSError | None] = future.came
+        return what
+    error = future.exception()
+    return (None, error) if error is not None else (future.result(), None)
+
+
+def parted(results: list[Any]) -> tuple[int, bool, OSError | None]:
+    """What was written, whether the descriptor was closed after it, and what closing failed with:
+    it leaves nothing open even so."""
     count, closed = results
-    if closed is not None and closed.errno != errno.ECANCELED:
-        raise closed
-    return 0 if isinstance(count, OSError) else count, closed is None
+    if isinstance(count, OSError):
+        count = 0
+    if closed is None:
+        return count, True, None
+    if closed.errno == errno.ECANCELED:
+        return count, False, None
+    return count, True, closed
 
 
 def encoded(path: PathLike) -> bytes:
