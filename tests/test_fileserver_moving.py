@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import socket
+import threading
 import time
 
 import pytest
@@ -190,7 +191,7 @@ def test_no_thread_waits_for_a_slow_client(go, tmp_path, moves):
             assert body.received == 6 << 20
             assert not body.moving
             calls = len(moves)
-            await asyncio.sleep(10 * moving.PATIENCE / 1000)
+            await asyncio.sleep(2 * moving.PAUSE)
             assert len(moves) == calls
             writer.write(DATA[6 << 20 :])
             assert (await answer(reader))[0] == 201
@@ -208,9 +209,9 @@ def test_who_sends_too_little_is_told_so(go, tmp_path, moves):
             await loops.until(lambda: moves and moves[-1][1] == WAITS)
             (connection,) = server.front.connections
             limits = server.front.limits
-            connection.receiving.body.moving = True
+            connection.receiving.body.moving = time.monotonic()
             connection.check(time.monotonic() + 2 * limits.grace)  # it is the disk that is slow
-            connection.receiving.body.moving = False
+            connection.receiving.body.moving = 0.0
             assert connection.receiving is not None
             connection.check(time.monotonic() + 4 * limits.grace)
             assert (await answer(reader))[0] == 408
@@ -218,6 +219,135 @@ def test_who_sends_too_little_is_told_so(go, tmp_path, moves):
             assert os.listdir(tmp_path) == []
 
     go(main())
+
+
+def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
+    """A byte each millisecond: a thread that waited for each of them would never come back."""
+    most = 200
+
+    async def main():
+        async with serving(tmp_path) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(put("/slow", len(DATA)) + DATA[: 6 << 20])
+            await loops.until(lambda: moves and moves[-1][1] == WAITS)
+            (connection,) = server.front.connections
+            body = connection.receiving.body
+            calls = len(moves)
+            for number in range(most):
+                writer.write(DATA[(6 << 20) + number :][:1])
+                await asyncio.sleep(0.001)
+            await loops.until(lambda: body.received == (6 << 20) + most)
+            assert all(why == WAITS for _, why in moves[calls:])
+            assert len(moves) - calls < most / 2  # they gather meanwhile
+            # It is judged, a thread or not.
+            body.moving = now = time.monotonic()
+            connection.check(now + 0.5)
+            connection.receiving.window = (now - 2 * server.front.limits.grace, body.received)
+            connection.check(now + 0.5)
+            assert (await answer(reader))[0] == 408
+            await closed(writer)
+
+    go(main())
+
+
+def test_a_disk_that_stalls_at_the_start_is_no_slow_client(go, tmp_path, monkeypatch):
+    write, gate = Part.write, threading.Event()
+
+    def stalled(self, blocks):
+        assert gate.wait(20)
+        write(self, blocks)
+
+    monkeypatch.setattr(Part, "write", stalled)
+
+    async def main():
+        async with serving(tmp_path) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(put("/file", len(DATA)) + DATA)
+            await loops.until(lambda: any(one.lent for one in server.front.connections))
+            (connection,) = server.front.connections
+            for number in (2, 4):
+                connection.check(time.monotonic() + number * server.front.limits.grace)
+            gate.set()
+            assert (await answer(reader))[0] == 201
+            assert (tmp_path / "file").read_bytes() == DATA
+            await closed(writer)
+
+    go(main())
+
+
+def test_a_move_that_fails_ends_the_connection_however_much_comes(go, tmp_path, monkeypatch):
+    """What it took out of the socket is not known: the next request would be taken for the body,
+    or the body for a request."""
+    (tmp_path / "victim").touch()
+    failed = threading.Event()
+
+    class Failing(Splice):
+        def move(self, source, target, most):
+            while super().move(source, target, most)[0]:  # all that is there
+                pass
+            failed.set()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(moving, "Splice", Failing)
+    abandon, gate = Part.abandon, threading.Event()
+
+    def slowly(self):
+        assert gate.wait(20)
+        abandon(self)
+
+    monkeypatch.setattr(Part, "abandon", slowly)
+
+    async def main():
+        async with serving(tmp_path) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(put("/file", len(DATA)) + DATA[: 6 << 20])
+            await loops.until(failed.is_set)
+            (connection,) = server.front.connections
+            writer.write(DATA[6 << 20 :])
+            hostile = b"DELETE /victim HTTP/1.1\r\nHost: a\r\n\r\n" * 200_000
+            writer.write(put("/more", len(hostile)) + hostile)
+            await loops.until(lambda: connection.broken or not connection.left)
+            gate.set()
+            status, head, _ = await answer(reader)
+            assert status == 500
+            assert "connection: close" in head
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            await closed(writer)
+
+    go(main())
+    assert os.listdir(tmp_path) == ["victim"]
+
+
+def test_a_resumed_upload_whose_task_is_cancelled_waits_for_its_thread(go, tmp_path, monkeypatch):
+    """Else the thread would write to whatever has the number of the descriptor by then."""
+    begun, gate, seen = threading.Event(), threading.Event(), []
+
+    class Slow(Splice):
+        def move(self, source, target, most):
+            begun.set()
+            assert gate.wait(20)
+            seen.append(os.readlink(f"/proc/self/fd/{target}"))
+            return super().move(source, target, most)
+
+    monkeypatch.setattr(moving, "Splice", Slow)
+
+    async def main():
+        async with serving(tmp_path) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            place = await creation(reader, writer, len(DATA))
+            writer.write(patch(place, 0, len(DATA)) + DATA[: 6 << 20])
+            await loops.until(begun.is_set)
+            (connection,) = server.front.connections
+            connection.task.cancel()
+            await asyncio.sleep(0.05)
+            gate.set()
+            await closed(writer)
+            await loops.until(lambda: not server.front.connections)
+
+    go(main())
+    assert len(seen) == 1
+    assert seen[0].endswith(".data")
 
 
 def test_the_server_ends_while_a_body_is_moved(go, tmp_path, moves):

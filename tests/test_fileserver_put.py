@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import errno
 import hashlib
 import json
@@ -790,4 +791,29 @@ def test_who_counts_again_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(Problem, match="quota"):
             quota.check(401)
         quota.check(400)
+    root.close()
+
+
+def test_what_is_stored_as_a_count_begins_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Root(tmp_path)
+    quota = Quota(root, 1000)
+    quota.check(0)
+    monkeypatch.setattr("noria.fileserver.quota.COUNT_AGAIN", 0.0)
+    due, calls = quota._due, []
+
+    with ThreadPoolExecutor() as threads:
+
+        def between() -> bool:
+            answer = due()
+            calls.append(answer)
+            if len(calls) == 2:  # another's first bytes, right behind the last look
+                with contextlib.suppress(TimeoutError):
+                    threads.submit(quota.take, 600).result(0.2)
+            return answer
+
+        monkeypatch.setattr(quota, "_due", between)
+        quota.count()
+    assert quota._used == 600
     root.close()

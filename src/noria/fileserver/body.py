@@ -36,7 +36,7 @@ class Body:
         self.held = 0  # bytes that arrived and were not read
         self.received = 0
         self.whole = False
-        self.moving = False  # a thread is at it, and waits for client or disk
+        self.moving = 0.0  # since when a thread is at it, time.monotonic(); 0 if none is
         self.lend: Callable[[], Mover | None] | None = None  # what comes next, past this process
         self.on_start: Callable[[], object] | None = None
         self.on_read = on_read
@@ -85,6 +85,7 @@ class Body:
 
     async def arrival(self, fd: int) -> None:
         """Waits until there is something to be received from `fd`, or this has failed."""
+        self.check()
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         loop.add_reader(fd, self._wake)

@@ -37,6 +37,7 @@ OnAnswer = Callable[[Request | None, int, int, float, str], object]
 
 CHUNK = 32  # bytes that may be around a chunk's content: size, line breaks, a short extension
 STRAIGHT = 256 * 1024  # bytes of a body that are worth going by the parser
+PROMPT = 1.0  # seconds: a thread that takes longer to move a piece waits for the disk
 AT_ONCE = 128  # connections looked at in one turn of the loop
 EAGER = sys.version_info >= (3, 12)  # a task's first step without a turn of the loop
 
@@ -381,6 +382,12 @@ class Connection(asyncio.Protocol):
         exchange.body.received += count
         if not self.left:
             self._body_is_over()
+
+    def lose_track(self) -> None:
+        """Where the body ends is not known any more: this request is the last."""
+        self.broken = True
+        if self.current is not None:
+            self.current.keep = False
 
     def take_back(self) -> None:
         """What comes next is received here."""
@@ -809,7 +816,8 @@ class Connection(asyncio.Protocol):
         since, before = exchange.window
         if body is None or now - since < limits.grace:
             return
-        ours = body.held or body.moving  # it is not the client that is waited for
+        # It is not the client that is waited for.
+        ours = body.held or (body.moving and now - body.moving > PROMPT)
         if not ours and body.received - before < limits.rate * limits.grace:
             self._broke(Problem(408, "The body of the request came too slowly."))
         exchange.window = (now, body.received)

@@ -64,9 +64,10 @@ class Quota:
         if not self._walking.acquire(blocking=self._counted == float("-inf")):
             return
         try:
-            if not self._due():
-                return
-            changes = self._changes
+            with self._lock:
+                if not self._due():
+                    return
+                changes = self._changes
             used = self._walk()
             with self._lock:
                 if changes == self._changes or self._counted == float("-inf"):

@@ -1,6 +1,8 @@
 """Bytes of a socket into a file, past the process's memory: splice(2) by way of a pipe."""
 
-from noria._core.sys cimport EAGAIN, EINTR, EINVAL, c_close, errno
+from libc.stdint cimport int64_t
+
+from noria._core.sys cimport EAGAIN, EINTR, EINVAL, EIO, c_close, errno, monotonic_ns
 
 import os
 
@@ -49,7 +51,7 @@ cdef enum Why:
 cdef class Splice:
     """A pipe between a socket and a file. One call of `move` at a time; it may be in a thread.
 
-    It waits `patience` milliseconds for the socket, each time.
+    A call waits `patience` milliseconds for the socket, in all.
     """
 
     cdef int into, out, patience
@@ -74,12 +76,14 @@ cdef class Splice:
         with nogil:
             why = self.run(source, target, most, &moved)
         if why == _FAILED:
-            raise OSError(errno, os.strerror(errno))
+            error = errno or EIO
+            raise OSError(error, os.strerror(error))
         return moved, <int>why
 
     cdef Why run(self, int source, int target, Py_ssize_t most, Py_ssize_t *moved) noexcept nogil:
         cdef pollfd ready
         cdef Py_ssize_t n
+        cdef int64_t now, latest = 0
         cdef bint waited = False
         ready.fd, ready.events = source, POLLIN
         while moved[0] < most:
@@ -97,11 +101,13 @@ cdef class Splice:
                 # urgent data, which only recv steps over.
                 if waited:
                     return _REFUSED
-                ready.revents = 0
-                n = poll(&ready, 1, self.patience)
-                if n == 0:
+                now = monotonic_ns()
+                if latest == 0:
+                    latest = now + self.patience * <int64_t>1000000
+                if now >= latest:
                     return _WAITS
-                waited = n > 0
+                ready.revents = 0
+                waited = poll(&ready, 1, <int>((latest - now + 999999) // 1000000)) > 0
             elif errno != EINTR:
                 # Refused where splice is unknown or forbidden; a broken connection says so again.
                 return _REFUSED
