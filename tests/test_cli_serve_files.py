@@ -180,6 +180,14 @@ def test_tls_and_workers(directory):
         assert server.end(signal.SIGTERM)[0::2] == (0, "")
 
 
+def test_the_quota_is_one_for_all_workers(tmp_path):
+    quota = ("--upload", "--quota", "1000000", "--workers", "2")
+    with Server(tmp_path, "--port", "0", *quota) as server:
+        answers = [server.ask("PUT", f"/{number}", bytes(300_000))[0] for number in range(12)]
+    assert answers == [201] * 3 + [507] * 9
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 900_000
+
+
 def test_sigterm_lets_an_upload_finish(directory):
     with Server(directory, "--port", "0", "--upload") as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:

@@ -114,7 +114,7 @@ def test_a_large_body_is_moved_and_the_connection_goes_on(go, tmp_path, moves):
                 assert (tmp_path / name).read_bytes() == DATA
             assert server.front.received > 2 * len(DATA)
             server.service.quota.check(0)
-            assert server.service.quota._used == 2 * len(DATA)
+            assert server.service.quota.used == 2 * len(DATA)
             assert server.service.quota._held == 0
             await closed(writer)
 

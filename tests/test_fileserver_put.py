@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -791,6 +792,7 @@ def test_who_counts_again_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(Problem, match="quota"):
             quota.check(401)
         quota.check(400)
+    quota.close()
     root.close()
 
 
@@ -815,5 +817,63 @@ def test_what_is_stored_as_a_count_begins_is_in_it(
 
         monkeypatch.setattr(quota, "_due", between)
         quota.count()
-    assert quota._used == 600
+    assert quota.used == 600
+    quota.close()
     root.close()
+
+
+def test_several_processes_have_one_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noria.fileserver.quota.COUNT_AGAIN", 0.0)
+    shared = os.memfd_create("of the test")
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        other = Quota(Root(tmp_path), 1000, shared)
+        other.take(600)  # an upload under way, when the process is killed
+        os.write(tell, b".")
+        time.sleep(60)
+        os._exit(0)
+    assert os.read(told, 1) == b"."
+    root = Root(tmp_path)
+    quota = Quota(root, 1000, shared)
+    with pytest.raises(Problem, match="quota"):
+        quota.take(401)
+    quota.take(400)
+    quota.end(400, 400)
+    quota.count()  # it may not be, while another has an upload: what is on disk is not all of it
+    assert quota.used == 600
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    quota.count()
+    assert quota.used == 0
+    quota.close()
+    root.close()
+    for fd in (shared, told, tell):
+        os.close(fd)
+
+
+def test_threads_and_processes_that_wait_for_each_other(tmp_path: Path) -> None:
+    """fcntl(2) takes that for a deadlock at times, as it sees processes alone."""
+    shared = os.memfd_create("of the test")
+    pid = os.fork()
+    quota = Quota(Root(tmp_path), 10**9, shared)
+
+    def work() -> None:
+        for _ in range(300):
+            quota.take(1)
+            quota.end(1)
+
+    status = 1
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            for done in [threads.submit(work) for _ in range(4)]:
+                done.result(30)
+        status = 0
+    finally:
+        if pid == 0:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert quota.used == 2 * 4 * 300
+    quota.root.close()
+    quota.close()
+    os.close(shared)

@@ -2,82 +2,156 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import mmap
 import os
+import struct
 import threading
 import time
+from collections.abc import Iterator
 
 from noria.fileserver.messages import Problem
 from noria.fileserver.paths import Root
 
 COUNT_AGAIN = 60.0  # seconds after which the files are counted again: others change them too
+NUMBERS = struct.Struct("=qqd")  # bytes used, changes of that so far, when they were counted
+
+# Locks of a process on bytes of the shared memory, fcntl(2): they end with it.
+CHANGING, UPLOADING, WALKING = range(3)
 
 
 class Quota:
     """The files beneath the root may have `limit` bytes together; None is no limit.
 
     They are counted by a walk when first needed, and kept up with from then on; from time to time
-    they are counted again. Called from threads.
+    they are counted again. Called from threads. `shared` is a memfd in which several processes,
+    forked with it, keep the numbers; -1 keeps them here.
     """
 
-    def __init__(self, root: Root, limit: int | None):
+    def __init__(self, root: Root, limit: int | None, shared: int = -1):
         self.root = root
         self.limit = limit
-        self._lock = threading.Lock()  # of the numbers
-        self._walking = threading.Lock()
-        self._used = 0
-        self._held = 0  # of `_used`, by uploads that are under way
-        self._changes = 0
-        self._counted = float("-inf")
+        self._fd = -1
+        self._held = 0  # bytes used by uploads that are under way in this process
+        self._lock = threading.Lock()  # of the numbers, and of the locks on them: these are
+        self._walking = threading.Lock()  # the process's, whichever thread has them
+        if limit is not None:
+            self._fd = os.memfd_create("noria-quota") if shared < 0 else os.dup(shared)
+            if os.fstat(self._fd).st_size < NUMBERS.size:
+                os.ftruncate(self._fd, NUMBERS.size)
+            self._memory = mmap.mmap(self._fd, NUMBERS.size)
+
+    def close(self) -> None:
+        """Counts no more."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._memory.close()
+            os.close(fd)
 
     def take(self, size: int) -> None:
         """Bytes of an upload under way. Raises Problem 507 if there is no room for them."""
         if self.limit is None:
             return
         self.count()
-        with self._lock:
-            if self._used + size > self.limit:
+        with self._changing():
+            used, changes, counted = self._numbers()
+            if used + size > self.limit:
                 raise Problem(
                     507, f"The quota of {self.limit} bytes does not allow {size} bytes more."
                 )
-            self._changes += 1
-            self._used += size
-            self._held += size
+            NUMBERS.pack_into(self._memory, 0, used + size, changes + 1, counted)
+            self._hold(size)
 
     def end(self, held: int, gone: int = 0) -> None:
         """An upload that held so much is over; `gone` bytes of those used are free again."""
         if self.limit is None:
             return
-        with self._lock:
-            self._changes += 1
-            self._held -= held
-            self._used -= gone
+        with self._changing():
+            used, changes, counted = self._numbers()
+            NUMBERS.pack_into(self._memory, 0, used - gone, changes + 1, counted)
+            self._hold(-held)
 
     def check(self, size: int) -> None:
         """Raises Problem 507 if there is no room for as much now."""
         self.take(size)
         self.end(size, size)
 
+    @property
+    def used(self) -> int:
+        """Bytes, as far as they are known."""
+        return self._numbers()[0] if self.limit is not None else 0
+
     def count(self) -> None:
         """Counts if it is time. Only who needs the first number waits for another that counts."""
         if self.limit is None or not self._due():
             return
-        if not self._walking.acquire(blocking=self._counted == float("-inf")):
-            return
-        try:
-            with self._lock:
-                if not self._due():
+        with contextlib.ExitStack() as stack:
+            first = not self._numbers()[2]
+            if not self._walking.acquire(blocking=first):
+                return
+            stack.callback(self._walking.release)
+            if not self._locked(WALKING, fcntl.LOCK_EX, wait=first):
+                return
+            stack.callback(self._locked, WALKING, fcntl.LOCK_UN)
+            with self._changing():
+                if not self._due() or self._others_upload():
                     return
-                changes = self._changes
-            used = self._walk()
-            with self._lock:
-                if changes == self._changes or self._counted == float("-inf"):
-                    self._used = used
-                self._counted = time.monotonic()
-        finally:
-            self._walking.release()
+                changes = self._numbers()[1]
+            walked = self._walk()
+            with self._changing():
+                used, now, counted = self._numbers()
+                if now == changes or not counted:
+                    used = walked
+                NUMBERS.pack_into(self._memory, 0, used, now, time.monotonic())
+
+    def _numbers(self) -> tuple[int, int, float]:
+        used, changes, counted = NUMBERS.unpack_from(self._memory)
+        return used, changes, counted
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Alone with the numbers, of all threads and processes."""
+        with self._lock:
+            self._locked(CHANGING, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                self._locked(CHANGING, fcntl.LOCK_UN)
+
+    def _hold(self, size: int) -> None:
+        """Says to all processes whether one has uploads under way: nobody counts meanwhile."""
+        before, self._held = self._held, self._held + size
+        if self._held and not before:
+            self._locked(UPLOADING, fcntl.LOCK_SH)
+        elif before and not self._held:
+            self._locked(UPLOADING, fcntl.LOCK_UN)
 
     def _due(self) -> bool:
-        return not self._held and time.monotonic() - self._counted >= COUNT_AGAIN
+        counted = self._numbers()[2]
+        return not self._held and not (counted and time.monotonic() - counted < COUNT_AGAIN)
+
+    def _others_upload(self) -> bool:
+        """Asked alone with the numbers: its lock must not take the place of this process's own."""
+        if not self._locked(UPLOADING, fcntl.LOCK_EX, wait=False):
+            return True
+        self._locked(UPLOADING, fcntl.LOCK_UN)
+        return False
+
+    def _locked(self, which: int, how: int, *, wait: bool = True) -> bool:
+        """Whether it could be had."""
+        while True:
+            try:
+                fcntl.lockf(self._fd, how if wait else how | fcntl.LOCK_NB, 1, which)
+                return True
+            except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, fcntl(2)
+                return False
+            except OSError as error:
+                if error.errno != errno.EDEADLK:
+                    raise
+                # Seen in two processes of which different threads wait: there is none.
+                time.sleep(0.001)
 
     def _walk(self) -> int:
         used = 0

@@ -60,6 +60,7 @@ class Options:
     metrics: bool = False
     allowed_hosts: Sequence[str] = ()  # as of hosts_of
     sweeping: int = -1  # as of Upkeep
+    counting: int = -1  # as of Quota's `shared`
     log: str = "none"
     limits: Limits = field(default_factory=Limits)
 
@@ -141,6 +142,7 @@ def service_of(options: Options) -> FileService:
         read_only=options.read_only,
         max_size=options.max_size,
         quota=options.quota,
+        shared=options.counting,
     )
 
 

@@ -45,7 +45,7 @@ class FileService:
     forbids all changes, whatever else is said. `max_size`: bytes of one file; `quota`: of all
     files together; `disk_floor`: bytes of the disk that are kept free. `inline_active`: browsers
     may show HTML, SVG and the like, and so run what is in it, in place of saving it. `native`: as
-    of Root. Raises OSError if `root` is no directory that can be opened.
+    of Root; `shared`: as of Quota. Raises OSError if `root` is no directory that can be opened.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class FileService:
         disk_floor: int = DISK_FLOOR,
         inline_active: bool = False,
         native: bool | None = None,
+        shared: int = -1,
     ):
         self.root = Root(root, native=native)
         self.uploads = uploads
@@ -68,7 +69,7 @@ class FileService:
         self.max_size = max_size
         self.disk_floor = disk_floor
         self.inline_active = inline_active
-        self.quota = Quota(self.root, quota)
+        self.quota = Quota(self.root, quota, shared)
         self._digests = digests.Known()
         self.quick = Quick(self.root, inline_active)
         self.on_change: list[Callable[[str], None]] = []  # told a directory's path in the URL
@@ -76,6 +77,7 @@ class FileService:
     def close(self) -> None:
         """Gives the directory back; requests are answered no more."""
         self.root.close()
+        self.quota.close()
 
     # What a request comes to.
 

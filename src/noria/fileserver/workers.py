@@ -39,8 +39,10 @@ def supervise(options: _server.Options, ready: Callable[[ServerInfo], object] | 
     models.make(chosen).close()  # says here what every worker would say
     sockets = list(options.sockets) or tcp_sockets(options.host, options.port, reuse_port=True)
     addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
-    turn = os.memfd_create("noria-sweeping")
-    workers = _Workers(replace(options, model=chosen, sweeping=turn), sockets)
+    # What the workers have in common.
+    turn, numbers = os.memfd_create("noria-sweeping"), os.memfd_create("noria-quota")
+    options = replace(options, model=chosen, sweeping=turn, counting=numbers)
+    workers = _Workers(options, sockets)
     try:
         for _ in range(options.workers):
             workers.start()
@@ -51,6 +53,7 @@ def supervise(options: _server.Options, ready: Callable[[ServerInfo], object] | 
     finally:
         workers.close()
         os.close(turn)
+        os.close(numbers)
         for sock in sockets:
             sock.close()
     summary.workers = options.workers
