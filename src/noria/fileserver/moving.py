@@ -69,6 +69,7 @@ class Mover:
                 count, why = await self._moved(move)
                 self._lender.moved(count)
                 if why == REFUSED:
+                    self._body.lend = None
                     return
                 if why == ENDED:
                     self._body.fail(ConnectionResetError("the body ended too soon"))
