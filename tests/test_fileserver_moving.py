@@ -26,6 +26,7 @@ from noria.fileserver.server import FileServer, Options, service_of
 from noria.fileserver.store import Part
 
 DATA = os.urandom(1 << 20) * 12 + b"end"
+BEGUN = 6 << 20  # bytes of it that come before the rest waits
 
 
 @pytest.fixture(params=loops.MODELS)
@@ -91,6 +92,14 @@ def patch(place, offset, size):
         f"PATCH {place} HTTP/1.1\r\nHost: a\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: {offset}\r\n"
         f"Content-Type: application/offset+octet-stream\r\nContent-Length: {size}\r\n\r\n"
     ).encode()
+
+
+async def begun(port, moves):
+    """A PUT of /slow that waits for more."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(put("/slow", len(DATA)) + DATA[:BEGUN])
+    await loops.until(lambda: moves and moves[-1][1] == WAITS)
+    return reader, writer
 
 
 async def closed(writer):
@@ -183,17 +192,15 @@ def test_what_had_arrived_of_a_lost_connection_is_kept_by_an_upload_and_not_by_a
 def test_no_thread_waits_for_a_slow_client(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(put("/slow", len(DATA)) + DATA[: 6 << 20])
-            await loops.until(lambda: moves and moves[-1][1] == WAITS)
+            reader, writer = await begun(port, moves)
             (connection,) = server.front.connections
             body = connection.receiving.body
-            assert body.received == 6 << 20
+            assert body.received == BEGUN
             assert not body.moving
             calls = len(moves)
             await asyncio.sleep(2 * moving.PAUSE)
             assert len(moves) == calls
-            writer.write(DATA[6 << 20 :])
+            writer.write(DATA[BEGUN:])
             assert (await answer(reader))[0] == 201
             assert (tmp_path / "slow").read_bytes() == DATA
             await closed(writer)
@@ -204,9 +211,7 @@ def test_no_thread_waits_for_a_slow_client(go, tmp_path, moves):
 def test_who_sends_too_little_is_told_so(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(put("/slow", len(DATA)) + DATA[: 6 << 20])
-            await loops.until(lambda: moves and moves[-1][1] == WAITS)
+            reader, writer = await begun(port, moves)
             (connection,) = server.front.connections
             limits = server.front.limits
             connection.receiving.body.moving = time.monotonic()
@@ -227,16 +232,14 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
 
     async def main():
         async with serving(tmp_path) as (server, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(put("/slow", len(DATA)) + DATA[: 6 << 20])
-            await loops.until(lambda: moves and moves[-1][1] == WAITS)
+            reader, writer = await begun(port, moves)
             (connection,) = server.front.connections
             body = connection.receiving.body
             calls = len(moves)
             for number in range(most):
-                writer.write(DATA[(6 << 20) + number :][:1])
+                writer.write(DATA[BEGUN + number :][:1])
                 await asyncio.sleep(0.001)
-            await loops.until(lambda: body.received == (6 << 20) + most)
+            await loops.until(lambda: body.received == BEGUN + most)
             assert all(why == WAITS for _, why in moves[calls:])
             assert len(moves) - calls < most / 2  # they gather meanwhile
             # It is judged, a thread or not.
@@ -300,10 +303,10 @@ def test_a_move_that_fails_ends_the_connection_however_much_comes(go, tmp_path, 
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(put("/file", len(DATA)) + DATA[: 6 << 20])
+            writer.write(put("/file", len(DATA)) + DATA[:BEGUN])
             await loops.until(failed.is_set)
             (connection,) = server.front.connections
-            writer.write(DATA[6 << 20 :])
+            writer.write(DATA[BEGUN:])
             hostile = b"DELETE /victim HTTP/1.1\r\nHost: a\r\n\r\n" * 200_000
             writer.write(put("/more", len(hostile)) + hostile)
             await loops.until(lambda: connection.broken or not connection.left)
@@ -336,7 +339,7 @@ def test_a_resumed_upload_whose_task_is_cancelled_waits_for_its_thread(go, tmp_p
         async with serving(tmp_path) as (server, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             place = await creation(reader, writer, len(DATA))
-            writer.write(patch(place, 0, len(DATA)) + DATA[: 6 << 20])
+            writer.write(patch(place, 0, len(DATA)) + DATA[:BEGUN])
             await loops.until(begun.is_set)
             (connection,) = server.front.connections
             connection.task.cancel()
@@ -353,9 +356,7 @@ def test_a_resumed_upload_whose_task_is_cancelled_waits_for_its_thread(go, tmp_p
 def test_the_server_ends_while_a_body_is_moved(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(put("/slow", len(DATA)) + DATA[: 6 << 20])
-            await loops.until(lambda: moves and moves[-1][1] == WAITS)
+            reader, writer = await begun(port, moves)
             assert await server.front.drain(0) == 1
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
@@ -367,7 +368,7 @@ def test_the_server_ends_while_a_body_is_moved(go, tmp_path, moves):
 
 def test_urgent_data_is_no_part_of_the_body(go, tmp_path, moves):
     """splice(2) does not step over it."""
-    begin = 6 << 20
+    begin = BEGUN
 
     async def main():
         loop = asyncio.get_running_loop()
