@@ -166,6 +166,9 @@ def test_the_common_log_and_logins(directory):
     lines = out.splitlines()
     assert re.fullmatch(r'127\.0\.0\.1 - - \[.+\] "GET /a.txt HTTP/1\.1" 401 \d+', lines[0])
     assert re.fullmatch(r'127\.0\.0\.1 - me \[.+\] "GET /a.txt HTTP/1\.1" 200 6', lines[1])
+    assert re.fullmatch(
+        r'127\.0\.0\.1 - - \[.+\] "GET /a.txt HTTP/1\.1" 200 6', lines[6]
+    )  # a token
 
 
 def test_tls_and_workers(directory):
