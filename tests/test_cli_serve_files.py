@@ -214,6 +214,8 @@ def refused(port):
         socket.create_connection(("127.0.0.1", port)).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was accepted by the kernel, and the socket closed
+        return False
     return False
 
 

@@ -90,22 +90,17 @@ class FileServer:
             self.access(request, status, sent, seconds, peer)
 
     async def handle(self, request: Request) -> Response:
-        """The answer; raises Problem of what changes things."""
+        """The answer; raises Problem, but not of what is only asked for: that gets a page."""
         try:
-            return await self._handle(request)
+            if self.guard is not None:
+                await self.guard.check(request)
+            if not request.path.startswith(OWN):
+                return await self.service.handle(request)
+            response = await self._own(request)
         except Problem as error:
             if request.method not in ("GET", "HEAD"):
                 raise
             response = refused(request, error)
-            response.headers.append(NOSNIFF)
-            return response
-
-    async def _handle(self, request: Request) -> Response:
-        if self.guard is not None:
-            await self.guard.check(request)
-        if not request.path.startswith(OWN):
-            return await self.service.handle(request)
-        response = await self._own(request)
         if NOSNIFF not in response.headers:
             response.headers.append(NOSNIFF)
         return response
