@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -13,14 +14,17 @@ import ssl
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 import loops
+import running
 
 pytest.importorskip("click")
 pytest.importorskip("httptools")
 
+from noria.cli.certificates import context
 from noria.cli.main import run
 from noria.cli.sizes import Size
 from noria.fileserver import auth
@@ -162,6 +166,9 @@ def test_the_common_log_and_logins(directory):
     lines = out.splitlines()
     assert re.fullmatch(r'127\.0\.0\.1 - - \[.+\] "GET /a.txt HTTP/1\.1" 401 \d+', lines[0])
     assert re.fullmatch(r'127\.0\.0\.1 - me \[.+\] "GET /a.txt HTTP/1\.1" 200 6', lines[1])
+    assert re.fullmatch(
+        r'127\.0\.0\.1 - - \[.+\] "GET /a.txt HTTP/1\.1" 200 6', lines[6]
+    )  # a token
 
 
 def test_tls_and_workers(directory):
@@ -215,6 +222,8 @@ def refused(port):
         socket.create_connection(("127.0.0.1", port)).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was accepted by the kernel, and the socket closed
+        return False
     return False
 
 
@@ -293,6 +302,14 @@ def test_a_port_in_use_is_named(directory, capsys):
         (["--tls", "/no/cert", "/no/key"], "does not exist"),
         (["--model", "epol"], "Did you mean"),
         (["--log", "loud"], "common"),
+        (["--auth", "me:"], "of me: the hash is empty"),
+        (["--max-size", "5"], "--max-size has no meaning without --upload"),
+        (["--quota", "5"], "--quota has no meaning without --upload"),
+        (["--allow-host", ""], "a name is empty"),
+        (["--model", "blocking"], "blocking cannot drive asyncio"),
+        (["--model", "epoll,threaded"], "these can: select, poll, epoll, epoll-edge, io_uring."),
+        (["--grace", "x"], "'x' is not a number of seconds."),
+        (["--grace", "-1"], "-1"),
         (["--max-connections", "0"], "0"),
     ],
 )
@@ -302,10 +319,10 @@ def test_wrong_use(arguments, said, capsys):
 
 
 def test_problems_are_told_in_a_line(directory, capsys, tmp_path, monkeypatch):
-    assert run(["serve", "files", str(directory), "--tls", __file__, __file__]) == 1
-    assert "--tls takes a certificate" in capsys.readouterr().err
-    assert run(["serve", "files", str(directory), "--port", "0", "--model", "blocking"]) == 1
-    assert "blocking" in capsys.readouterr().err
+    assert run(["serve", "files", str(directory), "--host", "nosuchhost.invalid"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("noria: cannot listen on nosuchhost.invalid:8000: ")
+    assert said.endswith("is the host name right?\n")
     assert run(["serve", "--port", "0", "files"]) == 2
     assert "noria serve files" in capsys.readouterr().err
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
@@ -314,7 +331,66 @@ def test_problems_are_told_in_a_line(directory, capsys, tmp_path, monkeypatch):
     assert "LISTEN_FDS" in capsys.readouterr().err
 
 
+def test_what_is_wrong_with_a_certificate_or_a_key_is_said_of_its_file(tmp_path, capsys):
+    both = pathlib.Path(loops.CERTIFICATE).read_text()
+    at = both.index("-----BEGIN CERTIFICATE-----")
+    key, cert, junk, bad = (tmp_path / name for name in ("key.pem", "cert.pem", "junk", "bad.pem"))
+    key.write_text(both[:at])
+    cert.write_text(both[at:])
+    junk.write_bytes(b"\x30\x82 no PEM")
+    bad.write_text(both[at:].replace("MII", "???", 1))
+    a_key, a_cert = (
+        f"{key} has a private key where the certificate should be",
+        f"{cert} has a certificate where the private key should be",
+    )
+    for first, second, said in (
+        (key, cert, f"{a_key}, and {a_cert}"),
+        (cert, cert, a_cert),
+        (key, key, a_key),
+        (junk, key, f"{junk} is no PEM file"),
+        (cert, junk, f"{junk} is no PEM file"),
+        (junk, junk, f"{junk} is no PEM file"),
+        (bad, key, f"cannot use {bad} and {key}: "),
+    ):
+        assert run(["serve", "files", str(tmp_path), "--tls", str(first), str(second)]) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0].startswith(f"noria: {said}")
+        assert lines[0] == f"noria: {said}" or first == bad
+        assert lines[1].strip().startswith("--tls takes a certificate")
+    context(str(cert), str(key))
+
+
+def test_a_name_that_is_the_server_s_own_is_warned_of(directory):
+    (directory / "-").mkdir()
+    with Server(directory, "--port", "0") as server:
+        err = server.end()[2]
+    assert '"-" in the served directory cannot be reached' in err
+
+
+@pytest.mark.parametrize(
+    ("given", "password"),
+    [
+        (b"secret\n", "secret"),
+        (b" p\xc3\xa4ss \r\nmore\n", " päss "),
+        (b"p\xe4ss", "p\udce4ss"),
+        (b"", None),
+        (b"\n", None),
+    ],
+)
+def test_a_password_from_a_pipe(given, password):
+    made = subprocess.run(
+        [*COMMAND, "--hash-password"], input=given, capture_output=True, env=running.environment()
+    )
+    if password is None:
+        assert (made.returncode, made.stdout) == (1, b"")
+        assert made.stderr.startswith(b"noria: no password came on standard input\n")
+    else:
+        assert (made.returncode, made.stderr) == (0, b"")
+        assert auth.Hash.read(made.stdout.decode().strip()).fits(password)
+
+
 def test_a_password_is_hashed(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda *_: "päss")
     monkeypatch.setattr("click.termui.hidden_prompt_func", lambda *_: "päss")
     assert run(["serve", "files", "--hash-password"]) == 0

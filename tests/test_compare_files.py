@@ -318,6 +318,18 @@ def test_terminal(results, width):
     assert f"{results['counted']}(2)" in out
 
 
+@pytest.mark.parametrize("width", range(40, 121, 10))
+def test_only_columns_that_are_there_are_explained(width):
+    document = made()
+    document["rows"] += [row | {"engine": "ring"} for row in document["rows"]]
+    out = printed(document, width)
+    head = next(line for line in out.splitlines() if line.startswith("step "))
+    said = " ".join(out.split())
+    for column, about in (("loop stood", figure.STOOD), ("loop worked", figure.WORKED)):
+        assert (column in head) is (f"{column}: {about}" in said)
+    assert f"loop stood: {figure.STOOD}; loop worked: {figure.WORKED}." in page.render(document)
+
+
 def test_dirty_and_clean_are_told_apart():
     out = printed(made(), 120)
     assert "4.0 KiB dirty, 4.0 KiB clean" in out

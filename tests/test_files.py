@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import io
 import os
 import random
@@ -700,3 +701,29 @@ def test_a_cancelled_direct_read_leaves_its_memory_to_the_thread(tmp_path, monke
             assert await file.pread(4096, 0) == b"x" * 4096
 
     go(main())
+
+
+def test_an_opening_that_is_taken_for_a_file_says_how_it_becomes_one(tmp_path):
+    async def main():
+        with (
+            pytest.raises(TypeError, match=r"async with noria\.open\("),
+            noria.open(tmp_path / "a"),
+        ):
+            pass
+        with pytest.raises(AttributeError, match=r"no attribute 'read'.*await noria\.open\("):
+            noria.open(tmp_path / "a").read()
+        opening = noria.open(tmp_path / "a")
+        assert not hasattr(opening, "__wrapped__")
+        with pytest.raises(AttributeError, match=r"no attribute '_nothing'$"):
+            _ = opening._nothing
+        opening.close()
+
+    def tried():
+        asyncio.run(main())
+        gc.collect()
+
+    # Of the second alone: what is entered is closed first.
+    with pytest.warns(RuntimeWarning, match=r"coroutine 'noria\.open' was never awaited") as said:
+        tried()
+    assert len(said) == 1
+    assert not os.listdir(tmp_path)

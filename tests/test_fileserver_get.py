@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import email
 import email.policy
+import errno
 import gzip
 import hashlib
 import io
@@ -509,6 +510,37 @@ def test_an_archive_keeps_no_file_in_memory(tree: Path) -> None:
     root.close()
     assert sum(sizes) > 64 << 20
     assert max(sizes) <= 2 * archive.BLOCK
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_what_an_archive_is_without_is_told_once(
+    tree: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = {"large": errno.EACCES, "e": errno.EACCES, "empty": errno.ENOENT}
+    open_from = Root.open_from
+
+    def opened(root: Root, top: int, parts: list[str], flags: int, mode: int = 0o666) -> int:
+        if parts and (number := refused.get(parts[-1])):
+            raise OSError(number, os.strerror(number))
+        return open_from(root, top, parts, flags, mode)
+
+    monkeypatch.setattr(Root, "open_from", opened)
+
+    async def main(service: FileService) -> None:
+        answer = await ask(service, "GET", "/d/", query={"archive": kind})
+        assert answer.status == 200
+        if kind == "tar":
+            with tarfile.open(fileobj=io.BytesIO(answer.body)) as archived:
+                assert archived.getnames() == ["d", "d/none"]
+        else:
+            with zipfile.ZipFile(io.BytesIO(answer.body)) as zipped:
+                assert zipped.namelist() == ["d/", "d/none/"]
+
+    serving(main, tree)
+    assert [record.getMessage() for record in caplog.records] == [
+        "an archive of d is without what cannot be read, 2 in all; "
+        "the first is d/e (Permission denied)"
+    ]
 
 
 def test_an_archive_given_up(tree: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import html
 import os
 import re
 import socket
@@ -290,3 +291,97 @@ def test_the_plain_form_of_the_page(tmp_path: Path) -> None:
         "two": b"2",
         "<script>": b"3",
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "back"),
+    [
+        ("/none", 404, "/"),
+        ("/d%20%C3%A9/none", 404, "/d%20%C3%A9/"),
+        ("/no/such/", 404, "/no/"),
+        ("//evil.example/x", 400, "/"),
+        ("/a/%2e%2e/b", 400, "/"),
+        ("/?archive=rar", 400, "/"),
+        ("/-/none/at/all", 404, "/"),
+        ("/-/assets/none", 404, "/"),
+        ("/-", 404, "/"),
+    ],
+)
+def test_who_looks_at_pages_gets_one_that_says_what_is_wrong(
+    tmp_path: Path, path: str, status: int, back: str
+) -> None:
+    httpx = pytest.importorskip("httpx")
+    (tmp_path / "d é").mkdir()
+
+    def browse(port: int) -> None:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            target = httpx.URL(f"http://127.0.0.1:{port}{path}")
+            listed = client.get("/", headers=BROWSER)
+            page = client.get(target, headers=BROWSER)
+            assert page.status_code == status
+            for field in ("content-type", "content-security-policy", "x-content-type-options"):
+                assert page.headers.get_list(field) == listed.headers.get_list(field)
+            assert page.headers["vary"] == "Accept"
+            assert re.findall(r'<a href="([^"]*)"', page.text) == [back]
+            assert f"<h1>{status} " in page.text
+            head = client.head(target, headers=BROWSER)
+            assert (head.status_code, head.content) == (status, b"")
+            assert head.headers["content-length"] == page.headers["content-length"]
+            for accept in (
+                "*/*",
+                "text/html;q=0",
+                "application/json",
+                "text/plain, text/html;q=0.9",
+                "text/event-stream",
+            ):
+                plain = client.get(target, headers={"Accept": accept})
+                assert plain.status_code == status
+                assert plain.headers["content-type"] == "text/plain; charset=utf-8"
+                assert plain.headers.get_list("x-content-type-options") == ["nosniff"]
+                assert html.unescape(page.text).count(plain.text.strip()) == 1
+
+    async def main(port: int) -> None:
+        await asyncio.to_thread(browse, port)
+
+    serve(tmp_path, main)
+
+
+def test_a_page_for_who_may_not_come_in_or_asks_for_nonsense(tmp_path: Path) -> None:
+    httpx = pytest.importorskip("httpx")
+
+    def browse(port: int) -> None:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=BROWSER) as client:
+            page = client.get("/")
+            assert page.status_code == 401
+            assert page.headers["www-authenticate"].startswith("Bearer")
+            assert '<p role="alert">Log in first.</p>' in page.text
+            assert client.put("/x", content=b"").headers["content-type"].startswith("text/plain")
+            client.headers["Authorization"] = "Bearer t"
+            page = client.get("/", params={"archive": "<b>\u202e"})
+            assert "archive=&lt;b&gt;\ufffd is unknown" in page.text
+
+    async def main(port: int) -> None:
+        await asyncio.to_thread(browse, port)
+
+    serve(tmp_path, main, tokens=["t"])
+
+
+@pytest.mark.parametrize("upload", [False, True])
+def test_which_methods_there_are(tmp_path: Path, upload: bool) -> None:
+    httpx = pytest.importorskip("httpx")
+    reading = "GET, HEAD, OPTIONS"
+
+    def browse(port: int) -> None:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            for path in ("/", "/none", "/-/assets/page.css", "/-/events"):
+                answer = client.options(path)
+                assert (answer.status_code, answer.content) == (204, b"")
+                more = ", PUT, POST, DELETE, MOVE, MKCOL" if upload and path[1:2] != "-" else ""
+                assert answer.headers["allow"] == reading + more
+                assert client.request("TRACE", path).status_code == 405
+            assert "tus-version" in client.options("/-/uploads/").headers or not upload
+
+    async def main(port: int) -> None:
+        await asyncio.to_thread(browse, port)
+
+    serve(tmp_path, main, upload=upload)

@@ -25,9 +25,13 @@ class Seconds(click.FloatRange):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """The number, or wrong use."""
-        number = float(super().convert(value, param, ctx))
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
         if math.isnan(number):
             self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        number = float(super().convert(number, param, ctx))
         return number if number < FOREVER else math.inf
 
 

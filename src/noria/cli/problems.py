@@ -51,8 +51,10 @@ def listening(error: OSError, host: str, port: int, unix: str | None) -> Problem
     where = place(host, port, unix)
     if unix is not None:
         return _listening_unix(error, where)
-    if isinstance(error, socket.gaierror):
-        return Problem(f"cannot listen on {where}: {reason(error)}", "is the host name right?")
+    # Who makes the sockets says of a name that is not found what it could not do, and why.
+    unfound = error if isinstance(error, socket.gaierror) else error.__cause__
+    if isinstance(unfound, socket.gaierror):
+        return Problem(f"cannot listen on {where}: {reason(unfound)}", "is the host name right?")
     if error.errno == errno.EADDRINUSE:
         return Problem(
             f"port {port} on {host} is in use",

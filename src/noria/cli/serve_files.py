@@ -8,11 +8,12 @@ import logging
 import os
 import resource
 import socket
-import ssl
+import sys
 from typing import Any
 
 import click
 
+from noria.cli.certificates import context
 from noria.cli.connect import Seconds
 from noria.cli.names import ModelName
 from noria.cli.problems import Problem, listening, reason
@@ -21,14 +22,29 @@ from noria.cli.sizes import Size
 FIRST_PASSED = 3  # systemd's first descriptor: sd_listen_fds(3)
 
 
-def _hash_password(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    if not asked or context.resilient_parsing:
+def _hash_password(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if not asked or ctx.resilient_parsing:
         return
     from noria.fileserver.auth import Hash
 
-    password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    click.echo(str(Hash.of(password)))
-    context.exit()
+    click.echo(str(Hash.of(_password())))
+    ctx.exit()
+
+
+def _password() -> str:
+    """Asked for twice at a terminal; else the first line of standard input, as it is in there."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return asked
+    line = b"" if sys.stdin is None else sys.stdin.buffer.readline()
+    # As auth.py encodes it again: bytes that are no UTF-8 stay what they are.
+    password = line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+    if not password:
+        raise Problem(
+            "no password came on standard input",
+            "its first line is the password; at a terminal it is asked for",
+        )
+    return password
 
 
 @click.command(short_help="Serve a directory over HTTP.")
@@ -80,7 +96,8 @@ def _hash_password(context: click.Context, parameter: click.Parameter, asked: bo
     expose_value=False,
     is_eager=True,
     callback=_hash_password,
-    help="Ask for a password, print its hash for --auth, and end.",
+    help="Ask for a password, print its hash for --auth, and end. Where standard input is no "
+    "terminal, its first line is the password.",
 )
 @click.option(
     "--tls",
@@ -176,10 +193,14 @@ def serve_files(
     """
     if importlib.util.find_spec("httptools") is None:
         raise Problem("noria serve files needs httptools", "pip install 'noria[cli]'")
-    if overwrite and not upload:
-        raise click.UsageError("--overwrite has no meaning without --upload.")
+    for option, given in (("overwrite", overwrite), ("max-size", max_size), ("quota", quota)):
+        if given and not upload:
+            raise click.UsageError(f"--{option} has no meaning without --upload.")
     if upload and read_only:
         raise click.UsageError("--upload and --read-only exclude each other.")
+    if not all(name.strip() for name in allow_host):
+        raise click.BadParameter("a name is empty; * allows any.", param_hint="--allow-host")
+    _check_model(model)
     from noria.fileserver.limits import Limits
     from noria.fileserver.server import Options
 
@@ -193,7 +214,7 @@ def serve_files(
         model=model,
         workers=workers,
         grace=grace,
-        tls=_context(*tls) if tls else None,
+        tls=context(*tls) if tls else None,
         upload=upload,
         overwrite=overwrite,
         read_only=read_only,
@@ -208,6 +229,20 @@ def serve_files(
     )
     _warn(options)
     _run(options)
+
+
+def _check_model(model: str) -> None:
+    """Each of a list with commas must be able to drive asyncio."""
+    from noria.models import MODELS, info
+
+    able = [name for name in MODELS if info(name).capabilities["asyncio"] != "none"]
+    for name in model.split(","):
+        if name not in ("auto", *able):
+            raise click.BadParameter(
+                f"{name} cannot drive asyncio, which the file server needs; these can: "
+                f"{', '.join(able)}.",
+                param_hint="--model",
+            )
 
 
 def _run(options: Any) -> None:
@@ -253,7 +288,10 @@ def _ready(options: Any, info: Any) -> None:
 
 
 def _warn(options: Any) -> None:
-    """What a whole network may do that one would not expect."""
+    """What may be otherwise than one expects."""
+    if os.path.lexists(os.path.join(options.directory, "-")):
+        click.echo('noria: warning: "-" in the served directory cannot be reached: /-/ is the '
+                   "server's own", err=True)  # fmt: skip
     if options.sockets or _local(options.host):
         return
     if options.upload and not (options.users or options.tokens):
@@ -298,26 +336,6 @@ def _tokens(tokens: tuple[str, ...]) -> tuple[str, ...]:
                 "a token is made of ASCII characters without spaces.", param_hint="--token"
             )
     return tokens
-
-
-def _context(certificate: str, key: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_alpn_protocols(["http/1.1"])
-
-    def password() -> str:
-        raise Problem(f"{key} is encrypted", "openssl pkey -in KEY -out PLAIN takes that off")
-
-    try:
-        context.load_cert_chain(certificate, key, password)
-    except ssl.SSLError as error:
-        why = error.reason or "it is no PEM"
-        raise Problem(
-            f"cannot use {certificate} and {key}: {why.replace('_', ' ').lower()}",
-            "--tls takes a certificate and then the private key that belongs to it, as PEM files",
-        ) from None
-    except OSError as error:
-        raise Problem(f"cannot read {error.filename or certificate}: {reason(error)}") from None
-    return context
 
 
 def _passed_sockets() -> list[socket.socket]:

@@ -4,7 +4,7 @@ A `Table` knows nothing of either. Each column says which of its values is the b
 it matters, so that a narrow terminal can leave out the least important ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ class Column:
     best: Best = None
     keep: int = 9
     """How long a narrow terminal keeps it: the lowest goes first, 9 never goes."""
+    about: str = ""
+    """What it is, for a note under a table that has it."""
 
     @property
     def numeric(self) -> bool:
@@ -54,6 +56,13 @@ class Table:
     outside: set[tuple[Value, Value]] = field(default_factory=set)
     """The first two values of rows that do not compete: a figure won by serving one client of many
     is no best."""
+
+    def told(self, shown: Iterable[int] | None = None) -> list[str]:
+        """The notes, the first of them on the columns `shown` (all of them by default)."""
+        columns = self.columns if shown is None else [self.columns[i] for i in shown]
+        about = {column.label: column.about for column in columns if column.about}
+        words = "; ".join(f"{label}: {what}" for label, what in about.items())
+        return [f"{words}.", *self.notes] if words else self.notes
 
     @property
     def empty(self) -> bool:
@@ -276,7 +285,7 @@ def for_terminal(table: Table, width: int) -> Group:
             drawn.add_row(
                 *(Text(row[i].text, style="bold green" if row[i].best else "") for i in shown)
             )
-    return Group(drawn, *(Text(note, style="dim") for note in table.notes))
+    return Group(drawn, *(Text(note, style="dim") for note in table.told(shown)))
 
 
 def _fitting(columns: list[Column], groups: list[list[list[Cell]]], width: int) -> list[int]:

@@ -9,7 +9,7 @@ import stat
 import warnings
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from noria.files.binary import BLOCK, BinaryFile
 from noria.files.engine import current
@@ -51,6 +51,27 @@ class Opening(Generic[F]):
     def close(self) -> None:
         """For an opening that nobody awaits."""
         self._coroutine.close()
+
+    if not TYPE_CHECKING:  # a type checker says that there is no such thing
+
+        def __enter__(self):
+            self.close()
+            raise TypeError("a file of noria.open is entered by async with: "
+                            "'async with noria.open(…) as file'")  # fmt: skip
+
+        def __exit__(self, *_):
+            """Is looked for before `__enter__` is called."""
+
+        def __getattr__(self, name):
+            hint = "" if name.startswith("_") else (
+                "; it is no file before it is awaited: 'file = await noria.open(…)', or "
+                "'async with noria.open(…) as file'"
+            )  # fmt: skip
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{hint}",
+                name=name,
+                obj=self,
+            )
 
 
 @overload
@@ -185,6 +206,9 @@ async def _open(
         return binary
     lines = buffering == 1 or (buffering < 0 and binary._pos < 0 and os.isatty(fd))
     return TextFile(binary, *text, newline, lines, mode)
+
+
+_open.__qualname__ = "noria.open"  # what Python calls a coroutine that was never awaited
 
 
 async def _descriptor(

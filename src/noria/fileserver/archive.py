@@ -2,12 +2,15 @@
 
 Links are neither followed nor kept, nor is what is neither file nor directory. A file that
 becomes shorter meanwhile is filled up with zeros in a tar, whose header is gone by then; one that
-grows ends where it ended when it was opened.
+grows ends where it ended when it was opened. What may not be read is left out too, and the log says
+so: the answer has begun by then.
 """
 
 from __future__ import annotations
 
+import errno
 import io
+import logging
 import os
 import stat
 import tarfile
@@ -18,7 +21,12 @@ from collections.abc import Iterator
 from noria.fileserver.names import usable
 from noria.fileserver.paths import Root
 
+log = logging.getLogger("noria")
+
 BLOCK = 256 * 1024  # bytes read, and at least given, at a time
+
+# What is gone, or became a link or a device, since its directory was listed.
+_CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 Found = tuple[str, int, os.stat_result]  # path in the archive, descriptor, status
 
@@ -73,42 +81,72 @@ def zipped(root: Root, top: int, name: str) -> Iterator[bytes]:
 
 
 def tree(root: Root, top: int, name: str) -> Iterator[Found]:
-    """What is beneath `top`, directories before what is in them; descriptors are closed here."""
+    """What is beneath `top`, directories before what is in them; descriptors are closed here.
+
+    At the end the log is told how much could not be read, and what was the first.
+    """
+    unread = _Unread(name)
     pending: list[list[str]] = [[]]
-    while pending:
-        parts = pending.pop()
-        fd, status = _opened(root, top, parts)
-        if fd < 0:
-            continue
-        try:
-            yield "/".join([name, *parts]), fd, status
-            if stat.S_ISDIR(status.st_mode):
-                with os.scandir(fd) as found:
-                    inside = sorted(
-                        (
-                            each.name
-                            for each in found
-                            if usable(each.name)
-                            and (each.is_dir(follow_symlinks=False) or _is_file(each))
-                        ),
-                        reverse=True,
-                    )
-                pending.extend([*parts, each] for each in inside)
-        finally:
-            os.close(fd)
+    try:
+        while pending:
+            parts = pending.pop()
+            path = "/".join([name, *parts])
+            try:
+                fd = root.open_from(top, parts, os.O_RDONLY | os.O_NOFOLLOW)
+            except OSError as error:
+                unread.add(path, error)
+                continue
+            try:
+                status = os.fstat(fd)
+                yield path, fd, status
+                if stat.S_ISDIR(status.st_mode):
+                    pending.extend([*parts, each] for each in _inside(fd))
+            finally:
+                os.close(fd)
+    finally:
+        unread.tell()
+
+
+def _inside(fd: int) -> list[str]:
+    """The names of the files and directories in the open directory, the last first."""
+    with os.scandir(fd) as found:
+        return sorted(
+            (
+                each.name
+                for each in found
+                if usable(each.name) and (each.is_dir(follow_symlinks=False) or _is_file(each))
+            ),
+            reverse=True,
+        )
+
+
+class _Unread:
+    """What an archive is without."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.count = 0
+        self.first = ""
+
+    def add(self, path: str, error: OSError) -> None:
+        if error.errno in _CHANGED:
+            return
+        self.count += 1
+        self.first = self.first or f"{path} ({os.strerror(error.errno or 0)})"
+
+    def tell(self) -> None:
+        """One line for the whole archive."""
+        if self.count:
+            log.warning(
+                "an archive of %s is without what cannot be read, %d in all; the first is %s",
+                self.name,
+                self.count,
+                self.first,
+            )
 
 
 def _is_file(each: os.DirEntry[str]) -> bool:
     return each.is_file(follow_symlinks=False)
-
-
-def _opened(root: Root, top: int, parts: list[str]) -> tuple[int, os.stat_result]:
-    """Descriptor and status; -1 of what is gone, became a link, or may not be read."""
-    try:
-        fd = root.open_from(top, parts, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return -1, os.fstat(top)
-    return fd, os.fstat(fd)
 
 
 def read(fd: int, size: int) -> Iterator[bytes]:

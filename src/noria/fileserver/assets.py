@@ -17,7 +17,7 @@ _kept: dict[str, Response] = {}
 def asset(request: Request, name: str) -> Response:
     """A file of the directory `assets`; raises Problem 404 and 405."""
     if request.method not in ("GET", "HEAD"):
-        raise Problem(405, "Assets can only be read.", headers=[("Allow", "GET, HEAD")])
+        raise Problem(405, "Assets can only be read.", headers=[("Allow", "GET, HEAD, OPTIONS")])
     found = _kept.get(name)
     if found is None:
         place = files("noria.fileserver") / "assets" / name

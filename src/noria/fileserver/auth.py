@@ -37,6 +37,8 @@ class Hash:
     @classmethod
     def read(cls, text: str) -> Hash:
         """From what `str` gave; raises ValueError that says how to make one."""
+        if not text:
+            raise ValueError("the hash is empty: 'noria serve files --hash-password' makes one")
         try:
             kind, cost, block, lanes, salt, digest = text.split(":")
             found = cls(int(cost), int(block), int(lanes), _unpack(salt), _unpack(digest))

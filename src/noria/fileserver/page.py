@@ -15,6 +15,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from noria.fileserver.heads import PHRASES
+
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 # They turn the writing round, so that "gpj.exe" can be shown as "exe.jpg" (UAX 9).
@@ -44,7 +46,19 @@ def page(listing: dict[str, Any], *, uploads: bool) -> bytes:
 
 def trouble(sentence: str) -> bytes:
     """The HTML that says why a form was refused, with the way back to its directory."""
-    html = _template("problem").render(title="That was refused", sentence=visible(sentence))
+    return _problem("That was refused", sentence, "./", "Back")
+
+
+def missed(status: int, sentence: str, directory: str) -> bytes:
+    """The HTML that says why there is nothing to see, with a link to the decoded `directory`."""
+    title = f"{status} {PHRASES.get(status, '')}"
+    return _problem(title, sentence, quoted(directory), f"To {visible(directory)}")
+
+
+def _problem(title: str, sentence: str, href: str, link: str) -> bytes:
+    html = _template("problem").render(
+        title=title, sentence=visible(sentence), href=href, link=link
+    )
     return html.encode("utf-8", "replace")
 
 

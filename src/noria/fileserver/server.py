@@ -25,7 +25,7 @@ from noria.fileserver.limits import Limits
 from noria.fileserver.log import AccessLog
 from noria.fileserver.messages import Problem, Request, Response
 from noria.fileserver.metrics import Metrics
-from noria.fileserver.service import FileService
+from noria.fileserver.service import READING, FileService, refused
 from noria.fileserver.tus import Uploads
 from noria.fileserver.upkeep import Upkeep
 from noria.servers.serve import ServerInfo, Summary
@@ -91,18 +91,25 @@ class FileServer:
             self.access(request, status, sent, seconds, peer)
 
     async def handle(self, request: Request) -> Response:
-        """The answer; raises Problem."""
-        if self.guard is not None:
-            await self.guard.check(request)
-        if not request.path.startswith(OWN):
-            return await self.service.handle(request)
-        response = await self._own(request)
+        """The answer; raises Problem, but not of what is only asked for: that gets a page."""
+        try:
+            if self.guard is not None:
+                await self.guard.check(request)
+            if not request.path.startswith(OWN):
+                return await self.service.handle(request)
+            response = await self._own(request)
+        except Problem as error:
+            if request.method not in ("GET", "HEAD"):
+                raise
+            response = refused(request, error)
         if NOSNIFF not in response.headers:
             response.headers.append(NOSNIFF)
         return response
 
     async def _own(self, request: Request) -> Response:
         name, _, rest = request.path.removeprefix(OWN).partition("/")
+        if request.method == "OPTIONS" and name != "uploads":
+            return Response(204, [("Allow", READING)])
         if name == "assets":
             return asset(request, rest)
         if name == "uploads":
@@ -110,7 +117,7 @@ class FileServer:
                 raise Problem(403, "Uploads are off: the server's option --upload allows them.")
             return await self.uploads.handle(request, rest)
         if request.method not in ("GET", "HEAD"):
-            raise Problem(405, "This can only be read.", headers=[("Allow", "GET, HEAD")])
+            raise Problem(405, "This can only be read.", headers=[("Allow", READING)])
         if name == "events" and not rest:
             return await self.events.answer(request)
         if name == "metrics" and not rest:

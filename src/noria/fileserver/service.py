@@ -34,7 +34,8 @@ HTML = (
     ("Content-Type", "text/html; charset=utf-8"),
     ("Content-Security-Policy", _POLICY + "; form-action 'self'; frame-ancestors 'none'"),
 )
-METHODS = "GET, HEAD, PUT, POST, DELETE, MOVE, MKCOL"
+READING = "GET, HEAD, OPTIONS"
+METHODS = f"{READING}, PUT, POST, DELETE, MOVE, MKCOL"
 
 
 class FileService:
@@ -111,14 +112,23 @@ class FileService:
         commands = {"PUT": "put", "DELETE": "delete", "MOVE": "move", "MKCOL": "make_directory"}
         if method in commands:
             return commands[method]
-        if method == "POST":
-            return "post"
-        raise Problem(405, f"{method} is not served here.", headers=[("Allow", METHODS)])
+        if method in ("POST", "OPTIONS"):
+            return method.lower()
+        raise Problem(405, f"{method} is not served here.", headers=[("Allow", self.allowed)])
 
     def changed(self, path: str) -> None:
         """Tells the hooks that the directory `path` of the URL has changed."""
         for told in self.on_change:
             told(path)
+
+    @property
+    def allowed(self) -> str:
+        """The methods of files and directories."""
+        return METHODS if self.writable else READING
+
+    async def options(self, request: Request) -> Response:
+        """Which methods there are, whether anything is at the path or not (RFC 9110, 9.3.7)."""
+        return Response(204, [("Allow", self.allowed)])
 
     # Down.
 
@@ -403,14 +413,39 @@ def from_page(request: Request) -> bool:
     return request.method == "POST" and "text/html" in media.accepted(request.headers.get("accept"))
 
 
-def refused(request: Request, error: Problem) -> Response:
-    """The response that says what is wrong: a page with a way back where a form is sent from."""
-    if from_page(request):
-        from noria.fileserver.page import trouble
+def prefers_page(request: Request) -> bool:
+    """Whether what comes back of a form, or of a link that was followed, is shown as a page."""
+    if request.method not in ("GET", "HEAD"):
+        return from_page(request)
+    weights = media.accepted(request.headers.get("accept"))
+    others = max(weights.get("application/json", 0.0), weights.get("text/plain", 0.0))
+    return weights.get("text/html", 0.0) > 0 and weights["text/html"] >= others
 
-        return Response(error.status, [*HTML, *error.headers], trouble(error.sentence))
-    headers = [("Content-Type", "text/plain; charset=utf-8"), *error.headers]
+
+def refused(request: Request, error: Problem) -> Response:
+    """The response that says what is wrong: a page with a way back for who looks at pages."""
+    headers = list(error.headers)
+    if request.method in ("GET", "HEAD"):
+        headers.append(("Vary", "Accept"))
+    if prefers_page(request):
+        from noria.fileserver.page import missed, trouble
+
+        if from_page(request):
+            made = trouble(error.sentence)
+        else:
+            made = missed(error.status, error.sentence, above(request.path))
+        return Response(error.status, [*HTML, *headers], made)
+    headers.insert(0, ("Content-Type", "text/plain; charset=utf-8"))
     return Response(error.status, headers, error.sentence.encode(errors="replace") + b"\n")
+
+
+def above(path: str) -> str:
+    """The directory that a path is in; "/" for one that no request may use."""
+    try:
+        found = names(path)
+    except Problem:
+        return "/"
+    return "/" if found[:1] == ["-"] else directory_of(path)
 
 
 def require_file(path: str) -> None:

@@ -15,6 +15,9 @@ from noria.compare.tables import Column, Table
 
 STATIONS = ("process buffer", "page cache", "device")
 
+STOOD = "its longest stall in the step, seen by a ticker"
+WORKED = "processor time of its thread, which is mostly copying"
+
 Part = tuple[str, float]
 """What the bytes are ("buffer", "clean", "dirty", "writeback", "cached", "device"), and which share
 of all bytes that is, 0 to 1. "cached" is clean or dirty: mincore does not tell."""
@@ -86,8 +89,8 @@ def table(results: dict[str, Any]) -> Table:
         columns += [
             Column(engine, duration),
             Column("waited"),
-            Column("loop stood", duration, keep=8),
-            Column("loop worked", duration, keep=2),
+            Column("loop stood", duration, keep=8, about=STOOD),
+            Column("loop worked", duration, keep=2, about=WORKED),
         ]
     lines: list[list[Any]] = []
     for step in STEPS:
@@ -101,12 +104,7 @@ def table(results: dict[str, Any]) -> Table:
             lines.append(line)
     repeats = number(results, "repeats")
     medians = f", medians of {repeats:.0f}" if repeats and repeats > 1 else ""
-    made = Table(f"How long each step took{medians}", columns, [lines])
-    made.notes.append(
-        "loop stood: its longest stall in the step, seen by a ticker; loop worked: processor time "
-        "of its thread, which is mostly copying."
-    )
-    return made
+    return Table(f"How long each step took{medians}", columns, [lines])
 
 
 def notes(results: dict[str, Any]) -> list[str]:
