@@ -820,6 +820,11 @@ def test_a_relative_state_home_counts_as_none(monkeypatch):
     assert directory() == Path("/home/x/.local/state/noria/transfers")
 
 
+def test_a_reason_is_part_of_a_sentence():
+    error = httpx.RemoteProtocolError("Server disconnected without sending a response.")
+    assert trouble.reason(error) == "Server disconnected without sending a response"
+
+
 def test_pauses_grow_to_a_limit(monkeypatch):
     monkeypatch.setattr(trouble, "FIRST", 0.5)
     assert 0.25 <= trouble.pause(1) <= 0.5

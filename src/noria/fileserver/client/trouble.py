@@ -91,7 +91,7 @@ def reason(error: Exception) -> str:
         return "no answer in time"
     if isinstance(cause := causes.root(error), ssl.SSLError):
         return causes.words(cause)
-    return " ".join(str(error).split()) or "the connection was lost"
+    return " ".join(str(error).split()).rstrip(".") or "the connection was lost"
 
 
 async def check(response: httpx.Response, *good: int) -> None:
