@@ -41,6 +41,7 @@ class Server(ThreadingHTTPServer):
         self.slow = options.get("slow", 0.0)  # seconds that each PATCH takes
         self.page = options.get("page")
         self.listings = options.get("listings", {})  # path: entries, in place of what is there
+        self.forbidden: set[str] = set()  # paths that nobody may see
         self.ended = threading.Event()
         self.connections: set[socket.socket] = set()
         self.changed = threading.Condition()
@@ -101,6 +102,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.login and self.headers.get("Authorization") != self.server.login:
             self.body()
             return self.answer(401, b"who are you?", content_type="text/plain")
+        if self.path in self.server.forbidden:
+            self.body()
+            return self.answer(403, b"not for you", content_type="text/plain")
         if self.path.startswith("/-/uploads/"):
             return getattr(self, f"tus_{self.command.lower()}")()
         if self.path.startswith("/-/"):
@@ -205,6 +209,8 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, data, **headers)
 
     def listing(self):
+        if self.query:  # an archive, say
+            return self.answer(200, self.query.encode(), content_type="application/x-tar")
         if not self.path.endswith("/"):
             return self.answer(308, location=self.path + "/")
         entries = self.server.listings.get(self.path)
@@ -257,6 +263,8 @@ class Handler(BaseHTTPRequestHandler):
         self.body()
         if self.file.exists():
             return self.answer(405)
+        if not self.file.parent.is_dir():
+            return self.answer(409, b"there is no such directory", content_type="text/plain")
         self.file.mkdir()
         self.tell(unquote(self.path.rstrip("/").rpartition("/")[0]) + "/")
         return self.answer(201)

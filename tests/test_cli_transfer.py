@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ pytest.importorskip("click")
 pytest.importorskip("httpx")
 
 from noria.cli.main import run
+from noria.fileserver.client import digests, trouble
 from running import environment, finish
 from small_fileserver import Server
 
@@ -112,7 +115,9 @@ def test_the_token_from_the_environment(server, tmp_path, monkeypatch):
     ("arguments", "said"),
     [
         (["get"], "Missing argument"),
-        (["put", "a"], "Missing argument"),
+        (["put"], "Missing arguments 'FILE...' and 'URL'"),
+        (["put", "a"], "Missing argument 'URL': where is a to go?"),
+        (["put", "http://u:x@h/a"], "Missing argument 'FILE...': what is to be sent to http://h/a"),
         (["get", "a"], "is not a URL"),
         (["get", "ftp://h/a"], "is not a URL"),
         (["get", "http://h:x/a"], "is not a URL"),
@@ -120,6 +125,7 @@ def test_the_token_from_the_environment(server, tmp_path, monkeypatch):
         (["get", "http://h/a", "--auth", "user"], "USER:PASSWORD"),
         (["get", "http://h/a", "--auth", "u:p", "--token", "t"], "exclude each other"),
         (["get", "http://h/a", "http://h/b", "-o", "-"], "Only one"),
+        (["get", "http://h", "-o", "-"], "Only one"),
         (["get", "http://h/a", "-o", "-", "--json"], "both want"),
         (["get", "http://h/a", "http://h/b", "-o", "none"], "make it first"),
         (["put", "-", "a", "http://h/"], "alone"),
@@ -133,6 +139,55 @@ def test_wrong_use_is_status_2(arguments, said, monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("NORIA_TOKEN", raising=False)
     assert run(arguments) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["get", "put"])
+def test_the_examples_name_the_port_that_serve_files_listens_on(command, capsys):
+    assert run([command, "--help"]) == 0
+    assert set(re.findall(r"127\.0\.0\.1:(\d+)", capsys.readouterr().out)) == {"8000"}
+
+
+def test_a_file_that_cannot_be_read_is_no_wrong_use(server, tmp_path, capsys, monkeypatch):
+    of_file = digests.of_file
+
+    def refusing(path, size=None):  # chmod(2) does not keep root from reading
+        if path.name == "secret":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return of_file(path, size)
+
+    monkeypatch.setattr(digests, "of_file", refusing)
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: os.fspath(path) != "secret")
+    for name in ("secret", "a"):
+        (tmp_path / "here" / name).touch()
+    assert run(["put", "secret", "a", f"{server.url}/"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "noria: secret: permission denied",
+        "noria: 1 of 2 failed",
+    ]
+    assert (tmp_path / "root" / "a").exists()
+
+
+def test_standard_output_that_nobody_reads_any_more_is_quiet(server, tmp_path):
+    (tmp_path / "root" / "a").write_bytes(DATA)
+    process = start("get", f"{server.url}/a", "-o", "-")
+    assert process.stdout.read(10) == DATA[:10]
+    process.stdout.close()
+    assert process.wait(timeout=20) == 1
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_another_attempt_is_told_unless_quiet(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(trouble, "FIRST", 0.001)
+    (tmp_path / "root" / "a").write_bytes(b"a")
+    server.faults["GET"] = [503]
+    assert run(["get", f"{server.url}/a"]) == 0
+    assert capsys.readouterr().err == (
+        "noria: a: the server says 503 Service Unavailable; trying again in 0.0 s (1 of 5)\n"
+    )
+    server.faults["GET"] = [503]
+    assert run(["get", f"{server.url}/a", "-q", "--overwrite"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_several_files_to_no_directory_is_status_1(server, capsys):
@@ -191,3 +246,24 @@ def test_bars_on_a_terminal(server, tmp_path):
     assert (process.returncode, out) == (0, b"")
     assert "[bold]a\N{REPLACEMENT CHARACTER}[31m".encode() in shown
     assert b"2.9/2.9 MiB" in shown
+
+
+def test_another_attempt_is_told_on_a_terminal(server, tmp_path):
+    (tmp_path / "root" / "a").write_bytes(DATA)
+    server.faults["GET"] = [503]
+    ours, theirs = pty.openpty()
+    try:
+        process = start("get", f"{server.url}/a", stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        try:
+            while block := os.read(ours, 4096):
+                shown += block
+        except OSError:  # EIO: the other end is closed
+            pass
+        process.communicate(timeout=20)
+    finally:
+        os.close(ours)
+    assert process.returncode == 0
+    assert b"(1 of 5)" in shown
+    assert b"503 Service Unavailable" in shown

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
+import pty
+import select
+import socket
+import ssl
+import stat
+import threading
+import tty
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("httpx")
 
+import httpx
+
 import noria
+from loops import CERTIFICATE
+from noria.fileserver.client import causes, digests, memory, sources, trouble, tus
 from noria.fileserver.client import get as getting
 from noria.fileserver.client import put as putting
-from noria.fileserver.client import sources, trouble, tus
 from noria.fileserver.client.memory import Note, directory
 from noria.fileserver.client.session import Bar, Options
 from noria.fileserver.client.trouble import Failure
@@ -215,7 +226,73 @@ def test_nobody_listens(here):
     with Server(here) as gone:
         pass
     [outcome] = get(gone, "/a", here, retries=0)
-    assert outcome.error.startswith("cannot connect: ")
+    assert outcome.error == f"cannot connect to {gone.url[7:]}: connection refused"
+
+
+def test_what_is_waited_for_is_told(here):
+    notes: list[str] = []
+
+    class Listener(Bar):
+        def note(self, text):
+            notes.append(text)
+
+    with Server(here) as gone:
+        pass
+    (here / "b").touch()
+    said = f"cannot connect to {gone.url[7:]}: connection refused"
+    get(gone, "/a", here, retries=2, bars=lambda _: Listener())
+    url = f"{gone.url}/d/"
+    noria.run(putting.put([here / "b"], url, Options(retries=1), bars=lambda _: Listener()))
+    assert notes == [
+        f"{said}; trying again in 0.0 s (1 of 2)",
+        f"{said}; trying again in 0.0 s (2 of 2)",
+        f"{said}; trying again in 0.0 s (1 of 1)",
+    ]
+
+
+def never(_):
+    raise AssertionError("it must not be tried again")
+
+
+def test_tls_that_cannot_be_is_not_tried_again(root, here):
+    notes: list[str] = []
+
+    class Listener(Bar):
+        def note(self, text):
+            notes.append(text)
+
+    def fetch(server):
+        url = server.url.replace("http:", "https:") + "/a"
+        make = getting.get([url], here, Options(), bars=lambda _: Listener())
+        [outcome] = noria.run(make)
+        return outcome.error.removeprefix(f"cannot connect to {server.url[7:]}: ")
+
+    with Server(root) as server:
+        assert fetch(server) == "it does not speak TLS there; is it http:// in place of https://?"
+    with Server(root) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        said = fetch(server)
+    assert said.startswith("its certificate is not trusted (self")
+    assert said.endswith("; --ca FILE names certificates to trust")
+    assert notes == []
+
+
+def test_a_name_that_nobody_has_is_not_tried_again(here):
+    url = "http://nobody.invalid/a"
+    no_name = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    error = httpx.ConnectError("x", request=httpx.Request("GET", url))
+    error.__cause__ = no_name
+
+    async def attempt():
+        raise error
+
+    said = "cannot connect to nobody.invalid:80: name or service not known"
+    with pytest.raises(Failure, match=said):
+        noria.run(trouble.persist(attempt, 5, tell=never))
+    error.__cause__ = socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
+    assert not causes.lasting(error)
 
 
 @pytest.mark.parametrize("path", ["/..%2Fetc", "/a%00b", "/%2e%2e"])
@@ -252,9 +329,161 @@ def test_get_of_a_directory(server, root, here):
     assert (here / "d" / "inner" / "ü").read_bytes() == b"b"
 
 
-def test_get_of_a_directory_needs_r(server, here):
-    [outcome] = get(server, "/d/", here)
-    assert "-r" in outcome.error
+@pytest.mark.parametrize("path", ["/d/", "/d", "/", ""])
+def test_get_of_a_directory_needs_r(server, root, here, path):
+    (root / "d").mkdir()
+    [outcome] = get(server, path, here / "x")
+    assert outcome.error == "it is a directory: -r fetches all that is in it"
+    assert names(here) == []
+
+
+def test_get_follows_to_a_directory(server, root, here):
+    (root / "d" / "inner").mkdir(parents=True)
+    (root / "d" / "inner" / "a").write_bytes(b"a")
+    (root / "b").write_bytes(b"b")
+    outcomes = get(server, ["/d", "/b"], here, recursive=True)
+    assert {each.status for each in outcomes} == {"done"}
+    assert names(here) == ["b", "d", "d/inner", "d/inner/a"]
+    assert get(server, "", here / "all", recursive=True)[0].status == "done"
+    assert (here / "all" / "d" / "inner" / "a").read_bytes() == b"a"
+
+
+def test_a_busy_server_is_asked_again_whether_it_is_a_directory(server, root, here):
+    (root / "d").mkdir()
+    (root / "d" / "a").touch()
+    server.faults["HEAD"] = [503]
+    assert get(server, "/d", here, recursive=True)[0].status == "done"
+    assert names(here) == ["d", "d/a"]
+    server.faults["HEAD"] = [503]
+    assert put(server, here / "d" / "a", "/e/")[0].status == "done"
+
+
+def test_get_does_not_follow_to_a_directory_of_another_host(server, root, here, monkeypatch):
+    (root / "d").mkdir()
+    monkeypatch.setattr(getting, "same_origin", lambda *_: False)
+    [outcome] = get(server, "/d", here, recursive=True)
+    assert outcome.error == f"it is a directory on another host: fetch {server.url}/d/"
+    assert server.methods() == {"HEAD": 2}
+
+
+def test_get_of_a_url_with_a_query_is_no_directory(server, root, here):
+    (root / "d").mkdir()
+    for recursive in (False, True):
+        [outcome] = get(server, "/d/?archive=tar", here / str(recursive), recursive=recursive)
+        assert outcome.status == "done"
+        assert (here / str(recursive)).read_bytes() == b"archive=tar"
+    [outcome] = get(server, "/d/?archive=tar", here)
+    assert outcome.error == "its URL ends in no name: -o FILE gives it one"
+
+
+def test_a_directory_that_cannot_be_listed_leaves_the_others(server, root, here):
+    for name in ("a", "b", "c"):
+        (root / name).mkdir()
+        (root / name / "file").touch()
+    (here / "c").touch()
+    server.forbidden.add("/b/")
+    outcomes = get(server, "/", here, recursive=True)
+    assert {(each.name, each.error) for each in outcomes if each.status == "failed"} == {
+        (f"{server.url}/b/", "the server says 403 Forbidden: not for you"),
+        (f"{server.url}/c/", f"{here / 'c'}: file exists"),
+    }
+    assert names(here) == ["a", "a/file", "c"]
+    assert len(outcomes) == 3
+
+
+def test_get_into_a_fifo(server, root, here):
+    (root / "a").write_bytes(DATA)
+    os.mkfifo(here / "fifo")
+    (here / "link").symlink_to("fifo")
+    for name in ("fifo", "link"):
+        got: list[bytes] = []
+        reader = threading.Thread(
+            target=lambda got=got: got.append((here / "fifo").read_bytes()), daemon=True
+        )
+        reader.start()
+        [outcome] = get(server, "/a", here / name, overwrite=True)
+        reader.join(10)
+        assert (outcome.status, outcome.verified, got) == ("done", True, [DATA])
+    assert (here / "fifo").is_fifo()
+    assert names(here) == ["fifo", "link"]
+
+
+def test_get_into_a_fifo_that_nobody_reads(server, root, here):
+    (root / "a").write_bytes(DATA)
+    os.mkfifo(here / "fifo")
+    [outcome] = get(server, "/a", here / "fifo", timeout=0.01)
+    assert outcome.error == f"{here / 'fifo'} is a FIFO that nobody reads"
+    assert (here / "fifo").is_fifo()
+
+
+def test_get_into_a_device(server, root, here):
+    (root / "a").write_bytes(DATA)
+    ours, theirs = pty.openpty()
+    try:
+        tty.setraw(theirs)
+        (root / "b").write_bytes(b"hello")
+        (here / "link").symlink_to(os.ttyname(theirs))
+        assert get(server, "/b", here / "link", overwrite=True)[0].status == "done"
+        assert select.select([ours], [], [], 10)[0]
+        assert os.read(ours, 100) == b"hello"
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    for overwrite in (False, True):
+        if not overwrite or os.geteuid():  # were it broken, root's /dev/null would be gone
+            assert get(server, "/a", Path("/dev/null"), overwrite=overwrite)[0].status == "done"
+    [outcome] = get(server, "/a", Path("/dev/full"))
+    assert outcome.error == "no space left on device"
+    assert names(here) == ["link"]
+
+
+def test_get_does_not_replace_a_socket(server, root, here):
+    (root / "a").touch()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(here / "s"))
+        [outcome] = get(server, "/a", here / "s", overwrite=True)
+    assert "is a socket" in outcome.error
+    assert (here / "s").is_socket()
+
+
+def test_get_does_not_write_over_a_disk_unasked(server, root, here):
+    (root / "a").touch()
+    try:
+        os.mknod(here / "disk", stat.S_IFBLK | 0o600, os.makedev(259, 1 << 19))  # none has it
+    except PermissionError:
+        pytest.skip("only root may make devices")
+    [outcome] = get(server, "/a", here / "disk")
+    assert outcome.error == f"{here / 'disk'} is a disk; --overwrite writes over what is on it"
+
+
+def test_get_follows_a_symbolic_link_to_a_file(server, root, here):
+    (root / "a").write_bytes(b"new")
+    (here / "d").mkdir()
+    (here / "d" / "real").write_bytes(b"mine!")
+    (here / "a").symlink_to("d/real")
+    assert "exists; --overwrite" in get(server, "/a", here)[0].error
+    assert get(server, "/a", here, overwrite=True)[0].status == "done"
+    assert (here / "a").is_symlink()
+    assert (here / "d" / "real").read_bytes() == b"new"
+    assert names(here) == ["a", "d", "d/real"]
+
+
+def test_get_does_not_make_what_a_symbolic_link_leads_to(server, root, here):
+    (root / "a").touch()
+    (here / "a").symlink_to("none")
+    for overwrite in (False, True):
+        [outcome] = get(server, "/a", here, overwrite=overwrite)
+        assert outcome.error == f"{here / 'a'} is a symbolic link that leads to nothing"
+    assert names(here) == ["a"]
+    assert (here / "a").is_symlink()
+
+
+def test_a_part_that_is_no_regular_file_is_left_alone(server, root, here):
+    (root / "a").touch()
+    os.mkfifo(here / "a.part")
+    [outcome] = get(server, "/a", here)
+    assert outcome.error == f"{here / 'a.part'} is in the way: it is not a regular file"
+    assert (here / "a.part").is_fifo()
 
 
 @pytest.mark.parametrize("name", ["../up", "..", "/etc/x", "a\0b", "", "."])
@@ -405,6 +634,77 @@ def test_put_says_what_the_server_said(server, here):
     assert outcome.error == "the server says 409 Conflict: there is no such directory"
 
 
+def test_put_makes_the_directory_and_those_above(server, root, here):
+    (here / "a").write_bytes(b"a")
+    (here / "d" / "inner").mkdir(parents=True)
+    (here / "d" / "inner" / "b").write_bytes(b"b")
+    outcomes = put(server, [here / "a", here / "d"], "/x/y%20z/")
+    assert {each.status for each in outcomes} == {"done"}
+    assert names(root) == [
+        "x",
+        "x/y z",
+        "x/y z/a",
+        "x/y z/d",
+        "x/y z/d/inner",
+        "x/y z/d/inner/b",
+    ]
+
+
+def test_put_to_a_directory_that_cannot_be_made_is_one_error(server, root, here):
+    for name in ("a", "b"):
+        (here / name).touch()
+    server.faults["MKCOL"] = [403]
+    [outcome] = put(server, [here / "a", here / "b"], "/x/")
+    assert (outcome.status, outcome.name) == ("failed", f"{server.url}/x/")
+    assert outcome.error == "the server says 403 Forbidden: it does not allow this"
+    assert server.methods() == {"HEAD": 1, "MKCOL": 1}
+
+
+def test_what_is_beneath_a_directory_that_cannot_be_made_is_not_sent(server, root, here):
+    (here / "d" / "inner").mkdir(parents=True)
+    (here / "d" / "inner" / "a").touch()
+    (here / "e").touch()
+    server.faults["MKCOL"] = [403]
+    outcomes = put(server, [here / "d", here / "e"], "/")
+    assert [(Path(each.name).name, each.status) for each in outcomes] == [
+        ("d", "failed"),
+        ("e", "done"),
+    ]
+    assert names(root) == ["e"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("data", [b"small", DATA])
+def test_put_says_that_a_directory_is_there(server, root, here, data, overwrite):
+    (here / "a").write_bytes(data)
+    (root / "d e").mkdir()
+    said = '/d e is a directory: end the URL in "/" to put files into it'
+    [outcome] = put(server, here / "a", "/d%20e", overwrite=overwrite)
+    assert outcome.error == said
+    options = Options(overwrite=overwrite)
+    url = f"{server.url}/d%20e"
+    [outcome] = noria.run(putting.put_from_pipe(io.BytesIO(data), url, options))
+    assert outcome.error == said
+
+
+def test_put_of_a_file_that_cannot_be_read_leaves_the_others(server, root, here, monkeypatch):
+    (here / "a").touch()
+    (here / "secret").touch()
+    of_file = digests.of_file
+
+    def refusing(path, size=None):  # chmod(2) does not keep root from reading
+        if path.name == "secret":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return of_file(path, size)
+
+    monkeypatch.setattr(digests, "of_file", refusing)
+    outcomes = put(server, [here / "secret", here / "a"], "/")
+    assert [(each.status, each.error) for each in outcomes] == [
+        ("failed", "permission denied"),
+        ("done", ""),
+    ]
+
+
 def test_put_of_a_missing_file(server, here):
     [outcome] = put(server, here / "none", "/")
     assert outcome.error == "no such file or directory"
@@ -412,8 +712,13 @@ def test_put_of_a_missing_file(server, here):
 
 
 def test_several_files_need_a_directory():
-    with pytest.raises(Failure, match='end the URL in "/"'):
+    with pytest.raises(Failure, match=r'several files .* end the URL in "/": http://h/x/'):
         list(sources.items([Path("a"), Path("b")], "http://h/x"))
+
+
+def test_a_directory_needs_one_to_go_into(here):
+    with pytest.raises(Failure, match=r'here is a directory.* end the URL in "/": http://h/x/'):
+        list(sources.items([here], "http://h/x"))
 
 
 def test_put_from_a_pipe(server, root):
@@ -461,6 +766,9 @@ def test_logins(root, here, login, options):
         [outcome] = put(server, here / "a", "/a")
         assert "401 Unauthorized: who are you?" in outcome.error
         assert "--token" in outcome.error
+        [outcome] = put(server, here / "a", "/a", token="wrong")
+        assert outcome.error.endswith("who are you? (the login was refused; is it the right one?)")
+        assert "--token" not in outcome.error
         assert put(server, here / "a", "/a", **options)[0].status == "done"
         assert get(server, "/a", here / "b", **options)[0].status == "done"
 
@@ -480,10 +788,41 @@ def test_notes_are_private_and_bear_damage():
     assert note.read() == {}
 
 
+def test_state_that_cannot_be_kept_is_a_warning_and_not_an_error(server, root, here, monkeypatch):
+    (here / "no").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(here / "no"))
+    monkeypatch.setattr(memory, "_told", set())
+    for name in ("a", "b"):
+        (here / name).write_bytes(DATA)
+    notes: list[str] = []
+
+    class Listener(Bar):
+        def note(self, text):
+            notes.append(text)
+
+    url = f"{server.url}/"
+    options = Options()
+    for _ in range(2):
+        outcomes = noria.run(
+            putting.put([here / "a", here / "b"], url, options, bars=lambda _: Listener())
+        )
+        assert {each.status for each in outcomes} <= {"done", "unchanged"}
+    [note] = notes
+    assert "not a directory; if it is interrupted, the next run begins anew" in note
+    memory._told.clear()
+    assert get(server, "/a", here / "c", bars=lambda _: Listener())[0].status == "done"
+    assert len(notes) == 2
+
+
 def test_a_relative_state_home_counts_as_none(monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", "here")
     monkeypatch.setenv("HOME", "/home/x")
     assert directory() == Path("/home/x/.local/state/noria/transfers")
+
+
+def test_a_reason_is_part_of_a_sentence():
+    error = httpx.RemoteProtocolError("Server disconnected without sending a response.")
+    assert trouble.reason(error) == "Server disconnected without sending a response"
 
 
 def test_pauses_grow_to_a_limit(monkeypatch):

@@ -15,10 +15,11 @@ from noria.cli.transfer import check_url, options, perform, with_options
     "-o",
     "--output",
     metavar="PATH",
-    type=click.Path(),
-    help="The directory or the file to write; '-' is standard output.  [default: here]",
+    type=click.Path(readable=False),
+    help="The directory or the file to write; '-' is standard output. Devices and FIFOs are "
+    "written into.  [default: here]",
 )
-@click.option("-r", "--recursive", is_flag=True, help="Fetch directories (URLs that end in '/').")
+@click.option("-r", "--recursive", is_flag=True, help="Fetch directories and all in them.")
 @with_options
 def get(
     urls: tuple[str, ...],
@@ -39,17 +40,18 @@ def get(
 
     \b
     Examples:
-      noria get http://127.0.0.1:9002/big.iso
-      noria get http://127.0.0.1:9002/photos/ -r -o /tmp
-      noria get http://127.0.0.1:9002/logs.tar -o - | tar -t
+      noria get http://127.0.0.1:8000/big.iso
+      noria get http://127.0.0.1:8000/photos/ -r -o /tmp
+      noria get http://127.0.0.1:8000/logs.tar -o - | tar -t
     """
     for url in urls:
         check_url(url)
     settings = options(**more)
     from noria.fileserver.client import get as client
+    from noria.fileserver.client.session import is_directory
 
     if output == "-":
-        if len(urls) > 1 or urls[0].partition("?")[0].endswith("/"):
+        if len(urls) > 1 or is_directory(urls[0]):
             raise click.UsageError("Only one file can go to standard output.")
         if as_json:
             raise click.UsageError("--json and '-o -' both want standard output.")

@@ -10,15 +10,16 @@ from noria.cli.transfer import check_url, options, perform, with_options
 
 
 @click.command(short_help="Send files to a server.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
-@click.argument("url", metavar="URL")
+@click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(readable=False))
+@click.argument("url", metavar="URL", required=False)
 @with_options
-def put(files: tuple[str, ...], url: str, quiet: bool, as_json: bool, **more: Any) -> int:
+def put(files: tuple[str, ...], url: str | None, quiet: bool, as_json: bool, **more: Any) -> int:
     """Send files and directories to 'noria serve files --upload'.
 
-    A URL that ends in '/' is a directory, and takes files under their own names; FILE '-' is
-    standard input. Large files go in parts (tus 1.0), and the same command goes on with what an
-    interrupted one left, for as long as the server keeps it. Every part is sent with its SHA-256.
+    A URL that ends in '/' is a directory, made if it is missing, and takes files under their own
+    names; FILE '-' is standard input. Large files go in parts (tus 1.0), and the same command goes
+    on with what an interrupted one left, for as long as the server keeps it. Every part is sent
+    with its SHA-256.
     No file is replaced without --overwrite; one with the same SHA-256 is taken for the same.
 
     \b
@@ -26,10 +27,12 @@ def put(files: tuple[str, ...], url: str, quiet: bool, as_json: bool, **more: An
 
     \b
     Examples:
-      noria put big.iso http://127.0.0.1:9002/
-      noria put photos notes.txt http://127.0.0.1:9002/backup/
-      tar -c src | noria put - http://127.0.0.1:9002/src.tar
+      noria put big.iso http://127.0.0.1:8000/
+      noria put photos notes.txt http://127.0.0.1:8000/backup/
+      tar -c src | noria put - http://127.0.0.1:8000/src.tar
     """
+    if not url or not files:
+        raise click.UsageError(missing(url))
     check_url(url)
     settings = options(**more)
     from noria.fileserver.client import put as client
@@ -51,3 +54,14 @@ def put(files: tuple[str, ...], url: str, quiet: bool, as_json: bool, **more: An
         as_json=as_json,
         go_on="The same command goes on from where it stood.",
     )
+
+
+def missing(given: str | None) -> str:
+    """What to say where there are not a FILE and a URL, but the one argument `given`, or none."""
+    if not given:
+        return "Missing arguments 'FILE...' and 'URL': what is to be sent, and where."
+    if given.startswith(("http://", "https://")):
+        from noria.fileserver.client.session import shown  # without a password that is in it
+
+        return f"Missing argument 'FILE...': what is to be sent to {shown(given)}?"
+    return f"Missing argument 'URL': where is {given} to go? (such as http://127.0.0.1:8000/)"

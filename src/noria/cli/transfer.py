@@ -101,7 +101,7 @@ def check_url(url: str) -> None:
     except ValueError:
         good = False
     if not good:
-        raise click.UsageError(f"{url!r} is not a URL such as http://127.0.0.1:9002/directory/.")
+        raise click.UsageError(f"{url!r} is not a URL such as http://127.0.0.1:8000/directory/.")
 
 
 def perform(
@@ -117,14 +117,16 @@ def perform(
     """
     import noria
     from noria.cli.bars import Bars
+    from noria.cli.noted import Noted, plain
     from noria.fileserver.client.session import Bar
     from noria.fileserver.client.trouble import Failure
 
     show = not quiet and sys.stderr.isatty()
     bars = Bars() if show else None
+    silent: Callable[[str], Bar] = (lambda _: Bar()) if quiet else Noted
     try:
         with bars or nullcontext():
-            outcomes = noria.run(make(bars.bar if bars else lambda _: Bar()))
+            outcomes = noria.run(make(bars.bar if bars else silent))
     except Failure as error:
         raise Problem(str(error)) from None
     except KeyboardInterrupt:
@@ -132,7 +134,7 @@ def perform(
         raise
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
-        click.echo(f"noria: {_line(outcome.name)}: {_line(outcome.error)}", err=True)
+        click.echo(f"noria: {plain(outcome.name)}: {plain(outcome.error)}", err=True)
     if as_json:
         click.echo(json.dumps(_summary(outcomes)))
     elif len(outcomes) > 1 and failed and not quiet:
@@ -149,8 +151,3 @@ def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
         "bytes": sum(outcome.sent for outcome in outcomes),
         "files": [outcome.as_dict() for outcome in outcomes],
     }
-
-
-def _line(text: str) -> str:
-    """A name on one line, without what would make a terminal do things."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

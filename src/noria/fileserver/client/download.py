@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from email.utils import parsedate_to_datetime
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import httpx
 
-from noria.fileserver.client import digests
+from noria.fileserver.client import digests, places, redirects
 from noria.fileserver.client.session import Bar, Options, Outcome
 from noria.fileserver.client.sinks import PartFile, Pipe, Sink
 from noria.fileserver.client.trouble import Failure, Passing, check, persist
+
+DIRECTORY = "it is a directory: -r fetches all that is in it"
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
@@ -31,14 +34,25 @@ class Download:
         self.url = url
 
     async def to_file(self, target: Path) -> None:
-        """Raises Failure, OSError."""
-        if target.is_dir():
-            raise Failure(f"{target} is a directory")
-        sink = await asyncio.to_thread(PartFile, target, self.url)
+        """A device or a FIFO is written into as it comes. Raises Failure, OSError."""
+        if places.special(target):
+            await self._into(target)
+            return
+        target = places.followed(target)
+        sink = await asyncio.to_thread(PartFile, target, self.url, self.bar.note)
         try:
             await self._fetch(sink, target)
         finally:
             sink.close()
+
+    async def _into(self, target: Path) -> None:
+        fd = await places.opened(target, self.options.overwrite, self.options.timeout)
+        file = os.fdopen(fd, "wb")
+        try:
+            await self.to_pipe(Pipe(file))
+        finally:
+            with contextlib.suppress(OSError):  # what could not be written was told already
+                file.close()
 
     async def to_pipe(self, pipe: Pipe) -> None:
         """Raises Failure, OSError."""
@@ -61,6 +75,8 @@ class Download:
         async with self.http.stream(
             "GET", self.url, headers=headers, follow_redirects=True
         ) as response:
+            if redirects.to_directory(response):
+                raise Failure(DIRECTORY)
             total = await self._begin(response, sink)
             if response.status_code == 200 and self._has(target, response, total):
                 self.outcome.status, self.outcome.size = "unchanged", total or 0

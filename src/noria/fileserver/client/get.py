@@ -11,19 +11,24 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from noria.fileserver.client.download import Download
+from noria.fileserver.client import redirects
+from noria.fileserver.client.download import DIRECTORY, Download
 from noria.fileserver.client.session import (
+    ERRORS,
     Bar,
     Options,
     Outcome,
     all_of,
     check_name,
     connect,
+    explained,
+    is_directory,
     last_name,
     shown,
 )
 from noria.fileserver.client.sinks import Pipe
-from noria.fileserver.client.trouble import Failure, check, persist
+from noria.fileserver.client.trouble import Failure, check, later, persist
+from noria.fileserver.client.tus import same_origin
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,28 @@ async def get(
 ) -> list[Outcome]:
     """Fetches each URL into the directory `output`, or the only one into the file `output`.
 
-    With `recursive`, a URL that ends in "/" is a directory, and all beneath it is fetched. What
-    failed is among the outcomes.
+    A URL whose path ends in "/" is a directory, and so is one that the server sends from there to
+    the same with "/"; with `recursive` all beneath it is fetched. One with a query is fetched as
+    it is. What failed is among the outcomes.
     """
     async with connect(options) as http:
         wanted: list[Wanted] = []
         failed: list[Outcome] = []
         for url in urls:
-            name = url
+            name = shown(url)
             try:
                 name = last_name(url) or name
-                if url.partition("?")[0].endswith("/"):
-                    if not recursive:
-                        raise Failure("it is a directory: -r fetches all that is in it")
-                    wanted += await _tree(http, url, output, options, failed)
+                directory = url if is_directory(url) else ""
+                if recursive and not directory:
+                    directory = await _directory(http, url, options, bars(name))
+                if directory and not recursive:
+                    raise Failure(DIRECTORY)
+                if directory:
+                    wanted += await _tree(http, directory, output, options, failed, bars)
                 else:
                     wanted.append(Wanted(url, _place(output, last_name(url), len(urls))))
-            except (Failure, OSError) as error:
-                failed.append(Outcome(name, shown(url), "failed", error=str(error)))
+            except ERRORS as error:
+                failed.append(Outcome(name, shown(url), "failed", error=explained(error)))
         return failed + await all_of(
             [_work(http, options, one, bars) for one in wanted], options.jobs
         )
@@ -68,14 +77,25 @@ async def get(
 async def get_to_pipe(
     url: str, file: BinaryIO, options: Options, bars: Callable[[str], Bar] = lambda _: Bar()
 ) -> list[Outcome]:
-    """Fetches one file onto an open binary file that cannot seek."""
+    """Fetches one file onto an open binary file that cannot seek.
+
+    Raises BrokenPipeError if nobody reads it any more.
+    """
+    gone: list[BrokenPipeError] = []
     async with connect(options) as http:
 
         async def do(outcome: Outcome, bar: Bar) -> None:
-            await Download(http, options, outcome, bar, url).to_pipe(Pipe(file))
+            try:
+                await Download(http, options, outcome, bar, url).to_pipe(Pipe(file))
+            except BrokenPipeError as error:  # no connection's: httpx has names of its own
+                gone.append(error)
+                raise
 
-        name = url.rpartition("/")[2] or url
-        return await all_of([(Outcome(name, shown(url)), bars(name), do)], 1)
+        name = url.rpartition("/")[2] or shown(url)
+        outcomes = await all_of([(Outcome(name, shown(url)), bars(name), do)], 1)
+    if gone:
+        raise gone[0]
+    return outcomes
 
 
 def _work(
@@ -89,24 +109,41 @@ def _work(
 
 def _place(output: Path, name: str, count: int) -> Path:
     """Into a directory under its own name, or under the name given, as cp(1) has it."""
-    if output.is_dir() or count > 1:
-        if not output.is_dir():
+    if os.path.isdir(output) or count > 1:
+        if not os.path.isdir(output):
             raise Failure(f"{output} is not a directory, and several files are to go there")
+        if not name:
+            raise Failure("its URL ends in no name: -o FILE gives it one")
         return output / name
     return output
 
 
 async def _tree(
-    http: httpx.AsyncClient, url: str, output: Path, options: Options, failed: list[Outcome]
+    http: httpx.AsyncClient,
+    url: str,
+    output: Path,
+    options: Options,
+    failed: list[Outcome],
+    bars: Callable[[str], Bar],
 ) -> list[Wanted]:
-    """All files beneath the directory at `url`; the directories are made."""
+    """All files beneath the directory at `url`; the directories are made.
+
+    One that cannot be listed or made is left out, and is among the `failed`.
+    """
     wanted: list[Wanted] = []
-    name = last_name(url.rstrip("/")) if urlsplit(url).path.strip("/") else ""
+    path = urlsplit(url).path or "/"
+    url = urlsplit(url)._replace(path=path, query="", fragment="").geturl()
+    name = last_name(url.rstrip("/")) if path.strip("/") else ""
     waiting = [(url, output / name)]
     while waiting:
         url, place = waiting.pop()
-        place.mkdir(parents=True, exist_ok=True)
-        for entry in await _entries(http, url, options):
+        try:
+            entries = await _entries(http, url, options, bars(place.name))
+            place.mkdir(parents=True, exist_ok=True)
+        except ERRORS as error:
+            failed.append(Outcome(shown(url), shown(url), "failed", error=explained(error)))
+            continue
+        for entry in entries:
             try:
                 name = str(entry["name"])
                 check_name(name)
@@ -121,7 +158,31 @@ async def _tree(
     return wanted
 
 
-async def _entries(http: httpx.AsyncClient, url: str, options: Options) -> list[dict[str, Any]]:
+async def _directory(http: httpx.AsyncClient, url: str, options: Options, bar: Bar) -> str:
+    """The URL of the directory that the server says is at `url`, or "".
+
+    Raises Failure if it is on another host: logins would go there with every further request.
+    """
+    if urlsplit(url).query:
+        return ""
+
+    async def attempt() -> httpx.Response:
+        response = await http.head(url, follow_redirects=True)
+        await later(response)
+        return response
+
+    response = await persist(attempt, options.retries, tell=bar.note)
+    if not redirects.to_directory(response):
+        return ""
+    there = urlsplit(str(response.url))
+    if not same_origin(url, there.geturl()):
+        raise Failure(f"it is a directory on another host: fetch {shown(there.geturl())}")
+    return urlsplit(url)._replace(path=there.path).geturl()
+
+
+async def _entries(
+    http: httpx.AsyncClient, url: str, options: Options, bar: Bar
+) -> list[dict[str, Any]]:
     """The entries of a directory by its listing as JSON."""
 
     async def attempt() -> list[dict[str, Any]]:
@@ -135,4 +196,4 @@ async def _entries(http: httpx.AsyncClient, url: str, options: Options) -> list[
             raise Failure("the server gives no listing as JSON; is it noria serve files?")
         return entries
 
-    return await persist(attempt, options.retries)
+    return await persist(attempt, options.retries, tell=bar.note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,9 @@ def directory() -> Path:
     return base / "noria" / "transfers"
 
 
+_told: set[Path] = set()  # directories of which it was said that nothing can be kept there
+
+
 class Note:
     """A small JSON file that tells of one transfer, named by what makes that transfer itself."""
 
@@ -35,13 +39,34 @@ class Note:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def write(self, **what: Any) -> None:
-        """Writes it whole, readable by its user alone: an upload's URL lets others write to it."""
+    def write(self, **what: Any) -> str:
+        """Writes it whole, readable by its user alone: an upload's URL lets others write to it.
+
+        Returns "", or what to warn of if that cannot be, the first time for each directory: the
+        transfer itself does not need it.
+        """
+        try:
+            self._write(what)
+        except OSError as error:
+            place = self.path.parent
+            if place in _told:
+                return ""
+            _told.add(place)
+            words = (error.strerror or str(error)).lower()
+            return f"{place}: {words}; if it is interrupted, the next run begins anew"
+        return ""
+
+    def _write(self, what: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd, name = tempfile.mkstemp(dir=self.path.parent)
-        with os.fdopen(fd, "w") as file:
-            json.dump(what, file)
-        os.replace(name, self.path)
+        try:
+            with os.fdopen(fd, "w") as file:
+                json.dump(what, file)
+            os.replace(name, self.path)
+        except BaseException:
+            os.unlink(name)
+            raise
 
     def forget(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing was
+            self.path.unlink()

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import httpx
 
-from noria.fileserver.client import digests, pipes, tus
-from noria.fileserver.client.session import BLOCK, Bar, Options, Outcome, all_of, connect, shown
+from noria.fileserver.client import digests, pipes, redirects, tus
+from noria.fileserver.client.session import (
+    BLOCK,
+    ERRORS,
+    Bar,
+    Options,
+    Outcome,
+    all_of,
+    connect,
+    explained,
+    shown,
+)
 from noria.fileserver.client.sources import Item, items
-from noria.fileserver.client.trouble import EXISTS, Exists, Failure, check, persist, refused
+from noria.fileserver.client.trouble import (
+    DIRECTORY,
+    EXISTS,
+    Exists,
+    Failure,
+    check,
+    later,
+    persist,
+    refused,
+)
 
 SMALL = 1 << 20  # bytes up to which one PUT is quicker than the requests of an upload in parts
 
@@ -28,25 +49,37 @@ async def put(
 ) -> list[Outcome]:
     """Sends files, and directories with all beneath them. What failed is among the outcomes.
 
-    Raises Failure if the sources cannot go to this URL.
+    The directory that `url` names is made if it is missing, with those above it. Where a directory
+    cannot be made, nothing beneath it is sent, and it alone is among the outcomes. Raises Failure
+    if the sources cannot go to this URL.
     """
     found = list(items(sources, url))
     async with connect(options) as http:
         sender = Sender(http, options)
         work: list[Any] = []
         failed: list[Outcome] = []
+        closed: list[str] = []  # directories that could not be made
+        if any(not item.problem for item in found) and url.endswith("/"):
+            try:
+                await sender.target(url, bars(shown(url)))
+            except ERRORS as error:
+                return [Outcome(shown(url), shown(url), "failed", error=explained(error))]
         for item in found:
             outcome = Outcome(str(item.path), shown(item.url))
+            if any(item.url.startswith(each) for each in closed):
+                continue
             if not item.problem and not item.url.endswith("/"):
                 work.append((outcome, bars(item.path.name), sender.work(item)))
                 continue
             try:
                 if item.problem:
                     raise Failure(item.problem)
-                await sender.directory(item.url)
-            except Failure as error:
-                outcome.status, outcome.error = "failed", str(error)
+                await sender.directory(item.url, bars(item.path.name))
+            except ERRORS as error:
+                outcome.status, outcome.error = "failed", explained(error, outcome.name)
                 failed.append(outcome)
+                if item.url.endswith("/") and not item.problem:
+                    closed.append(item.url)
         return failed + await all_of(work, options.jobs)
 
 
@@ -59,7 +92,11 @@ async def put_from_pipe(
 
         async def do(outcome: Outcome, bar: Bar) -> None:
             bar.start(0, None)
-            await persist(lambda: sender.pipe(file, url, outcome, bar), retries=0)
+            try:
+                await persist(lambda: sender.pipe(file, url, outcome, bar), retries=0)
+            except Exists:
+                await sender.no_directory(url)
+                raise
 
         return await all_of([(Outcome("-", shown(url)), bars("-"), do)], 1)
 
@@ -72,18 +109,41 @@ class Sender:
         self.options = options
         self.server = tus.Server(http)
 
-    async def directory(self, url: str) -> None:
-        """Makes a directory (MKCOL, RFC 4918 section 9.3) unless it is there."""
+    async def target(self, url: str, bar: Bar) -> None:
+        """Makes the directory that all is to go into if the server says that it is missing.
 
-        async def attempt() -> None:
+        Servers that know no directories are not asked to make one unless they say so.
+        """
+        if not urlsplit(url).path.strip("/"):
+            return
+
+        async def attempt() -> bool:
+            response = await self.http.head(url)
+            await later(response)
+            return response.status_code in (404, 410)
+
+        if await persist(attempt, self.options.retries, tell=bar.note):
+            await self.directory(url, bar)
+
+    async def directory(self, url: str, bar: Bar) -> None:
+        """Makes a directory (MKCOL, RFC 4918 section 9.3) and those above it, if missing."""
+
+        async def attempt() -> bool:
             response = await self.http.request("MKCOL", url)
             if response.status_code in (405, 409, 412):
                 there = await self.http.head(url)
                 if there.status_code == 200:
-                    return
+                    return True
+                if response.status_code == 409 and above and not made:
+                    return False
             await check(response, 200, 201, 204)
+            return True
 
-        await persist(attempt, self.options.retries)
+        above, made = parent(url), False
+        if not await persist(attempt, self.options.retries, tell=bar.note):
+            await self.directory(above, bar)
+            made = True
+            await persist(attempt, self.options.retries, tell=bar.note)
 
     def work(self, item: Item) -> Callable[[Outcome, Bar], Any]:
         async def do(outcome: Outcome, bar: Bar) -> None:
@@ -148,12 +208,18 @@ class Sender:
         """
         if self.options.overwrite or look:
             response = await self.http.head(url)
+            require_no_directory(response)
             if response.status_code == 200:
                 if not self.options.overwrite:
                     raise Exists(EXISTS.format(response.url.path))
                 etag = response.headers.get("etag", "")
                 return {"if-match": etag} if etag.startswith('"') else {}
         return {"if-none-match": "*"}
+
+    async def no_directory(self, url: str) -> None:
+        """Raises Failure if a directory is there: no option lets a file replace one."""
+        with contextlib.suppress(httpx.TransportError):
+            require_no_directory(await self.http.head(url))
 
     async def _whole(
         self, path: Path, url: str, outcome: Outcome, bar: Bar, conditions: dict[str, str]
@@ -185,11 +251,15 @@ class Sender:
         outcome.sha256, outcome.verified = sum.hexdigest(), True
 
     async def _same(self, path: Path, url: str, outcome: Outcome) -> bool:
-        """Whether the file that is there is this one, by the server's own SHA-256."""
+        """Whether the file that is there is this one, by the server's own SHA-256.
+
+        Raises Failure if it is a directory.
+        """
         try:
             response = await self.http.head(url, headers={"want-repr-digest": "sha-256=10"})
         except httpx.TransportError:
             return False
+        require_no_directory(response)
         theirs = digests.told(response) if response.status_code == 200 else ""
         if not theirs:
             return False
@@ -197,3 +267,16 @@ class Sender:
         if ours == theirs:
             outcome.status, outcome.sha256, outcome.verified = "unchanged", ours, True
         return ours == theirs
+
+
+def parent(url: str) -> str:
+    """The directory that a directory is in, or "" for the server's root."""
+    parts = urlsplit(url)
+    above = parts.path.rstrip("/").rpartition("/")[0]
+    return parts._replace(path=f"{above}/", query="").geturl() if above else ""
+
+
+def require_no_directory(response: httpx.Response) -> None:
+    """Raises Failure if the server sends on to the same path with "/" after it."""
+    if redirects.to_directory(response):
+        raise Failure(DIRECTORY.format(response.url.path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,6 +15,9 @@ import httpx
 
 from noria._version import __version__
 from noria.fileserver.client.trouble import Failure, reason
+
+ERRORS = (Failure, OSError, httpx.HTTPError, httpx.InvalidURL)
+"""What ends one transfer and not the others."""
 
 BLOCK = 256 * 1024  # bytes read or sent at a time
 
@@ -100,12 +104,8 @@ async def all_of(
             begun = time.monotonic()
             try:
                 await do(outcome, bar)
-            except Failure as error:
-                outcome.status, outcome.error = "failed", str(error)
-            except OSError as error:
-                outcome.status, outcome.error = "failed", _words(error)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                outcome.status, outcome.error = "failed", reason(error)
+            except ERRORS as error:
+                outcome.status, outcome.error = "failed", explained(error, outcome.name)
             outcome.seconds = time.monotonic() - begun
             bar.end(outcome)
             return outcome
@@ -115,9 +115,21 @@ async def all_of(
     return [task.result() for task in tasks]
 
 
-def _words(error: OSError) -> str:
+def explained(error: Exception, name: str = "") -> str:
+    """One of ERRORS in words; the system's name the file unless it is `name`."""
+    if isinstance(error, Failure):
+        return str(error)
+    if not isinstance(error, OSError):
+        return reason(error)
     words = (error.strerror or str(error)).lower()
-    return f"{error.filename}: {words}" if error.filename else words
+    file = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    return f"{file}: {words}" if file and file != name else words
+
+
+def is_directory(url: str) -> bool:
+    """Whether the URL itself says so: its path ends in "/", or it has none; and no query."""
+    parts = urlsplit(url)
+    return not parts.query and (parts.path.endswith("/") or not parts.path)
 
 
 def last_name(url: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -29,11 +31,15 @@ class Sink(Protocol):
 class PartFile:
     """Writes NAME.part beside NAME. What an interrupted run left in it is gone on with.
 
-    Raises Failure if another process is at it, OSError if it cannot be opened.
+    `tell` is given what to warn of. Raises Failure if another process is at it, or if it is no
+    regular file, OSError if it cannot be opened.
     """
 
-    def __init__(self, target: Path, url: str) -> None:
+    def __init__(
+        self, target: Path, url: str, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.target = target
+        self._tell = tell
         self.path = target.with_name(target.name + ".part")
         self._note = Note("get", url, str(self.path.absolute()))
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -50,6 +56,8 @@ class PartFile:
 
     def _lock(self) -> None:
         """One process alone writes it; and what was opened is still what has that name."""
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            raise Failure(f"{self.path} is in the way: it is not a regular file")
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
@@ -64,7 +72,8 @@ class PartFile:
         os.lseek(self._fd, 0, os.SEEK_SET)
         self.size, self.etag, self._sum = 0, etag, hashlib.sha256()
         if etag:
-            self._note.write(etag=etag)
+            if warning := self._note.write(etag=etag):
+                self._tell(warning)
         else:
             self._note.forget()
 
@@ -118,7 +127,7 @@ class PartFile:
 
 
 class Pipe:
-    """Writes to standard output: what has gone out cannot be taken back."""
+    """Writes to standard output, a FIFO or a device: what has gone out cannot be taken back."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -142,7 +151,7 @@ class Pipe:
         self._file.flush()
 
     def close(self) -> None:
-        """Standard output is not ours to close."""
+        """Who opened it closes it."""
 
 
 def sync_directory(path: Path) -> None:

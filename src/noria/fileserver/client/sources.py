@@ -29,12 +29,17 @@ def items(sources: list[Path], url: str) -> Iterator[Item]:
     if not urlsplit(url).path:
         url += "/"
     into = url.endswith("/")
-    if not into and (len(sources) > 1 or sources[0].is_dir()):
+    if not into and len(sources) > 1:
         raise Failure(f'several files can only go into a directory: end the URL in "/": {url}/')
+    if not into and os.path.isdir(sources[0]):
+        raise Failure(
+            f"{sources[0]} is a directory, and goes into another under its own name: "
+            f'end the URL in "/": {url}/'
+        )
     for source in sources:
         name = source.name or source.resolve().name  # "." and "dir/.." have a name too
         target = url + quoted(name) if into and name not in ("", "..") else url
-        if source.is_dir():
+        if os.path.isdir(source):
             yield from tree(source.resolve() if name == ".." else source, f"{target.rstrip('/')}/")
         else:
             yield file(source, target)

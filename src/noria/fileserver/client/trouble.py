@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import httpx
 
 from noria.errors import NoriaError
+from noria.fileserver.client import causes
 
 T = TypeVar("T")
 
@@ -19,6 +21,7 @@ PASSING = frozenset({408, 423, 425, 429, 460, 500, 502, 503, 504})
 """Statuses after which the same request may go well; 460 is tus' own: the checksum was another."""
 
 EXISTS = "{} exists; --overwrite replaces it"
+DIRECTORY = '{} is a directory: end the URL in "/" to put files into it'
 
 HINTS = {
     401: "it wants a login: --auth USER:PASSWORD or --token TOKEN",
@@ -27,6 +30,8 @@ HINTS = {
     413: "it is larger than the server takes",
     507: "the server's disk or quota is full",
 }
+
+REFUSED = "the login was refused; is it the right one?"
 
 
 class Failure(NoriaError):
@@ -54,7 +59,8 @@ async def persist(
 ) -> T:
     """What `attempt` returns, tried again up to `retries` times in a row without `moved` growing.
 
-    Raises Failure with the last reason.
+    Each time `tell` is given the reason, and in how many seconds it is tried again. Raises Failure
+    with the last reason; at once for one that stays.
     """
     failed = 0
     while True:
@@ -64,11 +70,12 @@ async def persist(
         except (Passing, httpx.TransportError) as error:
             failed = 1 if moved() > before else failed + 1
             said = reason(error)
-            if failed > retries:
+            if failed > retries or causes.lasting(error):
                 raise Failure(said) from error
-            after = error.after if isinstance(error, Passing) else 0.0
-            tell(f"{said}; trying again")
-            await asyncio.sleep(max(after, pause(failed)))
+            after = max(error.after if isinstance(error, Passing) else 0.0, pause(failed))
+            shown = f"{after:.0f}" if after >= 1 else f"{after:.1f}"
+            tell(f"{said}; trying again in {shown} s ({failed} of {retries})")
+            await asyncio.sleep(after)
 
 
 def pause(failed: int) -> float:
@@ -77,11 +84,14 @@ def pause(failed: int) -> float:
 
 
 def reason(error: Exception) -> str:
-    if isinstance(error, httpx.ConnectError):
-        return f"cannot connect: {error or 'no answer'}"
+    """The error in words, for a line."""
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+        return causes.connecting(error)
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
-    return " ".join(str(error).split()) or "the connection was lost"
+    if isinstance(cause := causes.root(error), ssl.SSLError):
+        return causes.words(cause)
+    return " ".join(str(error).split()).rstrip(".") or "the connection was lost"
 
 
 async def check(response: httpx.Response, *good: int) -> None:
@@ -93,13 +103,21 @@ async def check(response: httpx.Response, *good: int) -> None:
     if status in good:
         return
     said = f"the server says {status} {response.reason_phrase}".rstrip()
-    if hint := await sentence(response) or HINTS.get(status, ""):
-        said += f": {hint}"
-    if status == 401 and HINTS[401] not in said:
-        said += f" ({HINTS[401]})"
+    login = REFUSED if "authorization" in response.request.headers else HINTS[401]
+    hint = login if status == 401 else HINTS.get(status, "")
+    if words := await sentence(response) or hint:
+        said += f": {words}"
+    if status == 401 and login not in said:
+        said += f" ({login})"
     if status in PASSING:
         raise Passing(said, seconds(response.headers.get("retry-after", "")))
     raise Failure(said)
+
+
+async def later(response: httpx.Response) -> None:
+    """Raises Passing if a HEAD is to be asked again later; 500 may be all that it ever gets."""
+    if response.status_code in PASSING - {500}:
+        await check(response)
 
 
 async def refused(response: httpx.Response) -> None:

@@ -132,7 +132,9 @@ class Upload:
         location: str = urljoin(str(response.url), response.headers.get("location", ""))
         if not same_origin(location, self.url):
             raise Failure("the server sends the upload to another host, which has not your trust")
-        self._note.write(upload=location, size=self.state.st_size, mtime=self._mtime())
+        warning = self._note.write(upload=location, size=self.state.st_size, mtime=self._mtime())
+        if warning:
+            self.bar.note(warning)
         return location
 
     async def _patch(self, location: str, offset: int, chunk: bytes) -> None:

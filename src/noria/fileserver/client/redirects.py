@@ -1,0 +1,30 @@
+"""Redirects that say: that is a directory."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from urllib.parse import urlsplit
+
+import httpx
+
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
+def to_directory(response: httpx.Response) -> bool:
+    """Whether the server sent from a path to the same with "/" after it, as for directories.
+
+    It is seen in a redirect that was not followed too.
+    """
+    urls = [each.url for each in (*response.history, response)]
+    if response.status_code in REDIRECTS and response.next_request is not None:
+        urls.append(response.next_request.url)
+    if len(urls) < 2 or urls[-1].query:
+        return False
+    paths = [_path(url) for url in urls]
+    return paths[-1].endswith("/") and any(
+        after == f"{before}/" for before, after in pairwise(paths)
+    )
+
+
+def _path(url: httpx.URL) -> str:
+    return urlsplit(str(url)).path
