@@ -23,7 +23,7 @@ from noria._core.files.splice import ENDED, ENOUGH, REFUSED, WAITS, Splice
 from noria.fileserver import moving
 from noria.fileserver.messages import Problem
 from noria.fileserver.server import FileServer, Options, service_of
-from noria.fileserver.store import Part
+from noria.fileserver.store import Part, ahead
 
 DATA = os.urandom(1 << 20) * 12 + b"end"
 BEGUN = 6 << 20  # bytes of it that come before the rest waits
@@ -488,6 +488,27 @@ def test_a_file_that_takes_nothing_from_a_pipe(ends, tmp_path):
     assert splice.move(ours.fileno(), fd, 100_000) == (50_000, WAITS)
     os.close(fd)
     assert (tmp_path / "file").read_bytes() == data
+
+
+def test_room_is_reserved_where_there_is_any_and_not_more_often_than_it_pays(tmp_path):
+    path = tmp_path / "file"
+    with path.open("wb", 0) as file:
+        fd = file.fileno()
+        reserved = ahead(fd, 0, 1 << 20, 0)
+        assert reserved == 1 << 20
+        assert path.stat().st_size == 0
+        file.write(b"hello")
+        assert ahead(fd, 5, 1 << 20, reserved) == reserved
+        assert ahead(fd, 1 << 19, 1 << 20, reserved) == reserved
+        assert ahead(fd, (1 << 19) + 1, 1 << 20, reserved) == (1 << 19) + 1 + (1 << 20)
+        assert ahead(fd, 5, 1000, reserved) == reserved
+    assert path.read_bytes() == b"hello"
+    out, into = os.pipe()  # has no such thing, and that is no matter
+    assert ahead(into, 0, 1000, 0) == 1000
+    os.close(out)
+    os.close(into)
+    with path.open("wb", 0) as file, pytest.raises(OSError, match="too large|space"):
+        ahead(file.fileno(), 0, 1 << 62, 0)
 
 
 def test_a_full_disk(ends):

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from noria._core.files.cached import begin_writeback
+from noria._core.files.cached import begin_writeback, reserve
 from noria._core.files.splice import ENDED, Splice
 from noria.fileserver import system
 from noria.fileserver.conditions import etag, require
@@ -52,7 +52,7 @@ class Part:
         self._quota = quota
         self._max_size = max_size
         self._floor = floor
-        self._checked = 0
+        self._checked = self._reserved = 0
         self._lock = threading.Lock()  # a cancelled task's last call may still be under way
         self._directory = self._fd = -1
         self._ended = False
@@ -91,6 +91,7 @@ class Part:
             begin, count = self.size, 0
             self._admit(most)
             try:
+                self._reserved = ahead(self._fd, begin, most, self._reserved)
                 count, why = splice.move(source, self._fd, most)
             except OSError as error:
                 raise problem(error) from None
@@ -188,6 +189,15 @@ class Part:
         os.close(self._directory)
         self._fd = self._directory = -1
         self._ended = True
+
+
+def ahead(fd: int, offset: int, most: int, reserved: int) -> int:
+    """Reserves room for `most` bytes at `offset`, unless half of it is `reserved` already: slow
+    clients send little at a time. Gives up to where room is reserved now. Raises OSError."""
+    if offset + most // 2 <= reserved:
+        return reserved
+    reserve(fd, offset, most)
+    return offset + most
 
 
 def write_all(fd: int, blocks: Sequence[bytes]) -> None:

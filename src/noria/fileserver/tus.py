@@ -30,7 +30,7 @@ from noria.fileserver.parts import Facts, Store
 from noria.fileserver.paths import problem
 from noria.fileserver.quota import check_disk
 from noria.fileserver.service import require_file, require_same_site
-from noria.fileserver.store import write_all
+from noria.fileserver.store import ahead, write_all
 
 if TYPE_CHECKING:
     from noria.fileserver.service import FileService
@@ -399,6 +399,7 @@ class _Writer:
         self._fd = fd
         self._length = length
         self.offset = 0
+        self._reserved = 0
 
     def write(self, blocks: list[bytes], check: _Checksum | None) -> None:
         with self._taken(sum(map(len, blocks))):
@@ -416,6 +417,7 @@ class _Writer:
         with self._taken(most):
             os.lseek(self._fd, self.offset, os.SEEK_SET)
             try:
+                self._reserved = ahead(self._fd, self.offset, most, self._reserved)
                 count, why = splice.move(source, self._fd, most)
             finally:
                 self.offset = os.lseek(self._fd, 0, os.SEEK_CUR)
