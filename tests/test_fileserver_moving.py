@@ -507,7 +507,7 @@ def test_room_is_reserved_where_there_is_any_and_not_more_often_than_it_pays(tmp
     assert ahead(into, 0, 1000, 0) == 1000
     os.close(out)
     os.close(into)
-    with path.open("wb", 0) as file, pytest.raises(OSError, match="too large|space"):
+    with path.open("wb", 0) as file, pytest.raises(OSError, match=r"too large|space"):
         ahead(file.fileno(), 0, 1 << 62, 0)
 
 
