@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -358,3 +359,17 @@ class Handler(BaseHTTPRequestHandler):
             return None
         self.finish(number)
         return self.answer(204, upload_offset=str(len(upload["data"])))
+
+
+def keep_secret(monkeypatch):
+    """A file called `secret` cannot be read by `put`: chmod(2) does not keep root from reading."""
+    from noria.fileserver.client import digests  # which wants httpx
+
+    of_file = digests.of_file
+
+    def refusing(path, size=None):
+        if path.name == "secret":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return of_file(path, size)
+
+    monkeypatch.setattr(digests, "of_file", refusing)

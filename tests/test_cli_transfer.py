@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pty
@@ -17,9 +16,9 @@ pytest.importorskip("click")
 pytest.importorskip("httpx")
 
 from noria.cli.main import run
-from noria.fileserver.client import digests, trouble
+from noria.fileserver.client import trouble
 from running import environment, finish
-from small_fileserver import Server
+from small_fileserver import Server, keep_secret
 
 COMMAND = [sys.executable, "-m", "noria"]
 DATA = bytes(range(256)) * 12_000
@@ -148,14 +147,7 @@ def test_the_examples_name_the_port_that_serve_files_listens_on(command, capsys)
 
 
 def test_a_file_that_cannot_be_read_is_no_wrong_use(server, tmp_path, capsys, monkeypatch):
-    of_file = digests.of_file
-
-    def refusing(path, size=None):  # chmod(2) does not keep root from reading
-        if path.name == "secret":
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return of_file(path, size)
-
-    monkeypatch.setattr(digests, "of_file", refusing)
+    keep_secret(monkeypatch)
     monkeypatch.setattr(os, "access", lambda path, *_, **__: os.fspath(path) != "secret")
     for name in ("secret", "a"):
         (tmp_path / "here" / name).touch()
@@ -228,11 +220,11 @@ def test_ctrl_c_while_standard_input_says_nothing(server):
     process.communicate()
 
 
-def test_bars_on_a_terminal(server, tmp_path):
-    (tmp_path / "root" / "[bold]a\x1b[31m").write_bytes(DATA)
+def got_on_a_terminal(url):
+    """(status, output, what the terminal got) of `noria get`."""
     ours, theirs = pty.openpty()
     try:
-        process = start("get", f"{server.url}/%5Bbold%5Da%1B%5B31m", stderr=theirs)
+        process = start("get", url, stderr=theirs)
         os.close(theirs)
         shown = b""
         try:
@@ -243,7 +235,13 @@ def test_bars_on_a_terminal(server, tmp_path):
         out, _ = process.communicate(timeout=20)
     finally:
         os.close(ours)
-    assert (process.returncode, out) == (0, b"")
+    return process.returncode, out, shown
+
+
+def test_bars_on_a_terminal(server, tmp_path):
+    (tmp_path / "root" / "[bold]a\x1b[31m").write_bytes(DATA)
+    status, out, shown = got_on_a_terminal(f"{server.url}/%5Bbold%5Da%1B%5B31m")
+    assert (status, out) == (0, b"")
     assert "[bold]a\N{REPLACEMENT CHARACTER}[31m".encode() in shown
     assert b"2.9/2.9 MiB" in shown
 
@@ -251,19 +249,7 @@ def test_bars_on_a_terminal(server, tmp_path):
 def test_another_attempt_is_told_on_a_terminal(server, tmp_path):
     (tmp_path / "root" / "a").write_bytes(DATA)
     server.faults["GET"] = [503]
-    ours, theirs = pty.openpty()
-    try:
-        process = start("get", f"{server.url}/a", stderr=theirs)
-        os.close(theirs)
-        shown = b""
-        try:
-            while block := os.read(ours, 4096):
-                shown += block
-        except OSError:  # EIO: the other end is closed
-            pass
-        process.communicate(timeout=20)
-    finally:
-        os.close(ours)
-    assert process.returncode == 0
+    status, _, shown = got_on_a_terminal(f"{server.url}/a")
+    assert status == 0
     assert b"(1 of 5)" in shown
     assert b"503 Service Unavailable" in shown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -24,13 +23,13 @@ import httpx
 
 import noria
 from loops import CERTIFICATE
-from noria.fileserver.client import causes, digests, memory, sources, trouble, tus
+from noria.fileserver.client import causes, memory, sources, trouble, tus
 from noria.fileserver.client import get as getting
 from noria.fileserver.client import put as putting
 from noria.fileserver.client.memory import Note, directory
 from noria.fileserver.client.session import Bar, Options
 from noria.fileserver.client.trouble import Failure
-from small_fileserver import Server
+from small_fileserver import Server, keep_secret
 
 DATA = bytes(range(256)) * 12_000  # 3 MB: over what one PUT sends
 
@@ -690,14 +689,7 @@ def test_put_says_that_a_directory_is_there(server, root, here, data, overwrite)
 def test_put_of_a_file_that_cannot_be_read_leaves_the_others(server, root, here, monkeypatch):
     (here / "a").touch()
     (here / "secret").touch()
-    of_file = digests.of_file
-
-    def refusing(path, size=None):  # chmod(2) does not keep root from reading
-        if path.name == "secret":
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return of_file(path, size)
-
-    monkeypatch.setattr(digests, "of_file", refusing)
+    keep_secret(monkeypatch)
     outcomes = put(server, [here / "secret", here / "a"], "/")
     assert [(each.status, each.error) for each in outcomes] == [
         ("failed", "permission denied"),

@@ -19,7 +19,7 @@ pytest.importorskip("httptools")
 
 import noria
 from noria import models
-from noria._core.files.splice import ENDED, ENOUGH, REFUSED, WAITS, Splice
+from noria._core.files.splice import Splice, Why
 from noria.fileserver import moving
 from noria.fileserver.messages import Problem
 from noria.fileserver.server import FileServer, Options, service_of
@@ -94,11 +94,21 @@ def patch(place, offset, size):
     ).encode()
 
 
+async def stored(root):
+    """A PUT to a server of its own comes to its end."""
+    async with serving(root) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(put("/file", len(DATA)) + DATA)
+        assert (await answer(reader))[0] == 201
+        assert (root / "file").read_bytes() == DATA
+        await closed(writer)
+
+
 async def begun(port, moves):
     """A PUT of /slow that waits for more."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(put("/slow", len(DATA)) + DATA[:BEGUN])
-    await loops.until(lambda: moves and moves[-1][1] == WAITS)
+    await loops.until(lambda: moves and moves[-1][1] == Why.WAITS)
     return reader, writer
 
 
@@ -186,7 +196,7 @@ def test_what_had_arrived_of_a_lost_connection_is_kept_by_an_upload_and_not_by_a
         return (await reader.readuntil(b"\r\n\r\n")).decode().lower()
 
     go(main())
-    assert ENDED in {why for _, why in moves}
+    assert Why.ENDED in {why for _, why in moves}
 
 
 def test_no_thread_waits_for_a_slow_client(go, tmp_path, moves):
@@ -240,7 +250,7 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
                 writer.write(DATA[BEGUN + number :][:1])
                 await asyncio.sleep(0.001)
             await loops.until(lambda: body.received == BEGUN + most)
-            assert all(why == WAITS for _, why in moves[calls:])
+            assert all(why == Why.WAITS for _, why in moves[calls:])
             assert len(moves) - calls < most / 2  # they gather meanwhile
             # It is judged, a thread or not.
             body.moving = now = time.monotonic()
@@ -376,14 +386,14 @@ def test_urgent_data_is_no_part_of_the_body(go, tmp_path, moves):
             with socket.create_connection(("127.0.0.1", port)) as sock:
                 sock.setblocking(False)
                 await loop.sock_sendall(sock, put("/file", len(DATA)) + DATA[:begin])
-                await loops.until(lambda: moves and moves[-1][1] == WAITS)
+                await loops.until(lambda: moves and moves[-1][1] == Why.WAITS)
                 sock.send(b"!", socket.MSG_OOB)
                 await loop.sock_sendall(sock, DATA[begin:])
                 assert (await loop.sock_recv(sock, 4096)).startswith(b"HTTP/1.1 201 ")
             assert (tmp_path / "file").read_bytes() == DATA
 
     go(main())
-    assert REFUSED in {why for _, why in moves}
+    assert Why.REFUSED in {why for _, why in moves}
 
 
 def test_a_disk_that_fails_is_told(go, tmp_path, monkeypatch):
@@ -412,15 +422,7 @@ def test_where_no_descriptors_are_left_it_is_received_as_before(go, tmp_path, mo
 
     monkeypatch.setattr(moving, "Splice", none_left)
 
-    async def main():
-        async with serving(tmp_path) as (_, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(put("/file", len(DATA)) + DATA)
-            assert (await answer(reader))[0] == 201
-            assert (tmp_path / "file").read_bytes() == DATA
-            await closed(writer)
-
-    go(main())
+    go(stored(tmp_path))
     assert moves == []
 
 
@@ -439,15 +441,7 @@ def test_bytes_that_a_digest_is_made_of_are_not_moved(tmp_path, moves):
 
 
 def test_other_loops_receive_as_ever(tmp_path, moves):
-    async def main():
-        async with serving(tmp_path) as (_, port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(put("/file", len(DATA)) + DATA)
-            assert (await answer(reader))[0] == 201
-            assert (tmp_path / "file").read_bytes() == DATA
-            await closed(writer)
-
-    asyncio.run(main())
+    asyncio.run(stored(tmp_path))
     assert moves == []
 
 
@@ -466,13 +460,13 @@ def test_why_a_move_ends(ends, tmp_path):
     path = tmp_path / "file"
     with path.open("wb", 0) as file:
         theirs.send(b"abcdef")
-        assert splice.move(ours.fileno(), file.fileno(), 4) == (4, ENOUGH)
-        assert splice.move(ours.fileno(), file.fileno(), 4) == (2, WAITS)
-        assert splice.move(ours.fileno(), file.fileno(), 0) == (0, ENOUGH)
+        assert splice.move(ours.fileno(), file.fileno(), 4) == (4, Why.ENOUGH)
+        assert splice.move(ours.fileno(), file.fileno(), 4) == (2, Why.WAITS)
+        assert splice.move(ours.fileno(), file.fileno(), 0) == (0, Why.ENOUGH)
         theirs.send(b"gh")
         theirs.close()
-        assert splice.move(ours.fileno(), file.fileno(), 4) == (2, ENDED)
-        assert splice.move(file.fileno(), file.fileno(), 4) == (0, REFUSED)
+        assert splice.move(ours.fileno(), file.fileno(), 4) == (2, Why.ENDED)
+        assert splice.move(file.fileno(), file.fileno(), 4) == (0, Why.REFUSED)
         splice.close()
         splice.close()
     assert path.read_bytes() == b"abcdefgh"
@@ -484,8 +478,8 @@ def test_a_file_that_takes_nothing_from_a_pipe(ends, tmp_path):
     fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     data = os.urandom(150_000)
     theirs.send(data)
-    assert splice.move(ours.fileno(), fd, 100_000) == (100_000, ENOUGH)
-    assert splice.move(ours.fileno(), fd, 100_000) == (50_000, WAITS)
+    assert splice.move(ours.fileno(), fd, 100_000) == (100_000, Why.ENOUGH)
+    assert splice.move(ours.fileno(), fd, 100_000) == (50_000, Why.WAITS)
     os.close(fd)
     assert (tmp_path / "file").read_bytes() == data
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.util
-import ipaddress
 import logging
 import os
 import resource
@@ -292,7 +291,9 @@ def _warn(options: Any) -> None:
     if os.path.lexists(os.path.join(options.directory, "-")):
         click.echo('noria: warning: "-" in the served directory cannot be reached: /-/ is the '
                    "server's own", err=True)  # fmt: skip
-    if options.sockets or _local(options.host):
+    from noria.fileserver.hosts import loopback
+
+    if options.sockets or options.host == "localhost" or loopback(options.host):
         return
     if options.upload and not (options.users or options.tokens):
         click.echo("noria: warning: anybody who reaches this address may store, move and delete "
@@ -300,13 +301,6 @@ def _warn(options: Any) -> None:
     elif (options.users or options.tokens) and options.tls is None:
         click.echo("noria: warning: without --tls, passwords and tokens can be read on the "
                    "network", err=True)  # fmt: skip
-
-
-def _local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _users(pairs: tuple[str, ...]) -> dict[str, Any]:

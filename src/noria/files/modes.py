@@ -47,9 +47,9 @@ def _parsed(mode: str) -> Mode:
     way = os.O_RDWR if plus else os.O_RDONLY if kind == "r" else os.O_WRONLY
     return Mode(
         kind,
-        "b" in letters,
-        kind == "r" or plus,
-        kind != "r" or plus,
-        way | FLAGS[kind] | os.O_CLOEXEC,
-        ("rb+" if kind in "rw" else f"{kind}b+") if plus else f"{kind}b",
+        binary="b" in letters,
+        readable=kind == "r" or plus,
+        writable=kind != "r" or plus,
+        flags=way | FLAGS[kind] | os.O_CLOEXEC,
+        name=("rb+" if kind in "rw" else f"{kind}b+") if plus else f"{kind}b",
     )

@@ -57,7 +57,7 @@ class RingEngine(Engine):
             return await future
         except asyncio.CancelledError as error:
             told: Any = error
-            told.result, told.error = came(future)
+            told.result, told.error = future.came
             raise
 
     async def open(self, path: PathLike, flags: int, mode: int = 0o666) -> int:
@@ -123,7 +123,7 @@ class RingEngine(Engine):
             return parted(await future)
         except asyncio.CancelledError as error:
             told: Any = error
-            told.result = parted(came(future)[0])
+            told.result = parted(future.came[0])
             raise
 
     async def writev(self, fd: int, buffers: Sequence[Any], offset: int = HERE) -> int:
@@ -167,15 +167,6 @@ class RingEngine(Engine):
                 opcode, NOTHING, AT_FDCWD, encoded(path), length, flags=flags, filename=path
             )
         )
-
-
-def came(future: Any) -> tuple[Any, OSError | None]:
-    """What came of a Pending whose task was cancelled: it, or only the task after it was done."""
-    if future.cancelled():
-        what: tuple[Any, OSError | None] = future.came
-        return what
-    error = future.exception()
-    return (None, error) if error is not None else (future.result(), None)
 
 
 def parted(results: list[Any]) -> tuple[int, bool, OSError | None]:

@@ -8,7 +8,7 @@ import re
 from importlib.resources import files
 
 from noria.fileserver.conditions import matches
-from noria.fileserver.messages import Problem, Request, Response
+from noria.fileserver.messages import READING, Problem, Request, Response
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _kept: dict[str, Response] = {}
@@ -17,7 +17,7 @@ _kept: dict[str, Response] = {}
 def asset(request: Request, name: str) -> Response:
     """A file of the directory `assets`; raises Problem 404 and 405."""
     if request.method not in ("GET", "HEAD"):
-        raise Problem(405, "Assets can only be read.", headers=[("Allow", "GET, HEAD, OPTIONS")])
+        raise Problem(405, "Assets can only be read.", headers=[("Allow", READING)])
     found = _kept.get(name)
     if found is None:
         place = files("noria.fileserver") / "assets" / name

@@ -73,15 +73,15 @@ class Body:
         if self._error is not None:
             raise self._error
 
-    def mover(self) -> tuple[list[bytes], Mover] | None:
-        """What has arrived, and who moves what comes next, where that is possible now."""
+    def mover(self, arrived: list[bytes]) -> Mover | None:
+        """Who moves what comes next, where that is possible now: what came before it is `arrived`
+        then."""
         mover = self.lend() if self.lend is not None and self._error is None else None
-        if mover is None:
-            return None
-        arrived = list(self.chunks)
-        self.chunks.clear()
-        self.held = 0
-        return arrived, mover
+        if mover is not None:
+            arrived += self.chunks
+            self.chunks.clear()
+            self.held = 0
+        return mover
 
     async def arrival(self, fd: int) -> None:
         """Waits until there is something to be received from `fd`, or this has failed."""

@@ -24,6 +24,12 @@ async def fill(
     `write` and `move` are called in threads, one at a time. What is left of a large body goes by
     `move`, if it is given and where that is possible.
     """
+
+    def handed() -> asyncio.Future[None]:
+        block = rest[:]
+        rest.clear()
+        return off(write, block)
+
     pending: asyncio.Future[None] | None = None
     size = 0
     try:
@@ -34,14 +40,12 @@ async def fill(
                 continue
             if pending is not None:
                 await through(pending)
-            moving = chunks.mover() if move is not None and isinstance(chunks, Body) else None
-            if moving is not None:
-                rest += moving[0]
-            block, size = rest[:], 0
-            rest.clear()
-            pending = off(write, block)
-            if move is not None and moving is not None:
-                await moving[1].run(move, pending)
+            size = 0
+            if move is not None and isinstance(chunks, Body) and (mover := chunks.mover(rest)):
+                pending = handed()
+                await mover.run(move, pending)
+            else:
+                pending = handed()
     finally:
         if pending is not None:
             await through(pending)

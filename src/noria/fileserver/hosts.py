@@ -34,7 +34,7 @@ class Hosts:
 
     def _admits(self, name: str) -> bool:
         own = name in ("", "localhost") or name.endswith(".localhost")  # RFC 6761, 6.3
-        return own or name in self._names or "*" in self._names or _address(name)
+        return own or name in self._names or "*" in self._names or _address(name) is not None
 
 
 def hosts_of(names: Iterable[str], sockets: Iterable[socket.socket]) -> Hosts | None:
@@ -56,15 +56,18 @@ def _plain(host: str) -> str:
     return host.partition(":")[0].removesuffix(".").lower()
 
 
-def _address(name: str) -> bool:
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None
+
+
+def loopback(address: str) -> bool:
+    """Whether it is an address at which only this machine is reached."""
+    found = _address(address)
+    return found is not None and found.is_loopback
 
 
 def _loopback(sock: socket.socket) -> bool:
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return False
-    return ipaddress.ip_address(sock.getsockname()[0]).is_loopback
+    return sock.family in (socket.AF_INET, socket.AF_INET6) and loopback(sock.getsockname()[0])

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+READING = "GET, HEAD, OPTIONS"  # for Allow: the methods of what can only be read
+
 
 class Headers:
     """Header fields in order, found by name whatever its case (RFC 9110, section 5.1)."""

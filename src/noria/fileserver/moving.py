@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from noria._core.files.splice import ENDED, REFUSED, WAITS, Splice
+from noria._core.files.splice import Splice, Why
 from noria.fileserver.offloop import off, through
 
 if TYPE_CHECKING:
@@ -68,12 +68,12 @@ class Mover:
                 self._body.check()
                 count, why = await self._moved(move)
                 self._lender.moved(count)
-                if why == REFUSED:
+                if why == Why.REFUSED:
                     self._body.lend = None
                     return
-                if why == ENDED:
+                if why == Why.ENDED:
                     self._body.fail(ConnectionResetError("the body ended too soon"))
-                elif why == WAITS:
+                elif why == Why.WAITS:
                     if count < LITTLE:
                         await asyncio.sleep(PAUSE)
                     await self._body.arrival(self._fd)

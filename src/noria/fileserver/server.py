@@ -23,9 +23,9 @@ from noria.fileserver.hosts import hosts_of
 from noria.fileserver.http import Front
 from noria.fileserver.limits import Limits
 from noria.fileserver.log import AccessLog
-from noria.fileserver.messages import Problem, Request, Response
+from noria.fileserver.messages import READING, Problem, Request, Response
 from noria.fileserver.metrics import Metrics
-from noria.fileserver.service import READING, FileService, refused
+from noria.fileserver.service import FileService, refused
 from noria.fileserver.tus import Uploads
 from noria.fileserver.upkeep import Upkeep
 from noria.servers.serve import ServerInfo, Summary

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 from noria.fileserver import archive, changes, digests, listing, media
 from noria.fileserver.conditions import require
 from noria.fileserver.getting import answer_file
-from noria.fileserver.messages import Headers, Problem, Request, Response
+from noria.fileserver.messages import READING, Headers, Problem, Request, Response
 from noria.fileserver.multipart import Form, boundary
 from noria.fileserver.names import check, directory_of, names, url, usable
 from noria.fileserver.offloop import Blocks, off
@@ -34,7 +34,6 @@ HTML = (
     ("Content-Type", "text/html; charset=utf-8"),
     ("Content-Security-Policy", _POLICY + "; form-action 'self'; frame-ancestors 'none'"),
 )
-READING = "GET, HEAD, OPTIONS"
 METHODS = f"{READING}, PUT, POST, DELETE, MOVE, MKCOL"
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from noria._core.files.cached import begin_writeback, reserve
-from noria._core.files.splice import ENDED, Splice
+from noria._core.files.splice import Splice, Why
 from noria.fileserver import system
 from noria.fileserver.conditions import etag, require
 from noria.fileserver.messages import Headers, Problem
@@ -87,7 +87,7 @@ class Part:
         """
         with self._lock:
             if self._ended:
-                return 0, ENDED
+                return 0, Why.ENDED
             begin, count = self.size, 0
             self._admit(most)
             try:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-from noria._core.sys cimport c_syscall, errno
+from noria._core.sys cimport EDQUOT, EFBIG, ENOSPC, c_syscall, errno
 
 import os
 
@@ -21,9 +21,6 @@ cdef extern from *:
     #endif
     """
     long SYS_cachestat
-
-cdef extern from "<errno.h>":
-    int ENOSPC, EDQUOT, EFBIG
 
 cdef extern from "<fcntl.h>" nogil:
     int sync_file_range(int fd, int64_t offset, int64_t n, unsigned int flags)
@@ -97,8 +94,8 @@ def begin_writeback(int fd, int64_t offset, int64_t size):
 
 def reserve(int fd, int64_t offset, int64_t size):
     """Has the file system find room for what is about to be written, at once and in one place:
-    fallocate(2), which leaves the file's size as it is. A quarter less to do for ext4 than to find
-    it page by page. Where the file system has none of that, nothing happens.
+    fallocate(2), which leaves the file's size as it is. ext4 has more to do where it finds it page
+    by page. Where the file system has none of that, nothing happens.
 
     Raises OSError where there is no room.
     """

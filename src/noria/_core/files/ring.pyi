@@ -10,7 +10,8 @@ class Outcome(IntEnum):
     OPENED = 4
 
 class Pending(asyncio.Future[Any]):
-    came: tuple[Any, OSError | None]
+    @property
+    def came(self) -> tuple[Any, OSError | None]: ...
 
 class Request:
     future: asyncio.Future[Any]

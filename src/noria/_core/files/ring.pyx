@@ -32,7 +32,6 @@ cdef enum:
     COMPLETIONS = 4096
     STATX_SIZE = 256            # bytes of struct statx, statx(2)
     LINKED = 1 << 2             # IOSQE_IO_LINK: the next begins when this has done all it should
-    OP_CLOSE = 19
     ASYNC = 1 << 4              # IOSQE_ASYNC: by a thread of the kernel's, without a try before
     LARGE = 1 << 20             # bytes above which copying is not for the loop's thread
 
@@ -58,12 +57,20 @@ os.register_at_fork(after_in_child=forked)
 
 class Pending(asyncio.Future):
     """Of what changes something: cancelling asks the kernel to give up `request`, if there is one,
-    and it is done when the kernel is. Cancelled then, it has what came of it as `came`: (result,
+    and it is done when the kernel is. `came` is what came of it, done or cancelled: (result,
     OSError), one of them or both None."""
 
     request = ring = None
     given_up = False
-    came = (None, None)
+    given = (None, None)
+
+    @property
+    def came(self):
+        # The task may be cancelled once this is done: then it has that, and not `given`.
+        if self.cancelled():
+            return self.given
+        error = self.exception()
+        return (None, error) if error is not None else (self.result(), None)
 
     def cancel(self, msg=None):
         if self.done():
@@ -79,7 +86,7 @@ class Pending(asyncio.Future):
         if self.given_up:
             if error is not None and error.errno in (ECANCELED, EINTR):
                 error = None
-            self.came = value, error
+            self.given = value, error
             super().cancel()
         elif error is not None:
             self.set_exception(error)
@@ -141,8 +148,8 @@ cdef class Request:
 
 @cython.final
 cdef class Batch:
-    """Several requests with one future: it is done when all are. Its result are theirs; where they
-    are `linked`, with the OSError of each that failed, and the future is a Pending."""
+    """Several requests with one future: it is done when all are, and a list of their results. Where
+    they are `linked` that has the OSError of each that failed, and the future is a Pending."""
 
     cdef readonly object future
     cdef list results
@@ -336,6 +343,12 @@ cdef class Ring:
 
     cdef Request transfer(self, int opcode, int fd, object buffer, int64_t offset, int flags):
         cdef Request request = self.made(True)
+        self.ask_for(request, opcode, fd, buffer, offset, flags)
+        return request
+
+    cdef noria_sqe *ask_for(self, Request request, int opcode, int fd, object buffer,
+                            int64_t offset, int flags) except NULL:
+        """The entry of a transfer from or to the memory of `buffer`."""
         cdef noria_sqe *sqe
         PyObject_GetBuffer(buffer, &request.view, flags)
         request.viewed = True
@@ -345,7 +358,7 @@ cdef class Ring:
         sqe.off = <uint64_t>offset
         if sqe.len > LARGE:
             sqe.flags = ASYNC
-        return request
+        return sqe
 
     def write_and_close(self, int fd, data, int64_t offset):
         """Writes, then closes the descriptor: a Pending of [count or OSError, None or OSError].
@@ -354,7 +367,6 @@ cdef class Ring:
         """
         cdef Batch batch = Batch.__new__(Batch)
         cdef Request request
-        cdef noria_sqe *sqe
         self.make_room(2)           # a chain ends where the kernel is handed what there is
         batch.linked = True
         batch.left = 2
@@ -362,13 +374,7 @@ cdef class Ring:
         batch.future = Pending(loop=self.loop)
         request = Request.__new__(Request)
         request.batch, request.index = batch, 0
-        PyObject_GetBuffer(data, &request.view, PyBUF_CONTIG_RO)
-        request.viewed = True
-        sqe = self.ask(request, COUNT, OP_WRITE, fd)
-        sqe.addr = <uint64_t>request.view.buf
-        sqe.len = <uint32_t>min(request.view.len, 0x7ffff000)     # MAX_RW_COUNT, read(2)
-        sqe.off = <uint64_t>offset
-        sqe.flags = LINKED | ASYNC if sqe.len > LARGE else LINKED
+        self.ask_for(request, OP_WRITE, fd, data, offset, PyBUF_CONTIG_RO).flags |= LINKED
         request = Request.__new__(Request)
         request.batch, request.index = batch, 1
         self.ask(request, NOTHING, OP_CLOSE, fd)

@@ -1,7 +1,10 @@
-ENOUGH: int
-WAITS: int
-ENDED: int
-REFUSED: int
+from enum import IntEnum
+
+class Why(IntEnum):
+    ENOUGH = 0
+    WAITS = 1
+    ENDED = 2
+    REFUSED = 3
 
 class Splice:
     def __init__(self, patience: int) -> None: ...

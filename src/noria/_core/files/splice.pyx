@@ -2,7 +2,10 @@
 
 from libc.stdint cimport int64_t
 
-from noria._core.sys cimport EAGAIN, EINTR, EINVAL, EIO, c_close, errno, monotonic_ns
+from noria._core.sys cimport (
+    EAGAIN, EINTR, EINVAL, EIO, POLLIN, c_close, c_fcntl, c_ppoll, c_read, c_write, errno,
+    monotonic_ns, pollfd, timespec,
+)
 
 import os
 
@@ -11,41 +14,24 @@ cdef extern from *:
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
-    #include <errno.h>
     #include <fcntl.h>
-    #include <poll.h>
-    #include <unistd.h>
     """
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    short POLLIN
     int F_SETPIPE_SZ
     unsigned SPLICE_F_MOVE, SPLICE_F_NONBLOCK
-    int poll(pollfd *fds, unsigned long count, int milliseconds) nogil
-    int c_fcntl "fcntl"(int fd, int command, ...) nogil
     Py_ssize_t c_splice "splice"(int source, void *offset, int target, void *offset_too,
                                  size_t count, unsigned flags) nogil
-    Py_ssize_t c_read "read"(int fd, void *data, size_t count) nogil
-    Py_ssize_t c_write "write"(int fd, const void *data, size_t count) nogil
 
 cdef enum:
     ROOM = 1024 * 1024      # bytes of the pipe: what anybody may have, pipe(7)
     COPIED = 64 * 1024      # bytes that are copied at a time where the file cannot be spliced to
+    FAILED = -1             # in the place of a Why: the file did, errno says how
 
-# Why `move` has ended, beside that it moved as much as it was to.
-ENOUGH = 0
-WAITS = 1       # nothing more has come yet
-ENDED = 2       # nothing more will come: the peer has ended its side, or the connection broke
-REFUSED = 3     # what comes next has to be received in another way
-
-cdef enum Why:
-    _ENOUGH = 0
-    _WAITS = 1
-    _ENDED = 2
-    _REFUSED = 3
-    _FAILED = 4
+cpdef enum Why:
+    """Why `Splice.move` has ended."""
+    ENOUGH = 0              # it moved as much as it was to
+    WAITS = 1               # nothing more has come yet
+    ENDED = 2               # nothing more will come: the peer ended its side, or it broke
+    REFUSED = 3             # what comes next has to be received in another way
 
 
 cdef class Splice:
@@ -72,18 +58,19 @@ cdef class Splice:
         may be lost.
         """
         cdef Py_ssize_t moved = 0
-        cdef Why why
+        cdef int why
         with nogil:
             why = self.run(source, target, most, &moved)
-        if why == _FAILED:
+        if why == FAILED:
             error = errno or EIO
             raise OSError(error, os.strerror(error))
-        return moved, <int>why
+        return moved, why
 
-    cdef Why run(self, int source, int target, Py_ssize_t most, Py_ssize_t *moved) noexcept nogil:
+    cdef int run(self, int source, int target, Py_ssize_t most, Py_ssize_t *moved) noexcept nogil:
         cdef pollfd ready
         cdef Py_ssize_t n
-        cdef int64_t now, latest = 0
+        cdef int64_t left, latest = 0
+        cdef timespec wait
         cdef bint waited = False
         ready.fd, ready.events = source, POLLIN
         while moved[0] < most:
@@ -92,26 +79,26 @@ cdef class Splice:
             if n > 0:
                 waited = False
                 if self.pour(target, n) < 0:
-                    return _FAILED
+                    return FAILED
                 moved[0] += n
             elif n == 0:
-                return _ENDED
+                return ENDED
             elif errno == EAGAIN:
                 # The pipe is empty, so it is the socket. What poll sees and splice does not is
                 # urgent data, which only recv steps over.
                 if waited:
-                    return _REFUSED
-                now = monotonic_ns()
+                    return REFUSED
                 if latest == 0:
-                    latest = now + self.patience * <int64_t>1000000
-                if now >= latest:
-                    return _WAITS
-                ready.revents = 0
-                waited = poll(&ready, 1, <int>((latest - now + 999999) // 1000000)) > 0
+                    latest = monotonic_ns() + self.patience * <int64_t>1000000
+                left = latest - monotonic_ns()
+                if left <= 0:
+                    return WAITS
+                wait.tv_sec, wait.tv_nsec = left // 1000000000, left % 1000000000
+                waited = c_ppoll(&ready, 1, &wait, NULL) > 0
             elif errno != EINTR:
                 # Refused where splice is unknown or forbidden; a broken connection says so again.
-                return _REFUSED
-        return _ENOUGH
+                return REFUSED
+        return ENOUGH
 
     cdef int pour(self, int target, Py_ssize_t left) noexcept nogil:
         """All that is in the pipe goes into the file."""

@@ -188,6 +188,7 @@ cdef enum:
     OP_ACCEPT = 13
     OP_ASYNC_CANCEL = 14
     OP_CONNECT = 16
+    OP_CLOSE = 19
     OP_READ = 22
     OP_WRITE = 23
     OP_SEND = 26

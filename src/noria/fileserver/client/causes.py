@@ -16,6 +16,8 @@ NO_NAME = frozenset(
 )
 """Answers of getaddrinfo(3) that stay the same: EAI_AGAIN is another matter."""
 
+PORTS = {"http": 80, "https": 443}
+
 NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 """OpenSSL's reasons, by version, when words come in place of a TLS record."""
 
@@ -96,4 +98,4 @@ def _place(error: Exception) -> str:
     if url is None:
         return "the server"
     host = f"[{url.host}]" if ":" in url.host else url.host
-    return f"{host}:{url.port or {'http': 80, 'https': 443}.get(url.scheme)}"
+    return f"{host}:{url.port or PORTS.get(url.scheme)}"

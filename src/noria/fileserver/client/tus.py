@@ -13,6 +13,7 @@ from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 import httpx
 
 from noria.fileserver.client import digests
+from noria.fileserver.client.causes import PORTS
 from noria.fileserver.client.memory import Note
 from noria.fileserver.client.session import BLOCK, Bar, Outcome
 from noria.fileserver.client.trouble import EXISTS, Exists, Failure, Passing, check, refused
@@ -184,7 +185,7 @@ def same_origin(one: str, other: str) -> bool:
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)
 
 
 def _number(response: httpx.Response, name: str) -> int:
