@@ -125,6 +125,7 @@ cdef class Model:
     cdef Moments moments
     cdef public bint recording      # note the moments of each message
     cdef readonly bint closed
+    cdef readonly bint polls_memory # a poll that finds nothing makes no system call
     cdef readonly bint inherited    # this process is a child of the one that made it
     cdef readonly int home          # the process that made it
     cdef char *scratch              # one message's bytes, between the kernel and the handler
@@ -158,6 +159,7 @@ cdef class Model:
     cdef int wake(self) except -1
     cdef int begin(self) except -1
     cdef int settle(self) except -1
+    cdef int end(self) except -1
     cdef int discard(self, Event *event) except -1
     cdef int shut(self) except -1
     cdef int refuse(self) except -1

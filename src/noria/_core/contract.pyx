@@ -468,9 +468,13 @@ cdef class Model:
         raise NotImplementedError
 
     cdef int begin(self) except -1:
-        """Called once on the thread that will wait."""
+        """Called at the start of a run, on the thread that will wait."""
         if self.inherited:
             self.refuse()
+        return 0
+
+    cdef int end(self) except -1:
+        """Called on the thread that waited, at the end of a run: another may call `begin` next."""
         return 0
 
     cdef int settle(self) except -1:

@@ -4,7 +4,8 @@ from noria._core.contract cimport Dispatcher, Event, Model, Queue
 from noria._core.timers cimport Timer, Timers
 
 cdef enum:
-    PATIENCE = 64       # turns for which the kernel is not asked, at most
+    MAX_TURNS_WITHOUT_POLL = 64
+    KEEN_POLLS = 64     # polls in successive turns that may find nothing before some are skipped
 
 cdef class Loop(Dispatcher):
     cdef readonly Model model
@@ -24,12 +25,17 @@ cdef class Loop(Dispatcher):
     cdef int64_t began_ns
     cdef int64_t busy_total
     cdef int64_t last_asked
-    cdef int skipped
+    cdef int skipped                # turns since the last poll
+    cdef int patience               # turns to skip before the next poll
+    cdef int empty_polls            # polls in a row that found nothing
+    cdef uint64_t seen_calls        # system calls for I/O that the model had made at the last turn
     cdef bint abandoned             # a fork's child: its parent turns it
     cdef uint64_t turns
     cdef Timer set_timer(self, double when, object callback, tuple args, object context)
     cdef int turn(self) except -1
     cdef int collect(self) except -1
+    cdef int poll(self) except -1
+    cdef int poll_often(self) noexcept
     cdef int dispatch(self, size_t limit) except -1
     cdef int let_go(self) noexcept
     cdef int handle_events(self) except -1

@@ -1,17 +1,20 @@
 """The wheel. One turn: wait on the model, put what is due in the queue, handle what is in it.
 
-The kernel is not asked while the queue has work, but never left unasked for long: at the latest
-after `PATIENCE` turns or one tick of the coarse clock, so that a busy program cannot starve its
-sockets.
+Every turn polls, also while the queue has work: what the kernel had at the start of a turn is
+delivered in that turn, as on asyncio's own loop. Where a poll is a system call, and after 64 that
+found nothing and no other I/O, more and more turns go without one: a chain of callbacks is not
+slowed down by it. One tick of the coarse clock or `MAX_TURNS_WITHOUT_POLL` turns later there is a
+poll in any case, and what it finds, any I/O of the loop's own, or a turn that had to wait, makes
+every turn poll again.
 """
 
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
-from noria._core.contract cimport CALL, Model, Operation, Target
+from noria._core.contract cimport CALL, Counters, Model, Operation, Target
 from noria._core.sys cimport monotonic_ns
 from noria._core.timers cimport Handle, Timer, Timers, nanoseconds, new_timer
 
@@ -37,7 +40,7 @@ cdef class Loop(Dispatcher):
     @cython.binding(False)
     def time(self):
         """Now, in seconds of the clock that the timers run by."""
-        return self.now() / 1e9
+        return self.model.now() / 1e9
 
     def call_soon(self, callback, *args):
         """Puts a call at the end of the queue; returns a handle with `cancel`."""
@@ -106,9 +109,7 @@ cdef class Loop(Dispatcher):
             while not self.stopping:
                 self.turn()
         finally:
-            # Whoever waits for a socket's end must not have to wait for the next run.
-            self.model.settle()
-            self.leave()
+            self.end_run()
 
     def run_once(self, timeout=None):
         """One turn, waiting at most `timeout` seconds (None: as long as it takes)."""
@@ -119,7 +120,7 @@ cdef class Loop(Dispatcher):
         try:
             if timeout is not None and timeout <= 0:
                 self.call_soon(nothing)
-                self.skipped = PATIENCE
+                self.poll_often()
             self.turn()
         finally:
             if limit is not None:
@@ -178,6 +179,15 @@ cdef class Loop(Dispatcher):
         self.began_ns = monotonic_ns()
         self.busy_since = self.model.counters.waiting_ns
 
+    def end_run(self):
+        """The model lets go of the kernel's side of what was closed, and of this thread."""
+        try:
+            # A peer that waits for the end of a connection must not have to wait for the next run.
+            self.model.settle()
+            self.model.end()
+        finally:
+            self.leave()
+
     def leave(self):
         self.running = self.stopping = False
         self.busy_total += monotonic_ns() - self.began_ns - self.waited_since()
@@ -208,24 +218,51 @@ cdef class Loop(Dispatcher):
                     timeout = 0
             if self.stopping:
                 timeout = 0
-            self.skipped = 0
+            self.poll_often()
             self.asleep = timeout != 0
             try:
                 self.model.wait(timeout)
             finally:
                 self.asleep = False
+        elif self.model.polls_memory:
+            self.model.wait(0)
         else:
-            self.skipped += 1
-            if self.skipped & 3:
-                now = self.last_asked       # looking at the clock costs as much as a callback
-            else:
-                now = self.model.tick()
-            if self.skipped >= PATIENCE or now != self.last_asked:
-                self.last_asked = now
-                self.skipped = 0
-                self.model.wait(0)
+            self.poll()
         if self.timers.count:
             self.due()
+        return 0
+
+    cdef int poll_often(self) noexcept:
+        """Every turn polls from now on, until many of them have found nothing."""
+        self.skipped = self.patience = self.empty_polls = 0
+        return 0
+
+    cdef int poll(self) except -1:
+        """Look for events without waiting, unless that has been in vain for long."""
+        cdef Counters *made = &self.model.counters
+        cdef uint64_t calls = made.sends + made.receives + made.accepts + made.controls
+        cdef size_t before
+        cdef int64_t now
+        if calls != self.seen_calls:
+            self.seen_calls = calls
+            self.poll_often()
+        elif self.skipped < self.patience:
+            self.skipped += 1
+            if self.skipped & 3:
+                return 0                    # looking at the clock costs as much as a callback
+            now = self.model.tick()
+            if now == self.last_asked:
+                return 0
+            self.last_asked = now
+        self.skipped = 0
+        before = self.queue.count
+        self.model.wait(0)
+        if self.queue.count != before:
+            self.poll_often()
+        elif self.empty_polls < KEEN_POLLS:
+            self.empty_polls += 1
+        elif self.patience < MAX_TURNS_WITHOUT_POLL - 1:
+            self.patience = 2 * self.patience + 1
         return 0
 
     cdef int due(self) except -1:
@@ -286,7 +323,7 @@ cdef class Loop(Dispatcher):
         before = monotonic_ns()
         try:
             # Not for ever: this thread has a descriptor of its own to go back to.
-            while (self.queue.count and turns < PATIENCE
+            while (self.queue.count and turns < MAX_TURNS_WITHOUT_POLL
                    and not self.stopping and not self.closed):
                 turns += 1
                 self.dispatch(self.queue.count)

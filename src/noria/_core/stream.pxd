@@ -35,7 +35,7 @@ cdef class Stream(Channel):
     cdef unsigned hint              # how large the next message may be
     cdef unsigned char method       # data_received is a plain function: it wants the protocol too
     cdef unsigned char buffered     # a BufferedProtocol
-    cdef unsigned char paused       # reading, by pause_reading
+    cdef unsigned char paused       # bits PAUSED and HOLDING, see stream.pyx; 0: data is delivered
     cdef unsigned char ending       # ENDING or LENT: nothing more may be written
     cdef unsigned char leaving      # close called
     cdef unsigned char gone         # nothing more will be sent or received
@@ -63,6 +63,8 @@ cdef class Stream(Channel):
     cdef int end_turn(self) except -1
     cdef int count_sent(self, Py_ssize_t sent) except -1
     cdef int end(self) except -1
+    cdef int end_of_stream(self) except -1
+    cdef int deliver_data(self, bytes data) except -1
     cdef int fill_protocol(self, const char *data, Py_ssize_t n) except -1
     cdef int release_held(self) except -1
     cdef int hand_over(self, bytes data) except -1

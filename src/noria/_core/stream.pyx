@@ -35,6 +35,8 @@ cdef enum:
     BATCH = 64                  # buffers in one sendmsg
     VANISHED = 1                # results of the stream's own CALL events
     RESUMED = 2
+    PAUSED = 1                  # bits of `paused`: pause_reading was called
+    HOLDING = 2                 # held data waits for its turn, so newer data must queue behind it
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 
@@ -194,8 +196,16 @@ cdef class Stream(Channel):
             return 0
         if self.paused:
             self.hold(data)
-        elif self.sink is not None:
+        else:
+            self.deliver_data(data)
+        return 0
+
+    cdef int deliver_data(self, bytes data) except -1:
+        """Pass `data` to the protocol, in the way that its kind wants it."""
+        if self.sink is not None:
             self.sink.feed_bytes(data)
+        elif self.buffered:
+            self.fill_protocol(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         else:
             self.hand_over(data)
         return 0
@@ -230,14 +240,24 @@ cdef class Stream(Channel):
         return 0
 
     cdef int fill_protocol(self, const char *data, Py_ssize_t n) except -1:
+        """Copy `data` into the buffers of a BufferedProtocol, as many as it takes.
+
+        A callback may pause, close or replace the protocol: what is left of `data` then waits, is
+        discarded, or goes to the new protocol. `data` must not be memory that another receive
+        could write to meanwhile.
+        """
         cdef Py_buffer view
         cdef Py_ssize_t part
         if self.sink is not None:
             return self.sink.feed(data, n)
-        while n and not self.gone:
-            if self.paused:
-                self.hold(PyBytes_FromStringAndSize(data, n))
+        while n and not self.gone and not self.leaving:
+            if self.paused & PAUSED:
+                if self.held is None:
+                    self.held = []
+                self.held.insert(0, PyBytes_FromStringAndSize(data, n))
                 return 0
+            if not self.buffered or self.sink is not None:
+                return self.deliver_data(PyBytes_FromStringAndSize(data, n))
             buffer = self.protocol.get_buffer(n)
             PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
             part = min(n, view.len)
@@ -252,16 +272,21 @@ cdef class Stream(Channel):
         return 0
 
     cdef int hold(self, bytes data) except -1:
-        """Keeps what a completion model had received already when reading was paused."""
+        """Keep data that arrived while reading was paused, behind what is kept already."""
         if self.held is None:
             self.held = []
         self.held.append(data)
+        return 0
 
     cdef int end(self) except -1:
         """The peer has sent all it will."""
         if self.paused:
             self.hold(b"")
             return 0
+        return self.end_of_stream()
+
+    cdef int end_of_stream(self) except -1:
+        """Tell the protocol of the end, once."""
         if self.ended or self.gone:
             return 0
         self.ended = True
@@ -284,20 +309,20 @@ cdef class Stream(Channel):
         return True
 
     def pause_reading(self):
-        """Stops data_received; what is on its way is held until resume_reading."""
-        if self.paused or self.leaving or self.gone:
+        """Stop calls of data_received; data that still arrives is held until resume_reading."""
+        if self.paused & PAUSED or self.leaving or self.gone:
             return
-        self.paused = True
+        self.paused |= PAUSED
         self.model.unwatch(self, RECEIVE)
 
     def resume_reading(self):
-        """Undoes pause_reading."""
-        if not self.paused or self.leaving or self.gone:
+        """Undo pause_reading."""
+        if not self.paused & PAUSED or self.leaving or self.gone:
             return
-        self.paused = False
+        self.paused &= ~PAUSED
         if self.held is not None:
-            # In order and not from within the caller: what is held comes before what is new.
-            self.paused = True
+            # Held data is delivered first, and from the queue: never from within the caller.
+            self.paused |= HOLDING
             self.model.queue.put(self, CALL, RESUMED, NULL)
         elif not self.ended:
             self.model.watch(self, RECEIVE)
@@ -314,33 +339,29 @@ cdef class Stream(Channel):
         return True
 
     cdef int release_held(self) except -1:
-        cdef list held
+        """Deliver held data until there is none, or until the protocol pauses or closes."""
         cdef bytes data
-        if self.leaving or self.gone or not self.paused:
-            return 0
-        self.paused = False
-        held, self.held = self.held, None
-        while held:
-            data = held.pop(0)
-            if not data:
-                self.end()
-            elif self.buffered:
-                self.fill_protocol(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        # HOLDING stays set meanwhile, so that what a model receives now queues behind.
+        while self.held and not (self.paused & PAUSED or self.leaving or self.gone):
+            data = self.held.pop(0)
+            if data:
+                self.deliver_data(data)
             else:
-                self.hand_over(data)
-            if self.paused:
-                # Paused again: what fill_protocol may have held comes before the rest.
-                self.held = (self.held or []) + held if held else self.held
-                return 0
-            if self.leaving or self.gone:
-                return 0
+                self.end_of_stream()
+        if self.leaving or self.gone:
+            return 0
+        if not self.held:
+            self.held = None
+        self.paused &= PAUSED
+        if self.paused:
+            return 0
         if not self.ended:
             self.model.watch(self, RECEIVE)
         return 0
 
     def is_reading(self):
         """True if data_received may be called."""
-        return not (self.paused or self.leaving or self.gone)
+        return not (self.paused & PAUSED or self.leaving or self.gone)
 
     # Sending.
 

@@ -7,6 +7,7 @@ cdef class Handle(Target):
     cdef object args
     cdef object context         # a contextvars.Context; None: the loop's own; or EMPTY
     cdef bint dropped
+    cdef object __weakref__
     cdef int drop(self) except -1
 
 cdef class Timer(Handle):

@@ -48,6 +48,8 @@ cdef extern from *:
     """
     #define NoriaTimer struct __pyx_obj_5noria_5_core_6timers_Timer     /* by Cython's rule */
     #define NORIA_SPARES 64
+    #define NORIA_WEAKREFS(o) \
+        ((PyObject **)((char *)(o) + Py_TYPE(o)->tp_weaklistoffset))
     static PyObject *noria_spares[NORIA_SPARES];
     static int noria_spare_count;
     static destructor noria_free_timer;
@@ -61,6 +63,7 @@ cdef extern from *:
 
     #define noria_spare(o) do {                                    \
         NoriaTimer *timer = (NoriaTimer *)(o);                      \
+        if (*NORIA_WEAKREFS(o) != NULL) PyObject_ClearWeakRefs(o);  \
         NORIA_EMPTY(timer->__pyx_base.callback);                    \
         NORIA_EMPTY(timer->__pyx_base.args);                        \
         NORIA_EMPTY(timer->__pyx_base.context);                     \
@@ -170,6 +173,16 @@ cdef class Handle(Target):
     def _cancelled(self):
         return self.dropped
 
+    @property
+    def _context(self):
+        return self.get_context()
+
+    @property
+    def _loop(self):
+        # No handle keeps its loop: that would cost each call a reference. It is the one that runs.
+        import asyncio
+        return asyncio._get_running_loop()
+
     def __repr__(self):
         name = type(self).__name__
         if self.dropped:
@@ -206,6 +219,14 @@ cdef class Timer(Handle):
 
     def __ge__(self, Timer other):
         return self.when() >= other.when()
+
+    @property
+    def _when(self):
+        return self.when()
+
+    @property
+    def _scheduled(self):
+        return self.place != NOWHERE
 
     @cython.binding(False)
     def when(self):

@@ -8,13 +8,14 @@ call. This file joins the two.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import selectors
 import signal
 import socket
 import sys
 import threading
 from asyncio import constants, events
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from noria import models
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
     from noria.aio.sendfile import Pieces
     from noria.aio.tls import TLSProtocol
 
-Factory = Callable[[], asyncio.BaseProtocol]
+Factory = Callable[[], Any]
+
+
+def _first_transport(connection: Any) -> asyncio.Transport:
+    from noria.aio.transports import SocketTransport
+
+    connection.event_loop.make_transport = SocketTransport
+    return SocketTransport(connection)
 
 
 class _NoSelector:
@@ -66,8 +74,10 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         "_default_executor",
         "_exception_handler",
         "_executor_shutdown_called",
+        "_given_sockets",
         "_internal_fds",
         "_old_agen_hooks",
+        "_pieces",
         "_ready",
         "_scheduled",
         "_selector",
@@ -102,9 +112,12 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             chosen.close()
             raise
         Core.__init__(self, chosen)
-        self.make_transport = self._first_transport
+        self.make_transport = _first_transport
+        if type(self).time is not EventLoop.time:
+            self.use_clock(True)
         self._acceptors: dict[int, Acceptor] = {}
         self._pieces: Pieces | None = None  # of files that are sent
+        self._given_sockets: set[int] = set()  # ids of socket objects that callers passed in
         asyncio.SelectorEventLoop.__init__(self, cast("Any", _NoSelector(self)))
 
     @property
@@ -117,6 +130,18 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             f"<{type(self).__name__} model={self.model.name} running={self.is_running()} "
             f"closed={self.is_closed()} debug={self.get_debug()}>"
         )
+
+    # A replaced `time` is the clock that timers run by, as time-travelling test tools expect.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "time":
+            self.use_clock(True)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name == "time":
+            self.use_clock(type(self).time is not EventLoop.time)
 
     # Running.
 
@@ -164,11 +189,53 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
 
     # Connections. What they are made of is imported with the first: programs start sooner.
 
-    def _first_transport(self, connection: Any) -> asyncio.Transport:
-        from noria.aio.transports import SocketTransport
+    @contextlib.contextmanager
+    def _given(self, sock: socket.socket | None) -> Iterator[None]:
+        """Within it, a transport on this socket is one whose socket the caller may close."""
+        if sock is None:
+            yield
+            return
+        self._given_sockets.add(id(sock))
+        try:
+            yield
+        finally:
+            self._given_sockets.discard(id(sock))
 
-        self.make_transport = SocketTransport
-        return SocketTransport(connection)
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: Factory, *address: Any, sock: Any = None, **options: Any
+    ) -> tuple[asyncio.Transport, Any]:
+        """Connect to a server. As AbstractEventLoop.create_connection."""
+        with self._given(sock):
+            return await asyncio.SelectorEventLoop.create_connection(
+                self, protocol_factory, *address, sock=sock, **options
+            )
+
+    async def create_unix_connection(  # type: ignore[override]
+        self, protocol_factory: Factory, *path: Any, sock: Any = None, **options: Any
+    ) -> tuple[asyncio.Transport, Any]:
+        """Connect to a Unix socket. As AbstractEventLoop.create_unix_connection."""
+        with self._given(sock):
+            return await asyncio.SelectorEventLoop.create_unix_connection(
+                self, protocol_factory, *path, sock=sock, **options
+            )
+
+    async def connect_accepted_socket(  # type: ignore[override]
+        self, protocol_factory: Factory, sock: Any, **options: Any
+    ) -> tuple[asyncio.Transport, Any]:
+        """Serve an accepted socket. As AbstractEventLoop.connect_accepted_socket."""
+        with self._given(sock):
+            return await asyncio.SelectorEventLoop.connect_accepted_socket(
+                self, protocol_factory, sock, **options
+            )
+
+    async def create_datagram_endpoint(  # type: ignore[override]
+        self, protocol_factory: Factory, *addresses: Any, sock: Any = None, **options: Any
+    ) -> tuple[asyncio.DatagramTransport, Any]:
+        """Open a datagram socket. As AbstractEventLoop.create_datagram_endpoint."""
+        with self._given(sock):
+            return await asyncio.SelectorEventLoop.create_datagram_endpoint(
+                self, protocol_factory, *addresses, sock=sock, **options
+            )
 
     def _make_socket_transport(
         self,
@@ -181,7 +248,8 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     ) -> asyncio.Transport:
         from noria._core.aio.connection import connect
 
-        connection = connect(self, sock, protocol, extra, server)
+        given = id(sock) in self._given_sockets
+        connection = connect(self, sock, protocol, extra, server, given)
         connection.begin(waiter)
         return cast("asyncio.Transport", connection.transport)
 
@@ -277,7 +345,8 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         from noria.aio.transports import DatagramTransport
 
         self._ensure_fd_no_transport(sock)
-        made = DatagramSocket(self, sock, protocol, address, waiter, extra, DatagramTransport)
+        given = id(sock) in self._given_sockets
+        made = DatagramSocket(self, sock, protocol, address, waiter, extra, DatagramTransport, given)
         return cast("asyncio.DatagramTransport", made.transport)
 
     # Servers.

@@ -1,6 +1,8 @@
 """A listening socket of an asyncio server."""
 
-from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from cpython.contextvars cimport (
+    PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
+)
 
 from noria._core.aio.connection cimport Connection, new_connection
 from noria._core.aio.core cimport Core
@@ -19,7 +21,7 @@ cdef class Acceptor(Channel):
     """Makes a protocol and a connection of each client, until closed. The socket stays Python's.
 
     `secure`, if not None, is called with a connected Python socket in place of all that: it has TLS
-    to speak first.
+    to speak first. Each client is served in a copy of the context that the server was made in.
     """
 
     cdef Core core
@@ -28,6 +30,7 @@ cdef class Acceptor(Channel):
     cdef object server
     cdef object secure
     cdef object rest
+    cdef object context
     cdef bint tcp
 
     def __init__(self, Core core, sock, factory, server, secure):
@@ -36,20 +39,20 @@ cdef class Acceptor(Channel):
         self.factory = factory
         self.server = server
         self.secure = secure
+        self.context = PyContext_CopyCurrent()
         self.tcp = sock.family in INTERNET
         self.model = core.model
         self.fd = sock.fileno()
         self.model.watch(self, ACCEPT)
 
     cdef int accepted(self, int fd) except -1:
-        cdef object context
-        if self.secure is not None:
-            self.secure(self.factory, socket.socket(fileno=fd), self.server)
-            return 0
-        context = PyContext_CopyCurrent()
+        cdef object context = PyContext_Copy(self.context)
         PyContext_Enter(context)
         try:
-            self.welcome(fd)
+            if self.secure is not None:
+                self.secure(self.factory, socket.socket(fileno=fd), self.server)
+            else:
+                self.welcome(fd)
         finally:
             PyContext_Exit(context)
         return 0

@@ -4,6 +4,7 @@ from noria._core.stream cimport Stream
 cdef class Connection(Stream):
     cdef Core core
     cdef object context             # its protocol's calls run in it
+    cdef object given               # the caller's own socket object, who may close it, or None
     cdef object face                # the transport: what the protocol knows
     cdef object server
     cdef object waiter              # set once connection_made was called
@@ -22,5 +23,6 @@ cdef class Connection(Stream):
     cdef bint seal(self) except -1
     cdef int send_parcel(self) noexcept
     cdef int introduce(self) except -1
+    cdef bint closed_by_owner(self) except -1
 
 cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp)

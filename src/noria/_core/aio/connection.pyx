@@ -15,7 +15,7 @@ from noria._core.address cimport noria_address
 from noria._core.aio.core cimport Core
 from noria._core.contract cimport CALL, RECEIVE, Event
 from noria._core.stream cimport LENT, Stream
-from noria._core.sys cimport EAGAIN, EINTR, getpeername, getsockname, sockaddr, socklen_t
+from noria._core.sys cimport EAGAIN, EBADF, EINTR, getpeername, getsockname, sockaddr, socklen_t
 
 import asyncio
 import inspect
@@ -60,6 +60,8 @@ cdef class Connection(Stream):
         cdef object context = self.context
         PyContext_Enter(context)
         try:
+            if self.given is not None and event.kind != CALL:
+                self.closed_by_owner()
             if event.kind == CALL and event.result == STARTED:
                 self.introduce()
             else:
@@ -69,6 +71,8 @@ cdef class Connection(Stream):
         return 0
 
     cdef int writable(self) except -1:
+        if self.parcel is not None:
+            return 0        # its bytes are held or with the kernel; sent_later goes on from there
         Stream.writable(self)
         if self.empty_waiter is not None and not self.backlog and not self.gone:
             if not self.empty_waiter.done():
@@ -116,7 +120,19 @@ cdef class Connection(Stream):
     cdef int released(self) except -1:
         if self.fd >= 0 and self.core.owner(self.fd) is self:
             self.core.own(self.fd, None)
+        if self.given is not None:
+            if self.given.fileno() != self.fd:
+                self.fd = -1
+            self.given = None
         return Stream.released(self)
+
+    cdef bint closed_by_owner(self) except -1:
+        """Whether the caller has closed the socket that it gave: the connection ends, as the number
+        of the descriptor may belong to another file by now."""
+        if self.gone or self.given.fileno() == self.fd:
+            return False
+        self.vanish(OSError(EBADF, os.strerror(EBADF)))
+        return True
 
     def __dealloc__(self):
         # Dropped while open: its number is about to be free.
@@ -132,6 +148,8 @@ cdef class Connection(Stream):
     # which is to say made one parcel at the end of the turn, until there is one that comes alone.
 
     cpdef write(self, data):
+        if self.given is not None and self.closed_by_owner():
+            return
         if self.bursty or self.corked:
             if self.core.running and self.cork(data):
                 return
@@ -146,6 +164,8 @@ cdef class Connection(Stream):
         Stream.write(self, data)
 
     def writelines(self, list_of_data):
+        if self.given is not None and self.closed_by_owner():
+            return
         self.uncork()
         Stream.writelines(self, list_of_data)
 
@@ -165,7 +185,8 @@ cdef class Connection(Stream):
             return False
         self.parcel = parcel
         self.backlog = n
-        if not self.model.send_later(self, PyBytes_AS_STRING(parcel), n):
+        # A socket that its owner may close before the turn ends is looked at once more then.
+        if self.given is not None or not self.model.send_later(self, PyBytes_AS_STRING(parcel), n):
             self.corked = True
             self.core.corked.append(self)
         return True
@@ -196,7 +217,7 @@ cdef class Connection(Stream):
     cdef bint seal(self) except -1:
         """Makes one parcel of all that is held; False if there is nothing."""
         self.corked = False
-        if self.gone or not self.backlog:
+        if self.gone or not self.backlog or (self.given is not None and self.closed_by_owner()):
             self.parcel = None
             return False
         if self.outgoing is not None:
@@ -271,6 +292,8 @@ cdef class Connection(Stream):
         Stream.abort(self)
 
     def write_eof(self):
+        if self.given is not None and self.closed_by_owner():
+            return
         self.uncork()
         Stream.write_eof(self)
 
@@ -380,8 +403,11 @@ cdef Connection new_connection(Core core, int fd, object protocol, object server
     return connection
 
 
-def connect(Core core, sock, protocol, extra, server):
-    """A connection on a Python socket, which it takes over; `begin` then tells the protocol."""
+def connect(Core core, sock, protocol, extra, server, bint given):
+    """A connection on a Python socket, which it takes over; `begin` then tells the protocol.
+
+    `given`: others hold the socket object too, and may close it.
+    """
     cdef Connection connection
     cdef int fd = sock.fileno()
     cdef bint tcp = sock.proto == 6 or (sock.proto == 0 and sock.family in INTERNET)
@@ -389,6 +415,8 @@ def connect(Core core, sock, protocol, extra, server):
     connection = new_connection(core, fd, protocol, server, tcp)
     connection.extra = {"socket": TransportSocket(sock)}
     connection.shared = True
+    if given:
+        connection.given = sock
     if extra:
         connection.extra.update(extra)
     return connection

@@ -11,6 +11,7 @@ cdef enum:
 
 cdef class Core(Loop):
     cdef bint debugging
+    cdef bint clocked                   # `time` was replaced: timers run by what it says
     cdef public object make_transport   # make_transport(connection): what its protocol will know
     cdef dict descriptors               # number -> Descriptor
     cdef void **owners                  # number -> the open Connection; borrowed

@@ -16,10 +16,10 @@ from libc.string cimport memset
 
 from noria._core.aio.descriptor cimport Descriptor, receive_now
 from noria._core.contract cimport CALL, READABLE, WRITABLE, Target
-from noria._core.loop cimport PATIENCE, Loop
+from noria._core.loop cimport Loop
 from noria._core.stream cimport Stream
 from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, monotonic_ns, ssize_t
-from noria._core.timers cimport Handle, Timer, context_here, new_timer
+from noria._core.timers cimport Handle, Timer, context_here, nanoseconds, new_timer
 
 import asyncio
 import socket
@@ -34,7 +34,8 @@ cdef extern from *:
     #ifdef Py_GIL_DISABLED
         return 0;   /* without the GIL a count of one proves nothing */
     #else
-        return Py_TYPE(o) == (PyTypeObject *)type && Py_REFCNT(o) == 1;
+        return Py_TYPE(o) == (PyTypeObject *)type && Py_REFCNT(o) == 1
+            && *(PyObject **)((char *)o + Py_TYPE(o)->tp_weaklistoffset) == NULL;
     #endif
     }
     """
@@ -121,7 +122,8 @@ cdef class Core(Loop):
         if delay is None:
             raise TypeError("delay must not be None")
         seconds = PyLong_AsDouble(delay) if type(delay) is int else delay   # without a new float
-        if seconds >= 1 and self.dispatching and not (self.debugging or self.closed):
+        if seconds >= 1 and self.dispatching \
+                and not (self.debugging or self.closed or self.clocked):
             timer = new_timer()
             timer.callback = callback
             timer.args = args
@@ -144,10 +146,20 @@ cdef class Core(Loop):
         return self.set_timer(when, callback, args,
                               context_here() if context is None else context)
 
+    cdef int64_t now(self) except? -1:
+        if self.clocked:
+            return nanoseconds(self.time())
+        return self.model.now()
+
+    def use_clock(self, bint replaced):
+        """Run timers by `self.time()`, or by the model's clock again."""
+        if self.timers.fresh_count:
+            self.timers.settle()
+        self.clocked = replaced
+
     def debug_call(self, callback, args, context):
+        # Compiled code has no frames: the traceback of where it was made ends with the caller.
         handle = asyncio.Handle(callback, args, self, context)
-        if handle._source_traceback:
-            del handle._source_traceback[-1]
         self._add_callback(handle)
         return handle
 
@@ -157,8 +169,6 @@ cdef class Core(Loop):
         self._check_thread()
         self._check_callback(callback, "call_at")
         handle = asyncio.TimerHandle(when, callback, args, self, context)
-        if handle._source_traceback:
-            del handle._source_traceback[-1]
         self.set_timer(when, run_own, (handle,), None)
         return handle
 
@@ -216,7 +226,7 @@ cdef class Core(Loop):
         """Turns until `stop`; a stop before it began ends it after one turn."""
         self.enter()
         self.left = 0
-        self.skipped = PATIENCE     # even a run of one turn looks at the kernel
+        self.poll_often()           # even a run of one turn looks at the kernel
         try:
             while True:
                 try:
@@ -235,8 +245,7 @@ cdef class Core(Loop):
             self.dispatching = self.stopping = False
             self.left = 0
             self.end_turn()
-            self.model.settle()     # as in Loop.run
-            self.leave()
+            self.end_run()
 
     cdef int turn_until_fault(self) except -1:
         # No try in here, which would cost as much as a callback: a fault ends this, and
@@ -257,8 +266,8 @@ cdef class Core(Loop):
         if self.held or self.corked:
             self.held = 0
             self.send_held()
-            if self.queue.count:
-                self.model.hand_over()      # the next turn may not ask the kernel anything
+            if self.queue.count and not self.model.polls_memory:
+                self.model.hand_over()      # the next turn may go without a poll
         return 0
 
     cdef bint may_hold(self) except -1:

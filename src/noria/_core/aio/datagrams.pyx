@@ -14,7 +14,7 @@ from noria._core.address cimport noria_address
 from noria._core.aio.core cimport Core
 from noria._core.contract cimport CALL, RECEIVE, SPACE, Channel, Event
 from noria._core.sys cimport (
-    EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, c_send, errno, sendto, sockaddr, ssize_t,
+    EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, c_send, errno, sendto, sockaddr, ssize_t,
 )
 
 import os
@@ -35,6 +35,7 @@ cdef class DatagramSocket(Channel):
 
     cdef Core core
     cdef object sock
+    cdef bint given             # others hold the socket object too, and may close it
     cdef object protocol
     cdef object context
     cdef object face
@@ -50,10 +51,12 @@ cdef class DatagramSocket(Channel):
     cdef bint connected, paused, full, leaving, gone
     cdef int lost
 
-    def __init__(self, Core core, sock, protocol, address, waiter, extra, make_face):
+    def __init__(self, Core core, sock, protocol, address, waiter, extra, make_face,
+                 bint given):
         self.core = core
         self.model = core.model
         self.sock = sock
+        self.given = given
         self.fd = sock.fileno()
         self.protocol = protocol
         self.context = PyContext_CopyCurrent()
@@ -81,6 +84,8 @@ cdef class DatagramSocket(Channel):
         PyContext_Enter(context)
         try:
             if event.kind != CALL:
+                if self.given and self.sock is not None and self.sock.fileno() != self.fd:
+                    self.vanish(OSError(EBADF, os.strerror(EBADF)))
                 self.model.deliver(self, event)
             elif event.result == STARTED:
                 self.introduce()
@@ -165,6 +170,10 @@ cdef class DatagramSocket(Channel):
         cdef Py_buffer view
         cdef ssize_t sent
         cdef int error
+        if self.given and self.sock.fileno() != self.fd:
+            # Closed by the caller: the number may belong to another file by now.
+            self.protocol.error_received(OSError(EBADF, os.strerror(EBADF)))
+            return True
         self.model.counters.sends += 1
         if not self.connected and (addr is not self.last or addr is None):
             try:

@@ -16,9 +16,12 @@ from noria._core.timers cimport Handle
 import os
 import weakref
 
-from noria._core.contract import SCRATCH_SIZE
+cdef enum:
+    ROOM = 256 * 1024
 
-cdef Py_ssize_t scratch_size = SCRATCH_SIZE
+# Not the model's scratch: a protocol that is being fed from there may call sock_recv. Nothing runs
+# between the receive into this memory and the copy out of it, so all loops share it.
+cdef char room[ROOM]
 
 
 cdef object receive_now(Model model, int fd, Py_ssize_t n):
@@ -26,9 +29,9 @@ cdef object receive_now(Model model, int fd, Py_ssize_t n):
     cdef ssize_t got
     while True:
         model.counters.receives += 1
-        got = recv(fd, model.scratch, min(n, scratch_size), MSG_DONTWAIT)
+        got = recv(fd, room, min(n, <Py_ssize_t>ROOM), MSG_DONTWAIT)
         if got >= 0:
-            return PyBytes_FromStringAndSize(model.scratch, got)
+            return PyBytes_FromStringAndSize(room, got)
         if errno == EAGAIN:
             model.counters.empty_receives += 1
             return None

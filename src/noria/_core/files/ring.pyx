@@ -218,7 +218,7 @@ cdef inline object cut(object data, Py_ssize_t size):
 
 
 cdef class Ring:
-    """One ring of one loop, used in that loop's thread. Raises OSError where there is none."""
+    """One ring of one loop, used in the thread that runs it. Raises OSError where there is none."""
 
     cdef object __weakref__
     cdef object loop, create_future, call_soon, flush_
@@ -237,9 +237,8 @@ cdef class Ring:
         memset(&params, 0, sizeof(noria_params))
         params.cq_entries = COMPLETIONS
         # Not SETUP_DEFER_TASKRUN: with it a loop that sleeps in epoll_wait(2) is not woken by what
-        # completes meanwhile.
-        params.flags = (SETUP_CQSIZE | SETUP_SUBMIT_ALL | SETUP_COOP_TASKRUN | SETUP_TASKRUN_FLAG
-                        | SETUP_SINGLE_ISSUER)
+        # completes meanwhile. Not SETUP_SINGLE_ISSUER: a loop may run in one thread after another.
+        params.flags = (SETUP_CQSIZE | SETUP_SUBMIT_ALL | SETUP_COOP_TASKRUN | SETUP_TASKRUN_FLAG)
         self.ring = <int>c_syscall(SYS_SETUP, <unsigned>ENTRIES, &params)
         if self.ring < 0:
             raise OSError(errno, os.strerror(errno), "io_uring_setup")

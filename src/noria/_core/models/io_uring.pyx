@@ -7,6 +7,9 @@ What shaped this file:
   way. Closing cancels first, and closes when the last completion has come.
 - The ring belongs to one thread (SINGLE_ISSUER) and the kernel completes only when that thread asks
   (DEFER_TASKRUN, Linux 6.1). It is made disabled, and enabled by the thread that runs the loop.
+- A loop may run in one thread after another. So requests are made only while it runs: the end of a
+  run cancels them all, `deferred` remembers what to arm at the next one, and a run in another
+  thread begins with a new ring. Between runs any thread may close the loop.
 - Receiving is multishot: one request gives a completion for each arrival, its bytes in a buffer of
   the provided ring. ENOBUFS ends such a request and is no error of the connection: it is made anew
   once the handlers have emptied the buffers.
@@ -28,11 +31,11 @@ What shaped this file:
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
-from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from noria._core.contract cimport (
     ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SENT, SPACE,
@@ -51,6 +54,11 @@ from noria._core.contract import SCRATCH_SIZE
 
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
+cdef extern from "Python.h":
+    # The kernel's number of the thread: CPython's own (pthread_self) is used again at once for the
+    # next thread, which is another task to the kernel.
+    unsigned long PyThread_get_thread_native_id() noexcept
+
 cdef enum:
     ENTRIES = 1024
     COMPLETIONS = 8192
@@ -64,6 +72,7 @@ cdef enum:
     LAST = 0x100                # the buffer is empty after this: give it back
     FINAL = 0x200               # the request ends with this
     STRAIGHT = 0x400            # a large message is there to be received
+    OWNED = 0x800               # the data is a copy, for PyMem_RawFree
 
     # Tags in the low bits of user_data, which are free in a pointer.
     TAG_NONE = 0
@@ -83,12 +92,18 @@ cdef enum:
     UNDER_WAY = 128 + 7
     DIRECT = 64                 # RECEIVING by a poll
     CANCELLING = 3              # a shift: RECEIVING << CANCELLING and so on
+    PARTING = 256               # counted in `parting`
+    END_TRIES = 50              # times 20 ms that the end of a run waits for cancelled requests
 
 cdef class IoUring(Waking):
     """One ring."""
 
     cdef int ring
-    cdef unsigned long owner
+    cdef unsigned long owner        # the thread whose ring it is, 0 before the first run
+    cdef bint active                # requests may be made: the owner runs, or ran and did not end
+    cdef bint ending                # all requests are being cancelled
+    cdef list deferred              # channels and operations whose requests the next run makes
+    cdef Py_ssize_t operations      # under way
     cdef noria_mapping at
     cdef uint32_t tail, waiting
     cdef noria_buf *bufs
@@ -105,11 +120,11 @@ cdef class IoUring(Waking):
 
     def __cinit__(self, bint incremental=True):
         self.name = "io_uring"
+        self.polls_memory = True
         self.ring = -1
         self.farewells = Queue()
+        self.deferred = []
         self.set_up()
-        if map_queues(&self.at, self.ring, &self.params) < 0:
-            raise OSError(errno, os.strerror(errno), "io_uring mmap")
         self.incremental = incremental
 
     cdef int set_up(self) except -1:
@@ -121,6 +136,8 @@ cdef class IoUring(Waking):
         if self.ring < 0:
             raise OSError(errno, os.strerror(errno), "io_uring_setup")
         c_fcntl(self.ring, 2, 1)    # F_SETFD, FD_CLOEXEC
+        if map_queues(&self.at, self.ring, &self.params) < 0:
+            raise OSError(errno, os.strerror(errno), "io_uring mmap")
         return 0
 
     cdef noria_params params
@@ -150,20 +167,94 @@ cdef class IoUring(Waking):
         return self.ring
 
     cdef int begin(self) except -1:
-        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef unsigned long me = PyThread_get_thread_native_id()
         if self.inherited:
             self.refuse()
-        if self.owner == 0:
+        if self.owner != me:
+            if self.active:
+                raise RuntimeError("an io_uring loop belongs to the thread that ran it first until "
+                                   "`run` returns there: run it there, or use the model 'epoll'")
+            if self.owner:
+                self.renew()
             if c_syscall(SYS_REGISTER, self.ring, <unsigned>REGISTER_ENABLE_RINGS, NULL, 0) < 0:
                 raise OSError(errno, os.strerror(errno), "io_uring enable")
-            self.owner = me
             self.provide_buffers()
-        elif self.owner != me:
-            raise RuntimeError("an io_uring loop belongs to the thread that ran it first: make "
-                               "another loop for this thread, or use the model 'epoll'")
+            self.owner = me
+        if not self.active:
+            self.active = True
+            self.arm_deferred()
         Waking.begin(self)
         if not self.wake_reader.watched:
             self.watch(self.wake_reader, READABLE)
+        return 0
+
+    cdef int renew(self) except -1:
+        """Replace the ring of another thread, which has no request under way, by a new one."""
+        cdef Event *event
+        cdef void *copy
+        cdef size_t i
+        # Data that waits in the queue lies in buffers that are about to go.
+        for i in range(self.queue.count):
+            event = &self.queue.ring[(self.queue.head + i) & self.queue.mask]
+            if event.kind & MASK == RECEIVED and event.data != NULL and not event.kind & OWNED:
+                if event.result > 0:
+                    copy = PyMem_RawMalloc(event.result)
+                    if copy == NULL:
+                        raise MemoryError
+                    memcpy(copy, event.data, event.result)
+                    event.data = copy
+                    event.kind |= OWNED
+                else:
+                    event.data = NULL
+                event.kind &= ~LAST
+        self.owner = 0
+        self.unmap()
+        self.tail = self.waiting = 0
+        self.buffers_tail = 0
+        self.set_up()
+        return 0
+
+    cdef int arm_deferred(self) except -1:
+        cdef list deferred = self.deferred
+        cdef Operation operation
+        cdef Channel channel
+        self.deferred = []
+        for target in deferred:
+            if isinstance(target, Operation):
+                operation = <Operation>target
+                self.start(operation)
+                if operation.cancelled:
+                    self.cancel_request(operation, TAG_OPERATION)
+            else:
+                channel = <Channel>target
+                if channel.watched and not channel.closing:
+                    self.arm(channel)
+        return 0
+
+    cdef int end(self) except -1:
+        """Cancel all requests and wait until the kernel has ended them, so that any thread may run
+        or close the loop next. What arrived meanwhile is in the queue."""
+        cdef noria_sqe *sqe
+        cdef noria_timespec limit
+        cdef int tries = END_TRIES
+        if not self.active or self.inherited or self.closed \
+                or self.owner != PyThread_get_thread_native_id():
+            return 0
+        if self.operations:
+            return 0        # their results are wanted: the ring stays this thread's
+        self.ending = True
+        try:
+            while (self.under_way or self.waiting) and tries:
+                if self.under_way:
+                    sqe = self.request(None, TAG_NONE, OP_ASYNC_CANCEL, -1)
+                    sqe.op_flags = CANCEL_ANY | CANCEL_ALL
+                limit.tv_sec, limit.tv_nsec = 0, 20000000
+                self.enter(1 if self.under_way else 0, &limit)
+                self.reap()
+                tries -= 1
+        finally:
+            self.ending = False
+        self.active = self.under_way != 0
         return 0
 
     cdef int provide_buffers(self) except -1:
@@ -221,8 +312,6 @@ cdef class IoUring(Waking):
         cdef noria_sqe *sqe
         if self.inherited:
             self.refuse()
-        if self.owner == 0:
-            self.begin()
         if self.tail - load32(self.at.sq_head) == self.at.sq_size:
             self.enter(0, NULL)
         sqe = &self.at.sqes[self.tail & self.at.sq_mask]
@@ -251,6 +340,9 @@ cdef class IoUring(Waking):
         cdef noria_sqe *sqe
         cdef int mask
         if self.inherited:
+            return 0
+        if not self.active:
+            self.deferred.append(channel)
             return 0
         if channel.watched & RECEIVE and not channel.datagrams and not channel.state & RECEIVING:
             self.arm_receive(channel)
@@ -295,7 +387,7 @@ cdef class IoUring(Waking):
     cdef int cancel_once(self, Channel channel, int request, int tag) except -1:
         """Cancels a request that is under way and not being cancelled already."""
         if channel.state & request and not channel.state & request << CANCELLING \
-                and not self.inherited:
+                and self.active and not self.inherited:
             channel.state |= request << CANCELLING
             self.cancel_request(channel, tag)
         return 0
@@ -325,14 +417,17 @@ cdef class IoUring(Waking):
     cdef int release(self, Channel channel) except -1:
         channel.closing = True
         channel.watched = 0
+        if not self.active:
+            channel.state = 0       # all requests have ended; their events find it closing
         if self.closed or self.inherited or not channel.state & UNDER_WAY:
             return channel.released()
+        channel.state |= PARTING
         self.parting += 1
         return self.disarm(channel)
 
     cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1:
         cdef noria_sqe *sqe
-        if self.closed or self.inherited or channel.state & SENDING:
+        if self.closed or self.inherited or not self.active or channel.state & SENDING:
             return False
         sqe = self.request(channel, TAG_SEND, OP_SEND, channel.fd)
         sqe.addr = <uint64_t>data
@@ -344,16 +439,23 @@ cdef class IoUring(Waking):
         return True
 
     cdef int hand_over(self) except -1:
-        if self.waiting and not self.inherited:
+        if self.waiting and self.active and not self.inherited:
             self.enter(0, NULL)
         return 0
 
     cdef int submit(self, Operation operation) except -1:
-        cdef noria_sqe *sqe
-        cdef int flags
         if self.inherited:
             self.refuse()
         operation.pending = True
+        if not self.active:
+            self.deferred.append(operation)
+            return 0
+        return self.start(operation)
+
+    cdef int start(self, Operation operation) except -1:
+        cdef noria_sqe *sqe
+        cdef int flags
+        self.operations += 1
         if operation.kind == CONNECT:
             flags = c_fcntl(operation.fd, F_GETFL)
             if flags & O_NONBLOCK:
@@ -374,7 +476,7 @@ cdef class IoUring(Waking):
 
     cdef int cancel(self, Operation operation) except -1:
         operation.cancelled = True
-        if operation.pending and not self.inherited:
+        if operation.pending and self.active and not self.inherited:
             self.cancel_request(operation, TAG_OPERATION)
         return 0
 
@@ -418,6 +520,8 @@ cdef class IoUring(Waking):
             # Nothing to hand over and nothing the kernel wants to tell: no system call at all.
             if self.waiting or load32(self.at.sq_flags) & (SQ_TASKRUN | SQ_CQ_OVERFLOW):
                 self.enter(0, NULL)
+            elif load32(self.at.cq_tail) == self.at.cq_head[0]:
+                return 0
             if self.recording:
                 self.moments.asked = self.moments.ready = monotonic_ns()
         else:
@@ -476,6 +580,11 @@ cdef class IoUring(Waking):
                 kind = DONE
             if not cqe.flags & CQE_MORE:
                 kind |= FINAL
+                if tag == TAG_OPERATION:
+                    self.operations -= 1
+                elif self.ending and cqe.res == -ECANCELED and not (<Channel>target).closing:
+                    self.defer(<Channel>target, tag)
+                    continue
             if self.parting and tag != TAG_OPERATION and (<Channel>target).closing:
                 self.farewells.put(target, kind, cqe.res, data)
             else:
@@ -487,6 +596,19 @@ cdef class IoUring(Waking):
         if self.farewells.count:
             self.part()
         return n
+
+    cdef int defer(self, Channel channel, int tag) except -1:
+        """A request of the channel was cancelled by the end of a run: the next run makes it."""
+        cdef int request = (ACCEPTING if tag == TAG_ACCEPT else POLLING if tag == TAG_POLL
+                            else RECEIVING | DIRECT)
+        channel.state &= ~(request | request << CANCELLING)
+        if tag == TAG_POLL:
+            channel.slot = 0
+        if channel.watched:
+            self.deferred.append(channel)
+        self.under_way -= 1
+        Py_DECREF(channel)
+        return 0
 
     @cython.final
     cdef int reap_sent(self, Channel channel, int result) except -1:
@@ -536,7 +658,8 @@ cdef class IoUring(Waking):
             self.deliver_readiness(channel, event)
         if event.kind & FINAL:
             if channel.closing:
-                if not channel.state & UNDER_WAY:
+                if channel.state & PARTING and not channel.state & UNDER_WAY:
+                    channel.state &= ~PARTING
                     self.parting -= 1
                     channel.released()
             elif channel.watched:
@@ -568,7 +691,9 @@ cdef class IoUring(Waking):
                 # arm makes a poll when this one has ended.
                 self.cancel_once(channel, RECEIVING, TAG_RECEIVE)
         finally:
-            if event.kind & LAST:
+            if event.kind & OWNED:
+                PyMem_RawFree(data)
+            elif event.kind & LAST:
                 self.give_back(<uint32_t>((data - self.pool_memory_data) // self.buffer_size))
         return 0
 
@@ -618,8 +743,8 @@ cdef class IoUring(Waking):
         return 0
 
     cdef int settle(self) except -1:
-        if (self.waiting or self.parting) and not self.inherited \
-                and self.owner == PyThread_get_thread_ident():
+        if (self.waiting or self.parting) and self.active and not self.inherited \
+                and self.owner == PyThread_get_thread_native_id():
             self.enter(0, NULL)
             self.reap()
         return 0
@@ -627,6 +752,8 @@ cdef class IoUring(Waking):
     cdef int discard(self, Event *event) except -1:
         if event.kind & MASK == ACCEPTED and event.result >= 0:
             c_close(event.result)
+        elif event.kind & OWNED:
+            PyMem_RawFree(event.data)
         return 0
 
     cdef int shut(self) except -1:
@@ -636,7 +763,8 @@ cdef class IoUring(Waking):
         cdef Event event
         cdef Channel channel
         cdef int tries = 100
-        if not self.inherited and self.owner == PyThread_get_thread_ident():
+        self.deferred.clear()
+        if self.active and not self.inherited and self.owner == PyThread_get_thread_native_id():
             sqe = self.request(None, TAG_NONE, OP_ASYNC_CANCEL, -1)
             sqe.op_flags = CANCEL_ANY | CANCEL_ALL
             while self.under_way and tries:
