@@ -467,3 +467,87 @@ def test_tls_handshake_with_garbage(model, kind):
 
     run(main(), model)
     gc.collect()
+
+
+# Buffers, and reading that is paused from the start.
+
+
+def test_a_buffered_protocol_may_give_a_bytearray(model):
+    if model == ORACLE:
+        pytest.skip("asyncio decrypts the second record into a copy of the buffer")
+
+    class Buffered(asyncio.BufferedProtocol):
+        def __init__(self) -> None:
+            self.buffer = bytearray(64 * 1024)
+            self.data = bytearray()
+            self.done = asyncio.get_running_loop().create_future()
+
+        def get_buffer(self, sizehint: int) -> bytearray:
+            return self.buffer
+
+        def buffer_updated(self, nbytes: int) -> None:
+            self.data += self.buffer[:nbytes]
+
+        def connection_lost(self, exc: BaseException | None) -> None:
+            self.done.set_result(None)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        received: list[Buffered] = []
+
+        def factory() -> Buffered:
+            received.append(Buffered())
+            return received[0]
+
+        server = await loop.create_server(factory, "127.0.0.1", 0, ssl=server_context())
+        _, writer = await asyncio.open_connection(
+            *server.sockets[0].getsockname(), ssl=client_context()
+        )
+        data = bytes(range(1, 256)) * 400  # several records, none with a zero
+        writer.write(data)
+        writer.close()
+        await writer.wait_closed()
+        await received[0].done
+        assert bytes(received[0].data) == data
+        server.close()
+        await server.wait_closed()
+
+    run(main(), model)
+
+
+def test_a_client_that_pauses_at_once_ends_its_handshake(model):
+    if model == ORACLE:
+        pytest.skip("asyncio keeps the last message of the handshake until reading resumes")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        served = loop.create_future()
+
+        class Server(Keeper):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                served.set_result(self)
+
+        class Client(Keeper):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                transport.pause_reading()
+
+        server = await loop.create_server(Server, "127.0.0.1", 0, ssl=server_context())
+        _, client = await loop.create_connection(
+            Client, *server.sockets[0].getsockname(), ssl=client_context()
+        )
+        accepted = await served
+        accepted.transport.write(b"hello")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not client.data
+        client.transport.resume_reading()
+        await until(lambda: client.data == b"hello")
+        client.transport.close()
+        await client.lost
+        await accepted.lost
+        server.close()
+        await server.wait_closed()
+
+    run(main(), model)

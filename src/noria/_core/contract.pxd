@@ -125,7 +125,7 @@ cdef class Model:
     cdef Moments moments
     cdef public bint recording      # note the moments of each message
     cdef readonly bint closed
-    cdef readonly bint polls_memory # a poll that finds nothing makes no system call
+    cdef readonly bint polls_memory  # a poll that finds nothing makes no system call
     cdef readonly bint inherited    # this process is a child of the one that made it
     cdef readonly int home          # the process that made it
     cdef char *scratch              # one message's bytes, between the kernel and the handler

@@ -204,7 +204,7 @@ cdef class Loop(Dispatcher):
 
     cdef int collect(self) except -1:
         """The first part of a turn: what has happened and what is due goes into the queue."""
-        cdef int64_t timeout, now
+        cdef int64_t timeout
         if self.abandoned:
             self.model.refuse()
         self.turns += 1

@@ -201,7 +201,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         finally:
             self._given_sockets.discard(id(sock))
 
-    async def create_connection(  # type: ignore[override]
+    async def create_connection(
         self, protocol_factory: Factory, *address: Any, sock: Any = None, **options: Any
     ) -> tuple[asyncio.Transport, Any]:
         """Connect to a server. As AbstractEventLoop.create_connection."""
@@ -210,7 +210,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
                 self, protocol_factory, *address, sock=sock, **options
             )
 
-    async def create_unix_connection(  # type: ignore[override]
+    async def create_unix_connection(
         self, protocol_factory: Factory, *path: Any, sock: Any = None, **options: Any
     ) -> tuple[asyncio.Transport, Any]:
         """Connect to a Unix socket. As AbstractEventLoop.create_unix_connection."""
@@ -219,7 +219,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
                 self, protocol_factory, *path, sock=sock, **options
             )
 
-    async def connect_accepted_socket(  # type: ignore[override]
+    async def connect_accepted_socket(
         self, protocol_factory: Factory, sock: Any, **options: Any
     ) -> tuple[asyncio.Transport, Any]:
         """Serve an accepted socket. As AbstractEventLoop.connect_accepted_socket."""
@@ -228,7 +228,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
                 self, protocol_factory, sock, **options
             )
 
-    async def create_datagram_endpoint(  # type: ignore[override]
+    async def create_datagram_endpoint(
         self, protocol_factory: Factory, *addresses: Any, sock: Any = None, **options: Any
     ) -> tuple[asyncio.DatagramTransport, Any]:
         """Open a datagram socket. As AbstractEventLoop.create_datagram_endpoint."""
@@ -346,7 +346,9 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
 
         self._ensure_fd_no_transport(sock)
         given = id(sock) in self._given_sockets
-        made = DatagramSocket(self, sock, protocol, address, waiter, extra, DatagramTransport, given)
+        made = DatagramSocket(
+            self, sock, protocol, address, waiter, extra, DatagramTransport, given
+        )
         return cast("asyncio.DatagramTransport", made.transport)
 
     # Servers.

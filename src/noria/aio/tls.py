@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import sslproto
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from noria._core.aio.tls import Secure
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     class _Inherited(sslproto.SSLProtocol):  # asyncio's own, which its stubs leave out
         _ssl_buffer: bytearray
         _ssl_buffer_view: memoryview
+        _app_protocol_get_buffer: Callable[[int], Any]
 
         def _get_app_transport(self) -> asyncio.Transport: ...
 else:
@@ -52,6 +54,10 @@ class TLSProtocol(Secure, _Inherited):
 
     def _set_app_protocol(self, app_protocol: Any) -> None:
         _Inherited._set_app_protocol(self, app_protocol)
+        if self._app_protocol_is_buffer:
+            # asyncio decrypts into slices of the buffer: those of a bytearray would be copies.
+            get_buffer = self._app_protocol_get_buffer
+            self._app_protocol_get_buffer = lambda hint: memoryview(get_buffer(hint))
         self.adopt(app_protocol)
 
     def connection_made(self, transport: Any) -> None:

@@ -26,4 +26,5 @@ def connect(
     protocol: asyncio.BaseProtocol,
     extra: dict[str, Any] | None,
     server: Any,
+    given: bool,
 ) -> Connection: ...

@@ -16,6 +16,7 @@ class DatagramSocket(Channel):
         waiter: asyncio.Future[None] | None,
         extra: dict[str, Any] | None,
         make_face: Callable[[DatagramSocket], asyncio.DatagramTransport],
+        given: bool,
     ) -> None: ...
     @property
     def transport(self) -> asyncio.DatagramTransport | None: ...

@@ -105,6 +105,9 @@ cdef class Secure(Sink):
                     self._do_write()
                 elif self._app_writing_paused or self._outgoing.pending:
                     self._process_outgoing()
+            elif self._outgoing.pending:
+                # A peer waits for it (the end of the handshake, say), whether we read or not.
+                self._process_outgoing()
             pending = self._incoming.pending
             if self._ssl_reading_paused or pending >= self._incoming_high_water:
                 self._control_ssl_reading()

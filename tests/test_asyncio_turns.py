@@ -1,0 +1,125 @@
+"""What the kernel had at the start of a turn is delivered in that turn."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from loops import MODELS, ORACLE, Keeper, run
+
+
+@pytest.fixture(params=(*MODELS, ORACLE))
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def connected() -> tuple[Any, socket.socket]:
+    mine, peer = socket.socketpair()
+    mine.setblocking(False)
+    _, keeper = await asyncio.get_running_loop().create_connection(Keeper, sock=mine)
+    return keeper, peer
+
+
+def test_a_transport_has_what_arrived_before_the_turn(model: str) -> None:
+    async def main() -> None:
+        keeper, peer = await connected()
+        await asyncio.sleep(0)
+        for number in range(20):
+            peer.send(b"x")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert len(keeper.data) == number + 1
+        keeper.transport.abort()
+        await keeper.lost
+        peer.close()
+
+    run(main(), model)
+
+
+def test_a_reader_is_called_in_the_next_turn(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        mine, peer = socket.socketpair()
+        mine.setblocking(False)
+        got: list[bytes] = []
+        loop.add_reader(mine, lambda: got.append(mine.recv(10)))
+        for number in range(20):
+            peer.send(b"%d" % number)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert got[-1] == b"%d" % number
+        loop.remove_reader(mine)
+        mine.close()
+        peer.close()
+
+    run(main(), model)
+
+
+def test_streams_exchange_in_a_few_turns(model: str) -> None:
+    async def main() -> None:
+        async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(100):
+                writer.write(data)
+            writer.close()
+
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"first")
+        assert await reader.read(100) == b"first"
+        for _ in range(10):
+            writer.write(b"again")
+            answer = asyncio.ensure_future(reader.read(100))
+            for _ in range(8):  # there: woken, read, written; and back
+                await asyncio.sleep(0)
+            assert answer.done()
+            assert answer.result() == b"again"
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    run(main(), model)
+
+
+def test_a_chain_of_calls_polls_again_once_there_is_io(model: str) -> None:
+    """After many turns without I/O polls may become rare; I/O of the loop ends that."""
+
+    async def main() -> None:
+        keeper, peer = await connected()
+        for _ in range(2_000):
+            await asyncio.sleep(0)
+        keeper.transport.write(b"request")
+        assert peer.recv(100) == b"request"
+        peer.send(b"answer")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert keeper.data == b"answer"
+        keeper.transport.abort()
+        await keeper.lost
+        peer.close()
+
+    run(main(), model)
+
+
+def test_a_cancelled_connect_has_closed_its_socket_two_turns_later(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(5):
+            mine, peer = socket.socketpair()
+            mine.setblocking(False)
+            peer.setblocking(False)
+            task = loop.create_task(loop.create_connection(Keeper, sock=mine))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert mine.fileno() == -1
+            assert peer.recv(1) == b""
+            peer.close()
+
+    run(main(), model)
