@@ -551,3 +551,108 @@ def test_a_client_that_pauses_at_once_ends_its_handshake(model):
         await server.wait_closed()
 
     run(main(), model)
+
+
+# start_tls on a connection that is full, or no longer there.
+
+
+def test_start_tls_while_the_protocol_is_paused_resumes_it(model):
+    if model == ORACLE:
+        pytest.skip("asyncio never resumes the protocol")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        size = 4_000_000
+        plain = loop.create_future()
+
+        class Writer(Keeper):
+            def __init__(self) -> None:
+                super().__init__()
+                self.calls: list[str] = []
+                self.resumed = loop.create_future()
+
+            def pause_writing(self) -> None:
+                self.calls.append("pause")
+
+            def resume_writing(self) -> None:
+                self.calls.append("resume")
+                self.resumed.set_result(None)
+
+        class Reader(Keeper):
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                if len(self.data) == size:
+                    plain.set_result(None)
+
+        accepted = loop.create_future()
+        server = await loop.create_server(
+            lambda: accepted.set_result(Writer()) or accepted.result(), "127.0.0.1", 0
+        )
+        _, reader = await loop.create_connection(Reader, *server.sockets[0].getsockname())
+        writer = await accepted
+        await writer.made
+        writer.transport.write(b"z" * size)
+        assert writer.calls == ["pause"]
+        upgrading = asyncio.ensure_future(
+            loop.start_tls(writer.transport, writer, server_context(), server_side=True)
+        )
+        await plain
+        reading = await loop.start_tls(
+            reader.transport, reader, client_context(), server_hostname="localhost"
+        )
+        writing = await upgrading
+        await writer.resumed
+        assert writer.calls == ["pause", "resume"]
+        writing.write(b"hello")
+        await until(lambda: len(reader.data) == size + 5)
+        reading.abort()
+        writing.abort()
+        await reader.lost
+        await writer.lost
+        server.close()
+        await server.wait_closed()
+
+    run(main(), model)
+
+
+@pytest.mark.parametrize("how", ["aborted", "closed", "lost"])
+def test_start_tls_on_a_connection_that_has_ended(model, how):
+    if model == ORACLE:
+        pytest.skip("asyncio's start_tls never ends then")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        mine, peer = socket.socketpair()
+        transport, keeper = await loop.create_connection(Keeper, sock=mine)
+        if how == "aborted":
+            transport.abort()
+        elif how == "closed":
+            transport.close()
+        peer.close()
+        if how == "lost":
+            await keeper.lost
+        with pytest.raises(ConnectionAbortedError):
+            await loop.start_tls(transport, keeper, client_context(), server_hostname="localhost")
+        await keeper.lost
+
+    run(main(), model)
+
+
+@pytest.mark.parametrize("ending", ["abort", "close"])
+def test_a_connection_that_ends_while_start_tls_begins(model, ending):
+    if model == ORACLE:
+        pytest.skip("asyncio's start_tls returns None then")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        mine, peer = socket.socketpair()
+        transport, keeper = await loop.create_connection(Keeper, sock=mine)
+        loop.call_soon(getattr(transport, ending))
+        with pytest.raises(ConnectionError):
+            await loop.start_tls(transport, keeper, client_context(), server_hostname="localhost")
+        peer.setblocking(False)
+        while await loop.sock_recv(peer, 1000):
+            pass  # the beginning of a handshake, and then the end
+        peer.close()
+
+    run(main(), model)

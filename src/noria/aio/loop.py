@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import selectors
 import signal
 import socket
@@ -36,6 +37,12 @@ def _first_transport(connection: Any) -> asyncio.Transport:
 
     connection.event_loop.make_transport = SocketTransport
     return SocketTransport(connection)
+
+
+def _no_tls(transport: asyncio.BaseTransport) -> ConnectionAbortedError:
+    return ConnectionAbortedError(
+        errno.ECONNABORTED, f"start_tls() is not possible on a closed connection: {transport!r}"
+    )
 
 
 class _NoSelector:
@@ -306,6 +313,8 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             )
         if not getattr(transport, "_start_tls_compatible", False):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        if transport.is_closing():
+            raise _no_tls(transport)
         waiter = self.create_future()
         secure = self._secure(
             protocol,
@@ -321,7 +330,9 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         transport.pause_reading()
         transport.set_protocol(secure)
         if getattr(transport, "_protocol_paused", False):
-            secure.pause_writing()  # its predecessor was told, and it will be told to resume
+            # The plain transport told the protocol, and will tell `secure` to resume.
+            secure.pause_writing()
+            secure._app_writing_paused = True
         begin = self.call_soon(secure.connection_made, transport)
         resume = self.call_soon(transport.resume_reading)
         try:
@@ -331,6 +342,10 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             begin.cancel()
             resume.cancel()
             raise
+        if "ssl_object" not in secure._extra:  # asyncio's end of a handshake sets it
+            begin.cancel()
+            resume.cancel()
+            raise _no_tls(transport)
         return secure._get_app_transport()
 
     def _make_datagram_transport(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     class _Inherited(sslproto.SSLProtocol):  # asyncio's own, which its stubs leave out
         _ssl_buffer: bytearray
         _ssl_buffer_view: memoryview
+        _extra: dict[str, Any]
         _app_protocol_get_buffer: Callable[[int], Any]
 
         def _get_app_transport(self) -> asyncio.Transport: ...
