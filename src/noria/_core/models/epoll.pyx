@@ -7,16 +7,19 @@ What shaped this file:
   generation of the table's seat, and one that does not match is dropped and unregistered.
 - Edge-triggered, a channel is registered once for reading and writing, and never modified: no
   epoll_ctl when a send blocks. The price is that it must be read until EAGAIN.
+- Closing the last descriptor of a file ends its registration, and epoll reports nothing. EPOLL_CTL_MOD
+  then fails with EBADF, or with ENOENT if the number belongs to another file by now: interests that
+  users registered for the former file are dropped, so that they get no events of the new one.
 - epoll_wait counts in milliseconds; epoll_pwait2 (Linux 5.11) in nanoseconds.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from noria._core.contract cimport ACCEPT, READABLE, URGENT, WRITABLE, Channel
-from noria._core.models.readiness cimport HANGUP, IN, OUT, PRIORITY, Readiness
+from noria._core.contract cimport ACCEPT, Channel
+from noria._core.models.readiness cimport HANGUP, IN, OUT, PLAIN, PRIORITY, Readiness, plain_of
 from noria._core.sys cimport (
-    EEXIST, EINTR, ENOENT, ENOSYS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
+    EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
     EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, SYS_EPOLL_PWAIT2,
     c_close, c_epoll_ctl, c_syscall, epoll_create1, epoll_event, epoll_pwait, errno, monotonic_ns,
     timespec,
@@ -25,7 +28,6 @@ from noria._core.sys cimport (
 import os
 
 cdef enum:
-    EVENTS = 1024
     MILLISECOND = 1000000
 
 cdef bint precise = True    # epoll_pwait2 is there, as far as we know
@@ -34,12 +36,10 @@ cdef bint precise = True    # epoll_pwait2 is there, as far as we know
 cdef class Epoll(Readiness):
     """epoll, level-triggered (``drain`` false) or edge-triggered."""
 
-    cdef int epfd
-    cdef epoll_event events[EVENTS]
-
     def __cinit__(self, bint edge=False):
         self.name = "epoll-edge" if edge else "epoll"
         self.drain = edge
+        self.close_unwatches = True
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
         if self.epfd < 0:
             raise OSError(errno, os.strerror(errno), "epoll_create1")
@@ -67,35 +67,32 @@ cdef class Epoll(Readiness):
 
     cdef int update(self, Channel channel, int old, int new) except -1:
         cdef epoll_event event
-        cdef int op
         if self.drain and not channel.level:
             return self.update_edge(channel, old, new)
         event.events = (EPOLLIN if new & IN else 0) | (EPOLLOUT if new & OUT else 0) \
             | (EPOLLPRI if new & PRIORITY else 0)
-        op = EPOLL_CTL_DEL if new == 0 else EPOLL_CTL_ADD if old == 0 else EPOLL_CTL_MOD
-        return self.control(channel, op, &event)
+        return self.control(channel, old, new, &event)
 
     cdef int update_edge(self, Channel channel, int old, int new) except -1:
         cdef epoll_event event
-        if channel.watched & (READABLE | WRITABLE | URGENT):
+        if channel.watched & PLAIN:
             # The user's own: exactly what is asked for, and told anew what is so already.
             event.events = (EPOLLET | (EPOLLIN | EPOLLRDHUP if new & IN else 0)
                             | (EPOLLOUT if new & OUT else 0) | (EPOLLPRI if new & PRIORITY else 0))
-            return self.control(channel, EPOLL_CTL_ADD if old == 0 else EPOLL_CTL_MOD, &event)
+            return self.control(channel, old, new, &event)
         event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
         if channel.watched & ACCEPT:
             event.events = EPOLLIN | EPOLLET
-        if new == 0:
-            return self.control(channel, EPOLL_CTL_DEL, &event)
-        if old == 0:
-            return self.control(channel, EPOLL_CTL_ADD, &event)
+        if new == 0 or old == 0:
+            return self.control(channel, old, new, &event)
         if new & ~old & IN:
             # Its edge may have come while nobody was watching: try once without being told.
             self.post(channel, IN | HANGUP)
         # OUT is asked for when a send found no room, so its edge is still to come.
         return 0
 
-    cdef int control(self, Channel channel, int op, epoll_event *event) except -1:
+    cdef int control(self, Channel channel, int old, int new, epoll_event *event) except -1:
+        cdef int op = EPOLL_CTL_DEL if new == 0 else EPOLL_CTL_ADD if old == 0 else EPOLL_CTL_MOD
         cdef int fd = channel.fd, r
         if self.inherited:
             return 0        # what is let go of here stays with the parent
@@ -104,11 +101,27 @@ cdef class Epoll(Readiness):
         r = c_epoll_ctl(self.epfd, op, fd, event)
         if r < 0 and op == EPOLL_CTL_ADD and errno == EEXIST:
             r = c_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, event)
-        elif r < 0 and op == EPOLL_CTL_MOD and errno == ENOENT:
-            r = c_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, event)
+        elif r < 0 and op == EPOLL_CTL_MOD and (errno == ENOENT or errno == EBADF):
+            r = self.register_again(channel, old, new, event)
         if r < 0 and op != EPOLL_CTL_DEL:   # DEL fails only when the descriptor is closed already
             raise OSError(errno, os.strerror(errno), f"descriptor {fd}")
         return 0
+
+    cdef int register_again(self, Channel channel, int old, int new,
+                            epoll_event *event) noexcept:
+        """The registered file was closed; 0, or -1 with errno set."""
+        cdef int fd = channel.fd
+        if channel.watched & PLAIN:
+            channel.watched &= plain_of(new & ~old)
+            event.events &= ~(EPOLLIN | EPOLLRDHUP if old & IN else 0)
+            event.events &= ~(EPOLLOUT if old & OUT else 0)
+            event.events &= ~(EPOLLPRI if old & PRIORITY else 0)
+        if not new & ~old and (errno == EBADF or not channel.watched):
+            return 0    # it only dropped an interest, and nothing is left to register
+        # If a duplicate keeps the former file open, its events are not this channel's any more.
+        self.table[fd].generation += 1
+        event.data.u64 = (<uint64_t>self.table[fd].generation << 32) | <uint32_t>fd
+        return c_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, event)
 
     cdef int wait(self, int64_t timeout) except -1:
         cdef int n, i, io, fd
