@@ -406,6 +406,40 @@ def test_a_writer_of_a_former_file_is_not_called_for_the_new_one(model: str) -> 
     run(main(), model)
 
 
+def test_a_duplicate_of_a_former_file_calls_nobody_and_burns_no_core(model: str) -> None:
+    """A fork's child or a duplicate keeps the file open that was watched and closed here."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        Reports()
+        more, peer = socket.socketpair()
+        here, there = socket.socketpair()
+        calls: list[str] = []
+        with there, more, peer:
+            elsewhere = watch(more)
+            loop.add_reader(here.fileno(), calls.append, "former")
+            await asyncio.sleep(0.01)
+            with here.dup() as twin:
+                again, other = await reuse(here)
+                with again, other:
+                    heard = watch(again)
+                    there.send(b"for the duplicate")
+                    assert await is_idle()
+                    assert not heard.is_set()
+                    # The others are called still.
+                    peer.send(b"x")
+                    other.send(b"y")
+                    await elsewhere.wait()
+                    await heard.wait()
+                    assert await is_idle()
+                    assert not calls
+                    assert twin.recv(100) == b"for the duplicate"
+                    loop.remove_reader(again)
+            loop.remove_reader(more)
+
+    run(main(), model)
+
+
 @pytest.mark.parametrize("keep", [False, True], ids=["closed", "kept open by a duplicate"])
 def test_a_removed_reader_is_not_called_while_a_duplicate_keeps_the_file_open(
     model: str, keep: bool

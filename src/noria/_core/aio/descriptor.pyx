@@ -2,9 +2,9 @@
 
 After a sock_recv the descriptor stays watched where the kernel drops a closed descriptor by itself
 (epoll), as mostly another sock_recv follows: registering each time costs two system calls. An event
-that finds no reader and no receiver ends the watch. A number may be closed and used again meanwhile,
-so the watch is trusted only for the very socket it was made for. Other models stop at once, which
-costs them nothing: select and poll would stumble over a descriptor that was closed.
+that finds no reader and no receiver ends the watch. A number may be closed and used again
+meanwhile, so the watch is trusted only for the very socket it was made for. Other models stop at
+once, which costs them nothing: select and poll would stumble over a descriptor that was closed.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize

@@ -11,4 +11,4 @@ cdef class Epoll(Readiness):
     cdef int control(self, Channel channel, int old, int new, epoll_event *event) except -1
     cdef int register_again(self, Channel channel, int old, int new, epoll_event *event) noexcept
     cdef int update_edge(self, Channel channel, int old, int new) except -1
-    cdef int forget(self, int fd) except -1
+    cdef int renew(self) except -1

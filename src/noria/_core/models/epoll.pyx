@@ -4,12 +4,14 @@ What shaped this file:
 
 - A registration follows the *open file description*, not the number: a descriptor that was dup'ed
   or inherited stays registered after it is closed, and its events go on. So each event carries the
-  generation of the table's seat, and one that does not match is dropped and unregistered.
+  generation of the table's seat, and one that does not match is dropped. As epoll_ctl(2) cannot
+  reach its registration any more, all that are valid move to a new epoll instance.
 - Edge-triggered, a channel is registered once for reading and writing, and never modified: no
   epoll_ctl when a send blocks. The price is that it must be read until EAGAIN.
-- Closing the last descriptor of a file ends its registration, and epoll reports nothing. EPOLL_CTL_MOD
-  then fails with EBADF, or with ENOENT if the number belongs to another file by now: interests that
-  users registered for the former file are dropped, so that they get no events of the new one.
+- Closing the last descriptor of a file ends its registration, and epoll reports nothing.
+  EPOLL_CTL_MOD then fails with EBADF, or with ENOENT if the number belongs to another file by now:
+  interests that users registered for the former file are dropped, so that they get no events of the
+  new one.
 - epoll_wait counts in milliseconds; epoll_pwait2 (Linux 5.11) in nanoseconds.
 """
 
@@ -17,12 +19,14 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from noria._core.contract cimport ACCEPT, Channel
-from noria._core.models.readiness cimport HANGUP, IN, OUT, PLAIN, PRIORITY, Readiness, plain_of
+from noria._core.models.readiness cimport (
+    HANGUP, IN, OUT, PLAIN, PRIORITY, Readiness, io_of, plain_of,
+)
 from noria._core.sys cimport (
-    EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
-    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, SYS_EPOLL_PWAIT2,
-    c_close, c_epoll_ctl, c_syscall, epoll_create1, epoll_event, epoll_pwait, errno, monotonic_ns,
-    timespec,
+    EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, O_CLOEXEC,
+    SYS_EPOLL_PWAIT2, c_close, c_dup3, c_epoll_ctl, c_syscall, epoll_create1, epoll_event,
+    epoll_pwait, errno, monotonic_ns, timespec,
 )
 
 import os
@@ -127,6 +131,7 @@ cdef class Epoll(Readiness):
         cdef int n, i, io, fd
         cdef uint32_t flags
         cdef int64_t before, after
+        cdef bint stale = False
         cdef epoll_event *event
         self.counters.waits += 1
         if timeout == 0:
@@ -152,7 +157,7 @@ cdef class Epoll(Readiness):
             fd = <int>(event.data.u64 & 0xffffffff)
             if (self.table[fd].channel == NULL
                     or self.table[fd].generation != event.data.u64 >> 32):
-                self.forget(fd)
+                stale = True
                 continue
             flags = event.events
             io = 0
@@ -165,15 +170,31 @@ cdef class Epoll(Readiness):
             if flags & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
                 io |= HANGUP
             self.post(<Channel>self.table[fd].channel, io)
+        if stale:
+            self.renew()
         return 0
 
-    cdef int forget(self, int fd) except -1:
-        """An event of a registration that outlived its channel. If the number is free or its new
-        owner unregistered, DEL ends it; where another process holds the description, the event
-        cannot be stopped but by closing there."""
-        if self.table[fd].channel == NULL:
-            self.counters.controls += 1
-            c_epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, NULL)
+    cdef int renew(self) except -1:
+        """Moves the registrations to a new epoll instance, which takes the former one's number.
+
+        An event came from a registration that outlived its channel: the descriptor was closed, and
+        a duplicate keeps the file open. Level-triggered, it would come again in each wait.
+        """
+        cdef int fd
+        cdef Channel channel
+        cdef int made = epoll_create1(EPOLL_CLOEXEC)
+        if made < 0:
+            return 0            # no descriptor is free: the next wait tries again
+        c_dup3(made, self.epfd, O_CLOEXEC)
+        c_close(made)
+        for fd in range(self.seats):
+            if self.table[fd].channel == NULL:
+                continue
+            channel = <Channel>self.table[fd].channel
+            try:
+                self.update(channel, 0, io_of(channel.watched))
+            except OSError:
+                pass            # closed by its owner: it has had no events before either
         return 0
 
 

@@ -21,12 +21,12 @@ What shaped this file:
   the call that waits for what comes next (send_later): they never wait for room (MSG_DONTWAIT), so
   they have all ended when that call has handed them over. When there is no room, a one-shot poll
   tells of it.
-- A poll request holds a reference to its file: a socket that its user closes while the ring polls it
-  stays open, and its peer sees no end. So descriptors that users watch for readiness are registered
-  with an epoll instance (which holds no references, is level-triggered, and refuses closed
-  descriptors and regular files), and the ring polls that one's descriptor. The poll is one-shot, and
-  armed again in the first wait after all handlers of its events have run. This costs one
-  epoll_wait(2) a turn in which such a descriptor is ready, and streams nothing.
+- A poll request holds a reference to its file: a socket that its user closes while the ring polls
+  it stays open, and its peer sees no end. So descriptors that users watch for readiness are
+  registered with an epoll instance (which holds no references, is level-triggered, and refuses
+  closed descriptors and regular files), and the ring polls the descriptor of that instance. The
+  poll is one-shot, and armed again in the first wait after all handlers of its events have run.
+  Its cost is one epoll_wait(2) in each turn in which such a descriptor is ready; streams pay none.
 - Sockets must be in blocking mode: O_NONBLOCK makes requests end with EAGAIN.
 """
 
@@ -40,14 +40,14 @@ from libc.string cimport memset
 
 from noria._core.contract cimport (
     ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SENT, SPACE,
-    URGENT, WRITABLE, Channel, Event, Operation, Queue, Target, Waking,
+    Channel, Event, Operation, Queue, Target, Waking,
 )
 from noria._core.models.epoll cimport Epoll
 from noria._core.models.readiness cimport PLAIN
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
     EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
-    MSG_NOSIGNAL, O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, SOCK_CLOEXEC, c_close,
+    MSG_NOSIGNAL, O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, SOCK_CLOEXEC, c_close,
     c_fcntl, c_syscall, errno, monotonic_ns,
 )
 
@@ -667,16 +667,13 @@ cdef class IoUring(Waking):
         if result & (POLLIN | POLLHUP | POLLERR):
             mask = channel.watched & (READABLE | RECEIVE)
         if result & (POLLOUT | POLLHUP | POLLERR):
-            mask |= channel.watched & (WRITABLE | SPACE)
-        if result & POLLPRI:
-            mask |= channel.watched & URGENT
+            mask |= channel.watched & SPACE
         if mask & RECEIVE and channel.datagrams:
             self.receive_datagrams(channel)
         if mask & SPACE & channel.watched:
             channel.writable()
-        mask &= (READABLE | WRITABLE | URGENT)
-        if mask & channel.watched:
-            channel.ready(mask & channel.watched)
+        if mask & READABLE & channel.watched:
+            channel.ready(READABLE)
         return 0
 
     cdef int settle(self) except -1:
@@ -737,11 +734,10 @@ cdef inline int receive_tag(Channel channel) noexcept:
 
 
 cdef inline int poll_mask(Channel channel) noexcept:
+    """What the ring polls a channel for. READABLE: of the pipe that wakes the loop."""
     cdef int mask = 0
     if channel.watched & READABLE or (channel.watched & RECEIVE and channel.datagrams):
         mask = POLLIN
-    if channel.watched & (WRITABLE | SPACE):
+    if channel.watched & SPACE:
         mask |= POLLOUT
-    if channel.watched & URGENT:
-        mask |= POLLPRI
     return mask
