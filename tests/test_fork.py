@@ -192,6 +192,37 @@ os.rmdir(folder)
 
 
 @pytest.mark.parametrize("model", DRIVERS)
+def test_a_child_has_no_descriptor_of_the_parents_model(model: str) -> None:
+    check(
+        """
+loop = noria.new_event_loop(MODEL)
+reader, writer = os.pipe()
+loop.add_reader(reader, loop.stop)
+loop.call_soon(loop.stop)
+loop.run_forever()
+
+def look(parent):
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:
+            pass    # it was listdir's own
+    assert not [link for link in links if "eventpoll" in link or "io_uring" in link], links
+
+ended(child(look))
+os.write(writer, b"x")
+loop.run_forever()      # the parent's reader is called still
+loop.remove_reader(reader)
+loop.close()
+os.close(reader)
+os.close(writer)
+""",
+        model,
+    )
+
+
+@pytest.mark.parametrize("model", DRIVERS)
 def test_a_fork_inside_a_running_loop(model: str) -> None:
     """The child makes a loop of its own there; what goes back into the parent's is refused."""
     check(

@@ -231,6 +231,80 @@ def test_a_socket_closed_without_unregister(watching: Reactor) -> None:
     assert told == [(number, b"%d" % number) for number in range(50)]
 
 
+def test_a_socket_closed_while_it_is_watched(watching: Reactor, pair: Any, caplog: Any) -> None:
+    """The others go on; its own handler is called once more at most, and finds out by itself."""
+    here, there = pair
+    told: list[bytes] = []
+    watching.register(here, READ, lambda sock, _: told.append(sock.recv(100)))
+    closed, other = socket.socketpair()
+    with closed, other:
+        closed.setblocking(False)
+        calls: list[int] = []
+
+        def handler(sock: socket.socket, mask: int) -> None:
+            calls.append(mask)
+            sock.recv(100)
+
+        watching.register(closed, READ, handler)
+        watching.run_once(0)
+        calls.clear()
+        closed.close()
+        assert other.recv(1) == b""  # at once, and not when the model lets it go
+        there.send(b"x")
+        run_until(watching, lambda: told)
+        for _ in range(5):
+            watching.run_once(0.001)
+        assert len(calls) <= 1
+        there.send(b"y")
+        run_until(watching, lambda: len(told) == 2)
+        if not calls:
+            watching.unregister(closed)
+        else:
+            assert "Bad file descriptor" in caplog.text
+    watching.unregister(here)
+
+
+@pytest.mark.parametrize("name", ["epoll", "epoll-edge", "io_uring"])
+def test_a_regular_file_is_refused_by_the_kernel(name: str, tmp_path: Any) -> None:
+    with made(name) as reactor, (tmp_path / "file").open("wb") as file:
+        with pytest.raises(PermissionError):
+            reactor.register(file, WRITE, print)
+        with pytest.raises(KeyError):
+            reactor.unregister(file)
+
+
+def test_streams_and_listeners_closed_by_others(watching: Reactor, caplog: Any) -> None:
+    """Their descriptors are closed: the loop goes on."""
+    server = watching.listen(Echo)
+    address = ("127.0.0.1", server.port)
+    with socket.create_connection(address) as client, socket.create_connection(address) as other:
+        run_until(watching, lambda: len(server.streams) == 2)
+        first = next(iter(server.streams))
+        doomed = client
+        if first.get_extra_info("peername") != client.getsockname():
+            doomed, other = other, client
+        os.close(first.fileno())
+        other.send(b"x")
+        other.setblocking(False)
+        received = bytearray()
+
+        def answered() -> bool:
+            try:
+                received.extend(other.recv(10))
+            except BlockingIOError:
+                return False
+            return True
+
+        run_until(watching, answered)
+        assert received == b"x"
+        for _ in range(5):
+            watching.run_once(0.001)
+        first.abort()
+        run_until(watching, lambda: len(server.streams) == 1)
+        assert doomed is not other
+    server.close()
+
+
 def test_a_handler_that_raises_loses_its_own(watching: Reactor, pair: Any, caplog: Any) -> None:
     here, there = pair
     other, beside = socket.socketpair()

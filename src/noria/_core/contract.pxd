@@ -128,6 +128,7 @@ cdef class Model:
     cdef readonly bint polls_memory  # a poll that finds nothing makes no system call
     cdef readonly bint inherited    # this process is a child of the one that made it
     cdef readonly int home          # the process that made it
+    cdef bint close_unwatches       # closing a descriptor ends its watch in the kernel
     cdef char *scratch              # one message's bytes, between the kernel and the handler
     cdef object spare               # the last message, if its handler let go of it; see stream.pyx
     cdef Py_ssize_t spare_room

@@ -193,7 +193,10 @@ cdef class Channel(Target):
         raise NotImplementedError
 
     cdef int failed(self, int error) except -1:
-        """The kernel refused to receive or accept, with this errno."""
+        """The kernel refused to receive, accept or watch, with this errno.
+
+        EBADF: the descriptor was closed by its owner, and the model does not watch it any more.
+        """
         raise NotImplementedError
 
     cdef bint sent_all(self, int result) noexcept:
@@ -220,6 +223,9 @@ cdef class Waker(Channel):
         (<Waking>self.model).waking = False
         PyErr_CheckSignals()
         return 0
+
+    cdef int failed(self, int error) except -1:
+        raise OSError(error, "the pipe that wakes the loop was closed: threads cannot wake it")
 
 
 cdef int empty_pipe(int fd) except -1:

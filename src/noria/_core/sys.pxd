@@ -60,6 +60,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     int c_close "close"(int fd)
+    int c_dup3 "dup3"(int fd, int number, int flags)
     ssize_t c_read "read"(int fd, void *buf, size_t n)
     ssize_t c_write "write"(int fd, const void *buf, size_t n)
     ssize_t c_pread "pread"(int fd, void *buf, size_t n, int64_t offset)
@@ -70,7 +71,7 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef extern from "<fcntl.h>" nogil:
     int c_fcntl "fcntl"(int fd, int command, ...)
-    int F_GETFL, F_SETFL, F_GETFD, O_NONBLOCK
+    int F_GETFL, F_SETFL, F_GETFD, O_NONBLOCK, O_CLOEXEC
 
 cdef extern from "<sys/time.h>" nogil:
     struct timeval:

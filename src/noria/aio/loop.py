@@ -109,6 +109,9 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         _set_coroutine_origin_tracking: Callable[[bool], None]
         _ensure_fd_no_transport: Callable[[Any], None]
         _accept_connection2: Callable[..., Any]
+        _add_writer: Callable[..., Any]
+        _remove_writer: Callable[[int], bool]
+        _check_sendfile_params: Callable[..., None]
         _thread_id: int | None
 
     def __init__(self, model: str = "auto"):
@@ -122,7 +125,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         self.make_transport = _first_transport
         if type(self).time is not EventLoop.time:
             self.use_clock(True)
-        self._acceptors: dict[int, Acceptor] = {}
+        self._acceptors: dict[socket.socket, Acceptor] = {}
         self._pieces: Pieces | None = None  # of files that are sent
         self._given_sockets: set[int] = set()  # ids of socket objects that callers passed in
         asyncio.SelectorEventLoop.__init__(self, cast("Any", _NoSelector(self)))
@@ -397,12 +400,14 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
                     )
                 )
 
-        self._acceptors[sock.fileno()] = Acceptor(self, sock, protocol_factory, server, secure)
+        self._acceptors[sock] = Acceptor(self, sock, protocol_factory, server, secure)
 
     def _stop_serving(self, sock: socket.socket) -> None:
-        acceptor = self._acceptors.pop(sock.fileno(), None)
+        acceptor = self._acceptors.pop(sock, None)
         if acceptor is not None:
             acceptor.stop()
+        if sock.fileno() < 0:
+            return  # closed by the user
         if self.model.inherited:  # a fork's child: the path of a Unix socket is its parent's
             sock.close()
         else:
@@ -413,21 +418,26 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     async def _sock_sendfile_native(
         self, sock: socket.socket, file: Any, offset: int, count: int | None
     ) -> int:
+        return await self._sendfile_pieces().send(sock, file, offset, count)
+
+    def _sendfile_pieces(self) -> Pieces:
         if self._pieces is None:
             from noria.aio.sendfile import Pieces
 
             self._pieces = Pieces(self)
-        return await self._pieces.send(sock, file, offset, count)
+        return self._pieces
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        sock = transp.get_extra_info("socket")._sock
+        self._check_sendfile_params(sock, file, offset, count)
         connection = transp._connection
+        sent_before = connection.lend()
         reading = transp.is_reading()
         transp.pause_reading()
-        await connection.lend()
-        sock = transp.get_extra_info("socket")._sock
         try:
+            await sent_before
             sock.setblocking(False)
-            return await self.sock_sendfile(sock, file, offset, count, fallback=False)
+            return await self._sendfile_pieces().send(sock, file, offset, count, connection)
         except ConnectionError as error:
             connection.force_close(error)
             raise

@@ -2,6 +2,10 @@
 
 One call goes on for as long as the peer takes what is sent: a fast reader of a large file would
 have the loop for itself. So a call sends a piece, and then others have their turn.
+
+A transport that ends while its sendfile waits for room fails the wait. The kernel does not report
+that a plain socket was closed by its user (epoll drops the registration), so a wait on one ends
+once a second and the socket is looked at again.
 """
 
 from __future__ import annotations
@@ -11,26 +15,38 @@ import errno
 import io
 import os
 import socket
-from asyncio import AbstractEventLoop, SendfileNotAvailableError, sleep
-from typing import Any
+from asyncio import Future, SendfileNotAvailableError, sleep
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noria.aio.loop import EventLoop
 
 TURN = 2 << 20  # bytes that all together send in one turn of the loop, about
 LEAST = 128 * 1024  # bytes of one piece, however many send
+CHECK_SECONDS = 1.0  # between two checks whether a socket that has no room is still open
 
 
 class Pieces:
     """The sendfile of one loop."""
 
-    def __init__(self, loop: AbstractEventLoop) -> None:
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         self._sending = 0
 
-    async def send(self, sock: socket.socket, file: Any, offset: int, count: int | None) -> int:
+    async def send(
+        self,
+        sock: socket.socket,
+        file: Any,
+        offset: int,
+        count: int | None,
+        connection: Any = None,
+    ) -> int:
         """Sends from `offset` on, `count` bytes or all, and returns how many. The file stands
         behind them afterwards.
 
+        `connection`: that of the transport which the socket belongs to, if it belongs to one.
         Raises SendfileNotAvailableError for what is no regular file and where the kernel cannot,
-        ConnectionError, OSError.
+        ConnectionError, also if the socket or the transport is closed meanwhile, OSError.
         """
         try:
             fileno = file.fileno()
@@ -43,13 +59,21 @@ class Pieces:
         sent = 0
         self._sending += 1
         corked = left > LEAST and cork(sock)
+        fd = sock.fileno()
         try:
             while left > 0:
+                if sock.fileno() != fd or (connection is not None and connection.is_closing()):
+                    raise _closed()
                 piece = min(max(TURN // self._sending, LEAST), left)
                 try:
-                    done = os.sendfile(sock.fileno(), fileno, offset + sent, piece)
-                except (BlockingIOError, InterruptedError):
-                    await self._writable(sock)
+                    done = os.sendfile(fd, fileno, offset + sent, piece)
+                except InterruptedError:
+                    continue
+                except BlockingIOError:
+                    if connection is not None:
+                        await connection.room()
+                    else:
+                        await self._writable(sock)
                     continue
                 if not done:
                     break  # the file ends here
@@ -75,14 +99,20 @@ class Pieces:
         return sent
 
     async def _writable(self, sock: socket.socket) -> None:
-        ready = self._loop.create_future()
+        """Waits until there is room, or CHECK_SECONDS."""
+        loop = self._loop
+        ready = loop.create_future()
         fd = sock.fileno()
-        self._loop.add_writer(fd, _done, ready)
+        loop._ensure_fd_no_transport(fd)
+        handle = loop._add_writer(fd, _done, ready)
+        timer = loop.call_later(CHECK_SECONDS, _done, ready)
         try:
             await ready
         finally:
-            if sock.fileno() == fd:  # else the number may be another's by now
-                self._loop.remove_writer(fd)
+            timer.cancel()
+            # It is cancelled already if another writer has taken its place.
+            if not handle.cancelled():
+                loop._remove_writer(fd)
 
 
 def cork(sock: Any) -> bool:
@@ -105,6 +135,10 @@ def uncork(sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
 
-def _done(future: Any) -> None:
+def _done(future: Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _closed() -> ConnectionError:
+    return ConnectionAbortedError(errno.ECONNABORTED, "the socket was closed during sendfile")

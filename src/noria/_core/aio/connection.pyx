@@ -13,7 +13,7 @@ from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyConte
 
 from noria._core.address cimport noria_address
 from noria._core.aio.core cimport Core
-from noria._core.contract cimport CALL, RECEIVE, Event
+from noria._core.contract cimport CALL, RECEIVE, SPACE, Event
 from noria._core.stream cimport LENT, Stream
 from noria._core.sys cimport EAGAIN, EBADF, EINTR, getpeername, getsockname, sockaddr, socklen_t
 
@@ -85,7 +85,8 @@ cdef class Connection(Stream):
     cdef int vanish(self, object error) except -1:
         Stream.vanish(self, error)
         if self.empty_waiter is not None and not self.empty_waiter.done():
-            self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
+            self.empty_waiter.set_exception(
+                ConnectionError("the connection was closed before all data was sent"))
         return 0
 
     cdef bint fault(self, object error) except -1:
@@ -319,9 +320,23 @@ cdef class Connection(Stream):
         self.core.own(self.fd, None)
         return self.empty_waiter
 
+    def room(self):
+        """A future, done when the socket can take more data; only between `lend` and `give_back`.
+
+        It fails with ConnectionError when the connection ends first.
+        """
+        self.empty_waiter = self.core.create_future()
+        if self.gone or self.leaving:
+            self.empty_waiter.set_exception(ConnectionError("the connection was closed"))
+        else:
+            self.model.watch(self, SPACE)
+        return self.empty_waiter
+
     def give_back(self):
         """Writing is possible again."""
         self.empty_waiter = None
+        if self.watched & SPACE and not self.backlog:
+            self.model.unwatch(self, SPACE)
         if self.ending == LENT:
             self.ending = 0
         if not self.gone:
@@ -364,8 +379,8 @@ cdef class Connection(Stream):
 
     @property
     def lost_protocol(self):
-        """Whether connection_lost was called."""
-        return self.protocol is None
+        """Whether connection_lost was called; set_protocol may have been called since."""
+        return self.protocol is None or self.face is None
 
     def disown(self, face):
         """Ends without a word, as nobody holds the transport any more."""

@@ -29,6 +29,7 @@ cdef class Core(Loop):
     cdef int turn_until_fault(self) except -1
     cdef int blame(self, object error) except -1
     cdef Descriptor descriptor(self, int fd)
+    cdef int registered_number(self, object fileobj) except? -1
     cdef Handle later(self, object callback, tuple args, object context)
     cdef int own(self, int fd, object connection) except -1
     cdef object owner(self, int fd)

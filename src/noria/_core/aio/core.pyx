@@ -437,6 +437,7 @@ cdef class Core(Loop):
             if not descriptor.watched:
                 del self.descriptors[fd]
             raise
+        descriptor.fileobj = None if isinstance(fileobj, int) else fileobj
         return handle
 
     cdef Descriptor descriptor(self, int fd):
@@ -447,7 +448,7 @@ cdef class Core(Loop):
             descriptor.level = True
             descriptor.core = self
             descriptor.model = self.model
-            descriptor.lasting = self.model.name.startswith("epoll")
+            descriptor.lasting = self.model.close_unwatches
             self.descriptors[fd] = descriptor
         return descriptor
 
@@ -457,14 +458,32 @@ cdef class Core(Loop):
         cdef Descriptor descriptor
         if self.closed:
             return False
-        fd = number_of(fileobj)
+        try:
+            fd = number_of(fileobj)
+        except ValueError:
+            fd = self.registered_number(fileobj)
+            if fd < 0:
+                raise
         descriptor = self.descriptors.get(fd)
         if descriptor is None:
             return False
         removed = descriptor.remove(interest)
-        if not descriptor.watched:
+        # The kernel may have dropped the other interest of a descriptor that was closed.
+        if not descriptor.watched and descriptor.reader is None and descriptor.writer is None:
             del self.descriptors[fd]
         return removed
+
+    cdef int registered_number(self, object fileobj) except? -1:
+        """The number by which the object was registered before it was closed, or -1."""
+        cdef Descriptor descriptor
+        for descriptor in self.descriptors.values():
+            if descriptor.fileobj is fileobj:
+                return descriptor.fd
+        return -1
+
+    def discard_descriptor(self, int fd):
+        """Forgets a descriptor that the model does not watch any more."""
+        self.descriptors.pop(fd, None)
 
     async def sock_recv(self, sock, n):
         """At most `n` bytes of a non-blocking socket. As AbstractEventLoop.sock_recv."""
@@ -507,7 +526,8 @@ cdef class Core(Loop):
                 | (2 if descriptor.watched & WRITABLE else 0))
 
     def _ensure_fd_no_transport(self, fd):
-        owner = self.owner(number_of(fd))
+        # A file object that is closed already (-1) may be registered still: see neglect.
+        owner = self.owner(fd if isinstance(fd, int) else fileno_of(fd))
         if owner is not None and not owner.is_closing():
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
 
@@ -533,11 +553,15 @@ cdef class Core(Loop):
 
 cdef int number_of(object fileobj) except -1:
     """The descriptor number of what may be one or have one."""
-    if not isinstance(fileobj, int):
-        try:
-            fileobj = int(fileobj.fileno())
-        except (AttributeError, TypeError, ValueError):
-            raise ValueError(f"Invalid file object: {fileobj!r}") from None
-    if fileobj < 0:
-        raise ValueError(f"Invalid file descriptor: {fileobj}")
-    return fileobj
+    cdef object number = fileobj if isinstance(fileobj, int) else fileno_of(fileobj)
+    if number < 0:
+        raise ValueError(f"Invalid file descriptor: {number}")
+    return number
+
+
+cdef object fileno_of(object fileobj):
+    """What the object's fileno() returns; ValueError if it has none."""
+    try:
+        return int(fileobj.fileno())
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"Invalid file object: {fileobj!r}") from None

@@ -9,6 +9,7 @@ cdef class Descriptor(Channel):
     cdef object receiver            # the future of a sock_recv that waits
     cdef Py_ssize_t wanted          # bytes it takes at most
     cdef bint lasting               # stays watched between two sock_recv
+    cdef object fileobj             # what it was registered by: asyncio finds it by that too
     cdef object of                  # a weak reference to the socket that the kernel was told of
     cdef int receive(self) except -1
     cdef int forget_receiver(self) except -1

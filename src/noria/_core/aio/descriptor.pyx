@@ -1,10 +1,10 @@
 """A descriptor of the user's own: add_reader, add_writer and what waits in sock_recv.
 
-After a sock_recv the descriptor stays watched by epoll, as mostly another follows: telling the
-kernel each time costs two system calls. Who is told and has nobody to tell stops watching then. A
-number may be closed and used again meanwhile, so the watch is trusted only for the very socket it
-was made for. Other models stop at once, which costs them nothing: select would stumble over a
-descriptor that was closed, and a request of io_uring would keep its socket open.
+After a sock_recv the descriptor stays watched where the kernel drops a closed descriptor by itself
+(epoll), as mostly another sock_recv follows: registering each time costs two system calls. An event
+that finds no reader and no receiver ends the watch. A number may be closed and used again
+meanwhile, so the watch is trusted only for the very socket it was made for. Other models stop at
+once, which costs them nothing: select and poll would stumble over a descriptor that was closed.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -64,7 +64,7 @@ cdef class Descriptor(Channel):
         for handle in (self.reader, self.writer):
             if type(handle) is Handle:
                 (<Handle>handle).forget()
-        self.reader = self.writer = self.receiver = None
+        self.reader = self.writer = self.receiver = self.fileobj = None
         return 0
 
     cdef bint remove(self, int interest) except -1:
@@ -75,6 +75,8 @@ cdef class Descriptor(Channel):
             handle, self.writer = self.writer, None
         if self.watched & interest:
             self.model.unwatch(self, interest)
+        if self.reader is None and self.writer is None:
+            self.fileobj = None
         if handle is None:
             return False
         handle.cancel()
@@ -93,6 +95,28 @@ cdef class Descriptor(Channel):
         # The reader may have taken the writer away.
         if writer is not None and writer is self.writer:
             self.call(writer)
+        return 0
+
+    cdef int failed(self, int error) except -1:
+        # It was closed while it was watched. The callbacks are called once, as asyncio calls them
+        # for POLLNVAL: what they try fails with EBADF, and so ends what waits for it.
+        cdef object reader = self.reader, writer = self.writer, receiver = self.receiver
+        cdef object problem = OSError(error, os.strerror(error))
+        self.reader = self.writer = self.receiver = self.fileobj = self.of = None
+        self.core.discard_descriptor(self.fd)
+        if receiver is not None and not receiver.done():
+            receiver.set_exception(problem)
+        if reader is None and writer is None:
+            return 0
+        self.core.call_exception_handler({
+            "message": f"descriptor {self.fd} was closed while the loop watched it: call "
+                       "remove_reader() and remove_writer() before closing",
+            "exception": problem,
+        })
+        for handle in (reader, writer):
+            if handle is not None:
+                self.call(handle)
+                handle.cancel()
         return 0
 
     cdef int expect(self, object sock, object future, Py_ssize_t wanted) except -1:

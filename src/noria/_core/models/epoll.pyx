@@ -4,28 +4,34 @@ What shaped this file:
 
 - A registration follows the *open file description*, not the number: a descriptor that was dup'ed
   or inherited stays registered after it is closed, and its events go on. So each event carries the
-  generation of the table's seat, and one that does not match is dropped and unregistered.
+  generation of the table's seat, and one that does not match is dropped. As epoll_ctl(2) cannot
+  reach its registration any more, all that are valid move to a new epoll instance.
 - Edge-triggered, a channel is registered once for reading and writing, and never modified: no
   epoll_ctl when a send blocks. The price is that it must be read until EAGAIN.
+- Closing the last descriptor of a file ends its registration, and epoll reports nothing.
+  EPOLL_CTL_MOD then fails with EBADF, or with ENOENT if the number belongs to another file by now:
+  interests that users registered for the former file are dropped, so that they get no events of the
+  new one.
 - epoll_wait counts in milliseconds; epoll_pwait2 (Linux 5.11) in nanoseconds.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from noria._core.contract cimport ACCEPT, READABLE, URGENT, WRITABLE, Channel
-from noria._core.models.readiness cimport HANGUP, IN, OUT, PRIORITY, Readiness
+from noria._core.contract cimport ACCEPT, Channel
+from noria._core.models.readiness cimport (
+    HANGUP, IN, OUT, PLAIN, PRIORITY, Readiness, io_of, plain_of,
+)
 from noria._core.sys cimport (
-    EEXIST, EINTR, ENOENT, ENOSYS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
-    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, SYS_EPOLL_PWAIT2,
-    c_close, c_epoll_ctl, c_syscall, epoll_create1, epoll_event, epoll_pwait, errno, monotonic_ns,
-    timespec,
+    EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, O_CLOEXEC,
+    SYS_EPOLL_PWAIT2, c_close, c_dup3, c_epoll_ctl, c_syscall, epoll_create1, epoll_event,
+    epoll_pwait, errno, monotonic_ns, timespec,
 )
 
 import os
 
 cdef enum:
-    EVENTS = 1024
     MILLISECOND = 1000000
 
 cdef bint precise = True    # epoll_pwait2 is there, as far as we know
@@ -34,12 +40,10 @@ cdef bint precise = True    # epoll_pwait2 is there, as far as we know
 cdef class Epoll(Readiness):
     """epoll, level-triggered (``drain`` false) or edge-triggered."""
 
-    cdef int epfd
-    cdef epoll_event events[EVENTS]
-
     def __cinit__(self, bint edge=False):
         self.name = "epoll-edge" if edge else "epoll"
         self.drain = edge
+        self.close_unwatches = True
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
         if self.epfd < 0:
             raise OSError(errno, os.strerror(errno), "epoll_create1")
@@ -67,35 +71,32 @@ cdef class Epoll(Readiness):
 
     cdef int update(self, Channel channel, int old, int new) except -1:
         cdef epoll_event event
-        cdef int op
         if self.drain and not channel.level:
             return self.update_edge(channel, old, new)
         event.events = (EPOLLIN if new & IN else 0) | (EPOLLOUT if new & OUT else 0) \
             | (EPOLLPRI if new & PRIORITY else 0)
-        op = EPOLL_CTL_DEL if new == 0 else EPOLL_CTL_ADD if old == 0 else EPOLL_CTL_MOD
-        return self.control(channel, op, &event)
+        return self.control(channel, old, new, &event)
 
     cdef int update_edge(self, Channel channel, int old, int new) except -1:
         cdef epoll_event event
-        if channel.watched & (READABLE | WRITABLE | URGENT):
+        if channel.watched & PLAIN:
             # The user's own: exactly what is asked for, and told anew what is so already.
             event.events = (EPOLLET | (EPOLLIN | EPOLLRDHUP if new & IN else 0)
                             | (EPOLLOUT if new & OUT else 0) | (EPOLLPRI if new & PRIORITY else 0))
-            return self.control(channel, EPOLL_CTL_ADD if old == 0 else EPOLL_CTL_MOD, &event)
+            return self.control(channel, old, new, &event)
         event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
         if channel.watched & ACCEPT:
             event.events = EPOLLIN | EPOLLET
-        if new == 0:
-            return self.control(channel, EPOLL_CTL_DEL, &event)
-        if old == 0:
-            return self.control(channel, EPOLL_CTL_ADD, &event)
+        if new == 0 or old == 0:
+            return self.control(channel, old, new, &event)
         if new & ~old & IN:
             # Its edge may have come while nobody was watching: try once without being told.
             self.post(channel, IN | HANGUP)
         # OUT is asked for when a send found no room, so its edge is still to come.
         return 0
 
-    cdef int control(self, Channel channel, int op, epoll_event *event) except -1:
+    cdef int control(self, Channel channel, int old, int new, epoll_event *event) except -1:
+        cdef int op = EPOLL_CTL_DEL if new == 0 else EPOLL_CTL_ADD if old == 0 else EPOLL_CTL_MOD
         cdef int fd = channel.fd, r
         if self.inherited:
             return 0        # what is let go of here stays with the parent
@@ -104,16 +105,33 @@ cdef class Epoll(Readiness):
         r = c_epoll_ctl(self.epfd, op, fd, event)
         if r < 0 and op == EPOLL_CTL_ADD and errno == EEXIST:
             r = c_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, event)
-        elif r < 0 and op == EPOLL_CTL_MOD and errno == ENOENT:
-            r = c_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, event)
+        elif r < 0 and op == EPOLL_CTL_MOD and (errno == ENOENT or errno == EBADF):
+            r = self.register_again(channel, old, new, event)
         if r < 0 and op != EPOLL_CTL_DEL:   # DEL fails only when the descriptor is closed already
             raise OSError(errno, os.strerror(errno), f"descriptor {fd}")
         return 0
+
+    cdef int register_again(self, Channel channel, int old, int new,
+                            epoll_event *event) noexcept:
+        """The registered file was closed; 0, or -1 with errno set."""
+        cdef int fd = channel.fd
+        if channel.watched & PLAIN:
+            channel.watched &= plain_of(new & ~old)
+            event.events &= ~(EPOLLIN | EPOLLRDHUP if old & IN else 0)
+            event.events &= ~(EPOLLOUT if old & OUT else 0)
+            event.events &= ~(EPOLLPRI if old & PRIORITY else 0)
+        if not new & ~old and (errno == EBADF or not channel.watched):
+            return 0    # it only dropped an interest, and nothing is left to register
+        # If a duplicate keeps the former file open, its events are not this channel's any more.
+        self.table[fd].generation += 1
+        event.data.u64 = (<uint64_t>self.table[fd].generation << 32) | <uint32_t>fd
+        return c_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, event)
 
     cdef int wait(self, int64_t timeout) except -1:
         cdef int n, i, io, fd
         cdef uint32_t flags
         cdef int64_t before, after
+        cdef bint stale = False
         cdef epoll_event *event
         self.counters.waits += 1
         if timeout == 0:
@@ -139,7 +157,7 @@ cdef class Epoll(Readiness):
             fd = <int>(event.data.u64 & 0xffffffff)
             if (self.table[fd].channel == NULL
                     or self.table[fd].generation != event.data.u64 >> 32):
-                self.forget(fd)
+                stale = True
                 continue
             flags = event.events
             io = 0
@@ -152,15 +170,31 @@ cdef class Epoll(Readiness):
             if flags & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
                 io |= HANGUP
             self.post(<Channel>self.table[fd].channel, io)
+        if stale:
+            self.renew()
         return 0
 
-    cdef int forget(self, int fd) except -1:
-        """An event of a registration that outlived its channel. If the number is free or its new
-        owner unregistered, DEL ends it; where another process holds the description, the event
-        cannot be stopped but by closing there."""
-        if self.table[fd].channel == NULL:
-            self.counters.controls += 1
-            c_epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, NULL)
+    cdef int renew(self) except -1:
+        """Moves the registrations to a new epoll instance, which takes the former one's number.
+
+        An event came from a registration that outlived its channel: the descriptor was closed, and
+        a duplicate keeps the file open. Level-triggered, it would come again in each wait.
+        """
+        cdef int fd
+        cdef Channel channel
+        cdef int made = epoll_create1(EPOLL_CLOEXEC)
+        if made < 0:
+            return 0            # no descriptor is free: the next wait tries again
+        c_dup3(made, self.epfd, O_CLOEXEC)
+        c_close(made)
+        for fd in range(self.seats):
+            if self.table[fd].channel == NULL:
+                continue
+            channel = <Channel>self.table[fd].channel
+            try:
+                self.update(channel, 0, io_of(channel.watched))
+            except OSError:
+                pass            # closed by its owner: it has had no events before either
         return 0
 
 

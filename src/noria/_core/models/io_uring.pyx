@@ -24,8 +24,12 @@ What shaped this file:
   the call that waits for what comes next (send_later): they never wait for room (MSG_DONTWAIT), so
   they have all ended when that call has handed them over. When there is no room, a one-shot poll
   tells of it.
-- Multishot poll would be edge-like; watchers are level-triggered, so theirs are one-shot and made
-  anew after the callback.
+- A poll request holds a reference to its file: a socket that its user closes while the ring polls
+  it stays open, and its peer sees no end. So descriptors that users watch for readiness are
+  registered with an epoll instance (which holds no references, is level-triggered, and refuses
+  closed descriptors and regular files), and the ring polls the descriptor of that instance. The
+  poll is one-shot, and armed again in the first wait after all handlers of its events have run.
+  Its cost is one epoll_wait(2) in each turn in which such a descriptor is ready; streams pay none.
 - Sockets must be in blocking mode: O_NONBLOCK makes requests end with EAGAIN.
 """
 
@@ -39,12 +43,14 @@ from libc.string cimport memcpy, memset
 
 from noria._core.contract cimport (
     ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SENT, SPACE,
-    URGENT, WRITABLE, Channel, Event, Operation, Queue, Target, Waking,
+    Channel, Event, Operation, Queue, Target, Waking,
 )
+from noria._core.models.epoll cimport Epoll
+from noria._core.models.readiness cimport PLAIN
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
     EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
-    MSG_NOSIGNAL, O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, SOCK_CLOEXEC, c_close,
+    MSG_NOSIGNAL, O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, SOCK_CLOEXEC, c_close,
     c_fcntl, c_syscall, errno, monotonic_ns,
 )
 
@@ -82,6 +88,7 @@ cdef enum:
     TAG_OPERATION = 4
     TAG_DIRECT = 5
     TAG_SEND = 6
+    TAG_EPOLL = 7
     TAGS = 7
 
     # States of a channel: which requests are under way, and which of these are being cancelled.
@@ -117,10 +124,14 @@ cdef class IoUring(Waking):
     cdef unsigned sends             # requests that end as soon as they are handed over
     cdef Py_ssize_t parting         # channels that are closed once their requests have ended
     cdef Queue farewells            # the completions of these
+    cdef Epoll epoll                # has the users' own descriptors; made for the first of them
+    cdef bint epoll_polled          # a poll of the epoll descriptor is under way
+    cdef size_t epoll_events        # its events that are in the queue
 
     def __cinit__(self, bint incremental=True):
         self.name = "io_uring"
         self.polls_memory = True
+        self.close_unwatches = True
         self.ring = -1
         self.farewells = Queue()
         self.deferred = []
@@ -244,17 +255,17 @@ cdef class IoUring(Waking):
             return 0        # their results are wanted: the ring stays this thread's
         self.ending = True
         try:
-            while (self.under_way or self.waiting) and tries:
-                if self.under_way:
+            while (self.under_way or self.waiting or self.epoll_polled) and tries:
+                if self.under_way or self.epoll_polled:
                     sqe = self.request(None, TAG_NONE, OP_ASYNC_CANCEL, -1)
                     sqe.op_flags = CANCEL_ANY | CANCEL_ALL
                 limit.tv_sec, limit.tv_nsec = 0, 20000000
-                self.enter(1 if self.under_way else 0, &limit)
+                self.enter(1 if self.under_way or self.epoll_polled else 0, &limit)
                 self.reap()
                 tries -= 1
         finally:
             self.ending = False
-        self.active = self.under_way != 0
+        self.active = self.under_way != 0 or self.epoll_polled
         return 0
 
     cdef int provide_buffers(self) except -1:
@@ -398,6 +409,8 @@ cdef class IoUring(Waking):
             self.refuse()
         if channel.model is None:
             channel.model = self
+        if interest & PLAIN and channel is not self.wake_reader:
+            return self.watch_plain(channel, interest)
         if interest & (RECEIVE | ACCEPT) and not channel.watched:
             flags = c_fcntl(channel.fd, F_GETFL)
             if flags & O_NONBLOCK:
@@ -405,7 +418,45 @@ cdef class IoUring(Waking):
         channel.watched |= interest
         return self.arm(channel)
 
+    @cython.final
+    cdef int watch_plain(self, Channel channel, int interest) except -1:
+        if self.epoll is None:
+            self.epoll = Epoll()
+            self.epoll.queue = self.queue
+        return self.epoll.watch(channel, interest)
+
+    def stats(self):
+        """As Model.stats; the calls of the epoll instance are included."""
+        counters = Waking.stats(self)
+        if self.epoll is not None:
+            for name, value in self.epoll.stats().items():
+                counters[name] += value
+        return counters
+
+    # Descriptors that users watch are channels of the epoll instance: see the module's docstring.
+
+    @cython.final
+    cdef int poll_epoll(self) except -1:
+        """Has the ring poll the epoll descriptor."""
+        cdef noria_sqe *sqe = self.request(None, TAG_NONE, OP_POLL_ADD, self.epoll.epfd)
+        sqe.op_flags = POLLIN
+        sqe.user_data = TAG_EPOLL
+        self.epoll_polled = True
+        return 0
+
+    @cython.final
+    cdef int reap_epoll(self) except -1:
+        """Moves the events of the epoll instance into the queue."""
+        cdef size_t before = self.queue.count
+        if self.epoll.closed:
+            return 0
+        self.epoll.wait(0)
+        self.epoll_events += self.queue.count - before
+        return 0
+
     cdef int unwatch(self, Channel channel, int interest) except -1:
+        if channel.watched & PLAIN and channel is not self.wake_reader:
+            return self.epoll.unwatch(channel, interest)
         channel.watched &= ~interest
         if self.closed or self.inherited:
             return 0
@@ -416,6 +467,8 @@ cdef class IoUring(Waking):
 
     cdef int release(self, Channel channel) except -1:
         channel.closing = True
+        if channel.watched & PLAIN and channel is not self.wake_reader:
+            self.epoll.unwatch(channel, channel.watched)
         channel.watched = 0
         if not self.active:
             channel.state = 0       # all requests have ended; their events find it closing
@@ -512,6 +565,8 @@ cdef class IoUring(Waking):
         cdef noria_timespec limit
         cdef noria_timespec *until = NULL
         cdef int64_t before
+        if self.epoll is not None and not self.epoll_polled and not self.epoll_events:
+            self.poll_epoll()
         if timeout > 0:
             limit.tv_sec = timeout // 1000000000
             limit.tv_nsec = timeout % 1000000000
@@ -553,6 +608,11 @@ cdef class IoUring(Waking):
             head += 1
             tag = <int>(cqe.user_data & TAGS)
             if tag == TAG_NONE:
+                continue
+            if tag == TAG_EPOLL:
+                self.epoll_polled = False
+                if cqe.res >= 0:        # else the end of a run has cancelled it
+                    self.reap_epoll()
                 continue
             target = <Target><PyObject *>(cqe.user_data & ~<uint64_t>TAGS)
             data = NULL
@@ -635,6 +695,9 @@ cdef class IoUring(Waking):
 
     cdef int deliver(self, Channel channel, Event *event) except -1:
         cdef int kind = event.kind & MASK
+        if event.kind == READY:     # without FINAL: of the epoll instance
+            self.epoll_events -= 1
+            return self.epoll.deliver(channel, event)
         if kind == RECEIVED:
             if event.kind & STRAIGHT:
                 self.deliver_straight(channel, event.result)
@@ -730,16 +793,13 @@ cdef class IoUring(Waking):
         if result & (POLLIN | POLLHUP | POLLERR):
             mask = channel.watched & (READABLE | RECEIVE)
         if result & (POLLOUT | POLLHUP | POLLERR):
-            mask |= channel.watched & (WRITABLE | SPACE)
-        if result & POLLPRI:
-            mask |= channel.watched & URGENT
+            mask |= channel.watched & SPACE
         if mask & RECEIVE and channel.datagrams:
             self.receive_datagrams(channel)
         if mask & SPACE & channel.watched:
             channel.writable()
-        mask &= (READABLE | WRITABLE | URGENT)
-        if mask & channel.watched:
-            channel.ready(mask & channel.watched)
+        if mask & READABLE & channel.watched:
+            channel.ready(READABLE)
         return 0
 
     cdef int settle(self) except -1:
@@ -763,6 +823,9 @@ cdef class IoUring(Waking):
         cdef Event event
         cdef Channel channel
         cdef int tries = 100
+        if self.epoll is not None and not self.epoll.closed:
+            self.epoll.closed = True    # close() would empty the queue that the two models share
+            self.epoll.shut()
         self.deferred.clear()
         if self.active and not self.inherited and self.owner == PyThread_get_thread_native_id():
             sqe = self.request(None, TAG_NONE, OP_ASYNC_CANCEL, -1)
@@ -800,11 +863,10 @@ cdef inline int receive_tag(Channel channel) noexcept:
 
 
 cdef inline int poll_mask(Channel channel) noexcept:
+    """What the ring polls a channel for. READABLE: of the pipe that wakes the loop."""
     cdef int mask = 0
     if channel.watched & READABLE or (channel.watched & RECEIVE and channel.datagrams):
         mask = POLLIN
-    if channel.watched & (WRITABLE | SPACE):
+    if channel.watched & SPACE:
         mask |= POLLOUT
-    if channel.watched & URGENT:
-        mask |= POLLPRI
     return mask

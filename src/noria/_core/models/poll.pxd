@@ -5,3 +5,4 @@ cdef class Poll(Readiness):
     cdef pollfd *fds
     cdef int count
     cdef int room
+    cdef int drop_closed(self) except -1

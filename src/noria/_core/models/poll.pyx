@@ -5,7 +5,9 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.stdint cimport int64_t
 
 from noria._core.contract cimport Channel
-from noria._core.models.readiness cimport HANGUP, IN, OUT, PRIORITY, Readiness
+from noria._core.models.readiness cimport (
+    HANGUP, IN, OUT, PLAIN, PRIORITY, Readiness, check_open,
+)
 from noria._core.sys cimport (
     EINTR, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, c_ppoll, errno, monotonic_ns,
     timespec,
@@ -22,6 +24,9 @@ cdef class Poll(Readiness):
 
     def __dealloc__(self):
         PyMem_RawFree(self.fds)
+
+    cdef int check(self, int fd, int interest) except -1:
+        return check_open(fd) if interest & PLAIN else 0
 
     cdef int update(self, Channel channel, int old, int new) except -1:
         cdef int i
@@ -51,6 +56,7 @@ cdef class Poll(Readiness):
 
     cdef int wait(self, int64_t timeout) except -1:
         cdef int n, i, io
+        cdef bint closed = False
         cdef short found
         cdef int64_t before
         cdef timespec limit
@@ -77,17 +83,32 @@ cdef class Poll(Readiness):
             found = self.fds[i].revents
             if not found:
                 continue
+            n -= 1
+            if found & POLLNVAL:
+                closed = True
+                if n == 0:
+                    break
+                continue
             io = 0
-            if found & (POLLIN | POLLHUP | POLLERR | POLLNVAL):
+            if found & (POLLIN | POLLHUP | POLLERR):
                 io = IN
-            if found & (POLLOUT | POLLHUP | POLLERR | POLLNVAL):
+            if found & (POLLOUT | POLLHUP | POLLERR):
                 io |= OUT
             if found & POLLPRI:
                 io |= PRIORITY
             if found & (POLLHUP | POLLERR):
                 io |= HANGUP
             self.post(<Channel>self.table[self.fds[i].fd].channel, io)
-            n -= 1
             if n == 0:
                 break
+        if closed:
+            self.drop_closed()
+        return 0
+
+    cdef int drop_closed(self) except -1:
+        cdef int i
+        # Downwards, as the last entry of the array fills the place of one that is dropped.
+        for i in range(self.count - 1, -1, -1):
+            if self.fds[i].revents & POLLNVAL:
+                self.post_closed(<Channel>self.table[self.fds[i].fd].channel)
         return 0

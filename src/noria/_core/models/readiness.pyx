@@ -14,10 +14,12 @@ from noria._core.contract cimport (
     Operation, Waking,
 )
 from noria._core.sys cimport (
-    EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, F_GETFL, F_SETFL, O_NONBLOCK,
+    EAGAIN, EBADF, ECONNABORTED, EINPROGRESS, EINTR, F_GETFD, F_GETFL, F_SETFL, O_NONBLOCK,
     SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, c_connect, c_fcntl, errno,
     getsockopt, monotonic_ns, sockaddr, socklen_t,
 )
+
+import os
 
 from noria._core.contract import SCRATCH_SIZE
 
@@ -68,8 +70,8 @@ cdef class Readiness(Waking):
         """The kernel's side of a change from `old` to `new` (of Readable)."""
         raise NotImplementedError
 
-    cdef int check(self, int fd, int new) except -1:
-        """Raises ModelLimit if this model cannot look at the descriptor."""
+    cdef int check(self, int fd, int interest) except -1:
+        """Raises ModelLimit if this model cannot watch the descriptor, OSError if it is closed."""
         return 0
 
     cdef int watch(self, Channel channel, int interest) except -1:
@@ -80,7 +82,7 @@ cdef class Readiness(Waking):
         if channel.model is None:
             channel.model = self
         if channel.watched == 0:
-            self.check(channel.fd, new)
+            self.check(channel.fd, interest)
             if interest & ACCEPT:
                 c_fcntl(channel.fd, F_SETFL, c_fcntl(channel.fd, F_GETFL) | O_NONBLOCK)
             self.seat(channel)
@@ -159,9 +161,24 @@ cdef class Readiness(Waking):
             self.queue.put(channel, READY, mask, <void *><size_t>(io & HANGUP))
         return 0
 
+    cdef int post_closed(self, Channel channel) except -1:
+        """Stops watching a channel whose descriptor was closed by its owner, and queues a report.
+
+        Left registered, it would end each wait at once (poll) or fail it (select).
+        """
+        cdef int mask = channel.watched
+        self.update(channel, io_of(mask), 0)
+        channel.watched = 0
+        self.queue.put(channel, READY, mask, <void *><size_t>CLOSED)
+        return self.unseat(channel)
+
     cdef int deliver(self, Channel channel, Event *event) except -1:
         # What an earlier handler of this turn closed or stopped watching is not told any more.
         cdef int mask = event.result & channel.watched
+        if <size_t>event.data & CLOSED:
+            if channel.watched or channel.closing:
+                return 0        # watched again since, or released
+            return channel.failed(EBADF)
         if mask & RECEIVE:
             if channel.datagrams:
                 if self.receive_datagrams(channel) and self.drain:
@@ -254,6 +271,13 @@ cdef class Readiness(Waking):
         return begin_connect(self, operation)
 
 
+cdef int check_open(int fd) except -1:
+    """Raises OSError (EBADF) if no descriptor of this number is open."""
+    if c_fcntl(fd, F_GETFD) < 0:
+        raise OSError(errno, os.strerror(errno), f"descriptor {fd}")
+    return 0
+
+
 cdef int begin_connect(Model model, object request) except -1:
     """connect(2), non-blocking: it is done, well or badly, when there is room to send."""
     cdef Operation operation = request
@@ -289,4 +313,12 @@ cdef class Connecting(Channel):
         self.operation = None
         getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &length)
         self.fd = -1
+        return operation.finish(-error)
+
+    cdef int failed(self, int error) except -1:
+        cdef Operation operation = self.operation
+        self.fd = -1
+        if operation is None:
+            return 0
+        self.operation = None
         return operation.finish(-error)

@@ -5,8 +5,10 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from noria._core.contract cimport Channel
-from noria._core.models.readiness cimport IN, OUT, PRIORITY, Readiness
-from noria._core.sys cimport EINTR, c_select, errno, fd_set, monotonic_ns, timeval
+from noria._core.models.readiness cimport IN, OUT, PLAIN, PRIORITY, Readiness, check_open
+from noria._core.sys cimport (
+    EBADF, EINTR, F_GETFD, c_fcntl, c_select, errno, fd_set, monotonic_ns, timeval,
+)
 
 import errno as errno_names
 import os
@@ -33,14 +35,14 @@ cdef class Select(Readiness):
         memset(self.writing, 0, sizeof(Bits))
         memset(self.urgent, 0, sizeof(Bits))
 
-    cdef int check(self, int fd, int new) except -1:
+    cdef int check(self, int fd, int interest) except -1:
         if fd >= LIMIT:
             raise ModelLimit(
                 errno_names.EMFILE,
                 f"select cannot watch descriptor {fd}: only numbers below {LIMIT}. "
                 "Use the model 'poll', 'epoll' or 'io_uring'",
             )
-        return 0
+        return check_open(fd) if interest & PLAIN else 0
 
     cdef int update(self, Channel channel, int old, int new) except -1:
         cdef int fd = channel.fd
@@ -82,6 +84,8 @@ cdef class Select(Readiness):
         if n <= 0:
             self.counters.empty_waits += 1
             if n < 0:
+                if errno == EBADF:
+                    return self.drop_closed()
                 if errno != EINTR:
                     raise OSError(errno, os.strerror(errno), "select")
                 PyErr_CheckSignals()
@@ -96,6 +100,14 @@ cdef class Select(Readiness):
                               (IN if has_bit(reading, fd) else 0)
                               | (OUT if has_bit(writing, fd) else 0)
                               | (PRIORITY if has_bit(urgent, fd) else 0))
+        return 0
+
+    cdef int drop_closed(self) except -1:
+        """select(2) refuses all sets for one closed descriptor and does not say which it is."""
+        cdef int fd
+        for fd in range(self.highest + 1):
+            if self.table[fd].channel != NULL and c_fcntl(fd, F_GETFD) < 0 and errno == EBADF:
+                self.post_closed(<Channel>self.table[fd].channel)
         return 0
 
 
