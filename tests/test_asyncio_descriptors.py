@@ -293,12 +293,20 @@ def test_a_server_whose_socket_is_closed_does_not_end_the_loop(model: str) -> No
 def test_a_datagram_socket_that_is_closed_does_not_end_the_loop(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(
-            asyncio.DatagramProtocol, ("127.0.0.1", 0)
-        )
+        errors: list[int | None] = []
+
+        class Protocol(asyncio.DatagramProtocol):
+            def error_received(self, exc: Exception) -> None:
+                errors.append(getattr(exc, "errno", None))
+
+        transport, _ = await loop.create_datagram_endpoint(Protocol, ("127.0.0.1", 0))
+        address = transport.get_extra_info("sockname")
         await asyncio.sleep(0.01)
         transport.get_extra_info("socket")._sock.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"for nobody", address)
         assert await is_idle()
+        assert errors in ([], [9])
         transport.abort()
         await asyncio.sleep(0.01)
 

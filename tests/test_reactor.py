@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import os
@@ -303,6 +304,40 @@ def test_streams_and_listeners_closed_by_others(watching: Reactor, caplog: Any) 
         run_until(watching, lambda: len(server.streams) == 1)
         assert doomed is not other
     server.close()
+
+
+@pytest.mark.parametrize("kind", ["listener", "datagrams"])
+def test_listeners_and_datagram_sockets_closed_by_others(
+    watching: Reactor, kind: str, caplog: Any
+) -> None:
+    """One report at most, and the loop goes on."""
+    errors: list[BaseException] = []
+
+    class Protocol(asyncio.DatagramProtocol):
+        def error_received(self, exc: Exception) -> None:
+            errors.append(exc)
+
+    sock = socket.socket(type=socket.SOCK_STREAM if kind == "listener" else socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    address = sock.getsockname()
+    fd = sock.fileno()
+    if kind == "listener":
+        sock.listen()
+        watching.listen(Echo, sock=sock)
+    else:
+        watching.datagram(Protocol, sock)
+    watching.run_once(0)
+    with socket.socket(type=sock.type) as other:
+        if kind == "listener":
+            os.close(fd)  # the reactor has it from the socket object
+        else:
+            sock.close()
+        with contextlib.suppress(ConnectionError):
+            other.connect(address)
+            other.sendall(b"x")
+        for _ in range(20):
+            watching.run_once(0.001)
+    assert len(errors) + len(caplog.records) <= 1
 
 
 def test_a_handler_that_raises_loses_its_own(watching: Reactor, pair: Any, caplog: Any) -> None:

@@ -8,9 +8,9 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.string cimport memset
 
 from noria._core.sys cimport (
-    EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, SHUT_WR, accept4, c_close, c_connect,
-    c_fsync, c_pread, c_pwrite, c_read, c_shutdown, c_write, coarse_ns, errno, monotonic_ns, msghdr,
-    recv, recvfrom, c_send, sendmsg, sockaddr, sockaddr_storage, socklen_t,
+    EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, SHUT_WR, accept4, c_close,
+    c_connect, c_fsync, c_pread, c_pwrite, c_read, c_shutdown, c_write, coarse_ns, errno,
+    monotonic_ns, msghdr, recv, recvfrom, c_send, sendmsg, sockaddr, sockaddr_storage, socklen_t,
 )
 
 import os
@@ -369,6 +369,10 @@ cdef class Model:
                     continue
                 if errno == EAGAIN:
                     self.counters.empty_receives += 1
+                    return False
+                if errno == EBADF:      # closed by its owner: it would be so each time
+                    self.unwatch(channel, channel.watched)
+                    channel.failed(EBADF)
                     return False
                 channel.failed(errno)   # of one datagram: ECONNREFUSED of an earlier send
             else:

@@ -49,7 +49,7 @@ from noria._core.models.epoll cimport Epoll
 from noria._core.models.readiness cimport PLAIN
 from noria._core.models.uring_abi cimport *
 from noria._core.sys cimport (
-    EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
+    EAGAIN, EBADF, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
     MSG_NOSIGNAL, O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, SOCK_CLOEXEC, c_close,
     c_fcntl, c_syscall, errno, monotonic_ns,
 )
@@ -716,6 +716,8 @@ cdef class IoUring(Waking):
                     self.counters.connections += 1
                     channel.accepted(event.result)
             elif event.result != -ECANCELED and not channel.closing:
+                if event.result == -EBADF:
+                    channel.watched = 0     # closed by its owner: others would fail too
                 channel.failed(-event.result)
         else:
             self.deliver_readiness(channel, event)
@@ -788,6 +790,9 @@ cdef class IoUring(Waking):
     cdef int deliver_readiness(self, Channel channel, Event *event) except -1:
         cdef int result = event.result, mask = 0
         channel.state &= ~(POLLING | POLLING << CANCELLING)
+        if result == -EBADF and channel.watched and not channel.closing:
+            channel.watched = 0     # closed by its owner: another request fails the same way
+            return channel.failed(EBADF)
         if result < 0 or channel.closing:
             return 0        # cancelled: deliver makes a new one if something is watched still
         if result & (POLLIN | POLLHUP | POLLERR):

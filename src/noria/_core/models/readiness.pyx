@@ -252,6 +252,8 @@ cdef class Readiness(Waking):
                 if fd == -EAGAIN:
                     self.counters.empty_accepts += 1
                     return 0
+                if fd == -EBADF:    # closed by its owner: it would be so each time
+                    self.unwatch(channel, channel.watched)
                 return channel.failed(-fd)
             self.counters.connections += 1
             channel.accepted(fd)
