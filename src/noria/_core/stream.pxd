@@ -10,6 +10,8 @@ cdef extern from "Python.h":
 cdef enum:
     ENDING = 1      # write_eof was called
     LENT = 2        # sendfile has the descriptor for now
+    PAUSED = 1      # bits of Stream.paused: pause_reading was called
+    HOLDING = 2     # held data waits for its turn, so newer data must queue behind it
 
 cdef class Sink:
     # A protocol that takes bytes where they are, without a Python call.
@@ -35,7 +37,7 @@ cdef class Stream(Channel):
     cdef unsigned hint              # how large the next message may be
     cdef unsigned char method       # data_received is a plain function: it wants the protocol too
     cdef unsigned char buffered     # a BufferedProtocol
-    cdef unsigned char paused       # bits PAUSED and HOLDING, see stream.pyx; 0: data is delivered
+    cdef unsigned char paused       # PAUSED and HOLDING; 0: data is delivered
     cdef unsigned char ending       # ENDING or LENT: nothing more may be written
     cdef unsigned char leaving      # close called
     cdef unsigned char gone         # nothing more will be sent or received

@@ -35,8 +35,6 @@ cdef enum:
     BATCH = 64                  # buffers in one sendmsg
     VANISHED = 1                # results of the stream's own CALL events
     RESUMED = 2
-    PAUSED = 1                  # bits of `paused`: pause_reading was called
-    HOLDING = 2                 # held data waits for its turn, so newer data must queue behind it
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 

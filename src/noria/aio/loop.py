@@ -7,6 +7,7 @@ call. This file joins the two.
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import contextlib
 import errno
@@ -30,6 +31,23 @@ if TYPE_CHECKING:
     from noria.aio.tls import TLSProtocol
 
 Factory = Callable[[], Any]
+
+_Base = asyncio.SelectorEventLoop  # a program may put noria's loop in the place of that name
+
+# Methods of a socket that asyncio's transports call, and noria's do not.
+_STREAM_METHODS = ("recv", "recv_into", "send", "sendmsg")
+_DATAGRAM_METHODS = ("recvfrom", "send", "sendto")
+
+
+def _overrides(sock: socket.socket, methods: tuple[str, ...]) -> bool:
+    """Whether the socket has its own way of doing one of the methods: a subclass, or patched."""
+    kind = type(sock)
+    for name in methods:
+        if getattr(kind, name, None) is not getattr(_socket.socket, name):
+            return True
+    if kind is socket.socket:
+        return False
+    return any(name in getattr(sock, "__dict__", ()) for name in methods)
 
 
 def _first_transport(connection: Any) -> asyncio.Transport:
@@ -62,7 +80,7 @@ class _NoSelector:
         self.core.close_core()
 
 
-class EventLoop(Core, asyncio.SelectorEventLoop):
+class EventLoop(Core, _Base):
     """An asyncio event loop on the given model: see noria.new_event_loop."""
 
     # All that asyncio's own classes keep. With none of it in a dict, CPython's interpreter finds
@@ -128,7 +146,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         self._acceptors: dict[socket.socket, Acceptor] = {}
         self._pieces: Pieces | None = None  # of files that are sent
         self._given_sockets: set[int] = set()  # ids of socket objects that callers passed in
-        asyncio.SelectorEventLoop.__init__(self, cast("Any", _NoSelector(self)))
+        _Base.__init__(self, cast("Any", _NoSelector(self)))
 
     @property
     def model_name(self) -> str:
@@ -195,7 +213,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         for acceptor in list(self._acceptors.values()):
             acceptor.close()
         self._acceptors.clear()
-        asyncio.SelectorEventLoop.close(self)
+        _Base.close(self)
 
     # Connections. What they are made of is imported with the first: programs start sooner.
 
@@ -216,7 +234,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     ) -> tuple[asyncio.Transport, Any]:
         """Connect to a server. As AbstractEventLoop.create_connection."""
         with self._given(sock):
-            return await asyncio.SelectorEventLoop.create_connection(
+            return await _Base.create_connection(
                 self, protocol_factory, *address, sock=sock, **options
             )
 
@@ -225,7 +243,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     ) -> tuple[asyncio.Transport, Any]:
         """Connect to a Unix socket. As AbstractEventLoop.create_unix_connection."""
         with self._given(sock):
-            return await asyncio.SelectorEventLoop.create_unix_connection(
+            return await _Base.create_unix_connection(
                 self, protocol_factory, *path, sock=sock, **options
             )
 
@@ -234,16 +252,14 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     ) -> tuple[asyncio.Transport, Any]:
         """Serve an accepted socket. As AbstractEventLoop.connect_accepted_socket."""
         with self._given(sock):
-            return await asyncio.SelectorEventLoop.connect_accepted_socket(
-                self, protocol_factory, sock, **options
-            )
+            return await _Base.connect_accepted_socket(self, protocol_factory, sock, **options)
 
     async def create_datagram_endpoint(
         self, protocol_factory: Factory, *addresses: Any, sock: Any = None, **options: Any
     ) -> tuple[asyncio.DatagramTransport, Any]:
         """Open a datagram socket. As AbstractEventLoop.create_datagram_endpoint."""
         with self._given(sock):
-            return await asyncio.SelectorEventLoop.create_datagram_endpoint(
+            return await _Base.create_datagram_endpoint(
                 self, protocol_factory, *addresses, sock=sock, **options
             )
 
@@ -258,6 +274,13 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     ) -> asyncio.Transport:
         from noria._core.aio.connection import connect
 
+        if _overrides(sock, _STREAM_METHODS):
+            return cast(
+                "asyncio.Transport",
+                _Base._make_socket_transport(  # type: ignore[attr-defined]
+                    self, sock, protocol, waiter, extra=extra, server=server
+                ),
+            )
         given = id(sock) in self._given_sockets
         connection = connect(self, sock, protocol, extra, server, given)
         connection.begin(waiter)
@@ -362,6 +385,13 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         from noria._core.aio.datagrams import DatagramSocket
         from noria.aio.transports import DatagramTransport
 
+        if _overrides(sock, _DATAGRAM_METHODS):
+            return cast(
+                "asyncio.DatagramTransport",
+                _Base._make_datagram_transport(  # type: ignore[attr-defined]
+                    self, sock, protocol, address, waiter, extra
+                ),
+            )
         self._ensure_fd_no_transport(sock)
         given = id(sock) in self._given_sockets
         made = DatagramSocket(
@@ -411,7 +441,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         if self.model.inherited:  # a fork's child: the path of a Unix socket is its parent's
             sock.close()
         else:
-            asyncio.SelectorEventLoop._stop_serving(self, sock)  # type: ignore[attr-defined]
+            _Base._stop_serving(self, sock)  # type: ignore[attr-defined]
 
     # Files.
 

@@ -27,9 +27,11 @@ class _Face:
         setattr(self, name, method)
         return method
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """``"socket"``, ``"sockname"``, ``"peername"``, and what TLS adds."""
-        return self._connection.get_extra_info(name, default)
+    @property
+    def _extra(self) -> Any:
+        # asyncio's own get_extra_info looks up names in this: whoever replaces that method on
+        # asyncio.BaseTransport replaces it for these transports too.
+        return self._connection
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """What is called from now on."""
@@ -99,6 +101,10 @@ class SocketTransport(_Face, transports._FlowControlMixin, asyncio.Transport):
     def _loop(self) -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop = self._connection.event_loop
         return loop
+
+    @property
+    def _paused(self) -> bool:
+        return bool(self._connection.reading_paused)
 
     @property
     def _protocol_paused(self) -> bool:

@@ -19,6 +19,7 @@ cdef class Connection(Stream):
     cdef unsigned wrote             # the turn of the last write
     cdef bint cork(self, data) except -1
     cdef int uncork(self) except -1
+    cdef int write_behind(self, bytes data) except -1
     cdef bint post(self, data) except -1
     cdef bint seal(self) except -1
     cdef int send_parcel(self) noexcept

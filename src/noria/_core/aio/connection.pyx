@@ -14,7 +14,7 @@ from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyConte
 from noria._core.address cimport noria_address
 from noria._core.aio.core cimport Core
 from noria._core.contract cimport CALL, RECEIVE, SPACE, Event
-from noria._core.stream cimport LENT, Stream
+from noria._core.stream cimport LENT, PAUSED, Stream, bytes_of
 from noria._core.sys cimport EAGAIN, EBADF, EINTR, getpeername, getsockname, sockaddr, socklen_t
 
 import asyncio
@@ -154,7 +154,9 @@ cdef class Connection(Stream):
         if self.bursty or self.corked:
             if self.core.running and self.cork(data):
                 return
-            self.uncork()
+            if self.corked:
+                self.write_behind(bytes_of(data))
+                return
         elif self.core.left:
             if self.post(data):
                 return
@@ -167,8 +169,33 @@ cdef class Connection(Stream):
     def writelines(self, list_of_data):
         if self.given is not None and self.closed_by_owner():
             return
-        self.uncork()
-        Stream.writelines(self, list_of_data)
+        if self.corked:
+            self.write_behind(b"".join([bytes_of(part) for part in list_of_data]))
+        else:
+            Stream.writelines(self, list_of_data)
+
+    cdef int write_behind(self, bytes data) except -1:
+        """Send what is corked and `data`, now.
+
+        The protocol is told of flow control after that, as what it writes then comes last.
+        """
+        if self.ending:
+            self.refuse_to_write("write")
+        if self.gone or not self.backlog:
+            self.uncork()
+            Stream.write(self, data)
+            return 0
+        self.corked = False
+        if data:
+            self.append(data, 0)
+        elif self.outgoing is None:
+            self.outgoing = [self.parcel]
+            self.first = self.offset = 0
+        self.parcel = None
+        self.flush()
+        if (self.backlog or self.full) and not self.gone:
+            self.await_room()
+        return 0
 
     cdef bint post(self, data) except -1:
         """Holds the data as a parcel of its own; False if it has to go another way."""
@@ -361,6 +388,15 @@ cdef class Connection(Stream):
         """Ends now; connection_lost will be told the error."""
         self.uncork()
         self.vanish(error)
+
+    def get(self, name, default=None):
+        """As get_extra_info: it stands for the dict `_extra` of asyncio's transports."""
+        return self.get_extra_info(name, default)
+
+    @property
+    def reading_paused(self):
+        """Whether pause_reading was called last."""
+        return self.paused & PAUSED != 0
 
     @property
     def transport(self):

@@ -302,6 +302,10 @@ cdef class DatagramSocket(Channel):
         """``"socket"``, ``"sockname"`` and ``"peername"``."""
         return self.extra.get(name, default)
 
+    def get(self, name, default=None):
+        """As get_extra_info: it stands for the dict `_extra` of asyncio's transports."""
+        return self.extra.get(name, default)
+
     def set_protocol(self, protocol):
         """What is called from now on."""
         self.protocol = protocol

@@ -120,6 +120,10 @@ cdef class Secure(Sink):
         cdef bint more = True
         cdef bytes data
         while more and not self._app_reading_paused:
+            if self.data_received is None:
+                # The protocol was replaced by a BufferedProtocol within data_received.
+                self._do_read__buffered()
+                return 0
             pending = self._incoming.pending
             if not self.partial and 0 < pending <= RECORD:
                 # A plain text is never longer than its record.
