@@ -94,7 +94,10 @@ def request_of(
         raise Problem(400, "Transfer-Encoding and Content-Length exclude each other.")
     if coding and version == "1.0":
         raise Problem(400, "HTTP/1.0 has no Transfer-Encoding.")
-    if coding and (len(coding) > 1 or coding[0].lower() != "chunked"):
+    codings = [each.strip(" \t").lower() for value in coding for each in value.split(",")]
+    if codings and codings[-1] != "chunked":  # RFC 9112, 6.3: the end of the body is not known
+        raise Problem(400, "The last Transfer-Encoding of a request must be chunked.")
+    if len(codings) > 1:
         raise Problem(501, "The only Transfer-Encoding taken is chunked.")
     if len(lengths) > 1 or (lengths and not (lengths[0].isascii() and lengths[0].isdigit())):
         raise Problem(400, "Content-Length must come once, as a decimal number.")
@@ -102,6 +105,8 @@ def request_of(
         raise Problem(501, "This server is no proxy.")
     if [one.lower() for one in found.get("expect", [])] not in ([], ["100-continue"]):
         raise Problem(417, "The only expectation met is 100-continue.")
+    if raw == b"*" and method != "OPTIONS":  # RFC 9112, 3.2.4
+        raise Problem(400, "The target '*' is for OPTIONS only.")
     path, query = target(raw)
     length = int(lengths[0]) if lengths else None
     return Request(method, path, headers, query, length=length, peer=peer, secure=secure)
