@@ -353,6 +353,12 @@ def test_a_request_line_byte_by_byte():
         b"GET /a HTTP/1.1\r\n": 200,
         b"GET  /a HTTP/1.1\r\n": 400,
         b"\rGET /a HTTP/1.1\r\n": 400,
+        b" GET /a HTTP/1.1\r\n": 400,
+        b"G(T /a HTTP/1.1\r\n": 400,
+        b"BREW /a HTTP/1.1\r\n": 501,
+        b"GET /a HTTP/1.2\r\n": 505,
+        b"GET /a HTTP/3.0\r\n": 505,
+        b"GET /a http/1.1\r\n": 400,
     }
 
     async def main():
@@ -362,7 +368,8 @@ def test_a_request_line_byte_by_byte():
                 await loops.until(lambda: len(front.connections) == 1)
                 (connection,) = front.connections
                 for byte in b"\r\n" + line + b"Host: a\r\nConnection: close\r\n\r\n":
-                    connection.data_received(bytes([byte]))
+                    if not connection.lost:
+                        connection.data_received(bytes([byte]))
                 assert statuses(await reader.read()) == [status]
                 writer.close()
                 await writer.wait_closed()

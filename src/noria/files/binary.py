@@ -308,6 +308,7 @@ class BinaryFile(File):
         if not self._mode.writable:
             raise io.UnsupportedOperation("truncate: the file is open for reading only")
         async with self._lock:
+            self._check()
             await self._settle()
             size = self._tell() if size is None else size
             await self._engine.finished(os.ftruncate, self._fd, size)
@@ -320,6 +321,7 @@ class BinaryFile(File):
             and self._fd >= 0
             and self._pos >= 0  # a pipe may take nothing for long: giving up must be possible
             and self._closefd
+            and not self._users
             and not self._lock.locked()
         ):
             try:

@@ -44,17 +44,26 @@ def check_request_line(seen: bytes, data: bytes) -> bytes | None:
     while end := data.find(b"\n", at) + 1:
         line = seen + data[at:end]
         if line != b"\r\n":
-            found = _LINE.fullmatch(line)
-            if found is None:
-                raise Problem(400, _MALFORMED)
-            if found[1] not in (b"1.1", b"1.0", None):
-                raise Problem(505, "This server speaks HTTP/1.1.")
+            _check_line(line)
             return None
         seen, at = b"", end
     return seen + data[at:]
 
 
-def check_method(seen: bytes | None) -> None:
-    """Raises Problem 400 if an incomplete request line does not begin with a token."""
-    if seen is not None and not _METHOD.fullmatch(seen):
+def _check_line(line: bytes) -> None:
+    found = _LINE.fullmatch(line)
+    if found is None:
         raise Problem(400, _MALFORMED)
+    if found[1] not in (b"1.1", b"1.0", None):
+        raise Problem(505, "This server speaks HTTP/1.1.")
+
+
+def check_unfinished_line(seen: bytes) -> None:
+    """Checks a request line that the parser has refused before its end, as the whole line would be.
+
+    Returns if the parser's own reason is to be answered. Raises Problem 400 or 505.
+    """
+    if not _METHOD.fullmatch(seen):
+        raise Problem(400, _MALFORMED)
+    if _LINE.fullmatch(seen + b"\r\n"):
+        _check_line(seen + b"\r\n")

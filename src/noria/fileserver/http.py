@@ -21,7 +21,7 @@ import httptools
 
 from noria.aio.sendfile import cork, uncork
 from noria.fileserver.body import Body
-from noria.fileserver.framing import check_method, check_request_line, next_piece
+from noria.fileserver.framing import check_request_line, check_unfinished_line, next_piece
 from noria.fileserver.heads import BODYLESS, Clock, head, request_of, told
 from noria.fileserver.limits import Limits
 from noria.fileserver.messages import FileBody, Problem, Request, Response
@@ -355,8 +355,9 @@ class Connection(asyncio.Protocol):
                 self.overhead += len(piece)
             try:
                 self._feed(piece)
-            except httptools.HttpParserInvalidMethodError:
-                check_method(self.line)
+            except httptools.HttpParserError:
+                if self.line is not None and self.in_head:
+                    check_unfinished_line(self.line)
                 raise
             # The parser reports a field, a trailer or a chunk extension only at its end.
             if (self.fed if self.in_head else self.overhead) > self.front.limits.header_size:
