@@ -279,14 +279,20 @@ class File(Descriptor):
         try:
             count = await write(self._fd, data, offset)
         except asyncio.CancelledError as error:
-            self._moved(getattr(error, "result", None) or 0)
+            self._moved(getattr(error, "result", None) or 0, whole=False)
             raise
-        self._moved(count)
+        self._moved(count, whole=not self._append or count == _size(data))
         return count
 
-    def _moved(self, count: int) -> None:
-        if self._pos >= 0 and count:
-            self._pos = os.lseek(self._fd, 0, os.SEEK_CUR) if self._append else self._pos + count
+    def _moved(self, count: int, *, whole: bool) -> None:
+        """Counts what was written where the file stands; `whole` if that was all."""
+        if self._pos < 0 or not count:
+            return
+        if self._append:
+            # After a short write of io_uring the descriptor stands where it stood before.
+            self._pos = os.lseek(self._fd, 0, os.SEEK_CUR if whole else os.SEEK_END)
+        else:
+            self._pos += count
 
     async def _write_all(self, view: Any, fd: int = -1, offset: int | None = None) -> int:
         """All of it, at `offset` of `fd` or where the file stands."""
@@ -376,3 +382,10 @@ class File(Descriptor):
 
     def _abandoned(self) -> None:
         """What is written and not handed over when nobody has the file any more."""
+
+
+def _size(data: Any) -> int:
+    """Bytes of a buffer, or of several."""
+    if isinstance(data, (list, tuple)):
+        return sum(map(_size, data))
+    return memoryview(data).nbytes

@@ -180,6 +180,11 @@ class BinaryFile(File):
             self._buf, self._at = b"", 0
         return data
 
+    def _give_back(self, data: bytes) -> None:
+        """The last bytes that were read, to be read again."""
+        if data:
+            self._buf, self._at = data + self._buf[self._at :], 0
+
     def _unread(self) -> int:
         return len(self._buf) - self._at
 
@@ -359,7 +364,7 @@ class BinaryFile(File):
                 else:
                     self._fd = fd
                     del self._pending[:count]
-                    self._moved(count)
+                    self._moved(count, whole=False)
         if failed is None and closed and count < size:  # the kernel took the two apart
             failed = OSError(errno.EIO, "the file was closed before all was written", self.name)
         if failed is not None:

@@ -91,9 +91,10 @@ class RawFile(File):
                 return await self._put(view)
 
     async def writelines(self, lines: Iterable[Any]) -> None:
-        self._check_writing()
+        self._check()
         for line in lines:
             with memoryview(line).cast("B") as view:
+                self._check_writing()
                 async with self._lock:
                     await self._write_all(view)
 
