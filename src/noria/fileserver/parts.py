@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 
 from noria.fileserver.messages import Problem
 from noria.fileserver.paths import Root
+from noria.fileserver.store import write_all
 
 DIRECTORY = ".noria-uploads"
 LIFE = 24 * 3600.0  # seconds without a change after which an upload is removed
@@ -76,23 +77,37 @@ class Store:
         return f"{DIRECTORY}/{upload}.data"
 
     def create(self, facts: Facts) -> str:
-        """A new, empty upload; returns its name."""
+        """A new, empty upload; returns its name. If it fails, nothing is left of it."""
         upload = secrets.token_hex(16)
         os.close(self._open(f"{upload}.data", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        self.write(upload, facts)
+        try:
+            self.write(upload, facts)
+        except BaseException:
+            self.remove(upload)
+            raise
         return upload
 
     def write(self, upload: str, facts: Facts) -> None:
-        """Durable when it returns."""
+        """Durable when it returns. If it fails, the facts of before are still there."""
+        directory = self._directory()
         fd = self._open(f"{upload}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            os.write(fd, json.dumps(asdict(facts)).encode())
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        directory = self._directory()
-        os.replace(f"{upload}.new", f"{upload}.json", src_dir_fd=directory, dst_dir_fd=directory)
+            try:
+                write_all(fd, [json.dumps(asdict(facts)).encode()])
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(
+                f"{upload}.new", f"{upload}.json", src_dir_fd=directory, dst_dir_fd=directory
+            )
+        except BaseException:
+            self._unlink(f"{upload}.new")
+            raise
         os.fsync(directory)
+
+    def _unlink(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._directory())
 
     def facts(self, upload: str) -> Facts:
         """Raises Problem 404 if there is no such upload."""
@@ -165,8 +180,7 @@ class Store:
     def remove(self, upload: str) -> int:
         """Facts first: bytes without facts are no finished upload. Returns the bytes freed."""
         directory, size = self._directory(), 0
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{upload}.json", dir_fd=directory)
+        self._unlink(f"{upload}.json")
         with contextlib.suppress(FileNotFoundError):
             size = os.stat(f"{upload}.data", dir_fd=directory).st_size
             os.unlink(f"{upload}.data", dir_fd=directory)
