@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 
+from noria.fileserver.conditions import EARLIEST, LATEST
 from noria.fileserver.names import usable
 from noria.fileserver.paths import Root
 from noria.fileserver.trees import Walker
@@ -178,7 +179,7 @@ def read(fd: int, size: int) -> Iterator[bytes]:
 
 def _zip_date(seconds: float) -> tuple[int, int, int, int, int, int]:
     """What a zip can say: 1980 to 2107, in local time."""
-    at = time.localtime(seconds)
+    at = time.localtime(min(max(seconds, EARLIEST), LATEST))
     if at.tm_year < 1980:
         return 1980, 1, 1, 0, 0, 0
     if at.tm_year > 2107:

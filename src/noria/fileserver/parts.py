@@ -138,11 +138,14 @@ class Store:
 
     def expires(self, upload: str) -> float:
         """When it will be removed if nothing comes, in seconds since the epoch."""
+        return self._modified(upload) + LIFE
+
+    def _modified(self, upload: str) -> float:
         times = []
         for suffix in (".json", ".data"):
             with contextlib.suppress(FileNotFoundError):
                 times.append(os.stat(upload + suffix, dir_fd=self._directory()).st_mtime)
-        return max(times, default=0.0) + LIFE
+        return max(times, default=0.0)
 
     @contextlib.contextmanager
     def held(self, upload: str) -> Iterator[int]:
@@ -186,8 +189,9 @@ class Store:
             os.unlink(f"{upload}.data", dir_fd=directory)
         return size
 
-    def expire(self, now: float) -> int:
-        """Removes what is too old; returns the bytes freed."""
+    def expire(self, earliest: float, latest: float) -> int:
+        """Removes what was modified before `earliest` or after `latest`, as of Ages; returns the
+        bytes freed."""
         freed = 0
         try:
             os.stat(DIRECTORY, dir_fd=self._root.fd, follow_symlinks=False)
@@ -195,16 +199,16 @@ class Store:
             return 0  # it is made with the first upload
         for name in os.listdir(self._directory()):
             upload = name.partition(".")[0]
-            if not _ID.fullmatch(upload) or self.expires(upload) > now:
+            if not _ID.fullmatch(upload) or earliest <= self._modified(upload) <= latest:
                 continue
             try:
                 with self.held(upload):
                     freed += self.remove(upload)
             except Problem as problem:
-                if problem.status == 410:
-                    self.remove(upload)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{upload}.new", dir_fd=self._directory())
+                if problem.status != 410:
+                    continue  # another request is sending to it
+                self.remove(upload)
+            self._unlink(f"{upload}.new")
         return freed
 
 

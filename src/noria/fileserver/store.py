@@ -318,7 +318,8 @@ def _sweep(directory: int, name: str) -> bool:
     except OSError:
         return False
     try:
-        if time.time() - os.fstat(fd).st_mtime < ABANDONED:
+        # Of the future if the clock was set back: then only a lock says that somebody is at it.
+        if abs(time.time() - os.fstat(fd).st_mtime) < ABANDONED:
             return False
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(name, dir_fd=directory)
