@@ -15,7 +15,7 @@ pytest.importorskip("httptools")
 
 MOUNT = 'mount -t tmpfs -o size=4m,nr_inodes=40 none disk && exec "$@"'
 
-MAIN = """
+COMMON = """
     import asyncio, base64, contextlib, hashlib, os, random, sys
     from pathlib import Path
 
@@ -69,7 +69,9 @@ MAIN = """
     def counted(server):
         size = sum(each.stat().st_size for each in DISK.rglob("*") if each.is_file())
         return server.service.quota.used, size
+"""
 
+FULL = """
     async def put(server):
         room = free()
         digest = "sha-256=:AAAA" + "A" * 39 + "=:"
@@ -212,7 +214,90 @@ MAIN = """
         assert left() == [], left()
         for name in names:
             assert (await ask(server, "DELETE", name))[0] == 204
+"""
 
+LIMITED = """
+    import resource
+
+    LIMIT = 1 << 20
+    SMALL = DATA[: LIMIT - 1]
+
+    async def too_large(server):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
+        assert (await ask(server, "PUT", "/new", HALF))[0] == 413
+        async with client(server) as one:
+            one.writer.write(b"PUT /new HTTP/1.1\\r\\nHost: a\\r\\n"
+                             b"Transfer-Encoding: chunked\\r\\n\\r\\n")
+            one.writer.write(b"%x\\r\\n%b\\r\\n0\\r\\n\\r\\n" % (len(HALF), HALF))
+            assert (await one.answer("PUT"))[0] == 413
+        assert left() == [], left()
+        assert (await ask(server, "PUT", "/new", SMALL))[0] == 201
+        assert (await ask(server, "PUT", "/new", HALF))[0] == 413
+        assert (DISK / "new").read_bytes() == SMALL
+        assert (await ask(server, "DELETE", "/new"))[0] == 204
+        async with client(server) as one:
+            place = await one.create(len(HALF), encoded(filename="x"))
+        async with client(server) as one:
+            assert (await one.patch(place, 0, HALF))[0] == 413
+        async with client(server) as one:
+            offset = await one.offset(place)
+            assert offset <= LIMIT
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert (await one.patch(place, offset, HALF[offset:]))[0] == 204
+        assert (DISK / "x").read_bytes() == HALF
+        assert (await ask(server, "DELETE", place))[0] == 204
+
+    async def no_descriptors(server):
+        (DISK / "d").mkdir()
+        await ask(server, "PUT", "/file", HALF)
+        await ask(server, "PUT", "/first", HALF)
+        place = await uploading(server)
+        async with client(server) as one:
+            # The connection is there, and nothing else can be opened.
+            await one.ask("GET", "/d/")
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            held = []
+            highest = max(map(int, os.listdir("/proc/self/fd")))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(os.open("/dev/null", os.O_RDONLY))
+            try:
+                for request in [
+                    ("GET", "/file"), ("GET", "/d/"), ("GET", "/d"), ("HEAD", "/file"),
+                    ("DELETE", "/file"), ("MKCOL", "/new"),
+                ]:
+                    status, _, text = await one.ask(*request)
+                    assert status == 503, (request, status, text)
+                status, _, _ = await one.ask("MOVE", "/file", Destination="/moved")
+                assert status == 503
+                status, _, _ = await one.ask("PUT", "/new", b"1")
+                assert status == 503
+                status, _, _ = await one.ask(
+                    "POST", "/-/uploads/", Upload_Length=1, Upload_Metadata=encoded(filename="y")
+                )
+                assert status == 503
+                assert (await one.ask("HEAD", place))[0] == 503
+            finally:
+                for fd in held:
+                    os.close(fd)
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert (await one.ask("HEAD", "/file"))[0] == 200
+            assert (await one.ask("PUT", "/new", b"1"))[0] == 201
+        async with client(server) as one:
+            assert await one.offset(place) == 1
+            assert (await one.ask("DELETE", place))[0] == 204
+        assert left() == ["file", "first", "new"], left()
+
+    async def uploading(server):
+        async with client(server) as one:
+            place = await one.create(2, encoded(filename="x"))
+            assert (await one.patch(place, 0, b"1"))[0] == 204
+        return place
+"""
+
+RUN = """
     async def main(name):
         async with serving() as server:
             await asyncio.to_thread(server.service.quota.count)  # before others write there
@@ -234,7 +319,22 @@ def test_a_disk_that_becomes_full(tmp_path: Path, what: str) -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no mounts for this user: {error}")
     done = subprocess.run(
-        [*namespace, sys.executable, "-c", textwrap.dedent(MAIN), what],
+        [*namespace, sys.executable, "-c", textwrap.dedent(COMMON + FULL + RUN), what],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("what", ["too_large", "no_descriptors"])
+def test_a_process_at_its_limits(tmp_path: Path, what: str) -> None:
+    """setrlimit(2): RLIMIT_FSIZE is answered as a file system's limit, RLIMIT_NOFILE by 503."""
+    (tmp_path / "disk").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(COMMON + LIMITED + RUN), what],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
