@@ -935,6 +935,40 @@ def test_targets(raw, path):
     assert target(raw) == (path, {})
 
 
+def test_the_host_of_an_absolute_target_is_the_one_that_counts():
+    """RFC 9112, 3.2.2: the Host field is ignored beside it."""
+    seen = []
+
+    async def main():
+        async with serving() as (front, service, port):
+
+            async def at_host(request):
+                seen.append(request.headers.all("host"))
+                return Response(204)
+
+            service.at_host = at_host
+            front.admitted = lambda host: host.partition(":")[0] == "here"
+            for absolute, host, status in (
+                (b"http://here", b"other", 204),
+                (b"HTTPS://here:80", b"here", 204),
+                (b"http://other", b"here", 421),
+                (b"http://other:80", b"here", 421),
+                (b"http://u@here", b"here", 400),
+                (b"http://he,re", b"here", 400),
+                (b"", b"other", 421),
+                (b"", b"here:1", 204),
+            ):
+                raw = b"GET %b/host HTTP/1.1\r\nHost: %b\r\n\r\n" % (absolute, host)
+                assert statuses(await said(port, raw)) == [status], absolute
+            assert seen == [["here"], ["here:80"], ["here:1"]]
+            seen.clear()
+            old = b"GET http://here/host HTTP/1.0\r\n\r\n"
+            assert statuses(await said(port, old)) == [204]
+            assert seen == [["here"]]
+
+    run(main())
+
+
 def test_queries():
     assert target(b"/a?archive=tar&download&b=%26+c") == (
         "/a",

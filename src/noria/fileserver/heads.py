@@ -55,6 +55,15 @@ def target(raw: bytes) -> tuple[str, dict[str, str]]:
     return path, dict(pairs)
 
 
+def _authority(raw: bytes) -> str:
+    """The host of a target in absolute form; "" of others, and of what `target` refuses."""
+    if raw.startswith(b"/"):
+        return ""
+    _, separator, rest = raw.decode("latin-1").partition("://")
+    authority = _AUTHORITY.match(rest)
+    return authority[0] if separator and authority is not None else ""
+
+
 def request_of(
     method: str,
     raw: bytes,
@@ -81,6 +90,10 @@ def request_of(
     hosts = found.get("host", [])
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise Problem(400, "A request must have one Host field.")
+    if authority := _authority(raw):  # RFC 9112, 3.2.2: the Host field is ignored then
+        hosts = [authority]
+        headers.fields = [each for each in headers.fields if each[0] != "host"]
+        headers.fields.append(("host", authority))
     if hosts and not _HOST.fullmatch(hosts[0]):
         raise Problem(400, "The Host field is not the name of a host.")
     if hosts and admitted is not None and not admitted(hosts[0]):
