@@ -151,9 +151,12 @@ def test_damaged_requests_in_any_pieces() -> None:
                 whole = await answers(front, service, port, [data])
                 pieces = await answers(front, service, port, cut(dice, data))
                 # Of several faults another may be seen first.
-                assert [each // 100 * (each < 400) for each in whole[0]] == [
-                    each // 100 * (each < 400) for each in pieces[0]
-                ], (seed, data)
+                found = [[each // 100 * (each < 400) for each in one[0]] for one in (whole, pieces)]
+                if len(whole[0]) < len(whole[1]):
+                    # A body has no end: that ends the connection, with what is not sent yet.
+                    length = min(map(len, found))
+                    found = [each[:length] for each in found]
+                assert found[0] == found[1], (seed, data)
                 assert whole[1] == pieces[1], (seed, data)
                 # Each request that was answered has a request line as RFC 9112 wants it.
                 assert len(whole[1]) <= len(LINE.findall(data)), (seed, data)
