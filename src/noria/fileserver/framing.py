@@ -14,6 +14,7 @@ EMPTY_LINE = b"\r\n\r\n"  # ends a head, and a chunked body: bare LF is refused
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110, 5.6.2
 # What is missing here (a version in HTTP/0.9, a known method) is reported by the parser.
 _LINE = re.compile(_TOKEN + rb"+(?: [^\x00-\x20\x7f]+(?: HTTP/([0-9]\.[0-9]))?)?\r\n")
+_VERSIONS = (b"HTTP/1.1\r\n", b"HTTP/1.0\r\n")
 _METHOD = re.compile(_TOKEN + rb"+(?: .*)?", re.DOTALL)
 _MALFORMED = (
     "The request line is malformed: it has a method, a target and HTTP/1.1, with one space "
@@ -44,7 +45,11 @@ def check_request_line(seen: bytes, data: bytes) -> bytes | None:
     while end := data.find(b"\n", at) + 1:
         line = seen + data[at:end]
         if line != b"\r\n":
-            _check_line(line)
+            parts = line.split(b" ")
+            # What else may not be in a target is refused by the parser.
+            usual = len(parts) == 3 and parts[2] in _VERSIONS and parts[0].isalpha() and parts[1]
+            if not usual:
+                _check_line(line)
             return None
         seen, at = b"", end
     return seen + data[at:]
