@@ -20,7 +20,7 @@ import noria
 from noria.fileserver.messages import Request, Response
 from test_fileserver_http import serving, statuses
 
-SEEDS = count(60, 20_000)
+SEEDS = count(60, 2000)
 
 LINE = re.compile(
     rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\x00-\x20\x7f]+ HTTP/[0-9]\.[0-9]\r\n"
