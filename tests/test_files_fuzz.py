@@ -16,7 +16,9 @@ import pytest
 
 import noria
 from loops import ORACLE, SEED, count
-from ways import WAYS, made
+from noria import os as noria_os
+from noria.files.engine import current
+from ways import WAYS, made, ring_works
 
 SEEDS = count(40, 1000)
 
@@ -286,13 +288,21 @@ def test_opening_without_descriptors(go: Go, tmp_path: Path, mode: str) -> None:
 
 
 def test_the_first_file_of_a_loop_without_descriptors(tmp_path: Path) -> None:
-    """The ring has no descriptor either: threads stand in."""
+    """The ring has no descriptor either: threads stand in until there is one."""
 
-    async def main() -> None:
+    async def main(works: bool) -> None:
         with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
             await noria.open(tmp_path / "file", "wb")
         async with noria.open(tmp_path / "file", "wb") as file:
             await file.write(b"content")
+        assert current().name == ("ring" if works else "threads")
 
-    noria.run(main())
+    async def at_once() -> None:
+        with no_descriptors():
+            await noria_os.mkdir(tmp_path / "d")
+        assert current().name == ("ring" if works else "threads")
+
+    works = ring_works()
+    noria.run(main(works))
+    noria.run(at_once())
     assert (tmp_path / "file").read_bytes() == b"content"
