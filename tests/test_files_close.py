@@ -292,3 +292,113 @@ def test_who_closes_too_waits_for_the_end(go, tmp_path):
         await first
 
     go(main())
+
+
+OPERATIONS = {
+    "read": ("read",),
+    "readline": ("readline",),
+    "readlines": ("readlines",),
+    "write": ("write", b"x"),
+    "writelines": ("writelines", [b"x", b"y"]),
+    "truncate": ("truncate", 10),
+    "fsync": ("fsync",),
+    "fdatasync": ("fdatasync",),
+    "pread": ("pread", 3_000_000, 0),  # more than is read without waiting
+    "pwrite": ("pwrite", b"x", 0),
+    "readv": ("readv", [bytearray(3)]),
+    "writev": ("writev", [b"x"]),
+    "read_many": ("read_many", [(0, 3)]),
+    "seek": ("seek", 1),
+    "flush": ("flush",),
+}
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_what_begins_before_ends_and_what_begins_after_is_refused(go, tmp_path, buffering, name):
+    """No operation reaches the kernel with a descriptor that is closed: no EBADF."""
+    path = tmp_path / "file"
+    method, *arguments = OPERATIONS[name]
+
+    async def main():
+        path.write_bytes(b"line\n" * 1000)
+        file = await noria.open(path, "rb+", buffering)
+        operation = getattr(file, method)
+        before = [asyncio.ensure_future(operation(*arguments)) for _ in range(2)]
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(file.close())
+        between = asyncio.ensure_future(operation(*arguments))
+        found = await asyncio.gather(*before, between, return_exceptions=True)
+        several = name in ("readlines", "writelines")  # operations, between which it is closed
+        for result in () if several else found[:2]:
+            assert not isinstance(result, Exception)
+        assert not any(isinstance(result, OSError) for result in found)
+        await closing
+        with pytest.raises(ValueError, match="closed file"):
+            await operation(*arguments)
+
+    go(main())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_the_descriptor_stays_open_while_it_is_read(
+    go, tmp_path, monkeypatch, buffering, cancelled
+):
+    """Else its number may be another file's by the time that a thread gets to it."""
+    (tmp_path / "file").write_bytes(b"content")
+
+    async def main():
+        file = await noria.open(tmp_path / "file", "rb", buffering)
+        engine, fd, gate = file._engine, file.fileno(), asyncio.Event()
+        read = engine.read
+
+        async def slow(*arguments):
+            await gate.wait()
+            return await read(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "read", slow)
+            reading = asyncio.ensure_future(file.pread(3_000_000, 0))
+            await asyncio.sleep(0)
+            closing = asyncio.ensure_future(file.close())
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert file.closed
+            assert not closing.done()
+            assert is_open(fd)
+            with pytest.raises(ValueError, match="closed file"):
+                await file.pread(3, 0)
+            if cancelled:
+                closing.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await closing
+                assert is_open(fd)
+            gate.set()
+            assert await reading == b"content"
+            if not cancelled:
+                await closing
+            assert not is_open(fd)
+
+    go(main())
+
+
+def test_where_a_file_stands_after_a_short_append(go, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def main():
+        for buffering in (0, 4):
+            (tmp_path / "file").write_bytes(bytes(50))
+            async with noria.open(tmp_path / "file", "ab", buffering) as file:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))
+                try:
+                    if buffering:
+                        with pytest.raises(OSError, match="too large"):
+                            await file.write(bytes(20))
+                    else:
+                        assert await file.write(bytes(20)) == 10
+                finally:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+                assert await file.tell() == 60
+
+    go(main())

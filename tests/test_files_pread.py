@@ -186,3 +186,17 @@ def test_who_only_reads_what_is_in_memory_does_not_starve_the_loop(go, path, tas
             handle.cancel()
 
     go(main())
+
+
+@pytest.mark.parametrize("size", [2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**40, 2**63 - 1])
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_sizes_above_what_the_kernel_takes(go, path, size, buffering):
+    async def main():
+        async with noria.open(path, "rb", buffering) as file:
+            assert await file.pread(size, 3) == DATA[3:]
+            assert await file.pread(size, len(DATA) + 1) == b""
+            assert await file.read_many([(1, size), (0, 2)]) == [DATA[1:], DATA[:2]]
+            with pytest.raises(OverflowError):
+                await file.pread(2**63, 0)
+
+    go(main())

@@ -327,3 +327,31 @@ def test_the_encoding_is_the_built_ins(utf8, tmp_path):
     """
     more = {"PYTHONUTF8": utf8, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     assert run_source(source, **more).split() == ["True", "True"]
+
+
+def test_after_an_error_of_decoding_it_goes_on_as_the_built_in_does(go, tmp_path):
+    """What stands before the 8 KiB with the error is delivered, and what stands behind them."""
+    path = tmp_path / "file"
+    good = b"a line\n" * 1500
+    path.write_bytes(good + b"\xff bad\n" + b"another line\n" * 3000 + b"\xff" + good)
+
+    async def main():
+        for name, arguments in (("readline", ()), ("read", (7,)), ("read", (1000,))):
+            async with noria.open(path, encoding="utf-8") as file:
+                with open(path, encoding="utf-8") as there:
+                    errors = 0
+                    while True:
+                        try:
+                            expected = getattr(there, name)(*arguments)
+                        except UnicodeDecodeError:
+                            errors += 1
+                            with pytest.raises(UnicodeDecodeError):
+                                await getattr(file, name)(*arguments)
+                            continue
+                        assert await getattr(file, name)(*arguments) == expected
+                        if not expected:
+                            break
+                    assert errors == 2
+                    assert await file.tell() == path.stat().st_size
+
+    go(main())

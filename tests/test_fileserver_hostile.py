@@ -296,3 +296,52 @@ def test_no_answer_may_be_taken_for_another_type(tmp_path: Path) -> None:
     ):
         (answer,) = raw(tmp_path, request + b"Host: a\r\n\r\n")
         assert answer.count(b"\r\nX-Content-Type-Options: nosniff\r\n") == 1, request
+
+
+ODD_NAMES = [
+    b"a" * 256,
+    b"a" * 5000,
+    b"a/" * 2000,
+    b"a%00b",
+    b"%00",
+    b"%ff",
+    b"%C3%A9" * 128,
+    b"%F0%9F%98%80" * 64,
+    b"%0a",
+    b"..",
+    b"../page.css",
+    b"%2e%2e/assets/page.css",
+    b".",
+    b"loop",
+    b"loop/x",
+    b"file/",
+    b"file/x",
+    b".noria-" + b"a" * 249,
+]
+
+
+@pytest.mark.parametrize(
+    "method", [b"GET", b"HEAD", b"PUT", b"POST", b"PATCH", b"DELETE", b"MKCOL"]
+)
+def test_names_that_no_file_can_have(tmp_path: Path, method: bytes) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_bytes(b"1")
+    fields = b"Host: a\r\nConnection: close\r\nContent-Length: 0\r\nTus-Resumable: 1.0.0\r\n\r\n"
+    places = (b"/", b"/-/", b"/-/assets/", b"/-/uploads/", b"/-/events/", b"/-/events?path=/")
+    requests = [
+        b"%b %b%b HTTP/1.1\r\n%b" % (method, place, name, fields)
+        for place in places
+        for name in ODD_NAMES
+    ]
+    for request, answer in zip(requests, raw(tmp_path, *requests), strict=True):
+        assert re.match(rb"HTTP/1\.1 (4\d\d|20[14]) ", answer), (request[:80], answer)
+        if request.startswith(b"GET /-/assets/"):
+            assert answer.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 400 ")), request[:80]
+
+
+def test_the_names_of_assets(tmp_path: Path) -> None:
+    for name in ("a" * 256, "", ".", "..", "../assets.py", "page.css\0", "page.css/", "/page.css"):
+        with pytest.raises(Problem) as problem:
+            asset(Request("GET", "/-/assets/" + name), name)
+        assert problem.value.status == 404
+    assert asset(Request("GET", "/-/assets/page.css"), "page.css").status == 200

@@ -220,6 +220,31 @@ REFUSED = {
     "HTTP/2 by word of mouth": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
     "HTTP/0.9": (b"GET /\r\n\r\n", 505),
     "a version that is none": (b"GET / HTTP/11\r\nHost: a\r\n\r\n", 400),
+    "two spaces after the method": (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "two spaces before the version": (b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a tab after the method": (b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a tab before the version": (b"GET /\tHTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a space after the version": (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
+    "a space before the request line": (b" GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a tab before the request line": (b"\tGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "an empty line, then a space": (b"\r\n GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "bare CR before the request line": (b"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "bare LF before the request line": (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "CR CR LF before the request line": (b"\r\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "bare CR in the target": (b"GET /a\rb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "bare CR after the version": (b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", 400),
+    "a method that is no token": (b"G(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a version in small letters": (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400),
+    "RTSP": (b"GET / RTSP/1.0\r\nHost: a\r\n\r\n", 400),
+    "ICE": (b"SOURCE / ICE/1.0\r\nHost: a\r\n\r\n", 400),
+    "HTTP/1.2": (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
+    "HTTP/3.0": (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+    "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    "an asterisk for a file": (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a final coding other than chunked": (b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n", 400),  # noqa: E501
+    "a coding that ends in chunked": (b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),  # noqa: E501
+    "CR CR LF after the fields": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\r\n", 400),
+    "bare LF after the trailers": (b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\n", 400),  # noqa: E501
     "an unknown expectation": (b"PUT /body HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nContent-Length: 0\r\n\r\n", 417),  # noqa: E501
     "101 fields": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 100 + b"\r\n", 431),
     "101 trailers": (b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 100 + b"\r\n", 431),  # noqa: E501
@@ -254,6 +279,111 @@ def test_malformed_requests_are_refused_and_the_connection_ends():
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
         return answer
+
+    run(main())
+
+
+FIRST = {
+    "without a body": b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "with a length": b"PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\na\r\n\r\nb",
+    "chunked": b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"6\r\na\r\n\r\nb\r\n0\r\n\r\n",
+    "with trailers": b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1;x=y\r\na\r\n0\r\nX: y\r\n\r\n",
+    "with an upgrade": b"PUT /body HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n"
+    b"Content-Length: 2\r\n\r\nab",
+    "with a chunked upgrade": b"PUT /body HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n"
+    b"Upgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+    "large": b"PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 600000\r\n\r\n" + b"\r\n" * 300_000,
+}
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_between_requests_empty_lines_are_ignored_and_nothing_else(first):
+    """RFC 9112, 2.2: CR LF, and no bare CR or LF, may come before a request line."""
+    follow = b"GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    cases = [
+        (b"", 200),
+        (b"\r\n", 200),
+        (b"\r\n\r\n\r\n", 200),
+        (b"\r\r\n", 400),
+        (b"\r\n\r\r\n", 400),
+        (b"\n", 400),
+        (b"\r", 400),
+        (b" ", 400),
+        (b"\t", 400),
+        (b"\0", 400),
+    ]
+
+    async def main():
+        async with serving() as (_, service, port):
+            for between, status in cases:
+                raw = FIRST[first] + between + follow
+                begin = max(0, len(FIRST[first]) - 8)
+                for cut in (0, *range(begin, len(FIRST[first] + between) + 4)):
+                    service.seen.clear()
+                    answer = await in_two(port, raw, cut)
+                    assert [found // 100 for found in statuses(answer)] == [2, status // 100], (
+                        between,
+                        cut,
+                    )
+                    assert len(service.seen) == 1 + (status == 200), (between, cut)
+
+    async def in_two(port, raw, cut):
+        """What the server answers to bytes that reach it in two parts."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.transport.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )
+        writer.write(raw[:cut])
+        for _ in range(4):
+            await asyncio.sleep(0)
+        writer.write(raw[cut:])
+        answer = await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        return answer
+
+    run(main())
+
+
+def test_a_request_line_byte_by_byte():
+    lines = {
+        b"GET /a HTTP/1.1\r\n": 200,
+        b"GET  /a HTTP/1.1\r\n": 400,
+        b"\rGET /a HTTP/1.1\r\n": 400,
+        b" GET /a HTTP/1.1\r\n": 400,
+        b"G(T /a HTTP/1.1\r\n": 400,
+        b"BREW /a HTTP/1.1\r\n": 501,
+        b"GET /a HTTP/1.2\r\n": 505,
+        b"GET /a HTTP/3.0\r\n": 505,
+        b"GET /a http/1.1\r\n": 400,
+    }
+
+    async def main():
+        async with serving() as (front, _, port):
+            for line, status in lines.items():
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                await loops.until(lambda: len(front.connections) == 1)
+                (connection,) = front.connections
+                for byte in b"\r\n" + line + b"Host: a\r\nConnection: close\r\n\r\n":
+                    if not connection.lost:
+                        connection.data_received(bytes([byte]))
+                assert statuses(await reader.read()) == [status]
+                writer.close()
+                await writer.wait_closed()
+                await loops.until(lambda: not front.connections)
+
+    run(main())
+
+
+def test_bytes_after_the_last_request_are_ignored():
+    async def main():
+        async with serving() as (_, _, port):
+            close = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            for more in (b"\n", b"GET  / HTTP/1.1\r\n", b"\rGET / HTTP/1.1\r\n\r\n", close):
+                assert statuses(await said(port, close + more)) == [200], more
 
     run(main())
 
@@ -803,6 +933,40 @@ def test_answers_are_told():
 )
 def test_targets(raw, path):
     assert target(raw) == (path, {})
+
+
+def test_the_host_of_an_absolute_target_is_the_one_that_counts():
+    """RFC 9112, 3.2.2: the Host field is ignored beside it."""
+    seen = []
+
+    async def main():
+        async with serving() as (front, service, port):
+
+            async def at_host(request):
+                seen.append(request.headers.all("host"))
+                return Response(204)
+
+            service.at_host = at_host
+            front.admitted = lambda host: host.partition(":")[0] == "here"
+            for absolute, host, status in (
+                (b"http://here", b"other", 204),
+                (b"HTTPS://here:80", b"here", 204),
+                (b"http://other", b"here", 421),
+                (b"http://other:80", b"here", 421),
+                (b"http://u@here", b"here", 400),
+                (b"http://he,re", b"here", 400),
+                (b"", b"other", 421),
+                (b"", b"here:1", 204),
+            ):
+                raw = b"GET %b/host HTTP/1.1\r\nHost: %b\r\n\r\n" % (absolute, host)
+                assert statuses(await said(port, raw)) == [status], absolute
+            assert seen == [["here"], ["here:80"], ["here:1"]]
+            seen.clear()
+            old = b"GET http://here/host HTTP/1.0\r\n\r\n"
+            assert statuses(await said(port, old)) == [204]
+            assert seen == [["here"]]
+
+    run(main())
 
 
 def test_queries():

@@ -93,19 +93,19 @@ def test_a_sweep_that_fails_is_told_and_tried_again(
 ) -> None:
     monkeypatch.setattr(upkeep, "SECOND", 0.01)
     part = left_behind(tmp_path)
-    fwalk, calls = os.fwalk, []
+    directories, calls = store.directories, []
 
-    def failing(*arguments: Any, **options: Any) -> Any:
-        calls.append(arguments)
+    def failing(top: int) -> Any:
+        calls.append(top)
         if len(calls) == 1:
             raise OSError("of the test")
-        return fwalk(*arguments, **options)
+        return directories(top)
 
     async def main(_: int) -> None:
         await loops.until(lambda: not part.exists())
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fwalk", failing)
+        patched.setattr(store, "directories", failing)
         serve(tmp_path, main, upload=True)
     assert "of the test" in caplog.text
 

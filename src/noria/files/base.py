@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import io
 import os
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Self
 
 from noria._core.files.descriptor import Descriptor
@@ -45,6 +46,9 @@ class File(Descriptor):
             self._inline = engine
         self._begun: asyncio.Future[bytes] | None = None
         self._lock = asyncio.Lock()
+        self._users = 0  # operations under way outside the lock
+        self._unused: asyncio.Future[None] | None = None  # closing waits for these
+        self._unclosed = -1  # a descriptor that the last of them closes
 
     # What needs no wait.
 
@@ -109,8 +113,8 @@ class File(Descriptor):
         if self._unwritten() or self._unread():
             async with self._lock:
                 await self._settle()
-        with memoryview(data).cast("B") as view:
-            return await self._write_all(view, offset)
+        with memoryview(data).cast("B") as view, self._in_use() as fd:
+            return await self._write_all(view, fd, offset)
 
     async def readv(self, buffers: Sequence[Any], offset: int = -1) -> int:
         """Fills the buffers one after the other, at `offset` or where the file stands, with one
@@ -118,6 +122,7 @@ class File(Descriptor):
         self._check_reading()
         buffers = buffers[:VECTORS]
         async with self._lock:
+            self._check()
             await self._settle()
             where = self._pos if offset < 0 else offset
             count = await self._engine.readv(self._fd, buffers, where)
@@ -131,6 +136,7 @@ class File(Descriptor):
         self._check_writing()
         buffers = buffers[:VECTORS]
         async with self._lock:
+            self._check()
             await self._settle()
             if offset < 0:
                 return await self._here(self._engine.writev, buffers)
@@ -141,22 +147,28 @@ class File(Descriptor):
         self._check_reading()
         if self._unwritten():
             await self.flush()
-        return await self._engine.read_many(self._fd, list(ranges))
+        with self._in_use() as fd:
+            return await self._engine.read_many(fd, list(ranges))
 
     async def fsync(self) -> None:
         """Flushes, and waits until the device has it, fsync(2)."""
         await self.flush()
-        await self._engine.fsync(self._fd)
+        with self._in_use() as fd:
+            await self._engine.fsync(fd)
 
     async def fdatasync(self) -> None:
         """The same without metadata that reading does not need, fdatasync(2)."""
         await self.flush()
-        await self._engine.fsync(self._fd, True)
+        with self._in_use() as fd:
+            await self._engine.fsync(fd, True)
 
     # Overridden by files that keep bytes.
 
     async def flush(self) -> None:
         self._check()
+
+    async def _flush(self) -> None:
+        """As `flush`, with the lock held."""
 
     def _unread(self) -> int:
         return 0
@@ -168,6 +180,28 @@ class File(Descriptor):
         """Nothing is kept: what was written is handed over, what was read ahead is forgotten."""
 
     # For those that build on it.
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[int]:
+        """The descriptor, which stays open meanwhile. For operations that do not hold the lock.
+
+        Raises ValueError if the file is closed.
+        """
+        self._check()
+        self._users += 1
+        try:
+            yield self._fd
+        finally:
+            self._users -= 1
+            if not self._users and self._fd < 0:
+                self._last_ended()
+
+    def _last_ended(self) -> None:
+        fd, self._unclosed = self._unclosed, -1
+        if fd >= 0:
+            os.close(fd)
+        elif self._unused is not None and not self._unused.done():
+            self._unused.set_result(None)
 
     def _check(self) -> None:
         if self._fd < 0:
@@ -189,25 +223,29 @@ class File(Descriptor):
             raise io.UnsupportedOperation("the file has no position: it is a pipe or a terminal")
 
     async def _at_offset(self, size: int, offset: int) -> bytes:
+        self._check()
         size = min(size, AT_ONCE)
         return await self._read_on(size, offset, self._engine.now(self._fd, size, offset))
 
     async def _read_on(self, size: int, offset: int, data: bytes | None) -> bytes:
         """Where `data` is what there was in memory, or None."""
-        if data is None:
-            data = await self._engine.read(self._fd, size, offset)
-        if len(data) == size or not data:
+        with self._in_use() as fd:
+            if data is None:
+                data = await self._engine.read(fd, min(size, AT_ONCE), offset)
+            if len(data) == size or not data:
+                return data
+            # Short: the rest is not in memory, or the file ends here.
+            while len(data) < size and offset + len(data) < os.fstat(fd).st_size:
+                left = min(size - len(data), AT_ONCE)
+                more = await self._engine.read(fd, left, offset + len(data))
+                if not more:
+                    break
+                data += more
             return data
-        # Short: the rest is not in memory, or the file ends here.
-        while len(data) < size and offset + len(data) < os.fstat(self._fd).st_size:
-            more = await self._engine.read(self._fd, size - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
 
     async def _next(self, size: int) -> bytes:
         """One read where the file stands."""
+        self._check()
         if self._pos >= 0:
             size = min(size, AT_ONCE)
             data = self._engine.ahead(self._fd, size, self._pos)
@@ -236,21 +274,28 @@ class File(Descriptor):
 
     async def _here(self, write: Callable[[int, Any, int], Awaitable[int]], data: Any) -> int:
         """Where the file stands. Cancelled, the position is right all the same."""
+        self._check()
         offset = -1 if self._append else self._pos
         try:
             count = await write(self._fd, data, offset)
         except asyncio.CancelledError as error:
-            self._moved(getattr(error, "result", None) or 0)
+            self._moved(getattr(error, "result", None) or 0, whole=False)
             raise
-        self._moved(count)
+        self._moved(count, whole=not self._append or count == _size(data))
         return count
 
-    def _moved(self, count: int) -> None:
-        if self._pos >= 0 and count:
-            self._pos = os.lseek(self._fd, 0, os.SEEK_CUR) if self._append else self._pos + count
+    def _moved(self, count: int, *, whole: bool) -> None:
+        """Counts what was written where the file stands; `whole` if that was all."""
+        if self._pos < 0 or not count:
+            return
+        if self._append:
+            # After a short write of io_uring the descriptor stands where it stood before.
+            self._pos = os.lseek(self._fd, 0, os.SEEK_CUR if whole else os.SEEK_END)
+        else:
+            self._pos += count
 
-    async def _write_all(self, view: Any, offset: int | None = None) -> int:
-        """All of it, at `offset` or where the file stands."""
+    async def _write_all(self, view: Any, fd: int = -1, offset: int | None = None) -> int:
+        """All of it, at `offset` of `fd` or where the file stands."""
         done, size = 0, len(view)
         try:
             while done < size:
@@ -258,7 +303,7 @@ class File(Descriptor):
                 if offset is None:
                     done += await self._put(rest)
                 else:
-                    done += await self._write_at(self._fd, rest, offset + done)
+                    done += await self._write_at(fd, rest, offset + done)
         except asyncio.CancelledError as error:
             told: Any = error
             told.result = done + (getattr(error, "result", None) or 0)
@@ -268,13 +313,18 @@ class File(Descriptor):
     # The end.
 
     async def close(self) -> None:
-        """Flushes and closes. The descriptor is closed even where flushing fails."""
+        """Flushes and closes, after the operations that began before. The descriptor is closed even
+        where flushing fails."""
         if self._detached:
             raise ValueError("the descriptor has been detached")
         if self._fd < 0:
             return
         try:
-            await self.flush()
+            if self._pos < 0:
+                await self.flush()  # a read of a pipe may hold the lock for long
+            else:
+                async with self._lock:
+                    await self._flush()
         finally:
             await self._close()
 
@@ -283,7 +333,22 @@ class File(Descriptor):
         if self._begun is not None:
             self._begun.cancel()  # else it would take what comes next from the pipe
         if fd >= 0 and self._closefd:
+            if self._users:
+                await self._wait_until_unused(fd)
             await self._engine.close_fd(fd)
+
+    async def _wait_until_unused(self, fd: int) -> None:
+        """If cancelled, the last operation closes `fd`: its number must not become another file's
+        before."""
+        self._unused = self._engine.loop.create_future()
+        try:
+            await self._unused
+        except BaseException:
+            if self._users:
+                self._unclosed = fd
+            else:
+                os.close(fd)
+            raise
 
     def detach(self) -> io.FileIO:
         """The descriptor as a built-in unbuffered file; this one is closed. What is not yet
@@ -317,3 +382,10 @@ class File(Descriptor):
 
     def _abandoned(self) -> None:
         """What is written and not handed over when nobody has the file any more."""
+
+
+def _size(data: Any) -> int:
+    """Bytes of a buffer, or of several."""
+    if isinstance(data, (list, tuple)):
+        return sum(map(_size, data))
+    return memoryview(data).nbytes

@@ -180,6 +180,11 @@ class BinaryFile(File):
             self._buf, self._at = b"", 0
         return data
 
+    def _give_back(self, data: bytes) -> None:
+        """The last bytes that were read, to be read again."""
+        if data:
+            self._buf, self._at = data + self._buf[self._at :], 0
+
     def _unread(self) -> int:
         return len(self._buf) - self._at
 
@@ -308,6 +313,7 @@ class BinaryFile(File):
         if not self._mode.writable:
             raise io.UnsupportedOperation("truncate: the file is open for reading only")
         async with self._lock:
+            self._check()
             await self._settle()
             size = self._tell() if size is None else size
             await self._engine.finished(os.ftruncate, self._fd, size)
@@ -320,6 +326,7 @@ class BinaryFile(File):
             and self._fd >= 0
             and self._pos >= 0  # a pipe may take nothing for long: giving up must be possible
             and self._closefd
+            and not self._users
             and not self._lock.locked()
         ):
             try:
@@ -357,7 +364,7 @@ class BinaryFile(File):
                 else:
                     self._fd = fd
                     del self._pending[:count]
-                    self._moved(count)
+                    self._moved(count, whole=False)
         if failed is None and closed and count < size:  # the kernel took the two apart
             failed = OSError(errno.EIO, "the file was closed before all was written", self.name)
         if failed is not None:

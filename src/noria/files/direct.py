@@ -35,7 +35,10 @@ class DirectFile(BinaryFile):
         return mmap.mmap(-1, PIECE) if memory is None else memory
 
     async def _at_offset(self, size: int, offset: int) -> bytes:
-        size = min(size, AT_ONCE)
+        with self._in_use() as fd:
+            return await self._aligned(fd, min(size, AT_ONCE), offset)
+
+    async def _aligned(self, fd: int, size: int, offset: int) -> bytes:
         start = offset - offset % ALIGNMENT
         end = _up(offset + size)
         if not size:
@@ -45,7 +48,7 @@ class DirectFile(BinaryFile):
         memory = self._memory()
         while start < end:
             view = memoryview(memory)[: end - start]
-            count = await self._engine.readinto(self._fd, view, start)
+            count = await self._engine.readinto(fd, view, start)
             found.add(view[first:count])
             start += count
             first = 0
@@ -68,6 +71,7 @@ class DirectFile(BinaryFile):
     async def readv(self, buffers: Sequence[Any], offset: int = -1) -> int:
         self._check_reading()
         async with self._lock:
+            self._check()
             await self._settle()
             where = self._pos if offset < 0 else offset
             done = await scattered(buffers, lambda size: self._at_offset(size, where))
@@ -78,6 +82,7 @@ class DirectFile(BinaryFile):
     async def writev(self, buffers: Sequence[Any], offset: int = -1) -> int:
         self._check_writing()
         async with self._lock:
+            self._check()
             await self._settle()
             data = b"".join(buffers)
             if offset < 0:

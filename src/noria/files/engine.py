@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ class Engine(Inline):
     """Threads of the loop's own executor. Every method raises OSError."""
 
     name = "threads"
+    provisional = False  # in place of a ring for which no descriptor was free
     ending: AsyncGenerator[None, None]
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -194,6 +196,8 @@ def current() -> Engine:
     engine: Engine | None = getattr(loop, ATTRIBUTE, None)
     if engine is None:
         engine = make(loop)
+        if engine.provisional:
+            return engine
         setattr(loop, ATTRIBUTE, engine)
         # A loop has no hook for its end but this one: asyncio.run and its like end the
         # asynchronous generators that are still open.
@@ -222,6 +226,11 @@ def make(loop: asyncio.AbstractEventLoop) -> Engine:
 
         try:
             return RingEngine(loop)
-        except (OSError, NotImplementedError):
+        except NotImplementedError:
             pass
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                engine = Engine(loop)
+                engine.provisional = True
+                return engine
     return Engine(loop)

@@ -22,6 +22,7 @@ class RawFile(File):
         if size is None or size < 0:
             return await self.readall()
         async with self._lock:
+            self._check()
             if self._pos < 0:
                 return await self._next(size)
             data = await self._at_offset(size, self._pos)
@@ -32,6 +33,7 @@ class RawFile(File):
         self._check_reading()
         parts = []
         async with self._lock:
+            self._check()
             start = self._pos
             try:
                 while data := await self._next(max(BLOCK, self._left())):
@@ -42,6 +44,7 @@ class RawFile(File):
         return b"".join(parts)
 
     def _left(self) -> int:
+        self._check()
         return min(os.fstat(self._fd).st_size - self._pos, AT_ONCE)
 
     async def readinto(self, buffer: Any) -> int:
@@ -88,15 +91,17 @@ class RawFile(File):
                 return await self._put(view)
 
     async def writelines(self, lines: Iterable[Any]) -> None:
-        self._check_writing()
+        self._check()
         for line in lines:
             with memoryview(line).cast("B") as view:
+                self._check_writing()
                 async with self._lock:
                     await self._write_all(view)
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._check_seekable()
         async with self._lock:
+            self._check()
             if whence == os.SEEK_CUR:
                 offset, whence = self._pos + offset, os.SEEK_SET
             self._pos = os.lseek(self._fd, offset, whence)
@@ -112,6 +117,7 @@ class RawFile(File):
         if not self._mode.writable:
             raise io.UnsupportedOperation("truncate: the file is open for reading only")
         async with self._lock:
+            self._check()
             size = self._pos if size is None else size
             await self._engine.finished(os.ftruncate, self._fd, size)
         return size

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 from noria.files.binary import BinaryFile
 
 CHUNK = 64 * 1024  # bytes decoded at a time
+PIECE = 8192  # bytes that are lost where they cannot be decoded, as with io.TextIOWrapper
 ANY_ENDING = re.compile("\r\n|\r|\n")
 
 # What tell() returns: the offset in bytes, then the decoder's flags, then characters to skip.
@@ -185,12 +186,24 @@ class TextFile:
             await self.buffer._flush()
         start = self.buffer._tell() if positioned else 0
         data = await self.buffer._read1(max(CHUNK, len(self._chars)))
-        state = self._decoder.getstate() if positioned else None
-        text = self._decoder.decode(data, not data)
+        state = self._decoder.getstate()
+        try:
+            text = self._decoder.decode(data, not data)
+        except UnicodeError:
+            # The built-in delivers what comes before the bytes that cannot be decoded, and skips
+            # no more than the piece that they are in.
+            self._decoder.setstate(state)
+            self.buffer._give_back(data[PIECE:])
+            data = data[:PIECE]
+            try:
+                text = self._decoder.decode(data, not data)
+            except UnicodeError:
+                self._used = len(self._chars)
+                raise
         self._chars = self._chars[self._used :] + text if not self._segments else self._chars + text
         if not self._segments:
             self._used = 0
-        if state is not None:
+        if positioned:
             self._decoding = True
             self._segments.append(Segment(start, state, data, len(text)))
         return bool(data)

@@ -13,17 +13,21 @@ import io
 import logging
 import os
 import stat
+import sys
 import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
 
+from noria.fileserver.conditions import EARLIEST, LATEST
 from noria.fileserver.names import usable
 from noria.fileserver.paths import Root
+from noria.fileserver.trees import Walker
 
 log = logging.getLogger("noria")
 
 BLOCK = 256 * 1024  # bytes read, and at least given, at a time
+ZIP_PATH_MAX = 0xFFFF - 1  # bytes: the length has 16 bits, and a directory ends in "/"
 
 # What is gone, or became a link or a device, since its directory was listed.
 _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
@@ -63,7 +67,7 @@ def zipped(root: Root, top: int, name: str) -> Iterator[bytes]:
     """The blocks of a zip, lightly compressed, of the open directory `top`, beneath `name`."""
     out = _Gathered()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for path, fd, status in tree(root, top, name):
+        for path, fd, status in tree(root, top, name, ZIP_PATH_MAX):
             info = zipfile.ZipInfo(path, _zip_date(status.st_mtime))
             info.external_attr = (status.st_mode & 0o170777) << 16
             if stat.S_ISDIR(status.st_mode):
@@ -80,29 +84,43 @@ def zipped(root: Root, top: int, name: str) -> Iterator[bytes]:
     yield out.take()
 
 
-def tree(root: Root, top: int, name: str) -> Iterator[Found]:
+def tree(root: Root, top: int, name: str, path_max: int = sys.maxsize) -> Iterator[Found]:
     """What is beneath `top`, directories before what is in them; descriptors are closed here.
 
-    At the end the log is told how much could not be read, and what was the first.
+    Paths of more than `path_max` bytes are left out. At the end the log is told how much could not
+    be read, and what was the first.
     """
     unread = _Unread(name)
-    pending: list[list[str]] = [[]]
     try:
-        while pending:
-            parts = pending.pop()
-            path = "/".join([name, *parts])
-            try:
-                fd = root.open_from(top, parts, os.O_RDONLY | os.O_NOFOLLOW)
-            except OSError as error:
-                unread.add(path, error)
-                continue
-            try:
+        with Walker(top) as at:
+            yield name, at.fd, os.fstat(at.fd)
+            pending = [_inside(at.fd)]  # for each directory on the way, what is still to come
+            while True:
+                if not pending[-1]:
+                    if not at.names:
+                        return
+                    at.leave()
+                    del pending[len(at.names) + 1 :]
+                    continue
+                each = pending[-1].pop()
+                path = "/".join([name, *at.names, each])
+                try:
+                    if len(path) > path_max // 4 and len(os.fsencode(path)) > path_max:
+                        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+                    fd = root.open_from(at.fd, [each], os.O_RDONLY | os.O_NOFOLLOW)
+                except OSError as error:
+                    unread.add(path, error)
+                    continue
                 status = os.fstat(fd)
-                yield path, fd, status
                 if stat.S_ISDIR(status.st_mode):
-                    pending.extend([*parts, each] for each in _inside(fd))
-            finally:
-                os.close(fd)
+                    at.enter(each, fd)
+                    yield path, fd, status
+                    pending.append(_inside(fd))
+                    continue
+                try:
+                    yield path, fd, status
+                finally:
+                    os.close(fd)
     finally:
         unread.tell()
 
@@ -161,7 +179,7 @@ def read(fd: int, size: int) -> Iterator[bytes]:
 
 def _zip_date(seconds: float) -> tuple[int, int, int, int, int, int]:
     """What a zip can say: 1980 to 2107, in local time."""
-    at = time.localtime(seconds)
+    at = time.localtime(min(max(seconds, EARLIEST), LATEST))
     if at.tm_year < 1980:
         return 1980, 1, 1, 0, 0, 0
     if at.tm_year > 2107:

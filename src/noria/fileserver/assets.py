@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-import re
+from functools import cache
 from importlib.resources import files
 
 from noria.fileserver.conditions import matches
 from noria.fileserver.messages import READING, Problem, Request, Response
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _kept: dict[str, Response] = {}
+
+
+@cache
+def _names() -> frozenset[str]:
+    """The files of the directory: no name of a request becomes a path unless it is one of them."""
+    return frozenset(
+        each.name for each in (files("noria.fileserver") / "assets").iterdir() if each.is_file()
+    )
 
 
 def asset(request: Request, name: str) -> Response:
@@ -20,10 +27,9 @@ def asset(request: Request, name: str) -> Response:
         raise Problem(405, "Assets can only be read.", headers=[("Allow", READING)])
     found = _kept.get(name)
     if found is None:
-        place = files("noria.fileserver") / "assets" / name
-        if not _NAME.fullmatch(name) or not place.is_file():
+        if name not in _names():
             raise Problem(404, "There is no such asset.")
-        body = place.read_bytes()
+        body = (files("noria.fileserver") / "assets" / name).read_bytes()
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         if kind.startswith("text/") or kind.endswith(("javascript", "json", "xml")):
             kind += "; charset=utf-8"

@@ -11,9 +11,10 @@ from contextlib import ExitStack, contextmanager
 from noria.fileserver import system
 from noria.fileserver.conditions import require
 from noria.fileserver.messages import Headers, Problem
-from noria.fileserver.names import directory_of, names
-from noria.fileserver.paths import Root
+from noria.fileserver.names import DEPTH_MAX, directory_of, names, require_depth
+from noria.fileserver.paths import Root, problem
 from noria.fileserver.store import locked, status_of, sweep_directory
+from noria.fileserver.trees import height
 
 ELSEWHERE = (  # 502: RFC 4918, 9.9.4
     "The new place is on another file system, to which nothing can be renamed: fetch it, and send "
@@ -49,6 +50,7 @@ def remove(root: Root, path: str, conditions: Headers) -> int:
 
 def make_directory(root: Root, path: str) -> None:
     """Makes one whose own directory exists; 405 if there is something already (RFC 4918, 9.3.1)."""
+    require_depth(path)
     if not names(path):
         raise Problem(405, "The served directory exists already.", headers=[("Allow", "GET, HEAD")])
     with root.parent(path) as (directory, name):
@@ -85,6 +87,7 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
     """
     if (target.rstrip("/") + "/").startswith(path.rstrip("/") + "/"):
         raise Problem(409, "Nothing can be moved onto or into itself.")
+    _require_depth(root, path, target)
     with root.parent(path) as (source, name), root.parent(target) as (directory, new):
         with both_locked(source, directory):
             status = status_of(source, name)
@@ -118,6 +121,28 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
         os.fsync(directory)
         os.fsync(source)
         return old is None
+
+
+def _require_depth(root: Root, path: str, target: str) -> None:
+    """Raises Problem 403 if what is moved down would be too deep at `target`.
+
+    The tree at `path` is measured without a lock: others may make it deeper meanwhile, which all
+    that walks through trees can deal with.
+    """
+    depth = len(names(target))
+    if depth <= len(names(path)):
+        return  # so what is too deep already can be moved up
+    require_depth(target)
+    try:
+        top = root.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except Problem:
+        return  # not a directory, or one that cannot be read
+    try:
+        require_depth(target, height(top, DEPTH_MAX - depth))
+    except OSError as error:
+        raise problem(error) from None
+    finally:
+        os.close(top)
 
 
 @contextmanager

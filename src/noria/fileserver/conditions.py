@@ -14,6 +14,8 @@ from noria.fileserver.messages import Headers, Problem
 
 _TAG = re.compile(r'\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
 
+EARLIEST, LATEST = -62135596800, 253402300799  # the years 1 to 9999 in seconds since the epoch
+
 _CONDITIONS = {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
 
 
@@ -39,8 +41,8 @@ def etag(status: Status) -> str:
 
 
 def http_date(seconds: float) -> str:
-    """As in ``Last-Modified``: whole seconds, GMT."""
-    return _http_date(int(seconds))
+    """As in ``Last-Modified``: whole seconds, GMT; the nearest year of four digits."""
+    return _http_date(min(max(int(seconds), EARLIEST), LATEST))
 
 
 @lru_cache(1024)

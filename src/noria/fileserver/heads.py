@@ -55,6 +55,15 @@ def target(raw: bytes) -> tuple[str, dict[str, str]]:
     return path, dict(pairs)
 
 
+def _authority(raw: bytes) -> str:
+    """The host of a target in absolute form; "" of others, and of what `target` refuses."""
+    if raw.startswith(b"/"):
+        return ""
+    _, separator, rest = raw.decode("latin-1").partition("://")
+    authority = _AUTHORITY.match(rest)
+    return authority[0] if separator and authority is not None else ""
+
+
 def request_of(
     method: str,
     raw: bytes,
@@ -81,6 +90,10 @@ def request_of(
     hosts = found.get("host", [])
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise Problem(400, "A request must have one Host field.")
+    if authority := _authority(raw):  # RFC 9112, 3.2.2: the Host field is ignored then
+        hosts = [authority]
+        headers.fields = [each for each in headers.fields if each[0] != "host"]
+        headers.fields.append(("host", authority))
     if hosts and not _HOST.fullmatch(hosts[0]):
         raise Problem(400, "The Host field is not the name of a host.")
     if hosts and admitted is not None and not admitted(hosts[0]):
@@ -94,7 +107,10 @@ def request_of(
         raise Problem(400, "Transfer-Encoding and Content-Length exclude each other.")
     if coding and version == "1.0":
         raise Problem(400, "HTTP/1.0 has no Transfer-Encoding.")
-    if coding and (len(coding) > 1 or coding[0].lower() != "chunked"):
+    codings = [each.strip(" \t").lower() for value in coding for each in value.split(",")]
+    if codings and codings[-1] != "chunked":  # RFC 9112, 6.3: the end of the body is not known
+        raise Problem(400, "The last Transfer-Encoding of a request must be chunked.")
+    if len(codings) > 1:
         raise Problem(501, "The only Transfer-Encoding taken is chunked.")
     if len(lengths) > 1 or (lengths and not (lengths[0].isascii() and lengths[0].isdigit())):
         raise Problem(400, "Content-Length must come once, as a decimal number.")
@@ -102,6 +118,8 @@ def request_of(
         raise Problem(501, "This server is no proxy.")
     if [one.lower() for one in found.get("expect", [])] not in ([], ["100-continue"]):
         raise Problem(417, "The only expectation met is 100-continue.")
+    if raw == b"*" and method != "OPTIONS":  # RFC 9112, 3.2.4
+        raise Problem(400, "The target '*' is for OPTIONS only.")
     path, query = target(raw)
     length = int(lengths[0]) if lengths else None
     return Request(method, path, headers, query, length=length, peer=peer, secure=secure)

@@ -21,6 +21,7 @@ import httptools
 
 from noria.aio.sendfile import cork, uncork
 from noria.fileserver.body import Body
+from noria.fileserver.framing import check_request_line, check_unfinished_line, next_piece
 from noria.fileserver.heads import BODYLESS, Clock, head, request_of, told
 from noria.fileserver.limits import Limits
 from noria.fileserver.messages import FileBody, Problem, Request, Response
@@ -163,6 +164,7 @@ class Connection(asyncio.Protocol):
         "in_head",
         "left",
         "lent",
+        "line",
         "lingering",
         "loop",
         "lost",
@@ -176,6 +178,7 @@ class Connection(asyncio.Protocol):
         "receiving",
         "secure",
         "sending",
+        "tail",
         "task",
         "transport",
         "url",
@@ -191,6 +194,8 @@ class Connection(asyncio.Protocol):
         self.secure = False
         self.url = b""
         self.fields: list[tuple[str, str]] = []
+        self.line: bytes | None = b""  # of the request line; None once it is complete
+        self.tail = b""  # the last three bytes that were parsed
         self.head_size = 0  # of the head that has begun
         self.fed = 0  # bytes that came for it since its first packet
         self.in_head = True
@@ -311,12 +316,10 @@ class Connection(asyncio.Protocol):
             if not data:
                 self.pump()
                 return
-        if self.in_head:
-            self.fed += len(data)
-        else:
-            self.overhead += len(data)
         try:
-            self._feed(data)
+            self._parse(data)
+        except Problem as problem:
+            self._malformed(problem)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             if not isinstance(cause, Problem):
@@ -325,25 +328,60 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserInvalidMethodError:
             self._broke(Problem(501, "The method of the request is not known here."))
         except httptools.HttpParserError as error:
-            last = self.waiting[-1] if self.waiting else self.current
-            if last is None or last.keep or self.receiving is not None:
-                self._broke(Problem(400, f"The request is malformed: {error}."))
+            self._malformed(Problem(400, f"The request is malformed: {error}."))
         else:
-            # A field or a trailer without an end is not counted yet, nor is a chunk's extension.
-            if (self.fed if self.in_head else self.overhead) > self.front.limits.header_size:
-                self._broke(self._too_large())
-            self.overhead = max(self.overhead, 0)  # of the packet that the body began in
             self._go_by()
         self.pump()
 
+    def _parse(self, data: bytes) -> None:
+        """Feeds the parser in pieces that end where a head or a body may end.
+
+        So it is known where each request line begins. Raises Problem, and what the parser raises.
+        """
+        at = 0
+        while at < len(data):
+            if self.in_head or self.receiving is None or self.receiving.body is None:
+                length = None
+            else:
+                length = self._missing(self.receiving)
+            end = next_piece(self.tail, data, at) if length is None else min(at + length, len(data))
+            piece = data[at:end] if at or end < len(data) else data
+            self.tail = piece[-3:] if len(piece) >= 3 else (self.tail + piece)[-3:]
+            if self.in_head:
+                self.fed += len(piece)
+                if self.line is not None:
+                    self.line = check_request_line(self.line, piece)
+            else:
+                self.overhead += len(piece)
+            try:
+                self._feed(piece)
+            except httptools.HttpParserError:
+                if self.line is not None and self.in_head:
+                    check_unfinished_line(self.line)
+                raise
+            # The parser reports a field, a trailer or a chunk extension only at its end.
+            if (self.fed if self.in_head else self.overhead) > self.front.limits.header_size:
+                raise self._too_large()
+            self.overhead = max(self.overhead, 0)  # of the piece that the body began in
+            at = end
+
+    def _missing(self, exchange: Exchange) -> int | None:
+        """Bytes of the body that have not arrived; None if it is chunked."""
+        if exchange.request is None or exchange.request.length is None or exchange.body is None:
+            return None
+        return exchange.request.length - exchange.body.received
+
+    def _malformed(self, problem: Problem) -> None:
+        """Answers what cannot be parsed, unless it follows the last request of the connection."""
+        last = self.waiting[-1] if self.waiting else self.current
+        if last is None or last.keep or self.receiving is not None:
+            self._broke(problem)
+
     def _go_by(self) -> None:
         """What is left of a large body whose length is known goes by the parser: it would copy."""
-        exchange = self.receiving
-        if exchange is None or exchange.body is None or exchange.request is None:
-            return
-        length = exchange.request.length
-        if length is not None and length - exchange.body.received >= STRAIGHT:
-            self.left = length - exchange.body.received
+        missing = self._missing(self.receiving) if self.receiving is not None else None
+        if missing is not None and missing >= STRAIGHT:
+            self.left = missing
 
     def _straight(self, data: bytes) -> bytes:
         """Takes what is the body's; gives the rest."""
@@ -523,6 +561,7 @@ class Connection(asyncio.Protocol):
         if self.framing:
             return  # its body is still to come
         self.in_head = True
+        self.line = self.tail = b""
         self.head_size = self.fed = 0
         self.deadline = time.monotonic() + self.front.limits.idle
         if self.receiving is not None and self.receiving.body is not None:

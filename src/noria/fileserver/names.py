@@ -11,6 +11,7 @@ from noria.fileserver.messages import Problem
 HIDDEN = ".noria-"  # begins the names that are the server's own: parts of uploads
 NAME_MAX = 255  # bytes: pathname(7), <linux/limits.h>
 PATH_MAX = 4096
+DEPTH_MAX = 255  # names of a path that a request may make
 
 # Slashes, C0, DEL, C1, and U+FFFD: bytes that were no UTF-8 before they were decoded.
 _WRONG = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ufffd]")
@@ -32,6 +33,15 @@ def names(path: str) -> list[str]:
     if len(encoded(path)) >= PATH_MAX:
         raise Problem(400, f"The path is too long: {PATH_MAX - 1} bytes are the most.")
     return parts
+
+
+def require_depth(path: str, below: int = 0) -> None:
+    """Raises Problem 403 if nothing may be made at `path`, with `below` levels beneath it."""
+    if len(names(path)) + below > DEPTH_MAX:
+        raise Problem(
+            403,
+            f"That is too deep: at most {DEPTH_MAX} names, one in the other, can be made here.",
+        )
 
 
 @lru_cache(4096)  # what it raises is not kept

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 
 from noria.fileserver.messages import Problem
 from noria.fileserver.paths import Root
+from noria.fileserver.store import write_all
 
 DIRECTORY = ".noria-uploads"
 LIFE = 24 * 3600.0  # seconds without a change after which an upload is removed
@@ -76,23 +77,37 @@ class Store:
         return f"{DIRECTORY}/{upload}.data"
 
     def create(self, facts: Facts) -> str:
-        """A new, empty upload; returns its name."""
+        """A new, empty upload; returns its name. If it fails, nothing is left of it."""
         upload = secrets.token_hex(16)
         os.close(self._open(f"{upload}.data", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        self.write(upload, facts)
+        try:
+            self.write(upload, facts)
+        except BaseException:
+            self.remove(upload)
+            raise
         return upload
 
     def write(self, upload: str, facts: Facts) -> None:
-        """Durable when it returns."""
+        """Durable when it returns. If it fails, the facts of before are still there."""
+        directory = self._directory()
         fd = self._open(f"{upload}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            os.write(fd, json.dumps(asdict(facts)).encode())
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        directory = self._directory()
-        os.replace(f"{upload}.new", f"{upload}.json", src_dir_fd=directory, dst_dir_fd=directory)
+            try:
+                write_all(fd, [json.dumps(asdict(facts)).encode()])
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(
+                f"{upload}.new", f"{upload}.json", src_dir_fd=directory, dst_dir_fd=directory
+            )
+        except BaseException:
+            self._unlink(f"{upload}.new")
+            raise
         os.fsync(directory)
+
+    def _unlink(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._directory())
 
     def facts(self, upload: str) -> Facts:
         """Raises Problem 404 if there is no such upload."""
@@ -123,11 +138,14 @@ class Store:
 
     def expires(self, upload: str) -> float:
         """When it will be removed if nothing comes, in seconds since the epoch."""
+        return self._modified(upload) + LIFE
+
+    def _modified(self, upload: str) -> float:
         times = []
         for suffix in (".json", ".data"):
             with contextlib.suppress(FileNotFoundError):
                 times.append(os.stat(upload + suffix, dir_fd=self._directory()).st_mtime)
-        return max(times, default=0.0) + LIFE
+        return max(times, default=0.0)
 
     @contextlib.contextmanager
     def held(self, upload: str) -> Iterator[int]:
@@ -165,15 +183,15 @@ class Store:
     def remove(self, upload: str) -> int:
         """Facts first: bytes without facts are no finished upload. Returns the bytes freed."""
         directory, size = self._directory(), 0
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{upload}.json", dir_fd=directory)
+        self._unlink(f"{upload}.json")
         with contextlib.suppress(FileNotFoundError):
             size = os.stat(f"{upload}.data", dir_fd=directory).st_size
             os.unlink(f"{upload}.data", dir_fd=directory)
         return size
 
-    def expire(self, now: float) -> int:
-        """Removes what is too old; returns the bytes freed."""
+    def expire(self, earliest: float, latest: float) -> int:
+        """Removes what was modified before `earliest` or after `latest`, as of Ages; returns the
+        bytes freed."""
         freed = 0
         try:
             os.stat(DIRECTORY, dir_fd=self._root.fd, follow_symlinks=False)
@@ -181,16 +199,16 @@ class Store:
             return 0  # it is made with the first upload
         for name in os.listdir(self._directory()):
             upload = name.partition(".")[0]
-            if not _ID.fullmatch(upload) or self.expires(upload) > now:
+            if not _ID.fullmatch(upload) or earliest <= self._modified(upload) <= latest:
                 continue
             try:
                 with self.held(upload):
                     freed += self.remove(upload)
             except Problem as problem:
-                if problem.status == 410:
-                    self.remove(upload)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{upload}.new", dir_fd=self._directory())
+                if problem.status != 410:
+                    continue  # another request is sending to it
+                self.remove(upload)
+            self._unlink(f"{upload}.new")
         return freed
 
 

@@ -99,16 +99,13 @@ class Root:
         flags |= os.O_CLOEXEC
         if not flags & os.O_PATH:
             flags |= os.O_NONBLOCK | os.O_NOCTTY
-        if self.native:
-            return checked(self._openat2(top, parts, flags, mode), flags)
-        return checked(walk(top, parts, flags, mode), flags)
-
-    def _openat2(self, top: int, parts: list[str], flags: int, mode: int) -> int:
-        resolve = system.RESOLVE_BENEATH | system.RESOLVE_NO_MAGICLINKS
-        path = os.fsencode("/".join(parts) or ".")
         for _ in range(TRIES):
             try:
-                return system.openat2(top, path, flags, mode, resolve)
+                if not self.native:
+                    return checked(walk(top, parts, flags, mode), flags)
+                resolve = system.RESOLVE_BENEATH | system.RESOLVE_NO_MAGICLINKS
+                path = os.fsencode("/".join(parts) or ".")
+                return checked(system.openat2(top, path, flags, mode, resolve), flags)
             except BlockingIOError:
                 continue
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -196,13 +193,16 @@ def checked(fd: int, flags: int) -> int:
 
 
 def walk(top: int, parts: list[str], flags: int, mode: int) -> int:
-    """Opens what the names lead to from `top` on, with a descriptor held for each directory.
+    """Opens what the names lead to from `top` on, with one descriptor held whatever the depth.
 
     No call follows a link: each name is opened with O_NOFOLLOW and looked at afterwards, and the
-    text of a link is resolved here. ".." in a link goes back to the descriptor it came from, so
-    renaming meanwhile cannot make it lead out. Raises OSError; EXDEV if it leads out.
+    text of a link is resolved here. ".." in a link starts again at `top` and opens the names that
+    led to the directory above, so renaming meanwhile cannot make it lead out.
+
+    Raises OSError; EXDEV if it leads out, EAGAIN if names changed meanwhile.
     """
-    stack = [os.dup(top)]
+    here = os.dup(top)
+    above: list[str] = []  # the names of the directories that led to `here`
     rest = parts[::-1]
     links = 0
     try:
@@ -211,16 +211,26 @@ def walk(top: int, parts: list[str], flags: int, mode: int) -> int:
             if part in ("", "."):  # of a link's text
                 continue
             if part == "..":
-                if len(stack) == 1:
+                back = 1
+                while rest and rest[-1] in ("", ".", ".."):
+                    back += rest.pop() == ".."
+                if back > len(above):
                     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-                os.close(stack.pop())
+                del above[-back:]
+                former, here = here, os.dup(top)
+                os.close(former)
+                for name in above:
+                    former, here = here, _directory(here, name)
+                    os.close(former)
                 continue
             if not rest and flags & os.O_CREAT:
-                return os.open(part, flags | os.O_NOFOLLOW, mode, dir_fd=stack[-1])
-            fd = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stack[-1])
+                return os.open(part, flags | os.O_NOFOLLOW, mode, dir_fd=here)
+            fd = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
             kind = os.fstat(fd).st_mode
             if stat.S_ISDIR(kind):
-                stack.append(fd)
+                os.close(here)
+                here = fd
+                above.append(part)
                 continue
             try:
                 if stat.S_ISLNK(kind):
@@ -238,8 +248,17 @@ def walk(top: int, parts: list[str], flags: int, mode: int) -> int:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             if not (stat.S_ISREG(kind)):
                 raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-            return os.open(part, flags | os.O_NOFOLLOW, dir_fd=stack[-1])
-        return os.open(".", flags & ~os.O_NOFOLLOW, dir_fd=stack[-1])
+            return os.open(part, flags | os.O_NOFOLLOW, dir_fd=here)
+        return os.open(".", flags & ~os.O_NOFOLLOW, dir_fd=here)
     finally:
-        for fd in stack:
-            os.close(fd)
+        os.close(here)
+
+
+def _directory(above: int, name: str) -> int:
+    """Opens a directory that was there before. Raises OSError, EAGAIN if it is there no more."""
+    try:
+        return os.open(
+            name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from noria.fileserver.messages import Problem
 from noria.fileserver.paths import Root
+from noria.fileserver.trees import directories, is_directory
 
 COUNT_AGAIN = 60.0  # seconds after which the files are counted again: others change them too
 NUMBERS = struct.Struct("=qqd")  # bytes used, changes of that so far, when they were counted
@@ -155,12 +156,12 @@ class Quota:
 
     def _walk(self) -> int:
         used = 0
-        for _, _, files, directory in os.fwalk(".", dir_fd=self.root.fd, follow_symlinks=False):
-            for name in files:
-                try:
-                    used += os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
-                except FileNotFoundError:
+        for _, entries in directories(self.root.fd):
+            for entry in entries:
+                if is_directory(entry):
                     continue
+                with contextlib.suppress(FileNotFoundError, PermissionError):
+                    used += entry.stat(follow_symlinks=False).st_size
         return used
 
 

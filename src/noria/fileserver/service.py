@@ -18,7 +18,7 @@ from noria.fileserver.conditions import require
 from noria.fileserver.getting import answer_file
 from noria.fileserver.messages import READING, Headers, Problem, Request, Response
 from noria.fileserver.multipart import Form, boundary
-from noria.fileserver.names import check, directory_of, names, url, usable
+from noria.fileserver.names import check, directory_of, names, require_depth, url, usable
 from noria.fileserver.offloop import Blocks, off
 from noria.fileserver.paths import Root, problem
 from noria.fileserver.putting import Put
@@ -449,7 +449,7 @@ def above(path: str) -> str:
 
 def require_file(path: str) -> None:
     """Raises Problem if no file can have this path."""
-    names(path)
+    require_depth(path)
     if path.endswith("/"):
         raise Problem(409, 'A path that ends in "/" is a directory\'s: make that by MKCOL.')
     if path == "/-" or path.startswith("/-/"):

@@ -24,6 +24,7 @@ from noria.fileserver.messages import Headers, Problem
 from noria.fileserver.names import HIDDEN, names
 from noria.fileserver.paths import Root, problem
 from noria.fileserver.quota import Quota, check_disk
+from noria.fileserver.trees import directories
 
 SUFFIX = ".part"
 VECTORS = 1024  # IOV_MAX, writev(2)
@@ -292,10 +293,10 @@ def locked(directory: int) -> Iterator[None]:
 def sweep(root: Root, ended: Callable[[], bool] = bool) -> int:
     """Removes the parts that a killed process left, and says how many; stops once `ended()`."""
     count = 0
-    for _, _, files, directory in os.fwalk(".", dir_fd=root.fd, follow_symlinks=False):
+    for at, entries in directories(root.fd):
         if ended():
             break
-        count += _sweep_names(directory, files)
+        count += _sweep_names(at.fd, (entry.name for entry in entries))
     return count
 
 
@@ -317,7 +318,8 @@ def _sweep(directory: int, name: str) -> bool:
     except OSError:
         return False
     try:
-        if time.time() - os.fstat(fd).st_mtime < ABANDONED:
+        # Of the future if the clock was set back: then only a lock says that somebody is at it.
+        if abs(time.time() - os.fstat(fd).st_mtime) < ABANDONED:
             return False
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(name, dir_fd=directory)

@@ -12,7 +12,6 @@ import base64
 import errno
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -22,11 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from noria._core.files.splice import Splice
+from noria.fileserver.ages import Ages
 from noria.fileserver.body import Body
 from noria.fileserver.filling import fill
 from noria.fileserver.messages import Problem, Request, Response
 from noria.fileserver.names import directory_of
-from noria.fileserver.parts import Facts, Store
+from noria.fileserver.parts import LIFE, Facts, Store
 from noria.fileserver.paths import problem
 from noria.fileserver.quota import check_disk
 from noria.fileserver.service import require_file, require_same_site
@@ -56,6 +56,7 @@ class Uploads:
         self._service = service
         self._store = Store(service.root)
         self._max_size = max_size
+        self._ages = Ages(LIFE)
         self._timer: asyncio.TimerHandle | None = None
         self._expiring: asyncio.Future[None] | None = None
         self._busy: dict[str, tuple[object, asyncio.Event]] = {}  # who is sending to which
@@ -70,7 +71,7 @@ class Uploads:
 
     def _expire(self) -> None:
         with suppress(OSError):  # the directory may not be writable yet; requests say so
-            freed = self._store.expire(time.time())
+            freed = self._store.expire(*self._ages.limits())
             self._service.quota.end(0, freed)
 
     def stop(self) -> None:

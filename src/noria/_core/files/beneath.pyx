@@ -31,6 +31,8 @@ cdef enum:
     READ = 0o2000000 | 0o4000 | 0o400           # O_CLOEXEC | O_NONBLOCK | O_NOCTTY
     BENEATH_CACHED = 0x08 | 0x02 | 0x20         # and no magic links, openat2(2)
 
+cdef int64_t SECONDS_MAX = 9223372036   # since the epoch, whose nanoseconds have 64 bits: year 2262
+
 
 def openat2(int directory, bytes path not None, uint64_t flags, uint64_t mode, uint64_t resolve):
     """Opens `path` from `directory` on and gives the descriptor. Raises OSError."""
@@ -65,7 +67,9 @@ def read_small(int directory, bytes path not None, Py_ssize_t most):
     if fd < 0:
         return None
     try:
-        if fstat(fd, &status) == 0 and S_ISREG(status.st_mode) and status.st_size <= most:
+        if (fstat(fd, &status) == 0 and S_ISREG(status.st_mode) and status.st_size <= most
+                and -SECONDS_MAX < status.st_mtim.tv_sec < SECONDS_MAX
+                and -SECONDS_MAX < status.st_ctim.tv_sec < SECONDS_MAX):
             data = in_memory(fd, <Py_ssize_t>status.st_size, 0)
     except OSError:
         return None
