@@ -23,12 +23,12 @@ import httpx
 
 import noria
 from loops import CERTIFICATE
-from noria.fileserver.client import causes, memory, sources, trouble, tus
+from noria.fileserver.client import causes, fields, memory, sources, trouble, tus
 from noria.fileserver.client import get as getting
 from noria.fileserver.client import put as putting
+from noria.fileserver.client.errors import Failure
 from noria.fileserver.client.memory import Note, directory
 from noria.fileserver.client.session import Bar, Options
-from noria.fileserver.client.trouble import Failure
 from small_fileserver import Server, keep_secret
 
 DATA = bytes(range(256)) * 12_000  # 3 MB: over what one PUT sends
@@ -190,7 +190,7 @@ def test_without_a_strong_etag_a_part_is_not_gone_on_with(root, here):
 def test_a_wrong_checksum_is_an_error_and_leaves_no_file(server, root, here, monkeypatch):
     (root / "a").write_bytes(DATA)
     monkeypatch.setattr(
-        "noria.fileserver.client.digests.told", lambda response: hashlib.sha256(b"x").hexdigest()
+        "noria.fileserver.client.fields.sha256", lambda response: hashlib.sha256(b"x").hexdigest()
     )
     [outcome] = get(server, "/a", here, retries=1)
     assert "SHA-256" in outcome.error
@@ -826,4 +826,4 @@ def test_pauses_grow_to_a_limit(monkeypatch):
 
 @pytest.mark.parametrize(("value", "seconds"), [("3", 3), ("9999", 300), ("", 0), ("x", 0)])
 def test_retry_after(value, seconds):
-    assert trouble.seconds(value) == seconds
+    assert fields.retry_after(value) == seconds

@@ -61,7 +61,7 @@ def missing(given: str | None) -> str:
     if not given:
         return "Missing arguments 'FILE...' and 'URL': what is to be sent, and where."
     if given.startswith(("http://", "https://")):
-        from noria.fileserver.client.session import shown  # without a password that is in it
+        from noria.fileserver.client.fields import shown  # without a password that is in it
 
         return f"Missing argument 'FILE...': what is to be sent to {shown(given)}?"
     return f"Missing argument 'URL': where is {given} to go? (such as http://127.0.0.1:8000/)"

@@ -118,8 +118,8 @@ def perform(
     import noria
     from noria.cli.bars import Bars
     from noria.cli.noted import Noted, plain
+    from noria.fileserver.client.errors import Failure
     from noria.fileserver.client.session import Bar
-    from noria.fileserver.client.trouble import Failure
 
     show = not quiet and sys.stderr.isatty()
     bars = Bars() if show else None

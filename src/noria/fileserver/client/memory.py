@@ -35,7 +35,7 @@ class Note:
         """What was written, or nothing if it was not or cannot be understood."""
         try:
             found = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

@@ -13,7 +13,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from noria.fileserver.client import digests, pipes, redirects, tus
+from noria.fileserver.client import digests, fields, pipes, redirects, tus
+from noria.fileserver.client.errors import Exists, Failure
+from noria.fileserver.client.fields import shown
+from noria.fileserver.client.http_client import Client
 from noria.fileserver.client.session import (
     BLOCK,
     ERRORS,
@@ -23,14 +26,11 @@ from noria.fileserver.client.session import (
     all_of,
     connect,
     explained,
-    shown,
 )
 from noria.fileserver.client.sources import Item, items
 from noria.fileserver.client.trouble import (
     DIRECTORY,
     EXISTS,
-    Exists,
-    Failure,
     check,
     later,
     persist,
@@ -53,6 +53,7 @@ async def put(
     cannot be made, nothing beneath it is sent, and it alone is among the outcomes. Raises Failure
     if the sources cannot go to this URL.
     """
+    fields.require_url(url)
     found = list(items(sources, url))
     async with connect(options) as http:
         sender = Sender(http, options)
@@ -91,6 +92,7 @@ async def put_from_pipe(
         sender = Sender(http, options)
 
         async def do(outcome: Outcome, bar: Bar) -> None:
+            fields.require_url(url)
             bar.start(0, None)
             try:
                 await persist(lambda: sender.pipe(file, url, outcome, bar), retries=0)
@@ -104,7 +106,7 @@ async def put_from_pipe(
 class Sender:
     """Sends things over one HTTP client."""
 
-    def __init__(self, http: httpx.AsyncClient, options: Options) -> None:
+    def __init__(self, http: Client, options: Options) -> None:
         self.http = http
         self.options = options
         self.server = tus.Server(http)
@@ -195,7 +197,7 @@ class Sender:
         response = await self.http.put(url, content=body(), headers=conditions)
         await refused(response)
         outcome.sent, outcome.sha256 = outcome.size, sum.hexdigest()
-        if theirs := digests.told(response):
+        if theirs := fields.sha256(response):
             if theirs != outcome.sha256:
                 raise Failure("the server's SHA-256 of what came is another: send it again")
             outcome.verified = True
@@ -212,8 +214,8 @@ class Sender:
             if response.status_code == 200:
                 if not self.options.overwrite:
                     raise Exists(EXISTS.format(response.url.path))
-                etag = response.headers.get("etag", "")
-                return {"if-match": etag} if etag.startswith('"') else {}
+                etag = fields.etag(response)
+                return {"if-match": etag} if etag else {}
         return {"if-none-match": "*"}
 
     async def no_directory(self, url: str) -> None:
@@ -260,7 +262,7 @@ class Sender:
         except httpx.TransportError:
             return False
         require_no_directory(response)
-        theirs = digests.told(response) if response.status_code == 200 else ""
+        theirs = fields.sha256(response) if response.status_code == 200 else ""
         if not theirs:
             return False
         ours = (await asyncio.to_thread(digests.of_file, path)).hexdigest()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from noria.fileserver.client.trouble import Failure
+from noria.fileserver.client.errors import Failure
 
 
 @dataclass(frozen=True)
