@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http.cookiejar import CookieJar
 from typing import Any
 
 import httpx
@@ -11,6 +12,13 @@ from noria.fileserver.client import bodies, fields
 from noria.fileserver.client.errors import BadResponse
 
 MAX_REDIRECTS = 20
+
+
+class NoCookies(CookieJar):
+    """Keeps none: http.cookiejar cannot be trusted with what a hostile server sends."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Leaves all out."""
 
 
 class Client(httpx.AsyncClient):
@@ -22,8 +30,12 @@ class Client(httpx.AsyncClient):
     """
 
     def __init__(self, seconds: float, **options: Any) -> None:
-        hooks = {"response": [fields.check_redirect]}
-        super().__init__(timeout=seconds, event_hooks=hooks, **options)
+        super().__init__(
+            timeout=seconds,
+            event_hooks={"response": [fields.check_redirect]},
+            cookies=NoCookies(),
+            **options,
+        )
         self.seconds = seconds
 
     async def send(
