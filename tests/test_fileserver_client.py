@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -483,6 +484,135 @@ def test_a_part_that_is_no_regular_file_is_left_alone(server, root, here):
     [outcome] = get(server, "/a", here)
     assert outcome.error == f"{here / 'a.part'} is in the way: it is not a regular file"
     assert (here / "a.part").is_fifo()
+
+
+@pytest.mark.parametrize("content", [b"mine", b""])
+@pytest.mark.parametrize("etags", [True, False])
+def test_an_unrelated_part_is_left_alone(root, here, content, etags):
+    (root / "a").write_bytes(DATA)
+    (here / "a.part").write_bytes(content)
+    with Server(root, etags=etags) as server:
+        assert get(server, "/a", here)[0].status == "done"
+    assert (here / "a").read_bytes() == DATA
+    assert (here / "a.part").read_bytes() == content
+    assert names(here) == ["a", "a.part"]
+
+
+def test_an_unrelated_part_is_left_alone_when_nothing_can_be_fetched(server, here):
+    (here / "a.part").write_bytes(b"")
+    assert get(server, "/none", here / "a")[0].status == "failed"
+    assert names(here) == ["a.part"]
+
+
+def test_a_part_beside_an_unrelated_one_is_gone_on_with(server, root, here):
+    (root / "a").write_bytes(DATA)
+    (here / "a.part").write_bytes(b"mine")
+    server.faults["GET"] = [("cut", 1_000_000)]
+    assert get(server, "/a", here, retries=0)[0].status == "failed"
+    assert names(here) == ["a.1.part", "a.part"]
+    [outcome] = get(server, "/a", here)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1_000_000)
+    assert (here / "a.part").read_bytes() == b"mine"
+    assert names(here) == ["a", "a.part"]
+
+
+def test_a_file_in_the_place_of_an_earlier_part_is_left_alone(server, root, here):
+    (root / "a").write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000)]
+    get(server, "/a", here, retries=0)
+    (here / "a.part").unlink()
+    (here / "a.part").write_bytes(b"mine")
+    [outcome] = get(server, "/a", here)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA))
+    assert (here / "a.part").read_bytes() == b"mine"
+
+
+def test_a_part_of_another_url_is_left_alone(server, root, here):
+    (root / "a").write_bytes(DATA)
+    (root / "d").mkdir()
+    (root / "d" / "a").write_bytes(b"small")
+    server.faults["GET"] = [("cut", 1_000_000)]
+    get(server, "/a", here, retries=0)
+    assert get(server, "/d/a", here)[0].status == "done"
+    assert (here / "a").read_bytes() == b"small"
+    assert (here / "a.part").read_bytes() == DATA[:1_000_000]
+
+
+def test_a_part_without_an_etag_is_begun_again_in_its_place(root, here):
+    (root / "a").write_bytes(DATA)
+    with Server(root, etags=False) as server:
+        server.faults["GET"] = [("cut", 1_000_000)]
+        get(server, "/a", here, retries=0)
+        assert names(here) == ["a.part"]
+        assert get(server, "/a", here)[0].status == "done"
+    assert names(here) == ["a"]
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+@pytest.mark.parametrize("as_directory", [False, True])
+def test_get_of_a_directory_with_a_file_and_its_part(server, root, here, jobs, as_directory):
+    (root / "d").mkdir()
+    for name in ("a", "a.part", "a.1.part", "a.part.part"):
+        if as_directory and name == "a.part":
+            (root / "d" / name).mkdir()
+            (root / "d" / name / "b").write_bytes(DATA)
+        else:
+            (root / "d" / name).write_bytes(DATA + name.encode())
+    outcomes = get(server, "/d/", here, recursive=True, jobs=jobs)
+    assert [each.error for each in outcomes if each.status != "done"] == []
+    assert names(here / "d") == names(root / "d")
+    for path in (path for path in (root / "d").rglob("*") if path.is_file()):
+        assert (here / path.relative_to(root)).read_bytes() == path.read_bytes()
+
+
+def test_a_part_that_is_replaced_meanwhile_is_left_alone(server, root, here):
+    (root / "a").write_bytes(DATA)
+
+    class Meddler(Bar):
+        def start(self, done, total):
+            (here / "a.part").unlink()
+            (here / "a.part").write_bytes(b"mine")
+
+    [outcome] = get(server, "/a", here, bars=lambda _: Meddler())
+    said = f"{here / 'a.part'} was moved or replaced while it was written; fetch it again"
+    assert outcome.error == said
+    assert (here / "a.part").read_bytes() == b"mine"
+    assert names(here) == ["a.part"]
+
+
+@pytest.mark.parametrize("fault", [errno.EOPNOTSUPP, errno.ENOENT])
+def test_get_where_files_cannot_be_made_without_a_name(server, root, here, monkeypatch, fault):
+    """Such file systems (NFS) refuse O_TMPFILE; without /proc it has no way to a name."""
+    (root / "a").write_bytes(DATA)
+    (here / "a.part").write_bytes(b"mine")
+    opened, linked = os.open, os.link
+
+    def no_open(path, flags, *more, **options):
+        if flags & os.O_TMPFILE == os.O_TMPFILE and fault == errno.EOPNOTSUPP:
+            raise OSError(fault, os.strerror(fault))
+        return opened(path, flags, *more, **options)
+
+    def no_link(source, target, **options):
+        if str(source).startswith("/proc"):
+            raise OSError(fault, os.strerror(fault))
+        return linked(source, target, **options)
+
+    monkeypatch.setattr(os, "open", no_open)
+    monkeypatch.setattr(os, "link", no_link)
+    assert get(server, "/a", here)[0].status == "done"
+    assert (here / "a").read_bytes() == DATA
+    assert (here / "a.part").read_bytes() == b"mine"
+    assert names(here) == ["a", "a.part"]
+
+
+def test_a_new_file_has_the_usual_mode(server, root, here):
+    (root / "a").touch()
+    before = os.umask(0o027)
+    try:
+        get(server, "/a", here)
+    finally:
+        os.umask(before)
+    assert (here / "a").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("name", ["../up", "..", "/etc/x", "a\0b", "", "."])
