@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
 
 import click
 
@@ -123,7 +123,7 @@ def require_stream(stream: TextIO | None, name: str, hint: str) -> BinaryIO:
     """Standard input or output as bytes. Raises Problem if it is closed."""
     if stream is None:
         raise Problem(f"standard {name} is closed", hint)
-    return cast("BinaryIO", stream.buffer)
+    return stream.buffer
 
 
 def perform(

@@ -87,8 +87,8 @@ def serve(
     share the port (SO_REUSEPORT); one that dies is started again. SIGTERM accepts no more and lets
     open connections finish, `grace` seconds at most; SIGINT ends them at once. SIGHUP, which comes
     when the terminal is closed, is as SIGTERM, unless it is ignored (nohup(1)) or the program has a
-    handler for it. `ready` is called once with a ServerInfo when connections are accepted. Called from another thread than the main
-    one, it ends by ``ServerInfo.stop``.
+    handler for it. `ready` is called once with a ServerInfo when connections are accepted. Called
+    from another thread than the main one, it ends by ``ServerInfo.stop``.
 
     Raises OSError that names the address, ModelUnavailable, UnknownModel, Unsupported, ModelLimit.
     """
