@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -12,9 +13,11 @@ import select
 import socket
 import ssl
 import stat
+import sys
 import threading
 import tty
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -605,6 +608,19 @@ def test_get_where_files_cannot_be_made_without_a_name(server, root, here, monke
     assert names(here) == ["a", "a.part"]
 
 
+@pytest.mark.parametrize("name", ["n" * 255, "n" * 251, "\u2603" * 85])
+def test_get_of_a_file_whose_part_would_have_too_long_a_name(server, root, here, name):
+    (root / name).write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000)]
+    assert get(server, f"/{quote(name)}", here, retries=0)[0].status == "failed"
+    [part] = names(here)
+    assert part.endswith(".part")
+    assert part.startswith(name[:80])
+    [outcome] = get(server, f"/{quote(name)}", here)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1_000_000)
+    assert names(here) == [name]
+
+
 def test_a_new_file_has_the_usual_mode(server, root, here):
     (root / "a").touch()
     before = os.umask(0o027)
@@ -831,6 +847,32 @@ def test_put_of_a_missing_file(server, here):
     [outcome] = put(server, here / "none", "/")
     assert outcome.error == "no such file or directory"
     assert not server.seen
+
+
+def test_a_tree_that_is_deeper_than_python_recurses(here):
+    made = [here]
+    for _ in range(1200):
+        made.append(made[-1] / "d")
+        made[-1].mkdir()
+    try:
+        found = list(sources.items([here], "http://h/"))
+    finally:
+        for path in reversed(made):  # pytest's own removal recurses
+            path.rmdir()
+    assert [each.path for each in found] == made
+    assert not any(each.problem for each in found)
+
+
+def test_all_directories_above_are_made_without_recursion(server, root, here):
+    (here / "a").touch()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 200)
+    try:
+        [outcome] = put(server, here / "a", "/" + "d/" * 200)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert outcome.status == "done"
+    assert Path(root, *["d"] * 200, "a").exists()
 
 
 def test_several_files_need_a_directory():

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -129,23 +130,29 @@ class Sender:
 
     async def directory(self, url: str, bar: Bar) -> None:
         """Makes a directory (MKCOL, RFC 4918 section 9.3) and those above it, if missing."""
+        missing = [url]  # each is above the one before it
+        climbed: set[str] = set()
+        while missing:
+            here = missing[-1]
+            above = "" if here in climbed else parent(here)
+            attempt = partial(self._made, here, bool(above))
+            if await persist(attempt, self.options.retries, tell=bar.note):
+                missing.pop()
+            else:
+                climbed.add(here)
+                missing.append(above)
 
-        async def attempt() -> bool:
-            response = await self.http.request("MKCOL", url)
-            if response.status_code in (405, 409, 412):
-                there = await self.http.head(url)
-                if there.status_code == 200:
-                    return True
-                if response.status_code == 409 and above and not made:
-                    return False
-            await check(response, 200, 201, 204)
-            return True
-
-        above, made = parent(url), False
-        if not await persist(attempt, self.options.retries, tell=bar.note):
-            await self.directory(above, bar)
-            made = True
-            await persist(attempt, self.options.retries, tell=bar.note)
+    async def _made(self, url: str, above: bool) -> bool:
+        """Whether the directory is there now; with `above` False if the one above it is missing."""
+        response = await self.http.request("MKCOL", url)
+        if response.status_code in (405, 409, 412):
+            there = await self.http.head(url)
+            if there.status_code == 200:
+                return True
+            if response.status_code == 409 and above:
+                return False
+        await check(response, 200, 201, 204)
+        return True
 
     def work(self, item: Item) -> Callable[[Outcome, Bar], Any]:
         async def do(outcome: Outcome, bar: Bar) -> None:

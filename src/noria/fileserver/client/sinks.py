@@ -16,6 +16,7 @@ from noria.fileserver.client.fields import strong_etag
 from noria.fileserver.client.memory import Note
 
 MAX_PART_NAMES = 100  # that are tried where files of others have them
+MAX_NAME_BYTES = 255  # of Linux's file systems (NAME_MAX)
 MAX_BEGINNING = 64 << 10  # bytes of a part by which it is recognised
 
 
@@ -64,7 +65,7 @@ class PartFile:
         """A locked descriptor of the part; sets `path`, and `size` and `etag` of what is there."""
         for number in range(MAX_PART_NAMES):
             suffix = f".{number}.part" if number else ".part"
-            self.path = self.target.with_name(self.target.name + suffix)
+            self.path = self.target.with_name(_shortened(self.target.name, suffix))
             if os.path.abspath(self.path) in reserved:
                 continue
             self._note = Note("get", url, str(self.path.absolute()))
@@ -172,6 +173,15 @@ class PartFile:
             if _has_name(self._fd, self.path):
                 self.path.unlink(missing_ok=True)
         os.close(self._fd)
+
+
+def _shortened(name: str, suffix: str) -> str:
+    """The name with the suffix, its own end cut off where the file system would refuse it."""
+    data, end = os.fsencode(name), os.fsencode(suffix)
+    if len(data) + len(end) <= MAX_NAME_BYTES:
+        return name + suffix
+    whole = data[: MAX_NAME_BYTES - len(end)].decode("utf-8", "ignore")  # no half character
+    return os.fsdecode(whole.encode() + end)
 
 
 def _create_locked(path: Path) -> int:
