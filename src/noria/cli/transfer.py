@@ -46,7 +46,7 @@ _OPTIONS = (
         default=30.0,
         show_default=True,
         metavar="S",
-        help="How long to wait for a connection, for the head of an answer, or for more of its body.",
+        help="How long to wait for a connection, for the head of an answer, for more of its body.",
     ),
     click.option("--auth", metavar="USER:PASSWORD", help="The login, for a server with --auth."),
     click.option(
