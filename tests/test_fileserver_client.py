@@ -552,13 +552,14 @@ def test_a_part_without_an_etag_is_begun_again_in_its_place(root, here):
 
 
 @pytest.mark.parametrize("jobs", [1, 4])
-@pytest.mark.parametrize("as_directory", [False, True])
-def test_get_of_a_directory_with_a_file_and_its_part(server, root, here, jobs, as_directory):
+@pytest.mark.parametrize("kind", ["file", "directory", "empty directory"])
+def test_get_of_a_directory_with_a_file_and_its_part(server, root, here, jobs, kind):
     (root / "d").mkdir()
     for name in ("a", "a.part", "a.1.part", "a.part.part"):
-        if as_directory and name == "a.part":
+        if kind != "file" and name == "a.part":
             (root / "d" / name).mkdir()
-            (root / "d" / name / "b").write_bytes(DATA)
+            if kind == "directory":
+                (root / "d" / name / "b").write_bytes(DATA)
         else:
             (root / "d" / name).write_bytes(DATA + name.encode())
     outcomes = get(server, "/d/", here, recursive=True, jobs=jobs)

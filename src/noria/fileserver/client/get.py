@@ -52,6 +52,7 @@ async def get(
     """
     async with connect(options) as http:
         wanted: list[Wanted] = []
+        directories: set[Path] = set()  # no part may have the name of one, or of a file wanted
         failed: list[Outcome] = []
         for url in urls:
             name = shown(url)
@@ -64,14 +65,15 @@ async def get(
                 if directory and not recursive:
                     raise Failure(DIRECTORY)
                 if directory:
-                    wanted += await _tree(http, directory, output, options, failed, bars)
+                    files, places = await _tree(http, directory, output, options, failed, bars)
+                    wanted += files
+                    directories.update(places)
                 else:
                     wanted.append(Wanted(url, _place(output, last_name(url), len(urls))))
             except ERRORS as error:
                 failed.append(Outcome(name, shown(url), "failed", error=explained(error)))
-        # No part may have the name of a file or directory that belongs to the command.
         reserved = frozenset(
-            os.path.abspath(each) for one in wanted for each in (one.target, *one.target.parents)
+            os.path.abspath(path) for path in directories.union(one.target for one in wanted)
         )
         work = [_work(http, options, one, reserved, bars) for one in wanted]
         return failed + await all_of(work, options.jobs)
@@ -133,12 +135,13 @@ async def _tree(
     options: Options,
     failed: list[Outcome],
     bars: Callable[[str], Bar],
-) -> list[Wanted]:
-    """All files beneath the directory at `url`; the directories are made.
+) -> tuple[list[Wanted], list[Path]]:
+    """All files beneath the directory at `url`, and the local directories, which are made.
 
     One that cannot be listed or made is left out, and is among the `failed`.
     """
     wanted: list[Wanted] = []
+    places: list[Path] = []
     path = urlsplit(url).path or "/"
     url = urlsplit(url)._replace(path=path, query="", fragment="").geturl()
     name = last_name(url.rstrip("/")) if path.strip("/") else ""
@@ -148,6 +151,7 @@ async def _tree(
         try:
             entries = await _entries(http, url, options, bars(place.name))
             place.mkdir(parents=True, exist_ok=True)
+            places.append(place)
         except ERRORS as error:
             failed.append(Outcome(shown(url), shown(url), "failed", error=explained(error)))
             continue
@@ -159,7 +163,7 @@ async def _tree(
                 waiting.append((f"{inside}/", place / entry.local))
             else:
                 wanted.append(Wanted(inside, place / entry.local))
-    return wanted
+    return wanted, places
 
 
 async def _directory(http: Client, url: str, options: Options, bar: Bar) -> str:
