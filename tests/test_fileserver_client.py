@@ -547,6 +547,9 @@ def test_a_part_without_an_etag_is_begun_again_in_its_place(root, here):
         server.faults["GET"] = [("cut", 1_000_000)]
         get(server, "/a", here, retries=0)
         assert names(here) == ["a.part"]
+        server.faults["GET"] = [503]
+        get(server, "/a", here, retries=0)
+        assert (here / "a.part").read_bytes() == DATA[:1_000_000]  # nothing better has come yet
         assert get(server, "/a", here)[0].status == "done"
     assert names(here) == ["a"]
 

@@ -80,11 +80,11 @@ class PartFile:
 
     def _reopen(self) -> int | None:
         """The part that an earlier run left, locked; None if the file is not such a part."""
-        if not stat.S_ISREG(os.lstat(self.path).st_mode):
-            raise Failure(f"{self.path} is in the way: it is not a regular file")
         try:
+            if not stat.S_ISREG(os.lstat(self.path).st_mode):
+                raise Failure(f"{self.path} is in the way: it is not a regular file")
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except PermissionError:  # what cannot be written was not written here
+        except (PermissionError, FileNotFoundError):  # not written here, or finished just now
             return None
         try:
             if not _lock(fd) or not _has_name(fd, self.path):
@@ -167,8 +167,8 @@ class PartFile:
         os.unlink(self.path)
 
     def close(self) -> None:
-        """Ends the writing. An empty part is removed."""
-        if self.size == 0:
+        """Ends the writing. An empty part is removed; one that was not begun again yet is kept."""
+        if os.fstat(self._fd).st_size == 0:
             self._note.forget()
             if _has_name(self._fd, self.path):
                 self.path.unlink(missing_ok=True)
