@@ -1,17 +1,23 @@
 """``noria serve``: what it says, what it refuses, and the user's own protocols."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
+import termios
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("click")
 
 from noria.cli.main import run
+from running import environment
 
 COMMAND = [sys.executable, "-m", "noria", "serve"]
 
@@ -209,3 +215,68 @@ def test_a_model_that_is_refused_here_says_why(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "NORIA_IO_URING" in said
     assert "Errno" not in said
+
+
+def children_of(pid):
+    """The processes that a process has started."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found.update((task / "children").read_text().split())
+    return found
+
+
+@pytest.mark.parametrize("arguments", [("echo",), ("files", ".")])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_terminal_that_is_closed_ends_all_processes(tmp_path, arguments, workers):
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments, "--port", "0", "--workers", workers],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=tmp_path,
+            env=environment(),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+        shown = b""
+        while b"Ctrl-C ends it" not in shown:
+            shown += os.read(ours, 4096)
+        found = children_of(process.pid)
+        assert len(found) == (2 if workers == "2" else 0)
+    finally:
+        os.close(ours)
+    assert process.wait(20) == 0
+    assert not any(Path("/proc", pid).exists() for pid in found)
+
+
+@pytest.mark.parametrize("log", ["none", "common"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_files_are_served_without_standard_streams(tmp_path, log, workers):
+    (tmp_path / "a").write_bytes(b"hello")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [*COMMAND, "files", ".", "--port", str(port), "--workers", workers, "--log", log],
+        cwd=tmp_path,
+        env=environment(),
+        preexec_fn=lambda: [os.close(fd) for fd in range(3)],
+    )
+    try:
+        answer = b""
+        while not answer:
+            assert process.poll() is None
+            with (
+                contextlib.suppress(ConnectionError),
+                socket.create_connection(("127.0.0.1", port), 10) as sock,
+            ):
+                sock.sendall(b"GET /a HTTP/1.0\r\n\r\n")
+                answer = sock.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -39,7 +39,7 @@ def server(tmp_path, monkeypatch):
 def start(*arguments, **more):
     return subprocess.Popen(
         [*COMMAND, *arguments],
-        env=environment(),
+        env=more.pop("env", environment()),
         stdin=more.pop("stdin", subprocess.DEVNULL),
         stdout=subprocess.PIPE,
         stderr=more.pop("stderr", subprocess.PIPE),
@@ -92,6 +92,150 @@ def test_standard_input_and_output(server, tmp_path):
     assert (process.returncode, out, err) == (0, DATA, b"")
 
 
+def closed(*fds):
+    """For `preexec_fn`: the command starts without these descriptors."""
+    return lambda: [os.close(fd) for fd in fds]
+
+
+@pytest.mark.parametrize("fds", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
+def test_closed_standard_streams(server, tmp_path, fds):
+    (tmp_path / "root" / "a").write_bytes(DATA)
+    for arguments in (["get", f"{server.url}/a", "-o", "b"], ["put", "b", f"{server.url}/c"]):
+        status, out, err = finish(start(*arguments, preexec_fn=closed(*fds)))
+        assert (status, out, err) == (0, b"", b"")
+    assert (tmp_path / "here" / "b").read_bytes() == DATA
+    assert (tmp_path / "root" / "c").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fd", "said"),
+    [
+        (["get", "URL/a", "-o", "-"], 1, b"noria: standard output is closed\n"),
+        (["get", "URL/a", "--json"], 1, b"noria: standard output is closed\n"),
+        (["put", "-", "URL/c"], 0, b"noria: standard input is closed\n"),
+    ],
+)
+def test_a_closed_stream_that_is_needed(server, tmp_path, arguments, fd, said):
+    (tmp_path / "root" / "a").write_bytes(DATA)
+    arguments = [each.replace("URL", server.url) for each in arguments]
+    status, out, err = finish(start(*arguments, preexec_fn=closed(fd)))
+    assert (status, out) == (1, b"")
+    assert err.startswith(said)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("arguments", [["get", "URL/none"], ["get", "x"], ["put", "none", "URL/"]])
+def test_an_error_that_cannot_be_told(server, arguments):
+    """Where click has no standard error, it takes standard output."""
+    arguments = [each.replace("URL", server.url) for each in arguments]
+    status, out, _ = finish(start(*arguments, preexec_fn=closed(2)))
+    assert status in (1, 2)
+    assert b"Traceback" not in out
+
+
+def ascii_locale():
+    return {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
+            "PYTHONIOENCODING": "ascii", "PYTHONWARNINGS": "error"}  # fmt: skip
+
+
+@pytest.mark.parametrize("environ", [{}, ascii_locale()], ids=["utf-8", "ascii"])
+def test_a_url_is_utf_8_in_every_locale(server, tmp_path, environ):
+    (tmp_path / "root" / "\xe9 \u2603").write_bytes(DATA)
+    (tmp_path / "root" / "d").mkdir()
+    (tmp_path / "root" / "d" / "\xe9").write_bytes(b"inside")
+
+    def noria(*arguments):
+        status, out, err = finish(start(*arguments, env=environment(**environ)))
+        assert (status, err) == (0, b"")
+        return out
+
+    noria("get", f"{server.url}/\xe9 \u2603")
+    assert (tmp_path / "here" / "\xe9 \u2603").read_bytes() == DATA
+    noria("get", "-r", f"{server.url}/d/", "-o", ".")
+    assert (tmp_path / "here" / "d" / "\xe9").read_bytes() == b"inside"
+    noria("put", "\xe9 \u2603", f"{server.url}/\xfc")
+    assert (tmp_path / "root" / "\xfc").read_bytes() == DATA
+    noria("put", "\xe9 \u2603", f"{server.url}/d/")
+    assert (tmp_path / "root" / "d" / "\xe9 \u2603").read_bytes() == DATA
+    summary = json.loads(noria("get", f"{server.url}/\xfc", "-o", "x", "--json"))
+    assert summary["files"][0]["url"] == f"{server.url}/\xfc"
+
+
+@pytest.mark.parametrize("environ", [{}, ascii_locale()], ids=["utf-8", "ascii"])
+def test_an_error_names_what_is_no_ascii(server, environ):
+    process = start("get", f"{server.url}/\xfc", b"\xff", env=environment(**environ))
+    status, _, err = finish(process)
+    assert status == 2
+    assert b"Traceback" not in err
+    status, _, err = finish(start("get", f"{server.url}/\xfc", env=environment(**environ)))
+    assert status == 1
+    assert b": the server says 404 Not Found" in err
+
+
+def test_bytes_of_a_url_that_are_not_utf_8(server, tmp_path):
+    name = os.fsdecode(b"\xff")
+    (tmp_path / "here" / name).write_bytes(b"a")
+    process = start("put", name, os.fsencode(server.url) + b"/\xfe")
+    assert finish(process) == (0, b"", b"")
+    assert server.seen[-1][1] == "/%FE"
+
+
+def test_a_login_is_bytes_in_every_locale(server, tmp_path):
+    server.login = "Basic w7w6w7w="
+    (tmp_path / "root" / "a").touch()
+    arguments = ["get", f"{server.url}/a", "--auth", "\xfc:\xfc", "--overwrite"]
+    for environ in ({}, ascii_locale()):
+        assert finish(start(*arguments, env=environment(**environ))) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("proxy", ["foo://x", "http://[::1", "http://h:x"])
+def test_a_proxy_that_is_none(server, capsys, monkeypatch, proxy):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("http_proxy", proxy)
+    assert run(["get", f"{server.url}/a"]) == 1
+    assert "the proxy that the environment names cannot be used" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_command_is_imported(tmp_path):
+    """The command dies by the signal, as one that Python has not begun to run would."""
+    (tmp_path / "click.py").write_text("print('importing', flush=True)\ninput()\n")
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    process = start("get", "http://h/a", stdin=subprocess.PIPE, env=environment(PYTHONPATH=path))
+    assert process.stdout.readline() == b"importing\n"
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == (-signal.SIGINT, b"", b"")
+
+
+def test_ctrl_c_while_a_part_of_the_command_is_imported(tmp_path):
+    """httpx is imported by the command itself, when click runs already."""
+    (tmp_path / "httpx.py").write_text("print('importing', flush=True)\ninput()\n")
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    process = start("get", "http://h/a", stdin=subprocess.PIPE, env=environment(PYTHONPATH=path))
+    assert process.stdout.readline() == b"importing\n"
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, out, err.strip()) == (130, b"", b"")
+
+
+def test_an_ignored_ctrl_c_stays_ignored(server, tmp_path):
+    """As a shell starts what runs in the background."""
+    (tmp_path / "click.py").write_text(
+        "print('importing', flush=True)\ninput()\nraise SystemExit(7)"
+    )
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    process = start(
+        "get",
+        "http://h/a",
+        stdin=subprocess.PIPE,
+        env=environment(PYTHONPATH=path),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert process.stdout.readline() == b"importing\n"
+    process.send_signal(signal.SIGINT)
+    process.stdin.write(b"\n")
+    assert finish(process) == (7, b"", b"")
+
+
 @pytest.mark.parametrize("source", [os.devnull, __file__])
 def test_standard_input_that_cannot_be_waited_for(server, tmp_path, source):
     with open(source, "rb") as file:
@@ -120,6 +264,12 @@ def test_the_token_from_the_environment(server, tmp_path, monkeypatch):
         (["get", "a"], "is not a URL"),
         (["get", "ftp://h/a"], "is not a URL"),
         (["get", "http://h:x/a"], "is not a URL"),
+        (["get", "http://h:99999/a"], "99999 is not a port"),
+        (["get", "http://xn--/a"], "is not a URL"),
+        (["get", "http://u:x@[::1/a"], "'http://[::1/a' is not a URL"),
+        (["put", "http://[::1/x"], "what is to be sent to http://[::1/x?"),
+        (["put", "a", "http://[::1/x"], "is not a URL"),
+        (["get", "http://h/a", "--token", "\xfc"], "ASCII"),
         (["put", "a", "http://"], "is not a URL"),
         (["get", "http://h/a", "--auth", "user"], "USER:PASSWORD"),
         (["get", "http://h/a", "--auth", "u:p", "--token", "t"], "exclude each other"),

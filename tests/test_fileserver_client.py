@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -11,9 +13,11 @@ import select
 import socket
 import ssl
 import stat
+import sys
 import threading
 import tty
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -23,12 +27,12 @@ import httpx
 
 import noria
 from loops import CERTIFICATE
-from noria.fileserver.client import causes, memory, sources, trouble, tus
+from noria.fileserver.client import causes, fields, memory, sources, trouble, tus
 from noria.fileserver.client import get as getting
 from noria.fileserver.client import put as putting
+from noria.fileserver.client.errors import Failure
 from noria.fileserver.client.memory import Note, directory
 from noria.fileserver.client.session import Bar, Options
-from noria.fileserver.client.trouble import Failure
 from small_fileserver import Server, keep_secret
 
 DATA = bytes(range(256)) * 12_000  # 3 MB: over what one PUT sends
@@ -190,7 +194,7 @@ def test_without_a_strong_etag_a_part_is_not_gone_on_with(root, here):
 def test_a_wrong_checksum_is_an_error_and_leaves_no_file(server, root, here, monkeypatch):
     (root / "a").write_bytes(DATA)
     monkeypatch.setattr(
-        "noria.fileserver.client.digests.told", lambda response: hashlib.sha256(b"x").hexdigest()
+        "noria.fileserver.client.fields.sha256", lambda response: hashlib.sha256(b"x").hexdigest()
     )
     [outcome] = get(server, "/a", here, retries=1)
     assert "SHA-256" in outcome.error
@@ -485,6 +489,152 @@ def test_a_part_that_is_no_regular_file_is_left_alone(server, root, here):
     assert (here / "a.part").is_fifo()
 
 
+@pytest.mark.parametrize("content", [b"mine", b""])
+@pytest.mark.parametrize("etags", [True, False])
+def test_an_unrelated_part_is_left_alone(root, here, content, etags):
+    (root / "a").write_bytes(DATA)
+    (here / "a.part").write_bytes(content)
+    with Server(root, etags=etags) as server:
+        assert get(server, "/a", here)[0].status == "done"
+    assert (here / "a").read_bytes() == DATA
+    assert (here / "a.part").read_bytes() == content
+    assert names(here) == ["a", "a.part"]
+
+
+def test_an_unrelated_part_is_left_alone_when_nothing_can_be_fetched(server, here):
+    (here / "a.part").write_bytes(b"")
+    assert get(server, "/none", here / "a")[0].status == "failed"
+    assert names(here) == ["a.part"]
+
+
+def test_a_part_beside_an_unrelated_one_is_gone_on_with(server, root, here):
+    (root / "a").write_bytes(DATA)
+    (here / "a.part").write_bytes(b"mine")
+    server.faults["GET"] = [("cut", 1_000_000)]
+    assert get(server, "/a", here, retries=0)[0].status == "failed"
+    assert names(here) == ["a.1.part", "a.part"]
+    [outcome] = get(server, "/a", here)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1_000_000)
+    assert (here / "a.part").read_bytes() == b"mine"
+    assert names(here) == ["a", "a.part"]
+
+
+def test_a_file_in_the_place_of_an_earlier_part_is_left_alone(server, root, here):
+    (root / "a").write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000)]
+    get(server, "/a", here, retries=0)
+    (here / "a.part").unlink()
+    (here / "a.part").write_bytes(b"mine")
+    [outcome] = get(server, "/a", here)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA))
+    assert (here / "a.part").read_bytes() == b"mine"
+
+
+def test_a_part_of_another_url_is_left_alone(server, root, here):
+    (root / "a").write_bytes(DATA)
+    (root / "d").mkdir()
+    (root / "d" / "a").write_bytes(b"small")
+    server.faults["GET"] = [("cut", 1_000_000)]
+    get(server, "/a", here, retries=0)
+    assert get(server, "/d/a", here)[0].status == "done"
+    assert (here / "a").read_bytes() == b"small"
+    assert (here / "a.part").read_bytes() == DATA[:1_000_000]
+
+
+def test_a_part_without_an_etag_is_begun_again_in_its_place(root, here):
+    (root / "a").write_bytes(DATA)
+    with Server(root, etags=False) as server:
+        server.faults["GET"] = [("cut", 1_000_000)]
+        get(server, "/a", here, retries=0)
+        assert names(here) == ["a.part"]
+        server.faults["GET"] = [503]
+        get(server, "/a", here, retries=0)
+        assert (here / "a.part").read_bytes() == DATA[:1_000_000]  # nothing better has come yet
+        assert get(server, "/a", here)[0].status == "done"
+    assert names(here) == ["a"]
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+@pytest.mark.parametrize("kind", ["file", "directory", "empty directory"])
+def test_get_of_a_directory_with_a_file_and_its_part(server, root, here, jobs, kind):
+    (root / "d").mkdir()
+    for name in ("a", "a.part", "a.1.part", "a.part.part"):
+        if kind != "file" and name == "a.part":
+            (root / "d" / name).mkdir()
+            if kind == "directory":
+                (root / "d" / name / "b").write_bytes(DATA)
+        else:
+            (root / "d" / name).write_bytes(DATA + name.encode())
+    outcomes = get(server, "/d/", here, recursive=True, jobs=jobs)
+    assert [each.error for each in outcomes if each.status != "done"] == []
+    assert names(here / "d") == names(root / "d")
+    for path in (path for path in (root / "d").rglob("*") if path.is_file()):
+        assert (here / path.relative_to(root)).read_bytes() == path.read_bytes()
+
+
+def test_a_part_that_is_replaced_meanwhile_is_left_alone(server, root, here):
+    (root / "a").write_bytes(DATA)
+
+    class Meddler(Bar):
+        def start(self, done, total):
+            (here / "a.part").unlink()
+            (here / "a.part").write_bytes(b"mine")
+
+    [outcome] = get(server, "/a", here, bars=lambda _: Meddler())
+    said = f"{here / 'a.part'} was moved or replaced while it was written; fetch it again"
+    assert outcome.error == said
+    assert (here / "a.part").read_bytes() == b"mine"
+    assert names(here) == ["a.part"]
+
+
+@pytest.mark.parametrize("fault", [errno.EOPNOTSUPP, errno.ENOENT])
+def test_get_where_files_cannot_be_made_without_a_name(server, root, here, monkeypatch, fault):
+    """Such file systems (NFS) refuse O_TMPFILE; without /proc it has no way to a name."""
+    (root / "a").write_bytes(DATA)
+    (here / "a.part").write_bytes(b"mine")
+    opened, linked = os.open, os.link
+
+    def no_open(path, flags, *more, **options):
+        if flags & os.O_TMPFILE == os.O_TMPFILE and fault == errno.EOPNOTSUPP:
+            raise OSError(fault, os.strerror(fault))
+        return opened(path, flags, *more, **options)
+
+    def no_link(source, target, **options):
+        if str(source).startswith("/proc"):
+            raise OSError(fault, os.strerror(fault))
+        return linked(source, target, **options)
+
+    monkeypatch.setattr(os, "open", no_open)
+    monkeypatch.setattr(os, "link", no_link)
+    assert get(server, "/a", here)[0].status == "done"
+    assert (here / "a").read_bytes() == DATA
+    assert (here / "a.part").read_bytes() == b"mine"
+    assert names(here) == ["a", "a.part"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "n" * 251, "\u2603" * 85])
+def test_get_of_a_file_whose_part_would_have_too_long_a_name(server, root, here, name):
+    (root / name).write_bytes(DATA)
+    server.faults["GET"] = [("cut", 1_000_000)]
+    assert get(server, f"/{quote(name)}", here, retries=0)[0].status == "failed"
+    [part] = names(here)
+    assert part.endswith(".part")
+    assert part.startswith(name[:80])
+    [outcome] = get(server, f"/{quote(name)}", here)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1_000_000)
+    assert names(here) == [name]
+
+
+def test_a_new_file_has_the_usual_mode(server, root, here):
+    (root / "a").touch()
+    before = os.umask(0o027)
+    try:
+        get(server, "/a", here)
+    finally:
+        os.umask(before)
+    assert (here / "a").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("name", ["../up", "..", "/etc/x", "a\0b", "", "."])
 @pytest.mark.parametrize("kind", ["file", "directory"])
 def test_a_server_cannot_write_elsewhere(root, here, name, kind):
@@ -703,6 +853,32 @@ def test_put_of_a_missing_file(server, here):
     assert not server.seen
 
 
+def test_a_tree_that_is_deeper_than_python_recurses(here):
+    made = [here]
+    for _ in range(1200):
+        made.append(made[-1] / "d")
+        made[-1].mkdir()
+    try:
+        found = list(sources.items([here], "http://h/"))
+    finally:
+        for path in reversed(made):  # pytest's own removal recurses
+            path.rmdir()
+    assert [each.path for each in found] == made
+    assert not any(each.problem for each in found)
+
+
+def test_all_directories_above_are_made_without_recursion(server, root, here):
+    (here / "a").touch()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 200)
+    try:
+        [outcome] = put(server, here / "a", "/" + "d/" * 200)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert outcome.status == "done"
+    assert Path(root, *["d"] * 200, "a").exists()
+
+
 def test_several_files_need_a_directory():
     with pytest.raises(Failure, match=r'several files .* end the URL in "/": http://h/x/'):
         list(sources.items([Path("a"), Path("b")], "http://h/x"))
@@ -826,4 +1002,4 @@ def test_pauses_grow_to_a_limit(monkeypatch):
 
 @pytest.mark.parametrize(("value", "seconds"), [("3", 3), ("9999", 300), ("", 0), ("x", 0)])
 def test_retry_after(value, seconds):
-    assert trouble.seconds(value) == seconds
+    assert fields.retry_after(value) == seconds

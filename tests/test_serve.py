@@ -19,6 +19,7 @@ import pytest
 import noria
 from noria.servers.echo import Echo
 from running import finish, line, start
+from running import run as run_source
 
 LIMIT = 10.0
 
@@ -278,6 +279,101 @@ def test_workers_die_with_their_parent(servers: list[Server]) -> None:
     while any(alive(pid) for pid in found):
         assert time.monotonic() < deadline, "workers outlive their parent"
         time.sleep(0.02)
+
+
+def test_a_worker_whose_parent_is_dead_has_no_traceback(servers: list[Server]) -> None:
+    server = Server(model="epoll", workers=2)
+    servers.append(server)
+    server.process.kill()
+    _, _, errors = finish(server.process)  # returns when the last worker has closed its streams
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("group", [False, True])
+def test_sighup_lets_connections_finish(servers: list[Server], workers: int, group: bool) -> None:
+    """A terminal sends it to all processes; kill(1) to the parent alone."""
+    server = Server(model="epoll", workers=workers)
+    servers.append(server)
+    found = pids(server, workers)
+    with server.connect() as sock:
+        sock.sendall(b"before")
+        assert sock.recv(100) == b"before"
+        for pid in {server.process.pid, *(found if group else ())}:
+            os.kill(pid, signal.SIGHUP)
+        closed_to_others(server)
+        os.kill(server.process.pid, signal.SIGHUP)  # a second one ends nothing sooner
+        sock.sendall(b"after")
+        assert sock.recv(100) == b"after"
+        assert server.process.poll() is None
+    status, out, errors = finish(server.process)
+    assert (status, errors) == (0, "")
+    assert out.split()[-1] == str(workers)
+    assert not any(alive(pid) for pid in found)
+
+
+def closed_to_others(server: Server) -> None:
+    """Returns when no process accepts connections any more."""
+    deadline = time.monotonic() + LIMIT
+    while True:
+        try:
+            server.connect().close()
+        except ConnectionRefusedError:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_after_sighup_is_not_waited_for(servers: list[Server], workers: int) -> None:
+    server = Server(model="epoll", workers=workers)
+    servers.append(server)
+    with server.connect() as sock:
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        server.process.send_signal(signal.SIGHUP)
+        closed_to_others(server)
+        server.end(signal.SIGTERM)
+        assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_that_is_ignored_stays_ignored(servers: list[Server], workers: int) -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which children inherit, as of nohup(1)
+    try:
+        server = Server(model="epoll", workers=workers)
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    servers.append(server)
+    for pid in {server.process.pid, *pids(server, workers)}:
+        os.kill(pid, signal.SIGHUP)
+    assert server.ask() == b"hello"
+    server.end()
+
+
+def test_a_programs_own_handler_of_sighup_is_left_alone() -> None:
+    text = run_source(
+        """
+        import os, signal, threading
+        import noria
+        from noria.servers.echo import Echo
+
+        def reload(number, frame):
+            print("reloaded", flush=True)
+            stops[0]()
+
+        stops = []
+        signal.signal(signal.SIGHUP, reload)
+
+        def ready(info):
+            stops.append(info.stop)
+            os.kill(os.getpid(), signal.SIGHUP)
+
+        noria.serve(Echo, model="epoll", ready=ready)
+        assert signal.getsignal(signal.SIGHUP) is reload
+        """
+    )
+    assert text == "reloaded\n"
 
 
 def alive(pid: int) -> bool:

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from noria.cli.transfer import check_url, options, perform, with_options
+from noria.cli.transfer import (
+    checked_url,
+    options,
+    perform,
+    require_stream,
+    with_options,
+)
 
 
 @click.command(short_help="Fetch files from a server.")
@@ -44,8 +50,7 @@ def get(
       noria get http://127.0.0.1:8000/photos/ -r -o /tmp
       noria get http://127.0.0.1:8000/logs.tar -o - | tar -t
     """
-    for url in urls:
-        check_url(url)
+    urls = tuple(checked_url(url) for url in urls)
     settings = options(**more)
     from noria.fileserver.client import get as client
     from noria.fileserver.client.session import is_directory
@@ -55,8 +60,9 @@ def get(
             raise click.UsageError("Only one file can go to standard output.")
         if as_json:
             raise click.UsageError("--json and '-o -' both want standard output.")
+        out = require_stream(sys.stdout, "output", "-o FILE writes to a file")
         return perform(
-            lambda bars: client.get_to_pipe(urls[0], sys.stdout.buffer, settings, bars),
+            lambda bars: client.get_to_pipe(urls[0], out, settings, bars),
             quiet=quiet,
             as_json=False,
             go_on="What has gone to standard output cannot be gone on with.",

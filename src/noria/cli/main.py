@@ -1,5 +1,6 @@
 """The ``noria`` command: its help, its sub-commands, and how any of them ends."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -79,7 +80,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (NoriaError, OSError) as error:
         problem = explain(error)
-        problem.show()
+        with contextlib.suppress(OSError):  # the terminal may be gone, which is the problem then
+            problem.show()
         return problem.exit_code
     return status if isinstance(status, int) else 0
 

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from noria.cli.transfer import check_url, options, perform, with_options
+from noria.cli.transfer import (
+    checked_url,
+    options,
+    perform,
+    require_stream,
+    with_options,
+)
 
 
 @click.command(short_help="Send files to a server.")
@@ -33,7 +39,7 @@ def put(files: tuple[str, ...], url: str | None, quiet: bool, as_json: bool, **m
     """
     if not url or not files:
         raise click.UsageError(missing(url))
-    check_url(url)
+    url = checked_url(url)
     settings = options(**more)
     from noria.fileserver.client import put as client
 
@@ -42,8 +48,9 @@ def put(files: tuple[str, ...], url: str | None, quiet: bool, as_json: bool, **m
             raise click.UsageError("Standard input ('-') can only be sent alone.")
         if url.endswith("/"):
             raise click.UsageError("Standard input has no name: end the URL in one.")
+        source = require_stream(sys.stdin, "input", "name the file to send")
         return perform(
-            lambda bars: client.put_from_pipe(sys.stdin.buffer, url, settings, bars),
+            lambda bars: client.put_from_pipe(source, url, settings, bars),
             quiet=quiet,
             as_json=as_json,
             go_on="Standard input cannot be gone on with; nothing was left there.",
@@ -61,7 +68,7 @@ def missing(given: str | None) -> str:
     if not given:
         return "Missing arguments 'FILE...' and 'URL': what is to be sent, and where."
     if given.startswith(("http://", "https://")):
-        from noria.fileserver.client.session import shown  # without a password that is in it
+        from noria.fileserver.client.fields import shown  # without a password that is in it
 
         return f"Missing argument 'FILE...': what is to be sent to {shown(given)}?"
     return f"Missing argument 'URL': where is {given} to go? (such as http://127.0.0.1:8000/)"

@@ -1,5 +1,6 @@
 """``noria serve``: the echo server, or the user's own, on any model."""
 
+import errno
 import json as jsonlib
 import logging
 import os
@@ -60,7 +61,7 @@ from noria.cli.target import load
     default=30.0,
     show_default=True,
     metavar="S",
-    help="At SIGTERM: how long open connections may take to finish.",
+    help="At SIGTERM or SIGHUP: how long open connections may take to finish.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="One line a connection.")
 @click.option("--json", "json", is_flag=True, help="JSON lines in place of text.")
@@ -195,10 +196,12 @@ class JsonTeller(Teller):
 
 
 def say(text: str) -> None:
-    """A line at once, also into a pipe; a reader that has gone does not end the server."""
+    """A line at once, also into a pipe; a reader or a terminal that has gone ends no server."""
     try:
         click.echo(text)
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.close(nothing)

@@ -125,7 +125,7 @@ def _password() -> str:
     default=30.0,
     show_default=True,
     metavar="S",
-    help="At SIGTERM: how long requests may take to finish.",
+    help="At SIGTERM or SIGHUP: how long requests may take to finish.",
 )
 @click.option(
     "--log",

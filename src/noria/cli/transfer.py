@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
 
 import click
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from noria.fileserver.client.session import Bar, Options, Outcome
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes, as Python's surrogateescape has them
 
 _OPTIONS = (
     click.option("--overwrite", is_flag=True, help="Replace files that exist already."),
@@ -42,7 +46,7 @@ _OPTIONS = (
         default=30.0,
         show_default=True,
         metavar="S",
-        help="How long to wait for a connection, or for more of an answer.",
+        help="How long to wait for a connection, for the head of an answer, for more of its body.",
     ),
     click.option("--auth", metavar="USER:PASSWORD", help="The login, for a server with --auth."),
     click.option(
@@ -78,30 +82,48 @@ def options(**given: Any) -> Options:
     if given["auth"] is not None:
         if given["token"]:
             raise click.UsageError("--auth and --token (or NORIA_TOKEN) exclude each other.")
-        user, colon, password = given["auth"].partition(":")
+        user, colon, password = os.fsencode(given["auth"]).partition(b":")
         if not colon:
             raise click.UsageError("--auth wants USER:PASSWORD, with a colon between.")
         auth = (user, password)
+    token = given["token"] or ""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise click.UsageError("A token (--token, NORIA_TOKEN) is ASCII characters without spaces.")
     return Options(
         jobs=given["jobs"],
         retries=given["retries"],
         overwrite=given["overwrite"],
         auth=auth,
-        token=given["token"] or None,
+        token=token or None,
         ca=given["ca"],
         timeout=given["timeout"] or 0.001,
     )
 
 
-def check_url(url: str) -> None:
-    """Raises UsageError for what is no URL of a file server."""
+def checked_url(argument: str) -> str:
+    """The URL that an argument gives. Raises UsageError for what is no URL of a file server.
+
+    An argument is bytes, and a URL is UTF-8, whatever the locale is.
+    """
+    from noria.fileserver.client.fields import parse_url, shown
+
+    with contextlib.suppress(UnicodeEncodeError):  # it did not come from the command line
+        argument = os.fsencode(argument).decode("utf-8", "surrogateescape")
+    url = _NOT_UTF8.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", argument)
     try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
-    except ValueError:
-        good = False
-    if not good:
-        raise click.UsageError(f"{url!r} is not a URL such as http://127.0.0.1:8000/directory/.")
+        parse_url(url)
+    except ValueError as error:
+        raise click.UsageError(
+            f"{shown(url)!r} is not a URL such as http://127.0.0.1:8000/directory/: {error}."
+        ) from None
+    return url
+
+
+def require_stream(stream: TextIO | None, name: str, hint: str) -> BinaryIO:
+    """Standard input or output as bytes. Raises Problem if it is closed."""
+    if stream is None:
+        raise Problem(f"standard {name} is closed", hint)
+    return stream.buffer
 
 
 def perform(
@@ -118,10 +140,12 @@ def perform(
     import noria
     from noria.cli.bars import Bars
     from noria.cli.noted import Noted, plain
+    from noria.fileserver.client.errors import Failure
     from noria.fileserver.client.session import Bar
-    from noria.fileserver.client.trouble import Failure
 
-    show = not quiet and sys.stderr.isatty()
+    if as_json:
+        require_stream(sys.stdout, "output", "--json writes its summary there")
+    show = not quiet and sys.stderr is not None and sys.stderr.isatty()
     bars = Bars() if show else None
     silent: Callable[[str], Bar] = (lambda _: Bar()) if quiet else Noted
     try:

@@ -28,7 +28,7 @@ from noria.fileserver.metrics import Metrics
 from noria.fileserver.service import FileService, refused
 from noria.fileserver.tus import Uploads
 from noria.fileserver.upkeep import Upkeep
-from noria.servers.serve import ServerInfo, Summary
+from noria.servers.serve import ServerInfo, Summary, ends_by_hangup
 from noria.servers.server import describe, tcp_sockets
 
 log = logging.getLogger("noria")
@@ -76,7 +76,8 @@ class FileServer:
             Guard(options.users, options.tokens) if options.users or options.tokens else None
         )
         self.metrics = Metrics() if options.metrics else None
-        self.access = AccessLog(options.log, sys.stdout) if options.log != "none" else None
+        logged = options.log != "none" and sys.stdout is not None  # None: it is closed
+        self.access = AccessLog(options.log, sys.stdout) if logged else None
         told = self.answered if self.metrics or self.access else None
         # Who may come in is asked on the long way.
         quick = service.quick if self.guard is None else None
@@ -128,10 +129,11 @@ class FileServer:
 
 
 def serve_files(options: Options, ready: Callable[[ServerInfo], object] | None = None) -> Summary:
-    """Serves a directory until SIGINT or SIGTERM, in one process or several.
+    """Serves a directory until SIGINT, SIGTERM or SIGHUP, in one process or several.
 
     Raises OSError that names the address or the directory, and what a model is refused by. SIGTERM
     lets requests finish, `grace` seconds at most; SIGINT, or a second SIGTERM, ends them at once.
+    SIGHUP is as for noria.serve.
     """
     if options.workers > 1:
         from noria.fileserver.workers import supervise
@@ -179,7 +181,10 @@ async def _serve(
     front.admitted = None if hosts is None else hosts.admits
     upkeep = Upkeep(service, options.sweeping)
     ending = _Ending()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if ends_by_hangup():
+        signals.append(signal.SIGHUP)
+    for number in signals:
         loop.add_signal_handler(number, ending.signalled, number)
     protocols: Callable[[], asyncio.Protocol] = front
     if options.tls is not None:
@@ -226,7 +231,8 @@ class _Ending:
         self.now = asyncio.Event()
 
     def signalled(self, number: int) -> None:
-        if number == signal.SIGINT or self.begun.is_set():
+        # A worker gets SIGHUP twice: from the terminal and from its parent.
+        if number == signal.SIGINT or (self.begun.is_set() and number != signal.SIGHUP):
             self.now.set()
         self.begun.set()
 

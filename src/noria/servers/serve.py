@@ -80,14 +80,15 @@ def serve(
     ready: Callable[[ServerInfo], object] | None = None,
     on_connection: OnConnection | None = None,
 ) -> Summary:
-    """Serves an asyncio.Protocol class until SIGINT or SIGTERM; returns what was done.
+    """Serves an asyncio.Protocol class until SIGINT, SIGTERM or SIGHUP; returns what was done.
 
     `host`: a name or address, None for all of this machine; `port` 0 takes a free one. `unix`: the
     path of a Unix socket instead. `model` and `interval`: as for Reactor. `workers`: processes that
     share the port (SO_REUSEPORT); one that dies is started again. SIGTERM accepts no more and lets
-    open connections finish, `grace` seconds at most; SIGINT ends them at once. `ready` is called
-    once with a ServerInfo when connections are accepted. Called from another thread than the main
-    one, it ends by ``ServerInfo.stop``.
+    open connections finish, `grace` seconds at most; SIGINT ends them at once. SIGHUP, which comes
+    when the terminal is closed, is as SIGTERM, unless it is ignored (nohup(1)) or the program has a
+    handler for it. `ready` is called once with a ServerInfo when connections are accepted. Called
+    from another thread than the main one, it ends by ``ServerInfo.stop``.
 
     Raises OSError that names the address, ModelUnavailable, UnknownModel, Unsupported, ModelLimit.
     """
@@ -121,6 +122,8 @@ def serve_here(plan: Plan, ready: Callable[[ServerInfo], object] | None) -> Summ
             ending = _Ending(reactor, server, plan.grace)
             reactor.signal(signal.SIGINT, ending.now)
             reactor.signal(signal.SIGTERM, ending.gently)
+            if ends_by_hangup():
+                reactor.signal(signal.SIGHUP, ending.gently)
         if ready is not None:
             reason = models.choose()[1] if plan.model == "auto" else ""
             ready(ServerInfo(server.addresses, reactor.model, reason, os.getpid(), reactor.stop))
@@ -135,6 +138,11 @@ def serve_here(plan: Plan, ready: Callable[[ServerInfo], object] | None) -> Summ
             usage["busy"],
             usage["waiting"],
         )
+
+
+def ends_by_hangup() -> bool:
+    """Whether SIGHUP ends a server: not if it is ignored, as by nohup(1), or has a handler."""
+    return signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
 class _Ending:
@@ -152,9 +160,14 @@ class _Ending:
         self.reactor.stop()
 
     def gently(self, number: int) -> None:
-        """SIGTERM: accepts no more, waits for the connections; a second one is as SIGINT."""
+        """SIGTERM, SIGHUP: accepts no more, waits for the connections.
+
+        A second SIGTERM is as SIGINT. A second SIGHUP is not: a worker gets one from the terminal
+        and one from its parent.
+        """
         if self.until:
-            self.now(number)
+            if number != signal.SIGHUP:
+                self.now(number)
             return
         self.until = time.monotonic() + self.grace
         self.server.close()

@@ -82,15 +82,14 @@ class Supervisor:
         self.stopping = False
         self.short_lives = 0
         self.total = _serve.Summary()
-        self.former = {
-            number: signal.signal(number, self._signalled)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        handled = [signal.SIGINT, signal.SIGTERM]
+        if _serve.ends_by_hangup():  # else the workers would outlive their parent, without a port
+            handled.append(signal.SIGHUP)
+        self.former = {number: signal.signal(number, self._signalled) for number in handled}
 
     def start(self) -> None:
         reader, writer = os.pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         # A signal in between would miss the child that is not known yet, and reach the handler of
         # the parent in it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self.former)
@@ -112,15 +111,13 @@ class Supervisor:
             for number in self.former:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self.former)
-            summary = self.serve(lambda info: os.write(writer, LISTENING))
-            os.write(writer, json.dumps(dataclasses.asdict(summary)).encode())
+            summary = self.serve(lambda info: _report(writer, LISTENING))
+            _report(writer, json.dumps(dataclasses.asdict(summary)).encode())
             status = 0
         except BaseException:
             log.exception("worker %d failed", os.getpid())
         finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
+            _flush()
             os._exit(status)
 
     def await_listening(self) -> None:
@@ -192,3 +189,17 @@ class Supervisor:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         self.children.clear()
+
+
+def _report(writer: int, data: bytes) -> None:
+    """Writes to the parent, which may be dead: then the worker ends by PR_SET_PDEATHSIG."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(writer, data)
+
+
+def _flush() -> None:
+    """Empties the buffers that a fork would double. A stream may be closed, or its terminal."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()

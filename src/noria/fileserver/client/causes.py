@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import httpx
 
+from noria.fileserver.client.fields import PORTS
+
 NO_NAME = frozenset(
     getattr(socket, name)
     for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")
     if hasattr(socket, name)
 )
 """Answers of getaddrinfo(3) that stay the same: EAI_AGAIN is another matter."""
-
-PORTS = {"http": 80, "https": 443}
 
 NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 """OpenSSL's reasons, by version, when words come in place of a TLS record."""

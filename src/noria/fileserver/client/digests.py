@@ -1,26 +1,10 @@
-"""SHA-256 as HTTP sends it: Repr-Digest (RFC 9530), and X-Checksum-Sha256 in hexadecimal."""
+"""SHA-256 of files, and as HTTP sends it: Repr-Digest (RFC 9530)."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-import re
 from pathlib import Path
-
-import httpx
-
-_SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]+):", re.IGNORECASE)
-
-
-def told(response: httpx.Response) -> str:
-    """The SHA-256 that the server gives for the whole file, in hexadecimal, or ""."""
-    if found := _SHA256.search(response.headers.get("repr-digest", "")):
-        try:
-            return base64.b64decode(found[1], validate=True).hex()
-        except binascii.Error:
-            return ""
-    return str(response.headers.get("x-checksum-sha256", "")).strip().lower()
 
 
 def header(digest: bytes) -> str:

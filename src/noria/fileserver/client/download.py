@@ -5,27 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
 
-from noria.fileserver.client import digests, places, redirects
+from noria.fileserver.client import bodies, fields, places, redirects
+from noria.fileserver.client.errors import BadResponse, Failure, Passing
+from noria.fileserver.client.http_client import Client
 from noria.fileserver.client.session import Bar, Options, Outcome
 from noria.fileserver.client.sinks import PartFile, Pipe, Sink
-from noria.fileserver.client.trouble import Failure, Passing, check, persist
+from noria.fileserver.client.trouble import check, persist
 
 DIRECTORY = "it is a directory: -r fetches all that is in it"
-
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class Download:
     """Fetches `url` into `sink`."""
 
     def __init__(
-        self, http: httpx.AsyncClient, options: Options, outcome: Outcome, bar: Bar, url: str
+        self, http: Client, options: Options, outcome: Outcome, bar: Bar, url: str
     ) -> None:
         self.http = http
         self.options = options
@@ -33,13 +31,16 @@ class Download:
         self.bar = bar
         self.url = url
 
-    async def to_file(self, target: Path) -> None:
-        """A device or a FIFO is written into as it comes. Raises Failure, OSError."""
+    async def to_file(self, target: Path, reserved: frozenset[str] = frozenset()) -> None:
+        """A device or a FIFO is written into as it comes. Raises Failure, OSError.
+
+        `reserved` are absolute paths that the part must not have.
+        """
         if places.special(target):
             await self._into(target)
             return
         target = places.followed(target)
-        sink = await asyncio.to_thread(PartFile, target, self.url, self.bar.note)
+        sink = await asyncio.to_thread(PartFile, target, self.url, self.bar.note, reserved)
         try:
             await self._fetch(sink, target)
         finally:
@@ -83,59 +84,61 @@ class Download:
                 return
             self.bar.start(sink.size, total)
             if response.status_code != 416:
-                async for block in response.aiter_raw():
-                    sink.write(block)
-                    self.outcome.sent += len(block)
-                    self.bar.advance(len(block))
-            if total is not None and sink.size != total:
-                raise Passing(f"{sink.size} bytes came in place of {total}")
+                await self._receive(response, sink, total)
             self._verify(response, sink)
-            modified = _seconds(response.headers.get("last-modified", ""))
+            modified = fields.last_modified(response)
         await asyncio.to_thread(sink.finish, self.options.overwrite, modified)
 
     async def _begin(self, response: httpx.Response, sink: Sink) -> int | None:
         """Reads the head: how many bytes the whole file has, if the server says."""
         if response.status_code == 416 and sink.size:
-            if response.headers.get("content-range") == f"bytes */{sink.size}":
+            if fields.unsatisfied_range(response) == sink.size:
                 return sink.size  # all of it is here already
             sink.restart("")
             raise Passing("what is here does not fit to the server's file; beginning again")
         await check(response, 200, 206)
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise Failure("the server compressed it, unasked: its size and checksum are unknown")
+        if fields.content_encoding(response):
+            raise BadResponse(
+                "the server compressed it, unasked: its size and checksum are unknown"
+            )
         if response.status_code == 206:
-            found = _RANGE.fullmatch(response.headers.get("content-range", ""))
-            if not found or int(found[1]) != sink.size:
+            part = fields.content_range(response)
+            if not part or part.first != sink.size:
                 sink.restart("")
                 raise Passing("the server sent another part than the one asked for")
-            return int(found[2])
-        etag = response.headers.get("etag", "")
-        sink.restart(etag if etag.startswith('"') else "")  # a weak one says nothing of bytes
-        length = response.headers.get("content-length", "")
-        return int(length) if length.isdigit() else None
+            # RFC 9110 section 15.3.7: a 206 has the ETag that a 200 would have had.
+            if "etag" in response.headers and fields.etag(response) != sink.etag:
+                sink.restart("")
+                raise Passing("the server sent a part of another version; beginning again")
+            return part.total
+        sink.restart(fields.etag(response))
+        return fields.content_length(response)
+
+    async def _receive(self, response: httpx.Response, sink: Sink, total: int | None) -> None:
+        async for block in bodies.blocks(response):
+            if total is not None and sink.size + len(block) > total:
+                sink.restart("")
+                raise Passing("the server sent more bytes than the file has")
+            sink.write(block)
+            self.outcome.sent += len(block)
+            self.bar.advance(len(block))
+        if total is not None and sink.size != total:
+            raise Passing(f"{sink.size} bytes came in place of {total}")
 
     def _has(self, target: Path | None, response: httpx.Response, total: int | None) -> bool:
         """Whether the file is here already. Raises Failure if another is in its place."""
         if target is None or self.options.overwrite or not os.path.lexists(target):
             return False
         found = target.lstat()
-        modified = _seconds(response.headers.get("last-modified", ""))
+        modified = fields.last_modified(response)
         if found.st_size == total and modified is not None and found.st_mtime == modified:
             return True
         raise Failure(f"{target} exists; --overwrite replaces it")
 
     def _verify(self, response: httpx.Response, sink: Sink) -> None:
         self.outcome.size, self.outcome.sha256 = sink.size, sink.sha256()
-        theirs = digests.told(response)
+        theirs = fields.sha256(response)
         if theirs and theirs != self.outcome.sha256:
             sink.restart("")  # raises for a pipe: it is too late there
             raise Passing("the SHA-256 of what came is not the one that the server gives")
         self.outcome.verified = bool(theirs)
-
-
-def _seconds(date: str) -> float | None:
-    """An HTTP date as seconds since the epoch."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except ValueError:
-        return None

@@ -11,24 +11,23 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from noria.fileserver.client import redirects
+from noria.fileserver.client import bodies, fields, redirects
 from noria.fileserver.client.download import DIRECTORY, Download
+from noria.fileserver.client.errors import Failure
+from noria.fileserver.client.fields import last_name, same_origin, shown
+from noria.fileserver.client.http_client import Client
 from noria.fileserver.client.session import (
     ERRORS,
     Bar,
     Options,
     Outcome,
     all_of,
-    check_name,
     connect,
     explained,
     is_directory,
-    last_name,
-    shown,
 )
 from noria.fileserver.client.sinks import Pipe
-from noria.fileserver.client.trouble import Failure, check, later, persist
-from noria.fileserver.client.tus import same_origin
+from noria.fileserver.client.trouble import check, later, persist
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,12 @@ async def get(
     """
     async with connect(options) as http:
         wanted: list[Wanted] = []
+        directories: set[Path] = set()  # no part may have the name of one, or of a file wanted
         failed: list[Outcome] = []
         for url in urls:
             name = shown(url)
             try:
+                fields.require_url(url)
                 name = last_name(url) or name
                 directory = url if is_directory(url) else ""
                 if recursive and not directory:
@@ -64,14 +65,18 @@ async def get(
                 if directory and not recursive:
                     raise Failure(DIRECTORY)
                 if directory:
-                    wanted += await _tree(http, directory, output, options, failed, bars)
+                    files, places = await _tree(http, directory, output, options, failed, bars)
+                    wanted += files
+                    directories.update(places)
                 else:
                     wanted.append(Wanted(url, _place(output, last_name(url), len(urls))))
             except ERRORS as error:
                 failed.append(Outcome(name, shown(url), "failed", error=explained(error)))
-        return failed + await all_of(
-            [_work(http, options, one, bars) for one in wanted], options.jobs
+        reserved = frozenset(
+            os.path.abspath(path) for path in directories.union(one.target for one in wanted)
         )
+        work = [_work(http, options, one, reserved, bars) for one in wanted]
+        return failed + await all_of(work, options.jobs)
 
 
 async def get_to_pipe(
@@ -85,6 +90,7 @@ async def get_to_pipe(
     async with connect(options) as http:
 
         async def do(outcome: Outcome, bar: Bar) -> None:
+            fields.require_url(url)
             try:
                 await Download(http, options, outcome, bar, url).to_pipe(Pipe(file))
             except BrokenPipeError as error:  # no connection's: httpx has names of its own
@@ -99,10 +105,14 @@ async def get_to_pipe(
 
 
 def _work(
-    http: httpx.AsyncClient, options: Options, one: Wanted, bars: Callable[[str], Bar]
+    http: Client,
+    options: Options,
+    one: Wanted,
+    reserved: frozenset[str],
+    bars: Callable[[str], Bar],
 ) -> tuple[Outcome, Bar, Any]:
     async def do(outcome: Outcome, bar: Bar) -> None:
-        await Download(http, options, outcome, bar, one.url).to_file(one.target)
+        await Download(http, options, outcome, bar, one.url).to_file(one.target, reserved)
 
     return Outcome(str(one.target), shown(one.url)), bars(one.target.name), do
 
@@ -119,18 +129,19 @@ def _place(output: Path, name: str, count: int) -> Path:
 
 
 async def _tree(
-    http: httpx.AsyncClient,
+    http: Client,
     url: str,
     output: Path,
     options: Options,
     failed: list[Outcome],
     bars: Callable[[str], Bar],
-) -> list[Wanted]:
-    """All files beneath the directory at `url`; the directories are made.
+) -> tuple[list[Wanted], list[Path]]:
+    """All files beneath the directory at `url`, and the local directories, which are made.
 
     One that cannot be listed or made is left out, and is among the `failed`.
     """
     wanted: list[Wanted] = []
+    places: list[Path] = []
     path = urlsplit(url).path or "/"
     url = urlsplit(url)._replace(path=path, query="", fragment="").geturl()
     name = last_name(url.rstrip("/")) if path.strip("/") else ""
@@ -140,25 +151,22 @@ async def _tree(
         try:
             entries = await _entries(http, url, options, bars(place.name))
             place.mkdir(parents=True, exist_ok=True)
+            places.append(place)
         except ERRORS as error:
             failed.append(Outcome(shown(url), shown(url), "failed", error=explained(error)))
             continue
         for entry in entries:
-            try:
-                name = str(entry["name"])
-                check_name(name)
-            except (Failure, KeyError, TypeError) as error:
-                failed.append(Outcome(shown(url), shown(url), "failed", error=str(error)))
-                continue
-            inside = url + quote(os.fsencode(name), safe="")
-            if entry.get("type") == "directory":
-                waiting.append((f"{inside}/", place / name))
+            inside = url + quote(entry.name, safe="")
+            if entry.problem:
+                failed.append(Outcome(shown(url), shown(url), "failed", error=entry.problem))
+            elif entry.is_directory:
+                waiting.append((f"{inside}/", place / entry.local))
             else:
-                wanted.append(Wanted(inside, place / name))
-    return wanted
+                wanted.append(Wanted(inside, place / entry.local))
+    return wanted, places
 
 
-async def _directory(http: httpx.AsyncClient, url: str, options: Options, bar: Bar) -> str:
+async def _directory(http: Client, url: str, options: Options, bar: Bar) -> str:
     """The URL of the directory that the server says is at `url`, or "".
 
     Raises Failure if it is on another host: logins would go there with every further request.
@@ -180,20 +188,12 @@ async def _directory(http: httpx.AsyncClient, url: str, options: Options, bar: B
     return urlsplit(url)._replace(path=there.path).geturl()
 
 
-async def _entries(
-    http: httpx.AsyncClient, url: str, options: Options, bar: Bar
-) -> list[dict[str, Any]]:
+async def _entries(http: Client, url: str, options: Options, bar: Bar) -> list[fields.Entry]:
     """The entries of a directory by its listing as JSON."""
 
-    async def attempt() -> list[dict[str, Any]]:
-        response = await http.get(url, headers={"accept": "application/json"})
-        await check(response, 200)
-        try:
-            entries = response.json()["entries"]
-        except (ValueError, KeyError, TypeError):
-            entries = None
-        if not isinstance(entries, list):
-            raise Failure("the server gives no listing as JSON; is it noria serve files?")
-        return entries
+    async def attempt() -> list[fields.Entry]:
+        async with http.stream("GET", url, headers={"accept": "application/json"}) as response:
+            await check(response, 200)
+            return fields.listing(await bodies.read(response, bodies.MAX_LISTING_BYTES))
 
     return await persist(attempt, options.retries, tell=bar.note)

@@ -17,7 +17,10 @@ def directory() -> Path:
     A relative path in XDG_STATE_HOME counts as none, as the specification wants.
     """
     home = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state"
+    if not os.path.isabs(home):
+        # Not Path.home(), which raises RuntimeError for a user who has none.
+        home = os.path.join(os.path.expanduser("~"), ".local", "state")
+    base = Path("/", home)
     return base / "noria" / "transfers"
 
 
@@ -35,7 +38,7 @@ class Note:
         """What was written, or nothing if it was not or cannot be understood."""
         try:
             found = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

@@ -9,7 +9,7 @@ import stat
 import time
 from pathlib import Path
 
-from noria.fileserver.client.trouble import Failure
+from noria.fileserver.client.errors import Failure
 
 WAIT = 0.05  # seconds between two looks whether somebody reads a FIFO
 

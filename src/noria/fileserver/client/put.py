@@ -7,13 +7,17 @@ import contextlib
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import httpx
 
-from noria.fileserver.client import digests, pipes, redirects, tus
+from noria.fileserver.client import digests, fields, pipes, redirects, tus
+from noria.fileserver.client.errors import Exists, Failure
+from noria.fileserver.client.fields import shown
+from noria.fileserver.client.http_client import Client
 from noria.fileserver.client.session import (
     BLOCK,
     ERRORS,
@@ -23,14 +27,11 @@ from noria.fileserver.client.session import (
     all_of,
     connect,
     explained,
-    shown,
 )
 from noria.fileserver.client.sources import Item, items
 from noria.fileserver.client.trouble import (
     DIRECTORY,
     EXISTS,
-    Exists,
-    Failure,
     check,
     later,
     persist,
@@ -53,6 +54,7 @@ async def put(
     cannot be made, nothing beneath it is sent, and it alone is among the outcomes. Raises Failure
     if the sources cannot go to this URL.
     """
+    fields.require_url(url)
     found = list(items(sources, url))
     async with connect(options) as http:
         sender = Sender(http, options)
@@ -91,6 +93,7 @@ async def put_from_pipe(
         sender = Sender(http, options)
 
         async def do(outcome: Outcome, bar: Bar) -> None:
+            fields.require_url(url)
             bar.start(0, None)
             try:
                 await persist(lambda: sender.pipe(file, url, outcome, bar), retries=0)
@@ -104,7 +107,7 @@ async def put_from_pipe(
 class Sender:
     """Sends things over one HTTP client."""
 
-    def __init__(self, http: httpx.AsyncClient, options: Options) -> None:
+    def __init__(self, http: Client, options: Options) -> None:
         self.http = http
         self.options = options
         self.server = tus.Server(http)
@@ -127,23 +130,29 @@ class Sender:
 
     async def directory(self, url: str, bar: Bar) -> None:
         """Makes a directory (MKCOL, RFC 4918 section 9.3) and those above it, if missing."""
+        missing = [url]  # each is above the one before it
+        climbed: set[str] = set()
+        while missing:
+            here = missing[-1]
+            above = "" if here in climbed else parent(here)
+            attempt = partial(self._made, here, bool(above))
+            if await persist(attempt, self.options.retries, tell=bar.note):
+                missing.pop()
+            else:
+                climbed.add(here)
+                missing.append(above)
 
-        async def attempt() -> bool:
-            response = await self.http.request("MKCOL", url)
-            if response.status_code in (405, 409, 412):
-                there = await self.http.head(url)
-                if there.status_code == 200:
-                    return True
-                if response.status_code == 409 and above and not made:
-                    return False
-            await check(response, 200, 201, 204)
-            return True
-
-        above, made = parent(url), False
-        if not await persist(attempt, self.options.retries, tell=bar.note):
-            await self.directory(above, bar)
-            made = True
-            await persist(attempt, self.options.retries, tell=bar.note)
+    async def _made(self, url: str, above: bool) -> bool:
+        """Whether the directory is there now; with `above` False if the one above it is missing."""
+        response = await self.http.request("MKCOL", url)
+        if response.status_code in (405, 409, 412):
+            there = await self.http.head(url)
+            if there.status_code == 200:
+                return True
+            if response.status_code == 409 and above:
+                return False
+        await check(response, 200, 201, 204)
+        return True
 
     def work(self, item: Item) -> Callable[[Outcome, Bar], Any]:
         async def do(outcome: Outcome, bar: Bar) -> None:
@@ -195,7 +204,7 @@ class Sender:
         response = await self.http.put(url, content=body(), headers=conditions)
         await refused(response)
         outcome.sent, outcome.sha256 = outcome.size, sum.hexdigest()
-        if theirs := digests.told(response):
+        if theirs := fields.sha256(response):
             if theirs != outcome.sha256:
                 raise Failure("the server's SHA-256 of what came is another: send it again")
             outcome.verified = True
@@ -212,8 +221,8 @@ class Sender:
             if response.status_code == 200:
                 if not self.options.overwrite:
                     raise Exists(EXISTS.format(response.url.path))
-                etag = response.headers.get("etag", "")
-                return {"if-match": etag} if etag.startswith('"') else {}
+                etag = fields.etag(response)
+                return {"if-match": etag} if etag else {}
         return {"if-none-match": "*"}
 
     async def no_directory(self, url: str) -> None:
@@ -260,7 +269,7 @@ class Sender:
         except httpx.TransportError:
             return False
         require_no_directory(response)
-        theirs = digests.told(response) if response.status_code == 200 else ""
+        theirs = fields.sha256(response) if response.status_code == 200 else ""
         if not theirs:
             return False
         ours = (await asyncio.to_thread(digests.of_file, path)).hexdigest()

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from urllib.parse import urlsplit
 
 import httpx
-
-REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def to_directory(response: httpx.Response) -> bool:
@@ -16,7 +13,7 @@ def to_directory(response: httpx.Response) -> bool:
     It is seen in a redirect that was not followed too.
     """
     urls = [each.url for each in (*response.history, response)]
-    if response.status_code in REDIRECTS and response.next_request is not None:
+    if response.next_request is not None:
         urls.append(response.next_request.url)
     if len(urls) < 2 or urls[-1].query:
         return False
@@ -27,4 +24,5 @@ def to_directory(response: httpx.Response) -> bool:
 
 
 def _path(url: httpx.URL) -> str:
-    return urlsplit(str(url)).path
+    """The path as it is sent, without the query."""
+    return url.raw_path.partition(b"?")[0].decode("ascii")

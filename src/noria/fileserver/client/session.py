@@ -9,12 +9,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
 from noria._version import __version__
-from noria.fileserver.client.trouble import Failure, reason
+from noria.fileserver.client.errors import Failure
+from noria.fileserver.client.http_client import Client
+from noria.fileserver.client.trouble import reason
 
 ERRORS = (Failure, OSError, httpx.HTTPError, httpx.InvalidURL)
 """What ends one transfer and not the others."""
@@ -24,12 +26,15 @@ BLOCK = 256 * 1024  # bytes read or sent at a time
 
 @dataclass(frozen=True)
 class Options:
-    """`timeout` is in seconds, for a connection and for silence; `ca` a file of certificates."""
+    """`timeout` is in seconds, for a connection, the head of an answer, and silence in a body.
+
+    `ca` is a file of certificates.
+    """
 
     jobs: int = 4
     retries: int = 5
     overwrite: bool = False
-    auth: tuple[str, str] | None = None
+    auth: tuple[str | bytes, str | bytes] | None = None
     token: str | None = None
     ca: str | None = None
     timeout: float = 30.0
@@ -69,10 +74,10 @@ class Outcome:
         return asdict(self)
 
 
-def connect(options: Options) -> httpx.AsyncClient:
+def connect(options: Options) -> Client:
     """An HTTP client. It asks for bodies as they are: a compressed one has other offsets.
 
-    Raises Failure if the file of certificates cannot be used.
+    Raises Failure if the file of certificates or a proxy of the environment cannot be used.
     """
     headers = {"user-agent": f"noria/{__version__}", "accept-encoding": "identity"}
     if options.token:
@@ -82,13 +87,16 @@ def connect(options: Options) -> httpx.AsyncClient:
     except OSError as error:
         words = error.strerror or str(error)
         raise Failure(f"{options.ca}: no certificates can be read from it: {words}") from None
-    return httpx.AsyncClient(
-        headers=headers,
-        auth=options.auth,
-        verify=verify,
-        timeout=options.timeout,
-        limits=httpx.Limits(max_connections=options.jobs + 2),
-    )
+    try:
+        return Client(
+            options.timeout,
+            headers=headers,
+            auth=options.auth,
+            verify=verify,
+            limits=httpx.Limits(max_connections=options.jobs + 2),
+        )
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise Failure(f"the proxy that the environment names cannot be used: {error}") from None
 
 
 async def all_of(
@@ -130,28 +138,3 @@ def is_directory(url: str) -> bool:
     """Whether the URL itself says so: its path ends in "/", or it has none; and no query."""
     parts = urlsplit(url)
     return not parts.query and (parts.path.endswith("/") or not parts.path)
-
-
-def last_name(url: str) -> str:
-    """The name that a URL ends in, as a local file name; "" if it ends in "/".
-
-    Raises Failure for one that is no file name: "..", or with a "/" or NUL hidden in it.
-    """
-    name = unquote_to_bytes(urlsplit(url).path.rpartition("/")[2]).decode(
-        "utf-8", "surrogateescape"
-    )
-    if name:
-        check_name(name)
-    return name
-
-
-def check_name(name: str) -> None:
-    """Raises Failure unless `name`, which a server has given, is one plain name in a directory."""
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise Failure(f"the server gives {name!r} as a file's name, which is none: left out")
-
-
-def shown(url: str) -> str:
-    """The URL without a user's name and password in it."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

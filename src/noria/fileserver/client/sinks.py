@@ -8,11 +8,16 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from noria.fileserver.client import digests
+from noria.fileserver.client.errors import Failure
+from noria.fileserver.client.fields import strong_etag
 from noria.fileserver.client.memory import Note
-from noria.fileserver.client.trouble import Failure
+
+MAX_PART_NAMES = 100  # that are tried where files of others have them
+MAX_NAME_BYTES = 255  # of Linux's file systems (NAME_MAX)
+MAX_BEGINNING = 64 << 10  # bytes of a part by which it is recognised
 
 
 class Sink(Protocol):
@@ -29,60 +34,104 @@ class Sink(Protocol):
 
 
 class PartFile:
-    """Writes NAME.part beside NAME. What an interrupted run left in it is gone on with.
+    """Writes NAME.part beside NAME, and resumes what an interrupted run left in it.
 
-    `tell` is given what to warn of. Raises Failure if another process is at it, or if it is no
-    regular file, OSError if it cannot be opened.
+    A file is only written to or removed if this run made it, or if an earlier run did: then a note
+    (memory.py) says how its content begins. Where the name is taken by another file, or is among
+    `reserved` (absolute paths), the part is NAME.1.part, and so on.
+
+    `tell` is given what to warn of. Raises Failure if another process writes the part, or if
+    something is in the way, OSError if it cannot be opened.
     """
 
     def __init__(
-        self, target: Path, url: str, tell: Callable[[str], None] = lambda _: None
+        self,
+        target: Path,
+        url: str,
+        tell: Callable[[str], None] = lambda _: None,
+        reserved: frozenset[str] = frozenset(),
     ) -> None:
         self.target = target
         self._tell = tell
-        self.path = target.with_name(target.name + ".part")
-        self._note = Note("get", url, str(self.path.absolute()))
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(self.path, flags, 0o666)
+        self.size, self.etag = 0, ""
+        self._fd = self._open(url, reserved)
         try:
-            self._lock()
+            self._sum = digests.of_file(self.path, self.size)
         except BaseException:
             os.close(self._fd)
             raise
-        self.etag = str(self._note.read().get("etag", ""))
-        self.size = os.fstat(self._fd).st_size if self.etag else 0
-        os.lseek(self._fd, self.size, os.SEEK_SET)
-        self._sum = digests.of_file(self.path, self.size)
 
-    def _lock(self) -> None:
-        """One process alone writes it; and what was opened is still what has that name."""
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-            raise Failure(f"{self.path} is in the way: it is not a regular file")
+    def _open(self, url: str, reserved: frozenset[str]) -> int:
+        """A locked descriptor of the part; sets `path`, and `size` and `etag` of what is there."""
+        for number in range(MAX_PART_NAMES):
+            suffix = f".{number}.part" if number else ".part"
+            self.path = self.target.with_name(_shortened(self.target.name, suffix))
+            if os.path.abspath(self.path) in reserved:
+                continue
+            self._note = Note("get", url, str(self.path.absolute()))
+            try:
+                return _create_locked(self.path)
+            except FileExistsError:
+                pass
+            fd = self._reopen()
+            if fd is not None:
+                return fd
+        raise Failure(f"{self.path} and the parts before it are in the way: remove what is unused")
+
+    def _reopen(self) -> int | None:
+        """The part that an earlier run left, locked; None if the file is not such a part."""
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
-                return
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        raise Failure(f"{self.path}: another noria get is writing it")
+            if not stat.S_ISREG(os.lstat(self.path).st_mode):
+                raise Failure(f"{self.path} is in the way: it is not a regular file")
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except (PermissionError, FileNotFoundError):  # not written here, or finished just now
+            return None
+        try:
+            if not _lock(fd) or not _has_name(fd, self.path):
+                raise Failure(f"{self.path}: another noria get is writing it")
+            note = self._note.read()
+            if self._begins_as(fd, note):
+                self.etag = strong_etag(str(note.get("etag", "")))
+                self.size = os.fstat(fd).st_size if self.etag else 0
+                os.lseek(fd, self.size, os.SEEK_SET)
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
+
+    @staticmethod
+    def _begins_as(fd: int, note: dict[str, Any]) -> bool:
+        """Whether the file begins with the bytes that the note's run received first."""
+        length, expected = note.get("length"), note.get("begins")
+        if type(length) is not int or not 0 <= length <= MAX_BEGINNING:
+            return False
+        beginning = os.pread(fd, length or 1, 0)
+        return len(beginning) == length and hashlib.sha256(beginning).hexdigest() == expected
 
     def restart(self, etag: str) -> None:
-        """Throws away what is there; without a strong `etag` it cannot be gone on with later."""
+        """Throws away what is there; without a strong `etag` it cannot be resumed later."""
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self.size, self.etag, self._sum = 0, etag, hashlib.sha256()
-        if etag:
-            if warning := self._note.write(etag=etag):
-                self._tell(warning)
-        else:
-            self._note.forget()
+        self._remember(b"")
 
     def write(self, block: bytes) -> None:
         view = memoryview(block)
         while view:
             view = view[os.write(self._fd, view) :]
+        if not self.size and block:
+            self._remember(block[:MAX_BEGINNING])
         self.size += len(block)
         self._sum.update(block)
+
+    def _remember(self, beginning: bytes) -> None:
+        """By this the next run knows that the part is its own."""
+        begins = hashlib.sha256(beginning).hexdigest()
+        warning = self._note.write(etag=self.etag, length=len(beginning), begins=begins)
+        if warning:
+            self._tell(warning)
 
     def sha256(self) -> str:
         return self._sum.hexdigest()
@@ -90,8 +139,11 @@ class PartFile:
     def finish(self, overwrite: bool, modified: float | None) -> None:
         """Puts the file in its place; `modified` is in seconds since the epoch.
 
-        Raises Failure if a file has that name and `overwrite` is not given.
+        Raises Failure if a file has that name and `overwrite` is not given, or if the part has been
+        moved or replaced.
         """
+        if not _has_name(self._fd, self.path):
+            raise Failure(f"{self.path} was moved or replaced while it was written; fetch it again")
         if modified is not None:
             os.utime(self._fd, (modified, modified))
         os.fsync(self._fd)
@@ -114,16 +166,70 @@ class PartFile:
             return
         os.unlink(self.path)
 
-    def discard(self) -> None:
-        """Removes the part: nothing of it is of use."""
-        self._note.forget()
-        self.path.unlink(missing_ok=True)
-
     def close(self) -> None:
-        """Ends the writing. An empty part is not worth keeping."""
-        if self.size == 0:
-            self.discard()
+        """Ends the writing. An empty part is removed; one that was not begun again yet is kept."""
+        if os.fstat(self._fd).st_size == 0:
+            self._note.forget()
+            if _has_name(self._fd, self.path):
+                self.path.unlink(missing_ok=True)
         os.close(self._fd)
+
+
+def _shortened(name: str, suffix: str) -> str:
+    """The name with the suffix, its own end cut off where the file system would refuse it."""
+    data, end = os.fsencode(name), os.fsencode(suffix)
+    if len(data) + len(end) <= MAX_NAME_BYTES:
+        return name + suffix
+    whole = data[: MAX_NAME_BYTES - len(end)].decode("utf-8", "ignore")  # no half character
+    return os.fsdecode(whole.encode() + end)
+
+
+def _create_locked(path: Path) -> int:
+    """A new file that is locked before it has its name, so that nobody finds it without the lock.
+
+    Raises FileExistsError if something has the name.
+    """
+    try:
+        fd = os.open(path.parent, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return _create(path)  # a file system without unnamed files; or the error is raised there
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        # With a descriptor of a directory Python calls linkat(2), which follows /proc's link.
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+    except FileExistsError:
+        os.close(fd)
+        raise
+    except OSError:  # no /proc, or a file system without links
+        os.close(fd)
+        return _create(path)
+    return fd
+
+
+def _create(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _has_name(fd: int, path: Path) -> bool:
+    """Whether `path` is still the name of the open file."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 class Pipe:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from noria.fileserver.client.trouble import Failure
+from noria.fileserver.client.errors import Failure
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,29 @@ def items(sources: list[Path], url: str) -> Iterator[Item]:
 
 
 def tree(path: Path, url: str) -> Iterator[Item]:
-    """A directory and all beneath it; symbolic links to directories are not followed."""
-    yield Item(path, url)
-    try:
-        with os.scandir(path) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        yield Item(path, url, f"cannot be listed: {error.strerror}")
-        return
-    for entry in entries:
-        inside, there = path / entry.name, url + quoted(entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            yield from tree(inside, f"{there}/")
-        elif entry.is_dir():
-            yield Item(inside, there, "is a symbolic link to a directory, which is not followed")
-        else:
-            yield file(inside, there)
+    """A directory and all beneath it, however deep; links to directories are not followed."""
+    waiting = [Item(path, url)]
+    while waiting:
+        item = waiting.pop()
+        yield item
+        if not item.url.endswith("/") or item.problem:
+            continue
+        try:
+            with os.scandir(item.path) as found:
+                entries = sorted(found, key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            yield Item(item.path, item.url, f"cannot be listed: {error.strerror}")
+            continue
+        waiting += [_item(item.path / each.name, item.url + quoted(each.name), each)
+                    for each in entries]  # fmt: skip
+
+
+def _item(path: Path, url: str, entry: os.DirEntry[str]) -> Item:
+    if entry.is_dir(follow_symlinks=False):
+        return Item(path, f"{url}/")
+    if entry.is_dir():
+        return Item(path, url, "is a symbolic link to a directory, which is not followed")
+    return file(path, url)
 
 
 def file(path: Path, url: str) -> Item:

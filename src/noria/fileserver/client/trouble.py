@@ -1,4 +1,4 @@
-"""What can go wrong with a transfer: for good, or in a way that may pass."""
+"""Attempts that are repeated, and the reasons why they failed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import httpx
 
-from noria.errors import NoriaError
-from noria.fileserver.client import causes
+from noria.fileserver.client import bodies, causes
+from noria.fileserver.client.errors import BadResponse, Exists, Failure, Passing
+from noria.fileserver.client.fields import retry_after
 
 T = TypeVar("T")
 
@@ -22,6 +23,9 @@ PASSING = frozenset({408, 423, 425, 429, 460, 500, 502, 503, 504})
 
 EXISTS = "{} exists; --overwrite replaces it"
 DIRECTORY = '{} is a directory: end the URL in "/" to put files into it'
+
+SENTENCE_BYTES = 1200
+SENTENCE_SECONDS = 5.0
 
 HINTS = {
     401: "it wants a login: --auth USER:PASSWORD or --token TOKEN",
@@ -34,22 +38,6 @@ HINTS = {
 REFUSED = "the login was refused; is it the right one?"
 
 
-class Failure(NoriaError):
-    """The file cannot be sent or fetched, and trying again would not help."""
-
-
-class Exists(Failure):
-    """A file has that name already."""
-
-
-class Passing(Exception):
-    """It failed, and may go well later; not before `after` seconds, if the server said so."""
-
-    def __init__(self, reason: str, after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.after = after
-
-
 async def persist(
     attempt: Callable[[], Awaitable[T]],
     retries: int,
@@ -59,16 +47,18 @@ async def persist(
 ) -> T:
     """What `attempt` returns, tried again up to `retries` times in a row without `moved` growing.
 
-    Each time `tell` is given the reason, and in how many seconds it is tried again. Raises Failure
-    with the last reason; at once for one that stays.
+    Only beyond what it was ever before does `moved` count: a server that gives and takes back the
+    same bytes must not keep it going. Each time `tell` is given the reason, and in how many seconds
+    it is tried again. Raises Failure with the last reason; at once for one that stays.
     """
-    failed = 0
+    failed, most = 0, moved()
     while True:
-        before = moved()
         try:
             return await attempt()
         except (Passing, httpx.TransportError) as error:
-            failed = 1 if moved() > before else failed + 1
+            now = moved()
+            failed = 1 if now > most else failed + 1
+            most = max(most, now)
             said = reason(error)
             if failed > retries or causes.lasting(error):
                 raise Failure(said) from error
@@ -110,7 +100,7 @@ async def check(response: httpx.Response, *good: int) -> None:
     if status == 401 and login not in said:
         said += f" ({login})"
     if status in PASSING:
-        raise Passing(said, seconds(response.headers.get("retry-after", "")))
+        raise Passing(said, retry_after(response.headers.get("retry-after", "")))
     raise Failure(said)
 
 
@@ -128,20 +118,16 @@ async def refused(response: httpx.Response) -> None:
 
 
 async def sentence(response: httpx.Response) -> str:
+    """The server's own words, from the beginning of a text body; "" if there are none."""
     if not response.headers.get("content-type", "").startswith("text/plain"):
         return ""
-    text = b""
     if response.is_closed:
         text = response.content
     else:
-        async for block in response.aiter_bytes():
-            text += block
-            if len(text) > 1200:
-                break
-    words = " ".join(text.decode("utf-8", "replace").split())
+        try:
+            async with asyncio.timeout(SENTENCE_SECONDS):
+                text = await bodies.read_start(response, SENTENCE_BYTES)
+        except (BadResponse, TimeoutError, httpx.TransportError):
+            return ""
+    words = " ".join(text[:SENTENCE_BYTES].decode("utf-8", "replace").split())
     return "".join(c for c in words if c.isprintable())[:300]
-
-
-def seconds(value: str) -> float:
-    """A Retry-After in seconds, at most five minutes; one that is a date counts as none."""
-    return min(float(value), 300.0) if value.isascii() and value.isdigit() else 0.0

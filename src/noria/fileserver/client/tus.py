@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 
-import httpx
-
-from noria.fileserver.client import digests
-from noria.fileserver.client.causes import PORTS
+from noria.fileserver.client import digests, fields
+from noria.fileserver.client.errors import Exists, Failure, Passing
+from noria.fileserver.client.fields import same_origin
+from noria.fileserver.client.http_client import Client
 from noria.fileserver.client.memory import Note
 from noria.fileserver.client.session import BLOCK, Bar, Outcome
-from noria.fileserver.client.trouble import EXISTS, Exists, Failure, Passing, check, refused
+from noria.fileserver.client.trouble import EXISTS, check, refused
 
 VERSION = {"tus-resumable": "1.0.0"}
 UPLOADS = "/-/uploads/"
@@ -26,7 +26,7 @@ CHUNK = 8 << 20  # bytes that one PATCH carries; what a lost connection can cost
 class Server:
     """What the servers say that they can do, each asked once."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: Client) -> None:
         self.http = http
         self._extensions: dict[str, frozenset[str] | None] = {}
         self._lock = asyncio.Lock()
@@ -37,14 +37,9 @@ class Server:
         async with self._lock:
             if origin not in self._extensions:
                 response = await self.http.options(origin)
-                spoken = "1.0.0" in response.headers.get("tus-version", "")
-                names = response.headers.get("tus-extension", "").split(",")
-                found = frozenset(name.strip() for name in names)
-                if "sha256" not in response.headers.get("tus-checksum-algorithm", ""):
-                    found -= {"checksum"}
                 if response.status_code >= 500:
                     return None
-                self._extensions[origin] = found if spoken and "creation" in found else None
+                self._extensions[origin] = fields.tus_extensions(response)
         return self._extensions[origin]
 
 
@@ -110,7 +105,7 @@ class Upload:
             self._note.forget()
             await self.http.delete(location, headers=VERSION)
             return "", 0
-        return location, _number(response, "upload-offset")
+        return location, fields.upload_offset(response, self.state.st_size)
 
     async def _create(self, conditions: Mapping[str, str]) -> str | None:
         directory, _, name = unquote_to_bytes(urlsplit(self.url).path).rpartition(b"/")
@@ -130,7 +125,7 @@ class Upload:
         if response.status_code == 409 and "if-match" in conditions:
             return None
         await refused(response)
-        location: str = urljoin(str(response.url), response.headers.get("location", ""))
+        location = str(fields.location(response))
         if not same_origin(location, self.url):
             raise Failure("the server sends the upload to another host, which has not your trust")
         warning = self._note.write(upload=location, size=self.state.st_size, mtime=self._mtime())
@@ -158,7 +153,7 @@ class Upload:
             self._note.forget()
             raise Exists(EXISTS.format(unquote(urlsplit(self.url).path)))
         await check(response, 200, 204)
-        if _number(response, "upload-offset") != offset + len(chunk):
+        if fields.upload_offset(response, self.state.st_size) != offset + len(chunk):
             raise Passing("the server took a part of what was sent")
 
     def _mtime(self) -> int:
@@ -176,20 +171,3 @@ async def blocks(chunk: bytes, bar: Bar) -> AsyncIterator[bytes]:
         piece = bytes(view[start : start + BLOCK])
         yield piece
         bar.advance(len(piece))
-
-
-def same_origin(one: str, other: str) -> bool:
-    """Whether both have the same scheme, host and port: logins go nowhere else."""
-    return _origin(one) == _origin(other)
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)
-
-
-def _number(response: httpx.Response, name: str) -> int:
-    value = response.headers.get(name, "")
-    if not value.isdigit():
-        raise Failure(f"the server gives no {name.title()}: it does not keep to tus 1.0")
-    return int(value)
