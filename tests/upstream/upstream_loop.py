@@ -1,6 +1,6 @@
 """Put noria's event loop where asyncio's own is made, in this process and in those that it starts.
 
-A .pth file of the suites' virtual environment imports this module in every Python that starts there.
+A .pth file of the suites' virtual environment imports this module in each Python that starts there.
 It does nothing unless NORIA_UPSTREAM_MODEL is set:
 
     NORIA_UPSTREAM_MODEL=asyncio    asyncio's own loop: what the suites are compared with
@@ -10,21 +10,33 @@ It does nothing unless NORIA_UPSTREAM_MODEL is set:
 
 import asyncio
 import os
+import types
 import warnings
 
 
 def install(model: str) -> None:
     """Replace asyncio's names for its loop and its policy by noria's on `model`."""
     import noria
+    from noria.aio import loop
 
-    asyncio_init = asyncio.SelectorEventLoop.__init__
+    # noria's class calls its base class by the name that is replaced here.
+    names = types.ModuleType("asyncio")
+    names.__dict__.update(vars(asyncio))
+    loop.asyncio = names
 
-    class Loop(noria.EventLoop):
+    class Meta(type(noria.EventLoop)):
+        def __instancecheck__(cls, instance):
+            return super().__instancecheck__(instance) or (
+                cls is Loop and isinstance(instance, noria.EventLoop)
+            )
+
+    class Loop(noria.EventLoop, metaclass=Meta):
+        def __new__(cls, selector=None):
+            # noria's own class, unless the program made a class of its own of this one.
+            return noria.EventLoop(model) if cls is Loop else super().__new__(cls)
+
         def __init__(self, selector=None):
-            if selector is None:
-                noria.EventLoop.__init__(self, model)
-            else:  # noria's class initialises its base, by the name that is replaced here
-                asyncio_init(self, selector)
+            super().__init__(model)
 
     class Policy(noria.EventLoopPolicy):
         def __init__(self):

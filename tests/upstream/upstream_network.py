@@ -47,7 +47,11 @@ def unshare():
         check(libc.unshare(CLONE_NEWNET | CLONE_NEWNS))
     except PermissionError:
         check(libc.unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS))
-        for name, text in ("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1"):
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
 
@@ -74,7 +78,9 @@ def set_up():
             file.write(text)
             file.flush()
             os.chmod(file.name, 0o644)
-            check(libc.mount(file.name.encode(), os.path.realpath(path).encode(), None, MS_BIND, None))
+            check(
+                libc.mount(file.name.encode(), os.path.realpath(path).encode(), None, MS_BIND, None)
+            )
 
 
 def main():
