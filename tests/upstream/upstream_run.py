@@ -45,6 +45,7 @@ class Run:
     ):
         self.name, self.suite, self.model = name, suite, model
         self.python, self.source, self.k = python, source, k
+        self.complete = not k
         self.complaints: list[str] = []
         self.messages: list[str] = []
         self.recovered: list[str] = []
@@ -99,6 +100,7 @@ class Run:
         }
         status = run_group(words, self.source, environment, log, self.suite["seconds"])
         if status is None:
+            self.complete = False
             self.complain(f"not finished after {self.suite['seconds']} s")
         # 0: all passed, 1: some failed, 5: none were selected
         elif status not in ((0, 1, 5) if self.k else (0, 1)):
@@ -123,7 +125,7 @@ class Run:
             self.messages.append(f"-- {self.name} on {self.model}: {test}")
             self.messages += self.texts[test].splitlines()[-40:]
             self.complain(f"{test} failed")
-        if not self.k:
+        if self.complete:
             self.check_list()
 
     def check_list(self) -> None:
