@@ -7,10 +7,12 @@ import os
 import socket
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from loops import MODELS, ORACLE, Keeper, run
+import noria
+from loops import MODELS, ORACLE, Keeper, run, until
 
 
 @pytest.fixture(params=(*MODELS, ORACLE))
@@ -141,3 +143,85 @@ def test_datagrams_go_to_no_descriptor_but_their_own(model: str, numbers: list[i
             sock.close()
 
     run(main(), model)
+
+
+# Sockets and names that programs and their tests replace.
+
+
+def test_a_socket_with_methods_of_its_own_has_them_called(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        calls: set[str] = set()
+
+        class Noting(socket.socket):
+            def recv(self, *args: Any) -> bytes:
+                calls.add("recv")
+                return super().recv(*args)
+
+            def send(self, *args: Any) -> int:
+                calls.add("send")
+                return super().send(*args)
+
+        mine, peer = socket.socketpair()
+        noting = Noting(fileno=mine.detach())
+        noting.setblocking(False)
+        transport, keeper = await loop.create_connection(Keeper, sock=noting)
+        transport.write(b"there")
+        assert peer.recv(10) == b"there"
+        peer.send(b"back")
+        await until(lambda: keeper.data == b"back")
+        assert calls == {"recv", "send"}
+        transport.close()
+        await keeper.lost
+        peer.close()
+
+    run(main(), model)
+
+
+def test_a_patched_sendto_is_called(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with mock.patch.object(socket.socket, "sendto", return_value=4) as sendto:
+            transport, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+            )
+            transport.sendto(b"data", ("127.0.0.1", 9))
+        sendto.assert_called_once_with(b"data", ("127.0.0.1", 9))
+        transport.close()
+        await asyncio.sleep(0)
+
+    run(main(), model)
+
+
+def test_get_extra_info_is_that_of_the_base_class(model: str) -> None:
+    async def main() -> None:
+        _, keeper, peer = await connected()
+        assert keeper.transport.get_extra_info("socket").fileno() >= 0
+        assert keeper.transport.get_extra_info("nothing", "default") == "default"
+        with mock.patch.object(asyncio.BaseTransport, "get_extra_info", return_value="patched"):
+            assert keeper.transport.get_extra_info("socket") == "patched"
+        keeper.transport.abort()
+        await keeper.lost
+        peer.close()
+
+    run(main(), model)
+
+
+def test_reading_that_is_paused_is_told_by_asyncios_attribute(model: str) -> None:
+    async def main() -> None:
+        _, keeper, peer = await connected()
+        assert not keeper.transport._paused
+        keeper.transport.pause_reading()
+        assert keeper.transport._paused
+        keeper.transport.abort()
+        await keeper.lost
+        peer.close()
+
+    run(main(), model)
+
+
+def test_noria_in_the_place_of_asyncios_class() -> None:
+    with mock.patch.object(asyncio, "SelectorEventLoop", noria.aio.EventLoop):
+        loop = asyncio.SelectorEventLoop()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()

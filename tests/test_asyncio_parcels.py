@@ -298,3 +298,44 @@ def test_what_is_held_is_no_backlog(model: str) -> None:
         await ended(connections)
 
     noria.run(main(), model=model)
+
+
+@pytest.mark.parametrize("way", ["write", "writelines"])
+def test_what_pause_writing_writes_comes_behind_what_led_to_it(model: str, way: str) -> None:
+    async def main() -> None:
+        class Answering(Keeper):
+            def pause_writing(self) -> None:
+                self.transport.write(b"<paused>")
+
+        loop = asyncio.get_running_loop()
+        mine, peer = socket.socketpair()
+        peer.setblocking(False)
+        _, protocol = await loop.create_connection(Answering, sock=mine)
+        for _ in range(3):  # who writes twice in a turn has its next writes sent together
+            protocol.transport.write(b"-")
+            protocol.transport.write(b"-")
+            await asyncio.sleep(0)
+        filler = mine.dup()
+        for size in (10_000, 1):  # no more room, which the transport does not know
+            try:
+                while True:
+                    filler.send(b"." * size, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+        filler.close()
+        protocol.transport.set_write_buffer_limits(high=10)
+        protocol.transport.write(b"first")
+        if way == "write":
+            protocol.transport.write(bytes(20_000) + b"second")
+        else:
+            protocol.transport.writelines([bytes(20_000), b"second"])
+        got = bytearray()
+        while not got.endswith(b">"):
+            got += there(peer)
+            await asyncio.sleep(0)
+        assert bytes(got.lstrip(b"-.")) == b"first" + bytes(20_000) + b"second<paused>"
+        protocol.transport.abort()
+        await protocol.lost
+        peer.close()
+
+    noria.run(main(), model=model)

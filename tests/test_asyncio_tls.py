@@ -656,3 +656,59 @@ def test_a_connection_that_ends_while_start_tls_begins(model, ending):
         peer.close()
 
     run(main(), model)
+
+
+def test_protocols_of_both_kinds_take_turns(model):
+    """Each callback sets a protocol of the other kind, while more records are there."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        lost = loop.create_future()
+        got = bytearray()
+        data = bytes(range(200)) * 100
+
+        class Server(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                for _ in range(20):
+                    transport.write(data)
+                transport.close()
+
+        class Plain(asyncio.Protocol):
+            transport: Any
+
+            def connection_made(self, transport: Any) -> None:
+                self.transport = transport
+
+            def data_received(self, data: bytes) -> None:
+                got.extend(data)
+                successor = Buffered()
+                successor.transport = self.transport
+                self.transport.set_protocol(successor)
+
+            def connection_lost(self, exc: BaseException | None) -> None:
+                lost.set_result(exc)
+
+        class Buffered(asyncio.BufferedProtocol):
+            transport: Any
+
+            def get_buffer(self, sizehint: int) -> memoryview:
+                self.buffer = bytearray(1000)
+                return memoryview(self.buffer)
+
+            def buffer_updated(self, nbytes: int) -> None:
+                got.extend(self.buffer[:nbytes])
+                successor = Plain()
+                successor.transport = self.transport
+                self.transport.set_protocol(successor)
+
+            def connection_lost(self, exc: BaseException | None) -> None:
+                lost.set_result(exc)
+
+        server = await loop.create_server(Server, "127.0.0.1", 0, ssl=server_context())
+        await loop.create_connection(Plain, *server.sockets[0].getsockname(), ssl=client_context())
+        assert await lost is None
+        assert bytes(got) == data * 20
+        server.close()
+        await server.wait_closed()
+
+    run(main(), model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import Any
 
@@ -121,5 +122,39 @@ def test_a_cancelled_connect_has_closed_its_socket_two_turns_later(model: str) -
             assert mine.fileno() == -1
             assert peer.recv(1) == b""
             peer.close()
+
+    run(main(), model)
+
+
+def test_all_pipes_of_a_process_give_their_data_before_one_is_lost(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(5):
+            events: list[tuple[str, int]] = []
+            exited = loop.create_future()
+
+            class Process(asyncio.SubprocessProtocol):
+                def pipe_data_received(self, fd: int, data: bytes, events: Any = events) -> None:
+                    events.append(("data", fd))
+
+                def pipe_connection_lost(
+                    self, fd: int, exc: Exception | None, events: Any = events
+                ) -> None:
+                    events.append(("lost", fd))
+
+                def connection_lost(self, exc: Exception | None, exited: Any = exited) -> None:
+                    exited.set_result(None)
+
+            transport, _ = await loop.subprocess_exec(
+                Process, "/bin/sh", "-c", "read line; echo out; echo error >&2"
+            )
+            transport.get_pipe_transport(0).write(b"\n")  # type: ignore[union-attr]
+            # The loop sees all that the process did at once.
+            os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)
+            await exited
+            transport.close()
+            events = [event for event in events if event[1]]  # those of the two outputs
+            assert sorted(events[:2]) == [("data", 1), ("data", 2)]
+            assert sorted(events[2:]) == [("lost", 1), ("lost", 2)]
 
     run(main(), model)
