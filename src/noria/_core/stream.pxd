@@ -62,6 +62,7 @@ cdef class Stream(Channel):
     cdef int keep(self, bytes data, Py_ssize_t offset) except -1
     cdef int vanish(self, object error) except -1
     cdef int lose(self) except -1
+    cdef int detach_socket(self) except -1
     cdef int end_turn(self) except -1
     cdef int count_sent(self, Py_ssize_t sent) except -1
     cdef int end(self) except -1

@@ -633,7 +633,15 @@ cdef class Stream(Channel):
         finally:
             if group is not None and group.on_close is not None:
                 group.on_close(self, error)
+            self.detach_socket()
             self.model.release(self)
+        return 0
+
+    cdef int detach_socket(self) except -1:
+        """The Python socket, if one was made, is closed for its users: the descriptor is ours."""
+        if self.shared:
+            self.shared = False
+            self.extra["socket"]._sock.detach()
         return 0
 
     cdef int released(self) except -1:
@@ -641,10 +649,7 @@ cdef class Stream(Channel):
         cdef Group group = self.group   # which may live by this stream alone
         if fd < 0:
             return 0
-        if self.extra is not None:
-            sock = self.extra.get("socket")
-            if sock is not None:
-                sock._sock.detach()
+        self.detach_socket()
         self.fd = -1
         self.model.kernel_close(fd)
         if group is not None:

@@ -107,6 +107,10 @@ class SocketTransport(_Face, transports._FlowControlMixin, asyncio.Transport):
         return bool(self._connection.reading_paused)
 
     @property
+    def _closing(self) -> bool:
+        return bool(self._connection.is_closing())
+
+    @property
     def _protocol_paused(self) -> bool:
         return bool(self._connection.writing_paused)
 

@@ -113,6 +113,7 @@ cdef class Connection(Stream):
             protocol.connection_lost(error)
         finally:
             self.face = self.server = None
+            self.detach_socket()
             self.model.release(self)
             if server is not None:
                 detach(server, face)
@@ -121,11 +122,18 @@ cdef class Connection(Stream):
     cdef int released(self) except -1:
         if self.fd >= 0 and self.core.owner(self.fd) is self:
             self.core.own(self.fd, None)
+        self.detach_socket()
+        return Stream.released(self)
+
+    cdef int detach_socket(self) except -1:
         if self.given is not None:
             if self.given.fileno() != self.fd:
-                self.fd = -1
+                if self.core.owner(self.fd) is self:
+                    self.core.own(self.fd, None)
+                self.fd = -1        # its owner closed it
+                self.shared = False
             self.given = None
-        return Stream.released(self)
+        return Stream.detach_socket(self)
 
     cdef bint closed_by_owner(self) except -1:
         """Whether the caller has closed the socket that it gave: the connection ends, as the number
