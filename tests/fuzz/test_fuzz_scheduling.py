@@ -44,7 +44,7 @@ class Program:
         self.trace.append(f"reported {context.get('exception')!r}")
 
     async def run(self) -> list[str]:
-        for number in range(4):
+        for number in range(12):
             self.act(f"{number}", self.dice(f"{number}"))
         for _ in range(60):
             await asyncio.sleep(0)
