@@ -1,0 +1,54 @@
+"""Threads against a loop that closes: each call runs or raises RuntimeError; nothing hangs.
+
+Each case is a process of its own, so that a crash or a hang is seen as such.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import LIMIT, replayable, seeds
+
+import noria
+from loops import MODELS, ORACLE, count
+from noria import models
+from running import environment
+
+HERE = Path(__file__).parent
+ROUNDS = count(8, 100)  # in one process
+
+CASES = [
+    *[(kind, model) for kind in ("loop", "moved") for model in (*MODELS, ORACLE)],
+    *[("reactor", model) for model in noria.MODELS],
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES, ids=["-".join(case) for case in CASES])
+def test_threads_that_call_while_it_closes(kind: str, name: str) -> None:
+    if name != ORACLE:
+        works, why_not = models.availability(name)
+        if not works:
+            pytest.skip(why_not)
+
+    for seed in seeds(1, 10):
+        command = [sys.executable, "-X", "faulthandler", "-W", "error"]
+        command += [str(HERE / "closing_loop.py"), kind, name, str(seed), str(ROUNDS)]
+        with replayable(seed):
+            run_rounds(command)
+
+
+def run_rounds(command: list[str]) -> None:
+    process = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=LIMIT + ROUNDS,
+        check=False,
+    )
+    said = f"{process.stdout[-2000:]}\n{process.stderr[-6000:]}"
+    assert process.returncode == 0, f"status {process.returncode}\n{said}"
+    assert "Exception ignored" not in process.stderr, said
