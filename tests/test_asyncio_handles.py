@@ -145,3 +145,17 @@ def test_a_closed_loop_needs_no_garbage_collector(model: str) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_timers_can_be_kept_in_sets(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        timers = {loop.call_later(60, int), loop.call_later(61, int)}
+        assert len(timers) == 2
+        for timer in timers:
+            assert timer in timers
+            timer.cancel()
+        weak = weakref.WeakSet(timers)
+        assert len(weak) == 2
+
+    run(main(), model)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import resource
 import socket
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -212,4 +214,181 @@ def test_files_are_read_in_one_thread_after_another(model: str, tmp_path: Any) -
     assert in_a_thread(lambda: loop.run_until_complete(read())) == b"content"
     assert loop.run_until_complete(read()) == b"content"
     loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+def test_thousands_of_connections_go_on_in_the_next_run(model: str) -> None:
+    if model == "select":
+        pytest.skip("select has its own limit of descriptors")
+    loop = new_loop(model)
+    pairs = [socket.socketpair() for _ in range(2500)]
+    received: set[int] = set()
+
+    class Counting(asyncio.Protocol):
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def connection_made(self, transport: Any) -> None:
+            transports.append(transport)
+
+        def data_received(self, data: bytes) -> None:
+            received.add(self.number)
+            if len(received) == len(pairs):
+                loop.stop()
+
+    transports: list[Any] = []
+
+    async def connect() -> None:
+        for number, (mine, _) in enumerate(pairs):
+            mine.setblocking(False)
+            await loop.create_connection(lambda number=number: Counting(number), sock=mine)
+
+    loop.run_until_complete(connect())
+    for run in (loop.run_forever, lambda: in_a_thread(loop.run_forever)):
+        received.clear()
+        for _, peer in pairs:
+            peer.send(b"x")
+        run()
+        assert len(received) == len(pairs)
+    for transport in transports:
+        transport.abort()
+    loop.run_until_complete(asyncio.sleep(0))
+    for _, peer in pairs:  # the end of the run has closed them all
+        peer.setblocking(False)
+        assert peer.recv(1) == b""
+        peer.close()
+    loop.close()
+
+
+def test_a_busy_server_that_closes_refuses_connections_at_once(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        clients = []
+        for _ in range(60):
+            client = socket.socket()
+            client.setblocking(False)
+            await loop.sock_connect(client, address)
+            clients.append(client)
+        await asyncio.sleep(0.01)
+        for client in clients:
+            client.send(b"x")
+        server.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        for client in clients:
+            client.close()
+        await server.wait_closed()
+
+    loop = new_loop(model)
+    loop.run_until_complete(main())
+    loop.close()
+
+
+def test_a_run_without_a_free_descriptor_fails_and_the_next_one_runs(model: str) -> None:
+    loop = new_loop(model)
+    for _ in range(2):
+        with no_descriptors(), contextlib.suppress(OSError):
+            in_a_thread(lambda: loop.run_until_complete(nothing()))
+        for run in (lambda function: function(), in_a_thread):
+            assert run(lambda: loop.run_until_complete(nothing())) == "done"
+    loop.close()
+
+
+async def nothing() -> str:
+    return "done"
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Within it no descriptor is free."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+class Interrupting(Keeper):
+    """Its callback of that name is cut short once, as by Ctrl-C."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def interrupt(self, name: str) -> None:
+        if self.name == name:
+            self.name = ""
+            raise KeyboardInterrupt
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.interrupt("data_received")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.interrupt("connection_lost")
+
+
+def test_a_lost_connection_is_closed_with_an_interrupted_loop(model: str) -> None:
+    loop = new_loop(model)
+    mine, peer = socket.socketpair()
+
+    async def main() -> None:
+        transport, _ = await loop.create_connection(
+            lambda: Interrupting("connection_lost"), sock=mine
+        )
+        kept.append(transport)
+        transport.abort()
+        peer.shutdown(socket.SHUT_WR)
+        await asyncio.sleep(60)
+
+    kept: list[Any] = []
+    task = loop.create_task(main())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+    peer.settimeout(30)
+    assert peer.recv(1) == b""
+    peer.close()
+
+
+def test_large_messages_go_on_after_an_interrupt(model: str) -> None:
+    loop = new_loop(model)
+    pairs = [socket.socketpair() for _ in range(4)]
+    keepers: list[Interrupting] = []
+
+    async def connect() -> None:
+        for mine, peer in pairs:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            _, keeper = await loop.create_connection(
+                lambda: Interrupting("data_received"), sock=mine
+            )
+            keepers.append(keeper)
+
+    loop.run_until_complete(connect())
+    message = bytes(range(250)) * 200
+    for _ in range(3):
+        for _, peer in pairs:
+            peer.sendall(message)
+        while not all(len(keeper.data) >= len(message) for keeper in keepers):
+            with contextlib.suppress(KeyboardInterrupt):
+                loop.run_until_complete(asyncio.sleep(0.001))
+        for keeper in keepers:
+            assert bytes(keeper.data) == message
+            keeper.data.clear()
+            keeper.name = "data_received"
+    for keeper in keepers:
+        keeper.name = ""
+        keeper.transport.abort()
+    loop.run_until_complete(asyncio.sleep(0))
+    for _, peer in pairs:
+        peer.setblocking(False)
+        assert peer.recv(1) == b""
+        peer.close()
     loop.close()

@@ -184,9 +184,11 @@ cdef class Loop(Dispatcher):
         try:
             # A peer that waits for the end of a connection must not have to wait for the next run.
             self.model.settle()
-            self.model.end()
         finally:
-            self.leave()
+            try:
+                self.model.end()
+            finally:
+                self.leave()
 
     def leave(self):
         self.running = self.stopping = False

@@ -342,10 +342,15 @@ cdef class Stream(Channel):
         # HOLDING stays set meanwhile, so that what a model receives now queues behind.
         while self.held and not (self.paused & PAUSED or self.leaving or self.gone):
             data = self.held.pop(0)
-            if data:
-                self.deliver_data(data)
-            else:
-                self.end_of_stream()
+            try:
+                if data:
+                    self.deliver_data(data)
+                else:
+                    self.end_of_stream()
+            except BaseException:
+                # KeyboardInterrupt, say, after which the loop may run again: so does this.
+                self.model.queue.put(self, CALL, RESUMED, NULL)
+                raise
         if self.leaving or self.gone:
             return 0
         if not self.held:

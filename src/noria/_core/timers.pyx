@@ -208,6 +208,12 @@ cdef class Timer(Handle):
         import asyncio
         return asyncio.TimerHandle
 
+    def __eq__(self, other):
+        return self is other
+
+    def __hash__(self):
+        return <Py_hash_t>(<size_t><PyObject *>self >> 4)
+
     def __lt__(self, Timer other):
         return self.when() < other.when()
 

@@ -244,8 +244,10 @@ cdef class Core(Loop):
             self.let_go()
             self.dispatching = self.stopping = False
             self.left = 0
-            self.end_turn()
-            self.end_run()
+            try:
+                self.end_turn()
+            finally:
+                self.end_run()
 
     cdef int turn_until_fault(self) except -1:
         # No try in here, which would cost as much as a callback: a fault ends this, and
@@ -437,7 +439,8 @@ cdef class Core(Loop):
             if not descriptor.watched:
                 del self.descriptors[fd]
             raise
-        descriptor.fileobj = None if isinstance(fileobj, int) else fileobj
+        if descriptor.fileobj is None and not isinstance(fileobj, int):
+            descriptor.fileobj = fileobj
         return handle
 
     cdef Descriptor descriptor(self, int fd):

@@ -182,9 +182,21 @@ cdef class Epoll(Readiness):
         """
         cdef int fd
         cdef Channel channel
+        cdef epoll_event event
         cdef int made = epoll_create1(EPOLL_CLOEXEC)
         if made < 0:
             return 0            # no descriptor is free: the next wait tries again
+        for fd in range(self.seats):
+            if self.table[fd].channel == NULL:
+                continue
+            # Only the former instance knows whether the number still is the file that was
+            # registered: if not, its owner has closed it.
+            event.events = 0
+            event.data.u64 = 0
+            if c_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, &event) < 0:
+                channel = <Channel>self.table[fd].channel
+                channel.watched = 0
+                self.unseat(channel)
         c_dup3(made, self.epfd, O_CLOEXEC)
         c_close(made)
         for fd in range(self.seats):

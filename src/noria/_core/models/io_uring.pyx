@@ -100,7 +100,8 @@ cdef enum:
     DIRECT = 64                 # RECEIVING by a poll
     CANCELLING = 3              # a shift: RECEIVING << CANCELLING and so on
     PARTING = 256               # counted in `parting`
-    END_TRIES = 50              # times 20 ms that the end of a run waits for cancelled requests
+    QUEUED = 512                # received data is in the queue while a run ends
+    IDLE_WAITS = 50             # of 20 ms, in which no cancelled request ended: it is given up
 
 cdef class IoUring(Waking):
     """One ring."""
@@ -108,6 +109,7 @@ cdef class IoUring(Waking):
     cdef int ring
     cdef unsigned long owner        # the thread whose ring it is, 0 before the first run
     cdef bint active                # requests may be made: the owner runs, or ran and did not end
+    cdef bint broken                # a ring that was not set up completely: the next run makes one
     cdef bint ending                # all requests are being cancelled
     cdef list deferred              # channels and operations whose requests the next run makes
     cdef Py_ssize_t operations      # under way
@@ -179,22 +181,22 @@ cdef class IoUring(Waking):
 
     cdef int begin(self) except -1:
         cdef unsigned long me = PyThread_get_thread_native_id()
-        if self.inherited:
-            self.refuse()
+        Waking.begin(self)
         if self.owner != me:
             if self.active:
                 raise RuntimeError("an io_uring loop belongs to the thread that ran it first until "
                                    "`run` returns there: run it there, or use the model 'epoll'")
-            if self.owner:
+            if self.owner or self.broken:
                 self.renew()
+            self.broken = True
             if c_syscall(SYS_REGISTER, self.ring, <unsigned>REGISTER_ENABLE_RINGS, NULL, 0) < 0:
                 raise OSError(errno, os.strerror(errno), "io_uring enable")
             self.provide_buffers()
+            self.broken = False
             self.owner = me
-        if not self.active:
-            self.active = True
+        self.active = True
+        if self.deferred:
             self.arm_deferred()
-        Waking.begin(self)
         if not self.wake_reader.watched:
             self.watch(self.wake_reader, READABLE)
         return 0
@@ -219,6 +221,7 @@ cdef class IoUring(Waking):
                     event.data = NULL
                 event.kind &= ~LAST
         self.owner = 0
+        self.broken = True
         self.unmap()
         self.tail = self.waiting = 0
         self.buffers_tail = 0
@@ -226,11 +229,10 @@ cdef class IoUring(Waking):
         return 0
 
     cdef int arm_deferred(self) except -1:
-        cdef list deferred = self.deferred
         cdef Operation operation
         cdef Channel channel
-        self.deferred = []
-        for target in deferred:
+        while self.deferred:
+            target = self.deferred[len(self.deferred) - 1]
             if isinstance(target, Operation):
                 operation = <Operation>target
                 self.start(operation)
@@ -240,32 +242,51 @@ cdef class IoUring(Waking):
                 channel = <Channel>target
                 if channel.watched and not channel.closing:
                     self.arm(channel)
+            self.deferred.pop()
         return 0
 
     cdef int end(self) except -1:
         """Cancel all requests and wait until the kernel has ended them, so that any thread may run
         or close the loop next. What arrived meanwhile is in the queue."""
-        cdef noria_sqe *sqe
-        cdef noria_timespec limit
-        cdef int tries = END_TRIES
+        cdef Event *event
+        cdef size_t i
         if not self.active or self.inherited or self.closed \
                 or self.owner != PyThread_get_thread_native_id():
             return 0
         if self.operations:
             return 0        # their results are wanted: the ring stays this thread's
+        for i in range(self.queue.count):
+            event = &self.queue.ring[(self.queue.head + i) & self.queue.mask]
+            if event.kind & MASK == RECEIVED:
+                (<Channel>event.target).state |= QUEUED
         self.ending = True
         try:
-            while (self.under_way or self.waiting or self.epoll_polled) and tries:
-                if self.under_way or self.epoll_polled:
-                    sqe = self.request(None, TAG_NONE, OP_ASYNC_CANCEL, -1)
-                    sqe.op_flags = CANCEL_ANY | CANCEL_ALL
-                limit.tv_sec, limit.tv_nsec = 0, 20000000
-                self.enter(1 if self.under_way or self.epoll_polled else 0, &limit)
-                self.reap()
-                tries -= 1
+            self.cancel_all()
         finally:
             self.ending = False
         self.active = self.under_way != 0 or self.epoll_polled
+        return 0
+
+    cdef int cancel_all(self) except -1:
+        """Cancel all requests; wait until they have ended, or until none ends for a second."""
+        cdef noria_sqe *sqe
+        cdef noria_timespec limit
+        cdef int idle_waits = 0
+        while self.under_way or self.epoll_polled or self.waiting:
+            if self.under_way or self.epoll_polled:
+                sqe = self.request(None, TAG_NONE, OP_ASYNC_CANCEL, -1)
+                sqe.op_flags = CANCEL_ANY | CANCEL_ALL
+            self.enter(0, NULL)
+            self.reap()
+            # The kernel completes some twenty requests a call.
+            while self.under_way or self.epoll_polled:
+                limit.tv_sec, limit.tv_nsec = 0, 20000000
+                self.enter(1, &limit)
+                if self.reap() == 0:
+                    idle_waits += 1
+                    break
+            if idle_waits == IDLE_WAITS:
+                break
         return 0
 
     cdef int provide_buffers(self) except -1:
@@ -603,64 +624,75 @@ cdef class IoUring(Waking):
         cdef int tag, kind, n = <int>(tail - head)
         cdef Target target
         cdef void *data
-        while head != tail:
-            cqe = &self.at.cqes[head & self.at.cq_mask]
-            head += 1
-            tag = <int>(cqe.user_data & TAGS)
-            if tag == TAG_NONE:
-                continue
-            if tag == TAG_EPOLL:
-                self.epoll_polled = False
-                if cqe.res >= 0:        # else the end of a run has cancelled it
-                    self.reap_epoll()
-                continue
-            target = <Target><PyObject *>(cqe.user_data & ~<uint64_t>TAGS)
-            data = NULL
-            if tag == TAG_SEND:
-                self.reap_sent(<Channel>target, cqe.res)
-                Py_DECREF(target)
-                continue
-            if tag == TAG_RECEIVE:
-                kind = RECEIVED
-                if cqe.flags & CQE_BUFFER:
-                    buffer = cqe.flags >> CQE_BUFFER_SHIFT
-                    data = (self.pool_memory_data + <size_t>buffer * self.buffer_size
-                            + self.used[buffer])
-                    if cqe.res > 0:
-                        self.used[buffer] += cqe.res
-                    if not cqe.flags & CQE_BUF_MORE:
-                        kind |= LAST
-            elif tag == TAG_DIRECT:
-                kind = RECEIVED | STRAIGHT
-            elif tag == TAG_ACCEPT:
-                kind = ACCEPTED
-            elif tag == TAG_POLL:
-                kind = READY
-            else:
-                kind = DONE
-            if not cqe.flags & CQE_MORE:
-                kind |= FINAL
-                if tag == TAG_OPERATION:
-                    self.operations -= 1
-                elif self.ending and cqe.res == -ECANCELED and not (<Channel>target).closing:
-                    self.defer(<Channel>target, tag)
+        try:
+            while head != tail:
+                cqe = &self.at.cqes[head & self.at.cq_mask]
+                head += 1
+                tag = <int>(cqe.user_data & TAGS)
+                if tag == TAG_NONE:
                     continue
-            if self.parting and tag != TAG_OPERATION and (<Channel>target).closing:
-                self.farewells.put(target, kind, cqe.res, data)
-            else:
-                self.queue.put(target, kind, cqe.res, data)
-            if kind & FINAL:
-                self.under_way -= 1
-                Py_DECREF(target)       # the queue has its own
-        store32(self.at.cq_head, head)
+                if tag == TAG_EPOLL:
+                    self.epoll_polled = False
+                    if cqe.res >= 0:        # else the end of a run has cancelled it
+                        self.reap_epoll()
+                    continue
+                target = <Target><PyObject *>(cqe.user_data & ~<uint64_t>TAGS)
+                data = NULL
+                if tag == TAG_SEND:
+                    self.reap_sent(<Channel>target, cqe.res)
+                    Py_DECREF(target)
+                    continue
+                if tag == TAG_RECEIVE:
+                    kind = RECEIVED
+                    if cqe.flags & CQE_BUFFER:
+                        buffer = cqe.flags >> CQE_BUFFER_SHIFT
+                        data = (self.pool_memory_data + <size_t>buffer * self.buffer_size
+                                + self.used[buffer])
+                        if cqe.res > 0:
+                            self.used[buffer] += cqe.res
+                        if not cqe.flags & CQE_BUF_MORE:
+                            kind |= LAST
+                elif tag == TAG_DIRECT:
+                    kind = RECEIVED | STRAIGHT
+                elif tag == TAG_ACCEPT:
+                    kind = ACCEPTED
+                elif tag == TAG_POLL:
+                    kind = READY
+                else:
+                    kind = DONE
+                if not cqe.flags & CQE_MORE:
+                    kind |= FINAL
+                    if tag == TAG_OPERATION:
+                        self.operations -= 1
+                    elif self.ending and cqe.res == -ECANCELED \
+                            and self.defer(<Channel>target, tag):
+                        continue
+                if self.parting and tag != TAG_OPERATION and (<Channel>target).closing:
+                    self.farewells.put(target, kind, cqe.res, data)
+                else:
+                    self.queue.put(target, kind, cqe.res, data)
+                    if self.ending and tag == TAG_RECEIVE:
+                        (<Channel>target).state |= QUEUED
+                if kind & FINAL:
+                    self.under_way -= 1
+                    Py_DECREF(target)       # the queue has its own
+        finally:
+            # Also if this raises: what was taken must not be taken again.
+            store32(self.at.cq_head, head)
         if self.farewells.count:
             self.part()
         return n
 
-    cdef int defer(self, Channel channel, int tag) except -1:
-        """A request of the channel was cancelled by the end of a run: the next run makes it."""
-        cdef int request = (ACCEPTING if tag == TAG_ACCEPT else POLLING if tag == TAG_POLL
-                            else RECEIVING | DIRECT)
+    cdef bint defer(self, Channel channel, int tag) except -1:
+        """A request of the channel was cancelled by the end of a run: the next run makes it.
+
+        False if the end of the request has to wait in the queue behind data that came before.
+        """
+        cdef int request
+        if channel.closing or (tag == TAG_RECEIVE and channel.state & QUEUED):
+            return False
+        request = (ACCEPTING if tag == TAG_ACCEPT else POLLING if tag == TAG_POLL
+                   else RECEIVING | DIRECT)
         channel.state &= ~(request | request << CANCELLING)
         if tag == TAG_POLL:
             channel.slot = 0
@@ -668,7 +700,7 @@ cdef class IoUring(Waking):
             self.deferred.append(channel)
         self.under_way -= 1
         Py_DECREF(channel)
-        return 0
+        return True
 
     @cython.final
     cdef int reap_sent(self, Channel channel, int result) except -1:
@@ -736,7 +768,7 @@ cdef class IoUring(Waking):
         cdef int result = event.result
         cdef char *data = <char *>event.data
         if event.kind & FINAL:
-            channel.state &= ~(RECEIVING | RECEIVING << CANCELLING)
+            channel.state &= ~(RECEIVING | RECEIVING << CANCELLING | QUEUED)
         try:
             if channel.closing:
                 pass
@@ -752,7 +784,7 @@ cdef class IoUring(Waking):
                     self.given += 1
             elif result != -ECANCELED:
                 channel.failed(-result)
-            if result >= LARGE and channel.watched & RECEIVE:
+            if result >= LARGE and channel.watched & RECEIVE and not channel.state & DIRECT:
                 # arm makes a poll when this one has ended.
                 self.cancel_once(channel, RECEIVING, TAG_RECEIVE)
         finally:
@@ -808,10 +840,12 @@ cdef class IoUring(Waking):
         return 0
 
     cdef int settle(self) except -1:
-        if (self.waiting or self.parting) and self.active and not self.inherited \
-                and self.owner == PyThread_get_thread_native_id():
+        if not self.active or self.inherited or self.owner != PyThread_get_thread_native_id():
+            return 0
+        while self.waiting or self.parting:
             self.enter(0, NULL)
-            self.reap()
+            if self.reap() == 0:    # the kernel completes some twenty requests a call
+                break
         return 0
 
     cdef int discard(self, Event *event) except -1:
@@ -823,32 +857,23 @@ cdef class IoUring(Waking):
 
     cdef int shut(self) except -1:
         """Cancels what is under way and waits until the kernel has let go of all memory."""
-        cdef noria_sqe *sqe
-        cdef noria_timespec limit
         cdef Event event
         cdef Channel channel
-        cdef int tries = 100
         if self.epoll is not None and not self.epoll.closed:
             self.epoll.closed = True    # close() would empty the queue that the two models share
             self.epoll.shut()
         self.deferred.clear()
         if self.active and not self.inherited and self.owner == PyThread_get_thread_native_id():
-            sqe = self.request(None, TAG_NONE, OP_ASYNC_CANCEL, -1)
-            sqe.op_flags = CANCEL_ANY | CANCEL_ALL
-            while self.under_way and tries:
-                limit.tv_sec, limit.tv_nsec = 0, 20000000
-                self.enter(1, &limit)
-                self.reap()
-                tries -= 1
-            while self.queue.take(&event):
-                self.discard(&event)
-                (<Target>event.target).forget()
-                if isinstance(<object>event.target, Channel):
-                    channel = <Channel>event.target
-                    channel.state = 0
-                    if channel.closing:
-                        channel.released()
-                Py_DECREF(<Target>event.target)
+            self.cancel_all()
+        while not self.inherited and self.queue.take(&event):
+            self.discard(&event)
+            (<Target>event.target).forget()
+            if isinstance(<object>event.target, Channel):
+                channel = <Channel>event.target
+                channel.state = 0
+                if channel.closing:
+                    channel.released()
+            Py_DECREF(<Target>event.target)
         Waking.shut(self)
         self.unmap()
         return 0
