@@ -730,37 +730,40 @@ cdef class IoUring(Waking):
         if event.kind == READY:     # without FINAL: of the epoll instance
             self.epoll_events -= 1
             return self.epoll.deliver(channel, event)
-        if kind == RECEIVED:
-            if event.kind & STRAIGHT:
-                self.deliver_straight(channel, event.result)
-            else:
-                self.deliver_bytes(channel, event)
-        elif kind == SENT:
-            if not channel.closing:
-                channel.sent_later(event.result)
-        elif kind == ACCEPTED:
-            if event.kind & FINAL:
-                channel.state &= ~(ACCEPTING | ACCEPTING << CANCELLING)
-            if event.result >= 0:
-                if channel.closing:
-                    c_close(event.result)
+        try:
+            if kind == RECEIVED:
+                if event.kind & STRAIGHT:
+                    self.deliver_straight(channel, event.result)
                 else:
-                    self.counters.connections += 1
-                    channel.accepted(event.result)
-            elif event.result != -ECANCELED and not channel.closing:
-                if event.result == -EBADF:
-                    channel.watched = 0     # closed by its owner: others would fail too
-                channel.failed(-event.result)
-        else:
-            self.deliver_readiness(channel, event)
-        if event.kind & FINAL:
-            if channel.closing:
-                if channel.state & PARTING and not channel.state & UNDER_WAY:
-                    channel.state &= ~PARTING
-                    self.parting -= 1
-                    channel.released()
-            elif channel.watched:
-                self.arm(channel)
+                    self.deliver_bytes(channel, event)
+            elif kind == SENT:
+                if not channel.closing:
+                    channel.sent_later(event.result)
+            elif kind == ACCEPTED:
+                if event.kind & FINAL:
+                    channel.state &= ~(ACCEPTING | ACCEPTING << CANCELLING)
+                if event.result >= 0:
+                    if channel.closing:
+                        c_close(event.result)
+                    else:
+                        self.counters.connections += 1
+                        channel.accepted(event.result)
+                elif event.result != -ECANCELED and not channel.closing:
+                    if event.result == -EBADF:
+                        channel.watched = 0     # closed by its owner: others would fail too
+                    channel.failed(-event.result)
+            else:
+                self.deliver_readiness(channel, event)
+        finally:
+            # Also after KeyboardInterrupt: the loop may run again.
+            if event.kind & FINAL:
+                if channel.closing:
+                    if channel.state & PARTING and not channel.state & UNDER_WAY:
+                        channel.state &= ~PARTING
+                        self.parting -= 1
+                        channel.released()
+                elif channel.watched:
+                    self.arm(channel)
         return 0
 
     @cython.final

@@ -175,6 +175,7 @@ cdef class Readiness(Waking):
     cdef int deliver(self, Channel channel, Event *event) except -1:
         # What an earlier handler of this turn closed or stopped watching is not told any more.
         cdef int mask = event.result & channel.watched
+        cdef bint whole = False
         if <size_t>event.data & CLOSED:
             if channel.watched or channel.closing:
                 return 0        # watched again since, or released
@@ -184,7 +185,13 @@ cdef class Readiness(Waking):
                 if self.receive_datagrams(channel) and self.drain:
                     self.queue.put(channel, READY, RECEIVE, NULL)
             else:
-                self.receive(channel, event.data != NULL)
+                try:
+                    self.receive(channel, event.data != NULL)
+                    whole = True
+                finally:
+                    # After KeyboardInterrupt the loop may run again: what is left has no new edge.
+                    if not whole and self.drain and channel.watched & RECEIVE:
+                        self.queue.put(channel, READY, RECEIVE, event.data)
             mask &= channel.watched
         if mask & SPACE:
             channel.writable()
