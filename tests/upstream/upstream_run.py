@@ -22,8 +22,7 @@ PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 SEVERITY = ("failed", "xpassed", "passed", "xfailed", "skipped")
 FAILURES = ("failed", "xpassed")
 
-# More failures than this are not run again, as a busy machine does not make so many, and not printed
-# at length.
+# More failures than these are not a busy machine's: they are not run again, and printed in short.
 MOST_RUN_AGAIN = 20
 
 
