@@ -65,6 +65,8 @@ def main() -> int:
         pool.shutdown(cancel_futures=True)
         if not arguments.work:
             shutil.rmtree(work, ignore_errors=True)
+    order = list(suites["suite"])
+    runs.sort(key=lambda run: (order.index(run.name), models.index(run.model)))
     print_table([run.row() for run in runs])
     complaints += [complaint for run in runs for complaint in run.complaints]
     print("\n".join(complaints))
