@@ -65,6 +65,8 @@ def main() -> int:
         pool.shutdown(cancel_futures=True)
         if not arguments.work:
             shutil.rmtree(work, ignore_errors=True)
+    order = list(suites["suite"])
+    runs.sort(key=lambda run: (order.index(run.name), models.index(run.model)))
     print_table([run.row() for run in runs])
     complaints += [complaint for run in runs for complaint in run.complaints]
     print("\n".join(complaints))
@@ -82,7 +84,7 @@ def parse(names: tuple[str, ...]) -> argparse.Namespace:
         "--oracle", action="store_true", help="run on asyncio's own loop, to have its numbers"
     )
     parser.add_argument("-k", metavar="EXPRESSION", help="pytest's -k; lists are not checked then")
-    parser.add_argument("--jobs", type=int, default=2, help="suites that run at a time (2)")
+    parser.add_argument("--jobs", type=int, default=3, help="suites that run at a time (3)")
     parser.add_argument(
         "--work", metavar="DIR", help="a folder for downloads, environments and logs that is kept"
     )

@@ -10,6 +10,7 @@ machine and all machines run the same tests. Needs root or the right to make a u
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 import sys
@@ -91,6 +92,9 @@ def main():
     except OSError as error:
         print(f"cannot make a network for the tests: {error}", file=sys.stderr)
         sys.exit(125)
+    # Ignored signals stay so over execve(2), and a shell's background jobs ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     os.execvp(sys.argv[1], sys.argv[1:])
 
 

@@ -22,7 +22,7 @@ PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 SEVERITY = ("failed", "xpassed", "passed", "xfailed", "skipped")
 FAILURES = ("failed", "xpassed")
 
-# More failures than this are not run again: they are not those of a busy machine.
+# More failures than these are not a busy machine's: they are not run again, and printed in short.
 MOST_RUN_AGAIN = 20
 
 
@@ -122,8 +122,9 @@ class Run:
                 f"-- {self.name} on {self.model}: {test} failed, and passed when run again"
             )
         for test in self.unexpected:
+            text = self.texts[test].splitlines()
             self.messages.append(f"-- {self.name} on {self.model}: {test}")
-            self.messages += self.texts[test].splitlines()[-40:]
+            self.messages += text[-40:] if len(suspects) <= MOST_RUN_AGAIN else text[-1:]
             self.complain(f"{test} failed")
         if self.complete:
             self.check_list()
