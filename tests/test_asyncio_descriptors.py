@@ -531,3 +531,33 @@ def test_many_sock_recv_in_a_row_share_a_registration(model: str) -> None:
             assert await is_idle()
 
     run(main(), model)
+
+
+def test_another_file_with_a_former_number_is_not_watched_in_its_place(model: str) -> None:
+    """Also when the event of a duplicate makes the loop register everything once more."""
+    if model in ("select", "poll"):
+        pytest.skip("select and poll know numbers only, not files")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        Reports()
+        calls: list[str] = []
+        former, peer = socket.socketpair()
+        number = former.fileno()
+        loop.add_reader(number, calls.append, "former")
+        here, there = socket.socketpair()
+        loop.add_reader(here.fileno(), calls.append, "gone")
+        await asyncio.sleep(0)
+        with peer, there, here.dup():
+            stranger, other = await reuse(former)
+            again, _other = await reuse(here)
+            with stranger, other, again, _other:
+                other.send(b"for nobody")
+                watch(again)  # its number was that of a file which the duplicate keeps open
+                there.send(b"for the duplicate")
+                assert await is_idle()
+                assert not calls
+                loop.remove_reader(again)
+        loop.remove_reader(number)
+
+    run(main(), model)

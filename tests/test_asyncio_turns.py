@@ -158,3 +158,27 @@ def test_all_pipes_of_a_process_give_their_data_before_one_is_lost(model: str) -
             assert sorted(events[2:]) == [("lost", 1), ("lost", 2)]
 
     run(main(), model)
+
+
+@pytest.mark.parametrize("ending", ["abort", "close"])
+@pytest.mark.parametrize("kind", ["stream", "datagram"])
+def test_a_socket_is_closed_in_the_turn_of_connection_lost(
+    model: str, kind: str, ending: str
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        type_ = socket.SOCK_STREAM if kind == "stream" else socket.SOCK_DGRAM
+        mine, peer = socket.socketpair(socket.AF_UNIX, type_)
+        mine.setblocking(False)
+        transport: Any
+        if kind == "stream":
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=mine)
+        else:
+            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=mine)
+        await asyncio.sleep(0)
+        getattr(transport, ending)()
+        await asyncio.sleep(0)
+        assert mine.fileno() == -1
+        peer.close()
+
+    run(main(), model)

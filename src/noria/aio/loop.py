@@ -57,12 +57,6 @@ def _first_transport(connection: Any) -> asyncio.Transport:
     return SocketTransport(connection)
 
 
-def _no_tls(transport: asyncio.BaseTransport) -> ConnectionAbortedError:
-    return ConnectionAbortedError(
-        errno.ECONNABORTED, f"start_tls() is not possible on a closed connection: {transport!r}"
-    )
-
-
 class _NoSelector:
     """Stands where asyncio's loop has its selector.
 
@@ -329,8 +323,12 @@ class EventLoop(Core, _Base):
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-    ) -> asyncio.Transport:
-        """Goes on in TLS on a plain connection. As AbstractEventLoop.start_tls."""
+    ) -> asyncio.Transport | None:
+        """Upgrade a plain connection to TLS. As AbstractEventLoop.start_tls.
+
+        Returns None if the connection is closing or ends before the handshake does, and raises
+        ConnectionAbortedError if it was lost before.
+        """
         import ssl
 
         if not isinstance(sslcontext, ssl.SSLContext):
@@ -340,7 +338,12 @@ class EventLoop(Core, _Base):
         if not getattr(transport, "_start_tls_compatible", False):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         if transport.is_closing():
-            raise _no_tls(transport)
+            if getattr(transport, "_connection", None) and transport._connection.lost_protocol:
+                # asyncio would wait for ever.
+                raise ConnectionAbortedError(
+                    errno.ECONNABORTED, f"start_tls() on a connection that was lost: {transport!r}"
+                )
+            return None
         waiter = self.create_future()
         secure = self._secure(
             protocol,
@@ -371,7 +374,7 @@ class EventLoop(Core, _Base):
         if "ssl_object" not in secure._extra:  # asyncio's end of a handshake sets it
             begin.cancel()
             resume.cancel()
-            raise _no_tls(transport)
+            return None
         return secure._get_app_transport()
 
     def _make_datagram_transport(

@@ -266,6 +266,8 @@ cdef class DatagramSocket(Channel):
             self.face = None
             self.core.own(self.fd, None)
             self.model.release(self)
+            # At once, as asyncio does: a request that is being cancelled holds the file itself.
+            self.released()
         return 0
 
     cdef int released(self) except -1:
