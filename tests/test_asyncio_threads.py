@@ -263,7 +263,13 @@ def test_thousands_of_connections_go_on_in_the_next_run(model: str) -> None:
 def test_a_busy_server_that_closes_refuses_connections_at_once(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        keepers: list[Keeper] = []
+
+        def factory() -> Keeper:
+            keepers.append(Keeper())
+            return keepers[-1]
+
+        server = await loop.create_server(factory, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
         clients = []
         for _ in range(60):
@@ -271,7 +277,8 @@ def test_a_busy_server_that_closes_refuses_connections_at_once(model: str) -> No
             client.setblocking(False)
             await loop.sock_connect(client, address)
             clients.append(client)
-        await asyncio.sleep(0.01)
+        while len(keepers) < len(clients):
+            await asyncio.sleep(0)
         for client in clients:
             client.send(b"x")
         server.close()
@@ -279,6 +286,8 @@ def test_a_busy_server_that_closes_refuses_connections_at_once(model: str) -> No
             socket.create_connection(address)
         for client in clients:
             client.close()
+        for keeper in keepers:
+            await keeper.lost
         await server.wait_closed()
 
     loop = new_loop(model)
