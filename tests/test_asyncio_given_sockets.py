@@ -207,13 +207,16 @@ def test_get_extra_info_is_that_of_the_base_class(model: str) -> None:
     run(main(), model)
 
 
-def test_reading_that_is_paused_is_told_by_asyncios_attribute(model: str) -> None:
+def test_transports_have_asyncios_attributes(model: str) -> None:
     async def main() -> None:
-        _, keeper, peer = await connected()
+        mine, keeper, peer = await connected()
+        assert keeper.transport._sock is mine
+        assert not keeper.transport._closing
         assert not keeper.transport._paused
         keeper.transport.pause_reading()
         assert keeper.transport._paused
         keeper.transport.abort()
+        assert keeper.transport._closing
         await keeper.lost
         peer.close()
 

@@ -40,6 +40,14 @@ class Buffered(asyncio.BufferedProtocol):
         self.lost.set_result(exc)
 
 
+class Stopping(Buffered):
+    """Pauses reading after each buffer."""
+
+    def buffer_updated(self, nbytes: int) -> None:
+        super().buffer_updated(nbytes)
+        self.transport.pause_reading()
+
+
 async def connected(factory: Any) -> tuple[Any, socket.socket]:
     """A protocol of the loop and the plain socket that is its peer."""
     mine, peer = socket.socketpair()
@@ -157,11 +165,6 @@ def test_pausing_right_after_resuming_is_pausing(model: str) -> None:
 
 def test_what_is_held_comes_before_what_is_new(model: str) -> None:
     async def main() -> None:
-        class Stopping(Buffered):
-            def buffer_updated(self, nbytes: int) -> None:
-                super().buffer_updated(nbytes)
-                self.transport.pause_reading()
-
         protocol, peer = await connected(Stopping)
         data = pattern(10_000)[:10_000]
         sent = 0
@@ -182,11 +185,6 @@ def test_what_is_held_comes_before_what_is_new(model: str) -> None:
 
 def test_the_end_of_a_paused_stream_comes_last(model: str) -> None:
     async def main() -> None:
-        class Stopping(Buffered):
-            def buffer_updated(self, nbytes: int) -> None:
-                super().buffer_updated(nbytes)
-                self.transport.pause_reading()
-
         protocol, peer = await connected(Stopping)
         data = pattern(1_000)[:1_000]
         peer.sendall(data)

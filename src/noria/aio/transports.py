@@ -33,6 +33,13 @@ class _Face:
         # asyncio.BaseTransport replaces it for these transports too.
         return self._connection
 
+    @property
+    def _sock(self) -> Any:
+        # asyncio's name for its socket object, for programs that look into a transport. Another
+        # socket cannot be put in its place: data does not go by way of it.
+        sock = self._connection.get_extra_info("socket")
+        return None if sock is None else sock._sock
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """What is called from now on."""
         self._connection.set_protocol(protocol)
