@@ -153,6 +153,18 @@ def test_get_goes_on_in_another_run(server, root, here):
     assert os.listdir(directory()) == []
 
 
+def test_a_part_is_kept_where_another_file_has_its_name(server, root, here):
+    (root / "a").write_bytes(DATA)
+    (here / "a").write_bytes(b"mine")
+    server.faults["GET"] = [("cut", 1_000_000)]
+    get(server, "/a", here, retries=0, overwrite=True)
+    [outcome] = get(server, "/a", here, retries=0)
+    assert outcome.error == f"{here / 'a'} exists; --overwrite replaces it"
+    assert (here / "a.part").read_bytes() == DATA[:1_000_000]
+    [outcome] = get(server, "/a", here, overwrite=True)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1_000_000)
+
+
 def test_get_begins_again_if_the_file_is_another_by_then(server, root, here):
     (root / "a").write_bytes(DATA)
     server.faults["GET"] = [("cut", 1_000_000)]

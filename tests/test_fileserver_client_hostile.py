@@ -177,6 +177,17 @@ def test_a_part_of_the_same_version_is_joined(here, etag):
     assert (here / "a").read_bytes() == b"0123456789"
 
 
+def test_a_part_that_was_not_requested_is_refused(here):
+    """The part of an earlier run has no ETag, so that no range is requested."""
+    with ScriptedServer(lambda *_: interrupted(b"a" * 40, 30, etag="")) as server:
+        get(server, ["/a"], here, retries=0)
+        assert (here / "a.part").read_bytes() == b"a" * 30
+        server.answer = lambda *_: response(206, b"0123456789", content_range="bytes 0-9/10")
+        [outcome] = get(server, ["/a"], here)
+    assert outcome.error == "the server sent a part of the file, which was not requested"
+    assert os.listdir(here) == ["a.part"]
+
+
 def test_more_than_the_file_has_is_not_written(here):
     def endless(method, path, headers):
         if "range" not in headers:
