@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import inspect
@@ -32,7 +33,8 @@ from noria.fileserver.client import get as getting
 from noria.fileserver.client import put as putting
 from noria.fileserver.client.errors import Failure
 from noria.fileserver.client.memory import Note, directory
-from noria.fileserver.client.session import Bar, Options
+from noria.fileserver.client.session import Bar, Options, Outcome, all_of
+from scripted_server import ScriptedServer, response
 from small_fileserver import Server, keep_secret
 
 DATA = bytes(range(256)) * 12_000  # 3 MB: over what one PUT sends
@@ -312,8 +314,47 @@ def test_a_name_that_nobody_has_is_not_tried_again(here):
 
 @pytest.mark.parametrize("path", ["/..%2Fetc", "/a%00b", "/%2e%2e"])
 def test_a_url_that_ends_in_no_file_name(server, here, path):
-    [outcome] = get(server, path, here / "x")
-    assert "as a file's name" in outcome.error
+    [outcome] = get(server, path, here)
+    assert outcome.error == "the URL does not end in a usable file name; -o FILE gives one"
+    assert names(here) == []
+
+
+def test_a_url_that_ends_in_no_file_name_is_fetched_under_another(here):
+    with ScriptedServer(lambda *_: response(body=b"hello")) as server:
+        [outcome] = get(server, "/a%2Fb", here / "x")
+    assert (outcome.status, outcome.error) == ("done", "")
+    assert (here / "x").read_bytes() == b"hello"
+
+
+def test_a_directory_in_the_place_of_a_file(server, root, here):
+    (root / "x").touch()
+    (here / "x").mkdir()
+    [outcome] = get(server, "/x", here)
+    hint = "is a directory here; -r fetches a directory, -o FILE gives another name"
+    assert outcome.error == f"{here / 'x'} {hint}"
+
+
+def test_the_root_has_a_name_in_messages(server, monkeypatch, here):
+    monkeypatch.chdir(here)
+    server.faults["GET"] = [503]
+    bars = []
+    get(server, "/", Path(), recursive=True, bars=lambda name: bars.append(name) or Bar())
+    assert bars[-1] == f"{server.url}/"
+
+
+def test_transfers_have_no_task_before_their_turn():
+    most = 0
+
+    async def do(outcome, bar):
+        nonlocal most
+        await asyncio.sleep(0)
+        most = max(most, len(asyncio.all_tasks()))
+
+    async def main():
+        return await all_of(((Outcome(str(i), ""), Bar(), do) for i in range(100)), 3)
+
+    assert [each.name for each in noria.run(main())] == [str(i) for i in range(100)]
+    assert most <= 4
 
 
 def test_get_to_a_pipe_goes_on_after_a_lost_connection(server, root):
@@ -388,7 +429,7 @@ def test_get_of_a_url_with_a_query_is_no_directory(server, root, here):
         assert outcome.status == "done"
         assert (here / str(recursive)).read_bytes() == b"archive=tar"
     [outcome] = get(server, "/d/?archive=tar", here)
-    assert outcome.error == "its URL ends in no name: -o FILE gives it one"
+    assert outcome.error == "the URL does not end in a usable file name; -o FILE gives one"
 
 
 def test_a_directory_that_cannot_be_listed_leaves_the_others(server, root, here):

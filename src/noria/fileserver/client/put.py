@@ -71,12 +71,12 @@ async def put(
             if any(item.url.startswith(each) for each in closed):
                 continue
             if not item.problem and not item.url.endswith("/"):
-                work.append((outcome, bars(item.path.name), sender.work(item)))
+                work.append((outcome, bars(item.path.name or str(item.path)), sender.work(item)))
                 continue
             try:
                 if item.problem:
                     raise Failure(item.problem)
-                await sender.directory(item.url, bars(item.path.name))
+                await sender.directory(item.url, bars(item.path.name or str(item.path)))
             except ERRORS as error:
                 outcome.status, outcome.error = "failed", explained(error, outcome.name)
                 failed.append(outcome)
