@@ -900,6 +900,16 @@ def test_put_of_a_file_that_cannot_be_read_leaves_the_others(server, root, here,
     ]
 
 
+def test_a_symbolic_link_to_itself_leaves_the_others(server, root, here):
+    (here / "d").mkdir()
+    (here / "d" / "loop").symlink_to("loop")
+    (here / "d" / "z").write_bytes(b"z")
+    bad, good = put(server, here / "d", "/")
+    assert (bad.name, bad.error) == (f"{here / 'd' / 'loop'}", "too many levels of symbolic links")
+    assert good.status == "done"
+    assert names(root) == ["d", "d/z"]
+
+
 def test_put_of_a_missing_file(server, here):
     [outcome] = put(server, here / "none", "/")
     assert outcome.error == "no such file or directory"

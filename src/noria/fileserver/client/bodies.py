@@ -51,7 +51,7 @@ async def _closing(parts: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[
 
 
 async def read_listing(response: httpx.Response, limit: int) -> bytes:
-    """The whole body of a listing, decompressed. Raises BadResponse if it has more than `limit` bytes."""
+    """The whole listing, decompressed. Raises BadResponse if it has more than `limit` bytes."""
     body = await read_start(response, limit + 1)
     if len(body) > limit:
         raise BadResponse(

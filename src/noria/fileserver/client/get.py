@@ -29,7 +29,6 @@ from noria.fileserver.client.session import (
 from noria.fileserver.client.sinks import Pipe
 from noria.fileserver.client.trouble import check, later, persist
 
-
 MAX_ENTRIES = 500_000  # of all listings of one run: a file that waits takes about 1 KiB
 MAX_DIRECTORIES = 100_000  # of one run
 MAX_DEPTH = 255  # levels beneath the directory that a URL names, as noria serve files has them
