@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import inspect
 import io
@@ -27,13 +28,14 @@ pytest.importorskip("httpx")
 import httpx
 
 import noria
-from loops import CERTIFICATE
-from noria.fileserver.client import causes, fields, memory, sources, trouble, tus
+from loops import CERTIFICATE, until
+from noria.fileserver.client import causes, digests, fields, memory, sinks, sources, trouble, tus
 from noria.fileserver.client import get as getting
 from noria.fileserver.client import put as putting
 from noria.fileserver.client.errors import Failure
 from noria.fileserver.client.memory import Note, directory
 from noria.fileserver.client.session import Bar, Options, Outcome, all_of
+from noria.fileserver.client.sinks import PartFile
 from scripted_server import ScriptedServer, response
 from small_fileserver import Server, keep_secret
 
@@ -558,6 +560,130 @@ def test_an_unrelated_part_is_left_alone_when_nothing_can_be_fetched(server, her
     (here / "a.part").write_bytes(b"")
     assert get(server, "/none", here / "a")[0].status == "failed"
     assert names(here) == ["a.part"]
+
+
+def killed(here, *blocks):
+    """What a run that is killed leaves, after it has received the blocks."""
+    sink = PartFile(here / "a", "http://h/a")
+    if blocks:
+        sink.restart('"e"')
+    for block in blocks:
+        sink.write(block)
+    os.close(sink._fd)
+
+
+@pytest.mark.parametrize("blocks", [[], [b"x"], [b"x"] * 20, [b"x", DATA]])
+def test_the_part_of_a_killed_run_is_recognised(here, blocks):
+    killed(here, *blocks)
+    sink = PartFile(here / "a", "http://h/a")
+    assert (sink.path, sink.size) == (here / "a.part", sum(map(len, blocks)))
+    sink.close()
+
+
+@pytest.mark.parametrize("blocks", [[], [b"x"], [b"x", b"y"]])
+def test_a_file_that_shares_a_few_bytes_with_a_part_is_left_alone(here, blocks):
+    killed(here, *blocks)
+    (here / "a.part").write_bytes(b"xyz: mine")
+    sink = PartFile(here / "a", "http://h/a")
+    assert sink.path == here / "a.1.part"
+    sink.close()
+
+
+def test_a_part_that_a_full_disk_cut_short_is_resumed(server, root, here, monkeypatch):
+    (root / "a").write_bytes(DATA)
+    write, written = os.write, []
+
+    def full(fd, data):
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(data)
+        return write(fd, data[:1000])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sinks.os, "write", full)
+        assert get(server, "/a", here)[0].error == "no space left on device"
+    assert (here / "a.part").read_bytes() == DATA[:1000]
+    [outcome] = get(server, "/a", here)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1000)
+    assert names(here) == ["a"]
+
+
+def test_a_part_is_the_same_by_another_path_and_login(server, root, here, monkeypatch):
+    (root / "a").write_bytes(DATA)
+    (here / "there").mkdir()
+    (here / "link").symlink_to("there")
+    monkeypatch.chdir(here / "there")
+    server.faults["GET"] = [("cut", 1_000_000)]
+    assert get(server, "/a", Path("../there/a"), retries=0)[0].status == "failed"
+    url = server.url.replace("http://", "http://user:secret@")
+    [outcome] = noria.run(getting.get([f"{url}/a"], here / "link" / "a", Options()))
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1_000_000)
+    assert names(here) == ["link", "there", "there/a"]
+
+
+def test_parts_do_not_pile_up_where_no_state_can_be_kept(server, root, here, monkeypatch):
+    (root / "a").write_bytes(DATA)
+    (root / "no").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(root / "no"))
+    server.faults["GET"] = [("cut", 1_000_000)]
+    assert get(server, "/a", here, retries=0)[0].status == "failed"
+    assert names(here) == []
+    (here / "a.part").write_bytes(b"killed")
+    assert get(server, "/a", here / "a")[0].status == "done"
+    (here / "a").unlink()
+    (here / "a.1.part").write_bytes(b"killed too")
+    [outcome] = get(server, "/a", here)
+    assert outcome.error.startswith(f"{here / 'a.part'} and other parts are in the way, and none")
+    assert names(here) == ["a.1.part", "a.part"]
+
+
+def test_a_part_that_is_replaced_while_it_is_opened_is_not_what_is_verified(here, monkeypatch):
+    killed(here, DATA)
+    hashed = digests.of_descriptor
+
+    def replaced(*args):
+        (here / "a.part").unlink()
+        (here / "a.part").write_bytes(bytes(len(DATA)))
+        return hashed(*args)
+
+    monkeypatch.setattr(digests, "of_descriptor", replaced)
+    sink = PartFile(here / "a", "http://h/a")
+    assert sink.sha256() == hashlib.sha256(DATA).hexdigest()
+    sink.close()
+
+
+def test_a_run_that_is_interrupted_does_not_wait_for_the_hash_of_a_part(here, monkeypatch):
+    killed(here, DATA)
+    os.truncate(here / "a.part", 1 << 40)  # hashing it would take some hours
+    begun = threading.Event()
+    pread = os.pread
+
+    def noticed(fd, size, offset):
+        if offset:
+            begun.set()
+        return pread(fd, size, offset)
+
+    async def main():
+        task = asyncio.create_task(getting.get(["http://h/a"], here, Options()))
+        monkeypatch.setattr(digests.os, "pread", noticed)
+        await until(begun.is_set)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    noria.run(main())
+    assert (here / "a.part").stat().st_size == 1 << 40
+    monkeypatch.undo()
+    assert not is_locked(here / "a.part")
+
+
+def is_locked(path):
+    with open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def test_a_part_beside_an_unrelated_one_is_gone_on_with(server, root, here):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from noria.fileserver.client import bodies, fields, places, redirects
+from noria.fileserver.client import bodies, digests, fields, places, redirects
 from noria.fileserver.client.errors import BadResponse, Failure, Passing
 from noria.fileserver.client.http_client import Client
 from noria.fileserver.client.session import Bar, Options, Outcome
@@ -40,8 +40,12 @@ class Download:
             await self._into(target)
             return
         target = places.followed(target)
-        sink = await asyncio.to_thread(PartFile, target, self.url, self.bar.note, reserved)
+        warnings: list[str] = []  # a bar is not for worker threads
+        sink = await digests.in_thread(PartFile, target, self.url, warnings.append, reserved)
         try:
+            sink.tell = self.bar.note
+            for warning in warnings:
+                sink.tell(warning)
             await self._fetch(sink, target)
         finally:
             sink.close()
