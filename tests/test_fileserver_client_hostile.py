@@ -486,6 +486,15 @@ def test_malformed_entries_are_told_in_one_line(here):
     assert good.status == "done"
 
 
+@pytest.mark.parametrize("name", ["n" * 256, "n/" * 100_000, "\ud800" * 100_000])
+def test_a_long_name_is_not_kept(here, name):
+    with ScriptedServer(listed([{"name": name}, {"name": "good"}])) as server:
+        bad, good = get(server, ["/d/"], here, recursive=True)
+    assert "skipped" in bad.error
+    assert len(bad.error) < 2000
+    assert good.status == "done"
+
+
 def endless(method, path, headers):
     """Each directory has a file and two directories."""
     if not path.endswith("/"):
@@ -495,14 +504,19 @@ def endless(method, path, headers):
 
 
 @pytest.mark.parametrize(
-    ("limit", "what"), [("MAX_ENTRIES", "entries"), ("MAX_DIRECTORIES", "directories")]
+    ("limit", "count", "what"),
+    [
+        ("MAX_ENTRIES", 7, "entries"),
+        ("MAX_DIRECTORIES", 7, "directories"),
+        ("MAX_PATH_BYTES", 999, "bytes of paths"),
+    ],
 )
-def test_a_tree_without_end_is_bounded(here, monkeypatch, limit, what):
-    monkeypatch.setattr(getting, limit, 7)
+def test_a_tree_without_end_is_bounded(here, monkeypatch, limit, count, what):
+    monkeypatch.setattr(getting, limit, count)
     monkeypatch.setattr(getting, "MAX_DEPTH", 20)
     with ScriptedServer(endless) as server:
         bad, *good = get(server, ["/d/"], here, recursive=True)
-    assert bad.error.startswith(f"more than 7 {what} for one run; the rest is skipped")
+    assert bad.error.startswith(f"more than {count} {what} for one run; the rest is skipped")
     assert {each.status for each in good} == {"done"}
     assert len(server.seen) < 20
 

@@ -26,6 +26,7 @@ REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_DIGITS = 18  # of a number of bytes: below 2**63, which is what a file's offset can be
 MAX_ETAG_CHARACTERS = 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
+MAX_NAME_BYTES = 255  # of Linux's file systems (NAME_MAX)
 MAX_LISTING_ENTRIES = 300_000  # some 32 MiB (bodies.MAX_LISTING_BYTES) with names of usual length
 
 _DIGITS = f"([0-9]{{1,{MAX_DIGITS}}})"
@@ -239,7 +240,7 @@ def local_name(name: bytes) -> str:
     Raises Failure unless it is one plain name in a directory.
     """
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
-        shown = name.decode("utf-8", "backslashreplace")
+        shown = name[:MAX_NAME_BYTES].decode("utf-8", "backslashreplace")
         raise Failure(f"the server gives {shown!r} as a file's name, which it cannot be: skipped")
     return os.fsdecode(name)
 
@@ -306,9 +307,12 @@ def _entries(found: list[object]) -> Iterator[Entry]:
             continue
         try:
             raw = name.encode("utf-8", "surrogateescape")
+            if len(raw) > MAX_NAME_BYTES:
+                raise Failure(f"the server gives a file's name of {len(raw):,} bytes, of which "
+                              f"there can be {MAX_NAME_BYTES}: skipped")  # fmt: skip
             yield Entry(raw, local_name(raw), each.get("type") == "directory")
         except UnicodeEncodeError:
-            yield Entry(problem=f"the server gives {name!a} as a file's name, which is no text: "
-                        "skipped")  # fmt: skip
+            yield Entry(problem=f"the server gives {name[:MAX_NAME_BYTES]!a} as a file's name, which is "
+                        "no text: skipped")  # fmt: skip
         except Failure as error:
             yield Entry(problem=str(error))

@@ -31,6 +31,7 @@ from noria.fileserver.client.trouble import check, later, persist
 
 MAX_ENTRIES = 500_000  # of all listings of one run: a file that waits takes about 1 KiB
 MAX_DIRECTORIES = 100_000  # of one run
+MAX_PATH_BYTES = 256 << 20  # of all URLs and paths of one run
 MAX_DEPTH = 255  # levels beneath the directory that a URL names, as noria serve files has them
 
 
@@ -46,14 +47,18 @@ class Listed:
 
     entries: int = 0
     directories: int = 0
+    path_bytes: int = 0
 
-    def add(self, entries: int) -> None:
-        """Counts a directory with so many entries. Raises Failure if that is too much for a run."""
-        self.entries += entries
+    def add(self, url: str, place: Path, entries: list[fields.Entry]) -> None:
+        """Counts a directory and its entries. Raises Failure if that is too much for one run."""
+        self.entries += len(entries)
         self.directories += 1
+        self.path_bytes += len(entries) * (len(url) + len(str(place)))
+        self.path_bytes += sum(4 * len(entry.name) for entry in entries)  # 3 where it is quoted
         for count, limit, what in (
             (self.entries, MAX_ENTRIES, "entries"),
             (self.directories, MAX_DIRECTORIES, "directories"),
+            (self.path_bytes, MAX_PATH_BYTES, "bytes of paths"),
         ):
             if count > limit:
                 raise Failure(f"more than {limit:,} {what} for one run; the rest is skipped: "
@@ -194,7 +199,7 @@ async def _tree(
             failed.append(_failed(url, explained(error)))
             continue
         try:
-            listed.add(len(entries))
+            listed.add(url, place, entries)
         except Failure as error:
             failed.append(_failed(url, str(error)))
             break

@@ -13,11 +13,10 @@ from typing import Any, BinaryIO, Protocol
 
 from noria.fileserver.client import digests
 from noria.fileserver.client.errors import Failure
-from noria.fileserver.client.fields import shown, strong_etag
+from noria.fileserver.client.fields import MAX_NAME_BYTES, shown, strong_etag
 from noria.fileserver.client.memory import Note
 
 MAX_PART_NAMES = 100  # that are tried where files of others have them
-MAX_NAME_BYTES = 255  # of Linux's file systems (NAME_MAX)
 MAX_BEGINNING_BYTES = 64 << 10  # of a part, by which it is recognised
 
 
