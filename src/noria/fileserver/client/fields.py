@@ -312,7 +312,8 @@ def _entries(found: list[object]) -> Iterator[Entry]:
                               f"there can be {MAX_NAME_BYTES}: skipped")  # fmt: skip
             yield Entry(raw, local_name(raw), each.get("type") == "directory")
         except UnicodeEncodeError:
-            yield Entry(problem=f"the server gives {name[:MAX_NAME_BYTES]!a} as a file's name, which is "
-                        "no text: skipped")  # fmt: skip
+            start = name[:MAX_NAME_BYTES]
+            yield Entry(problem=f"the server gives {start!a} as a file's name, which is no text: "
+                        "skipped")  # fmt: skip
         except Failure as error:
             yield Entry(problem=str(error))
