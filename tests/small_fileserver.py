@@ -367,9 +367,9 @@ def keep_secret(monkeypatch):
 
     of_file = digests.of_file
 
-    def refusing(path, size=None):
+    def refusing(path, *args, **more):
         if path.name == "secret":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return of_file(path, size)
+        return of_file(path, *args, **more)
 
     monkeypatch.setattr(digests, "of_file", refusing)

@@ -117,6 +117,57 @@ def test_a_disk_that_takes_a_part(go, tmp_path):
     go(main())
 
 
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("pipe", [False, True])
+def test_cancelled_while_another_operation_uses_the_descriptor(tmp_path, pipe, buffering):
+    """Its number must not become another file's before that operation has ended."""
+
+    async def main():
+        out = -1
+        if pipe:
+            out, into = os.pipe()
+            file = await noria.open(into, "wb", buffering=buffering)
+        else:
+            file = await noria.open(tmp_path / "file", "wb", buffering=buffering)
+        fd = file.fileno()
+        begun, gate = asyncio.Event(), asyncio.Event()
+        write = file._engine.write
+
+        async def slow(*args):
+            begun.set()
+            await gate.wait()
+            return await write(*args)
+
+        file._engine.write = slow
+        try:
+            await file.write(b"hello") if buffering else None
+            writing = asyncio.create_task(file.flush() if buffering else file.write(b"hello"))
+            await begun.wait()
+            closing = asyncio.create_task(file.close())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            closing.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert is_open(fd)
+            assert closing.done() is pipe  # which may take nothing for long
+        finally:
+            gate.set()
+            del file._engine.write
+        await writing
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert file.closed
+        assert not is_open(fd)
+        if pipe:
+            assert os.read(out, 10) == b"hello"
+            os.close(out)
+        else:
+            assert (tmp_path / "file").read_bytes() == b"hello"
+
+    noria.run(main())
+
+
 @pytest.mark.parametrize("turns", range(4))
 def test_cancelled_it_is_whole_and_closed_all_the_same(go, tmp_path, turns):
     path = tmp_path / "file"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import fcntl
 import hashlib
 import inspect
 import io
@@ -26,13 +28,15 @@ pytest.importorskip("httpx")
 import httpx
 
 import noria
-from loops import CERTIFICATE
-from noria.fileserver.client import causes, fields, memory, sources, trouble, tus
+from loops import CERTIFICATE, until
+from noria.fileserver.client import causes, digests, fields, memory, sinks, sources, trouble, tus
 from noria.fileserver.client import get as getting
 from noria.fileserver.client import put as putting
 from noria.fileserver.client.errors import Failure
 from noria.fileserver.client.memory import Note, directory
-from noria.fileserver.client.session import Bar, Options
+from noria.fileserver.client.session import Bar, Options, Outcome, all_of
+from noria.fileserver.client.sinks import PartFile
+from scripted_server import ScriptedServer, response
 from small_fileserver import Server, keep_secret
 
 DATA = bytes(range(256)) * 12_000  # 3 MB: over what one PUT sends
@@ -151,6 +155,18 @@ def test_get_goes_on_in_another_run(server, root, here):
     assert outcome.sha256 == hashlib.sha256(DATA).hexdigest()
     assert names(here) == ["a"]
     assert os.listdir(directory()) == []
+
+
+def test_a_part_is_kept_where_another_file_has_its_name(server, root, here):
+    (root / "a").write_bytes(DATA)
+    (here / "a").write_bytes(b"mine")
+    server.faults["GET"] = [("cut", 1_000_000)]
+    get(server, "/a", here, retries=0, overwrite=True)
+    [outcome] = get(server, "/a", here, retries=0)
+    assert outcome.error == f"{here / 'a'} exists; --overwrite replaces it"
+    assert (here / "a.part").read_bytes() == DATA[:1_000_000]
+    [outcome] = get(server, "/a", here, overwrite=True)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1_000_000)
 
 
 def test_get_begins_again_if_the_file_is_another_by_then(server, root, here):
@@ -300,8 +316,47 @@ def test_a_name_that_nobody_has_is_not_tried_again(here):
 
 @pytest.mark.parametrize("path", ["/..%2Fetc", "/a%00b", "/%2e%2e"])
 def test_a_url_that_ends_in_no_file_name(server, here, path):
-    [outcome] = get(server, path, here / "x")
-    assert "as a file's name" in outcome.error
+    [outcome] = get(server, path, here)
+    assert outcome.error == "the URL does not end in a usable file name; -o FILE gives one"
+    assert names(here) == []
+
+
+def test_a_url_that_ends_in_no_file_name_is_fetched_under_another(here):
+    with ScriptedServer(lambda *_: response(body=b"hello")) as server:
+        [outcome] = get(server, "/a%2Fb", here / "x")
+    assert (outcome.status, outcome.error) == ("done", "")
+    assert (here / "x").read_bytes() == b"hello"
+
+
+def test_a_directory_in_the_place_of_a_file(server, root, here):
+    (root / "x").touch()
+    (here / "x").mkdir()
+    [outcome] = get(server, "/x", here)
+    hint = "is a directory here; -r fetches a directory, -o FILE gives another name"
+    assert outcome.error == f"{here / 'x'} {hint}"
+
+
+def test_the_root_has_a_name_in_messages(server, monkeypatch, here):
+    monkeypatch.chdir(here)
+    server.faults["GET"] = [503]
+    bars = []
+    get(server, "/", Path(), recursive=True, bars=lambda name: bars.append(name) or Bar())
+    assert bars[-1] == f"{server.url}/"
+
+
+def test_transfers_have_no_task_before_their_turn():
+    most = 0
+
+    async def do(outcome, bar):
+        nonlocal most
+        await asyncio.sleep(0)
+        most = max(most, len(asyncio.all_tasks()))
+
+    async def main():
+        return await all_of(((Outcome(str(i), ""), Bar(), do) for i in range(100)), 3)
+
+    assert [each.name for each in noria.run(main())] == [str(i) for i in range(100)]
+    assert most <= 4
 
 
 def test_get_to_a_pipe_goes_on_after_a_lost_connection(server, root):
@@ -376,7 +431,7 @@ def test_get_of_a_url_with_a_query_is_no_directory(server, root, here):
         assert outcome.status == "done"
         assert (here / str(recursive)).read_bytes() == b"archive=tar"
     [outcome] = get(server, "/d/?archive=tar", here)
-    assert outcome.error == "its URL ends in no name: -o FILE gives it one"
+    assert outcome.error == "the URL does not end in a usable file name; -o FILE gives one"
 
 
 def test_a_directory_that_cannot_be_listed_leaves_the_others(server, root, here):
@@ -505,6 +560,130 @@ def test_an_unrelated_part_is_left_alone_when_nothing_can_be_fetched(server, her
     (here / "a.part").write_bytes(b"")
     assert get(server, "/none", here / "a")[0].status == "failed"
     assert names(here) == ["a.part"]
+
+
+def killed(here, *blocks):
+    """What a run that is killed leaves, after it has received the blocks."""
+    sink = PartFile(here / "a", "http://h/a")
+    if blocks:
+        sink.restart('"e"')
+    for block in blocks:
+        sink.write(block)
+    os.close(sink._fd)
+
+
+@pytest.mark.parametrize("blocks", [[], [b"x"], [b"x"] * 20, [b"x", DATA]])
+def test_the_part_of_a_killed_run_is_recognised(here, blocks):
+    killed(here, *blocks)
+    sink = PartFile(here / "a", "http://h/a")
+    assert (sink.path, sink.size) == (here / "a.part", sum(map(len, blocks)))
+    sink.close()
+
+
+@pytest.mark.parametrize("blocks", [[], [b"x"], [b"x", b"y"]])
+def test_a_file_that_shares_a_few_bytes_with_a_part_is_left_alone(here, blocks):
+    killed(here, *blocks)
+    (here / "a.part").write_bytes(b"xyz: mine")
+    sink = PartFile(here / "a", "http://h/a")
+    assert sink.path == here / "a.1.part"
+    sink.close()
+
+
+def test_a_part_that_a_full_disk_cut_short_is_resumed(server, root, here, monkeypatch):
+    (root / "a").write_bytes(DATA)
+    write, written = os.write, []
+
+    def full(fd, data):
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(data)
+        return write(fd, data[:1000])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sinks.os, "write", full)
+        assert get(server, "/a", here)[0].error == "no space left on device"
+    assert (here / "a.part").read_bytes() == DATA[:1000]
+    [outcome] = get(server, "/a", here)
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1000)
+    assert names(here) == ["a"]
+
+
+def test_a_part_is_the_same_by_another_path_and_login(server, root, here, monkeypatch):
+    (root / "a").write_bytes(DATA)
+    (here / "there").mkdir()
+    (here / "link").symlink_to("there")
+    monkeypatch.chdir(here / "there")
+    server.faults["GET"] = [("cut", 1_000_000)]
+    assert get(server, "/a", Path("../there/a"), retries=0)[0].status == "failed"
+    url = server.url.replace("http://", "http://user:secret@")
+    [outcome] = noria.run(getting.get([f"{url}/a"], here / "link" / "a", Options()))
+    assert (outcome.status, outcome.sent) == ("done", len(DATA) - 1_000_000)
+    assert names(here) == ["link", "there", "there/a"]
+
+
+def test_parts_do_not_pile_up_where_no_state_can_be_kept(server, root, here, monkeypatch):
+    (root / "a").write_bytes(DATA)
+    (root / "no").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(root / "no"))
+    server.faults["GET"] = [("cut", 1_000_000)]
+    assert get(server, "/a", here, retries=0)[0].status == "failed"
+    assert names(here) == []
+    (here / "a.part").write_bytes(b"killed")
+    assert get(server, "/a", here / "a")[0].status == "done"
+    (here / "a").unlink()
+    (here / "a.1.part").write_bytes(b"killed too")
+    [outcome] = get(server, "/a", here)
+    assert outcome.error.startswith(f"{here / 'a.part'} and other parts are in the way, and none")
+    assert names(here) == ["a.1.part", "a.part"]
+
+
+def test_a_part_that_is_replaced_while_it_is_opened_is_not_what_is_verified(here, monkeypatch):
+    killed(here, DATA)
+    hashed = digests.of_descriptor
+
+    def replaced(*args):
+        (here / "a.part").unlink()
+        (here / "a.part").write_bytes(bytes(len(DATA)))
+        return hashed(*args)
+
+    monkeypatch.setattr(digests, "of_descriptor", replaced)
+    sink = PartFile(here / "a", "http://h/a")
+    assert sink.sha256() == hashlib.sha256(DATA).hexdigest()
+    sink.close()
+
+
+def test_a_run_that_is_interrupted_does_not_wait_for_the_hash_of_a_part(here, monkeypatch):
+    killed(here, DATA)
+    os.truncate(here / "a.part", 1 << 40)  # hashing it would take some hours
+    begun = threading.Event()
+    pread = os.pread
+
+    def noticed(fd, size, offset):
+        if offset:
+            begun.set()
+        return pread(fd, size, offset)
+
+    async def main():
+        task = asyncio.create_task(getting.get(["http://h/a"], here, Options()))
+        monkeypatch.setattr(digests.os, "pread", noticed)
+        await until(begun.is_set)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    noria.run(main())
+    assert (here / "a.part").stat().st_size == 1 << 40
+    monkeypatch.undo()
+    assert not is_locked(here / "a.part")
+
+
+def is_locked(path):
+    with open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def test_a_part_beside_an_unrelated_one_is_gone_on_with(server, root, here):
@@ -845,6 +1024,16 @@ def test_put_of_a_file_that_cannot_be_read_leaves_the_others(server, root, here,
         ("failed", "permission denied"),
         ("done", ""),
     ]
+
+
+def test_a_symbolic_link_to_itself_leaves_the_others(server, root, here):
+    (here / "d").mkdir()
+    (here / "d" / "loop").symlink_to("loop")
+    (here / "d" / "z").write_bytes(b"z")
+    bad, good = put(server, here / "d", "/")
+    assert (bad.name, bad.error) == (f"{here / 'd' / 'loop'}", "too many levels of symbolic links")
+    assert good.status == "done"
+    assert names(root) == ["d", "d/z"]
 
 
 def test_put_of_a_missing_file(server, here):

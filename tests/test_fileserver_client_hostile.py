@@ -177,6 +177,17 @@ def test_a_part_of_the_same_version_is_joined(here, etag):
     assert (here / "a").read_bytes() == b"0123456789"
 
 
+def test_a_part_that_was_not_requested_is_refused(here):
+    """The part of an earlier run has no ETag, so that no range is requested."""
+    with ScriptedServer(lambda *_: interrupted(b"a" * 40, 30, etag="")) as server:
+        get(server, ["/a"], here, retries=0)
+        assert (here / "a.part").read_bytes() == b"a" * 30
+        server.answer = lambda *_: response(206, b"0123456789", content_range="bytes 0-9/10")
+        [outcome] = get(server, ["/a"], here)
+    assert outcome.error == "the server sent a part of the file, which was not requested"
+    assert os.listdir(here) == ["a.part"]
+
+
 def test_more_than_the_file_has_is_not_written(here):
     def endless(method, path, headers):
         if "range" not in headers:
@@ -376,7 +387,7 @@ def test_an_entry_whose_name_is_none_is_left_out(here, name):
     with ScriptedServer(listed([{"name": name}, {"name": "good"}])) as server:
         bad, good = get(server, ["/d/"], here, recursive=True)
     assert (bad.status, good.status) == ("failed", "done")
-    assert "left out" in bad.error
+    assert "skipped" in bad.error
     assert os.listdir(here / "d") == ["good"]
 
 
@@ -439,7 +450,7 @@ def test_a_compressed_listing_is_bounded(here, monkeypatch, coding, wbits):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with ScriptedServer(lambda *_: response(body=body, content_encoding=coding)) as server:
         [outcome] = get(server, ["/d/"], here, recursive=True)
-    assert outcome.error == "the server sends more than 4 MiB, the most that is taken"
+    assert outcome.error == "the listing exceeds 4 MiB; fetch its directories separately"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
 
 
@@ -449,7 +460,74 @@ def test_a_listing_without_end_is_bounded(here, monkeypatch):
     answer = lambda *_: itertools.chain([head], itertools.repeat(b" " * 65536))  # noqa: E731
     with ScriptedServer(answer) as server:
         [outcome] = get(server, ["/d/"], here, recursive=True)
-    assert outcome.error == "the server sends more than 4 MiB, the most that is taken"
+    assert outcome.error == "the listing exceeds 4 MiB; fetch its directories separately"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [[{"name": str(i)} for i in range(101)], [{}] * 101, [[]] * 500, [0.5] * 1000, [0] * 101],
+    ids=["files", "objects", "lists", "numbers", "entries"],
+)
+def test_entries_of_a_listing_are_bounded(here, monkeypatch, entries):
+    monkeypatch.setattr(fields, "MAX_LISTING_ENTRIES", 100)
+    with ScriptedServer(listed(entries)) as server:
+        [outcome] = get(server, ["/d/"], here, recursive=True)
+    said = "the listing has more than 100 entries; fetch its directories separately"
+    assert outcome.error == said
+    with ScriptedServer(listed(entries[:100] if len(entries) == 101 else [])) as server:
+        assert said not in {each.error for each in get(server, ["/d/"], here, recursive=True)}
+
+
+def test_malformed_entries_are_told_in_one_line(here):
+    with ScriptedServer(listed([{"name": ".."}, 1, {}] * 2 + [{"name": "good"}])) as server:
+        bad, good = get(server, ["/d/"], here, recursive=True)
+    said = "the server gives '..' as a file's name, which it cannot be: skipped"
+    assert bad.error == f"{said} (and 5 more entries)"
+    assert good.status == "done"
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "n/" * 100_000, "\ud800" * 100_000])
+def test_a_long_name_is_not_kept(here, name):
+    with ScriptedServer(listed([{"name": name}, {"name": "good"}])) as server:
+        bad, good = get(server, ["/d/"], here, recursive=True)
+    assert "skipped" in bad.error
+    assert len(bad.error) < 2000
+    assert good.status == "done"
+
+
+def endless(method, path, headers):
+    """Each directory has a file and two directories."""
+    if not path.endswith("/"):
+        return response(body=b"a")
+    entries = [{"name": name, "type": "directory"} for name in "de"] + [{"name": "f"}]
+    return response(body=json.dumps({"entries": entries}).encode())
+
+
+@pytest.mark.parametrize(
+    ("limit", "count", "what"),
+    [
+        ("MAX_ENTRIES", 7, "entries"),
+        ("MAX_DIRECTORIES", 7, "directories"),
+        ("MAX_PATH_BYTES", 999, "bytes of paths"),
+    ],
+)
+def test_a_tree_without_end_is_bounded(here, monkeypatch, limit, count, what):
+    monkeypatch.setattr(getting, limit, count)
+    monkeypatch.setattr(getting, "MAX_DEPTH", 20)
+    with ScriptedServer(endless) as server:
+        bad, *good = get(server, ["/d/"], here, recursive=True)
+    assert bad.error.startswith(f"more than {count} {what} for one run; the rest is skipped")
+    assert {each.status for each in good} == {"done"}
+    assert len(server.seen) < 20
+
+
+def test_the_depth_of_a_tree_is_bounded(here, monkeypatch):
+    monkeypatch.setattr(getting, "MAX_DEPTH", 1)
+    with ScriptedServer(endless) as server:
+        outcomes = get(server, ["/d/"], here, recursive=True)
+    said = "directories are nested more than 1 deep: skipped (and 1 more entries)"
+    assert [each.error for each in outcomes if each.error] == [said] * 2
+    assert len([each for each in outcomes if each.status == "done"]) == 3
 
 
 def test_a_compressed_listing_is_read(here):

@@ -23,7 +23,7 @@ from noria.fileserver import http as front_module
 from noria.fileserver.body import Body
 from noria.fileserver.greeting import Secured
 from noria.fileserver.heads import target
-from noria.fileserver.http import Front
+from noria.fileserver.http import Connection, Front
 from noria.fileserver.limits import Limits
 from noria.fileserver.messages import FileBody, Problem, Response
 
@@ -290,6 +290,8 @@ FIRST = {
     b"6\r\na\r\n\r\nb\r\n0\r\n\r\n",
     "with trailers": b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"1;x=y\r\na\r\n0\r\nX: y\r\n\r\n",
+    "chunked with a last chunk within": b"PUT /body HTTP/1.1\r\nHost: a\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0A\r\n\r\n0\r\n\r\n0\r\n\r\n000;x=y\r\nX: 0\r\n\r\n",
     "with an upgrade": b"PUT /body HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n"
     b"Content-Length: 2\r\n\r\nab",
     "with a chunked upgrade": b"PUT /body HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n"
@@ -495,6 +497,34 @@ def test_requests_of_one_client_do_not_keep_the_loop():
             writer.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("content", [b"\r\n\r\n", b"0\r\n\r\n"])
+def test_empty_lines_within_a_chunk_do_not_split_it(content, monkeypatch):
+    """Each piece costs a call of the parser: a body could keep the loop with few bytes."""
+    pieces = 0
+    feed = Connection._feed
+
+    def counted(self, data):
+        nonlocal pieces
+        pieces += 1
+        feed(self, data)
+
+    monkeypatch.setattr(Connection, "_feed", counted)
+    chunk = content * 30_000
+    raw = b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + (
+        b"%x\r\n%b\r\n" % (len(chunk), chunk) * 2
+    )
+
+    async def main():
+        async with serving() as (_, _, port):
+            follow = b"0\r\n\r\n \tGET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+            answer = await said(port, raw + follow)
+            assert statuses(answer) == [201, 400]
+            assert b"\r\n\r\n%d:" % (2 * len(chunk)) in answer
+
+    run(main())
+    assert pieces < 3000
 
 
 @pytest.mark.parametrize("endless", [b"1;x=", b"5\r\nabcde\r\n0\r\nX: "])

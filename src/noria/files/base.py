@@ -275,6 +275,9 @@ class File(Descriptor):
     async def _here(self, write: Callable[[int, Any, int], Awaitable[int]], data: Any) -> int:
         """Where the file stands. Cancelled, the position is right all the same."""
         self._check()
+        if self._pos < 0:
+            with self._in_use() as fd:  # closing does not wait for the lock
+                return await write(fd, data, -1)
         offset = -1 if self._append else self._pos
         try:
             count = await write(self._fd, data, offset)
@@ -319,20 +322,50 @@ class File(Descriptor):
             raise ValueError("the descriptor has been detached")
         if self._fd < 0:
             return
-        try:
-            if self._pos < 0:
+        if self._pos < 0:
+            wait = True
+            try:
                 await self.flush()  # a read of a pipe may hold the lock for long
-            else:
-                async with self._lock:
-                    await self._flush()
+            except asyncio.CancelledError:
+                wait = False
+                raise
+            finally:
+                await self._close(wait)
+            return
+        cancelled = await self._lock_for_closing()
+        try:
+            try:
+                await self._flush()
+            finally:
+                self._lock.release()
         finally:
             await self._close()
+            if cancelled is not None:
+                raise cancelled
 
-    async def _close(self) -> None:
+    async def _lock_for_closing(self) -> asyncio.CancelledError | None:
+        """Acquires the lock: the operation that holds it uses the descriptor until it ends.
+
+        Returns the cancellation that came meanwhile, which is to be raised after closing.
+        """
+        cancelled = None
+        while True:
+            try:
+                await self._lock.acquire()
+            except asyncio.CancelledError as error:
+                cancelled = error
+            else:
+                return cancelled
+
+    async def _close(self, wait: bool = True) -> None:
+        """Without `wait`, the last operation under way closes the descriptor."""
         fd, self._fd = self._fd, -1
         if self._begun is not None:
             self._begun.cancel()  # else it would take what comes next from the pipe
         if fd >= 0 and self._closefd:
+            if self._users and not wait:
+                self._unclosed = fd
+                return
             if self._users:
                 await self._wait_until_unused(fd)
             await self._engine.close_fd(fd)

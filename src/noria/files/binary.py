@@ -370,7 +370,7 @@ class BinaryFile(File):
         if failed is not None:
             raise failed
 
-    async def _close(self) -> None:
+    async def _close(self, wait: bool = True) -> None:
         self._buf, self._at = b"", 0
-        self._pending.clear()
-        await super()._close()
+        self._pending = bytearray()  # a write under way keeps the former
+        await super()._close(wait)

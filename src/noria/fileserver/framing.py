@@ -10,11 +10,12 @@ import re
 
 from noria.fileserver.messages import Problem
 
-EMPTY_LINE = b"\r\n\r\n"  # ends a head, and a chunked body: bare LF is refused
+EMPTY_LINE = b"\r\n\r\n"  # ends a head: bare LF is refused
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110, 5.6.2
 # What is missing here (a version in HTTP/0.9, a known method) is reported by the parser.
 _LINE = re.compile(_TOKEN + rb"+(?: [^\x00-\x20\x7f]+(?: HTTP/([0-9]\.[0-9]))?)?\r\n")
 _VERSIONS = (b"HTTP/1.1\r\n", b"HTTP/1.0\r\n")
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]+(?=[;\r\n])")
 _METHOD = re.compile(_TOKEN + rb"+(?: .*)?", re.DOTALL)
 _MALFORMED = (
     "The request line is malformed: it has a method, a target and HTTP/1.1, with one space "
@@ -33,6 +34,48 @@ def next_piece(tail: bytes, data: bytes, at: int) -> int:
             return found + len(EMPTY_LINE) - len(tail)
     found = data.find(EMPTY_LINE, at)
     return len(data) if found < 0 else found + len(EMPTY_LINE)
+
+
+class ChunkedBody:
+    """Finds the end of a chunked body (RFC 9112, 7.1) without searching its content.
+
+    The parser checks the framing. Where it is malformed, this only has to give up.
+    """
+
+    __slots__ = ("_left", "_line", "_trailers", "malformed")
+
+    def __init__(self) -> None:
+        self._left = 0  # bytes of a chunk and of the CRLF after it that are still to come
+        self._line = b""  # of a chunk header or a trailer, as far as it has come
+        self._trailers = False  # the last chunk was there
+        self.malformed = False
+
+    def find_end(self, data: bytes, at: int) -> int:
+        """The offset in `data` after the body, which goes on at `at`; the end of `data` if later.
+
+        Once `malformed`, after the next empty line.
+        """
+        while not self.malformed:
+            at += self._left
+            if at >= len(data):
+                self._left = at - len(data)
+                return len(data)
+            self._left = 0
+            end = data.find(b"\n", at) + 1
+            if not end:
+                self._line += data[at:]
+                return len(data)
+            line, self._line, at = self._line + data[at:end], b"", end
+            if self._trailers:
+                if line == b"\r\n":
+                    return at
+            elif size := _CHUNK_SIZE.match(line):
+                count = int(size[0][-16:], 16)
+                self._trailers = not count
+                self._left = count + len(b"\r\n") if count else 0
+            else:
+                self.malformed = True
+        return next_piece(b"", data, at)
 
 
 def check_request_line(seen: bytes, data: bytes) -> bytes | None:

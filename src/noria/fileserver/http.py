@@ -21,7 +21,12 @@ import httptools
 
 from noria.aio.sendfile import cork, uncork
 from noria.fileserver.body import Body
-from noria.fileserver.framing import check_request_line, check_unfinished_line, next_piece
+from noria.fileserver.framing import (
+    ChunkedBody,
+    check_request_line,
+    check_unfinished_line,
+    next_piece,
+)
 from noria.fileserver.heads import BODYLESS, Clock, head, request_of, told
 from noria.fileserver.limits import Limits
 from noria.fileserver.messages import FileBody, Problem, Request, Response
@@ -152,6 +157,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "blocked",
         "broken",
+        "chunked",
         "current",
         "deadline",
         "entered",
@@ -199,6 +205,7 @@ class Connection(asyncio.Protocol):
         self.head_size = 0  # of the head that has begun
         self.fed = 0  # bytes that came for it since its first packet
         self.in_head = True
+        self.chunked = ChunkedBody()  # where the one that arrives ends
         self.left = 0  # bytes of a body that go by the parser
         self.framing = b""  # of a body that the parser is about to skip
         self.muted = False  # what the parser says is known
@@ -341,10 +348,11 @@ class Connection(asyncio.Protocol):
         at = 0
         while at < len(data):
             if self.in_head or self.receiving is None or self.receiving.body is None:
-                length = None
+                end = next_piece(self.tail, data, at)
+            elif (length := self._missing(self.receiving)) is not None:
+                end = min(at + length, len(data))
             else:
-                length = self._missing(self.receiving)
-            end = next_piece(self.tail, data, at) if length is None else min(at + length, len(data))
+                end = self.chunked.find_end(data, at)
             piece = data[at:end] if at or end < len(data) else data
             self.tail = piece[-3:] if len(piece) >= 3 else (self.tail + piece)[-3:]
             if self.in_head:
@@ -521,6 +529,7 @@ class Connection(asyncio.Protocol):
         if request.length or (request.length is None and "transfer-encoding" in request.headers):
             body = Body(self._read)
             request.body = body
+            self.chunked = ChunkedBody()
             if not self.secure:
                 body.lend = self._lend_body
             if version == "1.1" and "expect" in request.headers:

@@ -16,7 +16,7 @@ MAX_MESSAGE_BYTES = 64 << 10
 """What is kept of a response that only says how a request ended."""
 
 MAX_LISTING_BYTES = 32 << 20
-"""The longest listing that is taken: some 300,000 entries. Parsed, it is several times as large."""
+"""The longest listing that is accepted. Parsed, it is several times as large."""
 
 _INFLATED = frozenset({"gzip", "x-gzip", "deflate"})
 
@@ -50,11 +50,13 @@ async def _closing(parts: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[
             await parts.aclose()
 
 
-async def read(response: httpx.Response, limit: int) -> bytes:
-    """The whole body, decompressed. Raises BadResponse if it has more than `limit` bytes."""
+async def read_listing(response: httpx.Response, limit: int) -> bytes:
+    """The whole listing, decompressed. Raises BadResponse if it has more than `limit` bytes."""
     body = await read_start(response, limit + 1)
     if len(body) > limit:
-        raise BadResponse(f"the server sends more than {limit >> 20} MiB, the most that is taken")
+        raise BadResponse(
+            f"the listing exceeds {limit >> 20} MiB; fetch its directories separately"
+        )
     return body
 
 

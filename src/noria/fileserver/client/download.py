@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from noria.fileserver.client import bodies, fields, places, redirects
+from noria.fileserver.client import bodies, digests, fields, places, redirects
 from noria.fileserver.client.errors import BadResponse, Failure, Passing
 from noria.fileserver.client.http_client import Client
 from noria.fileserver.client.session import Bar, Options, Outcome
@@ -40,8 +40,12 @@ class Download:
             await self._into(target)
             return
         target = places.followed(target)
-        sink = await asyncio.to_thread(PartFile, target, self.url, self.bar.note, reserved)
+        warnings: list[str] = []  # a bar is not for worker threads
+        sink = await digests.in_thread(PartFile, target, self.url, warnings.append, reserved)
         try:
+            sink.tell = self.bar.note
+            for warning in warnings:
+                sink.tell(warning)
             await self._fetch(sink, target)
         finally:
             sink.close()
@@ -70,7 +74,8 @@ class Download:
     async def _attempt(self, sink: Sink, target: Path | None) -> None:
         headers = {"want-repr-digest": "sha-256=10"}
         taken = target is not None and not self.options.overwrite and os.path.lexists(target)
-        if sink.size and sink.etag and not taken:
+        ranged = bool(sink.size and sink.etag and not taken)
+        if ranged:
             # If-Range: the rest, if it is still the same file; else all of the new one.
             headers |= {"range": f"bytes={sink.size}-", "if-range": sink.etag}
         async with self.http.stream(
@@ -78,10 +83,16 @@ class Download:
         ) as response:
             if redirects.to_directory(response):
                 raise Failure(DIRECTORY)
-            total = await self._begin(response, sink)
-            if response.status_code == 200 and self._has(target, response, total):
-                self.outcome.status, self.outcome.size = "unchanged", total or 0
-                return
+            await self._check(response, ranged)
+            if response.status_code == 200:
+                total = fields.content_length(response)
+                has = self._has(target, response, total)  # raises before the part is emptied
+                sink.restart("" if has else fields.etag(response))
+                if has:
+                    self.outcome.status, self.outcome.size = "unchanged", total or 0
+                    return
+            else:
+                total = self._resume(response, sink)
             self.bar.start(sink.size, total)
             if response.status_code != 416:
                 await self._receive(response, sink, total)
@@ -89,30 +100,34 @@ class Download:
             modified = fields.last_modified(response)
         await asyncio.to_thread(sink.finish, self.options.overwrite, modified)
 
-    async def _begin(self, response: httpx.Response, sink: Sink) -> int | None:
-        """Reads the head: how many bytes the whole file has, if the server says."""
-        if response.status_code == 416 and sink.size:
-            if fields.unsatisfied_range(response) == sink.size:
-                return sink.size  # all of it is here already
-            sink.restart("")
-            raise Passing("what is here does not fit to the server's file; beginning again")
+    async def _check(self, response: httpx.Response, ranged: bool) -> None:
+        """Returns if the response is the file, or, if a range was requested, a 206 or 416."""
+        if ranged and response.status_code == 416:
+            return
         await check(response, 200, 206)
         if fields.content_encoding(response):
             raise BadResponse(
                 "the server compressed it, unasked: its size and checksum are unknown"
             )
-        if response.status_code == 206:
-            part = fields.content_range(response)
-            if not part or part.first != sink.size:
-                sink.restart("")
-                raise Passing("the server sent another part than the one asked for")
-            # RFC 9110 section 15.3.7: a 206 has the ETag that a 200 would have had.
-            if "etag" in response.headers and fields.etag(response) != sink.etag:
-                sink.restart("")
-                raise Passing("the server sent a part of another version; beginning again")
-            return part.total
-        sink.restart(fields.etag(response))
-        return fields.content_length(response)
+        if response.status_code == 206 and not ranged:
+            raise BadResponse("the server sent a part of the file, which was not requested")
+
+    def _resume(self, response: httpx.Response, sink: Sink) -> int:
+        """The size of the whole file by a 206 or 416 that fits to what is here."""
+        if response.status_code == 416:
+            if fields.unsatisfied_range(response) == sink.size:
+                return sink.size  # all of it is here already
+            sink.restart("")
+            raise Passing("what is here does not fit to the server's file; beginning again")
+        part = fields.content_range(response)
+        if not part or part.first != sink.size:
+            sink.restart("")
+            raise Passing("the server sent another part than the one asked for")
+        # RFC 9110 section 15.3.7: a 206 has the ETag that a 200 would have had.
+        if "etag" in response.headers and fields.etag(response) != sink.etag:
+            sink.restart("")
+            raise Passing("the server sent a part of another version; beginning again")
+        return part.total
 
     async def _receive(self, response: httpx.Response, sink: Sink, total: int | None) -> None:
         async for block in bodies.blocks(response):

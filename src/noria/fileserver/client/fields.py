@@ -26,6 +26,8 @@ REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_DIGITS = 18  # of a number of bytes: below 2**63, which is what a file's offset can be
 MAX_ETAG_CHARACTERS = 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
+MAX_NAME_BYTES = 255  # of Linux's file systems (NAME_MAX)
+MAX_LISTING_ENTRIES = 300_000  # some 32 MiB (bodies.MAX_LISTING_BYTES) with names of usual length
 
 _DIGITS = f"([0-9]{{1,{MAX_DIGITS}}})"
 _NUMBER = re.compile(_DIGITS)
@@ -34,6 +36,8 @@ _UNSATISFIED = re.compile(rf"bytes \*/{_DIGITS}")
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _REPR_DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]+):", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_USED_KEYS = frozenset({"entries", "name", "type"})  # of a listing and its entries
+_TOO_MANY = "the listing has more than {:,} entries; fetch its directories separately"
 _LOGIN = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
 
 
@@ -236,8 +240,8 @@ def local_name(name: bytes) -> str:
     Raises Failure unless it is one plain name in a directory.
     """
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
-        shown = name.decode("utf-8", "backslashreplace")
-        raise Failure(f"the server gives {shown!r} as a file's name, which is none: left out")
+        shown = name[:MAX_NAME_BYTES].decode("utf-8", "backslashreplace")
+        raise Failure(f"the server gives {shown!r} as a file's name, which it cannot be: skipped")
     return os.fsdecode(name)
 
 
@@ -248,10 +252,13 @@ def last_name(url: str) -> str:
     """
     last = urlsplit(url).path.rpartition("/")[2]
     name = unquote_to_bytes(last.encode("utf-8", "surrogateescape"))
-    return local_name(name) if name else ""
+    try:
+        return local_name(name) if name else ""
+    except Failure:
+        raise Failure("the URL does not end in a usable name") from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """An entry of a directory: its name in a URL and as a local file, or what is wrong with it."""
 
@@ -264,15 +271,31 @@ class Entry:
 def listing(body: bytes) -> list[Entry]:
     """The entries of a directory from its listing as JSON; a malformed one has a problem.
 
-    Raises BadResponse if it is no listing.
+    Raises BadResponse if it is no listing, or has more than MAX_LISTING_ENTRIES.
     """
+    limit = MAX_LISTING_ENTRIES
+    objects = 0
+
+    def entry(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal objects
+        objects += 1
+        if objects > limit + 1:  # the listing is one too
+            raise BadResponse(_TOO_MANY.format(limit))
+        return {key: value for key, value in pairs if key in _USED_KEYS}
+
+    # Before it is parsed: a value of two bytes may be an object of 60 in memory. Commas and
+    # brackets of names count too, for which there is room.
+    if body.count(b",") > 8 * limit or body.count(b"[") > 4 * limit:
+        raise BadResponse(_TOO_MANY.format(limit))
     try:
-        found = json.loads(body)
+        found = json.loads(body, object_pairs_hook=entry)
     except (ValueError, RecursionError):
         found = None
     entries = found.get("entries") if isinstance(found, dict) else None
     if not isinstance(entries, list):
         raise BadResponse("the server gives no listing as JSON; is it noria serve files?")
+    if len(entries) > limit:
+        raise BadResponse(_TOO_MANY.format(limit))
     return list(_entries(entries))
 
 
@@ -280,13 +303,17 @@ def _entries(found: list[object]) -> Iterator[Entry]:
     for each in found:
         name = each.get("name") if isinstance(each, dict) else None
         if not isinstance(each, dict) or not isinstance(name, str):
-            yield Entry(problem="the server lists an entry without a name: left out")
+            yield Entry(problem="the server lists an entry without a name: skipped")
             continue
         try:
             raw = name.encode("utf-8", "surrogateescape")
+            if len(raw) > MAX_NAME_BYTES:
+                raise Failure(f"the server gives a file's name of {len(raw):,} bytes, of which "
+                              f"there can be {MAX_NAME_BYTES}: skipped")  # fmt: skip
             yield Entry(raw, local_name(raw), each.get("type") == "directory")
         except UnicodeEncodeError:
-            yield Entry(problem=f"the server gives {name!a} as a file's name, which is no text: "
-                        "left out")  # fmt: skip
+            start = name[:MAX_NAME_BYTES]
+            yield Entry(problem=f"the server gives {start!a} as a file's name, which is no text: "
+                        "skipped")  # fmt: skip
         except Failure as error:
             yield Entry(problem=str(error))

@@ -29,11 +29,40 @@ from noria.fileserver.client.session import (
 from noria.fileserver.client.sinks import Pipe
 from noria.fileserver.client.trouble import check, later, persist
 
+MAX_ENTRIES = 500_000  # of all listings of one run: a file that waits takes about 1 KiB
+MAX_DIRECTORIES = 100_000  # of one run
+MAX_PATH_BYTES = 256 << 20  # of all URLs and paths of one run
+MAX_DEPTH = 255  # levels beneath the directory that a URL names, as noria serve files has them
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     url: str
     target: Path
+
+
+@dataclass
+class Listed:
+    """What the listings of one run have had so far."""
+
+    entries: int = 0
+    directories: int = 0
+    path_bytes: int = 0
+
+    def add(self, url: str, place: Path, entries: list[fields.Entry]) -> None:
+        """Counts a directory and its entries. Raises Failure if that is too much for one run."""
+        self.entries += len(entries)
+        self.directories += 1
+        self.path_bytes += len(entries) * (len(url) + len(str(place)))
+        self.path_bytes += sum(4 * len(entry.name) for entry in entries)  # 3 where it is quoted
+        for count, limit, what in (
+            (self.entries, MAX_ENTRIES, "entries"),
+            (self.directories, MAX_DIRECTORIES, "directories"),
+            (self.path_bytes, MAX_PATH_BYTES, "bytes of paths"),
+        ):
+            if count > limit:
+                raise Failure(f"more than {limit:,} {what} for one run; the rest is skipped: "
+                              "fetch its directories separately")  # fmt: skip
 
 
 async def get(
@@ -54,28 +83,32 @@ async def get(
         wanted: list[Wanted] = []
         directories: set[Path] = set()  # no part may have the name of one, or of a file wanted
         failed: list[Outcome] = []
+        listed = Listed()
         for url in urls:
             name = shown(url)
             try:
                 fields.require_url(url)
-                name = last_name(url) or name
+                last = _file_name(url)
+                name = last or name
                 directory = url if is_directory(url) else ""
                 if recursive and not directory:
                     directory = await _directory(http, url, options, bars(name))
                 if directory and not recursive:
                     raise Failure(DIRECTORY)
                 if directory:
-                    files, places = await _tree(http, directory, output, options, failed, bars)
+                    files, places = await _tree(
+                        http, directory, output, options, failed, listed, bars
+                    )
                     wanted += files
                     directories.update(places)
                 else:
-                    wanted.append(Wanted(url, _place(output, last_name(url), len(urls))))
+                    wanted.append(Wanted(url, _place(output, last, len(urls))))
             except ERRORS as error:
                 failed.append(Outcome(name, shown(url), "failed", error=explained(error)))
         reserved = frozenset(
             os.path.abspath(path) for path in directories.union(one.target for one in wanted)
         )
-        work = [_work(http, options, one, reserved, bars) for one in wanted]
+        work = (_work(http, options, one, reserved, bars) for one in wanted)
         return failed + await all_of(work, options.jobs)
 
 
@@ -117,13 +150,21 @@ def _work(
     return Outcome(str(one.target), shown(one.url)), bars(one.target.name), do
 
 
+def _file_name(url: str) -> str:
+    """The name that a URL gives its file; "" if it gives none, or none that can be used."""
+    try:
+        return last_name(url)
+    except Failure:
+        return ""
+
+
 def _place(output: Path, name: str, count: int) -> Path:
     """Into a directory under its own name, or under the name given, as cp(1) has it."""
     if os.path.isdir(output) or count > 1:
         if not os.path.isdir(output):
             raise Failure(f"{output} is not a directory, and several files are to go there")
         if not name:
-            raise Failure("its URL ends in no name: -o FILE gives it one")
+            raise Failure("the URL does not end in a usable file name; -o FILE gives one")
         return output / name
     return output
 
@@ -134,36 +175,53 @@ async def _tree(
     output: Path,
     options: Options,
     failed: list[Outcome],
+    listed: Listed,
     bars: Callable[[str], Bar],
 ) -> tuple[list[Wanted], list[Path]]:
     """All files beneath the directory at `url`, and the local directories, which are made.
 
-    One that cannot be listed or made is left out, and is among the `failed`.
+    One that cannot be listed or made is skipped, and is among the `failed`; entries that cannot be
+    used are there as one for each directory.
     """
     wanted: list[Wanted] = []
     places: list[Path] = []
     path = urlsplit(url).path or "/"
     url = urlsplit(url)._replace(path=path, query="", fragment="").geturl()
     name = last_name(url.rstrip("/")) if path.strip("/") else ""
-    waiting = [(url, output / name)]
+    waiting = [(url, output / name, 0)]
     while waiting:
-        url, place = waiting.pop()
+        url, place, depth = waiting.pop()
         try:
-            entries = await _entries(http, url, options, bars(place.name))
+            entries = await _entries(http, url, options, bars(place.name or shown(url)))
             place.mkdir(parents=True, exist_ok=True)
             places.append(place)
         except ERRORS as error:
-            failed.append(Outcome(shown(url), shown(url), "failed", error=explained(error)))
+            failed.append(_failed(url, explained(error)))
             continue
+        try:
+            listed.add(url, place, entries)
+        except Failure as error:
+            failed.append(_failed(url, str(error)))
+            break
+        problems = [entry.problem for entry in entries if entry.problem]
         for entry in entries:
             inside = url + quote(entry.name, safe="")
             if entry.problem:
-                failed.append(Outcome(shown(url), shown(url), "failed", error=entry.problem))
-            elif entry.is_directory:
-                waiting.append((f"{inside}/", place / entry.local))
-            else:
+                continue
+            if not entry.is_directory:
                 wanted.append(Wanted(inside, place / entry.local))
+            elif depth < MAX_DEPTH:
+                waiting.append((f"{inside}/", place / entry.local, depth + 1))
+            else:
+                problems.append(f"directories are nested more than {MAX_DEPTH} deep: skipped")
+        if problems:
+            more = f" (and {len(problems) - 1:,} more entries)" if len(problems) > 1 else ""
+            failed.append(_failed(url, problems[0] + more))
     return wanted, places
+
+
+def _failed(url: str, error: str) -> Outcome:
+    return Outcome(shown(url), shown(url), "failed", error=error)
 
 
 async def _directory(http: Client, url: str, options: Options, bar: Bar) -> str:
@@ -194,6 +252,6 @@ async def _entries(http: Client, url: str, options: Options, bar: Bar) -> list[f
     async def attempt() -> list[fields.Entry]:
         async with http.stream("GET", url, headers={"accept": "application/json"}) as response:
             await check(response, 200)
-            return fields.listing(await bodies.read(response, bodies.MAX_LISTING_BYTES))
+            return fields.listing(await bodies.read_listing(response, bodies.MAX_LISTING_BYTES))
 
     return await persist(attempt, options.retries, tell=bar.note)

@@ -33,6 +33,7 @@ class Note:
     def __init__(self, *what: str) -> None:
         name = hashlib.sha256("\n".join(what).encode("utf-8", "surrogateescape")).hexdigest()
         self.path = directory() / f"{name[:40]}.json"
+        self.kept = False  # the last `write` succeeded
 
     def read(self) -> dict[str, Any]:
         """What was written, or nothing if it was not or cannot be understood."""
@@ -48,8 +49,10 @@ class Note:
         Returns "", or what to warn of if that cannot be, the first time for each directory: the
         transfer itself does not need it.
         """
+        self.kept = False
         try:
             self._write(what)
+            self.kept = True
         except OSError as error:
             place = self.path.parent
             if place in _told:

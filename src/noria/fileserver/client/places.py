@@ -41,7 +41,9 @@ async def opened(target: Path, overwrite: bool, timeout: float) -> int:
     """
     mode = os.stat(target).st_mode
     if stat.S_ISDIR(mode):
-        raise Failure(f"{target} is a directory")
+        raise Failure(
+            f"{target} is a directory here; -r fetches a directory, -o FILE gives another name"
+        )
     if stat.S_ISSOCK(mode):
         raise Failure(f"{target} is a socket, which cannot be written to as a file is")
     if stat.S_ISBLK(mode) and not overwrite:

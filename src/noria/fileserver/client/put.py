@@ -71,12 +71,12 @@ async def put(
             if any(item.url.startswith(each) for each in closed):
                 continue
             if not item.problem and not item.url.endswith("/"):
-                work.append((outcome, bars(item.path.name), sender.work(item)))
+                work.append((outcome, bars(item.path.name or str(item.path)), sender.work(item)))
                 continue
             try:
                 if item.problem:
                     raise Failure(item.problem)
-                await sender.directory(item.url, bars(item.path.name))
+                await sender.directory(item.url, bars(item.path.name or str(item.path)))
             except ERRORS as error:
                 outcome.status, outcome.error = "failed", explained(error, outcome.name)
                 failed.append(outcome)
@@ -233,7 +233,7 @@ class Sender:
     async def _whole(
         self, path: Path, url: str, outcome: Outcome, bar: Bar, conditions: dict[str, str]
     ) -> None:
-        sum = await asyncio.to_thread(digests.of_file, path)
+        sum = await digests.in_thread(digests.of_file, path)
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             bar.start(0, size)
@@ -272,7 +272,7 @@ class Sender:
         theirs = fields.sha256(response) if response.status_code == 200 else ""
         if not theirs:
             return False
-        ours = (await asyncio.to_thread(digests.of_file, path)).hexdigest()
+        ours = (await digests.in_thread(digests.of_file, path)).hexdigest()
         if ours == theirs:
             outcome.status, outcome.sha256, outcome.verified = "unchanged", ours, True
         return ours == theirs

@@ -102,13 +102,16 @@ def connect(options: Options) -> Client:
 async def all_of(
     work: Iterable[tuple[Outcome, Bar, Callable[[Outcome, Bar], Awaitable[None]]]], jobs: int
 ) -> list[Outcome]:
-    """Does all of it, at most `jobs` at once; one that fails does not stop the others."""
-    room = asyncio.Semaphore(jobs)
+    """Does all of it in `jobs` tasks; one transfer that fails does not stop the others.
 
-    async def one(
-        outcome: Outcome, bar: Bar, do: Callable[[Outcome, Bar], Awaitable[None]]
-    ) -> Outcome:
-        async with room:
+    `work` is iterated over as they go.
+    """
+    outcomes: list[Outcome] = []
+    waiting = iter(work)
+
+    async def worker() -> None:
+        for outcome, bar, do in waiting:  # shared by all workers
+            outcomes.append(outcome)
             begun = time.monotonic()
             try:
                 await do(outcome, bar)
@@ -116,11 +119,11 @@ async def all_of(
                 outcome.status, outcome.error = "failed", explained(error, outcome.name)
             outcome.seconds = time.monotonic() - begun
             bar.end(outcome)
-            return outcome
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(*each)) for each in work]
-    return [task.result() for task in tasks]
+        for _ in range(jobs):
+            group.create_task(worker())
+    return outcomes
 
 
 def explained(error: Exception, name: str = "") -> str:

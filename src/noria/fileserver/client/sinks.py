@@ -6,18 +6,18 @@ import fcntl
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from noria.fileserver.client import digests
 from noria.fileserver.client.errors import Failure
-from noria.fileserver.client.fields import strong_etag
+from noria.fileserver.client.fields import MAX_NAME_BYTES, shown, strong_etag
 from noria.fileserver.client.memory import Note
 
 MAX_PART_NAMES = 100  # that are tried where files of others have them
-MAX_NAME_BYTES = 255  # of Linux's file systems (NAME_MAX)
-MAX_BEGINNING = 64 << 10  # bytes of a part by which it is recognised
+MAX_BEGINNING_BYTES = 64 << 10  # of a part, by which it is recognised
 
 
 class Sink(Protocol):
@@ -37,11 +37,12 @@ class PartFile:
     """Writes NAME.part beside NAME, and resumes what an interrupted run left in it.
 
     A file is only written to or removed if this run made it, or if an earlier run did: then a note
-    (memory.py) says how its content begins. Where the name is taken by another file, or is among
-    `reserved` (absolute paths), the part is NAME.1.part, and so on.
+    (memory.py) says how its content begins. Where no note can be kept, the part is removed at the
+    end of the run. Where the name is taken by another file, or is among `reserved` (absolute
+    paths), the part is NAME.1.part, and so on.
 
     `tell` is given what to warn of. Raises Failure if another process writes the part, or if
-    something is in the way, OSError if it cannot be opened.
+    something is in the way, OSError if it cannot be opened, digests.Stopped if `stop` is set.
     """
 
     def __init__(
@@ -50,33 +51,54 @@ class PartFile:
         url: str,
         tell: Callable[[str], None] = lambda _: None,
         reserved: frozenset[str] = frozenset(),
+        stop: threading.Event | None = None,
     ) -> None:
         self.target = target
-        self._tell = tell
+        self.tell = tell
         self.size, self.etag = 0, ""
-        self._fd = self._open(url, reserved)
+        self._noted = 0  # length of the beginning in the note
+        self._fd, created = self._open(url, reserved)
         try:
-            self._sum = digests.of_file(self.path, self.size)
+            if created:  # an empty part must be recognised too
+                self._remember()
+                self._require_few()
+            self._sum = digests.of_descriptor(self._fd, self.size, stop)
+            if stop is not None and stop.is_set():
+                raise digests.Stopped
         except BaseException:
-            os.close(self._fd)
+            self.close()
             raise
 
-    def _open(self, url: str, reserved: frozenset[str]) -> int:
-        """A locked descriptor of the part; sets `path`, and `size` and `etag` of what is there."""
+    def _open(self, url: str, reserved: frozenset[str]) -> tuple[int, bool]:
+        """A locked descriptor of the part, and whether the part is new.
+
+        Sets `path`, and `size` and `etag` of what is there.
+        """
+        directory = os.path.realpath(self.target.parent)
         for number in range(MAX_PART_NAMES):
+            self._number = number
             suffix = f".{number}.part" if number else ".part"
             self.path = self.target.with_name(_shortened(self.target.name, suffix))
             if os.path.abspath(self.path) in reserved:
                 continue
-            self._note = Note("get", url, str(self.path.absolute()))
+            self._note = Note("get", shown(url), os.path.join(directory, self.path.name))
             try:
-                return _create_locked(self.path)
+                return _create_locked(self.path), True
             except FileExistsError:
                 pass
             fd = self._reopen()
             if fd is not None:
-                return fd
+                return fd, False
         raise Failure(f"{self.path} and the parts before it are in the way: remove what is unused")
+
+    def _require_few(self) -> None:
+        """Raises Failure where killed runs would each leave another part."""
+        if self._number > 1 and not self._note.kept:
+            first = self.target.with_name(_shortened(self.target.name, ".part"))
+            raise Failure(
+                f"{first} and other parts are in the way, and none can be resumed, because "
+                f"{self._note.path.parent} cannot be written to: remove what is unused"
+            )
 
     def _reopen(self) -> int | None:
         """The part that an earlier run left, locked; None if the file is not such a part."""
@@ -91,6 +113,7 @@ class PartFile:
                 raise Failure(f"{self.path}: another noria get is writing it")
             note = self._note.read()
             if self._begins_as(fd, note):
+                self._noted, self._note.kept = note["length"], True
                 self.etag = strong_etag(str(note.get("etag", "")))
                 self.size = os.fstat(fd).st_size if self.etag else 0
                 os.lseek(fd, self.size, os.SEEK_SET)
@@ -105,33 +128,38 @@ class PartFile:
     def _begins_as(fd: int, note: dict[str, Any]) -> bool:
         """Whether the file begins with the bytes that the note's run received first."""
         length, expected = note.get("length"), note.get("begins")
-        if type(length) is not int or not 0 <= length <= MAX_BEGINNING:
+        if type(length) is not int or not 0 <= length <= MAX_BEGINNING_BYTES:
             return False
-        beginning = os.pread(fd, length or 1, 0)
+        # A note of less is renewed before the part is twice as long: many files share a few bytes.
+        if length < MAX_BEGINNING_BYTES and os.fstat(fd).st_size > 2 * length:
+            return False
+        beginning = os.pread(fd, length, 0)
         return len(beginning) == length and hashlib.sha256(beginning).hexdigest() == expected
 
     def restart(self, etag: str) -> None:
-        """Throws away what is there; without a strong `etag` it cannot be resumed later."""
+        """Discards what is there; without a strong `etag` it cannot be resumed later."""
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self.size, self.etag, self._sum = 0, etag, hashlib.sha256()
-        self._remember(b"")
+        self._remember()
 
     def write(self, block: bytes) -> None:
         view = memoryview(block)
         while view:
             view = view[os.write(self._fd, view) :]
-        if not self.size and block:
-            self._remember(block[:MAX_BEGINNING])
         self.size += len(block)
         self._sum.update(block)
+        if self._noted < MAX_BEGINNING_BYTES and self.size >= 2 * self._noted:
+            self._remember()
 
-    def _remember(self, beginning: bytes) -> None:
+    def _remember(self) -> None:
         """By this the next run knows that the part is its own."""
+        beginning = os.pread(self._fd, MAX_BEGINNING_BYTES, 0)
+        self._noted = len(beginning)
         begins = hashlib.sha256(beginning).hexdigest()
         warning = self._note.write(etag=self.etag, length=len(beginning), begins=begins)
         if warning:
-            self._tell(warning)
+            self.tell(warning)
 
     def sha256(self) -> str:
         return self._sum.hexdigest()
@@ -167,12 +195,18 @@ class PartFile:
         os.unlink(self.path)
 
     def close(self) -> None:
-        """Ends the writing. An empty part is removed; one that was not begun again yet is kept."""
-        if os.fstat(self._fd).st_size == 0:
-            self._note.forget()
-            if _has_name(self._fd, self.path):
-                self.path.unlink(missing_ok=True)
-        os.close(self._fd)
+        """Ends the writing. A part that is empty, or of which no note could be kept, is removed."""
+        try:
+            if _has_name(self._fd, self.path):  # not finished
+                size = os.fstat(self._fd).st_size
+                # What was written before write(2) failed counts too.
+                if self._note.kept and self._noted < min(size, MAX_BEGINNING_BYTES):
+                    self._remember()
+                if size == 0 or not self._note.kept:
+                    self._note.forget()
+                    self.path.unlink(missing_ok=True)
+        finally:
+            os.close(self._fd)
 
 
 def _shortened(name: str, suffix: str) -> str:

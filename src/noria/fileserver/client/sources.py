@@ -64,10 +64,13 @@ def tree(path: Path, url: str) -> Iterator[Item]:
 
 
 def _item(path: Path, url: str, entry: os.DirEntry[str]) -> Item:
-    if entry.is_dir(follow_symlinks=False):
-        return Item(path, f"{url}/")
-    if entry.is_dir():
-        return Item(path, url, "is a symbolic link to a directory, which is not followed")
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            return Item(path, f"{url}/")
+        if entry.is_dir():
+            return Item(path, url, "is a symbolic link to a directory, which is not followed")
+    except OSError as error:  # a symbolic link that leads to itself
+        return Item(path, url, (error.strerror or str(error)).lower())
     return file(path, url)
 
 

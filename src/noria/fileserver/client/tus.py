@@ -57,7 +57,9 @@ class Upload:
         self.checksums = checksums
         self.state = os.stat(path)
         self.offset = 0  # bytes that the server has
-        self._note = Note("put", url, str(path.absolute()))
+        self._note = Note(
+            "put", fields.shown(url), os.path.join(os.path.realpath(path.parent), path.name)
+        )
 
     async def attempt(self, conditions: Mapping[str, str]) -> bool:
         """Goes on where the last attempt, or the last run, came to. Raises Failure, Passing.
@@ -73,7 +75,7 @@ class Upload:
             location = found
         size = self.state.st_size
         self.bar.start(self.offset, size)
-        sum = await asyncio.to_thread(digests.of_file, self.path, self.offset)
+        sum = await digests.in_thread(digests.of_file, self.path, self.offset)
         with open(self.path, "rb", buffering=0) as file:
             file.seek(self.offset)
             while self.offset < size:
