@@ -192,3 +192,30 @@ def test_a_socket_is_closed_in_the_turn_of_connection_lost(
         peer.close()
 
     run(main(), model)
+
+
+def test_the_end_of_a_stream_comes_in_a_later_turn_than_its_data(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(5):
+            turns: list[str] = []
+
+            class Noting(Keeper):
+                def data_received(self, data: bytes, turns: list[str] = turns) -> None:
+                    super().data_received(data)
+                    loop.call_soon(turns.append, "next")
+
+                def eof_received(self, turns: list[str] = turns) -> bool:
+                    turns.append("eof")
+                    return False
+
+            mine, peer = socket.socketpair()
+            mine.setblocking(False)
+            _, keeper = await loop.create_connection(Noting, sock=mine)
+            peer.send(b"data")
+            peer.close()
+            await keeper.lost
+            assert keeper.data == b"data"
+            assert turns == ["next", "eof"]
+
+    run(main(), model)

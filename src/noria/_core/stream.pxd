@@ -35,6 +35,7 @@ cdef class Stream(Channel):
     cdef object data_received       # the function of the protocol's class, or what stands for it
     cdef Py_ssize_t backlog         # bytes in `outgoing` that are not sent
     cdef unsigned hint              # how large the next message may be
+    cdef unsigned received_turn     # the loop's turn in which data was received last
     cdef unsigned char method       # data_received is a plain function: it wants the protocol too
     cdef unsigned char buffered     # a BufferedProtocol
     cdef unsigned char paused       # PAUSED and HOLDING; 0: data is delivered

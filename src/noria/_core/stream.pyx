@@ -35,6 +35,7 @@ cdef enum:
     BATCH = 64                  # buffers in one sendmsg
     VANISHED = 1                # results of the stream's own CALL events
     RESUMED = 2
+    ENDED = 4                   # 3 is Connection's
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 
@@ -186,6 +187,7 @@ cdef class Stream(Channel):
             Py_DECREF(<object>raw)
             return self.end() if n == 0 else 0
         self.hint = <unsigned>expect(self.hint, n)
+        self.received_turn = <unsigned>self.loop.turns
         if n < FRESH:
             _PyBytes_Resize(&raw, n)
         data = <bytes>raw
@@ -216,6 +218,7 @@ cdef class Stream(Channel):
         if self.gone or self.leaving:
             return 0
         self.hint = <unsigned>expect(self.hint, n)
+        self.received_turn = <unsigned>self.loop.turns
         if self.paused:
             self.hold(PyBytes_FromStringAndSize(data, n))
         elif self.buffered:
@@ -280,6 +283,12 @@ cdef class Stream(Channel):
         """The peer has sent all it will."""
         if self.paused:
             self.hold(b"")
+            return 0
+        if self.received_turn == <unsigned>self.loop.turns and not self.ended:
+            # Never in the turn of the last data: asyncio receives once a turn, and who waits for
+            # that data may look at the connection in the next turns.
+            self.model.unwatch(self, RECEIVE)
+            self.model.queue.put(self, CALL, ENDED, NULL)
             return 0
         return self.end_of_stream()
 
@@ -623,6 +632,10 @@ cdef class Stream(Channel):
             return self.model.deliver(self, event)
         if event.result == RESUMED:
             return self.release_held()
+        if event.result == ENDED:
+            if self.gone:
+                return 0
+            return self.hold(b"") if self.paused else self.end_of_stream()
         return self.lose()
 
     cdef int lose(self) except -1:
