@@ -240,7 +240,7 @@ cdef class Loop(Dispatcher):
         return 0
 
     cdef int poll(self) except -1:
-        """Look for events without waiting, unless that has been in vain for long."""
+        """Poll for events without waiting, or skip it if many polls before have found nothing."""
         cdef Counters *made = &self.model.counters
         cdef uint64_t calls = made.sends + made.receives + made.accepts + made.controls
         cdef size_t before

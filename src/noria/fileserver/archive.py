@@ -87,8 +87,8 @@ def zipped(root: Root, top: int, name: str) -> Iterator[bytes]:
 def tree(root: Root, top: int, name: str, path_max: int = sys.maxsize) -> Iterator[Found]:
     """What is beneath `top`, directories before what is in them; descriptors are closed here.
 
-    Paths of more than `path_max` bytes are left out. At the end the log is told how much could not
-    be read, and what was the first.
+    Paths of more than `path_max` bytes are skipped. At the end the log reports how many could not
+    be read, and the first of them.
     """
     unread = _Unread(name)
     try:

@@ -60,15 +60,7 @@ class Walker:
         """
         wanted = self._above.pop()
         self.names.pop()
-        try:
-            above = os.open("..", _DIRECTORY, dir_fd=self.fd)
-        except OSError as error:
-            if error.errno in _EXHAUSTED:
-                raise
-            above = -1
-        if above >= 0 and _identity(above) != wanted:
-            os.close(above)
-            above = -1
+        above = _open_same("..", self.fd, wanted)
         if above < 0:
             above = self._from_top(wanted)
         os.close(self.fd)
@@ -80,15 +72,10 @@ class Walker:
         expected = [*self._above, wanted][1:]
         for count, (name, identity) in enumerate(zip(self.names, expected, strict=True)):
             try:
-                inner = os.open(name, _DIRECTORY, dir_fd=fd)
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    os.close(fd)
-                    raise
-                inner = -1
-            if inner >= 0 and _identity(inner) != identity:
-                os.close(inner)
-                inner = -1
+                inner = _open_same(name, fd, identity)
+            except OSError:
+                os.close(fd)
+                raise
             if inner < 0:
                 del self.names[count:], self._above[count:]
                 break
@@ -97,10 +84,27 @@ class Walker:
         return fd
 
 
+def _open_same(name: str, fd: int, identity: Identity) -> int:
+    """Open the directory `name` in `fd` if it is the one of that identity; else return -1.
+
+    Raises OSError if there are too few descriptors.
+    """
+    try:
+        found = os.open(name, _DIRECTORY, dir_fd=fd)
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
+        return -1
+    if _identity(found) != identity:
+        os.close(found)
+        return -1
+    return found
+
+
 def directories(top: int) -> Iterator[tuple[Walker, list[os.DirEntry[str]]]]:
     """The directory `top` and those beneath it, each before those in it, with its entries.
 
-    What cannot be opened is left out; the entries are valid until the next step. Raises OSError if
+    What cannot be opened is skipped; the entries are valid until the next step. Raises OSError if
     there are too few descriptors, or `top` cannot be read.
     """
     with Walker(top) as at:
