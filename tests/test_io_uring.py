@@ -193,27 +193,36 @@ def test_no_descriptor_for_the_ring() -> None:
     )
 
 
-@needs_io_uring
-def test_no_memory_for_the_ring() -> None:
-    """The address space at its limit: an error with the reason, and the process goes on."""
-    run(
-        """
-        import resource
-        import noria, noria.reactor
-        from noria._core.models import io_uring
-        from noria._core.loop import Loop
-        text = open("/proc/self/statm").read()
-        used = int(text.split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 300_000, used + 300_000))
-        refused = 0
-        try:
-            noria.Reactor("io_uring")
-        except noria.ModelUnavailable as error:
-            refused = "no memory for the rings" in str(error)
-            assert refused, error
-        assert refused
-        """
-    )
+@pytest.mark.parametrize("model", ["epoll", pytest.param("io_uring", marks=needs_io_uring)])
+def test_no_memory(model: str) -> None:
+    """The address space at its limit: an error, and the process goes on with its descriptors."""
+    outcomes = {
+        run(
+            """
+            import os, resource, sys
+            import noria, noria.reactor
+            from noria._core.models import epoll, io_uring
+            from noria._core.loop import Loop
+            pages = int(open("/proc/self/statm").read().split()[0])
+            limit = pages * resource.getpagesize() + int(sys.argv[2])
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            outcome = "made"
+            try:
+                noria.Reactor(sys.argv[1]).close()
+            except noria.ModelUnavailable as error:
+                outcome = "refused"
+                assert "no memory for the rings" in str(error), error
+            except MemoryError:
+                outcome = "refused"
+            os.fstat(0)
+            print(outcome)
+            """,
+            model,
+            str(room),
+        )
+        for room in range(0, 1_000_000, 64 * 1024)
+    }
+    assert "refused\n" in outcomes, "the limit had no effect"
 
 
 @needs_io_uring

@@ -223,6 +223,7 @@ cdef class Ring:
     cdef object __weakref__
     cdef object loop, create_future, call_soon, flush_
     cdef int ring
+    cdef bint initialized
     cdef bint inherited, scheduled
     cdef noria_mapping at
     cdef uint32_t tail, waiting
@@ -231,6 +232,7 @@ cdef class Ring:
     def __cinit__(self, loop):
         cdef noria_params params
         self.ring = -1
+        self.initialized = True
         self.loop = loop
         self.create_future, self.call_soon = loop.create_future, loop.call_soon
         self.flush_ = self.flush
@@ -248,7 +250,8 @@ cdef class Ring:
         rings.add(self)
 
     def __dealloc__(self):
-        self.unmap()
+        if self.initialized:    # else the arguments were wrong, and 0 is somebody's descriptor
+            self.unmap()
 
     cdef int unmap(self) noexcept:
         if self.ring >= 0:

@@ -7,6 +7,7 @@ cdef enum:
 
 cdef class Epoll(Readiness):
     cdef int epfd
+    cdef bint initialized
     cdef epoll_event events[EVENTS]
     cdef int control(self, Channel channel, int old, int new, epoll_event *event) except -1
     cdef int register_again(self, Channel channel, int old, int new, epoll_event *event) noexcept

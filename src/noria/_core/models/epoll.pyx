@@ -45,11 +45,13 @@ cdef class Epoll(Readiness):
         self.drain = edge
         self.close_unwatches = True
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
+        self.initialized = True
         if self.epfd < 0:
             raise OSError(errno, os.strerror(errno), "epoll_create1")
 
     def __dealloc__(self):
-        if self.epfd >= 0:
+        # All fields are zero if a __cinit__ raised before this one's: 0 is somebody's descriptor.
+        if self.initialized and self.epfd >= 0:
             c_close(self.epfd)
 
     cdef int shut(self) except -1:

@@ -107,6 +107,7 @@ cdef class IoUring(Waking):
     """One ring."""
 
     cdef int ring
+    cdef bint initialized           # __cinit__ has run: `ring` is a descriptor or -1
     cdef unsigned long owner        # the thread whose ring it is, 0 before the first run
     cdef bint active                # requests may be made: the owner runs, or ran and did not end
     cdef bint broken                # a ring that was not set up completely: the next run makes one
@@ -135,6 +136,7 @@ cdef class IoUring(Waking):
         self.polls_memory = True
         self.close_unwatches = True
         self.ring = -1
+        self.initialized = True
         self.farewells = Queue()
         self.deferred = []
         self.set_up()
@@ -156,7 +158,9 @@ cdef class IoUring(Waking):
     cdef noria_params params
 
     def __dealloc__(self):
-        self.unmap()
+        # All fields are zero, the table of methods too, if a base class's __cinit__ raised.
+        if self.initialized:
+            self.unmap()
 
     cdef int unmap(self) noexcept:
         if self.ring >= 0:
