@@ -537,7 +537,9 @@ def test_a_subclass_of_socket_and_odd_buffers(model: str) -> None:
             assert await received == b"ace"
             with pytest.raises(BufferError):
                 await loop.sock_sendall(peer, memoryview(b"abcdef")[::2])
-            view = memoryview(bytearray(range(200)) * 4096).cast("I")
+            # asyncio takes items for bytes, and never ends.
+            items = "B" if model == ORACLE else "I"
+            view = memoryview(bytearray(range(200)) * 4096).cast(items)
             sending = asyncio.ensure_future(loop.sock_sendall(sock, view))
             total = bytearray()
             buffer = bytearray(65536)
