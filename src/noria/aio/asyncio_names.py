@@ -54,9 +54,9 @@ def _group(owner: str, used_by: str, fallback: str, *rows: tuple[Any, ...]) -> l
     return entries
 
 
-_TLS = "noria.aio.tls, noria._core.aio.tls"
+_TLS = "noria.aio.tls_protocol, noria._core.aio.tls"
 _TLS_FALLBACK = "connections use asyncio.sslproto.SSLProtocol itself: TLS works, but slower"
-_STREAMS = "noria.aio.streams, noria._core.aio.streams"
+_STREAMS = "noria.aio.stream_classes, noria._core.aio.streams"
 _STREAMS_FALLBACK = "noria's streams are asyncio's own classes: they work, but slower"
 _ENUM = "compared with the state of a connection before and after each read"
 
@@ -144,6 +144,7 @@ NAMES: tuple[PrivateName, ...] = (
             "replaced by an empty buffer: 256 KiB less for each connection",
         ),
         (FIELD, "_app_transport _app_transport_created", None, "set with noria's transport"),
+        (FIELD, "_extra", None, "has an ssl_object once the handshake succeeded"),
         (FIELD, "_loop", None, "passed to noria's transport"),
     ),
     *_group(
@@ -277,7 +278,7 @@ NAMES: tuple[PrivateName, ...] = (
 )
 
 
-def _parameters(function: Any) -> tuple[str, ...] | None:
+def parameters(function: Any) -> tuple[str, ...] | None:
     """Names of the parameters of a function or class; None if Python does not say."""
     if isinstance(function, type):
         function = function.__init__  # type: ignore[misc]
@@ -340,7 +341,7 @@ def _difference(entry: PrivateName, version: str) -> str | None:
         return f"{path} does not exist on Python {version}"
     if entry.parameters is None:
         return None
-    there = _parameters(value)
+    there = parameters(value)
     if there is None:
         return None
     expected = entry.parameters

@@ -331,6 +331,8 @@ class EventLoop(Core, _Base):
         """
         import ssl
 
+        from noria.aio.tls import move_buffered_data
+
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(
                 f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}"
@@ -357,11 +359,12 @@ class EventLoop(Core, _Base):
         )
         # Nothing that comes before the handshake has begun may be taken for plain text.
         transport.pause_reading()
+        if server_side:
+            move_buffered_data(protocol, secure)
         transport.set_protocol(secure)
         if getattr(transport, "_protocol_paused", False):
             # The plain transport told the protocol, and will tell `secure` to resume.
-            secure.pause_writing()
-            secure._app_writing_paused = True
+            secure.start_paused()
         begin = self.call_soon(secure.connection_made, transport)
         resume = self.call_soon(transport.resume_reading)
         try:
@@ -370,12 +373,14 @@ class EventLoop(Core, _Base):
             transport.close()
             begin.cancel()
             resume.cancel()
+            # Its exception has this frame in its traceback: the transport would be in a cycle.
+            del waiter
             raise
-        if "ssl_object" not in secure._extra:  # asyncio's end of a handshake sets it
+        if not secure.handshake_done:
             begin.cancel()
             resume.cancel()
             return None
-        return secure._get_app_transport()
+        return cast("asyncio.Transport", secure.app_transport)
 
     def _make_datagram_transport(
         self,
