@@ -31,20 +31,25 @@ def extensions() -> list[Extension]:
     return found
 
 
-os.chdir(ROOT)
-cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-setup(
-    ext_modules=cythonize(
-        extensions(),
-        nthreads=cores,
-        annotate=ANNOTATE,
-        include_path=[str(ROOT / "src")],
-        compiler_directives={
-            "language_level": 3,
-            "initializedcheck": False,
-            "cdivision": True,
-            "embedsignature": True,
-        },
-    ),
-    options={"build_ext": {"parallel": cores}},
-)
+def main() -> None:
+    os.chdir(ROOT)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    setup(
+        ext_modules=cythonize(
+            extensions(),
+            nthreads=cores,
+            annotate=ANNOTATE,
+            include_path=[str(ROOT / "src")],
+            compiler_directives={
+                "language_level": 3,
+                "initializedcheck": False,
+                "cdivision": True,
+                "embedsignature": True,
+            },
+        ),
+        options={"build_ext": {"parallel": cores}},
+    )
+
+
+if __name__ == "__main__":  # Cython's worker processes import this file
+    main()

@@ -252,17 +252,6 @@ NAMES: tuple[PrivateName, ...] = (
         (CONSTANT, "_SendfileMode", None, "how loop.sendfile treats a transport"),
     ),
     *_group(
-        "asyncio.transports",
-        "noria.aio.transports",
-        "none",
-        (
-            CLASS,
-            "_FlowControlMixin",
-            "self extra loop",
-            "a base class of asyncio's transports: programs test for it with isinstance",
-        ),
-    ),
-    *_group(
         "asyncio.Handle",
         "noria._core.aio.descriptor",
         "none",

@@ -75,16 +75,10 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
             **{name: value for name, value in timeouts.items() if name in known},
         )
 
-    def __getattr__(self, name: str) -> Any:
-        # Only reached on a Python whose class has no such attribute.
-        if name == "_app_transport":
-            return _LateTransport(self)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     @property
     def app_transport(self) -> Any:
-        """The transport that the application's protocol has; None before the handshake ends."""
-        return self.introduction.transport
+        """The transport that the application's protocol has."""
+        return self.introduction.transport or _LateTransport(self)
 
     @property
     def handshake_done(self) -> bool:

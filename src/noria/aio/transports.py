@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from asyncio import constants, transports
+from asyncio import constants
 from typing import Any
 
 
@@ -77,7 +77,7 @@ class _Face:
             connection.disown(self)
 
 
-class SocketTransport(_Face, transports._FlowControlMixin, asyncio.Transport):
+class SocketTransport(_Face, asyncio.Transport):
     """A connected stream socket, TCP or Unix."""
 
     _direct = ("is_closing", "write", "writelines")
@@ -153,7 +153,7 @@ class SocketTransport(_Face, transports._FlowControlMixin, asyncio.Transport):
         self._connection.force_close(error)
 
 
-class DatagramTransport(_Face, transports._FlowControlMixin, asyncio.DatagramTransport):
+class DatagramTransport(_Face, asyncio.Transport, asyncio.DatagramTransport):
     """A datagram socket. asyncio's is an asyncio.Transport too, so this is."""
 
     _direct = ("is_closing", "sendto")

@@ -1,4 +1,5 @@
 import asyncio
+import contextvars
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ class Acceptor(Channel):
         factory: Factory,
         server: Any,
         secure: Callable[[Factory, socket.socket, Any], None] | None,
+        context: contextvars.Context | None = None,
     ) -> None: ...
     def stop(self) -> None: ...
     def close(self) -> None: ...

@@ -21,7 +21,8 @@ cdef class Acceptor(Channel):
     """Makes a protocol and a connection of each client, until closed. The socket stays Python's.
 
     `secure`, if not None, is called with a connected Python socket in place of all that: it has TLS
-    to speak first. Each client is served in a copy of the context that the server was made in.
+    to speak first. Each client is served in a copy of `context`, by default the one that this is
+    made in.
     """
 
     cdef Core core
@@ -33,13 +34,13 @@ cdef class Acceptor(Channel):
     cdef object context
     cdef bint tcp
 
-    def __init__(self, Core core, sock, factory, server, secure):
+    def __init__(self, Core core, sock, factory, server, secure, context=None):
         self.core = core
         self.sock = sock
         self.factory = factory
         self.server = server
         self.secure = secure
-        self.context = PyContext_CopyCurrent()
+        self.context = PyContext_CopyCurrent() if context is None else context
         self.tcp = sock.family in INTERNET
         self.model = core.model
         self.fd = sock.fileno()

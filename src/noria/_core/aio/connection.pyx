@@ -17,17 +17,12 @@ from noria._core.contract cimport CALL, RECEIVE, SPACE, Event
 from noria._core.stream cimport LENT, PAUSED, Stream, bytes_of
 from noria._core.sys cimport EAGAIN, EBADF, EINTR, getpeername, getsockname, sockaddr, socklen_t
 
-import asyncio
-import inspect
 import logging
 import os
 import socket
 from asyncio.trsock import TransportSocket
 
 INTERNET = (socket.AF_INET, socket.AF_INET6)
-
-# Which connections a server has is told it since Python 3.13, before that only how many.
-cdef bint by_name = len(inspect.signature(asyncio.Server._attach).parameters) > 1
 
 log = logging.getLogger("noria")
 
@@ -116,7 +111,7 @@ cdef class Connection(Stream):
             self.detach_socket()
             self.model.release(self)
             if server is not None:
-                detach(server, face)
+                server.detach(face)
         return 0
 
     cdef int released(self) except -1:
@@ -437,7 +432,7 @@ cdef class Connection(Stream):
         self.model.release(self)
         server, self.server = self.server, None
         if server is not None:
-            detach(server, face)
+            server.detach(face)
 
 
 cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp):
@@ -458,7 +453,7 @@ cdef Connection new_connection(Core core, int fd, object protocol, object server
     connection.face = core.make_transport(connection)
     core.own(fd, connection)
     if server is not None:
-        attach(server, connection.face)
+        server.attach(connection.face)
     return connection
 
 
@@ -492,19 +487,3 @@ cdef bytes small_copy(data):
         copy = PyBytes_FromStringAndSize(<char *>view.buf, view.len)
     PyBuffer_Release(&view)
     return copy
-
-
-cdef int attach(object server, object transport) except -1:
-    if by_name:
-        server._attach(transport)
-    else:
-        server._attach()
-    return 0
-
-
-cdef int detach(object server, object transport) except -1:
-    if by_name:
-        server._detach(transport)
-    else:
-        server._detach()
-    return 0

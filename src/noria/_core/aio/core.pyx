@@ -413,11 +413,33 @@ cdef class Core(Loop):
 
     # Readers and writers.
 
-    def _add_reader(self, fd, callback, *args):
-        return self.attend(fd, READABLE, callback, args)
+    def add_reader(self, fd, callback, *args):
+        """Calls while the descriptor can be read. As AbstractEventLoop.add_reader."""
+        self._ensure_fd_no_transport(fd)
+        self.attend(fd, READABLE, callback, args, None)
 
-    def _add_writer(self, fd, callback, *args):
-        return self.attend(fd, WRITABLE, callback, args)
+    def add_writer(self, fd, callback, *args):
+        """Calls while the descriptor can be written to. As AbstractEventLoop.add_writer."""
+        self._ensure_fd_no_transport(fd)
+        self.attend(fd, WRITABLE, callback, args, None)
+
+    def remove_reader(self, fd):
+        """Undoes add_reader; False if there is none. As AbstractEventLoop.remove_reader."""
+        self._ensure_fd_no_transport(fd)
+        return self.neglect(fd, READABLE)
+
+    def remove_writer(self, fd):
+        """Undoes add_writer; False if there is none. As AbstractEventLoop.remove_writer."""
+        self._ensure_fd_no_transport(fd)
+        return self.neglect(fd, WRITABLE)
+
+    # asyncio's own transports, of pipes and others, call these.
+
+    def _add_reader(self, fd, callback, *args, context=None):
+        return self.attend(fd, READABLE, callback, args, context)
+
+    def _add_writer(self, fd, callback, *args, context=None):
+        return self.attend(fd, WRITABLE, callback, args, context)
 
     def _remove_reader(self, fd):
         return self.neglect(fd, READABLE)
@@ -425,13 +447,13 @@ cdef class Core(Loop):
     def _remove_writer(self, fd):
         return self.neglect(fd, WRITABLE)
 
-    def attend(self, fileobj, int interest, callback, tuple args):
+    def attend(self, fileobj, int interest, callback, tuple args, context):
         cdef int fd = number_of(fileobj)
         cdef Descriptor descriptor
         if self.closed:
             self.refuse_if_closed()
-        handle = asyncio.Handle(callback, args, self, None) if self.debugging else \
-            self.later(callback, args, None)
+        handle = asyncio.Handle(callback, args, self, context) if self.debugging else \
+            self.later(callback, args, context)
         descriptor = self.descriptor(fd)
         try:
             descriptor.add(interest, handle)
@@ -494,7 +516,7 @@ cdef class Core(Loop):
         cdef Py_ssize_t wanted = n
         cdef int fd
         if type(sock) is not Socket or wanted <= 0 or self.debugging:
-            return await Inherited.sock_recv(self, sock, n)
+            return await self.receive_bytes(sock, n)
         fd = sock.fileno()
         data = receive_now(self.model, fd, wanted)
         if data is not None:
@@ -513,14 +535,14 @@ cdef class Core(Loop):
         """Sends all of `data`. As AbstractEventLoop.sock_sendall."""
         cdef ssize_t sent
         if type(sock) is not Socket or type(data) is not bytes or self.debugging:
-            return await Inherited.sock_sendall(self, sock, data)
+            return await self.send_all(sock, data)
         self.model.counters.sends += 1
         sent = c_send(sock.fileno(), PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data),
                       MSG_DONTWAIT | MSG_NOSIGNAL)
         if sent == PyBytes_GET_SIZE(data):
             return None
         # What is left, or what went wrong.
-        return await Inherited.sock_sendall(self, sock, data[max(sent, 0):])
+        return await self.send_all(sock, data[max(sent, 0):])
 
     def watched(self, int fd):
         """For what add_reader and add_writer watch it: 1 to read, 2 to write; KeyError if not."""

@@ -1,0 +1,147 @@
+"""The `sock_*` methods: operations on a non-blocking socket that the caller owns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from noria.aio.resolve import resolve
+
+T = TypeVar("T")
+
+INTERNET = (socket.AF_INET, socket.AF_INET6)
+
+
+def refuse_tls_socket(sock: Any) -> None:
+    """Raise TypeError for an ssl.SSLSocket, which does its own reading and writing."""
+    ssl = sys.modules.get("ssl")  # without it there is no such socket
+    if ssl is not None and isinstance(sock, ssl.SSLSocket):
+        raise TypeError("Socket cannot be of type SSLSocket")
+
+
+class SocketMethods(asyncio.AbstractEventLoop):
+    """`AbstractEventLoop.sock_*`, by trying the call and waiting for readiness in between."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # of noria._core.aio.core.Core
+        _add_reader: Callable[..., asyncio.Handle]
+        _add_writer: Callable[..., asyncio.Handle]
+        _remove_reader: Callable[[int], bool]
+        _remove_writer: Callable[[int], bool]
+        _ensure_fd_no_transport: Callable[[Any], None]
+
+    def check_socket(self, sock: Any) -> None:
+        """Raise TypeError for a TLS socket, and in debug mode ValueError for a blocking one."""
+        refuse_tls_socket(sock)
+        if self.get_debug() and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+
+    async def wait_readable(self, sock: Any) -> None:
+        """Wait until the socket has something to read, or has failed."""
+        await self._wait_ready(sock, self._add_reader, self._remove_reader)
+
+    async def wait_writable(self, sock: Any) -> None:
+        """Wait until the socket has room, or has failed."""
+        await self._wait_ready(sock, self._add_writer, self._remove_writer)
+
+    async def _wait_ready(
+        self, sock: Any, add: Callable[..., asyncio.Handle], remove: Callable[[int], bool]
+    ) -> None:
+        fd = sock.fileno()
+        self._ensure_fd_no_transport(fd)
+        ready = self.create_future()
+        handle = add(fd, _finish, ready)
+        try:
+            await ready
+        finally:
+            # A cancelled handle was replaced by another's, which stays.
+            if not handle.cancelled():
+                remove(fd)
+
+    async def _receive(self, sock: Any, attempt: Callable[[], T]) -> T:
+        while True:
+            with contextlib.suppress(BlockingIOError, InterruptedError):
+                return attempt()
+            await self.wait_readable(sock)
+
+    async def receive_bytes(self, sock: Any, n: int) -> bytes:
+        """As `sock_recv`, for any kind of socket."""
+        self.check_socket(sock)
+        received: bytes = await self._receive(sock, lambda: sock.recv(n))
+        return received
+
+    async def sock_recv_into(self, sock: Any, buf: Any) -> int:
+        """Receive into `buf`; return the number of bytes. As AbstractEventLoop.sock_recv_into."""
+        self.check_socket(sock)
+        received: int = await self._receive(sock, lambda: sock.recv_into(buf))
+        return received
+
+    async def sock_recvfrom(self, sock: Any, bufsize: int) -> tuple[bytes, Any]:
+        """Receive a datagram of at most `bufsize` bytes; return it and its sender's address."""
+        self.check_socket(sock)
+        received: tuple[bytes, Any] = await self._receive(sock, lambda: sock.recvfrom(bufsize))
+        return received
+
+    async def sock_recvfrom_into(self, sock: Any, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
+        """Receive a datagram into `buf`; return its length and its sender's address."""
+        self.check_socket(sock)
+        room = nbytes or len(buf)
+        received: tuple[int, Any] = await self._receive(sock, lambda: sock.recvfrom_into(buf, room))
+        return received
+
+    async def send_all(self, sock: Any, data: Any) -> None:
+        """As `sock_sendall`, for any kind of socket and buffer."""
+        self.check_socket(sock)
+        with memoryview(data) as whole, whole.cast("B") as view:
+            sent = 0
+            while True:
+                with contextlib.suppress(BlockingIOError, InterruptedError):
+                    sent += sock.send(view[sent:] if sent else data)
+                if sent >= len(view):
+                    return
+                await self.wait_writable(sock)
+
+    async def sock_sendto(self, sock: Any, data: Any, address: Any) -> int:
+        """Send one datagram to the address; return the number of bytes sent."""
+        self.check_socket(sock)
+        while True:
+            with contextlib.suppress(BlockingIOError, InterruptedError):
+                sent: int = sock.sendto(data, address)
+                return sent
+            await self.wait_writable(sock)
+
+    async def sock_accept(self, sock: Any) -> tuple[socket.socket, Any]:
+        """Accept a connection; return a non-blocking socket and the client's address."""
+        self.check_socket(sock)
+        connection: socket.socket
+        connection, address = await self._receive(sock, sock.accept)
+        connection.setblocking(False)
+        return connection, address
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        """Connect to the address, resolving a host name. As AbstractEventLoop.sock_connect."""
+        self.check_socket(sock)
+        if sock.family in INTERNET:
+            infos = await resolve(
+                self, address, family=sock.family, type=sock.type, proto=sock.proto
+            )
+            address = infos[0][4]
+        try:
+            sock.connect(address)
+            return
+        except (BlockingIOError, InterruptedError):
+            pass  # after EINTR too it goes on in the background: connect(2)
+        await self.wait_writable(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, f"Connect call failed {address}")
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
