@@ -48,8 +48,8 @@ def test_every_name_is_known_to_this_python() -> None:
     assert asyncio_names.unknown() == []
 
 
-def test_a_name_is_in_the_table_once() -> None:
-    keys = [(entry.owner, entry.name) for entry in NAMES]
+def test_a_name_is_in_the_table_once_for_each_use() -> None:
+    keys = [(entry.owner, entry.name, entry.used_by) for entry in NAMES]
     assert len(keys) == len(set(keys))
 
 

@@ -222,6 +222,18 @@ NAMES: tuple[PrivateName, ...] = (
         ),
     ),
     *_group(
+        "asyncio.StreamReaderProtocol",
+        "noria.aio.tls",
+        "start_tls moves nothing: a ClientHello that is in the reader is lost",
+        (FIELD, "_stream_reader", None, "the reader whose buffered data start_tls moves"),
+    ),
+    *_group(
+        "asyncio.StreamReader",
+        "noria.aio.tls",
+        "start_tls moves nothing: a ClientHello that is in the reader is lost",
+        (FIELD, "_buffer", None, "the data that start_tls moves into the TLS protocol"),
+    ),
+    *_group(
         "asyncio.trsock",
         "noria._core.aio.connection, noria._core.aio.datagrams, noria._core.aio.acceptor",
         "none: get_extra_info('socket') returns it, and users expect asyncio's class",

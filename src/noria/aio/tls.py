@@ -7,7 +7,7 @@ names are unknown to noria, asyncio's SSLProtocol, which works over noria's tran
 from __future__ import annotations
 
 import asyncio
-from asyncio import sslproto, streams
+from asyncio import sslproto
 from typing import Any
 
 from noria.aio import asyncio_names
@@ -127,7 +127,7 @@ def move_buffered_data(protocol: asyncio.BaseProtocol, tls_protocol: Any) -> Non
     Python 3.14 on. At the client nothing is moved: a TLS server sends nothing before the
     ClientHello (RFC 8446, section 2), so what is buffered there is plain text.
     """
-    if not isinstance(protocol, streams.FlowControlMixin):
+    if not any(cls.__module__ == "asyncio.streams" for cls in type(protocol).__mro__):
         return
     reader = getattr(protocol, "_stream_reader", None)
     buffer = getattr(reader, "_buffer", None)
