@@ -352,6 +352,43 @@ def test_a_sleeping_loop_is_woken_each_time(model):
     noria.run(main(), model=model)
 
 
+def test_a_datagram_that_is_sent_between_close_and_connection_lost(model):
+    """It goes out, and an error is reported, as long as the socket is open."""
+
+    class Sender(asyncio.DatagramProtocol):
+        def __init__(self) -> None:
+            self.errors: list[Exception] = []
+            self.lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def error_received(self, exc: Exception) -> None:
+            self.errors.append(exc)
+            self.transport.close()
+
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.lost.set_result(exc)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(("127.0.0.1", 0))
+            receiver.setblocking(False)
+            transport, sender = await loop.create_datagram_endpoint(
+                Sender, local_addr=("127.0.0.1", 0)
+            )
+            too_long = bytes(70_000)
+            transport.sendto(too_long, receiver.getsockname())
+            transport.sendto(too_long, receiver.getsockname())
+            transport.sendto(b"last", receiver.getsockname())
+            assert await loop.sock_recv(receiver, 100) == b"last"
+            assert await sender.lost is None
+            assert len(sender.errors) == 2
+
+    noria.run(main(), model=model)
+
+
 def test_datagrams_to_nobody_are_reported_and_the_socket_goes_on(model):
     class Reported(asyncio.DatagramProtocol):
         def __init__(self) -> None:

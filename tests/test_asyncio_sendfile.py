@@ -240,3 +240,27 @@ def test_sock_sendfile_that_is_cancelled_watches_nothing(model: str, file: IO[by
             assert not loop.remove_writer(here)
 
     run(main(), model)
+
+
+@pytest.mark.parametrize("of", ["transport", "socket"])
+@pytest.mark.parametrize("fallback", [False, True])
+def test_the_position_is_the_offset_when_nothing_is_left_to_send(
+    model: str, file: IO[bytes], of: str, fallback: bool
+) -> None:
+    """As asyncio from Python 3.14 on."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        file.seek(123)
+        async with peer_that_reads_nothing() as (keeper, _):
+            if of == "transport":
+                sent = await loop.sendfile(keeper.transport, file, SIZE, fallback=fallback)
+            else:
+                ours, theirs = socket.socketpair()
+                with ours, theirs:
+                    ours.setblocking(False)
+                    sent = await loop.sock_sendfile(ours, file, SIZE, fallback=fallback)
+        assert sent == 0
+        assert file.tell() == SIZE
+
+    run(main(), model)

@@ -247,6 +247,23 @@ def test_a_handler_that_raises_is_reported_and_its_connection_closed(run: Run) -
     run(main())
 
 
+def test_a_handler_without_a_coroutine_that_raises_is_reported_too(run: Run) -> None:
+    async def main() -> None:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+
+        def handler(reader: Any, writer: Any) -> None:
+            raise LookupError("of this handler")
+
+        async with served(handler) as (reader, _):
+            assert await reader.read() == b""
+        assert [(context["message"], str(context["exception"])) for context in told] == [
+            ("Unhandled exception in client_connected_cb", "of this handler")
+        ]
+
+    run(main())
+
+
 def test_unix_sockets(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         server = await noria.start_unix_server(echo, tmp_path / "echo")

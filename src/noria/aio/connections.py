@@ -285,6 +285,8 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
         """
         import ssl
 
+        from noria.aio.tls import move_buffered_data
+
         loop = cast("EventLoop", self)
 
         if not isinstance(sslcontext, ssl.SSLContext):
@@ -313,11 +315,12 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
         )
         # Nothing that comes before the handshake has begun may be taken for plain text.
         transport.pause_reading()
+        if server_side:
+            move_buffered_data(protocol, secure)
         transport.set_protocol(secure)
         if getattr(transport, "_protocol_paused", False):
             # The plain transport told the protocol, and will tell `secure` to resume.
-            secure.pause_writing()
-            secure._app_writing_paused = True
+            secure.start_paused()
         begin = self.call_soon(secure.connection_made, transport)
         resume = self.call_soon(transport.resume_reading)
         try:
@@ -326,12 +329,14 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             transport.close()
             begin.cancel()
             resume.cancel()
+            # Its exception has this frame in its traceback: the transport would be in a cycle.
+            del waiter
             raise
-        if "ssl_object" not in secure._extra:  # asyncio's end of a handshake sets it
+        if not secure.handshake_done:
             begin.cancel()
             resume.cancel()
             return None
-        return secure._get_app_transport()
+        return cast("asyncio.Transport", secure.app_transport)
 
 
 def _check_tls(

@@ -151,7 +151,7 @@ class EventLoop(
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         self.make_stream_transport(sock, secure, server=server, given=given)
-        return cast("asyncio.Transport", secure._app_transport)
+        return cast("asyncio.Transport", secure.app_transport)
 
     def make_tls_protocol(self, *args: Any, **kwargs: Any) -> TLSProtocol:
         """The protocol between a TLS transport and the plain one below it."""

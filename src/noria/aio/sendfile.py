@@ -306,8 +306,12 @@ class Pieces:
             self._sending -= 1
             if corked:
                 uncork(sock)
-            if sent:
+            # The position is updated even where nothing was sent, as documented for loop.sendfile.
+            try:
                 os.lseek(fileno, offset + sent, os.SEEK_SET)
+            except OSError:
+                if sent:
+                    raise
         return sent
 
     async def _writable(self, sock: socket.socket) -> None:

@@ -7,83 +7,47 @@ the writer they make are compiled where they run for each message. They work on 
 from __future__ import annotations
 
 import asyncio
-import functools
 from asyncio import streams
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from noria._core.aio.streams import Feed, Reader, Writer
+from noria.aio import asyncio_names
+
+if TYPE_CHECKING:
+    from noria.aio.stream_classes import StreamReader, StreamReaderProtocol, StreamWriter
+
+__all__ = [
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
+    "install",
+    "open_connection",
+    "open_unix_connection",
+    "start_server",
+    "start_unix_server",
+]
 
 LIMIT = 2**16  # bytes of a line, and half the bytes kept before reading is paused: asyncio's
 
-if TYPE_CHECKING:  # asyncio's own, which its stubs leave out
+# The modules that need asyncio's private names.
+MODULES = ("noria.aio.stream_classes", "noria._core.aio.streams")
 
-    class _Protocol(asyncio.StreamReaderProtocol):
-        _client_connected_cb: Callable[..., Any] | None
-        _stream_reader: asyncio.StreamReader | None
-        _reject_connection: bool
-        _over_ssl: bool
-        _strong_reader: asyncio.StreamReader | None
-        _loop: asyncio.AbstractEventLoop
 
-else:
-    _Protocol = asyncio.StreamReaderProtocol
+def _choose() -> tuple[Any, Any, Any]:
+    """noria's classes; asyncio's own on a Python whose private names are unknown to noria."""
+    unknown = asyncio_names.unknown(*MODULES)
+    if unknown:
+        asyncio_names.warn(unknown)
+        return asyncio.StreamReader, asyncio.StreamWriter, asyncio.StreamReaderProtocol
+    from noria.aio import stream_classes as classes
 
-_Reader = asyncio.StreamReader
-_Writer = asyncio.StreamWriter
+    return classes.StreamReader, classes.StreamWriter, classes.StreamReaderProtocol
+
+
+if not TYPE_CHECKING:
+    StreamReader, StreamWriter, StreamReaderProtocol = _choose()
 
 Connected = Callable[["StreamReader", "StreamWriter"], Awaitable[None] | None]
-
-
-class StreamReader(Reader, _Reader):
-    """asyncio.StreamReader, compiled."""
-
-
-class StreamWriter(Writer, _Writer):
-    """asyncio.StreamWriter, compiled."""
-
-    def __init__(self, transport: Any, protocol: Any, reader: Any, loop: Any):
-        self._transport = transport
-        self._protocol = protocol
-        self._reader = reader
-        self._loop = loop
-
-
-class StreamReaderProtocol(Feed, _Protocol):
-    """asyncio.StreamReaderProtocol, compiled."""
-
-    def connection_made(self, transport: Any) -> None:
-        """The reader and the writer are there: whoever serves connections is called."""
-        if self._client_connected_cb is None or self._reject_connection:
-            _Protocol.connection_made(self, transport)
-            return
-        # As asyncio's, which would make a writer of its own.
-        self._transport = transport
-        reader: Any = self._stream_reader
-        if reader is not None:
-            reader.set_transport(transport)
-        self._over_ssl = transport.get_extra_info("sslcontext") is not None
-        writer = StreamWriter(transport, self, reader, self._loop)
-        if hasattr(self, "_stream_writer"):  # until Python 3.12 the protocol keeps it
-            self._stream_writer = writer
-        result = self._client_connected_cb(reader, writer)
-        if asyncio.iscoroutine(result):
-            self._task = self._loop.create_task(result)
-            self._task.add_done_callback(functools.partial(self._served, transport))
-        self._strong_reader = None
-
-    def _served(self, transport: asyncio.Transport, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if task.cancelled() or error is not None:
-            transport.close()
-        if error is not None:
-            self._loop.call_exception_handler(
-                {
-                    "message": "Unhandled exception in client_connected_cb",
-                    "exception": error,
-                    "transport": transport,
-                }
-            )
 
 
 def _client(limit: int) -> tuple[StreamReader, StreamReaderProtocol]:

@@ -1,75 +1,136 @@
-"""TLS: asyncio's own SSLProtocol, with what runs for each message compiled.
+"""The protocol between a plain transport and an application's protocol behind TLS.
 
-The handshake, the shutdown, their time limits and what they report are asyncio's; decrypting and
-encrypting are `noria._core.aio.tls`.
+`TLSProtocol` is noria's compiled one (`noria.aio.tls_protocol`), or, on a Python whose private
+names are unknown to noria, asyncio's SSLProtocol, which works over noria's transports too.
 """
 
 from __future__ import annotations
 
 import asyncio
 from asyncio import sslproto
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from noria._core.aio.tls import Secure
+from noria.aio import asyncio_names
 
-if TYPE_CHECKING:
-
-    class _Inherited(sslproto.SSLProtocol):  # asyncio's own, which its stubs leave out
-        _ssl_buffer: bytearray
-        _ssl_buffer_view: memoryview
-        _extra: dict[str, Any]
-        _app_protocol_get_buffer: Callable[[int], Any]
-
-        def _get_app_transport(self) -> asyncio.Transport: ...
-else:
-    _Inherited = sslproto.SSLProtocol
+MODULES = ("noria.aio.tls_protocol", "noria._core.aio.tls")  # that need asyncio's private names
 
 
-class SSLTransport(sslproto._SSLProtocolTransport):
-    """The transport that a protocol behind TLS knows."""
+class _Introduction(asyncio.Protocol):
+    """Stands in for the application's protocol until the handshake ends.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ssl_protocol: Any):
-        super().__init__(loop, ssl_protocol)
-        # They stand before the class's methods, so that no Python runs in between.
-        self.write = ssl_protocol.write  # type: ignore[method-assign]
-        self.writelines = ssl_protocol.writelines  # type: ignore[method-assign]
+    The transport behind TLS is then known without a private name of asyncio.
+    """
+
+    def __init__(self, protocol: asyncio.BaseProtocol, call_connection_made: bool):
+        self.protocol: Any = protocol
+        self.call_connection_made = call_connection_made
+        self.transport: Any = None
+        self.writing_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.transport.set_protocol(self.protocol)
+        if self.call_connection_made:
+            self.protocol.connection_made(transport)
+        elif self.writing_paused:
+            self.protocol.resume_writing()
 
 
-class TLSProtocol(Secure, _Inherited):
-    """TLS over any transport; over noria's own without a Python call for a message."""
+class _LateTransport:
+    """A transport whose attributes are those of the one behind TLS, or of the plain one before."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        _Inherited.__init__(self, *args, **kwargs)
-        # 256 KiB for each connection, of use only over a transport that is not noria's:
-        # get_buffer makes it anew there.
-        self._ssl_buffer = bytearray()
-        self._ssl_buffer_view = memoryview(self._ssl_buffer)
-        self.bind()
+    def __init__(self, protocol: PlainTLSProtocol):
+        self._tls_protocol = protocol
 
-    def _get_app_transport(self) -> asyncio.Transport:
-        if self._app_transport is None and not self._app_transport_created:
-            self._app_transport = SSLTransport(cast("Any", self._loop), self)
-            self._app_transport_created = True
-        return _Inherited._get_app_transport(self)
+    def __getattr__(self, name: str) -> Any:
+        protocol = self._tls_protocol
+        return getattr(protocol.introduction.transport or protocol.plain_transport, name)
 
-    def _set_app_protocol(self, app_protocol: Any) -> None:
-        _Inherited._set_app_protocol(self, app_protocol)
-        if self._app_protocol_is_buffer:
-            # asyncio decrypts into slices of the buffer: those of a bytearray would be copies.
-            get_buffer = self._app_protocol_get_buffer
-            self._app_protocol_get_buffer = lambda hint: memoryview(get_buffer(hint))
-        self.adopt(app_protocol)
+
+class PlainTLSProtocol(sslproto.SSLProtocol):
+    """asyncio's SSLProtocol with the public interface of noria's."""
+
+    def __init__(
+        self,
+        loop: Any,
+        app_protocol: Any,
+        sslcontext: Any,
+        waiter: Any,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        call_connection_made: bool = True,
+        **timeouts: Any,
+    ):
+        self.introduction = _Introduction(app_protocol, call_connection_made)
+        self.plain_transport: Any = None
+        self.early = b""
+        known = asyncio_names.parameters(sslproto.SSLProtocol) or ()
+        super().__init__(
+            loop,
+            self.introduction,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            **{name: value for name, value in timeouts.items() if name in known},
+        )
+
+    @property
+    def app_transport(self) -> Any:
+        """The transport that the application's protocol has."""
+        return self.introduction.transport or _LateTransport(self)
+
+    @property
+    def handshake_done(self) -> bool:
+        """Whether the handshake succeeded; stays True when the connection ends."""
+        return self.introduction.transport is not None
+
+    def start_paused(self) -> None:
+        """Take over from a transport that has called the protocol's pause_writing."""
+        self.pause_writing()
+        self.introduction.writing_paused = True
+
+    def feed_early(self, data: bytes | bytearray) -> None:
+        """Take ciphertext that was received before connection_made."""
+        self.early += bytes(data)
 
     def connection_made(self, transport: Any) -> None:
-        """The transport below is there: the handshake begins."""
-        self.attach(transport)
-        _Inherited.connection_made(self, transport)
+        """Start the handshake over the plain transport."""
+        self.plain_transport = transport
+        super().connection_made(transport)
+        while self.early and not transport.is_closing():
+            buffer = self.get_buffer(len(self.early))
+            size = min(len(buffer), len(self.early))
+            buffer[:size] = self.early[:size]
+            self.early = self.early[size:]
+            self.buffer_updated(size)
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """The transport below has ended."""
-        transport: Any = self._app_transport
-        _Inherited.connection_lost(self, exc)
-        if transport is not None:
-            # Whoever keeps the transport must not keep certificates and keys by it.
-            del transport.write, transport.writelines
+
+def _choose() -> Any:
+    unknown = asyncio_names.unknown(*MODULES)
+    if unknown:
+        asyncio_names.warn(unknown)
+        return PlainTLSProtocol
+    from noria.aio.tls_protocol import TLSProtocol
+
+    return TLSProtocol
+
+
+TLSProtocol: Any = _choose()
+
+
+def move_buffered_data(protocol: asyncio.BaseProtocol, tls_protocol: Any) -> None:
+    """Move what a stream reader has buffered into the TLS protocol; for the server's side.
+
+    A client may send its ClientHello before the server's start_tls: in the reader it would be read
+    as plain text, and the handshake would wait for it until its timeout. asyncio does this from
+    Python 3.14 on. At the client nothing is moved: a TLS server sends nothing before the
+    ClientHello (RFC 8446, section 2), so what is buffered there is plain text.
+    """
+    if not any(cls.__module__ == "asyncio.streams" for cls in type(protocol).__mro__):
+        return
+    reader = getattr(protocol, "_stream_reader", None)
+    buffer = getattr(reader, "_buffer", None)
+    if isinstance(buffer, bytearray) and buffer:
+        tls_protocol.feed_early(buffer)
+        buffer.clear()

@@ -154,6 +154,9 @@ cdef class DatagramSocket(Channel):
                 self.lost += 1
                 return
         if self.gone:
+            # As in asyncio, until connection_lost; what finds no room is dropped.
+            if self.protocol is not None and self.sock is not None:
+                self.try_send(data, addr)
             return
         if not self.waiting and self.try_send(data, addr):
             return
