@@ -41,12 +41,18 @@ cdef extern from *:
     """
     bint spare "noria_spare"(PyObject *o, PyObject *exact_type)
 
+
+def plain_source(callback, args):
+    """Text for a callback, on a Python that does not have asyncio's own function for that."""
+    return repr(callback)
+
+
 cdef object Inherited = asyncio.SelectorEventLoop
 cdef object Socket = socket.socket
 cdef object Future = asyncio.Future
 cdef object run_own = run_own_
-cdef object describe = base_events._format_handle
-cdef object source_of = format_helpers._format_callback_source
+cdef object describe = getattr(base_events, "_format_handle", repr)
+cdef object source_of = getattr(format_helpers, "_format_callback_source", plain_source)
 
 
 cdef class Core(Loop):
