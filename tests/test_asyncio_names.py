@@ -273,6 +273,11 @@ def test_the_sentences() -> None:
         "that noria replaces: it uses _write_more; "
         "asyncio.sslproto.SSLProtocol._do_write does not exist on Python 3.99"
     )
+    text = sentences("rewrite(asyncio.sslproto, '_transport._force_close', '_transport._end')")
+    assert text == (
+        f"{newest}): asyncio.sslproto.SSLProtocol uses _end on Python 3.99, perhaps of transports: "
+        "noria's have no such name"
+    )
     assert sentences("rewrite(asyncio.streams, '_waiter', '_awaited')") == (
         f"{newest}): asyncio.StreamReader objects have no _waiter on Python 3.99"
     )

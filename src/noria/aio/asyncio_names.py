@@ -25,6 +25,7 @@ FIELD = "attribute of instances"
 FUNCTION = "function"
 CLASS = "class"  # the parameters are those of its constructor
 CONSTANT = "constant"
+PROVIDED = "attribute of noria's objects"  # that asyncio's class uses
 
 
 class PrivateName(NamedTuple):
@@ -37,7 +38,9 @@ class PrivateName(NamedTuple):
     used_by: str  # modules of noria, separated by commas
     reason: str
     fallback: str
-    body: tuple[str, ...] = ()  # if given: all names that the method's code may use
+    # If given: all names that the method's code may use. PROVIDED: all private ones that the
+    # class may use and neither has nor sets when it is made.
+    body: tuple[str, ...] = ()
     first: tuple[int, int] = (3, 11)  # Python versions that have it
     last: tuple[int, int] | None = None
 
@@ -235,6 +238,24 @@ NAMES: tuple[PrivateName, ...] = (
         (FIELD, "_buffer", None, "the data that start_tls moves into the TLS protocol"),
     ),
     *_group(
+        "asyncio.sslproto.SSLProtocol",
+        "noria.aio.transports",
+        "none",
+        (
+            PROVIDED,
+            "_force_close",
+            None,
+            "asyncio's TLS protocol closes the transport below it so",
+            {
+                "body": (
+                    *("_force_close", "_closed", "_SSLProtocolTransport", "_app_protocol"),
+                    *("_app_protocol_get_buffer", "_app_protocol_buffer_updated"),
+                    "_app_protocol_is_buffer",
+                )
+            },
+        ),
+    ),
+    *_group(
         "asyncio.trsock",
         "noria._core.aio.connection, noria._core.aio.datagrams, noria._core.aio.acceptor",
         "none: get_extra_info('socket') returns it, and users expect asyncio's class",
@@ -416,6 +437,16 @@ def _has_field(owner: Any, name: str) -> bool:
     return False
 
 
+def _foreign(owner: Any) -> set[str]:
+    """Private names that the methods of a class use and that are not names of its own."""
+    used: set[str] = set()
+    for value in vars(owner).values():
+        code = getattr(value, "__code__", None)
+        if code is not None:
+            used.update(name for name in code.co_names if name.startswith("_"))
+    return used.difference(dir(owner), owner.__init__.__code__.co_names)
+
+
 def _find(path: str) -> Any:
     """The module or class with this dotted path; None if there is none."""
     parts = path.split(".")
@@ -443,6 +474,14 @@ def _difference(entry: PrivateName, version: str) -> str | None:
         if _has_field(owner, entry.name):
             return None
         return f"{entry.owner} objects have no {entry.name} on Python {version}"
+    if entry.kind == PROVIDED:
+        more = _foreign(owner).difference(entry.body)
+        if not more:
+            return None
+        return (
+            f"{entry.owner} uses {', '.join(sorted(more))} on Python {version}, perhaps of "
+            "transports: noria's have no such name"
+        )
     value = getattr(owner, entry.name, None)
     if value is None:
         return f"{path} does not exist on Python {version}"
@@ -463,7 +502,7 @@ def _difference(entry: PrivateName, version: str) -> str | None:
             f"{path}({', '.join(there)}) takes other arguments on Python {version}: "
             f"noria expects ({', '.join(expected)})"
         )
-    more = set(value.__code__.co_names).difference(entry.body) if entry.body else None
+    more = set(value.__code__.co_names).difference(entry.body) if entry.body else set()
     if more:
         return (
             f"{path} differs on Python {version} from the one that noria replaces: "
@@ -486,7 +525,11 @@ def unknown(*modules: str) -> list[str]:
             entry.last is not None and sys.version_info[:2] > entry.last
         ):
             continue
-        sentence = _difference(entry, version)
+        try:
+            sentence = _difference(entry, version)
+        except Exception as error:  # the name has become something else altogether
+            path = f"{entry.owner}.{entry.name}"
+            sentence = f"{path} cannot be compared on Python {version}: {error!r}"
         if sentence is not None:
             sentences.append(sentence)
     return sentences
