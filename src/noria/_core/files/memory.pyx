@@ -6,13 +6,23 @@ from noria._core.sys cimport EAGAIN, EINTR, EOPNOTSUPP, errno, iovec, ssize_t
 
 import os
 
-cdef extern from "<sys/uio.h>" nogil:
+cdef extern from * nogil:
     """
+    #include <stdint.h>
+    #include <sys/syscall.h>
+    #include <sys/uio.h>
+    #include <unistd.h>
     #ifndef RWF_NOWAIT
     #define RWF_NOWAIT 8
     #endif
+    /* musl has preadv2() from 1.2.5 on only: the system call itself, which takes the offset in two
+       halves; where a long has 64 bits, the kernel has all of it in the first. */
+    static ssize_t noria_preadv2(int fd, const struct iovec *iov, int n, int64_t offset, int flags) {
+        return syscall(SYS_preadv2, fd, iov, (long)n, (long)offset,
+                       (long)((uint64_t)offset >> 32), flags);
+    }
     """
-    ssize_t preadv2(int fd, const iovec *iov, int n, int64_t offset, int flags)
+    ssize_t preadv2 "noria_preadv2"(int fd, const iovec *iov, int n, int64_t offset, int flags)
     int RWF_NOWAIT
 
 
