@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 from running import ROOT, environment, run
 
 PACKAGE = ROOT / "src" / "noria"
-FREE_THREADED = hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled()
+FREE_THREADED_BUILD = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 @pytest.mark.parametrize("system", ["darwin", "win32", "android"])
@@ -107,6 +109,39 @@ for attempt in range(2):
     assert [
         line.startswith("noria needs the interpreter's lock") for line in found.splitlines()
     ] == [True, True], found
+
+
+IMPORT_UNDER_FREE_THREADING = """
+import sys, warnings
+import noria
+assert sys._is_gil_enabled() == (sys.argv[1] == "held")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    try:
+        noria.open
+        noria.EventLoop
+    except ImportError as error:
+        print(error)
+print(sys._is_gil_enabled(), *(warning.message for warning in caught))
+"""
+
+
+@pytest.mark.skipif(not FREE_THREADED_BUILD, reason="this build of CPython always has its GIL")
+@pytest.mark.parametrize(
+    ("setting", "before", "found"),
+    [
+        ("", "not held", r"True The global interpreter lock \(GIL\) has been enabled .*noria.*"),
+        ("1", "held", "True"),
+        ("0", "not held", "noria needs the interpreter's lock .*PYTHON_GIL=0.*\nFalse"),
+    ],
+    ids=["default", "on", "off"],
+)
+def test_a_free_threaded_build_runs_noria_with_its_gil_or_not_at_all(
+    setting: str, before: str, found: str
+) -> None:
+    """`import noria` alone does not enable the GIL: only using it does."""
+    output = run(IMPORT_UNDER_FREE_THREADING, before, PYTHON_GIL=setting)
+    assert re.fullmatch(found, output.strip()), output
 
 
 def test_the_import_loads_little() -> None:
