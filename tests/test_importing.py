@@ -1,4 +1,4 @@
-"""Where noria cannot run or be built, importing or building it ends with what is wrong and what to do."""
+"""Importing or building noria where it cannot run or be built says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+
 from running import ROOT, environment, run
 
 PACKAGE = ROOT / "src" / "noria"

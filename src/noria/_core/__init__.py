@@ -5,7 +5,7 @@ there, the other compiled modules are not either.
 """
 
 try:
-    import noria._core.contract
+    import noria._core.contract  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name != "noria._core.contract":
         raise
