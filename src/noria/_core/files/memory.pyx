@@ -15,9 +15,10 @@ cdef extern from * nogil:
     #ifndef RWF_NOWAIT
     #define RWF_NOWAIT 8
     #endif
-    /* musl has preadv2() from 1.2.5 on only: the system call itself, which takes the offset in two
-       halves; where a long has 64 bits, the kernel has all of it in the first. */
-    static ssize_t noria_preadv2(int fd, const struct iovec *iov, int n, int64_t offset, int flags) {
+    /* preadv2(2) by its number, since musl has the function from 1.2.5 on only. The kernel takes
+       the offset as two longs; if a long has 64 bits, it ignores the second. */
+    static ssize_t noria_preadv2(int fd, const struct iovec *iov, int n, int64_t offset,
+                                 int flags) {
         return syscall(SYS_preadv2, fd, iov, (long)n, (long)offset,
                        (long)((uint64_t)offset >> 32), flags);
     }
