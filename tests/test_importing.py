@@ -108,7 +108,7 @@ for attempt in range(2):
         name,
     )
     assert [
-        line.startswith("noria needs the interpreter's lock") for line in found.splitlines()
+        line.startswith("noria needs the global interpreter lock") for line in found.splitlines()
     ] == [True, True], found
 
 
@@ -133,7 +133,7 @@ print(sys._is_gil_enabled(), *(warning.message for warning in caught))
     [
         ("", "not held", r"True The global interpreter lock \(GIL\) has been enabled .*noria.*"),
         ("1", "held", "True"),
-        ("0", "not held", "noria needs the interpreter's lock .*PYTHON_GIL=0.*\nFalse"),
+        ("0", "not held", "noria needs the global interpreter lock .*PYTHON_GIL=0.*\nFalse"),
     ],
     ids=["default", "on", "off"],
 )

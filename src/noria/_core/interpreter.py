@@ -14,8 +14,8 @@ def check() -> None:
     """
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise ImportError(
-            "noria needs the interpreter's lock (GIL), and it is turned off: "
-            "start Python without PYTHON_GIL=0 and without -X gil=0"
+            "noria needs the global interpreter lock (GIL), and PYTHON_GIL=0 or -X gil=0 keeps it "
+            "off: start Python without them"
         )
 
 

@@ -2,7 +2,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
-from noria._core.sys cimport EAGAIN, EINTR, EOPNOTSUPP, errno, iovec, ssize_t
+from noria._core.sys cimport EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, errno, iovec, ssize_t
 
 import os
 
@@ -40,7 +40,8 @@ cpdef object in_memory(int fd, Py_ssize_t size, int64_t offset):
     if n == size:
         return data
     if n < 0:
-        if errno == EAGAIN or errno == EOPNOTSUPP or errno == EINTR:
+        # ENOSYS: emulators of Linux, such as qemu-user
+        if errno == EAGAIN or errno == EOPNOTSUPP or errno == EINTR or errno == ENOSYS:
             return None
         raise OSError(errno, os.strerror(errno))
     return (<bytes>data)[:n]
