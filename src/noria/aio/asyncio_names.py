@@ -386,6 +386,18 @@ NAMES: tuple[PrivateName, ...] = (
         (HOOK, "_attach _detach", "self transport", "asyncio's transports of a server call it"),
     ),
     *_group(
+        "asyncio.events",
+        "noria._core.aio.core",
+        "debug mode's handles of call_soon_threadsafe are plain ones, without a lock",
+        (
+            CLASS,
+            "_ThreadSafeHandle",
+            "self callback args loop context",
+            "what call_soon_threadsafe returns in debug mode",
+            {"first": (3, 14)},
+        ),
+    ),
+    *_group(
         "asyncio.base_events",
         "noria._core.aio.core",
         "messages have the repr of the callback",
