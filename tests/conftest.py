@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Imported for all tests: libffi may keep a descriptor of its own shared library open from the import on.
+import ctypes  # noqa: F401
 import gc
 import os
 import signal
