@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Imported for all tests: libffi may keep a descriptor of its own shared library open from the import on.
+# From this import on, libffi may keep a descriptor of its own shared library.
 import ctypes  # noqa: F401
 import gc
 import os
