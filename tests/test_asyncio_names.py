@@ -138,6 +138,8 @@ class Version(tuple):
     minor = property(lambda self: self[1])
 
 def grow_old():
+    if not hasattr(asyncio.events, "_ThreadSafeHandle"):    # it came with Python 3.14
+        asyncio.events._ThreadSafeHandle = asyncio.Handle
     sys.version_info = Version((3, 99, 0, "final", 0))
 """
 

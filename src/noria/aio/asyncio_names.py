@@ -398,6 +398,12 @@ NAMES: tuple[PrivateName, ...] = (
         ),
     ),
     *_group(
+        "asyncio.Handle",
+        "noria._core.aio.core",
+        "none: debug mode fails",
+        (FIELD, "_source_traceback", None, "debug mode: where a handle was made"),
+    ),
+    *_group(
         "asyncio.base_events",
         "noria._core.aio.core",
         "messages have the repr of the callback",
