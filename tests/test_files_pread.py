@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
-import contextlib
+import concurrent.futures
 import errno
+import gc
 import itertools
 import os
 import platform
@@ -142,9 +143,10 @@ def test_one_that_waits_can_be_closed_and_thrown_into(go):
         """Return a pread that waits and its future."""
         while True:
             reading = file.pread(4, 0)
-            # From Python 3.14 on, run_in_executor may return a future that is done.
-            with contextlib.suppress(StopIteration):
-                return reading, reading.send(None)
+            waits = reading.send(None)
+            if waits is not None:
+                return reading, waits
+            reading.close()  # the thread was quicker: it waits for no future, but for a turn
 
     async def main():
         async with noria.open(name, "rb") as file:
@@ -209,6 +211,54 @@ def test_sizes_above_what_the_kernel_takes(go, path, size, buffering):
                 await file.pread(2**63, 0)
 
     go(main())
+
+
+class Immediate(concurrent.futures.ThreadPoolExecutor):
+    """Threads that are done before anyone looks."""
+
+    def submit(self, function, /, *arguments, **more):
+        future = concurrent.futures.Future()
+        try:
+            future.set_result(function(*arguments, **more))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+def test_a_thread_that_is_quicker_than_the_loop_does_not_starve_it(go):
+    """Newer versions of asyncio (3.13.15, 3.14) set the result of such a future at once."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(Immediate())
+        async with noria.open("/proc/version", "rb") as file:
+            for _ in range(3):
+                turns = []
+                loop.call_soon(turns.append, None)
+                assert len(await file.pread(4, 0)) == 4
+                assert turns, "the read took no turn of the loop"
+
+    go(main())
+
+
+def test_cancelled_in_that_turn_it_reports_no_lost_exception(go):
+    told = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+        loop.set_default_executor(Immediate())
+        file = await noria.open("/proc/self/mem", "rb")
+        reading = asyncio.ensure_future(file.pread(4, 0))  # EIO: nothing is mapped at 0
+        loop.call_soon(reading.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await file.close()
+        del reading
+        gc.collect()
+
+    go(main())
+    assert told == []
 
 
 # A filter (seccomp(2)) that answers preadv2 with ENOSYS, as emulators of Linux do; for the rest of

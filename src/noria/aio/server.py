@@ -72,9 +72,10 @@ class Server(asyncio.Server):
     # The connections that it has.
 
     def attach(self, transport: Any) -> None:
-        """Count a client's connection."""
+        """Count a client's connection. Without a transport it is only counted."""
         self._client_count += 1
-        self._clients.add(transport)
+        if transport is not None:
+            self._clients.add(transport)
 
     def detach(self, transport: Any) -> None:
         """Count a connection that has ended."""

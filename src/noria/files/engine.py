@@ -35,8 +35,17 @@ class Engine(Inline):
         self.loop = loop
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Any function, in a thread."""
-        return await self.loop.run_in_executor(None, function, *arguments)
+        """Call any function in a thread. Takes a turn of the loop at least."""
+        future = self.loop.run_in_executor(None, function, *arguments)
+        if future.done():
+            # The thread was quicker: asyncio of Python 3.13.15 and 3.14 sets the result at once.
+            # Without a turn, a coroutine that reads on and on would keep the others waiting.
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                future.exception()  # retrieved, so that it is not logged
+                raise
+        return await future
 
     async def finished(self, function: Callable[..., T], *arguments: Any) -> T:
         """The same for what changes something. Cancelled, it goes to its end all the same, and the
