@@ -1,10 +1,22 @@
 """Builds the compiled part: every .pyx below src/noria becomes one extension module."""
 
 import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
+
+if sys.platform != "linux" or sys.implementation.name != "cpython":
+    raise SystemExit(
+        "noria runs on CPython on Linux only, whose system calls it is built on (epoll, io_uring); "
+        f"this is {sys.implementation.name} on {sys.platform}"
+    )
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 ANNOTATE = bool(os.environ.get("NORIA_ANNOTATE"))  # write .html beside each .c, to read the C by
@@ -31,13 +43,42 @@ def extensions() -> list[Extension]:
     return found
 
 
-def main() -> None:
-    os.chdir(ROOT)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    setup(
-        ext_modules=cythonize(
-            extensions(),
-            nthreads=cores,
+def check_compiler(include_dirs: list[str]) -> None:
+    """Exit with a message if there is no C compiler, or one without the headers it needs."""
+    command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    if shutil.which(command[0]) is None:
+        raise SystemExit(
+            f"noria has a compiled part, and the C compiler {command[0]!r} was not found. Install "
+            "one (on Debian and Ubuntu: apt-get install gcc libc6-dev) or set CC to another"
+        )
+    flags = shlex.split(os.environ.get("CPPFLAGS", "") + " " + os.environ.get("CFLAGS", ""))
+    for header, whose, packages in (
+        ("stdio.h", "the C library", "libc6-dev"),
+        ("Python.h", f"Python {sys.version_info.major}.{sys.version_info.minor}", "python3-dev"),
+    ):
+        done = subprocess.run(
+            [*command, *flags, *(f"-I{folder}" for folder in include_dirs), "-E", "-x", "c", "-"],
+            input=f"#include <{header}>\n",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode != 0:
+            print(done.stderr, file=sys.stderr)
+            raise SystemExit(
+                f"noria has a compiled part, and {command[0]!r} cannot use {header}, a header of "
+                f"{whose}. Install it (on Debian and Ubuntu: apt-get install {packages})"
+            )
+
+
+class BuildExtensions(build_ext):
+    """Looks for the compiler first: Cython takes a minute before the first call of it."""
+
+    def run(self) -> None:
+        check_compiler(self.include_dirs)
+        made = cythonize(
+            self.extensions,
+            nthreads=CORES,
             annotate=ANNOTATE,
             include_path=[str(ROOT / "src")],
             compiler_directives={
@@ -46,10 +87,19 @@ def main() -> None:
                 "cdivision": True,
                 "embedsignature": True,
             },
-        ),
-        options={"build_ext": {"parallel": cores}},
-    )
+        )
+        sources = {extension.name: extension.sources for extension in made}
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
+        super().run()
 
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 if __name__ == "__main__":  # Cython's worker processes import this file
-    main()
+    os.chdir(ROOT)
+    setup(
+        ext_modules=extensions(),
+        cmdclass={"build_ext": BuildExtensions},
+        options={"build_ext": {"parallel": CORES}},
+    )

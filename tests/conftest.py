@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# From this import on, libffi may keep a descriptor of its own shared library.
+import ctypes  # noqa: F401
 import gc
 import os
 import signal

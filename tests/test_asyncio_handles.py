@@ -6,6 +6,9 @@ import asyncio
 import contextvars
 import gc
 import socket
+import sys
+import threading
+import time
 import weakref
 from typing import Any
 from unittest import mock
@@ -13,7 +16,7 @@ from unittest import mock
 import pytest
 
 import noria
-from loops import MODELS, ORACLE, Keeper, run
+from loops import MODELS, ORACLE, Keeper, count, run
 
 
 @pytest.fixture(params=(*MODELS, ORACLE))
@@ -88,7 +91,7 @@ def test_a_replaced_time_moves_the_timers(model: str) -> None:
 
 
 def test_a_subclass_has_its_own_clock(model: str) -> None:
-    class Shifted(asyncio.SelectorEventLoop if model == ORACLE else noria.aio.EventLoop):  # type: ignore[misc]
+    class Shifted(asyncio.SelectorEventLoop if model == ORACLE else noria.EventLoop):  # type: ignore[misc]
         shift = 0.0
 
         def time(self) -> float:
@@ -157,5 +160,220 @@ def test_timers_can_be_kept_in_sets(model: str) -> None:
             timer.cancel()
         weak = weakref.WeakSet(timers)
         assert len(weak) == 2
+
+    run(main(), model)
+
+
+blocking = pytest.mark.skipif(
+    sys.version_info < (3, 14),
+    reason="handles block the cancellation of other threads from Python 3.14 on",
+)
+debug = pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+
+
+def run_in_mode(main: Any, model: str, debug: bool) -> Any:
+    if model == ORACLE:
+        return asyncio.run(main, debug=debug)
+    return noria.run(main, debug=debug, model=model)
+
+
+def is_blocked(thread: threading.Thread) -> bool:
+    """Whether the thread waits in `cancel` or `cancelled`: the loop's thread cannot look further."""
+    thread.join(0.05)
+    return thread.is_alive()
+
+
+@blocking
+@debug
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+def test_other_threads_wait_for_a_threadsafe_callback(
+    model: str, method: str, debug: bool
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        order: list[str] = []
+        started = threading.Event()
+
+        def look() -> None:
+            started.wait()
+            getattr(handle, method)()
+            order.append(method)
+
+        def callback() -> None:
+            started.set()
+            assert all([is_blocked(thread) for thread in threads])
+            order.append("callback")
+
+        threads = [threading.Thread(target=look) for _ in range(3)]
+        handle = loop.call_soon_threadsafe(callback)
+        for thread in threads:
+            thread.start()
+        await loop.run_in_executor(None, threads[0].join)
+        for thread in threads[1:]:
+            await loop.run_in_executor(None, thread.join)
+        assert order == ["callback", method, method, method]
+        assert handle.cancelled() == (method == "cancel")
+
+    run_in_mode(main(), model, debug)
+
+
+@blocking
+@debug
+@pytest.mark.parametrize("error", [ValueError("it is wrong"), KeyboardInterrupt()], ids=repr)
+def test_a_threadsafe_callback_that_raises_lets_other_threads_go_on(
+    model: str, error: BaseException, debug: bool
+) -> None:
+    """They wait until the exception was reported, and the report knows the callback."""
+    reports: list[str] = []
+    threads: list[threading.Thread] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(
+            lambda loop, context: reports.append(
+                f"{context['message']} {is_blocked(threads[0])} {context['exception']!r}"
+            )
+        )
+        started = threading.Event()
+
+        def look() -> None:
+            started.wait()
+            handle.cancel()
+
+        def callback() -> None:
+            started.set()
+            assert is_blocked(threads[0])
+            raise error
+
+        threads.append(threading.Thread(target=look))
+        handle = loop.call_soon_threadsafe(callback)
+        threads[0].start()
+        await loop.run_in_executor(None, threads[0].join)
+
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            run_in_mode(main(), model, debug)
+        threads[0].join()
+        assert reports == []
+    else:
+        run_in_mode(main(), model, debug)
+        (report,) = reports
+        assert "callback" in report
+        assert "True ValueError('it is wrong')" in report
+
+
+@debug
+def test_a_threadsafe_callback_may_cancel_its_own_handle(model: str, debug: bool) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def callback() -> None:
+            handle.cancel()
+            assert handle.cancelled()
+            done.set_result(None)
+
+        handle = loop.call_soon_threadsafe(callback)
+        await done
+        assert handle.cancelled()
+
+    run_in_mode(main(), model, debug)
+
+
+@debug
+def test_another_thread_cancels_a_threadsafe_callback_before_it_runs(
+    model: str, debug: bool
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        called: list[int] = []
+
+        def cancel() -> None:
+            handle = loop.call_soon_threadsafe(called.append, 1)
+            assert isinstance(handle, asyncio.Handle)
+            handle.cancel()
+            assert handle.cancelled()
+
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        thread.join()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert called == []
+
+    run_in_mode(main(), model, debug)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there it blocks, as asyncio's does")
+def test_a_callback_may_wait_for_the_thread_that_cancels_it_before_python_3_14(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        started, done = threading.Event(), loop.create_future()
+
+        def cancel() -> None:
+            started.wait()
+            handle.cancel()
+
+        def callback() -> None:
+            started.set()
+            thread.join()
+            done.set_result(None)
+
+        thread = threading.Thread(target=cancel)
+        handle = loop.call_soon_threadsafe(callback)
+        thread.start()
+        await done
+        assert handle.cancelled()
+
+    run(main(), model)
+
+
+@debug
+def test_threads_that_cancel_race_against_the_loop(model: str, debug: bool) -> None:
+    """What `cancel` came before does not run; what has begun ends before `cancel` returns (3.14)."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ran: set[int] = set()
+        wrong: list[int] = []
+
+        def callback(number: int, running: set[int]) -> None:
+            running.add(number)
+            time.sleep(0)
+            ran.add(number)
+            running.discard(number)
+
+        def cancel(first: int) -> None:
+            for number in range(first, first + count(200, 5000)):
+                running: set[int] = set()
+                handle = loop.call_soon_threadsafe(callback, number, running)
+                time.sleep(0)
+                handle.cancel()
+                before = number in ran
+                if running and sys.version_info >= (3, 14):
+                    wrong.append(number)
+                time.sleep(0)
+                if not before and number in ran and sys.version_info >= (3, 14):
+                    wrong.append(number)
+
+        jobs = [loop.run_in_executor(None, cancel, 10_000 * i) for i in range(3)]
+        await asyncio.gather(*jobs)
+        assert wrong == []
+
+    run_in_mode(main(), model, debug)
+
+
+def test_a_threadsafe_handle_has_what_tools_look_at(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        handle = loop.call_soon_threadsafe(int, context=context)
+        kind = getattr(asyncio.events, "_ThreadSafeHandle", asyncio.Handle)
+        assert isinstance(handle, kind)
+        assert handle._callback is int
+        assert handle.get_context() is context
+        assert "int" in repr(handle)
+        handle.cancel()
+        assert "cancelled" in repr(handle)
 
     run(main(), model)

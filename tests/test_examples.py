@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import noria
+from noria import models
 from running import ROOT, environment, line
 
 LIMIT = 10.0
@@ -22,7 +22,7 @@ EXAMPLES = ROOT / "examples"
 WATCHING = [
     name
     for name in ("nonblocking", "select", "poll", "epoll", "io_uring")
-    if noria.models.availability(name)[0]
+    if models.availability(name)[0]
 ]
 
 

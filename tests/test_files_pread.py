@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import contextlib
 import errno
 import itertools
 import os
+import platform
 
 import pytest
 
 import noria
+from running import run
 from ways import WAYS, made
 
 DATA = bytes(range(256)) * 64
@@ -135,16 +138,22 @@ def test_one_that_waits_can_be_closed_and_thrown_into(go):
         with pytest.raises(OSError, match="not supported"):
             os.preadv(plain.fileno(), [bytearray(4)], 0, os.RWF_NOWAIT)
 
+    def start_pread(file):
+        """Return a pread that waits and its future."""
+        while True:
+            reading = file.pread(4, 0)
+            # From Python 3.14 on, run_in_executor may return a future that is done.
+            with contextlib.suppress(StopIteration):
+                return reading, reading.send(None)
+
     async def main():
         async with noria.open(name, "rb") as file:
-            reading = file.pread(4, 0)
-            waits = reading.send(None)
+            reading, waits = start_pread(file)
             assert asyncio.isfuture(waits)
             with pytest.raises(KeyError):
                 reading.throw(KeyError("late"))
             await asyncio.wait([waits])
-            reading = file.pread(4, 0)
-            waits = reading.send(None)
+            reading, waits = start_pread(file)
             reading.close()
             with pytest.raises(RuntimeError, match="already awaited"):
                 reading.send(None)
@@ -200,3 +209,46 @@ def test_sizes_above_what_the_kernel_takes(go, path, size, buffering):
                 await file.pread(2**63, 0)
 
     go(main())
+
+
+# A filter (seccomp(2)) that answers preadv2 with ENOSYS, as emulators of Linux do; for the rest of
+# the process.
+WITHOUT_PREADV2 = """
+import ctypes, errno, platform, struct
+number = {"x86_64": 327, "aarch64": 286}[platform.machine()]
+code = struct.pack("=" + "HBBI" * 4,
+    0x20, 0, 0, 0,                          # BPF_LD | BPF_W | BPF_ABS: the system call's number
+    0x15, 0, 1, number,                     # BPF_JMP | BPF_JEQ
+    0x06, 0, 0, 0x00050000 | errno.ENOSYS,  # SECCOMP_RET_ERRNO
+    0x06, 0, 0, 0x7fff0000)                 # SECCOMP_RET_ALLOW
+code = ctypes.create_string_buffer(code, len(code))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0      # PR_SET_NO_NEW_PRIVS
+assert libc.prctl(22, 2, program, 0, 0) == 0    # PR_SET_SECCOMP
+"""
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "aarch64"), reason="its number is not known here"
+)
+def test_a_kernel_without_the_read_that_never_waits(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"some bytes")
+    found = run(
+        WITHOUT_PREADV2
+        + """
+import asyncio, os, sys
+import noria
+from noria._core.files.memory import in_memory
+
+async def main():
+    async with noria.open(sys.argv[1], "rb") as file:
+        assert in_memory(file.fileno(), 10, 0) is None
+        return await file.pread(5, 5) + await file.read()
+
+print(asyncio.run(main()))
+""",
+        str(path),
+    )
+    assert found.strip() == "b'bytessome bytes'"

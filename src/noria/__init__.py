@@ -5,9 +5,18 @@ program learns of the event is the *model*, and every model is here.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from noria._version import __version__
+
+# Here, so that it is the first thing that fails there; there is no wheel for other systems.
+if sys.platform != "linux":
+    raise ImportError(
+        f"noria needs Linux, whose system calls it is built on (epoll, io_uring), and this is "
+        f"{sys.platform}: use a Linux container or virtual machine, on Windows also WSL",
+        name=__name__,
+    )
 
 if TYPE_CHECKING:
     from noria import aiofiles, os, path

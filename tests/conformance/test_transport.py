@@ -223,8 +223,10 @@ def test_what_is_no_buffer_is_refused(server: Serving, wrong: Any) -> None:
         transport = server.protocol().transport
         with pytest.raises(TypeError):
             server.call(transport.write, wrong)
-        with pytest.raises(TypeError):
-            server.call(transport.writelines, [wrong])
+        # asyncio's writelines skips whatever is false from Python 3.14 on.
+        if server.name != ORACLE or wrong:
+            with pytest.raises(TypeError):
+                server.call(transport.writelines, [wrong])
         server.call(transport.write, b"goes on")
         assert read_exactly(client, 7) == b"goes on"
 

@@ -1,16 +1,41 @@
-"""Which interpreters the compiled part runs in: a process's main one, with its lock (the GIL)."""
+"""Which interpreters the compiled part runs in: the one it was built for, with its GIL held."""
 
+import os
 import sys
+from collections.abc import Iterable
+from importlib.machinery import EXTENSION_SUFFIXES
 
 
 def check() -> None:
-    """Raises ImportError where the interpreter runs without its lock.
+    """Raises ImportError where the interpreter runs without its GIL.
 
-    A free-threaded build of CPython (PEP 703) takes its lock back when a module is loaded that does
-    not say that it can do without, as noria's; unless its user forbids that.
+    A free-threaded build of CPython (PEP 703) enables its GIL, with a RuntimeWarning, when a module
+    is loaded that does not declare that it can run without, as noria's; unless its user forbids it.
     """
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise ImportError(
-            "noria needs the interpreter's lock (GIL), and it is turned off: "
-            "start Python without PYTHON_GIL=0 and without -X gil=0"
+            "noria needs the global interpreter lock (GIL), and PYTHON_GIL=0 or -X gil=0 keeps it "
+            "off: start Python without them"
         )
+
+
+def explain_missing_modules(folders: Iterable[str]) -> str:
+    """Why there is no compiled `contract` in `folders` for this Python, and what to do."""
+    found = set()
+    for folder in folders:
+        for name in os.listdir(folder):
+            module, _, suffix = name.partition(".")
+            if module == "contract" and suffix.endswith("so"):
+                found.add(suffix.removesuffix("so").strip(".") or "any")
+    if found:
+        problem = (
+            f"noria was built for another Python ({', '.join(sorted(found))}) than this one "
+            f"({EXTENSION_SUFFIXES[0].removesuffix('.so').strip('.')})"
+        )
+    else:
+        problem = "noria's compiled modules are missing: this is a source tree that was not built"
+    return (
+        f"{problem}. Install it with this Python: '{sys.executable} -m pip install noria', or "
+        "'pip install .' in the source tree, which needs a C compiler and Python's headers (on "
+        "Debian and Ubuntu: apt-get install gcc libc6-dev python3-dev)"
+    )

@@ -10,6 +10,13 @@ cdef class Handle(Target):
     cdef object __weakref__
     cdef int drop(self) except -1
 
+cdef class ThreadSafeHandle(Handle):
+    cdef unsigned long runner   # the thread that runs the callback, while `runs`
+    cdef bint runs
+    cdef list waiters           # a locked lock for each thread that waits for the end of the callback
+    cdef int finish(self) except -1
+    cdef int wait_until_done(self) except -1
+
 cdef class Timer(Handle):
     cdef double moment          # seconds, as they were given; of a fresh one, its delay
     cdef int64_t when_ns        # of a fresh one, the coarse time at which it was set

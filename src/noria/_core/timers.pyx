@@ -8,11 +8,14 @@ cimport cython
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_New
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX, int64_t
 
 from noria._core.sys cimport coarse_ns, monotonic_ns
+
+from _thread import allocate_lock
 
 cdef enum:
     NOWHERE = -1
@@ -188,6 +191,73 @@ cdef class Handle(Target):
         if self.dropped:
             return f"<{name} cancelled>"
         return f"<{name} {getattr(self.callback, '__qualname__', None) or repr(self.callback)}()>"
+
+
+@cython.final
+@cython.no_gc
+cdef class ThreadSafeHandle(Handle):
+    """A callback whose `cancel` and `cancelled` block other threads while it runs.
+
+    After `cancel` returns in another thread, the callback has ended or never runs. In the thread
+    that runs the callback neither method blocks. As the handles that asyncio's
+    call_soon_threadsafe returns from Python 3.14 on.
+    """
+
+    # asyncio's handle has an RLock. Here the GIL protects the fields, so a lock is made only where
+    # a thread has to wait: one for each such thread, released when the callback has ended.
+
+    cdef int handle(self, Event *event) except -1:
+        self.runner = PyThread_get_thread_ident()
+        self.runs = True
+        try:
+            Handle.handle(self, event)
+        except (KeyboardInterrupt, SystemExit):
+            self.finish()
+            raise
+        # Any other exception leaves it running until the loop has reported it and calls `finish`.
+        self.finish()
+        return 0
+
+    cdef int finish(self) except -1:
+        """The callback has ended: resume the threads that wait for that."""
+        self.runs = False
+        waiters, self.waiters = self.waiters, None
+        if waiters is not None:
+            for waiter in waiters:
+                waiter.release()
+        return 0
+
+    cdef int wait_until_done(self) except -1:
+        cdef list waiters
+        if not self.runs or self.runner == PyThread_get_thread_ident():
+            return 0
+        waiters, waiter = [], allocate_lock()
+        waiter.acquire()
+        # Checked again, as making these may have let another thread run. No thread switch is
+        # possible between this check and the wait.
+        if self.runs:
+            if self.waiters is None:
+                self.waiters = waiters
+            self.waiters.append(waiter)
+            waiter.acquire()
+        return 0
+
+    @cython.binding(False)
+    def cancel(self):
+        """Keep the callback from running, or wait until it has ended if another thread runs it."""
+        self.wait_until_done()
+        self.drop()
+
+    @cython.binding(False)
+    def cancelled(self):
+        """Whether `cancel` was called; waits while another thread runs the callback."""
+        self.wait_until_done()
+        return self.dropped
+
+    @property
+    def __class__(self):
+        from asyncio import Handle, events
+        return getattr(events, "_ThreadSafeHandle", Handle)
 
 
 @cython.final

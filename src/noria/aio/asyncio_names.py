@@ -20,6 +20,7 @@ NEWEST_TESTED = (3, 15)
 
 METHOD = "method"  # called by noria: it may have gained optional parameters
 OVERRIDDEN = "overridden method"  # called by asyncio: the parameters have to be equal
+HOOK = "overridden method with optional parameters"  # called by asyncio with these at most
 FIELD = "attribute of instances"
 FUNCTION = "function"
 CLASS = "class"  # the parameters are those of its constructor
@@ -292,6 +293,129 @@ NAMES: tuple[PrivateName, ...] = (
         (FIELD, "_cancelled", None, "whether the handle of a reader or writer is to be skipped"),
     ),
     *_group(
+        "asyncio.SelectorEventLoop",
+        "noria.aio.asyncio_base",
+        "none: run_forever fails",
+        (METHOD, "_check_closed _check_running", "self", "what run_forever raises"),
+        (
+            METHOD,
+            "_set_coroutine_origin_tracking",
+            "self enabled",
+            "debug mode remembers where coroutines were made",
+        ),
+        (
+            METHOD,
+            "_asyncgen_firstiter_hook _asyncgen_finalizer_hook",
+            "self agen",
+            "shutdown_asyncgens closes what these have noted",
+        ),
+        (FIELD, "_thread_id", None, "is_running and debug mode look at it"),
+        (FIELD, "_csock", None, "where the interpreter writes a byte for each signal"),
+        (FIELD, "_signal_handlers", None, "while there are any, signals go on writing there"),
+    ),
+    *_group(
+        "asyncio.SelectorEventLoop",
+        "noria.aio.asyncio_base",
+        "none: sockets with their own recv or send cannot be used",
+        (
+            METHOD,
+            "_make_socket_transport",
+            "self sock protocol waiter extra server",
+            "makes asyncio's transport for a socket that overrides recv or send",
+        ),
+        (
+            METHOD,
+            "_make_datagram_transport",
+            "self sock protocol address waiter extra",
+            "makes asyncio's transport for a socket that overrides recvfrom or sendto",
+        ),
+    ),
+    *_group(
+        "asyncio.events",
+        "noria.aio.asyncio_base",
+        "none: run_forever fails",
+        (FUNCTION, "_set_running_loop", "loop", "documented as low-level, for authors of loops"),
+    ),
+    *_group(
+        "asyncio.SelectorEventLoop",
+        "noria._core.aio.core",
+        "none: debug mode fails",
+        (METHOD, "_check_thread", "self", "debug mode: calls from another thread"),
+        (METHOD, "_check_callback", "self callback method", "debug mode: what is no callback"),
+        (METHOD, "_check_running", "self", "extended: a loop in a fork's child says what is wrong"),
+        (
+            METHOD,
+            "_set_coroutine_origin_tracking",
+            "self enabled",
+            "set_debug while the loop runs",
+        ),
+        (FIELD, "_debug", None, "asyncio's methods look at it"),
+        (FIELD, "_task_factory", None, "create_task calls it in place of asyncio.Task"),
+    ),
+    *_group(
+        "asyncio.SelectorEventLoop",
+        "noria._core.aio.core",
+        "none: pipes, signal handlers and debug mode call it by this name",
+        (
+            HOOK,
+            "_add_reader _add_writer",
+            "self fd callback context",
+            "asyncio's pipes watch their descriptor by it",
+        ),
+        (OVERRIDDEN, "_remove_reader _remove_writer", "self fd", "asyncio's pipes stop it so"),
+        (OVERRIDDEN, "_ensure_fd_no_transport", "self fd", "refuses a transport's descriptor"),
+        (OVERRIDDEN, "_add_callback", "self handle", "queues a handle"),
+        (OVERRIDDEN, "_add_callback_signalsafe", "self handle", "queues a signal's handle"),
+        (OVERRIDDEN, "_timer_handle_cancelled", "self handle", "debug mode's timers call it"),
+    ),
+    *_group(
+        "asyncio.SelectorEventLoop",
+        "noria.aio.sendfile",
+        "none needed: loop.sendfile calls noria's own method of this name",
+        (
+            OVERRIDDEN,
+            "_sendfile_native",
+            "self transp file offset count",
+            "tests of programs replace it to have files sent without sendfile(2)",
+        ),
+    ),
+    *_group(
+        "asyncio.Server",
+        "noria.aio.server",
+        "none: a socket with its own recv or send cannot be served",
+        (HOOK, "_attach _detach", "self transport", "asyncio's transports of a server call it"),
+    ),
+    *_group(
+        "asyncio.events",
+        "noria._core.aio.core",
+        "debug mode's handles of call_soon_threadsafe are plain ones, without a lock",
+        (
+            CLASS,
+            "_ThreadSafeHandle",
+            "self callback args loop context",
+            "what call_soon_threadsafe returns in debug mode",
+            {"first": (3, 14)},
+        ),
+    ),
+    *_group(
+        "asyncio.Handle",
+        "noria._core.aio.core",
+        "none: debug mode fails",
+        (FIELD, "_source_traceback", None, "debug mode: where a handle was made"),
+    ),
+    *_group(
+        "asyncio.base_events",
+        "noria._core.aio.core",
+        "messages have the repr of the callback",
+        (FUNCTION, "_format_handle", "handle", "names a callback that debug mode found slow"),
+    ),
+    *_group(
+        "asyncio.format_helpers",
+        "noria._core.aio.core",
+        "messages have the repr of the callback",
+        (FUNCTION, "_format_callback_source", "func args", "names a callback that has raised"),
+    ),
+    *_group(
         "asyncio",
         "noria.aio.run",
         "none",
@@ -385,11 +509,13 @@ def _difference(entry: PrivateName, version: str) -> str | None:
     if there is None:
         return None
     expected = entry.parameters
-    if there != expected and (
-        entry.kind == OVERRIDDEN
-        or there[: len(expected)] != expected
-        or _required(value) > len(expected)
-    ):
+    if entry.kind == OVERRIDDEN:
+        fits = there == expected
+    elif entry.kind == HOOK:
+        fits = there == expected[: len(there)]
+    else:
+        fits = there[: len(expected)] == expected and _required(value) <= len(expected)
+    if not fits:
         return (
             f"{path}({', '.join(there)}) takes other arguments on Python {version}: "
             f"noria expects ({', '.join(expected)})"

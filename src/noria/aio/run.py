@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from noria.aio.loop import EventLoop
 
@@ -32,18 +32,36 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, model: str =
         return runner.run(main)
 
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # policies, from Python 3.14 on
+NO_POLICIES = (
+    "asyncio has no event loop policies on this Python: use noria.run(main()), "
+    "asyncio.run(main(), loop_factory=noria.new_event_loop) or "
+    "asyncio.Runner(loop_factory=noria.new_event_loop)"
+)
+
+
+def _default_policy() -> Any:
+    """asyncio's default policy class, or `object` on a Python without policies."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.14 on
+        return getattr(asyncio, "DefaultEventLoopPolicy", object)
+
+
+if TYPE_CHECKING:
     _Base = asyncio.DefaultEventLoopPolicy
+else:
+    _Base = _default_policy()
 
 
 class EventLoopPolicy(_Base):
     """For programs that set a policy: asyncio.set_event_loop_policy(noria.EventLoopPolicy()).
 
-    Policies are deprecated from Python 3.14 on: use noria.run, or a loop factory.
+    Policies are deprecated from Python 3.14 on, and to be removed in 3.16: use noria.run, or a loop
+    factory. Without policies, making one raises RuntimeError.
     """
 
     def __init__(self, model: str = "auto"):
+        if _Base is object:
+            raise RuntimeError(NO_POLICIES)
         super().__init__()
         self._model = model
 
@@ -53,15 +71,18 @@ class EventLoopPolicy(_Base):
 
 
 def install(model: str = "auto", *, streams: bool = False) -> None:
-    """Makes noria's the loop that asyncio.run and asyncio.new_event_loop make.
+    """Make noria's the loop that asyncio.run and asyncio.new_event_loop make.
 
     With `streams`, asyncio.open_connection and asyncio.start_server make noria's compiled readers
     and writers too. Call it before modules that do ``from asyncio import StreamReader``.
+
+    Raises RuntimeError on a Python without event loop policies.
     """
+    policy = EventLoopPolicy(model)
     if streams:
         from noria.aio import streams as compiled
 
         compiled.install()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        asyncio.set_event_loop_policy(EventLoopPolicy(model))
+        asyncio.set_event_loop_policy(policy)

@@ -97,14 +97,14 @@ class SocketMethods(asyncio.AbstractEventLoop):
     async def send_all(self, sock: Any, data: Any) -> None:
         """As `sock_sendall`, for any kind of socket and buffer."""
         self.check_socket(sock)
+        sent = 0
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            sent = sock.send(data)
         with memoryview(data) as whole, whole.cast("B") as view:
-            sent = 0
-            while True:
-                with contextlib.suppress(BlockingIOError, InterruptedError):
-                    sent += sock.send(view[sent:] if sent else data)
-                if sent >= len(view):
-                    return
+            while sent < len(view):
                 await self.wait_writable(sock)
+                with contextlib.suppress(BlockingIOError, InterruptedError):
+                    sent += sock.send(view[sent:])
 
     async def sock_sendto(self, sock: Any, data: Any, address: Any) -> int:
         """Send one datagram to the address; return the number of bytes sent."""

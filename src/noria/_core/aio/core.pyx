@@ -11,6 +11,7 @@ from cpython.long cimport PyLong_AsDouble
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
+from cpython.version cimport PY_VERSION_HEX
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
@@ -19,11 +20,13 @@ from noria._core.contract cimport CALL, READABLE, WRITABLE, Target
 from noria._core.loop cimport Loop
 from noria._core.stream cimport Stream
 from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, monotonic_ns, ssize_t
-from noria._core.timers cimport Handle, Timer, context_here, nanoseconds, new_timer
+from noria._core.timers cimport (
+    Handle, ThreadSafeHandle, Timer, context_here, nanoseconds, new_timer,
+)
 
 import asyncio
 import socket
-from asyncio import base_events, format_helpers, tasks
+from asyncio import base_events, events, format_helpers, tasks
 from asyncio.log import logger
 
 from noria._core.aio.descriptor import run_own as run_own_
@@ -41,12 +44,24 @@ cdef extern from *:
     """
     bint spare "noria_spare"(PyObject *o, PyObject *exact_type)
 
+
+def plain_source(callback, args):
+    """Text for a callback, on a Python that does not have asyncio's own function for that."""
+    return repr(callback)
+
+
 cdef object Inherited = asyncio.SelectorEventLoop
 cdef object Socket = socket.socket
 cdef object Future = asyncio.Future
 cdef object run_own = run_own_
-cdef object describe = base_events._format_handle
-cdef object source_of = format_helpers._format_callback_source
+cdef object describe = getattr(base_events, "_format_handle", repr)
+cdef object source_of = getattr(format_helpers, "_format_callback_source", plain_source)
+cdef object ABSENT = object()       # an argument that was not given
+
+# Whether other threads wait in `cancel` for a callback of call_soon_threadsafe that runs. Before
+# Python 3.14 asyncio's do not, and a callback may there wait for the thread that cancels it.
+cdef bint BLOCKING_CANCEL = PY_VERSION_HEX >= 0x030E0000
+cdef object DebugThreadSafeHandle = getattr(events, "_ThreadSafeHandle", asyncio.Handle)
 
 
 cdef class Core(Loop):
@@ -95,15 +110,25 @@ cdef class Core(Loop):
 
     @cython.binding(False)
     def call_soon_threadsafe(self, callback, *args, context=None):
-        """The same from any thread or signal handler: a loop that sleeps is woken."""
+        """Call from any thread or signal handler: a loop that sleeps is woken.
+
+        As AbstractEventLoop.call_soon_threadsafe of the running Python: from 3.14 on, the handle's
+        `cancel` and `cancelled` block other threads while the callback runs.
+        """
         cdef Handle handle
         if self.closed:
             self.refuse_if_closed()
         if self.debugging:
             self._check_callback(callback, "call_soon_threadsafe")
-            result = self.debug_call(callback, args, context)
+            result = self.debug_threadsafe_call(callback, args, context)
         else:
-            handle = self.later(callback, args, context)
+            if BLOCKING_CANCEL:
+                handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
+                handle.callback = callback
+                handle.args = args
+                handle.context = context_here() if context is None else context
+            else:
+                handle = self.later(callback, args, context)
             self.queue.put(handle, CALL, 0, NULL)
             result = handle
         # Whoever runs sees the queue before it sleeps, as both hold the GIL meanwhile.
@@ -163,6 +188,13 @@ cdef class Core(Loop):
         self._add_callback(handle)
         return handle
 
+    def debug_threadsafe_call(self, callback, args, context):
+        handle = DebugThreadSafeHandle(callback, args, self, context)
+        if DebugThreadSafeHandle is not asyncio.Handle and handle._source_traceback:
+            del handle._source_traceback[-1]    # the frame of its own __init__
+        self._add_callback(handle)
+        return handle
+
     def debug_timer(self, double when, callback, args, context):
         if self.closed:
             self.refuse_if_closed()
@@ -192,13 +224,22 @@ cdef class Core(Loop):
         return Future(loop=self)
 
     @cython.binding(False)
-    def create_task(self, coro, *, name=None, context=None, **more):
-        """A task that begins in the next turn. As AbstractEventLoop.create_task."""
-        if self.debugging or more or self._task_factory is not None:
-            return Inherited.create_task(self, coro, name=name, context=context, **more)
+    def create_task(self, coro, *, name=ABSENT, context=ABSENT, **kwargs):
+        """Create a task that begins in the next turn. As AbstractEventLoop.create_task.
+
+        Other keyword arguments (`eager_start`) are those of the running Python's asyncio.
+        """
+        if self.debugging or kwargs or self._task_factory is not None:
+            # A task factory is passed what was given, and no more.
+            if name is not ABSENT:
+                kwargs["name"] = name
+            if context is not ABSENT:
+                kwargs["context"] = context
+            return Inherited.create_task(self, coro, **kwargs)
         if self.closed:
             self.refuse_if_closed()
-        return tasks.Task(coro, loop=self, name=name, context=context)
+        return tasks.Task(coro, loop=self, name=None if name is ABSENT else name,
+                          context=None if context is ABSENT else context)
 
     def get_debug(self):
         """Whether debug mode is on."""
@@ -376,8 +417,13 @@ cdef class Core(Loop):
         if isinstance(target, Handle):
             handle = <Handle>target
             source = source_of(handle.callback, handle.args)
-            self.told(f"Exception in callback {source}", error, {"handle": handle})
-            return handle.forget()
+            try:
+                self.told(f"Exception in callback {source}", error, {"handle": handle})
+            finally:
+                handle.forget()
+                if type(handle) is ThreadSafeHandle:
+                    (<ThreadSafeHandle>handle).finish()
+            return 0
         return self.told(f"Exception in callback of {target!r}", error, {})
 
     cdef int told(self, str message, object error, dict more) except -1:
