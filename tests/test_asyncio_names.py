@@ -182,11 +182,39 @@ async def exchange(upgrade):
     server.close()
     await server.wait_closed()
 
+async def cancel():
+    # In every turn of the loop up to the end of the handshake.
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context)
+    turns = 0
+    while True:
+        connecting = asyncio.ensure_future(loop.create_connection(
+            asyncio.Protocol, *server.sockets[0].getsockname(),
+            ssl=client_context, server_hostname="localhost",
+        ))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        turns += 1
+        if connecting.done():
+            connecting.result()[0].close()
+            break
+        connecting.cancel()
+        try:
+            await connecting
+        except asyncio.CancelledError:
+            pass
+        else:
+            connecting.result()[0].close()
+    assert turns > 2
+    server.close()
+    await server.wait_closed()
+
 async def main():
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: failures.append(context))
     await exchange(False)
     await exchange(True)
+    await cancel()
 
 failures = []
 with warnings.catch_warnings(record=True) as caught:
@@ -261,7 +289,15 @@ def test_streams_work_where_a_private_name_is_unknown(old: str, new: str, grown:
 
 def test_the_sentences() -> None:
     def sentences(*changes: str) -> str:
-        return run_tomorrow(*changes, "grow_old()")[1].partition("(up to Python ")[2]
+        program = (*changes, "grow_old()", "warnings.simplefilter('always')", "import noria.aio")
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join((TOMORROW, *program))],
+            capture_output=True, text=True, timeout=50,
+        )  # fmt: skip
+        first, _, rest = done.stderr.partition("\n")
+        assert "RuntimeWarning" in first
+        assert "RuntimeWarning" not in rest
+        return first.partition("(up to Python ")[2]
 
     newest = ".".join(map(str, asyncio_names.NEWEST_TESTED))
     assert sentences(

@@ -856,6 +856,21 @@ def test_a_peer_that_ends_and_reads_slowly_gets_all_that_was_written(model, serv
     run(main(), model)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio's is not closing before that")
+def test_the_transport_is_closing_when_the_one_below_is(model):
+    async def main() -> None:
+        client, keeper, server = await pair(secure=True)
+        assert not client.transport.is_closing()
+        client.transport._ssl_protocol._transport.close()
+        assert client.transport.is_closing()
+        await client.lost
+        assert client.transport.is_closing()
+        await keeper.lost
+        server.close()
+
+    run(main(), model)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio cancels the timeout before that")
 @pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])
 def test_the_shutdown_timeout_ends_a_connection_whose_peer_does_not_read(model, server_side):

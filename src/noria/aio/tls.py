@@ -42,9 +42,24 @@ class _LateTransport:
     def __init__(self, protocol: PlainTLSProtocol):
         self._tls_protocol = protocol
 
+    @property
+    def current(self) -> Any:
+        return self._tls_protocol.introduction.transport or self._tls_protocol.plain_transport
+
     def __getattr__(self, name: str) -> Any:
-        protocol = self._tls_protocol
-        return getattr(protocol.introduction.transport or protocol.plain_transport, name)
+        return getattr(self.current, name)
+
+    def close(self) -> None:
+        """Close the connection, also one that has not begun."""
+        if self.current is not None:
+            self.current.close()
+        self._tls_protocol.closed = True
+
+    def abort(self) -> None:
+        """Close the connection without sending what is buffered, also one that has not begun."""
+        if self.current is not None:
+            self.current.abort()
+        self._tls_protocol.closed = True
 
 
 class PlainTLSProtocol(sslproto.SSLProtocol):
@@ -64,6 +79,7 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
         self.introduction = _Introduction(app_protocol, call_connection_made)
         self.plain_transport: Any = None
         self.early = b""
+        self.closed = False  # before the connection began
         known = asyncio_names.parameters(sslproto.SSLProtocol) or ()
         super().__init__(
             loop,
@@ -98,6 +114,8 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
         """Start the handshake over the plain transport."""
         self.plain_transport = transport
         super().connection_made(transport)
+        if self.closed:
+            transport.abort()
         while self.early and not transport.is_closing():
             buffer = self.get_buffer(len(self.early))
             size = min(len(buffer), len(self.early))
