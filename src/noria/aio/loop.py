@@ -108,6 +108,7 @@ class EventLoop(Core, _Base):
         "_timer_cancelled_count",
         "_transports",
         "_unix_server_sockets",
+        "_watcher",
         "slow_callback_duration",
     )
 
