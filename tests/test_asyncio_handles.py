@@ -379,7 +379,7 @@ def test_a_threadsafe_handle_has_what_tools_look_at(model: str) -> None:
         kind = getattr(asyncio.events, "_ThreadSafeHandle", asyncio.Handle)
         assert isinstance(handle, kind)
         assert handle._callback is int
-        assert handle.get_context() is context
+        assert handle._context is context
         assert "int" in repr(handle)
         handle.cancel()
         assert "cancelled" in repr(handle)
