@@ -647,7 +647,17 @@ def test_what_tasks_were_passed_stays_as_it_was(model: str, eager: bool) -> None
 )
 def test_all_this_holds_with_the_jit() -> None:
     """These tests once more in an interpreter whose JIT is on."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", __file__]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        __file__,
+    ]
     done = subprocess.run(
         command,
         env={**os.environ, "PYTHON_JIT": "1"},
