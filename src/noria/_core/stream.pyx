@@ -44,9 +44,28 @@ cdef extern from "Python.h":
     Raw *bytes_of_size "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
 
 
-# A message of which nobody kept a reference is written over by the next: its memory is warm, and
-# neither malloc nor free has to be called. Only an object that is ours alone (one reference) is
-# used so, and its cached hash is dropped. Without the GIL a count of one proves nothing: not there.
+# A message to which nothing else holds a reference is written over by the next: its memory is warm,
+# and neither malloc nor free has to be called. The test is a reference count of one, the stream's
+# own, after data_received has returned; the cached hash is dropped. Without the GIL a count of one
+# proves nothing: not there.
+#
+# From Python 3.14 on, the interpreter also has references that it does not count: LOAD_FAST_BORROW
+# pushes a local variable onto the evaluation stack without an increment, and a Python function
+# that is called from there gets its arguments the same way. They do not matter here:
+# - An uncounted reference is valid because a counted one outlives it: a local variable of the same
+#   frame or of a calling one. A local that is overwritten through f_locals (PEP 667) is kept in the
+#   frame object (f_overwritten_fast_locals, pycore_frame.h). An uncounted reference to a message
+#   thus implies a counted one besides the stream's, or is derived from the stream's own, which was
+#   passed to data_received.
+# - The call from here counts: _PyEval_Vector takes a new reference for each argument. A frame that
+#   outlives the call (a suspended generator or coroutine, a frame object that a traceback or a
+#   trace function keeps) was copied by _PyFrame_Copy (pycore_interpframe.h), which turns each local
+#   and each entry of its stack into a counted reference (PyStackRef_MakeHeapSafe). A value that is
+#   yielded, returned or sent is converted, too.
+# - CPython warns of extensions that test the count of an object that they were passed by the
+#   interpreter (PyUnstable_Object_IsUniqueReferencedTemporary): their reference may be borrowed
+#   from a caller's. The stream made the object and holds a counted reference of its own.
+# The tests in tests/test_messages_kept.py try each of these ways, with the JIT too.
 cdef extern from *:
     """
     static inline int noria_alone(PyObject *bytes) {

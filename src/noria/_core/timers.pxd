@@ -13,7 +13,7 @@ cdef class Handle(Target):
 cdef class ThreadSafeHandle(Handle):
     cdef unsigned long runner   # the thread that runs the callback, while `runs`
     cdef bint runs
-    cdef list waiters           # a locked lock for each thread that waits for the end of the callback
+    cdef list waiters           # a locked lock for each thread that waits
     cdef int finish(self) except -1
     cdef int wait_until_done(self) except -1
 

@@ -31,6 +31,9 @@ from asyncio.log import logger
 
 from noria._core.aio.descriptor import run_own as run_own_
 
+# Whether a handle that has run may be used again: the loop took it out of the queue with a counted
+# reference, and that is the only one. The interpreter's uncounted references (Python 3.14) each
+# need a counted one besides, as stream.pyx says of messages.
 cdef extern from *:
     """
     static inline int noria_spare(PyObject *o, PyObject *type) {
