@@ -252,8 +252,11 @@ def test_a_connection_that_is_cancelled_leaves_no_socket(model: str) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert open_descriptors() == before
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        while open_descriptors() != before:  # asyncio's attempts may end a turn later
+            assert model == ORACLE
+            await asyncio.sleep(0)
+        if model != ORACLE:
+            assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(main(), model)
 
