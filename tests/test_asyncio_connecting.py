@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import gc
 import os
 import socket
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 
 from loops import MODELS, ORACLE, Keeper, client_context, run
-from noria.aio.resolve import interleave, literal
+from noria.aio.resolve import interleave, ip_address_info
 
 TCP = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
 
@@ -138,7 +141,7 @@ def test_arguments_that_do_not_go_together_are_refused(case: str, model: str) ->
 @pytest.mark.parametrize("port", [80, "80", b"80", None, "http", ""])
 def test_a_literal_address_is_what_getaddrinfo_says(host: Any, port: Any) -> None:
     """None means that getaddrinfo is asked, so only what is not None has to agree."""
-    info = literal(host, port, 0, socket.SOCK_STREAM, 0)
+    info = ip_address_info(host, port, 0, socket.SOCK_STREAM, 0)
     if info is None:
         assert host not in ("127.0.0.1", b"127.0.0.1", "::1") or port == "http"
     else:
@@ -570,5 +573,254 @@ def test_a_cancelled_receive_watches_nothing(model: str) -> None:
             assert loop.remove_reader(one) is False
             two.send(b"kept")
             assert await loop.sock_recv(one, 10) == b"kept"
+
+    run(main(), model)
+
+
+# What was found by reading.
+
+
+@pytest.mark.parametrize("delay", [None, 0.01], ids=["in turn", "staggered"])
+@pytest.mark.parametrize("local", [None, ("127.0.0.1", 0)], ids=["", "local"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_refused_connection_leaves_no_cycle(model: str, delay: float | None, local: Any) -> None:
+    class Refused(OSError):
+        pass
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        references = []
+
+        async def sock_connect(sock: Any, to: Any) -> None:
+            error = Refused("no")
+            references.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error
+
+        loop.sock_connect = sock_connect  # type: ignore
+        loop.getaddrinfo = resolves_to(("127.0.0.1", 1))  # type: ignore
+        gc.disable()
+        try:
+            with contextlib.suppress(Refused):
+                await loop.create_connection(
+                    Keeper, "name.invalid", 80, happy_eyeballs_delay=delay, local_addr=local
+                )
+            await asyncio.sleep(0)
+            assert [reference() for reference in references] == [None]
+        finally:
+            gc.enable()
+
+    run(main(), model)
+
+
+def test_errors_are_in_the_order_of_the_addresses(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.getaddrinfo = resolves_to(("127.0.0.1", 1), ("127.0.0.1", 2))  # type: ignore
+        second = asyncio.Event()
+
+        async def sock_connect(sock: Any, to: Any) -> None:
+            if to[1] == 1:
+                await second.wait()
+            second.set()
+            raise OSError(f"error {to[1]}")
+
+        loop.sock_connect = sock_connect  # type: ignore
+        with pytest.raises(OSError, match="error 1, error 2"):
+            await loop.create_connection(Keeper, "name.invalid", 80, happy_eyeballs_delay=0.001)
+
+    run(main(), model)
+
+
+def test_an_attempt_that_fails_in_another_way_does_not_end_the_others(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Keeper, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        loop.getaddrinfo = resolves_to(("127.0.0.1", 1), address)  # type: ignore
+        connect = loop.sock_connect
+
+        async def sock_connect(sock: Any, to: Any) -> None:
+            if to[1] == 1:
+                raise ZeroDivisionError
+            await connect(sock, to)
+
+        loop.sock_connect = sock_connect  # type: ignore
+        transport, _ = await loop.create_connection(
+            Keeper, "name.invalid", 80, happy_eyeballs_delay=0.001
+        )
+        assert transport.get_extra_info("peername") == address
+        transport.abort()
+        server.close()
+        await server.wait_closed()
+
+    run(main(), model)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_cancelled_twice_while_attempts_end(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.getaddrinfo = resolves_to(("127.0.0.1", 1), ("127.0.0.1", 2))  # type: ignore
+        begun, ending, release = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
+
+        async def sock_connect(sock: Any, to: Any) -> None:
+            begun.release()
+            try:
+                await loop.create_future()
+            finally:
+                ending.release()
+                await release.wait()
+
+        loop.sock_connect = sock_connect  # type: ignore
+        before = open_descriptors()
+        task = asyncio.ensure_future(
+            loop.create_connection(Keeper, "name.invalid", 80, happy_eyeballs_delay=0.001)
+        )
+        for _ in range(2):
+            await begun.acquire()
+        task.cancel()
+        for _ in range(2):
+            await ending.acquire()
+        task.cancel()
+        await asyncio.sleep(0)
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert open_descriptors() == before
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main(), model)
+
+
+def test_an_address_that_the_machine_does_not_have(model: str) -> None:
+    """192.0.2.0/24 is for documentation: RFC 5737."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        hosts = ["127.0.0.1", "192.0.2.1"]
+        if sys.version_info < (3, 13):
+            with pytest.raises(OSError, match=r"192\.0\.2\.1") as caught:
+                await loop.create_server(Keeper, hosts, 0)
+            assert caught.value.errno == errno.EADDRNOTAVAIL
+            return
+        server = await loop.create_server(Keeper, hosts, 0)
+        assert [sock.getsockname()[0] for sock in server.sockets] == ["127.0.0.1"]
+        server.close()
+        with pytest.raises(OSError, match="could not bind on any address"):
+            await loop.create_server(Keeper, hosts[1], 0)
+        await server.wait_closed()
+
+    run(main(), model)
+
+
+def test_start_tls_after_the_end_of_the_peers_data_fails(model: str) -> None:
+    class Patient(Keeper):
+        def eof_received(self) -> bool:
+            self.eof = True
+            return True
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            transport, client = await loop.create_connection(Patient, *listener.getsockname())
+            peer, _ = listener.accept()
+            with peer:
+                peer.shutdown(socket.SHUT_WR)
+                while not client.eof:
+                    await asyncio.sleep(0)
+                with pytest.raises(ConnectionError):
+                    await loop.start_tls(transport, client, client_context())
+
+    run(main(), model)
+
+
+def test_a_loop_that_runs_is_not_closed(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Keeper, "127.0.0.1", 0)
+        with pytest.raises(RuntimeError, match="running"):
+            loop.close()
+        transport, client, _ = await one_client(server)
+        transport.abort()
+        await client.lost
+        server.close()
+        await server.wait_closed()
+
+    run(main(), model)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_servers_socket_outlives_its_loop(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    servers = []
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        servers.append(await loop.create_unix_server(Keeper, path))
+
+    run(main(), model)
+    assert servers[0].sockets[0].fileno() >= 0
+    servers[0].close()
+    assert path.exists() == (sys.version_info < (3, 13))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_transports_socket_is_not_for_sock_methods(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        one, two = socket.socketpair()
+        with two:
+            one.setblocking(False)
+            transport, client = await loop.create_connection(Keeper, sock=one)
+            for call in (
+                loop.sock_recv_into(one, bytearray(1)),
+                loop.sock_recvfrom(one, 1),
+                loop.sock_recvfrom_into(one, bytearray(1)),
+                loop.sock_sendto(one, b"x", ""),
+                loop.sock_sendall(one, bytearray(b"x")),
+            ):
+                with pytest.raises(RuntimeError, match="used by transport"):
+                    await call
+            with pytest.raises(RuntimeError, match="used by transport"):
+                await loop.create_connection(Keeper, sock=one)
+            assert one.fileno() >= 0
+            transport.abort()
+            await client.lost
+
+    run(main(), model)
+
+
+def test_the_descriptor_of_a_socket_with_its_own_recv_is_the_transports(model: str) -> None:
+    class Socket(socket.socket):
+        def recv(self, *args: Any) -> bytes:
+            return super().recv(*args)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        one, two = socket.socketpair()
+        with two:
+            sock = Socket(fileno=one.detach())
+            sock.setblocking(False)
+            transport, client = await loop.create_connection(Keeper, sock=sock)
+            for call in (lambda: loop.add_reader(sock, print), lambda: loop.remove_writer(sock)):
+                with pytest.raises(RuntimeError, match="used by transport"):
+                    call()
+            transport.abort()
+            await client.lost
+
+    run(main(), model)
+
+
+def test_a_closed_server_does_not_start(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Keeper, "127.0.0.1", 0, start_serving=False)
+        server.close()
+        with pytest.raises((RuntimeError, TypeError)):
+            await server.start_serving()
+        await server.wait_closed()
 
     run(main(), model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -108,5 +109,59 @@ def test_stream_handlers_run_in_the_context_of_start_server(model: str, streams:
         assert place.get() == "nowhere"
         server.close()
         await server.wait_closed()
+
+    run(main(), model)
+
+
+class Setting(Noting):
+    """Sets the variable in its factory and in connection_made."""
+
+    def __init__(self, seen: dict[str, str], done: asyncio.Future[None]) -> None:
+        super().__init__(seen, done)
+        place.set("factory")
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        place.set("made")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="asyncio has no such context there")
+def test_what_a_servers_protocol_sets_is_seen_by_its_later_calls(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: dict[str, str] = {}
+        done: asyncio.Future[None] = loop.create_future()
+        server = await loop.create_server(lambda: Setting(seen, done), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"x")
+        assert await reader.read(1) == b"x"
+        writer.close()
+        await done
+        assert seen["connection_made"] == "factory"
+        assert seen["data_received"] == seen["connection_lost"] == "made"
+        assert place.get() == "nowhere"
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    run(main(), model)
+
+
+def test_a_clients_context_is_copied_before_or_after_its_factory(model: str) -> None:
+    """Before it from Python 3.15 on: connection_made does not see what the factory sets."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: dict[str, str] = {}
+        done: asyncio.Future[None] = loop.create_future()
+        one, two = socket.socketpair()
+        with two:
+            one.setblocking(False)
+            place.set("client")
+            transport, _ = await loop.create_connection(lambda: Setting(seen, done), sock=one)
+            transport.abort()
+            await done
+        before = sys.version_info >= (3, 15)
+        assert seen["connection_made"] == ("client" if before else "factory")
 
     run(main(), model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import socket
@@ -385,3 +386,34 @@ def test_a_threadsafe_handle_has_what_tools_look_at(model: str) -> None:
         assert "cancelled" in repr(handle)
 
     run(main(), model)
+
+
+@blocking
+def test_a_threadsafe_callback_whose_repr_raises_lets_other_threads_go_on(model: str) -> None:
+    class Callback:
+        def __call__(self) -> None:
+            started.set()
+            assert is_blocked(thread)
+            raise ValueError("it is wrong")
+
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        handles.append(loop.call_soon_threadsafe(Callback()))
+        thread.start()
+        with contextlib.suppress(ZeroDivisionError):
+            await loop.run_in_executor(None, thread.join)
+
+    def look() -> None:
+        started.wait()
+        handles[0].cancel()
+
+    handles: list[asyncio.Handle] = []
+    started = threading.Event()
+    thread = threading.Thread(target=look)
+    with contextlib.suppress(ZeroDivisionError):
+        run(main(), model)
+    thread.join()

@@ -135,14 +135,21 @@ class AsyncioBase(_Base):
     # Sockets that do their own reading and writing are asyncio's transports' to use.
 
     def make_selector_stream(
-        self, sock: socket.socket, protocol: Any, waiter: Any, extra: Any, server: Any
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        waiter: Any,
+        extra: Any,
+        server: Any,
+        context: contextvars.Context | None,
     ) -> asyncio.Transport:
         """asyncio's own transport for a stream socket that overrides STREAM_METHODS."""
         make = _Base._make_socket_transport  # type: ignore[attr-defined]
-        context = _context_for(make)
-        made: asyncio.Transport = make(
-            self, sock, protocol, waiter, extra=extra, server=server, **context
-        )
+        options: dict[str, Any] = {"extra": extra, "server": server}
+        if "context" in inspect.signature(make).parameters:  # from Python 3.15 on
+            options["context"] = context or contextvars.copy_context()
+        cast("Core", self).has_selector_transports = True
+        made: asyncio.Transport = make(self, sock, protocol, waiter, **options)
         return made
 
     def make_selector_datagram(
@@ -150,15 +157,9 @@ class AsyncioBase(_Base):
     ) -> asyncio.DatagramTransport:
         """asyncio's own transport for a datagram socket that overrides DATAGRAM_METHODS."""
         make = _Base._make_datagram_transport  # type: ignore[attr-defined]
+        cast("Core", self).has_selector_transports = True
         made: asyncio.DatagramTransport = make(self, sock, protocol, address, waiter)
         return made
-
-
-def _context_for(make: Callable[..., Any]) -> dict[str, contextvars.Context]:
-    """The argument by which a transport of Python 3.15 and later is given its context."""
-    if "context" in inspect.signature(make).parameters:
-        return {"context": contextvars.copy_context()}
-    return {}
 
 
 def overrides(sock: socket.socket, methods: tuple[str, ...]) -> bool:

@@ -398,6 +398,12 @@ NAMES: tuple[PrivateName, ...] = (
         ),
     ),
     *_group(
+        "asyncio.SelectorEventLoop",
+        "noria._core.aio.core",
+        "none: add_reader on such a transport's descriptor is an AttributeError",
+        (FIELD, "_transports", None, "asyncio's own transports, for sockets with their own recv"),
+    ),
+    *_group(
         "asyncio.Handle",
         "noria._core.aio.core",
         "none: debug mode fails",

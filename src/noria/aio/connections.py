@@ -1,17 +1,19 @@
-"""Connections that are not accepted from a server's socket, and their upgrade to TLS."""
+"""Client connections, sockets accepted elsewhere, and upgrades to TLS."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from noria.aio.resolve import AddressInfo, first_success, interleave, resolve
+from noria.aio.resolve import AddressInfo, interleave, resolve, staggered_race
 from noria.aio.sockets import refuse_tls_socket
 
 if TYPE_CHECKING:
@@ -21,11 +23,15 @@ if TYPE_CHECKING:
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
-log = logging.getLogger("asyncio")  # where programs look for what an event loop says
+log = logging.getLogger("asyncio")  # asyncio's logger, which programs configure
+
+
+# From Python 3.15 on a connection's context is copied before its protocol factory is called.
+CONTEXT_BEFORE_FACTORY = sys.version_info >= (3, 15)
 
 
 class ConnectionMethods(asyncio.AbstractEventLoop):
-    """Stream connections of `AbstractEventLoop`, by any way but accepting."""
+    """`AbstractEventLoop.create_connection` and its relatives."""
 
     __slots__ = ()
 
@@ -174,11 +180,13 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> tuple[asyncio.Transport, Any]:
-        """The transport on a connected socket, once the protocol has it.
+        """Create a transport on a connected socket and wait for connection_made.
 
-        The socket is closed if that fails.
+        The socket is closed if that fails, unless another transport has it already.
         """
         loop = cast("EventLoop", self)
+        loop._ensure_fd_no_transport(sock)
+        context = contextvars.copy_context() if CONTEXT_BEFORE_FACTORY else None
         try:
             sock.setblocking(False)
             protocol = protocol_factory()
@@ -192,11 +200,14 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
                     server_side=server_side,
                     server_hostname=server_hostname,
                     given=given,
+                    context=context,
                     ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
                 )
             else:
-                transport = loop.make_stream_transport(sock, protocol, waiter, given=given)
+                transport = loop.make_stream_transport(
+                    sock, protocol, waiter, given=given, context=context
+                )
         except BaseException:
             sock.close()
             raise
@@ -225,37 +236,43 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             local_infos = await resolve(self, local_address, type=socket.SOCK_STREAM, **options)
         if first_family_count:
             infos = interleave(infos, first_family_count)
-        errors: list[OSError] = []
+        errors: list[list[OSError]] = [[] for _ in infos]  # of each address
         try:
-            attempts = [partial(self._connect, info, local_infos, errors) for info in infos]
             sock = None
             if happy_eyeballs_delay is not None:
-                sock = await first_success(attempts, happy_eyeballs_delay)
+                sock = await staggered_race(
+                    [
+                        partial(self._connect, info, local_infos, own)
+                        for info, own in zip(infos, errors, strict=True)
+                    ],
+                    happy_eyeballs_delay,
+                )
             else:
-                for attempt in attempts:
+                for info, own in zip(infos, errors, strict=True):
                     try:
-                        sock = await attempt()
+                        sock = await self._connect(info, local_infos, own)
                         break
                     except OSError:
                         continue
+                    finally:
+                        del own
             if sock is None:
-                raise _failure(errors, all_errors)
+                raise _connect_error([error for own in errors for error in own], all_errors)
             return sock
         finally:
-            # The errors' tracebacks refer to this frame.
-            del errors, attempts
+            del errors  # their tracebacks refer to this frame
 
     async def _connect(
         self, info: AddressInfo, local_infos: Sequence[AddressInfo], errors: list[OSError]
     ) -> socket.socket:
-        """A socket that is connected to the address; an OSError is added to `errors` too."""
+        """Connect a socket to the address; OSErrors are also appended to `errors`."""
         family, type, proto, _, address = info
         sock = None
         try:
             sock = socket.socket(family, type, proto)
             sock.setblocking(False)
             if local_infos:
-                _bind_local(sock, local_infos)
+                _bind_local(sock, local_infos, errors)
             await self.sock_connect(sock, address)
             return sock
         except BaseException as error:
@@ -319,10 +336,13 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             move_buffered_data(protocol, secure)
         transport.set_protocol(secure)
         if getattr(transport, "_protocol_paused", False):
-            # The plain transport told the protocol, and will tell `secure` to resume.
+            # The plain transport has called the protocol's pause_writing.
             secure.start_paused()
         begin = self.call_soon(secure.connection_made, transport)
         resume = self.call_soon(transport.resume_reading)
+        if getattr(transport, "_connection", None) and transport._connection.at_eof:
+            # The peer has ended its side already, which is reported once only.
+            self.call_soon(secure.eof_received)
         try:
             await waiter
         except BaseException:
@@ -355,9 +375,13 @@ def _check_tls(
         raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
 
 
-def _bind_local(sock: socket.socket, local_infos: Sequence[AddressInfo]) -> None:
-    """Bind to the first local address of the socket's family that can be bound."""
-    last: OSError | None = None
+def _bind_local(
+    sock: socket.socket, local_infos: Sequence[AddressInfo], errors: list[OSError]
+) -> None:
+    """Bind to the first local address of the socket's family that can be bound.
+
+    The errors of others are appended to `errors`; if none can be bound, the last is raised.
+    """
     for family, _, _, _, address in local_infos:
         if family != sock.family:
             continue
@@ -365,17 +389,20 @@ def _bind_local(sock: socket.socket, local_infos: Sequence[AddressInfo]) -> None
             sock.bind(address)
             return
         except OSError as error:
-            last = OSError(
-                error.errno,
-                f"error while attempting to bind on address {address!r}: {str(error).lower()}",
-            )
+            reason = str(error).lower()
+            message = f"error while attempting to bind on address {address!r}: {reason}"
+            errors.append(OSError(error.errno, message))
     try:
-        raise last or OSError(f"no matching local address with family={sock.family!r} found")
+        raise (
+            errors.pop()
+            if errors
+            else OSError(f"no matching local address with family={sock.family!r} found")
+        )
     finally:
-        last = None  # its traceback refers to this frame
+        del errors
 
 
-def _failure(errors: list[OSError], all_errors: bool) -> BaseException:
+def _connect_error(errors: list[OSError], all_errors: bool) -> BaseException:
     """What create_connection raises when no address could be connected to."""
     if all_errors:
         return ExceptionGroup("create_connection failed", errors)

@@ -79,13 +79,10 @@ class DatagramMethods(asyncio.AbstractEventLoop):
                 sock.close()
             raise
         if self.get_debug():
-            log.debug(
-                "Datagram endpoint local_addr=%r remote_addr=%r created: (%r, %r)",
-                local_addr,
-                remote_addr,
-                transport,
-                protocol,
-            )
+            level = logging.INFO if local_addr else logging.DEBUG
+            local = f"local_addr={local_addr!r} " if local_addr else ""
+            text = "Datagram endpoint %sremote_addr=%r created: (%r, %r)"
+            log.log(level, text, local, remote_addr, transport, protocol)
         try:
             await waiter
         except BaseException:
@@ -109,7 +106,7 @@ async def _candidates(
         if local:
             remove_stale_socket(local)
         return [(family, proto, local, remote)]
-    # (family, protocol) -> the addresses of that kind, by which end they are for
+    # (family, protocol) -> the addresses of that kind, index 0: local, 1: remote
     found: dict[tuple[int, int], dict[int, Any]] = {}
     for end, address in enumerate((local, remote)):
         if address is None:

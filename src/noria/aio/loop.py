@@ -7,6 +7,7 @@ public methods that make connections and servers. `AsyncioBase` inherits the res
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -95,9 +96,11 @@ class EventLoop(
             self.use_clock(type(self).time is not EventLoop.time)
 
     def close(self) -> None:
-        """End the loop; nothing may run on it afterwards."""
-        for acceptor in self.acceptors:
-            acceptor.close()
+        """End the loop; nothing may run on it afterwards. Servers' sockets stay open."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        for acceptor in list(self.acceptors):
+            acceptor.stop()
         self.acceptors.clear()
         AsyncioBase.close(self)
 
@@ -111,17 +114,19 @@ class EventLoop(
         *,
         server: Any = None,
         given: bool = False,
+        context: contextvars.Context | None = None,
     ) -> asyncio.Transport:
         """A transport on a connected socket; `waiter` is done when the protocol has it.
 
-        `given`: the caller of a public method passed the socket in, and may close it.
+        `given`: the caller of a public method passed the socket in, and may close it. `context`: in
+        which the protocol's methods are called, by default a copy of the current one.
         """
         from noria._core.aio.connection import connect
 
         if overrides(sock, STREAM_METHODS):
             self._ensure_fd_no_transport(sock)
-            return self.make_selector_stream(sock, protocol, waiter, None, server)
-        connection = connect(self, sock, protocol, None, server, given)
+            return self.make_selector_stream(sock, protocol, waiter, None, server, context)
+        connection = connect(self, sock, protocol, None, server, given, context)
         connection.begin(waiter)
         return cast("asyncio.Transport", connection.transport)
 
@@ -136,6 +141,7 @@ class EventLoop(
         server_hostname: str | None = None,
         server: Any = None,
         given: bool = False,
+        context: contextvars.Context | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> asyncio.Transport:
@@ -150,7 +156,7 @@ class EventLoop(
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        self.make_stream_transport(sock, secure, server=server, given=given)
+        self.make_stream_transport(sock, secure, server=server, given=given, context=context)
         return cast("asyncio.Transport", secure.app_transport)
 
     def make_tls_protocol(self, *args: Any, **kwargs: Any) -> TLSProtocol:

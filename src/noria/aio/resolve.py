@@ -31,7 +31,7 @@ async def resolve(
     Raises what `loop.getaddrinfo` raises, and OSError if it finds nothing.
     """
     host, port, *more = address
-    info = literal(host, port, family, type, proto, *more)
+    info = ip_address_info(host, port, family, type, proto, *more)
     if info is not None:
         return [info]
     found: Sequence[AddressInfo] = await loop.getaddrinfo(
@@ -42,7 +42,7 @@ async def resolve(
     return found
 
 
-def literal(
+def ip_address_info(
     host: Any,
     port: Any,
     family: int,
@@ -85,64 +85,93 @@ def interleave(infos: Iterable[AddressInfo], first_family_count: int) -> list[Ad
     return head + [info for turn in turns for info in turn if info is not None]
 
 
-async def first_success(
+async def staggered_race(
     attempts: Sequence[Callable[[], Awaitable[socket.socket]]], delay: float
 ) -> socket.socket | None:
-    """The socket of the first attempt that succeeds, or None (RFC 8305, section 5).
+    """The socket of the first attempt that succeeds; None if each fails with OSError (RFC 8305, 5).
 
-    An attempt starts `delay` seconds after the one before, or at once when one has failed with
-    OSError. The others are cancelled then; sockets that these have connected are closed.
+    An attempt starts `delay` seconds after the one before, or when that one has failed. When one
+    has succeeded the others are cancelled, and sockets that these have connected are closed.
+    Raises an exception of another kind only if no attempt succeeds.
     """
+    loop = asyncio.get_running_loop()
     running: set[asyncio.Task[socket.socket]] = set()
+    newest: asyncio.Task[socket.socket] | None = None
     winner: socket.socket | None = None
+    unexpected: list[BaseException] = []
     remaining = list(reversed(attempts))
+    next_start = loop.time()
     try:
         try:
             while winner is None and (remaining or running):
-                if remaining:
-                    running.add(asyncio.ensure_future(_start(remaining.pop())))
+                if remaining and (newest is None or newest.done() or loop.time() >= next_start):
+                    newest = asyncio.ensure_future(_start(remaining.pop()))
+                    running.add(newest)
+                    next_start = loop.time() + delay
                 done, running = await asyncio.wait(
                     running,
-                    timeout=delay if remaining else None,
+                    timeout=max(next_start - loop.time(), 0) if remaining else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in done:
-                    winner = _outcome(task, winner)
+                    winner = _outcome(task, winner, unexpected)
         finally:
             await _end(running)
+        if winner is None and unexpected:
+            raise unexpected[0]
+        return winner
     except BaseException:
         if winner is not None:
             winner.close()
         raise
+    finally:
+        # Exceptions of the attempts have tracebacks that refer to this frame.
+        del attempts, remaining, unexpected, newest
+
+
+async def _start(attempt: Callable[[], Awaitable[socket.socket]]) -> socket.socket:
+    try:
+        return await attempt()
+    finally:
+        del attempt  # the traceback of its exception refers to this frame
+
+
+def _outcome(
+    task: asyncio.Task[socket.socket],
+    winner: socket.socket | None,
+    unexpected: list[BaseException],
+) -> socket.socket | None:
+    """The winner so far, after the task has ended."""
+    if task.cancelled():
+        return winner
+    error = task.exception()
+    if error is not None:
+        if not isinstance(error, OSError):
+            unexpected.append(error)
+        return winner
+    if winner is None:
+        return task.result()
+    task.result().close()
     return winner
 
 
 async def _end(tasks: set[asyncio.Task[socket.socket]]) -> None:
-    """Cancel the attempts, and close the sockets of those that have succeeded meanwhile."""
+    """Cancel the attempts and close the sockets of those that have succeeded meanwhile.
+
+    It waits until all have ended, also if it is cancelled itself.
+    """
     for task in tasks:
         task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+    cancelled = False
+    pending = tasks
+    while pending:
+        try:
+            _, pending = await asyncio.wait(pending)
+        except asyncio.CancelledError:
+            cancelled = True
+            pending = {task for task in pending if not task.done()}
     for task in tasks:
         if not task.cancelled() and task.exception() is None:
             task.result().close()
-
-
-async def _start(attempt: Callable[[], Awaitable[socket.socket]]) -> socket.socket:
-    return await attempt()
-
-
-def _outcome(
-    task: asyncio.Task[socket.socket], winner: socket.socket | None
-) -> socket.socket | None:
-    error = task.exception()
-    try:
-        if error is None:
-            if winner is None:
-                return task.result()
-            task.result().close()
-        elif not isinstance(error, OSError):
-            raise error
-        return winner
-    finally:
-        del error
+    if cancelled:
+        raise asyncio.CancelledError

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from noria.aio.resolve import AddressInfo, resolve
-from noria.aio.sockets import INTERNET, refuse_tls_socket
+from noria.aio.sockets import INET_FAMILIES, refuse_tls_socket
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
-log = logging.getLogger("asyncio")  # where programs look for what an event loop says
+log = logging.getLogger("asyncio")  # asyncio's logger, which programs configure
 
-# asyncio removes a Unix server's path at close since this version.
-_CLEANUP_SOCKET = sys.version_info >= (3, 13)
+# From Python 3.13 on, asyncio removes a Unix server's path at close, and create_server skips
+# addresses that the machine does not have.
+_CLEANUP_SOCKET = _SKIP_UNAVAILABLE = sys.version_info >= (3, 13)
 
 
 class Server(asyncio.Server):
@@ -48,19 +49,17 @@ class Server(asyncio.Server):
         self._loop = loop
         self._sockets: list[socket.socket] | None = sockets
         self._protocol_factory = protocol_factory
-        self._ssl = ssl
+        self._ssl_context = ssl
         self._backlog = backlog
-        self._ssl_timeouts: dict[str, Any] = {
-            "ssl_handshake_timeout": ssl_handshake_timeout,
-            "ssl_shutdown_timeout": ssl_shutdown_timeout,
-        }
+        self._ssl_handshake_timeout = ssl_handshake_timeout
+        self._ssl_shutdown_timeout = ssl_shutdown_timeout
         self._acceptors: list[Acceptor] = []
         self._paths: dict[socket.socket, int] = {}  # of Unix sockets to remove, with the inode
         # Weak, as a transport that nobody holds is closed with a warning.
         self._clients: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
         self._client_count = 0
         self._waiters: list[asyncio.Future[None]] | None = []
-        self._forever: asyncio.Future[None] | None = None
+        self._serving_forever_fut: asyncio.Future[None] | None = None
         self._serving = False
         # Clients are served in copies of this context, since Python 3.15 that of the server's
         # making, before that the one in which it starts to serve.
@@ -97,7 +96,7 @@ class Server(asyncio.Server):
             if not waiter.done():
                 waiter.set_result(None)
 
-    # What asyncio.Server promises.
+    # asyncio.Server's public methods.
 
     def get_loop(self) -> EventLoop:
         """The event loop it belongs to."""
@@ -114,28 +113,43 @@ class Server(asyncio.Server):
 
         return tuple(TransportSocket(sock) for sock in self._sockets or ())
 
-    def listen(self) -> None:
-        """Start to accept connections; nothing happens if it does already."""
+    def _start_serving(self) -> None:
+        """Start to accept connections; nothing happens if it does already.
+
+        Raises RuntimeError if closed, OSError from listen(2).
+        """
         from noria._core.aio.acceptor import Acceptor
 
         if self._serving:
             return
+        if self._sockets is None:
+            raise RuntimeError(f"server {self!r} is closed")
+        secure = None if self._ssl_context is None else self._start_tls_client
         self._serving = True
-        secure = None if self._ssl is None else self._begin_handshake
-        assert self._sockets is not None
-        for sock in self._sockets:
-            sock.listen(self._backlog)
-            acceptor = Acceptor(
-                self._loop, sock, self._protocol_factory, self, secure, self._context
-            )
-            self._acceptors.append(acceptor)
-            self._loop.acceptors.add(acceptor)
+        try:
+            for sock in self._sockets:
+                sock.listen(self._backlog)
+                acceptor = Acceptor(
+                    self._loop, sock, self._protocol_factory, self, secure, self._context
+                )
+                self._acceptors.append(acceptor)
+                self._loop.acceptors.add(acceptor)
+        except BaseException:
+            self._stop_accepting()
+            raise
 
-    def _begin_handshake(self, factory: Factory, sock: socket.socket, server: Any) -> None:
+    def _stop_accepting(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.stop()
+            self._loop.acceptors.discard(acceptor)
+        self._acceptors.clear()
+        self._serving = False
+
+    def _start_tls_client(self, factory: Factory, sock: socket.socket, server: Any) -> None:
         sock.setblocking(False)
-        self._loop.create_task(self._shake_hands(factory, sock))
+        self._loop.create_task(self._accept_tls_client(factory, sock))
 
-    async def _shake_hands(self, factory: Factory, sock: socket.socket) -> None:
+    async def _accept_tls_client(self, factory: Factory, sock: socket.socket) -> None:
         """Serve one TLS client."""
         loop = self._loop
         transport = protocol = None
@@ -145,11 +159,12 @@ class Server(asyncio.Server):
             transport = loop.make_tls_transport(
                 sock,
                 protocol,
-                cast("ssl_module.SSLContext", self._ssl),
+                cast("ssl_module.SSLContext", self._ssl_context),
                 waiter,
                 server_side=True,
                 server=self,
-                **self._ssl_timeouts,
+                ssl_handshake_timeout=self._ssl_handshake_timeout,
+                ssl_shutdown_timeout=self._ssl_shutdown_timeout,
             )
             try:
                 await waiter
@@ -188,10 +203,7 @@ class Server(asyncio.Server):
         sockets, self._sockets = self._sockets, None
         if sockets is None:
             return
-        for acceptor in self._acceptors:
-            acceptor.stop()
-            self._loop.acceptors.discard(acceptor)
-        self._acceptors.clear()
+        self._stop_accepting()
         for sock in sockets:
             if sock.fileno() < 0:
                 continue  # closed by the user
@@ -199,9 +211,8 @@ class Server(asyncio.Server):
             if sock in self._paths and not self._loop.model.inherited:
                 _remove_path(sock, self._paths[sock])
             sock.close()
-        self._serving = False
-        if self._forever is not None and not self._forever.done():
-            self._forever.cancel()
+        if self._serving_forever_fut is not None and not self._serving_forever_fut.done():
+            self._serving_forever_fut.cancel()
         if not self._client_count:
             self._wake_waiters()
 
@@ -217,19 +228,19 @@ class Server(asyncio.Server):
 
     async def start_serving(self) -> None:
         """Start to accept connections. Nothing happens if it does already."""
-        self.listen()
+        self._start_serving()
         await asyncio.sleep(0)
 
     async def serve_forever(self) -> None:
         """Serve until cancelled, then close. Raises RuntimeError if closed or called twice."""
-        if self._forever is not None:
+        if self._serving_forever_fut is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
         if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
-        self.listen()
-        self._forever = self._loop.create_future()
+        self._start_serving()
+        self._serving_forever_fut = self._loop.create_future()
         try:
-            await self._forever
+            await self._serving_forever_fut
         except asyncio.CancelledError:
             self.close()
             if sys.version_info >= (3, 14):
@@ -237,7 +248,7 @@ class Server(asyncio.Server):
             await self.wait_closed()
             raise
         finally:
-            self._forever = None
+            self._serving_forever_fut = None
 
     async def wait_closed(self) -> None:
         """Wait until it is closed and its last connection has ended.
@@ -379,7 +390,7 @@ class ServerMethods(asyncio.AbstractEventLoop):
                 if reuse_address:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 # Linux 6.12.9 and later refuse it for other families.
-                if reuse_port and family in INTERNET:
+                if reuse_port and family in INET_FAMILIES:
                     share_port(sock)
                 if keep_alive:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -393,7 +404,7 @@ class ServerMethods(asyncio.AbstractEventLoop):
                         f"error while attempting to bind on address {address!r}: "
                         f"{str(error).lower()}"
                     )
-                    if error.errno != errno.EADDRNOTAVAIL:
+                    if error.errno != errno.EADDRNOTAVAIL or not _SKIP_UNAVAILABLE:
                         raise OSError(error.errno, message) from None
                     # The machine does not have the family, as without IPv6.
                     sockets.pop().close()

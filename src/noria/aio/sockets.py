@@ -13,7 +13,7 @@ from noria.aio.resolve import resolve
 
 T = TypeVar("T")
 
-INTERNET = (socket.AF_INET, socket.AF_INET6)
+INET_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def refuse_tls_socket(sock: Any) -> None:
@@ -64,6 +64,8 @@ class SocketMethods(asyncio.AbstractEventLoop):
                 remove(fd)
 
     async def _receive(self, sock: Any, attempt: Callable[[], T]) -> T:
+        # On io_uring a transport's socket is a blocking one.
+        self._ensure_fd_no_transport(sock)
         while True:
             with contextlib.suppress(BlockingIOError, InterruptedError):
                 return attempt()
@@ -97,6 +99,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
     async def send_all(self, sock: Any, data: Any) -> None:
         """As `sock_sendall`, for any kind of socket and buffer."""
         self.check_socket(sock)
+        self._ensure_fd_no_transport(sock)
         sent = 0
         with contextlib.suppress(BlockingIOError, InterruptedError):
             sent = sock.send(data)
@@ -109,6 +112,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
     async def sock_sendto(self, sock: Any, data: Any, address: Any) -> int:
         """Send one datagram to the address; return the number of bytes sent."""
         self.check_socket(sock)
+        self._ensure_fd_no_transport(sock)
         while True:
             with contextlib.suppress(BlockingIOError, InterruptedError):
                 sent: int = sock.sendto(data, address)
@@ -126,7 +130,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
     async def sock_connect(self, sock: Any, address: Any) -> None:
         """Connect to the address, resolving a host name. As AbstractEventLoop.sock_connect."""
         self.check_socket(sock)
-        if sock.family in INTERNET:
+        if sock.family in INET_FAMILIES:
             infos = await resolve(
                 self, address, family=sock.family, type=sock.type, proto=sock.proto
             )

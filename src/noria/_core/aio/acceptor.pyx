@@ -3,6 +3,7 @@
 from cpython.contextvars cimport (
     PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
 )
+from cpython.version cimport PY_VERSION_HEX
 
 from noria._core.aio.connection cimport Connection, new_connection
 from noria._core.aio.core cimport Core
@@ -20,8 +21,8 @@ cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
 cdef class Acceptor(Channel):
     """Makes a protocol and a connection of each client, until closed. The socket stays Python's.
 
-    `secure`, if not None, is called with a connected Python socket in place of all that: it has TLS
-    to speak first. Each client is served in a copy of `context`, by default the one that this is
+    `secure`, if not None, is called with a connected Python socket instead; it performs
+    the TLS handshake. Each client is served in a copy of `context`, by default the one that this is
     made in.
     """
 
@@ -53,12 +54,12 @@ cdef class Acceptor(Channel):
             if self.secure is not None:
                 self.secure(self.factory, socket.socket(fileno=fd), self.server)
             else:
-                self.welcome(fd)
+                self.welcome(fd, context)
         finally:
             PyContext_Exit(context)
         return 0
 
-    cdef int welcome(self, int fd) except -1:
+    cdef int welcome(self, int fd, object context) except -1:
         cdef Connection connection
         try:
             protocol = self.factory()
@@ -69,7 +70,9 @@ cdef class Acceptor(Channel):
             c_close(fd)
             self.core.told("Error on transport creation for incoming connection", error, {})
             return 0
-        connection = new_connection(self.core, fd, protocol, self.server, self.tcp)
+        # From Python 3.15 on the connection runs in the very context of its factory.
+        connection = new_connection(self.core, fd, protocol, self.server, self.tcp,
+                                    context if PY_VERSION_HEX >= 0x030F0000 else None)
         try:
             connection.introduce()
         except Exception as error:

@@ -26,4 +26,5 @@ cdef class Connection(Stream):
     cdef int introduce(self) except -1
     cdef bint closed_by_owner(self) except -1
 
-cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp)
+cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp,
+                               object context)

@@ -1,4 +1,5 @@
 import asyncio
+import contextvars
 import socket
 from typing import Any
 
@@ -15,6 +16,8 @@ class Connection(Stream):
     @property
     def writing_paused(self) -> bool: ...
     @property
+    def at_eof(self) -> bool: ...
+    @property
     def lost_protocol(self) -> bool: ...
     def begin(self, waiter: asyncio.Future[None] | None = None) -> None: ...
     def lend(self) -> asyncio.Future[None]: ...
@@ -29,4 +32,5 @@ def connect(
     extra: dict[str, Any] | None,
     server: Any,
     given: bool,
+    context: contextvars.Context | None,
 ) -> Connection: ...

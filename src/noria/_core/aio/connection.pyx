@@ -417,6 +417,11 @@ cdef class Connection(Stream):
         return self.full != 0
 
     @property
+    def at_eof(self):
+        """Whether the peer has ended its sending side."""
+        return self.ended
+
+    @property
     def lost_protocol(self):
         """Whether connection_lost was called; set_protocol may have been called since."""
         return self.protocol is None or self.face is None
@@ -435,13 +440,17 @@ cdef class Connection(Stream):
             server.detach(face)
 
 
-cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp):
-    """A connection on a descriptor that it takes over, with a transport for its protocol."""
+cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp,
+                               object context):
+    """A connection on a descriptor that it takes over, with a transport for its protocol.
+
+    `context`: in which the protocol's methods are called; None: a copy of the current one.
+    """
     cdef Connection connection = Connection.__new__(Connection)
     cdef socklen_t length = sizeof(connection.peer)
     connection.core = core
     connection.server = server
-    connection.context = PyContext_CopyCurrent()
+    connection.context = PyContext_CopyCurrent() if context is None else context
     connection.open(core, fd, protocol, None, tcp)
     if getpeername(fd, <sockaddr *>connection.peer, &length) == 0 and \
             length <= sizeof(connection.peer):
@@ -457,7 +466,7 @@ cdef Connection new_connection(Core core, int fd, object protocol, object server
     return connection
 
 
-def connect(Core core, sock, protocol, extra, server, bint given):
+def connect(Core core, sock, protocol, extra, server, bint given, context):
     """A connection on a Python socket, which it takes over; `begin` then tells the protocol.
 
     `given`: others hold the socket object too, and may close it.
@@ -466,7 +475,7 @@ def connect(Core core, sock, protocol, extra, server, bint given):
     cdef int fd = sock.fileno()
     cdef bint tcp = sock.proto == 6 or (sock.proto == 0 and sock.family in INTERNET)
     core._ensure_fd_no_transport(fd)
-    connection = new_connection(core, fd, protocol, server, tcp)
+    connection = new_connection(core, fd, protocol, server, tcp, context)
     connection.extra = {"socket": TransportSocket(sock)}
     connection.shared = True
     if given:

@@ -13,6 +13,7 @@ cdef class Core(Loop):
     cdef bint debugging
     cdef bint clocked                   # `time` was replaced: timers run by what it says
     cdef public object make_transport   # make_transport(connection): what its protocol will know
+    cdef public bint has_selector_transports    # some connections have asyncio's own transports
     cdef dict descriptors               # number -> Descriptor
     cdef void **owners                  # number -> the open Connection; borrowed
     cdef Py_ssize_t seats

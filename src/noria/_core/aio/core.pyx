@@ -435,8 +435,8 @@ cdef class Core(Loop):
         cdef Handle handle
         if isinstance(target, Handle):
             handle = <Handle>target
-            source = source_of(handle.callback, handle.args)
             try:
+                source = source_of(handle.callback, handle.args)
                 self.told(f"Exception in callback {source}", error, {"handle": handle})
             finally:
                 handle.forget()
@@ -617,7 +617,10 @@ cdef class Core(Loop):
 
     def _ensure_fd_no_transport(self, fd):
         # A file object that is closed already (-1) may be registered still: see neglect.
-        owner = self.owner(fd if isinstance(fd, int) else fileno_of(fd))
+        cdef object number = fd if isinstance(fd, int) else fileno_of(fd)
+        owner = self.owner(number)
+        if owner is None and self.has_selector_transports:
+            owner = self._transports.get(number)
         if owner is not None and not owner.is_closing():
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
 
