@@ -732,7 +732,9 @@ def test_start_tls_after_the_end_of_the_peers_data_fails(model: str) -> None:
                 while not client.eof:
                     await asyncio.sleep(0)
                 with pytest.raises(ConnectionError):
-                    await loop.start_tls(transport, client, client_context())
+                    await loop.start_tls(
+                        transport, client, client_context(), server_hostname="localhost"
+                    )
 
     run(main(), model)
 
