@@ -35,6 +35,30 @@ except ImportError as error:
     assert f"this is {system}" in found
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("sys.implementation.name = 'pypy'", "this is pypy 3."),
+        ("sys.version_info = (3, 10, 14, 'final', 0)", "this is cpython 3.10"),
+    ],
+    ids=["PyPy", "too old"],
+)
+def test_another_interpreter_is_named_at_import(change: str, found: str) -> None:
+    message = run(
+        f"""
+import sys
+{change}
+try:
+    import noria
+except ImportError as error:
+    assert error.name == "noria"
+    print(error)
+"""
+    )
+    assert message.startswith("noria needs CPython 3.11 or newer"), message
+    assert found in message
+
+
 # A package whose compiled modules are those of `suffixes`, which this Python does not load.
 WITHOUT_COMPILED_MODULES = """
 import sys
@@ -176,7 +200,7 @@ runpy.run_path("setup.py", run_name="__main__")
         env=environment(**more),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=45,
     )
     return done.returncode, done.stderr
 
@@ -186,7 +210,7 @@ def builds() -> None:
     if not (ROOT / "setup.py").exists():
         pytest.skip("the tests are not in a source tree")
     pytest.importorskip("Cython")
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="77")
 
 
 @pytest.mark.usefixtures("builds")
@@ -209,7 +233,8 @@ def test_building_without_a_compiler_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("builds")
 @pytest.mark.parametrize(
-    ("header", "package"), [("stdio.h", "libc6-dev"), ("Python.h", "python3-dev")]
+    ("header", "package"),
+    [("stdio.h", "libc6-dev"), ("Python.h", "python{}.{}-dev".format(*sys.version_info))],
 )
 def test_building_without_headers_is_refused(tmp_path: Path, header: str, package: str) -> None:
     compiler = tmp_path / "cc"

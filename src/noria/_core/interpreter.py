@@ -34,8 +34,9 @@ def explain_missing_modules(folders: Iterable[str]) -> str:
         )
     else:
         problem = "noria's compiled modules are missing: this is a source tree that was not built"
+    package = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
     return (
         f"{problem}. Install it with this Python: '{sys.executable} -m pip install noria', or "
         "'pip install .' in the source tree, which needs a C compiler and Python's headers (on "
-        "Debian and Ubuntu: apt-get install gcc libc6-dev python3-dev)"
+        f"Debian and Ubuntu: apt-get install gcc libc6-dev {package})"
     )
