@@ -263,10 +263,10 @@ TLS_CHANGES = [
 @pytest.mark.parametrize(("old", "new"), TLS_CHANGES)
 def test_tls_works_where_a_private_name_is_unknown(old: str, new: str, grown: bool) -> None:
     change = f"rewrite(asyncio.sslproto, {old!r}, {new!r})"
-    first, *told = run_tomorrow(change, "grow_old()" if grown else "")
+    first, *warned = run_tomorrow(change, "grow_old()" if grown else "")
     assert first == f"{int(grown)} 1 PlainTLSProtocol noria.aio.stream_classes"
-    assert len(told) == 1
-    assert "asyncio.sslproto" in told[0]
+    assert len(warned) == 1
+    assert "asyncio.sslproto" in warned[0]
 
 
 STREAM_CHANGES = [
@@ -281,10 +281,10 @@ STREAM_CHANGES = [
 @pytest.mark.parametrize(("old", "new"), STREAM_CHANGES)
 def test_streams_work_where_a_private_name_is_unknown(old: str, new: str, grown: bool) -> None:
     change = f"rewrite(asyncio.streams, {old!r}, {new!r})"
-    first, *told = run_tomorrow(change, "grow_old()" if grown else "")
+    first, *warned = run_tomorrow(change, "grow_old()" if grown else "")
     assert first == f"{int(grown)} 1 TLSProtocol asyncio.streams"
-    assert len(told) == 1
-    assert "asyncio.Stream" in told[0]
+    assert len(warned) == 1
+    assert "asyncio.Stream" in warned[0]
 
 
 def test_the_sentences() -> None:
