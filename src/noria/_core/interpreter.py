@@ -15,7 +15,8 @@ def check() -> None:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise ImportError(
             "noria needs the global interpreter lock (GIL), and PYTHON_GIL=0 or -X gil=0 keeps it "
-            "off: start Python without them"
+            "off: start Python without them",
+            name="noria._core",
         )
 
 
