@@ -18,7 +18,7 @@ from noria.aio.transports import SocketTransport
 SOURCES = Path(asyncio_names.__file__).parents[1]
 TEXTS = {
     path.relative_to(SOURCES).as_posix(): path.read_text()
-    for pattern in ("aio/*.py", "_core/aio/*.pyx")
+    for pattern in ("aio/*.py", "_core/aio/*.pyx", "_core/*.pyx")
     for path in sorted(SOURCES.glob(pattern))
     if path.name != "asyncio_names.py"
 }
@@ -70,11 +70,11 @@ def names_of_asyncio() -> set[str]:
     """All private names in the source of asyncio, in the package and in its C half."""
     found: set[str] = set()
     for path in Path(asyncio.__file__).parent.glob("*.py"):
-        found.update(re.findall(r"\b_[a-z]\w*", path.read_text()))
+        found.update(re.findall(r"\b_[a-zA-Z]\w*", path.read_text()))
     import _asyncio
 
     for value in (_asyncio, *vars(_asyncio).values()):
-        found.update(name for name in dir(value) if re.fullmatch(r"_[a-z]\w*", name))
+        found.update(name for name in dir(value) if re.fullmatch(r"_[a-zA-Z]\w*", name))
     return found
 
 
@@ -86,8 +86,8 @@ def test_every_private_name_in_use_is_in_the_table() -> None:
         if file in OWN_FILES:
             continue
         for number, line in enumerate(text.splitlines(), 1):
-            for name in re.findall(r"\._[a-z]\w*", line.partition("#")[0]):
-                name = name[1:]
+            # An attribute, or its name in a string, as for getattr and __slots__.
+            for name in re.findall(r"(?<=[.\"'])_[a-zA-Z]\w*", line.partition("#")[0]):
                 if name not in theirs or name in CORE or line.startswith(("from", "import")):
                     continue
                 if (file, name) in OWN:
