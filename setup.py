@@ -52,9 +52,10 @@ def check_compiler(include_dirs: list[str]) -> None:
             "one (on Debian and Ubuntu: apt-get install gcc libc6-dev) or set CC to another"
         )
     flags = shlex.split(os.environ.get("CPPFLAGS", "") + " " + os.environ.get("CFLAGS", ""))
-    for header, whose, packages in (
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for header, whose, package in (
         ("stdio.h", "the C library", "libc6-dev"),
-        ("Python.h", f"Python {sys.version_info.major}.{sys.version_info.minor}", "python3-dev"),
+        ("Python.h", f"Python {python}", f"python{python}-dev"),
     ):
         done = subprocess.run(
             [*command, *flags, *(f"-I{folder}" for folder in include_dirs), "-E", "-x", "c", "-"],
@@ -67,7 +68,7 @@ def check_compiler(include_dirs: list[str]) -> None:
             print(done.stderr, file=sys.stderr)
             raise SystemExit(
                 f"noria has a compiled part, and {command[0]!r} cannot use {header}, a header of "
-                f"{whose}. Install it (on Debian and Ubuntu: apt-get install {packages})"
+                f"{whose}. Install it (on Debian and Ubuntu: apt-get install {package})"
             )
 
 

@@ -92,7 +92,7 @@ def run_tool(*arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=45,
     )
     output = done.stdout + done.stderr
     if any(text in output.lower() for text in REFUSED):
@@ -102,8 +102,8 @@ def run_tool(*arguments: str) -> str:
 
 
 @graphs
-@pytest.mark.parametrize("asked", [*MODELS, ORACLE])
-def test_a_call_graph_shows_who_awaits_whom(asked: str) -> None:
+@pytest.mark.parametrize("model", [*MODELS, ORACLE])
+def test_a_call_graph_shows_which_task_awaits_which(model: str) -> None:
     async def main() -> None:
         library: Any = asyncio
         wakes = asyncio.get_running_loop().create_future()
@@ -140,7 +140,7 @@ def test_a_call_graph_shows_who_awaits_whom(asked: str) -> None:
         wakes.set_result(None)
         await task
 
-    run(main(), asked)
+    run(main(), model)
 
 
 @tools
@@ -154,7 +154,7 @@ def test_ps_lists_the_tasks_of_a_process(model: str) -> None:
 
 
 @tools
-def test_pstree_shows_who_awaits_whom(model: str) -> None:
+def test_pstree_shows_which_task_awaits_which(model: str) -> None:
     with program(model, "") as number:
         output = run_tool("asyncio", "pstree", str(number))
     lines = [line.strip("│├└─ ") for line in output.splitlines()]

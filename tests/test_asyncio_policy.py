@@ -34,7 +34,7 @@ def run_python(code: str, *options: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=45,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

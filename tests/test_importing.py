@@ -35,6 +35,30 @@ except ImportError as error:
     assert f"this is {system}" in found
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("sys.implementation.name = 'pypy'", "this is pypy 3."),
+        ("sys.version_info = (3, 10, 14, 'final', 0)", "this is cpython 3.10"),
+    ],
+    ids=["PyPy", "too old"],
+)
+def test_another_interpreter_is_named_at_import(change: str, found: str) -> None:
+    message = run(
+        f"""
+import sys
+{change}
+try:
+    import noria
+except ImportError as error:
+    assert error.name == "noria"
+    print(error)
+"""
+    )
+    assert message.startswith("noria needs CPython 3.11 or newer"), message
+    assert found in message
+
+
 # A package whose compiled modules are those of `suffixes`, which this Python does not load.
 WITHOUT_COMPILED_MODULES = """
 import sys
@@ -51,6 +75,14 @@ for name in ("Reactor", "EventLoop", "open", "run", "selector", "MODELS"):
 """
 
 
+def copy_python_modules(folder: Path) -> None:
+    """The package without its compiled modules, as in a source tree that was not built."""
+    for source in sorted(PACKAGE.rglob("*.py")):
+        copy = folder / "noria" / source.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(source.read_bytes())
+
+
 @pytest.mark.parametrize(
     ("suffixes", "problem"),
     [
@@ -62,10 +94,7 @@ for name in ("Reactor", "EventLoop", "open", "run", "selector", "MODELS"):
 def test_missing_compiled_modules_are_explained(
     tmp_path: Path, suffixes: list[str], problem: str
 ) -> None:
-    for source in sorted(PACKAGE.rglob("*.py")):
-        copy = tmp_path / "noria" / source.relative_to(PACKAGE)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(source.read_bytes())
+    copy_python_modules(tmp_path)
     for suffix in suffixes:
         (tmp_path / "noria" / "_core" / f"contract.{suffix}").touch()
     lines = run(WITHOUT_COMPILED_MODULES, str(tmp_path)).splitlines()
@@ -73,6 +102,38 @@ def test_missing_compiled_modules_are_explained(
     for line in lines:
         assert problem in line
         assert f"{sys.executable} -m pip install noria" in line
+
+
+@pytest.mark.parametrize("command", ["models", "compare"])
+def test_commands_without_compiled_modules_print_one_line(tmp_path: Path, command: str) -> None:
+    copy_python_modules(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "noria", command],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=45,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("noria: noria's compiled modules are missing")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_load_generator_without_compiled_modules_says_so(tmp_path: Path) -> None:
+    copy_python_modules(tmp_path)
+    found = run(
+        """
+import sys
+sys.path.insert(0, sys.argv[1])
+try:
+    import noria.compare.loadgen
+except ImportError as error:
+    print(error)
+""",
+        str(tmp_path),
+    )
+    assert found.startswith("noria's compiled modules are missing")
 
 
 def test_what_a_compiled_module_cannot_import_is_not_explained_away() -> None:
@@ -176,7 +237,7 @@ runpy.run_path("setup.py", run_name="__main__")
         env=environment(**more),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=45,
     )
     return done.returncode, done.stderr
 
@@ -186,7 +247,7 @@ def builds() -> None:
     if not (ROOT / "setup.py").exists():
         pytest.skip("the tests are not in a source tree")
     pytest.importorskip("Cython")
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="77")
 
 
 @pytest.mark.usefixtures("builds")
@@ -209,7 +270,8 @@ def test_building_without_a_compiler_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("builds")
 @pytest.mark.parametrize(
-    ("header", "package"), [("stdio.h", "libc6-dev"), ("Python.h", "python3-dev")]
+    ("header", "package"),
+    [("stdio.h", "libc6-dev"), ("Python.h", "python{}.{}-dev".format(*sys.version_info))],
 )
 def test_building_without_headers_is_refused(tmp_path: Path, header: str, package: str) -> None:
     compiler = tmp_path / "cc"

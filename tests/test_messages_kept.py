@@ -16,6 +16,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import types
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -28,6 +29,7 @@ from loops import MODELS, count, run
 MESSAGES = count(40, 400)
 WARM_UP = 300  # calls before the first message: the interpreter has specialised the code then
 HOT = 5000  # turns of a loop after which the JIT has compiled it
+FREE_THREADED_BUILD = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 JIT = getattr(sys, "_jit", None)  # from Python 3.14 on
 
 Look = Callable[[], Any]  # the message as the code that kept it sees it now
@@ -436,6 +438,25 @@ def test_a_message_that_a_handler_has_is_counted_twice() -> None:
     assert min(counts) >= 2
 
 
+@pytest.mark.skipif(FREE_THREADED_BUILD, reason="without the GIL no message is overwritten")
+@pytest.mark.parametrize("model", ["epoll", "io_uring"])
+def test_a_message_without_other_references_is_overwritten(model: str) -> None:
+    """Otherwise the tests of this file would test nothing."""
+    addresses: list[int] = []
+    fillers: list[bytes] = []
+
+    class Protocol(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            addresses.append(id(data))
+
+    def received() -> int:
+        fillers.append(b"%066d" % len(fillers))  # would take the memory of a freed message
+        return len(addresses)
+
+    send_messages(Protocol(), model, received)
+    assert len(set(addresses)) < MESSAGES / 2
+
+
 def in_its_locals(seen: list[None], right: list[bool]) -> Generator[None, bytes, None]:
     former = yield
     seen.append(None)
@@ -664,5 +685,6 @@ def test_all_this_holds_with_the_jit() -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=50,
     )
     assert done.returncode == 0, done.stdout

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from noria._version import __version__
 
-# Here, so that it is the first thing that fails there; there is no wheel for other systems.
+# Checked first, as an import of anything else would fail with less to say.
 if sys.platform != "linux":
     raise ImportError(
         f"noria needs Linux, whose system calls it is built on (epoll, io_uring), and this is "
         f"{sys.platform}: use a Linux container or virtual machine, on Windows also WSL",
+        name=__name__,
+    )
+if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
+    raise ImportError(
+        f"noria needs CPython 3.11 or newer, and this is {sys.implementation.name} "
+        f"{'.'.join(map(str, sys.version_info[:2]))}: install and run it with another Python",
         name=__name__,
     )
 

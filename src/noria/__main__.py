@@ -32,6 +32,11 @@ def main() -> None:
             raise
         print("the noria commands need: pip install 'noria[cli]'", file=sys.stderr)
         status = 1
+    except ImportError as error:  # noria._core explains why it cannot be imported
+        if not (error.name or "").startswith("noria._core"):
+            raise
+        print(f"noria: {error}", file=sys.stderr)
+        status = 1
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)

@@ -76,7 +76,7 @@ UNEQUAL: dict[str, str] = {
         "test_a_peer_that_ends_and_reads_slowly_gets_all_that_was_written"
     ),
 }
-# Those of UNEQUAL that are not run, as they would wait for ever.
+# Those of UNEQUAL that never end: they are not run.
 ENDLESS = {"TestSSL.test_remote_shutdown_receives_trailing_data_on_slow_socket"}
 
 # These tests leave things to the garbage collector and use what later Pythons deprecate.
@@ -85,6 +85,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _temporary_working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """These tests, and their setUpClass, make files in the working directory."""
+    with contextlib.chdir(tmp_path_factory.mktemp("cpython")):
+        yield
 
 
 def _wanted() -> tuple[str, ...]:

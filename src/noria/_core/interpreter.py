@@ -15,7 +15,8 @@ def check() -> None:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise ImportError(
             "noria needs the global interpreter lock (GIL), and PYTHON_GIL=0 or -X gil=0 keeps it "
-            "off: start Python without them"
+            "off: start Python without them",
+            name="noria._core",
         )
 
 
@@ -34,8 +35,9 @@ def explain_missing_modules(folders: Iterable[str]) -> str:
         )
     else:
         problem = "noria's compiled modules are missing: this is a source tree that was not built"
+    package = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
     return (
         f"{problem}. Install it with this Python: '{sys.executable} -m pip install noria', or "
         "'pip install .' in the source tree, which needs a C compiler and Python's headers (on "
-        "Debian and Ubuntu: apt-get install gcc libc6-dev python3-dev)"
+        f"Debian and Ubuntu: apt-get install gcc libc6-dev {package})"
     )

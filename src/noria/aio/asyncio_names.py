@@ -22,6 +22,7 @@ METHOD = "method"  # called by noria: it may have gained optional parameters
 OVERRIDDEN = "overridden method"  # called by asyncio: the parameters have to be equal
 HOOK = "overridden method with optional parameters"  # called by asyncio with these at most
 FIELD = "attribute of instances"
+SLOT = "slot of noria's loop"  # for what asyncio's class sets; never reported as unknown
 FUNCTION = "function"
 CLASS = "class"  # the parameters are those of its constructor
 CONSTANT = "constant"
@@ -257,7 +258,8 @@ NAMES: tuple[PrivateName, ...] = (
     ),
     *_group(
         "asyncio.trsock",
-        "noria._core.aio.connection, noria._core.aio.datagrams, noria._core.aio.acceptor",
+        "noria._core.aio.connection, noria._core.aio.datagrams, noria._core.aio.acceptor, "
+        "noria._core.stream",
         "none: get_extra_info('socket') returns it, and users expect asyncio's class",
         (CLASS, "TransportSocket", "self sock", "what get_extra_info('socket') returns"),
     ),
@@ -266,6 +268,12 @@ NAMES: tuple[PrivateName, ...] = (
         "noria.aio.transports",
         "none: programs that read _sock of a transport fail",
         (FIELD, "_sock", None, "the socket.socket, for programs that read _sock of a transport"),
+    ),
+    *_group(
+        "asyncio.trsock.TransportSocket",
+        "noria._core.stream",
+        "none: a stream whose socket get_extra_info has returned cannot be closed",
+        (FIELD, "_sock", None, "the socket.socket, detached when the stream is closed"),
     ),
     *_group(
         "asyncio.constants",
@@ -312,6 +320,28 @@ NAMES: tuple[PrivateName, ...] = (
         (FIELD, "_thread_id", None, "is_running and debug mode look at it"),
         (FIELD, "_csock", None, "where the interpreter writes a byte for each signal"),
         (FIELD, "_signal_handlers", None, "while there are any, signals go on writing there"),
+    ),
+    *_group(
+        "asyncio.SelectorEventLoop",
+        "noria.aio.asyncio_base",
+        "none: loop.close() fails, and the repr of asyncio's own transports",
+        (FIELD, "_selector", None, "an object with the methods that these call: close, get_key"),
+    ),
+    *_group(
+        "asyncio.SelectorEventLoop",
+        "noria.aio.asyncio_base",
+        "none needed: a slot that stays empty",
+        (
+            SLOT,
+            "_asyncgens _asyncgens_shutdown_called _clock_resolution _closed "
+            "_coroutine_origin_tracking_enabled _coroutine_origin_tracking_saved_depth "
+            "_current_handle _debug _default_executor _exception_handler "
+            "_executor_shutdown_called _internal_fds _ready _scheduled _ssock _stopping "
+            "_task_factory _timer_cancelled_count _transports _old_agen_hooks _unix_server_sockets "
+            "_watcher",
+            None,
+            "with its instance dict empty, CPython finds the loop's methods faster",
+        ),
     ),
     *_group(
         "asyncio.SelectorEventLoop",
@@ -380,6 +410,24 @@ NAMES: tuple[PrivateName, ...] = (
         ),
     ),
     *_group(
+        "asyncio.sslproto._SSLProtocolTransport",
+        "noria.aio.sendfile",
+        "loop.sendfile raises RuntimeError for asyncio's own transports",
+        (FIELD, "_sendfile_compatible", None, "how loop.sendfile treats a transport"),
+    ),
+    *_group(
+        "asyncio.sslproto._SSLProtocolTransport",
+        "noria.aio.connections",
+        "start_tls raises TypeError for asyncio's own transports",
+        (FIELD, "_start_tls_compatible", None, "whether start_tls can use a transport"),
+    ),
+    *_group(
+        "asyncio.transports._FlowControlMixin",
+        "noria.aio.connections, noria.aio.sendfile",
+        "writing is taken to be not paused",
+        (FIELD, "_protocol_paused", None, "whether the transport has paused its protocol"),
+    ),
+    *_group(
         "asyncio.Server",
         "noria.aio.server",
         "none: a socket with its own recv or send cannot be served",
@@ -404,6 +452,18 @@ NAMES: tuple[PrivateName, ...] = (
         (FIELD, "_transports", None, "asyncio's own transports, for sockets with their own recv"),
     ),
     *_group(
+        "asyncio.events",
+        "noria._core.timers",
+        "handles of call_soon_threadsafe are instances of asyncio.Handle only",
+        (
+            CLASS,
+            "_ThreadSafeHandle",
+            "self callback args loop context",
+            "the class that isinstance finds",
+            {"first": (3, 14)},
+        ),
+    ),
+    *_group(
         "asyncio.Handle",
         "noria._core.aio.core",
         "none: debug mode fails",
@@ -420,6 +480,12 @@ NAMES: tuple[PrivateName, ...] = (
         "noria._core.aio.core",
         "messages have the repr of the callback",
         (FUNCTION, "_format_callback_source", "func args", "names a callback that has raised"),
+    ),
+    *_group(
+        "asyncio",
+        "noria._core.timers",
+        "none: handle._loop fails",
+        (FUNCTION, "_get_running_loop", "", "the loop of a handle"),
     ),
     *_group(
         "asyncio",
@@ -492,6 +558,8 @@ def _difference(entry: PrivateName, version: str) -> str | None:
     """What is unknown about the name on this Python, as a sentence."""
     owner = _find(entry.owner)
     path = f"{entry.owner}.{entry.name}"
+    if entry.kind == SLOT:
+        return None
     if owner is None:
         return f"{entry.owner} does not exist on Python {version}: noria uses its {entry.name}"
     if entry.kind == FIELD:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import noria._core  # noqa: F401 - first: if it cannot be imported, it says why
 from noria.compare import load
 from noria.errors import NoriaError
 
