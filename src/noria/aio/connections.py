@@ -314,7 +314,7 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         if transport.is_closing():
             if getattr(transport, "_connection", None) and transport._connection.lost_protocol:
-                # asyncio would wait for ever.
+                # asyncio's start_tls never returns then.
                 raise ConnectionAbortedError(
                     errno.ECONNABORTED, f"start_tls() on a connection that was lost: {transport!r}"
                 )
