@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,7 +51,8 @@ class DatagramMethods(asyncio.AbstractEventLoop):
         remote = None
         if sock is not None:
             if sock.type == socket.SOCK_STREAM:
-                raise ValueError(f"A datagram socket was expected, got {sock!r}")
+                kind = "datagram socket" if sys.version_info >= (3, 13) else "UDP Socket"
+                raise ValueError(f"A {kind} was expected, got {sock!r}")
             options = {
                 "local_addr": local_addr,
                 "remote_addr": remote_addr,

