@@ -607,7 +607,7 @@ cdef class Core(Loop):
         if sent == PyBytes_GET_SIZE(data):
             return None
         # What is left, or what went wrong.
-        return await self.send_all(sock, data[max(sent, 0):])
+        return await self.send_all(sock, memoryview(data)[sent:] if sent > 0 else data)
 
     def watched(self, int fd):
         """For what add_reader and add_writer watch it: 1 to read, 2 to write; KeyError if not."""
