@@ -84,7 +84,8 @@ class Server(asyncio.Server):
     def detach(self, transport: Any) -> None:
         """Count a connection that has ended."""
         self._client_count -= 1
-        self._clients.discard(transport)
+        if transport is not None:
+            self._clients.discard(transport)
         if not self._client_count and self._sockets is None:
             self._wake_waiters()
 
