@@ -323,6 +323,8 @@ def closed_to_others(server: Server) -> None:
             server.connect().close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:
+            pass  # the listening socket was closed during the handshake: look once more
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
