@@ -139,13 +139,12 @@ class AsyncioBase(_Base):
         sock: socket.socket,
         protocol: Any,
         waiter: Any,
-        extra: Any,
         server: Any,
         context: contextvars.Context | None,
     ) -> asyncio.Transport:
         """asyncio's own transport for a stream socket that overrides STREAM_METHODS."""
         make = _Base._make_socket_transport  # type: ignore[attr-defined]
-        options: dict[str, Any] = {"extra": extra, "server": server}
+        options: dict[str, Any] = {"server": server}
         if "context" in inspect.signature(make).parameters:  # from Python 3.15 on
             options["context"] = context or contextvars.copy_context()
         cast("Core", self).has_selector_transports = True

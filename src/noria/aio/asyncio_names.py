@@ -315,7 +315,7 @@ NAMES: tuple[PrivateName, ...] = (
             METHOD,
             "_asyncgen_firstiter_hook _asyncgen_finalizer_hook",
             "self agen",
-            "shutdown_asyncgens closes what these have noted",
+            "shutdown_asyncgens closes what these have registered",
         ),
         (FIELD, "_thread_id", None, "is_running and debug mode look at it"),
         (FIELD, "_csock", None, "where the interpreter writes a byte for each signal"),
@@ -371,7 +371,12 @@ NAMES: tuple[PrivateName, ...] = (
         "noria._core.aio.core",
         "none: debug mode fails",
         (METHOD, "_check_thread", "self", "debug mode: calls from another thread"),
-        (METHOD, "_check_callback", "self callback method", "debug mode: what is no callback"),
+        (
+            METHOD,
+            "_check_callback",
+            "self callback method",
+            "debug mode: rejects what cannot be called",
+        ),
         (METHOD, "_check_running", "self", "extended: a loop in a fork's child says what is wrong"),
         (
             METHOD,

@@ -64,7 +64,7 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             if not host:
                 raise ValueError("You must set server_hostname when using ssl without a host")
             server_hostname = host
-        _check_tls(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        check_tls_options(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         if sock is not None:
             refuse_tls_socket(sock)
         if happy_eyeballs_delay is not None and interleave is None:
@@ -113,7 +113,7 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
         """Connect to a Unix socket. As AbstractEventLoop.create_unix_connection."""
         if ssl and server_hostname is None:
             raise ValueError("you have to pass server_hostname when using ssl")
-        _check_tls(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        check_tls_options(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         given = sock is not None
         if path is not None:
             if given:
@@ -151,7 +151,7 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
         """Serve an accepted socket. As AbstractEventLoop.connect_accepted_socket."""
         if sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
-        _check_tls(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        check_tls_options(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
         refuse_tls_socket(sock)
         transport, protocol = await self._begin_connection(
             sock,
@@ -359,12 +359,13 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
         return cast("asyncio.Transport", secure.app_transport)
 
 
-def _check_tls(
+def check_tls_options(
     ssl: Any,
     server_hostname: str | None,
     handshake_timeout: float | None,
     shutdown_timeout: float | None,
 ) -> None:
+    """Raise ValueError for an option that is only meaningful with TLS, if there is none."""
     if ssl:
         return
     if server_hostname is not None:

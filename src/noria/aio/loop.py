@@ -23,7 +23,7 @@ from noria.aio.asyncio_base import (
 )
 from noria.aio.connections import ConnectionMethods
 from noria.aio.datagrams import DatagramMethods
-from noria.aio.sendfile import SendfileMethods
+from noria.aio.sendfile import Pieces, SendfileMethods
 from noria.aio.server import ServerMethods
 from noria.aio.sockets import SocketMethods
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import ssl
 
     from noria._core.aio.acceptor import Acceptor
-    from noria.aio.sendfile import Pieces
     from noria.aio.tls import TLSProtocol
 
 Factory = Callable[[], Any]
@@ -124,9 +123,8 @@ class EventLoop(
         from noria._core.aio.connection import connect
 
         if overrides(sock, STREAM_METHODS):
-            self._ensure_fd_no_transport(sock)
-            return self.make_selector_stream(sock, protocol, waiter, None, server, context)
-        connection = connect(self, sock, protocol, None, server, given, context)
+            return self.make_selector_stream(sock, protocol, waiter, server, context)
+        connection = connect(self, sock, protocol, server, given, context)
         connection.begin(waiter)
         return cast("asyncio.Transport", connection.transport)
 
@@ -146,7 +144,6 @@ class EventLoop(
         ssl_shutdown_timeout: float | None = None,
     ) -> asyncio.Transport:
         """A TLS transport on a connected socket; `waiter` is done after the handshake."""
-        self._ensure_fd_no_transport(sock)
         secure = self.make_tls_protocol(
             protocol,
             sslcontext,
@@ -183,7 +180,7 @@ class EventLoop(
         if overrides(sock, DATAGRAM_METHODS):
             return self.make_selector_datagram(sock, protocol, address, waiter)
         made = DatagramSocket(
-            self, sock, cast("Any", protocol), address, waiter, None, DatagramTransport, given
+            self, sock, cast("Any", protocol), address, waiter, DatagramTransport, given
         )
         return cast("asyncio.DatagramTransport", made.transport)
 
@@ -191,7 +188,5 @@ class EventLoop(
     def pieces(self) -> Pieces:
         """The files that are being sent."""
         if self._pieces is None:
-            from noria.aio.sendfile import Pieces
-
             self._pieces = Pieces(self)
         return self._pieces

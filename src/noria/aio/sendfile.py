@@ -24,6 +24,8 @@ from collections.abc import AsyncGenerator
 from os import sendfile
 from typing import TYPE_CHECKING, Any, cast
 
+from noria.aio.sockets import INET_FAMILIES
+
 if TYPE_CHECKING:
     from noria.aio.loop import EventLoop
 
@@ -328,7 +330,7 @@ class Pieces:
 def cork(sock: Any) -> bool:
     """Has the kernel send whole segments only, tcp(7), whatever comes: a third faster. Whether
     `uncork` is to be called; not if it is so already, or for what is no TCP."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+    if sock.family not in INET_FAMILIES:
         return False
     try:
         if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK):

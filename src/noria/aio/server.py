@@ -19,6 +19,7 @@ from os import remove, unlink
 from os import stat as stat_path
 from typing import TYPE_CHECKING, Any, cast
 
+from noria.aio.connections import check_tls_options
 from noria.aio.resolve import AddressInfo, resolve
 from noria.aio.sockets import INET_FAMILIES, refuse_tls_socket
 
@@ -75,13 +76,13 @@ class Server(asyncio.Server):
 
     # The connections that it has.
 
-    def attach(self, transport: Any) -> None:
+    def attach(self, transport: Any = None) -> None:
         """Count a client's connection. Without a transport it is only counted."""
         self._client_count += 1
         if transport is not None:
             self._clients.add(transport)
 
-    def detach(self, transport: Any) -> None:
+    def detach(self, transport: Any = None) -> None:
         """Count a connection that has ended."""
         self._client_count -= 1
         if transport is not None:
@@ -90,11 +91,8 @@ class Server(asyncio.Server):
             self._wake_waiters()
 
     # The names by which asyncio's own transports call them.
-    def _attach(self, transport: Any = None) -> None:
-        self.attach(transport)
-
-    def _detach(self, transport: Any = None) -> None:
-        self.detach(transport)
+    _attach = attach
+    _detach = detach
 
     def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, None
@@ -437,10 +435,7 @@ def share_port(sock: socket.socket) -> None:
 def _check_tls(ssl: Any, handshake_timeout: float | None, shutdown_timeout: float | None) -> None:
     if isinstance(ssl, bool):
         raise TypeError("ssl argument must be an SSLContext or None")
-    if handshake_timeout is not None and ssl is None:
-        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
-    if shutdown_timeout is not None and ssl is None:
-        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+    check_tls_options(ssl, None, handshake_timeout, shutdown_timeout)
 
 
 async def _addresses(

@@ -15,7 +15,7 @@ from noria.aio import asyncio_names
 MODULES = ("noria.aio.tls_protocol", "noria._core.aio.tls")  # that need asyncio's private names
 
 
-class _Introduction(asyncio.Protocol):
+class _HandshakeProtocol(asyncio.Protocol):
     """Stands in for the application's protocol until the handshake ends.
 
     The transport behind TLS is then known without a private name of asyncio.
@@ -44,7 +44,7 @@ class _LateTransport:
 
     @property
     def current(self) -> Any:
-        return self._tls_protocol.introduction.transport or self._tls_protocol.plain_transport
+        return self._tls_protocol.handshake_protocol.transport or self._tls_protocol.plain_transport
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.current, name)
@@ -76,14 +76,14 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
         call_connection_made: bool = True,
         **timeouts: Any,
     ):
-        self.introduction = _Introduction(app_protocol, call_connection_made)
+        self.handshake_protocol = _HandshakeProtocol(app_protocol, call_connection_made)
         self.plain_transport: Any = None
         self.early = b""
         self.closed = False  # before the connection began
         known = asyncio_names.parameters(sslproto.SSLProtocol) or ()
         super().__init__(
             loop,
-            self.introduction,
+            self.handshake_protocol,
             sslcontext,
             waiter,
             server_side=server_side,
@@ -94,17 +94,17 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
     @property
     def app_transport(self) -> Any:
         """The transport that the application's protocol has."""
-        return self.introduction.transport or _LateTransport(self)
+        return self.handshake_protocol.transport or _LateTransport(self)
 
     @property
     def handshake_done(self) -> bool:
         """Whether the handshake succeeded; stays True when the connection ends."""
-        return self.introduction.transport is not None
+        return self.handshake_protocol.transport is not None
 
     def start_paused(self) -> None:
         """Take over from a transport that has called the protocol's pause_writing."""
         self.pause_writing()
-        self.introduction.writing_paused = True
+        self.handshake_protocol.writing_paused = True
 
     def feed_early(self, data: bytes | bytearray) -> None:
         """Take ciphertext that was received before connection_made."""

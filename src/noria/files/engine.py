@@ -38,8 +38,8 @@ class Engine(Inline):
         """Call any function in a thread. Takes a turn of the loop at least."""
         future = self.loop.run_in_executor(None, function, *arguments)
         if future.done():
-            # The thread was quicker: asyncio of Python 3.13.15 and 3.14 sets the result at once.
-            # Without a turn, a coroutine that reads on and on would keep the others waiting.
+            # asyncio of Python 3.13.15, 3.14 and later sets the result at once if the thread has
+            # ended. Without a turn, a coroutine whose reads always end so would starve other tasks.
             try:
                 await asyncio.sleep(0)
             except asyncio.CancelledError:

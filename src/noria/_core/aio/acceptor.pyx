@@ -21,9 +21,8 @@ cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
 cdef class Acceptor(Channel):
     """Makes a protocol and a connection of each client, until closed. The socket stays Python's.
 
-    `secure`, if not None, is called with a connected Python socket instead; it performs
-    the TLS handshake. Each client is served in a copy of `context`, by default the one that this is
-    made in.
+    `secure`, if not None, is called with a connected Python socket instead; it performs the TLS
+    handshake. Each client is served in a copy of `context`, by default a copy of the current one.
     """
 
     cdef Core core
@@ -114,8 +113,3 @@ cdef class Acceptor(Channel):
         self.model.release(self)
         # The kernel must have let go of the socket, or it would go on listening.
         self.model.settle()
-
-    def close(self):
-        """Stops accepting and closes the socket; connections that are open stay."""
-        self.stop()
-        self.sock.close()

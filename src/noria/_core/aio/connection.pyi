@@ -29,7 +29,6 @@ def connect(
     core: Core,
     sock: socket.socket,
     protocol: asyncio.BaseProtocol,
-    extra: dict[str, Any] | None,
     server: Any,
     given: bool,
     context: contextvars.Context | None,

@@ -466,7 +466,7 @@ cdef Connection new_connection(Core core, int fd, object protocol, object server
     return connection
 
 
-def connect(Core core, sock, protocol, extra, server, bint given, context):
+def connect(Core core, sock, protocol, server, bint given, context):
     """A connection on a Python socket, which it takes over; `begin` then tells the protocol.
 
     `given`: others hold the socket object too, and may close it.
@@ -480,8 +480,6 @@ def connect(Core core, sock, protocol, extra, server, bint given, context):
     connection.shared = True
     if given:
         connection.given = sock
-    if extra:
-        connection.extra.update(extra)
     return connection
 
 

@@ -19,8 +19,6 @@ cdef class Core(Loop):
     cdef Py_ssize_t seats
     cdef PyObject *spare_handles[64]    # of which nobody kept a reference; owned
     cdef int spares
-    cdef PyObject *spare_threadsafe_handles[64]     # of call_soon_threadsafe, from Python 3.14 on
-    cdef int threadsafe_spares
     cdef list corked                    # connections that hold a write until the turn's end
     cdef unsigned held                  # writes that were held in this turn
     cdef int64_t held_since             # the tick of the first of these
@@ -34,7 +32,6 @@ cdef class Core(Loop):
     cdef Descriptor descriptor(self, int fd)
     cdef int registered_number(self, object fileobj) except? -1
     cdef Handle later(self, object callback, tuple args, object context)
-    cdef Handle later_threadsafe(self, object callback, tuple args, object context)
     cdef int own(self, int fd, object connection) except -1
     cdef object owner(self, int fd)
     cdef int told(self, str message, object error, dict more) except -1

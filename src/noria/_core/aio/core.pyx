@@ -80,9 +80,6 @@ cdef class Core(Loop):
         while self.spares:
             self.spares -= 1
             Py_DECREF(<object>self.spare_handles[self.spares])
-        while self.threadsafe_spares:
-            self.threadsafe_spares -= 1
-            Py_DECREF(<object>self.spare_threadsafe_handles[self.threadsafe_spares])
 
     # Calls.
 
@@ -95,20 +92,6 @@ cdef class Core(Loop):
             handle.dropped = False
         else:
             handle = Handle.__new__(Handle)
-        handle.callback = callback
-        handle.args = args
-        handle.context = context_here() if context is None else context
-        return handle
-
-    cdef Handle later_threadsafe(self, object callback, tuple args, object context):
-        cdef Handle handle
-        if self.threadsafe_spares:
-            self.threadsafe_spares -= 1
-            handle = <Handle>self.spare_threadsafe_handles[self.threadsafe_spares]
-            Py_DECREF(handle)       # the array's own
-            handle.dropped = False
-        else:
-            handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
         handle.callback = callback
         handle.args = args
         handle.context = context_here() if context is None else context
@@ -142,8 +125,13 @@ cdef class Core(Loop):
             self._check_callback(callback, "call_soon_threadsafe")
             result = self.debug_threadsafe_call(callback, args, context)
         else:
-            handle = self.later_threadsafe(callback, args, context) if BLOCKING_CANCEL \
-                else self.later(callback, args, context)
+            if BLOCKING_CANCEL:
+                handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
+                handle.callback = callback
+                handle.args = args
+                handle.context = context_here() if context is None else context
+            else:
+                handle = self.later(callback, args, context)
             self.queue.put(handle, CALL, 0, NULL)
             result = handle
         # Whoever runs sees the queue before it sleeps, as both hold the GIL meanwhile.
@@ -411,10 +399,6 @@ cdef class Core(Loop):
             if self.spares < SPARES and spare(target, <PyObject *>Handle):
                 self.spare_handles[self.spares] = target
                 self.spares += 1
-            elif BLOCKING_CANCEL and self.threadsafe_spares < SPARES \
-                    and spare(target, <PyObject *>ThreadSafeHandle):
-                self.spare_threadsafe_handles[self.threadsafe_spares] = target
-                self.threadsafe_spares += 1
             else:
                 Py_DECREF(<object>target)
         self.event.target = NULL

@@ -14,7 +14,6 @@ class DatagramSocket(Channel):
         protocol: asyncio.DatagramProtocol,
         address: Any,
         waiter: asyncio.Future[None] | None,
-        extra: dict[str, Any] | None,
         make_face: Callable[[DatagramSocket], asyncio.DatagramTransport],
         given: bool,
     ) -> None: ...

@@ -51,8 +51,7 @@ cdef class DatagramSocket(Channel):
     cdef bint connected, paused, full, leaving, gone
     cdef int lost
 
-    def __init__(self, Core core, sock, protocol, address, waiter, extra, make_face,
-                 bint given):
+    def __init__(self, Core core, sock, protocol, address, waiter, make_face, bint given):
         self.core = core
         self.model = core.model
         self.sock = sock
@@ -72,8 +71,6 @@ cdef class DatagramSocket(Channel):
                 self.extra[name] = ask()
             except OSError:
                 pass
-        if extra:
-            self.extra.update(extra)
         self.connected = self.extra["peername"] is not None
         self.face = make_face(self)
         core.own(self.fd, self)
