@@ -248,7 +248,7 @@ def idle(port: int, count: int) -> Iterator[None]:
 
     They are made a few at a time: some servers do not get through a queue of thousands.
     """
-    from noria.compare.load import open_idle
+    from noria.compare.loadgen.load import open_idle
 
     held = []
     with contextlib.ExitStack() as stack:

@@ -62,7 +62,7 @@ def measure(words: list[str], count: int, server_core: int) -> tuple[float, floa
     A process has memory to spare from its start, which the first connections fill. What a
     connection really adds is therefore counted from FIRST of them on.
     """
-    from noria.compare.load import run
+    from noria.compare.loadgen.load import run
 
     with harness.serving_command(words, server_core) as (pid, port):
         # Code and tables that a server needs once are there before the counting begins.

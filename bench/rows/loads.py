@@ -16,7 +16,7 @@ from functools import partial
 
 from harness import BENCH, Unable, built, end
 
-from noria.compare.loadgen import CpuTime
+from noria.compare.loadgen.command import CpuTime
 from rows.row import Place, Sample
 
 PATIENCE = 20.0  # seconds beyond those of the run

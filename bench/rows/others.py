@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from harness import build_limit, serving_command
 
-from noria.compare.loadgen import CpuTime
+from noria.compare.loadgen.command import CpuTime
 from rows.loads import compiled
 from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command, serving
 

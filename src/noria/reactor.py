@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from noria._core.datagram import Datagrams
     from noria._core.timers import Handle, Timer
-    from noria.servers.server import Server
+    from noria.net.listening import Server
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
@@ -251,7 +251,7 @@ class Reactor:
 
         Raises OSError that names the address, and Unsupported or ModelLimit by the model.
         """
-        from noria.servers.server import Server
+        from noria.net.listening import Server
 
         self.loop.model.require("accept")
         server = Server(self, protocol_factory)
@@ -275,7 +275,7 @@ class Reactor:
         `host` is a numeric address. `callback(transport, error)` tells how it went; without one a
         failure is logged. Returns the operation.
         """
-        from noria.servers.client import connect
+        from noria.net.connecting import connect
 
         return connect(self, protocol_factory, address, callback)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from serving import NAMES, ORACLE, AsyncioServing, NoriaServing, Serving
 
 from noria import models
+from support.serving import NAMES, ORACLE, AsyncioServing, NoriaServing, Serving
 
 
 @pytest.fixture(params=NAMES)

@@ -10,7 +10,18 @@ import time
 from typing import Any
 
 import pytest
-from serving import LIMIT, Echo, Recorder, Serving, connect, read_all, read_exactly, reset, until
+
+from support.serving import (
+    LIMIT,
+    Echo,
+    Recorder,
+    Serving,
+    connect,
+    read_all,
+    read_exactly,
+    reset,
+    until,
+)
 
 
 def payload(size: int, seed: int = 1) -> bytes:

@@ -7,7 +7,8 @@ import socket
 from typing import Any
 
 import pytest
-from serving import ORACLE, Echo, Recorder, Serving, connect, read_all, read_exactly, until
+
+from support.serving import ORACLE, Echo, Recorder, Serving, connect, read_all, read_exactly, until
 
 
 class Boom(Exception):

@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 import pytest
-from serving import (
+
+from support.serving import (
     ORACLE,
     Recorder,
     Serving,

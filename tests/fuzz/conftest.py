@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from harness import SECONDS
 
-from loops import FULL, MODELS, ORACLE
 from noria import models
+from support.fuzz.harness import SECONDS
+from support.loops import FULL, MODELS, ORACLE
 
 HERE = Path(__file__).parent
 

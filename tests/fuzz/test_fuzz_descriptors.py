@@ -7,12 +7,11 @@ import random
 import socket
 from collections.abc import Callable
 
-from endpoints import Endpoint, end_gracefully
-from harness import Violations, fuzz, run_checked, some_bytes
-from pairs import KINDS, connected, make_pair
-from watched_sockets import Bystander, Watched
-
-from loops import ORACLE
+from support.fuzz.endpoints import Endpoint, end_gracefully
+from support.fuzz.harness import Violations, fuzz, run_checked, some_bytes
+from support.fuzz.pairs import KINDS, connected, make_pair
+from support.fuzz.watched_sockets import Bystander, Watched
+from support.loops import ORACLE
 
 
 class Crowd:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from harness import LIMIT, fuzz, open_descriptors, some_bytes
 
 import noria
 from noria import READ, WRITE, Reactor, models
+from support.fuzz.harness import LIMIT, fuzz, open_descriptors, some_bytes
 
 WATCHING = tuple(
     name for name in noria.MODELS if models.info(name).capabilities["readiness"] != "none"

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from harness import LIMIT, fuzz, run_checked, start_eagerly
-
-from loops import ORACLE, until
+from support.fuzz.harness import LIMIT, fuzz, run_checked, start_eagerly
+from support.loops import ORACLE, until
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
 

@@ -8,11 +8,11 @@ import random
 from typing import Any
 
 import pytest
-from endpoints import Endpoint, end_anyhow, end_gracefully
-from harness import Violations, fuzz, run_checked
-from pairs import KINDS, connected, make_pair
 
-from loops import ORACLE, client_context, server_context
+from support.fuzz.endpoints import Endpoint, end_anyhow, end_gracefully
+from support.fuzz.harness import Violations, fuzz, run_checked
+from support.fuzz.pairs import KINDS, connected, make_pair
+from support.loops import ORACLE, client_context, server_context
 
 
 async def upgrade(endpoint: Endpoint, server_side: bool, timeout: float | None) -> None:

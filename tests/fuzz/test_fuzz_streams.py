@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from harness import LIMIT, fuzz, run_checked
 
 import noria
-from loops import client_context, server_context
+from support.fuzz.harness import LIMIT, fuzz, run_checked
+from support.loops import client_context, server_context
 
 LIMITS = (1, 10, 100, 5000, 65536)
 SIZES = (0, 1, 50, 2000, 60_000)

@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import LIMIT, replayable, seeds
 
 import noria
-from loops import MODELS, ORACLE, count
 from noria import models
-from running import environment
+from support.fuzz.harness import LIMIT, replayable, seeds
+from support.loops import MODELS, ORACLE, count
+from support.running import environment
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support" / "fuzz"
 ROUNDS = count(8, 100)  # in one process
 
 CASES = [
@@ -35,7 +35,7 @@ def test_threads_that_call_while_it_closes(kind: str, name: str) -> None:
 
     for seed in seeds(1, 10):
         command = [sys.executable, "-X", "faulthandler", "-W", "error"]
-        command += [str(HERE / "closing_loop.py"), kind, name, str(seed), str(ROUNDS)]
+        command += [str(SUPPORT / "closing_loop.py"), kind, name, str(seed), str(ROUNDS)]
         with replayable(seed):
             run_rounds(command)
 

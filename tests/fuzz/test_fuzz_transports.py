@@ -6,9 +6,10 @@ import asyncio
 import random
 
 import pytest
-from endpoints import Endpoint, end_anyhow, end_gracefully
-from harness import Violations, fuzz, run_checked
-from pairs import KINDS, connected, make_pair
+
+from support.fuzz.endpoints import Endpoint, end_anyhow, end_gracefully
+from support.fuzz.harness import Violations, fuzz, run_checked
+from support.fuzz.pairs import KINDS, connected, make_pair
 
 
 async def play_pair(first: Endpoint, second: Endpoint, kind: str, tls: bool) -> None:

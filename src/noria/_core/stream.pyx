@@ -65,7 +65,7 @@ cdef extern from "Python.h":
 # - CPython warns of extensions that test the count of an object that they were passed by the
 #   interpreter (PyUnstable_Object_IsUniqueReferencedTemporary): their reference may be borrowed
 #   from a caller's. The stream made the object and holds a counted reference of its own.
-# The tests in tests/test_messages_kept.py try each of these ways, with the JIT too.
+# The tests in tests/core/test_messages_kept.py try each of these ways, with the JIT too.
 cdef extern from *:
     """
     static inline int noria_alone(PyObject *bytes) {

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from noria.aio.resolve import AddressInfo, interleave, resolve, staggered_race
 from noria.aio.sockets import refuse_tls_socket
+from noria.net.addresses import AddressInfo, interleave, resolve, staggered_race
 
 if TYPE_CHECKING:
     import ssl as ssl_module

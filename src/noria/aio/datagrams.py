@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from noria.aio.resolve import resolve
 from noria.aio.server import remove_stale_socket, share_port
+from noria.net.addresses import resolve
 
 if TYPE_CHECKING:
     from noria.aio.loop import EventLoop

@@ -20,8 +20,8 @@ from os import stat as stat_path
 from typing import TYPE_CHECKING, Any, cast
 
 from noria.aio.connections import check_tls_options
-from noria.aio.resolve import AddressInfo, resolve
 from noria.aio.sockets import INET_FAMILIES, refuse_tls_socket
+from noria.net.addresses import AddressInfo, resolve
 
 if TYPE_CHECKING:
     import ssl as ssl_module

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from noria.aio.resolve import resolve
+from noria.net.addresses import resolve
 
 T = TypeVar("T")
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import click
 
 from noria._version import __version__
-from noria.cli.compare import compare
-from noria.cli.connect import connect
-from noria.cli.get import get
-from noria.cli.models import models
-from noria.cli.problems import explain
-from noria.cli.put import put
-from noria.cli.serve import serve
+from noria.cli.compare.command import compare
+from noria.cli.connect.command import connect
+from noria.cli.errors import explain
+from noria.cli.models.command import models
+from noria.cli.serve.command import serve
+from noria.cli.transfer.get import get
+from noria.cli.transfer.put import put
 from noria.errors import NoriaError
 
 INTERRUPTED = 130  # what a shell reports of a process that SIGINT ended

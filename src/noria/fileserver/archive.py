@@ -19,10 +19,10 @@ import time
 import zipfile
 from collections.abc import Iterator
 
-from noria.fileserver.conditions import EARLIEST, LATEST
-from noria.fileserver.names import usable
-from noria.fileserver.paths import Root
-from noria.fileserver.trees import Walker
+from noria.fileserver.request_paths import usable
+from noria.fileserver.root import Root
+from noria.fileserver.tree_walk import Walker
+from noria.http.conditional import EARLIEST, LATEST
 
 log = logging.getLogger("noria")
 

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from noria.fileserver.messages import Problem, Request
+from noria.http.messages import Problem, Request
 
 COST, BLOCK, LANES = 2**15, 8, 1  # scrypt's N, r and p (RFC 7914): 32 MiB and about 0.1 s
 MEMORY = 256 * 1024 * 1024

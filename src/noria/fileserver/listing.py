@@ -7,9 +7,9 @@ import os
 import stat
 from typing import Any
 
-from noria.fileserver.messages import Problem
-from noria.fileserver.names import usable
-from noria.fileserver.paths import Root, problem
+from noria.fileserver.request_paths import usable
+from noria.fileserver.root import Root, problem
+from noria.http.messages import Problem
 
 
 def entries(root: Root, path: str) -> list[dict[str, Any]]:

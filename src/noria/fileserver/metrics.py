@@ -6,10 +6,10 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from noria.fileserver.messages import Request, Response
+from noria.http.messages import Request, Response
 
 if TYPE_CHECKING:
-    from noria.fileserver.http import Front
+    from noria.http.protocol import Front
 
 BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)  # seconds
 METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "MOVE", "MKCOL", "OPTIONS")

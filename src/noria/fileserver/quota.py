@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Iterator
 
-from noria.fileserver.messages import Problem
-from noria.fileserver.paths import Root
-from noria.fileserver.trees import directories, is_directory
+from noria.fileserver.root import Root
+from noria.fileserver.tree_walk import directories, is_directory
+from noria.http.messages import Problem
 
 COUNT_AGAIN = 60.0  # seconds after which the files are counted again: others change them too
 NUMBERS = struct.Struct("=qqd")  # bytes used, changes of that so far, when they were counted

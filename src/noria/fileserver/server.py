@@ -16,20 +16,20 @@ from dataclasses import dataclass, field
 
 from noria import models
 from noria.aio.run import new_event_loop
-from noria.fileserver.assets import asset
+from noria.fileserver.access_log import AccessLog
+from noria.fileserver.allowed_hosts import hosts_of
 from noria.fileserver.auth import Guard, Hash
-from noria.fileserver.events import Events
-from noria.fileserver.hosts import hosts_of
-from noria.fileserver.http import Front
-from noria.fileserver.limits import Limits
-from noria.fileserver.log import AccessLog
-from noria.fileserver.messages import READING, Problem, Request, Response
+from noria.fileserver.cleanup import Upkeep
 from noria.fileserver.metrics import Metrics
+from noria.fileserver.server_sent_events import Events
 from noria.fileserver.service import FileService, refused
 from noria.fileserver.tus import Uploads
-from noria.fileserver.upkeep import Upkeep
+from noria.fileserver.web.assets import asset
+from noria.http.limits import Limits
+from noria.http.messages import READING, Problem, Request, Response
+from noria.http.protocol import Front
+from noria.net.listening import describe, tcp_sockets
 from noria.servers.serve import ServerInfo, Summary, ends_by_hangup
-from noria.servers.server import describe, tcp_sockets
 
 log = logging.getLogger("noria")
 
@@ -188,7 +188,7 @@ async def _serve(
         loop.add_signal_handler(number, ending.signalled, number)
     protocols: Callable[[], asyncio.Protocol] = front
     if options.tls is not None:
-        from noria.fileserver.greeting import Secured  # which nothing else needs
+        from noria.http.tls import Secured  # which nothing else needs
 
         protocols = Secured(front, options.tls)
     servers = [await loop.create_server(protocols, sock=sock, backlog=1024) for sock in sockets]

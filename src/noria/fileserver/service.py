@@ -13,18 +13,19 @@ import stat
 from collections.abc import AsyncIterable, Callable
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from noria.fileserver import archive, changes, digests, listing, media
-from noria.fileserver.conditions import require
-from noria.fileserver.getting import answer_file
-from noria.fileserver.messages import READING, Headers, Problem, Request, Response
-from noria.fileserver.multipart import Form, boundary
-from noria.fileserver.names import check, directory_of, names, require_depth, url, usable
-from noria.fileserver.offloop import Blocks, off
-from noria.fileserver.paths import Root, problem
-from noria.fileserver.putting import Put
-from noria.fileserver.quick import Quick
+from noria.fileserver import archive, file_operations, listing
+from noria.fileserver.fast_path import Quick
+from noria.fileserver.file_response import answer_file
 from noria.fileserver.quota import Quota, check_disk
-from noria.fileserver.store import admitted, sweep
+from noria.fileserver.request_paths import check, directory_of, names, require_depth, url, usable
+from noria.fileserver.root import Root, problem
+from noria.fileserver.storage import admitted, sweep
+from noria.fileserver.upload import Put
+from noria.http import digests, media_types
+from noria.http.conditional import require
+from noria.http.messages import READING, Headers, Problem, Request, Response
+from noria.http.multipart import Form, boundary
+from noria.http.worker_threads import Blocks, off
 
 log = logging.getLogger("noria")
 
@@ -153,7 +154,7 @@ class FileService:
         """A directory: as HTML, as JSON by Accept, or whole with ``?archive=tar`` or ``zip``."""
         if "archive" in request.query:
             return await self._archive(request)
-        accepted = media.accepted(request.headers.get("accept"))
+        accepted = media_types.accepted(request.headers.get("accept"))
         as_json = accepted.get("application/json", 0.0) > accepted.get("text/html", 0.0)
         headers = [("Vary", "Accept"), ("Cache-Control", "no-cache")]
         made: bytes = await off(self._listed, request.path, as_json)
@@ -165,7 +166,7 @@ class FileService:
         data = listing.listing(self.root, path, self.writable)
         if as_json:
             return listing.as_json(data)
-        from noria.fileserver.page import page  # jinja2, which nothing else here needs
+        from noria.fileserver.web.page import page  # jinja2, which nothing else here needs
 
         return page(data, uploads=self.writable)
 
@@ -178,7 +179,7 @@ class FileService:
             name = "files"
         headers = [
             ("Content-Type", "application/x-tar" if kind == "tar" else "application/zip"),
-            ("Content-Disposition", media.attachment(f"{name}.{kind}")),
+            ("Content-Disposition", media_types.attachment(f"{name}.{kind}")),
             ("Cache-Control", "no-store"),
         ]
         top: int = await off(self.root.open, request.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -298,7 +299,7 @@ class FileService:
         return new, tag
 
     async def _make_parents(self, path: str) -> None:
-        for made in await off(changes.make_parents, self.root, path):
+        for made in await off(file_operations.make_parents, self.root, path):
             self.changed(directory_of(made))
 
     async def sweep(self, ended: Callable[[], bool] = bool) -> int:
@@ -378,7 +379,7 @@ class FileService:
     async def delete(self, request: Request) -> Response:
         """Removes a file or an empty directory."""
         self.require_writable(request.headers)
-        freed: int = await off(changes.remove, self.root, request.path, request.headers)
+        freed: int = await off(file_operations.remove, self.root, request.path, request.headers)
         self.quota.end(0, freed)
         self.changed(directory_of(request.path))
         return Response(204)
@@ -390,7 +391,7 @@ class FileService:
         asked = request.headers.get("overwrite").strip().upper() == "T"
         overwrite = asked and self.overwrite
         new: bool = await off(
-            changes.move, self.root, request.path, target, request.headers, overwrite
+            file_operations.move, self.root, request.path, target, request.headers, overwrite
         )
         self.changed(directory_of(request.path))
         if directory_of(target) != directory_of(request.path):
@@ -402,21 +403,23 @@ class FileService:
         self.require_writable(request.headers)
         if request.length:
             raise Problem(415, "MKCOL takes no body.")
-        await off(changes.make_directory, self.root, request.path)
+        await off(file_operations.make_directory, self.root, request.path)
         self.changed(directory_of(request.path))
         return Response(201, [("Location", url(request.path.rstrip("/")) + "/")])
 
 
 def from_page(request: Request) -> bool:
     """Whether a browser sent a form, and shows what comes back."""
-    return request.method == "POST" and "text/html" in media.accepted(request.headers.get("accept"))
+    return request.method == "POST" and "text/html" in media_types.accepted(
+        request.headers.get("accept")
+    )
 
 
 def prefers_page(request: Request) -> bool:
     """Whether what comes back of a form, or of a link that was followed, is shown as a page."""
     if request.method not in ("GET", "HEAD"):
         return from_page(request)
-    weights = media.accepted(request.headers.get("accept"))
+    weights = media_types.accepted(request.headers.get("accept"))
     others = max(weights.get("application/json", 0.0), weights.get("text/plain", 0.0))
     return weights.get("text/html", 0.0) > 0 and weights["text/html"] >= others
 
@@ -427,7 +430,7 @@ def refused(request: Request, error: Problem) -> Response:
     if request.method in ("GET", "HEAD"):
         headers.append(("Vary", "Accept"))
     if prefers_page(request):
-        from noria.fileserver.page import missed, trouble
+        from noria.fileserver.web.page import missed, trouble
 
         if from_page(request):
             made = trouble(error.sentence)

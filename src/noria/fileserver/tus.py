@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from noria._core.files.splice import Splice
-from noria.fileserver.ages import Ages
-from noria.fileserver.body import Body
-from noria.fileserver.filling import fill
-from noria.fileserver.messages import Problem, Request, Response
-from noria.fileserver.names import directory_of
-from noria.fileserver.parts import LIFE, Facts, Store
-from noria.fileserver.paths import problem
+from noria.fileserver.file_age import Ages
+from noria.fileserver.partial_uploads import LIFE, Facts, Store
 from noria.fileserver.quota import check_disk
+from noria.fileserver.request_paths import directory_of
+from noria.fileserver.root import problem
 from noria.fileserver.service import require_file, require_same_site
-from noria.fileserver.store import ahead, write_all
+from noria.fileserver.storage import ahead, write_all
+from noria.http.body_to_file import fill
+from noria.http.messages import Problem, Request, Response
+from noria.http.request_body import Body
 
 if TYPE_CHECKING:
     from noria.fileserver.service import FileService

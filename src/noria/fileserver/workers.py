@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from noria import models
 from noria.fileserver import server as _server
+from noria.net.listening import describe, tcp_sockets
 from noria.servers.serve import ServerInfo, Summary
-from noria.servers.server import describe, tcp_sockets
-from noria.servers.workers import Supervisor
+from noria.servers.supervisor import Supervisor
 
 
 class _Workers(Supervisor):

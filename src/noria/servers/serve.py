@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from noria import models
+from noria.net.listening import Server, describe
 from noria.reactor import Reactor
-from noria.servers.server import Server, describe
 
 if TYPE_CHECKING:
     import asyncio
@@ -98,7 +98,7 @@ def serve(
         raise ValueError(f"grace must be 0 or more seconds, not {grace}")
     plan = Plan(protocol_factory, host, port, unix, model, interval, grace, backlog, on_connection)
     if workers > 1:
-        from noria.servers.workers import supervise
+        from noria.servers.supervisor import supervise
 
         return supervise(plan, workers, ready)
     return serve_here(plan, ready)

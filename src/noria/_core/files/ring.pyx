@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from noria._core.models.uring_abi cimport *
+from noria._core.uring.abi cimport *
 from noria._core.sys cimport (
     EAGAIN, EBUSY, ECANCELED, EINTR, ETIME, c_close, c_fcntl, c_syscall, errno, iovec,
 )

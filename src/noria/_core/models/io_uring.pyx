@@ -47,7 +47,7 @@ from noria._core.contract cimport (
 )
 from noria._core.models.epoll cimport Epoll
 from noria._core.models.readiness cimport PLAIN
-from noria._core.models.uring_abi cimport *
+from noria._core.uring.abi cimport *
 from noria._core.sys cimport (
     EAGAIN, EBADF, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,
     MSG_NOSIGNAL, O_NONBLOCK, POLLERR, POLLHUP, POLLIN, POLLOUT, SOCK_CLOEXEC, c_close,

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import noria
-from noria.compare.child import answer
 from noria.compare.files.held import PAGE, Counter
 from noria.compare.files.steps import Walk
+from noria.compare.measure.child import answer
 from noria.errors import NoriaError
 
 PIECE = 1024 * 1024  # bytes: random, so that no file system writes less than it was given

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from noria.compare.files.steps import STEPS
-from noria.compare.reading import number, section
-from noria.compare.tables import Column, Table
+from noria.compare.report.document import number, section
+from noria.compare.report.tables import Column, Table
 
 STATIONS = ("process buffer", "page cache", "device")
 

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import NamedTuple
 
-from noria._core.files.cached import cachestat, mincore_pages
+from noria._core.files.page_cache import cachestat, mincore_pages
 
 PAGE = os.sysconf("SC_PAGESIZE")
 REFUSED = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)

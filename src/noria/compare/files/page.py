@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from noria.compare import report
 from noria.compare.files import figure
+from noria.compare.report import page
 
 HERE = files("noria.compare.files")
 
@@ -29,7 +29,7 @@ def render(results: dict[str, Any]) -> str:
     )
     untold = figure.untold(results)
     place = results.get("place") or {}
-    header = report.header(results)
+    header = page.header(results)
     if place:
         header[2:2] = [
             ("file system", f"{place.get('filesystem')} on {place.get('source')}"),
@@ -44,16 +44,16 @@ def render(results: dict[str, Any]) -> str:
         legend=[(name, words) for name, words in WORDS.items() if untold == (name == "cached")],
         table=figure.table(results),
         notes=figure.notes(results),
-        sentence=report.UNIT.sub("\N{NO-BREAK SPACE}", figure.sentence(results)),
-        css=Markup(report.text("report.css") + _text("files.css")),
-        script=report.script(_text("files.js")),
-        data=report.embed(results),
+        sentence=page.UNIT.sub("\N{NO-BREAK SPACE}", figure.sentence(results)),
+        css=Markup(page.text("report.css") + _text("files.css")),
+        script=page.script(_text("files.js")),
+        data=page.embed(results),
     )
 
 
 def write(results: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Writes the page to `path`: whole or not at all. Raises OSError."""
-    report.save(render(results), path)
+    page.save(render(results), path)
 
 
 def _text(name: str) -> str:

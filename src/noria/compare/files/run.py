@@ -6,13 +6,13 @@ import contextlib
 import tempfile
 from typing import Any
 
-from noria.compare.bench import Progress, Row
-from noria.compare.child import Child, ChildFailed
 from noria.compare.files import place
 from noria.compare.files.held import PAGE
 from noria.compare.files.steps import STEPS
-from noria.compare.medians import merge, middle
-from noria.compare.run import about
+from noria.compare.measure.bench import Progress, Row
+from noria.compare.measure.child import Child, ChildFailed
+from noria.compare.measure.medians import merge, middle
+from noria.compare.measure.run import about
 
 ENGINES = ("ring", "threads")
 SIZE, QUICK_SIZE = 8 * 1024 * 1024, 1024 * 1024

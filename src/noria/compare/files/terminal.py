@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from noria.compare import tables
 from noria.compare.files import figure
+from noria.compare.report import tables
 
 PARTS = {
     "buffer": ("█", "blue"),

@@ -1,0 +1,1 @@
+"""`noria compare` and `noria compare files`."""

@@ -1,0 +1,1 @@
+"""`noria connect`: a client at a prompt or in a pipe."""

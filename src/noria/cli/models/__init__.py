@@ -1,0 +1,1 @@
+"""`noria models`: the I/O models in tables, and a page for each."""

@@ -1,0 +1,1 @@
+"""`noria serve`: an echo server, a protocol of the user, or files."""

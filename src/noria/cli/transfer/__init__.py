@@ -1,0 +1,1 @@
+"""`noria put` and `noria get`."""

@@ -1,0 +1,1 @@
+"""The load generator: compiled clients that measure a server. Imports public noria only."""

@@ -1,0 +1,179 @@
+"""The load generator as a command: ``python -m noria.compare.loadgen HOST PORT --seconds 2``.
+
+It runs in a process, and on a core, of its own, so that it does not share the server's. With
+``--pid`` it also reads how much processor time the server took for a message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import noria._core  # noqa: F401 - first: if it cannot be imported, it says why
+from noria.compare.loadgen import load
+from noria.errors import NoriaError
+
+# The low bits of a CPU clock's number say which of a process' clocks is meant (clock_getres(2)).
+_USER_AND_KERNEL, _USER, _SCHEDULED = 0, 1, 2
+
+
+class CpuTime:
+    """User and kernel time of another process between start() and stop(), in seconds.
+
+    The sum is exact: it is the scheduler's. How it divides into user and kernel time the kernel
+    samples at its timer ticks, so take that from runs of a second or more. `waiting` is the time
+    that its threads could have run while others had their core.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.user = 0.0
+        self.kernel = 0.0
+        self.waiting = 0.0
+        self._begun = self._read()
+
+    def _read(self) -> tuple[float, float, float, float]:
+        both, user, exact = (
+            time.clock_gettime((~self.pid << 3) | which)
+            for which in (_USER_AND_KERNEL, _USER, _SCHEDULED)
+        )
+        return both, user, exact, self._waited()
+
+    def _waited(self) -> float:
+        nanoseconds = 0
+        for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            # A thread may have ended, and a kernel may not count.
+            with contextlib.suppress(OSError, IndexError):
+                nanoseconds += int(path.read_text().split()[1])
+        return nanoseconds / 1e9
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._begun = self._read()
+
+    def stop(self) -> None:
+        """End: `user` and `kernel` are there now."""
+        both, user, exact, self.waiting = (
+            now - then for now, then in zip(self._read(), self._begun, strict=True)
+        )
+        self.user = exact * user / both if both else 0.0
+        self.kernel = exact - self.user
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    p = argparse.ArgumentParser(
+        prog="python -m noria.compare.loadgen", description="Load an echo server and measure it."
+    )
+    p.add_argument("host", nargs="?", default="127.0.0.1")
+    p.add_argument("port", nargs="?", type=int, default=0)
+    p.add_argument("--unix", metavar="PATH", help="a Unix socket instead of HOST and PORT")
+    p.add_argument("--connections", type=int, default=100, metavar="N")
+    p.add_argument("--size", type=int, default=1024, metavar="BYTES", help="of one message")
+    p.add_argument("--depth", type=int, default=1, metavar="N", help="messages kept in flight")
+    p.add_argument("--seconds", type=float, default=2.0)
+    p.add_argument("--warmup", type=float, default=0.1, metavar="SECONDS")
+    p.add_argument("--idle", type=int, default=0, metavar="N", help="silent connections beside")
+    p.add_argument("--no-verify", dest="verify", action="store_false", help="only count bytes")
+    p.add_argument("--cpu", type=int, metavar="N", help="run on this core alone")
+    p.add_argument("--pid", type=int, help="the server: measure its processor time too")
+    p.add_argument("--json", action="store_true", help="print JSON, without it one line of text")
+    return p
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many open files as it may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Run the load that the options ask for; the server's CPU in microseconds a message."""
+    if options.cpu is not None:
+        os.sched_setaffinity(0, {options.cpu})
+    raise_descriptor_limit()
+    cpu = CpuTime(options.pid) if options.pid else None
+    own = CpuTime(os.getpid())
+
+    def begin() -> None:
+        own.start()
+        if cpu:
+            cpu.start()
+
+    def end() -> None:
+        own.stop()
+        if cpu:
+            cpu.stop()
+
+    result = load.run(
+        options.host,
+        options.port,
+        unix=options.unix,
+        connections=options.connections,
+        size=options.size,
+        depth=options.depth,
+        seconds=options.seconds,
+        warmup=options.warmup,
+        verify=options.verify,
+        idle=options.idle,
+        at_start=begin,
+        at_end=end,
+    )
+    found = result.as_dict()
+    found["load_waiting_seconds"] = own.waiting
+    if cpu:
+        found["user_seconds"] = cpu.user
+        found["kernel_seconds"] = cpu.kernel
+        found["waiting_seconds"] = cpu.waiting
+        each = 1e6 / result.messages if result.messages else None
+        found["user_us"] = cpu.user * each if each else None
+        found["kernel_us"] = cpu.kernel * each if each else None
+    return found
+
+
+def in_words(found: dict[str, object]) -> str:
+    """One line for a person."""
+    if not found["messages"]:
+        return "no message came back"
+    text = (
+        "{messages_per_second:,.0f} messages/s, p50 {p50_us:,.0f} µs, p99 {p99_us:,.0f} µs, "
+        "p99.9 {p999_us:,.0f} µs, {served} of {connections} connections served"
+    ).format_map(found)
+    if "user_us" in found:
+        text += "; server {user_us:.2f} + {kernel_us:.2f} µs user + kernel".format_map(found)
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status: 0, 1 (failed), 2 (wrong use), 130 (Ctrl-C)."""
+    p = parser()
+    options = p.parse_args(arguments)
+    if options.unix is None and not 0 < options.port < 65536:
+        p.error("give HOST and PORT (1 to 65535), or --unix PATH")
+    try:
+        found = measure(options)
+    except ValueError as error:
+        p.error(str(error))
+    except (OSError, NoriaError) as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if options.json:
+            number = error.errno if isinstance(error, OSError) else None
+            kind = type(error).__name__
+            print(json.dumps({"error": text, "errno": number, "kind": kind}))
+        print(f"loadgen: {text}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(json.dumps(found) if options.json else in_words(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The measurements of `noria compare`, each in processes of its own. Imports `loadgen`."""

@@ -1,0 +1,1 @@
+"""The tables and the HTML page of `noria compare`."""

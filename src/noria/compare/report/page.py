@@ -1,0 +1,171 @@
+"""Writes `compare.html`: one file that holds everything and asks nothing of the network.
+
+The numbers go into the page as JSON, the figures are drawn from them in the reader's browser, and
+the sentences and tables are written here, so that they are there without any script.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import tempfile
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from noria.compare.report import document, sentences, tables
+
+HERE = files("noria.compare.report")
+
+FIGURES = {
+    "throughput": ("Throughput", "How many messages a second, and what does one cost?"),
+    "phases": ("The two phases", "Who waits for the data, and who copies it?"),
+    "waiting": ("Waiting clients", "Ten come at once: when is each first answered?"),
+    "idle": ("Idle connections", "What do connections cost that say nothing?"),
+    "triggers": ("Level and edge", "The same data lies unread: how often is it told?"),
+}
+"""Each figure's heading and its question."""
+
+LIBRARIES = ("d3.min.js", "plot.umd.min.js")
+"""In the order in which a page has to load them."""
+
+UNIT = re.compile(r"(?<=\d) (?=(?:µs|ms|KiB|MiB|GiB)\b)")
+
+
+def render(results: dict[str, Any]) -> str:
+    """The whole page for the document of one comparison (its holes are left open, not filled)."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(text("report.html.j2"))
+    asked = results.get("only") or sentences.FIGURES
+    return template.render(
+        header=header(results),
+        sample=results.get("sample"),
+        models=document.models(results),
+        kinds=_kinds(results),
+        figures=[
+            {
+                "name": name,
+                "title": FIGURES[name][0],
+                "question": _question(results, name),
+                "sentence": UNIT.sub("\N{NO-BREAK SPACE}", sentence(results)),
+                "tables": [table for table in tables.of_figure(results, name) if not table.empty],
+                "extra": [table for table in _extra(results, name) if not table.empty],
+            }
+            for name, sentence in sentences.FIGURES.items()
+            if name in asked
+        ],
+        css=Markup(text("report.css")),
+        scripts=[script(text("vendor", name)) for name in LIBRARIES] + [script(text("report.js"))],
+        licences=[(name, text("vendor", f"LICENSE.{name}").strip()) for name in ("d3", "plot")],
+        data=embed(results),
+    )
+
+
+def write(results: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Writes the page to `path`: whole or not at all.
+
+    Raises OSError when the directory cannot be written.
+    """
+    save(render(results), path)
+
+
+def save(page: str, path: str | os.PathLike[str]) -> None:
+    """The same with a page of one's own."""
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(page)
+        # mkstemp makes a private file; a page is as readable as any other file its owner writes.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def embed(results: dict[str, Any]) -> Markup:
+    """The document as JSON that no data in it can end: `<`, `>` and `&` are written as escapes."""
+    written = json.dumps(_finite(results), ensure_ascii=False, allow_nan=False, default=str)
+    for character in "<>&\u2028\u2029":
+        written = written.replace(character, f"\\u{ord(character):04x}")
+    return Markup(written)
+
+
+def text(*parts: str) -> str:
+    """A file that lies beside this module."""
+    return HERE.joinpath(*parts).read_text("utf-8")
+
+
+def script(source: str) -> Markup:
+    """A script of ours or of a library, which must not end its own element."""
+    if re.search(r"</script|<!--", source, re.IGNORECASE):
+        raise ValueError("a script of the page would end its own element")
+    return Markup(source)
+
+
+def _finite(value: Any) -> Any:
+    """The same data with null where a number is infinite or not a number: JSON has neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def header(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was measured with, as pairs of word and value; what is not known is left out."""
+    kind = {True: "quick", False: "full"}.get(results.get("quick"), "")  # type: ignore[arg-type]
+    pairs = [
+        ("machine", results.get("machine")),
+        ("kernel", results.get("kernel")),
+        ("Python", results.get("python")),
+        ("noria", results.get("noria")),
+        ("date", _date(results.get("date"))),
+        ("run", kind),
+        ("command", results.get("command")),
+    ]
+    return [(word, str(value)) for word, value in pairs if value]
+
+
+def _date(value: Any) -> str:
+    try:
+        return f"{datetime.fromisoformat(str(value)):%d %B %Y, %H:%M %Z}".lstrip("0")
+    except ValueError:
+        return str(value or "")
+
+
+def _question(results: dict[str, Any], name: str) -> str:
+    clients = document.number(document.section(results, "waiting"), "clients")
+    if name == "waiting" and clients and clients != 10:
+        return f"{clients:,.0f} come at once: when is each first answered?"
+    return FIGURES[name][1]
+
+
+def _extra(results: dict[str, Any], name: str) -> list[tables.Table]:
+    """Tables that are part of a figure and not folded away under it."""
+    return [tables.syscalls(results)] if name == "throughput" else []
+
+
+def _kinds(results: dict[str, Any]) -> list[str]:
+    """Every kind of capability that a model of the run speaks of, in first order."""
+    kinds: dict[str, None] = {}
+    for model in document.models(results):
+        kinds.update(dict.fromkeys(model.get("capabilities") or {}))
+    return list(kinds)

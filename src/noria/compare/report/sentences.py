@@ -1,0 +1,453 @@
+"""What each figure shows, in words computed from the numbers.
+
+One function a figure: the whole document in, one paragraph of plain text out. A sentence is
+written only where its numbers are there; with none at all the paragraph says that nothing was
+measured.
+"""
+
+from collections.abc import Callable, Iterable
+from statistics import median
+from typing import Any
+
+from noria.compare.report import document
+from noria.compare.report.document import Row, number
+
+LEVEL = 1.05
+"""Two figures nearer than this ratio are called level: one run on one machine tells no more."""
+
+APART = 1.5
+"""From this ratio on two lines have parted ways."""
+
+
+def throughput(results: dict[str, Any]) -> str:
+    """Who answers the most messages, where the lines part, and what a message costs."""
+    found = [
+        row
+        for row in document.rows(results, "throughput")
+        if number(row, "connections") is not None and number(row, "messages_per_second")
+    ]
+    if not found:
+        return "Nothing was measured of throughput."
+    said = []
+    for connections in _ends(document.counts(found, "connections")):
+        rates = _by_model(found, "connections", connections, "messages_per_second")
+        said.append(_fastest(connections, rates))
+    said.append(_parting(found))
+    said.append(_cost(found))
+    said.append(_one_at_a_time(found))
+    return " ".join(filter(None, said))
+
+
+def phases(results: dict[str, Any]) -> str:
+    """How long from send to handler, who waited, who copied, and who asked in vain."""
+    samples = document.phase_samples(results)
+    if not samples:
+        return "Nothing was measured of the two phases."
+    taken = {str(row["model"]): float(row["handler"]) for row in samples}
+    quick, slow = min(taken, key=taken.__getitem__), max(taken, key=taken.__getitem__)
+    said = []
+    if len(taken) == 1:
+        said.append(f"On {quick} the handler had the message {_ns(taken[quick])} after the send.")
+    else:
+        said.append(
+            f"From send to handler {quick} took {_ns(taken[quick])}, the shortest of the "
+            f"{_count(len(taken), 'model')}, and {slow} {_ns(taken[slow])}, the longest."
+        )
+    copied = {
+        str(row["model"]): row["copy_end"] - row["copy_begin"]
+        for row in samples
+        if row.get("copy_begin") is not None and row.get("copy_end") is not None
+    }
+    size = number(document.section(results, "phases"), "size")
+    if copied:
+        what = f"The copy of {_bytes(size)}" if size else "The copy"
+        least, most = min(copied.values()), max(copied.values())
+        between = _ns(least) if _ns(least) == _ns(most) else f"{_ns(least)} to {_ns(most)}"
+        said.append(f"{what} took the process itself {between} on {_names(copied)}.")
+    told = [
+        row["ready"] - row["arrived"]
+        for row in samples
+        if row.get("ready") is not None and row.get("arrived") is not None
+    ]
+    if told and median(told) >= 0:
+        said.append(
+            f"Where the kernel first tells that data is there, the process knew "
+            f"{_ns(median(told))} after the data had arrived (median of the models)."
+        )
+    for row in samples:
+        asks = number(row, "asks")
+        if asks:
+            said.append(
+                f"{row['model']} asked {_count(int(asks), 'time')} and found nothing before this "
+                f"message."
+            )
+    free = [name for name in taken if _synchronous(results, name) is False]
+    if free:
+        said.append(
+            f"On {_names(free)} the process was free in both phases: the kernel had waited and "
+            f"copied before the handler ran."
+        )
+    elif any(_synchronous(results, name) for name in taken):
+        said.append("On every model measured here the process is held in at least one phase.")
+    return " ".join(said)
+
+
+def waiting(results: dict[str, Any]) -> str:
+    """Who made the second client wait for the first, and how soon the others answered all."""
+    answers = {name: times for name, times in document.first_answers(results).items() if times}
+    if not answers:
+        return "Nothing was measured of waiting clients."
+    part = document.section(results, "waiting")
+    hold = number(part, "hold_ms")
+    clients = int(number(part, "clients") or max(map(len, answers.values())))
+    said = []
+    queued = [name for name, times in answers.items() if _queues(times, hold)]
+    for name in queued:
+        times = answers[name]
+        leave = f", because each holds the server for {hold:g} ms before it leaves" if hold else ""
+        last = f", the last {_ms(times[-1])}" if len(times) > 2 else ""
+        said.append(f"The second client of {name} waited {_ms(times[1])}{last}{leave}.")
+    together = {name: times[-1] for name, times in answers.items() if name not in queued}
+    if together:
+        slow = max(together, key=together.__getitem__)
+        quick = min(together, key=together.__getitem__)
+        if len(together) == 1:
+            said.append(f"{slow} answered all its clients within {_ms(together[slow])}.")
+        else:
+            who = "The other" if queued else "All"
+            said.append(
+                f"{who} {_count(len(together), 'model')} had answered every client within "
+                f"{_ms(together[slow])}: {quick} first, after {_ms(together[quick])}, "
+                f"{slow} last."
+            )
+    for name, times in answers.items():
+        if len(times) < clients:
+            said.append(f"On {name} only {len(times)} of {clients} clients had an answer.")
+    return " ".join(said)
+
+
+def idle(results: dict[str, Any]) -> str:
+    """What idle connections add to one message, where the curves part, and where one ends."""
+    found = [row for row in document.rows(results, "idle") if number(row, "idle") is not None]
+    key = next((k for k in ("cpu_us_per_message", "us_per_message") if _any(found, k)), None)
+    if key is None:
+        return "Nothing was measured of idle connections."
+    what = "processor time" if key == "cpu_us_per_message" else "time"
+    said = []
+    grown: dict[str, tuple[float, int, int]] = {}
+    for name in document.model_order(results, found):
+        curve = _curve(found, name, key)
+        if len(curve) > 1 and curve[0][1] > 0:
+            grown[name] = (curve[-1][1] / curve[0][1], curve[0][0], curve[-1][0])
+    if grown:
+        most = max(grown, key=lambda name: grown[name][0])
+        ratio, start, end = grown[most]
+        if ratio >= LEVEL:
+            first, last = (_curve(found, most, key)[i][1] for i in (0, -1))
+            said.append(
+                f"From {start:,} to {end:,} idle connections the {what} of one message grew on "
+                f"{most} from {_us(first)} to {_us(last)}, {_times(ratio)}."
+            )
+        flat = [name for name, (r, _, e) in grown.items() if r < 1.25 and e == end]
+        if flat:
+            worst = max(grown[name][0] for name in flat)
+            change = f"by at most {100 * (worst - 1):.0f}%" if worst >= 1.005 else "not measurably"
+            said.append(f"It rose on {_names(flat)} {change}.")
+    said.append(_idle_parting(found, key))
+    said += [_stop(found, name, key) for name in document.model_order(results, found)]
+    told = " ".join(filter(None, said))
+    return told or "Too little was measured of idle connections to compare."
+
+
+def triggers(results: dict[str, Any]) -> str:
+    """How often each trigger told of the same unread data."""
+    found = [
+        row
+        for row in document.rows(results, "triggers")
+        if number(row, "told") is not None and number(row, "asks")
+    ]
+    if not found:
+        return "Nothing was measured of level and edge."
+    groups: dict[tuple[str, int, int], list[str]] = {}
+    for row in found:
+        told, asks = int(number(row, "told") or 0), int(number(row, "asks") or 0)
+        groups.setdefault((str(row.get("trigger") or "none"), told, asks), []).append(
+            str(row["model"])
+        )
+    unread = {number(row, "unread_bytes") for row in found}
+    size = unread.pop() if len(unread) == 1 else None
+    said = [f"The same {_bytes(size)} lay unread." if size else "The same data lay unread."]
+    for (trigger, told, asks), names in groups.items():
+        who = {"level": "Level-triggered ", "edge": "Edge-triggered "}.get(trigger, "")
+        said.append(f"{who}{_names(names)} told of it {_often(told)} in {_count(asks, 'ask')}.")
+    level = [told / asks for (trigger, told, asks) in groups if trigger == "level"]
+    edge = [told / asks for (trigger, told, asks) in groups if trigger == "edge"]
+    if level and edge and min(level) > max(edge):
+        said.append("What an edge has told and the handler leaves unread is not told again.")
+    return " ".join(said)
+
+
+FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "throughput": throughput,
+    "phases": phases,
+    "waiting": waiting,
+    "idle": idle,
+    "triggers": triggers,
+}
+"""The five figures in their order, each with its sentence."""
+
+
+# -- throughput ------------------------------------------------------------------------------------
+
+
+def _fastest(connections: int, rates: dict[str, float]) -> str:
+    """Names the fastest model at one number of connections, and the next."""
+    ranked = sorted(rates, key=rates.__getitem__, reverse=True)
+    where = f"With {_count(connections, 'connection')}"
+    first = ranked[0]
+    best = f"{rates[first]:,.0f} messages a second"
+    if len(ranked) == 1:
+        return f"{where} {first} answers {best}."
+    second = ranked[1]
+    ratio = rates[first] / rates[second]
+    if ratio < LEVEL:
+        near = [name for name in ranked[1:] if rates[first] / rates[name] < LEVEL]
+        return f"{where} {first} answers {best}; {_names(near)} {_be(near)} level with it."
+    return f"{where} {first} is the fastest with {best}, {_times(ratio)} as many as {second}."
+
+
+def _parting(found: list[Row]) -> str:
+    """Where each model that serves everybody first is behind the fastest by APART."""
+    everybody = [row for row in found if not serves_some(row)]
+    if len({row["model"] for row in everybody}) < 2:
+        return ""
+    fell: dict[str, tuple[int, float]] = {}
+    for connections in document.counts(everybody, "connections"):
+        rates = _by_model(everybody, "connections", connections, "messages_per_second")
+        best = max(rates.values())
+        for name, rate in rates.items():
+            if best / rate >= APART:
+                fell.setdefault(name, (connections, best / rate))
+    if not fell:
+        return f"No model that serves every client is ever {_times(APART)} behind the fastest."
+    parts = [
+        f"{_names(names)} at {_count(connections, 'connection')} ({_share(ratios)} of its messages)"
+        for connections, names, ratios in _grouped(fell)
+    ]
+    return f"The lines part from the fastest one: {_names(parts)}."
+
+
+def _cost(found: list[Row]) -> str:
+    """The least processor time and the fewest system calls, at the most connections."""
+    full = [row for row in found if number(row, "user_us") is not None]
+    full = [row for row in full if number(row, "kernel_us") is not None and not serves_some(row)]
+    if not full:
+        return ""
+    connections = _most_compared(full)
+    here = [row for row in full if number(row, "connections") == connections]
+    cheap = min(here, key=_cpu)
+    said = (
+        f"At {_count(connections, 'connection')} {cheap['model']} spends the least processor time "
+        f"on a message, {_us(_cpu(cheap))} ({_us(number(cheap, 'user_us') or 0)} user, "
+        f"{_us(number(cheap, 'kernel_us') or 0)} kernel)"
+    )
+    if len(here) > 1:
+        dear = max(here, key=_cpu)
+        said += f"; {dear['model']} the most, {_us(_cpu(dear))}"
+    calls = _by_model(here, "connections", connections, "syscalls_per_message")
+    if len(calls) > 1:
+        few, many = min(calls, key=calls.__getitem__), max(calls, key=calls.__getitem__)
+        said += (
+            f". System calls a message: from {calls[few]:.2f} ({few}) to {calls[many]:.2f} ({many})"
+        )
+    return said + "."
+
+
+def _one_at_a_time(found: list[Row]) -> str:
+    """Names the models that left clients unserved."""
+    left: dict[str, Row] = {}
+    for row in found:
+        if serves_some(row):
+            left[str(row["model"])] = row
+    return " ".join(
+        f"{name} served {int(number(row, 'served') or 0):,} of "
+        f"{int(number(row, 'connections') or 0):,} connections; the others waited."
+        for name, row in left.items()
+    )
+
+
+def serves_some(row: Row) -> bool:
+    """Whether a row of throughput left some of its connections unserved."""
+    served, connections = number(row, "served"), number(row, "connections")
+    return served is not None and connections is not None and served < connections
+
+
+def _cpu(row: Row) -> float:
+    return (number(row, "user_us") or 0.0) + (number(row, "kernel_us") or 0.0)
+
+
+def _most_compared(found: list[Row]) -> int:
+    """The highest number of connections at which most of the models were measured."""
+    tally = dict.fromkeys(document.counts(found, "connections"), 0)
+    for row in found:
+        tally[int(number(row, "connections") or 0)] += 1
+    # A model that is missing at the top (blocking serves one) must not pull the view down to 1.
+    return max(n for n in tally if tally[n] >= 0.75 * max(tally.values()))
+
+
+# -- waiting and idle ------------------------------------------------------------------------------
+
+
+def _queues(times: list[float], hold: float | None) -> bool:
+    """Whether the clients were answered one after another: each at least most of a hold later."""
+    return hold is not None and hold > 0 and len(times) > 1 and times[1] - times[0] >= 0.8 * hold
+
+
+def _curve(found: list[Row], name: str, key: str) -> list[tuple[int, float]]:
+    points = [
+        (int(number(row, "idle") or 0), value)
+        for row in found
+        if row["model"] == name and (value := number(row, key)) is not None
+    ]
+    return sorted(points)
+
+
+def _idle_parting(found: list[Row], key: str) -> str:
+    """The number of idle connections at which each curve first is APART times its own start.
+
+    Against its own start: a model that is dear with no idle connection has not parted there.
+    """
+    counts = document.counts(found, "idle")
+    base = _by_model(found, "idle", counts[0], key)
+    fell: dict[str, tuple[int, float]] = {}
+    for n in counts[1:]:
+        for name, value in _by_model(found, "idle", n, key).items():
+            if base.get(name) and value / base[name] >= APART:
+                fell.setdefault(name, (n, value / base[name]))
+    if not fell:
+        return ""
+    parts = [
+        f"{_names(names)} at {n:,} ({_span(ratios)} the cost beside {counts[0]:,})"
+        for n, names, ratios in _grouped(fell)
+    ]
+    return f"The curves part: {_names(parts)}."
+
+
+def _stop(found: list[Row], name: str, key: str) -> str:
+    """Where a curve ends early, and the reason that the run gave."""
+    curve = _curve(found, name, key)
+    after = curve[-1][0] if curve else -1
+    ended = [
+        row
+        for row in found
+        if row["model"] == name and number(row, key) is None and (number(row, "idle") or 0) > after
+    ]
+    if not ended:
+        return ""
+    first = min(ended, key=_idle)
+    note = str(first.get("note") or "").strip().rstrip(".")
+    reason = f" ({note})." if note else "."
+    if not curve:
+        return f"{name} was not measured{reason}"
+    if len(curve) == 1:
+        return f"{name} was measured beside {after:,} idle connections only{reason}"
+    return f"{name} ends at {after:,} idle connections and has no cost at {_idle(first):,}{reason}"
+
+
+def _idle(row: Row) -> int:
+    return int(number(row, "idle") or 0)
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def _grouped(fell: dict[str, tuple[int, float]]) -> list[tuple[int, list[str], list[float]]]:
+    """Models by the place where they fell behind, each group with its ratios."""
+    return [
+        (at, [n for n, (a, _) in fell.items() if a == at], [r for a, r in fell.values() if a == at])
+        for at in sorted({at for at, _ in fell.values()})
+    ]
+
+
+def _share(ratios: list[float]) -> str:
+    low, high = f"{100 / max(ratios):.0f}%", f"{100 / min(ratios):.0f}%"
+    return low if low == high else f"{low} to {high}"
+
+
+def _span(ratios: list[float]) -> str:
+    return _times(ratios[0]) if len(ratios) == 1 else f"up to {_times(max(ratios))}"
+
+
+def _by_model(found: Iterable[Row], axis: str, at: float, key: str) -> dict[str, float]:
+    return {
+        str(row["model"]): value
+        for row in found
+        if number(row, axis) == at and (value := number(row, key)) is not None
+    }
+
+
+def _any(found: Iterable[Row], key: str) -> bool:
+    return any(number(row, key) is not None for row in found)
+
+
+def _synchronous(results: dict[str, Any], name: str) -> bool | None:
+    for model in document.models(results):
+        if model["name"] == name:
+            value = model.get("synchronous")
+            return value if isinstance(value, bool) else None
+    return None
+
+
+def _ends(values: list[int]) -> list[int]:
+    return values if len(values) < 2 else [values[0], values[-1]]
+
+
+def _names(names: Iterable[str]) -> str:
+    listed = list(names)
+    if len(listed) < 2:
+        return "".join(listed)
+    return f"{', '.join(listed[:-1])} and {listed[-1]}"
+
+
+def _verb(names: list[str], one: str, many: str) -> str:
+    return one if len(names) == 1 else many
+
+
+def _be(names: list[str]) -> str:
+    return _verb(names, "is", "are")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _often(n: int) -> str:
+    return {0: "not once", 1: "once", 2: "twice"}.get(n, f"{n:,} times")
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.2f} times" if ratio < 10 else f"{ratio:,.0f} times"
+
+
+def _us(microseconds: float) -> str:
+    if microseconds >= 10_000:
+        return f"{microseconds / 1000:,.1f} ms"
+    return f"{microseconds:,.1f} µs" if microseconds < 100 else f"{microseconds:,.0f} µs"
+
+
+def _ns(nanoseconds: float) -> str:
+    return _us(nanoseconds / 1000)
+
+
+def _ms(milliseconds: float) -> str:
+    if milliseconds < 1:
+        return f"{milliseconds:.2f} ms"
+    return f"{milliseconds:.1f} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
+
+
+def _bytes(size: float | None) -> str:
+    if size is None:
+        return "the message"
+    if size >= 1024 and size % 1024 == 0:
+        return f"{size / 1024:,.0f} KiB"
+    return _count(int(size), "byte")

@@ -1,0 +1,1 @@
+"""The file server's web page: templates, scripts and styles. Imports `http`."""

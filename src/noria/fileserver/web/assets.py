@@ -1,0 +1,46 @@
+"""The page's own files, out of the package."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from functools import cache
+from importlib.resources import files
+
+from noria.http.conditional import matches
+from noria.http.messages import READING, Problem, Request, Response
+
+_kept: dict[str, Response] = {}
+
+
+@cache
+def _names() -> frozenset[str]:
+    """The files of the directory: no name of a request becomes a path unless it is one of them."""
+    return frozenset(
+        each.name for each in (files("noria.fileserver.web") / "static").iterdir() if each.is_file()
+    )
+
+
+def asset(request: Request, name: str) -> Response:
+    """A file of the directory `static`; raises Problem 404 and 405."""
+    if request.method not in ("GET", "HEAD"):
+        raise Problem(405, "Assets can only be read.", headers=[("Allow", READING)])
+    found = _kept.get(name)
+    if found is None:
+        if name not in _names():
+            raise Problem(404, "There is no such asset.")
+        body = (files("noria.fileserver.web") / "static" / name).read_bytes()
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        if kind.startswith("text/") or kind.endswith(("javascript", "json", "xml")):
+            kind += "; charset=utf-8"
+        headers = [
+            ("Content-Type", kind),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cache-Control", "max-age=300"),
+            ("ETag", f'"{hashlib.sha256(body).hexdigest()[:16]}"'),
+        ]
+        found = _kept[name] = Response(200, headers, body)
+    tag = dict(found.headers)["ETag"]
+    if matches(request.headers.get("if-none-match"), tag, weak=True):
+        return Response(304, found.headers[2:])
+    return found

@@ -1,0 +1,51 @@
+"""A body on its way into a file: blocks are gathered while a thread writes the one before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable
+
+from noria.http.body_splice import Move
+from noria.http.request_body import Body
+from noria.http.worker_threads import off, through
+
+BLOCK = 2 * 1024 * 1024  # bytes given to a thread at a time
+
+
+async def fill(
+    chunks: AsyncIterable[bytes],
+    write: Callable[[list[bytes]], None],
+    move: Move | None,
+    rest: list[bytes],
+) -> None:
+    """Takes all of `chunks` and has all but the last of it written: that is left in `rest`, also
+    when this raises what the body failed with.
+
+    `write` and `move` are called in threads, one at a time. What is left of a large body goes by
+    `move`, if it is given and where that is possible.
+    """
+
+    def handed() -> asyncio.Future[None]:
+        block = rest[:]
+        rest.clear()
+        return off(write, block)
+
+    pending: asyncio.Future[None] | None = None
+    size = 0
+    try:
+        async for chunk in chunks:
+            rest.append(chunk)
+            size += len(chunk)
+            if size < BLOCK:
+                continue
+            if pending is not None:
+                await through(pending)
+            size = 0
+            if move is not None and isinstance(chunks, Body) and (mover := chunks.mover(rest)):
+                pending = handed()
+                await mover.run(move, pending)
+            else:
+                pending = handed()
+    finally:
+        if pending is not None:
+            await through(pending)

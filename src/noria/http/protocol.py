@@ -1,0 +1,895 @@
+"""HTTP/1.1 on an asyncio transport (RFC 9112): from bytes to requests and from responses to bytes.
+
+httptools cuts the bytes up. A connection answers one request at a time, in order; a task runs only
+while a command has to wait. Nothing here sets a timer: `Front.sweep` looks at all connections once
+a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httptools
+
+from noria.aio.sendfile import cork, uncork
+from noria.http.body_splice import Mover
+from noria.http.file_body import acknowledged, blocks
+from noria.http.framing import (
+    ChunkedBody,
+    check_request_line,
+    check_unfinished_line,
+    next_piece,
+)
+from noria.http.head import BODYLESS, Clock, head, request_of, told
+from noria.http.limits import Limits
+from noria.http.messages import FileBody, Problem, Request, Response
+from noria.http.request_body import Body
+
+log = logging.getLogger("noria")
+
+Handler = Callable[[Request], Awaitable[Response]]
+# on_answer(request or None if it was malformed, status, bytes of the body, seconds)
+# What needs no wait: (head without Date and Connection, body); None where the handler is to answer
+Quick = Callable[[Request], tuple[bytes, bytes] | None]
+OnAnswer = Callable[[Request | None, int, int, float, str], object]
+
+CHUNK = 32  # bytes that may be around a chunk's content: size, line breaks, a short extension
+STRAIGHT = 256 * 1024  # bytes of a body that are worth going by the parser
+PROMPT = 1.0  # seconds: a thread that takes longer to move a piece waits for the disk
+AT_ONCE = 128  # connections looked at in one turn of the loop
+EAGER = sys.version_info >= (3, 12)  # a task's first step without a turn of the loop
+
+
+class Front:
+    """What the connections of one process share: the handler, the limits, the counts."""
+
+    def __init__(
+        self,
+        handle: Handler,
+        limits: Limits | None = None,
+        on_answer: OnAnswer | None = None,
+        quick: Quick | None = None,
+    ) -> None:
+        self.handle = handle
+        self.quick = quick
+        self.admitted: Callable[[str], bool] | None = None  # the Host fields that are
+        self.limits = limits or Limits()
+        self.on_answer = on_answer
+        self.connections: set[Connection] = set()
+        self.greeting: dict[Connection, Any] = {}  # with TLS handshakes under way: the TCP below
+        self.clients: Counter[str] = Counter()
+        self.uploads = 0
+        self.accepted = 0
+        self.refused = 0
+        self.received = 0
+        self.sent = 0
+        self.draining = False
+        self.clock = Clock()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> Connection:
+        """The protocol of a new connection."""
+        return Connection(self)
+
+    def start(self) -> None:
+        """Begins to look for slow clients, on the running loop."""
+        self._timer = asyncio.get_running_loop().call_later(1.0, self.sweep)
+
+    def sweep(self) -> None:
+        """Ends what took too long."""
+        self.start()
+        self._look_at(list(self.connections))
+
+    def _look_at(self, left: list[Connection]) -> None:
+        """Some of them, and the others when the loop comes round: there may be thousands."""
+        now = time.monotonic()
+        for connection in left[-AT_ONCE:]:
+            if not connection.lost:
+                connection.check(now)
+        del left[-AT_ONCE:]
+        if left:
+            asyncio.get_running_loop().call_soon(self._look_at, left)
+
+    async def drain(self, grace: float) -> int:
+        """Idle connections end now, the others when they have answered, or after `grace` seconds.
+
+        Returns how many had to be ended.
+        """
+        self.draining = True
+        until = time.monotonic() + grace
+        for transport in list(self.greeting.values()):
+            transport.abort()
+        for connection in list(self.connections):
+            connection.end_if_idle()
+        while self.connections and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        left = list(self.connections)
+        for connection in left:
+            connection.end()
+        while self.connections or self.greeting:
+            await asyncio.sleep(0.005)
+        return len(left)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Exchange:
+    """A request on its way to its answer. `request` is None where only `problem` can be said."""
+
+    __slots__ = (
+        "begun",
+        "body",
+        "counted",
+        "keep",
+        "old",
+        "problem",
+        "request",
+        "streaming",
+        "window",
+    )
+
+    def __init__(self, request: Request | None, body: Body | None, problem: Problem | None) -> None:
+        self.request = request
+        self.body = body
+        self.problem = problem
+        self.keep = problem is None  # whether another request may follow
+        self.old = False  # HTTP/1.0
+        self.streaming = False  # its answer is being sent, and is made meanwhile
+        self.begun = time.monotonic()
+        self.counted = False  # among the uploads in flight
+        self.window = (self.begun, 0)  # for the rate: since when, bytes until then
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    __slots__ = (
+        "blocked",
+        "broken",
+        "chunked",
+        "current",
+        "deadline",
+        "entered",
+        "eof",
+        "fed",
+        "fields",
+        "framing",
+        "front",
+        "head_size",
+        "in_head",
+        "left",
+        "lent",
+        "line",
+        "lingering",
+        "loop",
+        "lost",
+        "muted",
+        "out",
+        "overhead",
+        "parser",
+        "paused",
+        "peer",
+        "pumping",
+        "receiving",
+        "secure",
+        "sending",
+        "tail",
+        "task",
+        "transport",
+        "url",
+        "waiting",
+    )
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+        self.parser: Any = httptools.HttpRequestParser(self)
+        self.transport: Any = None
+        self.peer = ""
+        self.entered = False  # it counts
+        self.secure = False
+        self.url = b""
+        self.fields: list[tuple[str, str]] = []
+        self.line: bytes | None = b""  # of the request line; None once it is complete
+        self.tail = b""  # the last three bytes that were parsed
+        self.head_size = 0  # of the head that has begun
+        self.fed = 0  # bytes that came for it since its first packet
+        self.in_head = True
+        self.chunked = ChunkedBody()  # where the one that arrives ends
+        self.left = 0  # bytes of a body that go by the parser
+        self.framing = b""  # of a body that the parser is about to skip
+        self.muted = False  # what the parser says is known
+        self.overhead = 0  # bytes of a chunked body that are no content, but for CHUNK each
+        self.receiving: Exchange | None = None  # whose body arrives
+        self.waiting: deque[Exchange] = deque()
+        self.current: Exchange | None = None  # which is being answered
+        self.task: asyncio.Task[None] | None = None
+        self.blocked: asyncio.Future[None] | None = None  # the transport's buffer is full
+        self.lent = False  # another receives from the socket
+        self.paused = self.broken = self.eof = self.lost = self.lingering = self.sending = False
+        self.pumping = False  # it goes on answering in the next turn
+        self.out: tuple[float, int] | None = None  # since when, bytes taken by then
+        self.deadline = time.monotonic() + front.limits.header_time
+
+    # The transport's side.
+
+    def greet(self, transport: Any) -> bool:
+        """TLS will be spoken on it first: counted from now on, unless there are too many."""
+        self._enter(transport)
+        self.front.greeting[self] = transport
+        if self._too_many():
+            self.front.refused += 1
+            return False
+        return True
+
+    def connection_made(self, transport: Any) -> None:
+        front = self.front
+        self.loop = asyncio.get_running_loop()
+        self.transport = transport
+        self.secure = transport.get_extra_info("ssl_object") is not None
+        self.deadline = time.monotonic() + front.limits.header_time
+        front.connections.add(self)
+        if front.greeting.pop(self, None) is not None:
+            return
+        self._enter(transport)
+        most = front.limits.connections
+        if len(front.connections) > most + most // 10 + 16:
+            front.refused += 1
+            transport.abort()  # so many cannot even be told
+        elif why := self._too_many():
+            front.refused += 1
+            self._broke(Problem(503, why, headers=[("Retry-After", "5")]))
+            self.pump()
+
+    def _enter(self, transport: Any) -> None:
+        name = transport.get_extra_info("peername")
+        self.peer = name[0] if isinstance(name, tuple) else ""
+        self.entered = True
+        self.front.accepted += 1
+        self.front.clients[self.peer] += 1
+
+    def _too_many(self) -> str:
+        """Why this one is more than there may be, or ""."""
+        front = self.front
+        if len(front.connections) + len(front.greeting) > front.limits.connections:
+            return "The server has as many connections as it takes."
+        if self.peer and front.clients[self.peer] > front.limits.per_client:
+            return "This client has as many connections as it may."
+        return ""
+
+    def leave(self) -> None:
+        """Counted no more."""
+        front = self.front
+        front.connections.discard(self)
+        front.greeting.pop(self, None)
+        if self.entered:
+            self.entered = False
+            front.clients[self.peer] -= 1
+            if front.clients[self.peer] <= 0:
+                del front.clients[self.peer]
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.lost = True
+        self.leave()
+        gone = ConnectionResetError("the client went away")
+        if self.receiving is not None and self.receiving.body is not None:
+            self.receiving.body.fail(gone)
+        self._received(self.receiving)
+        self.waiting.clear()
+        if self.blocked is not None and not self.blocked.done():
+            self.blocked.set_result(None)
+        # What streams an answer may wait for something else than this client (events).
+        if self.task is not None and self.current is not None and self.current.streaming:
+            self.task.cancel()
+        self.parser = None
+
+    def pause_writing(self) -> None:
+        if self.blocked is None:
+            self.blocked = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self.blocked is not None:
+            if not self.blocked.done():
+                self.blocked.set_result(None)
+            self.blocked = None
+            if self.waiting and not self.pumping:
+                self.pumping = True
+                self.loop.call_soon(self._pump_on)
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        if self.receiving is not None and self.receiving.body is not None:
+            self.receiving.body.fail(ConnectionResetError("the body ended too soon"))
+            return not self.secure
+        # Who has sent a request and closed its sending side still wants the answer.
+        return not self.secure and not self.lingering and bool(self.waiting or self.task)
+
+    def data_received(self, data: bytes) -> None:
+        self.front.received += len(data)
+        if self.broken:
+            return  # thrown away until the client has read the answer
+        if self.left:
+            data = self._straight(data)
+            if not data:
+                self.pump()
+                return
+        try:
+            self._parse(data)
+        except Problem as problem:
+            self._malformed(problem)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if not isinstance(cause, Problem):
+                raise
+            self._broke(cause)
+        except httptools.HttpParserInvalidMethodError:
+            self._broke(Problem(501, "The method of the request is not known here."))
+        except httptools.HttpParserError as error:
+            self._malformed(Problem(400, f"The request is malformed: {error}."))
+        else:
+            self._go_by()
+        self.pump()
+
+    def _parse(self, data: bytes) -> None:
+        """Feeds the parser in pieces that end where a head or a body may end.
+
+        So it is known where each request line begins. Raises Problem, and what the parser raises.
+        """
+        at = 0
+        while at < len(data):
+            if self.in_head or self.receiving is None or self.receiving.body is None:
+                end = next_piece(self.tail, data, at)
+            elif (length := self._missing(self.receiving)) is not None:
+                end = min(at + length, len(data))
+            else:
+                end = self.chunked.find_end(data, at)
+            piece = data[at:end] if at or end < len(data) else data
+            self.tail = piece[-3:] if len(piece) >= 3 else (self.tail + piece)[-3:]
+            if self.in_head:
+                self.fed += len(piece)
+                if self.line is not None:
+                    self.line = check_request_line(self.line, piece)
+            else:
+                self.overhead += len(piece)
+            try:
+                self._feed(piece)
+            except httptools.HttpParserError:
+                if self.line is not None and self.in_head:
+                    check_unfinished_line(self.line)
+                raise
+            # The parser reports a field, a trailer or a chunk extension only at its end.
+            if (self.fed if self.in_head else self.overhead) > self.front.limits.header_size:
+                raise self._too_large()
+            self.overhead = max(self.overhead, 0)  # of the piece that the body began in
+            at = end
+
+    def _missing(self, exchange: Exchange) -> int | None:
+        """Bytes of the body that have not arrived; None if it is chunked."""
+        if exchange.request is None or exchange.request.length is None or exchange.body is None:
+            return None
+        return exchange.request.length - exchange.body.received
+
+    def _malformed(self, problem: Problem) -> None:
+        """Answers what cannot be parsed, unless it follows the last request of the connection."""
+        last = self.waiting[-1] if self.waiting else self.current
+        if last is None or last.keep or self.receiving is not None:
+            self._broke(problem)
+
+    def _go_by(self) -> None:
+        """What is left of a large body whose length is known goes by the parser: it would copy."""
+        missing = self._missing(self.receiving) if self.receiving is not None else None
+        if missing is not None and missing >= STRAIGHT:
+            self.left = missing
+
+    def _straight(self, data: bytes) -> bytes:
+        """Takes what is the body's; gives the rest."""
+        part = data if len(data) <= self.left else data[: self.left]
+        self.left -= len(part)
+        self.on_body(part)
+        if not self.left:
+            self._body_is_over()
+        return data[len(part) :]
+
+    # What is left of a large body may be received by another, who puts it where it is to go.
+
+    def _lend_body(self) -> Mover | None:
+        if self.left < STRAIGHT or self.broken or self.eof or self.lost or self.current is None:
+            return None
+        body = self.current.body
+        lend = getattr(self.transport, "lend_reading", None)  # other loops have none
+        if body is None or self.receiving is not self.current or lend is None or not lend():
+            return None
+        try:
+            mover = Mover(self.transport.get_extra_info("socket").fileno(), body, self)
+        except OSError:  # no descriptors are left: it comes as it came so far
+            if not self.paused:
+                self.transport.resume_reading()
+            return None
+        self.lent, self.paused = True, False
+        return mover
+
+    def moved(self, count: int) -> None:
+        """So much of the body has gone its way."""
+        self.front.received += count
+        self.left -= count
+        exchange = self.receiving
+        if exchange is None or exchange.body is None:
+            return
+        exchange.body.received += count
+        if not self.left:
+            self._body_is_over()
+
+    def lose_track(self) -> None:
+        """Where the body ends is not known any more: this request is the last."""
+        self.broken = True
+        if self.current is not None:
+            self.current.keep = False
+
+    def take_back(self) -> None:
+        """What comes next is received here."""
+        self.lent = False
+        if not self.lost:
+            if self.receiving is not None and self.receiving.body is not None:
+                self.receiving.window = (time.monotonic(), self.receiving.body.received)
+            self.transport.resume_reading()
+
+    def _body_is_over(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)  # the former waits for the body
+        self.on_message_complete()
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        """The parser takes an Upgrade for the end of HTTP and skips the body of such a request.
+
+        No other protocol is spoken here, so the field means nothing (RFC 9110, 7.8): the parser is
+        told once more how the body is framed, and goes on.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = memoryview(data)[upgrade.args[0] :]
+            framing, self.framing = self.framing, b""
+            if framing:
+                self.muted = True
+                self.parser.feed_data(b"PUT / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
+                self.muted = False
+
+    def _broke(self, problem: Problem) -> None:
+        """Nothing can be read any more: the problem is said in its turn, and it ends."""
+        self.broken = True
+        if self.receiving is not None and self.receiving.body is not None:
+            self.receiving.body.fail(problem)
+            self.receiving.keep = False
+            self._received(self.receiving)
+            return
+        self.waiting.append(Exchange(None, None, problem))
+
+    # The parser's side. What is raised here reaches data_received as HttpParserCallbackError.
+
+    def _grow(self, size: int) -> None:
+        self.head_size += size
+        if self.head_size > self.front.limits.header_size:
+            raise self._too_large()
+
+    def _too_large(self) -> Problem:
+        return Problem(
+            431, f"The head of a request has {self.front.limits.header_size} bytes at most."
+        )
+
+    def on_message_begin(self) -> None:
+        if self.muted:
+            return
+        self.url = b""
+        self.fields = []
+        self.head_size = 1
+        self.fed = 0
+        self.in_head = True
+        self.deadline = time.monotonic() + self.front.limits.header_time
+
+    def on_url(self, url: bytes) -> None:
+        if self.muted:
+            return
+        self.url += url
+        self._grow(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.muted:
+            return
+        self._grow(len(name) + len(value) + 4)
+        self.fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+        if len(self.fields) > self.front.limits.fields:
+            raise Problem(431, f"A request has {self.front.limits.fields} fields at most.")
+
+    def on_headers_complete(self) -> None:
+        if self.muted:
+            return
+        parser = self.parser
+        version = parser.get_http_version()
+        request = request_of(
+            parser.get_method().decode(),
+            self.url,
+            version,
+            self.fields,
+            self.peer,
+            self.secure,
+            self.front.admitted,
+        )
+        body = None
+        if request.length or (request.length is None and "transfer-encoding" in request.headers):
+            body = Body(self._read)
+            request.body = body
+            self.chunked = ChunkedBody()
+            if not self.secure:
+                body.lend = self._lend_body
+            if version == "1.1" and "expect" in request.headers:
+                body.on_start = self._continue
+        exchange = Exchange(request, body, None)
+        exchange.keep = parser.should_keep_alive()
+        exchange.old = version == "1.0"
+        if body is not None:
+            if parser.should_upgrade():
+                self.framing = (
+                    b"Content-Length: %d" % request.length
+                    if request.length
+                    else b"Transfer-Encoding: chunked"
+                )
+            self.receiving = exchange
+            if self.front.uploads >= self.front.limits.uploads:
+                exchange.problem = Problem(
+                    503, "Too many uploads are under way.", headers=[("Retry-After", "5")]
+                )
+            else:
+                exchange.counted = True
+                self.front.uploads += 1
+        self.in_head = False
+        self.head_size = self.fed = self.overhead = 0
+        self.waiting.append(exchange)
+
+    def on_chunk_header(self) -> None:
+        self.overhead -= CHUNK
+
+    def on_body(self, chunk: bytes) -> None:
+        self.overhead -= len(chunk)
+        body = self.receiving.body if self.receiving is not None else None
+        if body is not None:
+            body.feed(chunk)
+            self._hold()
+
+    def on_message_complete(self) -> None:
+        if self.framing:
+            return  # its body is still to come
+        self.in_head = True
+        self.line = self.tail = b""
+        self.head_size = self.fed = 0
+        self.deadline = time.monotonic() + self.front.limits.idle
+        if self.receiving is not None and self.receiving.body is not None:
+            self.receiving.body.finish()
+            self._received(self.receiving)
+
+    def _received(self, exchange: Exchange | None) -> None:
+        self.receiving = None
+        if exchange is not None and exchange.counted:
+            exchange.counted = False
+            self.front.uploads -= 1
+
+    # Back-pressure.
+
+    def _continue(self) -> None:
+        if not self.lost and self.current is not None and self.current.body is not None:
+            body = self.current.body
+            if not body.received and not self.transport.is_closing():
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _read(self) -> None:
+        if self.paused:
+            self._hold()
+
+    def _hold(self) -> None:
+        """Receives no more than can be dealt with."""
+        if self.lent:
+            return
+        limits = self.front.limits
+        body = self.receiving.body if self.receiving is not None else None
+        held = body.held if body is not None and not self.broken else 0
+        full = held > limits.body_held or len(self.waiting) >= limits.pipelined
+        if full is not self.paused and not self.lost:
+            self.paused = full
+            if full:
+                self.transport.pause_reading()
+            else:
+                if self.receiving is not None and body is not None:
+                    self.receiving.window = (time.monotonic(), body.received)
+                self.transport.resume_reading()
+
+    # Answers.
+
+    def pump(self) -> None:
+        """Answers what waits, as far as it goes without waiting, and while the client takes it."""
+        turns = self.front.limits.pipelined  # then others have theirs
+        while self.waiting and self.task is None and self.blocked is None and not self.lost:
+            if not turns:
+                if not self.pumping:
+                    self.pumping = True
+                    self.loop.call_soon(self._pump_on)
+                break
+            turns -= 1
+            exchange = self.waiting.popleft()
+            if self._answered_at_once(exchange):
+                continue
+            self.current = exchange
+            answer = self._answer(exchange)
+            task: asyncio.Task[None]
+            if EAGER:
+                task = asyncio.Task(answer, loop=self.loop, eager_start=True)  # type: ignore[call-arg, unused-ignore]
+            else:
+                task = self.loop.create_task(answer)
+            if task.done():
+                self._answered(task)
+            else:
+                self.task = task
+                task.add_done_callback(self._went_on)
+        self._hold()
+
+    def _answered_at_once(self, exchange: Exchange) -> bool:
+        """What needs neither a task nor a wait: most of what a file server is asked for."""
+        front, request = self.front, exchange.request
+        if (
+            front.quick is None
+            or request is None
+            or not exchange.keep
+            or exchange.old
+            or exchange.problem is not None
+            or exchange.body is not None
+            or front.draining
+            or (found := front.quick(request)) is None
+        ):
+            return False
+        head, body = found
+        self.transport.write(b"%bDate: %b\r\n\r\n%b" % (head, front.clock.raw(), body))
+        front.sent += len(body)
+        if front.on_answer is not None:
+            seconds = time.monotonic() - exchange.begun
+            front.on_answer(request, 200, len(body), seconds, self.peer)
+        self.deadline = time.monotonic() + front.limits.idle
+        return True
+
+    def _pump_on(self) -> None:
+        self.pumping = False
+        self.pump()
+        self._end_of_input()
+
+    def _went_on(self, task: asyncio.Task[None]) -> None:
+        self._answered(task)
+        self.pump()
+        self._end_of_input()
+
+    def _end_of_input(self) -> None:
+        """Who has closed its sending side and has all answers gets no more."""
+        if self.eof and self.task is None and not self.waiting and not self.lost:
+            self.transport.close()
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self.task = None
+        exchange, self.current = self.current, None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an answer failed", exc_info=error)
+            if not self.lost:
+                self.transport.abort()
+        if self.lost:
+            return
+        self.deadline = time.monotonic() + self.front.limits.idle
+        if task.cancelled() or exchange is None or not exchange.keep or self.front.draining:
+            self.waiting.clear()
+            self.end_after_answer(exchange)
+
+    def end_after_answer(self, exchange: Exchange | None) -> None:
+        """Closes so that what was sent arrives: unread bytes would make the kernel send a reset."""
+        whole = not self.broken and (exchange is None or exchange.body is None or
+                                     exchange.body.whole)  # fmt: skip
+        self.broken = True
+        if whole or self.eof or self.secure:
+            self.transport.close()
+            return
+        self._received(self.receiving)
+        self.lingering = True
+        self.deadline = time.monotonic() + self.front.limits.linger
+        with contextlib.suppress(OSError):
+            self.transport.write_eof()
+        if self.paused:
+            self.paused = False
+            self.transport.resume_reading()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        request = exchange.request
+        try:
+            if exchange.problem is not None or request is None:
+                raise exchange.problem or Problem(400, "The request is malformed.")
+            response = await self.front.handle(request)
+        except Problem as problem:
+            response = told(problem)
+        except ConnectionError:
+            if not self.lost:
+                self.transport.abort()
+            return
+        except Exception:
+            log.exception("%s %s failed", request and request.method, request and request.path)
+            response = told(Problem(500, "The server failed; its log says how."))
+        sent = 0
+        try:
+            sent = await self._send(exchange, response)
+        finally:
+            self.front.sent += sent
+            if self.front.on_answer is not None:
+                seconds = time.monotonic() - exchange.begun
+                self.front.on_answer(request, response.status, sent, seconds, self.peer)
+
+    async def _send(self, exchange: Exchange, response: Response) -> int:
+        """Returns how many bytes of the body went out."""
+        body, status = response.body, response.status
+        method = exchange.request.method if exchange.request is not None else ""
+        fields = [("Date", self.front.clock.date()), *response.headers]
+        names = {name.lower() for name, _ in response.headers}
+        if isinstance(body, (bytes, FileBody)):
+            size = len(body) if isinstance(body, bytes) else body.size
+            if "content-length" not in names and status not in BODYLESS and status >= 200:
+                fields.append(("Content-Length", str(size)))
+            chunked = False
+        else:
+            chunked = "content-length" not in names
+        old = exchange.old
+        if chunked and not old and method != "HEAD":
+            fields.append(("Transfer-Encoding", "chunked"))
+        elif chunked and method != "HEAD":
+            exchange.keep = False  # in HTTP/1.0 the end of the connection is the end of the body
+        if (exchange.body is not None and not exchange.body.whole) or self.front.draining:
+            exchange.keep = False
+        if not exchange.keep:
+            fields.append(("Connection", "close"))
+        elif old:
+            fields.append(("Connection", "keep-alive"))
+        try:
+            first = head(status, fields)
+            if self.lost:
+                return 0
+            if isinstance(body, bytes):
+                if method == "HEAD" or status in BODYLESS:
+                    body = b""
+                self.transport.write(first + body if body else first)
+                return len(body)
+            if method == "HEAD" or status in BODYLESS:
+                self.transport.write(first)
+                return 0
+            if isinstance(body, FileBody):
+                return await self._send_file(first, body)
+            exchange.streaming = True
+            sent = await self._send_stream(first, body, chunked and not old)
+            if not chunked and str(sent) != dict(fields).get("Content-Length") and not self.lost:
+                log.error("an answer has %d bytes, and not as many as its head says", sent)
+                self.transport.abort()
+            return sent
+        finally:
+            if isinstance(body, FileBody):
+                os.close(body.fd)
+            elif not isinstance(body, bytes) and hasattr(body, "aclose"):
+                await body.aclose()
+
+    async def _send_file(self, first: bytes, body: FileBody) -> int:
+        # A head that goes out alone makes the kernel believe that this connection has little to
+        # say, and slow (BBR).
+        sock = self.transport.get_extra_info("socket")
+        corked = not self.secure and cork(sock)
+        self.transport.write(first)
+        if self.transport.is_closing():
+            return 0
+        sent = 0
+        self.sending = True
+        try:
+            if not self.secure:
+                with open(body.fd, "rb", buffering=0, closefd=False) as file:
+                    sent = await self.loop.sendfile(self.transport, file, body.offset, body.size)
+            else:
+                async for block in blocks(body):
+                    await self._write(block)
+                    sent += len(block)
+        except ConnectionError:
+            return sent
+        finally:
+            self.sending = False
+            if corked:
+                uncork(sock)
+        if sent < body.size and not self.lost:
+            log.warning("a file became shorter while it was sent: its connection ends")
+            self.transport.abort()
+        return sent
+
+    async def _send_stream(self, first: bytes, body: AsyncIterator[bytes], chunked: bool) -> int:
+        self.transport.write(first)
+        sent = 0
+        try:
+            async for block in body:
+                if block:
+                    await self._write(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+                    sent += len(block)
+        except ConnectionError:
+            return sent
+        except Exception:
+            log.exception("an answer ended in the middle")
+            if not self.lost:
+                self.transport.abort()
+            return sent
+        if chunked and not self.lost:
+            self.transport.write(b"0\r\n\r\n")
+        return sent
+
+    async def _write(self, data: bytes) -> None:
+        """Raises ConnectionResetError if the client is gone; waits while it takes nothing."""
+        while self.blocked is not None and not self.lost:
+            await self.blocked
+        if self.lost or self.transport.is_closing():
+            raise ConnectionResetError("the client went away")
+        self.transport.write(data)
+
+    # What ends a connection from outside.
+
+    def check(self, now: float) -> None:
+        """Ends what is too slow; called once a second."""
+        if self._takes_too_little(now):
+            self.end()
+        elif self.lingering or (self.transport.is_closing() and self.task is None):
+            if self.lingering and now > self.deadline:
+                self.end()
+        elif self.task is not None:
+            if self.receiving is not None and self.receiving is self.current and not self.paused:
+                self._sends_too_little(self.receiving, now)
+        elif now > self.deadline and self.receiving is None and not self.waiting:
+            if self.head_size:
+                self._broke(Problem(408, "The head of the request took too long."))
+                self.pump()
+            else:
+                self.transport.close()
+
+    def _sends_too_little(self, exchange: Exchange, now: float) -> None:
+        limits, body = self.front.limits, exchange.body
+        since, before = exchange.window
+        if body is None or now - since < limits.grace:
+            return
+        # It is not the client that is waited for.
+        ours = body.held or (body.moving and now - body.moving > PROMPT)
+        if not ours and body.received - before < limits.rate * limits.grace:
+            self._broke(Problem(408, "The body of the request came too slowly."))
+        exchange.window = (now, body.received)
+
+    def _takes_too_little(self, now: float) -> bool:
+        limits = self.front.limits
+        if not self.sending and not self.transport.get_write_buffer_size():
+            self.out = None
+            return False
+        taken = acknowledged(self.transport.get_extra_info("socket"))
+        if taken is None:
+            return False
+        if self.out is None:
+            self.out = (now, taken)
+        elif now - self.out[0] >= limits.grace:
+            slow = taken - self.out[1] < limits.rate * limits.grace
+            self.out = (now, taken)
+            return slow
+        return False
+
+    def end(self) -> None:
+        """At once, whatever is under way."""
+        self.transport.abort()
+
+    def end_if_idle(self) -> None:
+        if self.task is None and not self.waiting and self.receiving is None:
+            self.transport.close()

@@ -1,0 +1,1 @@
+"""Addresses, listening sockets and connecting. Imports `_core` only."""

@@ -1,0 +1,341 @@
+"""Writes that are held while other events of the turn wait: none is lost, late or out of order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import noria
+from support.loops import MODELS, Keeper, until
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def held(count: int) -> list[tuple[Keeper, socket.socket]]:
+    """Connections of the loop, each with the plain socket that is its peer."""
+    loop = asyncio.get_running_loop()
+    made = []
+    for _ in range(count):
+        mine, peer = socket.socketpair()
+        peer.setblocking(False)
+        mine.setblocking(False)
+        _, keeper = await loop.create_connection(Keeper, sock=mine)
+        made.append((keeper, peer))
+    return made
+
+
+def there(peer: socket.socket) -> bytes:
+    """What has come by now."""
+    got = b""
+    while True:
+        try:
+            data = peer.recv(1 << 20)
+        except BlockingIOError:
+            return got
+        if not data:
+            return got
+        got += data
+
+
+async def ended(connections: list[tuple[Keeper, socket.socket]]) -> None:
+    for keeper, peer in connections:
+        keeper.transport.abort()
+        await keeper.lost
+        peer.close()
+
+
+async def everything_of_all(seed: int) -> None:
+    """Any ways of writing, by many in one turn, some of which cannot be taken at once."""
+    odds = random.Random(seed)
+    loop = asyncio.get_running_loop()
+    connections = await held(30)
+    wrote = {keeper: bytearray() for keeper, _ in connections}
+    came = {keeper: bytearray() for keeper, _ in connections}
+
+    def write(keeper: Keeper) -> None:
+        for _ in range(odds.choice((0, 1, 1, 1, 2, 3))):
+            size = odds.choice((1, 100, 4096, 5000, 20_000, 300_000))
+            data = odds.randbytes(min(size, 999)) * (size // min(size, 999))
+            buffer = bytearray(data)
+            way = odds.randrange(6)
+            if way == 0:
+                keeper.transport.writelines([data[:7], buffer, data[7:]])
+                wrote[keeper] += data[:7] + data + data[7:]
+                continue
+            keeper.transport.write((data, data, data, buffer, memoryview(buffer))[way - 1])
+            buffer[:] = bytes(len(buffer))  # its own again
+            wrote[keeper] += data
+
+    def read_all() -> bool:
+        for keeper, peer in connections:
+            came[keeper] += there(peer)
+        return all(len(came[keeper]) == len(wrote[keeper]) for keeper in wrote)
+
+    for _ in range(20):
+        for keeper, _ in connections:
+            loop.call_soon(write, keeper)
+        await asyncio.sleep(0)
+        if odds.random() < 0.5:
+            await until(read_all)
+    await until(read_all)
+    assert came == wrote
+    await ended(connections)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_many_write_in_a_turn_arrives_whole_and_in_order(model: str, seed: int) -> None:
+    noria.run(everything_of_all(seed), model=model)
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
+def test_an_end_in_the_turn_of_the_write_comes_after_it(model: str, end: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = await held(20)
+        sizes: list[int] = []
+
+        def write_and_end(keeper: Keeper) -> None:
+            keeper.transport.write(b"last words")
+            getattr(keeper.transport, end)()
+            sizes.append(keeper.transport.get_write_buffer_size())
+
+        for keeper, _ in connections:
+            loop.call_soon(write_and_end, keeper)
+        for keeper, peer in connections:
+            peer.setblocking(True)
+            peer.settimeout(10)
+            said = b""
+            while data := await asyncio.to_thread(peer.recv, 100):
+                said += data
+            assert said == b"last words"
+            assert sizes == [0] * len(connections)
+            if end != "write_eof":
+                assert await keeper.lost is None
+        if end == "write_eof":
+            await ended(connections)
+        else:
+            for _, peer in connections:
+                peer.close()
+
+    noria.run(main(), model=model)
+
+
+# Asks from a process of its own, so that nothing but the sockets wakes the loop.
+ASK = """
+import socket, sys
+for _ in range(5):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 20) as s:
+        s.sendall(b"x" * int(sys.argv[2]))
+        s.shutdown(socket.SHUT_WR)
+        got = 0
+        while data := s.recv(1 << 16):
+            got += len(data)
+        assert got == int(sys.argv[2]) * int(sys.argv[3]), got
+"""
+
+
+class Multiplier(asyncio.Protocol):
+    """Answers each byte with many; the peer's end ends it."""
+
+    times = 1
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data * self.times)
+
+
+@pytest.mark.parametrize(("size", "times"), [(1, 1), (1, 10_000), (15_000, 1), (1000, 300)])
+def test_an_answer_and_its_end_need_nothing_else_to_happen(
+    model: str, size: int, times: int
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        protocol = type("Protocol", (Multiplier,), {"times": times})
+        server = await loop.create_server(protocol, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        words = [sys.executable, "-c", ASK, str(port), str(size), str(times)]
+        process = await asyncio.create_subprocess_exec(*words)
+        assert await process.wait() == 0
+        server.close()
+
+    noria.run(main(), model=model)
+
+
+async def small_buffers() -> tuple[Keeper, socket.socket]:
+    """A connection whose socket takes next to nothing at a time."""
+    loop = asyncio.get_running_loop()
+    mine, peer = socket.socketpair()
+    mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    mine.setblocking(False)
+    _, keeper = await loop.create_connection(Keeper, sock=mine)
+    return keeper, peer
+
+
+def test_a_held_write_that_finds_no_room_goes_on_when_there_is(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = [await small_buffers() for _ in range(4)]
+        received = loop.create_future()
+
+        def read_slowly() -> None:
+            got = []
+            for _, peer in connections:
+                peer.settimeout(20)
+                data = b""
+                while len(data) < 12_000:
+                    data += peer.recv(1000)
+                got.append(data)
+            loop.call_soon_threadsafe(received.set_result, got)
+
+        for number, (keeper, _) in enumerate(connections):
+            loop.call_soon(keeper.transport.write, b"%d" % number * 12_000)
+        thread = threading.Thread(target=read_slowly)
+        loop.call_soon(thread.start)
+        got = await received  # nothing but the sockets wakes the loop until then
+        thread.join()
+        assert got == [b"%d" % number * 12_000 for number in range(4)]
+        await ended(connections)
+
+    noria.run(main(), model=model)
+
+
+def test_a_loop_that_is_never_idle_holds_nothing_for_long(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = await held(2)
+        turns: list[int] = []
+        done = loop.create_future()
+
+        def step(turn: int) -> None:
+            if there(connections[0][1]):
+                done.set_result(turn)
+            elif turn < 100:
+                loop.call_soon(step, turn + 1)
+            else:
+                done.set_result(turn)
+
+        def write() -> None:
+            connections[0][0].transport.write(b"now")
+
+        loop.call_soon(write)
+        loop.call_soon(step, 0)
+        turns.append(await done)
+        assert turns == [1]  # the turn after the one in which it was written
+        await ended(connections)
+
+    noria.run(main(), model=model)
+
+
+def test_who_comes_first_does_not_wait_for_all_the_slow_ones(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = await held(40)
+        seen: list[int] = []
+
+        def slow(number: int) -> None:
+            connections[number][0].transport.write(b"done")
+            if not seen and there(connections[0][1]):
+                seen.append(number)
+            time.sleep(0.012)  # longer than any tick of the coarse clock
+
+        for number in range(len(connections)):
+            loop.call_soon(slow, number)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert seen, "nothing was sent before the last handler had run"
+        assert seen[0] < 10
+        await ended(connections)
+
+    noria.run(main(), model=model)
+
+
+def test_a_peer_that_has_gone_while_a_write_is_held(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = await held(10)
+
+        def write(keeper: Keeper, peer: socket.socket) -> None:
+            keeper.transport.write(b"to nobody")
+            peer.close()
+
+        for keeper, peer in connections:
+            loop.call_soon(write, keeper, peer)
+        errors = [await asyncio.wait_for(keeper.lost, 10) for keeper, _ in connections]
+        assert all(error is None or isinstance(error, OSError) for error in errors)
+
+    noria.run(main(), model=model)
+
+
+def test_what_is_held_is_no_backlog(model: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        connections = await held(3)
+        sizes: list[Any] = []
+
+        def write(keeper: Keeper) -> None:
+            keeper.transport.set_write_buffer_limits(0)
+            keeper.transport.write(b"a little")
+            sizes.append(keeper.transport.get_write_buffer_size())
+
+        for keeper, _ in connections:
+            loop.call_soon(write, keeper)
+        await asyncio.sleep(0)
+        assert sizes == [0, 0, 0]
+        for _, peer in connections:
+            await until(lambda peer=peer: there(peer) == b"a little")  # type: ignore[misc]
+        await ended(connections)
+
+    noria.run(main(), model=model)
+
+
+@pytest.mark.parametrize("way", ["write", "writelines"])
+def test_what_pause_writing_writes_comes_behind_what_led_to_it(model: str, way: str) -> None:
+    async def main() -> None:
+        class Answering(Keeper):
+            def pause_writing(self) -> None:
+                self.transport.write(b"<paused>")
+
+        loop = asyncio.get_running_loop()
+        mine, peer = socket.socketpair()
+        peer.setblocking(False)
+        _, protocol = await loop.create_connection(Answering, sock=mine)
+        for _ in range(3):  # who writes twice in a turn has its next writes sent together
+            protocol.transport.write(b"-")
+            protocol.transport.write(b"-")
+            await asyncio.sleep(0)
+        filler = mine.dup()
+        for size in (10_000, 1):  # no more room, which the transport does not know
+            try:
+                while True:
+                    filler.send(b"." * size, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+        filler.close()
+        protocol.transport.set_write_buffer_limits(high=10)
+        protocol.transport.write(b"first")
+        if way == "write":
+            protocol.transport.write(bytes(20_000) + b"second")
+        else:
+            protocol.transport.writelines([bytes(20_000), b"second"])
+        got = bytearray()
+        while not got.endswith(b">"):
+            got += there(peer)
+            await asyncio.sleep(0)
+        assert bytes(got.lstrip(b"-.")) == b"first" + bytes(20_000) + b"second<paused>"
+        protocol.transport.abort()
+        await protocol.lost
+        peer.close()
+
+    noria.run(main(), model=model)

@@ -1,0 +1,250 @@
+"""The short way to a small file says what the long way says, and leaves the rest to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+
+import pytest
+
+pytest.importorskip("httptools")
+
+from noria._core.files.beneath import openat2, read_small
+from noria.fileserver import fast_path as quick_module
+from noria.fileserver.fast_path import Quick
+from noria.fileserver.service import FileService
+from noria.http.limits import Limits
+from noria.http.messages import Headers, Request
+from noria.http.protocol import Front
+from support import loops
+from support.fileservice import ask
+
+
+@pytest.fixture
+def service(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"first")
+    (tmp_path / "page.html").write_text("<script>alert(1)</script>")
+    (tmp_path / "empty").touch()
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "ä b.bin").write_bytes(b"\0\1")
+    (tmp_path / "large").write_bytes(bytes(quick_module.SMALL + 1))
+    service = FileService(tmp_path)
+    if not service.root.cached:
+        service.close()
+        pytest.skip("openat2 is refused here")
+    yield service
+    service.close()
+
+
+def get(path, **fields):
+    return Request("GET", path, Headers((k.replace("_", "-"), v) for k, v in fields.items()))
+
+
+def fields_of(head):
+    first, *lines = head.decode("latin-1").removesuffix("\r\n").split("\r\n")
+    assert first == "HTTP/1.1 200 OK"
+    return sorted(tuple(line.split(": ", 1)) for line in lines)
+
+
+@pytest.mark.parametrize("path", ["/a.txt", "/page.html", "/empty", "/directory/ä b.bin"])
+def test_both_ways_say_the_same(service, path):
+    async def long():
+        return await ask(service, "GET", path)
+
+    answer = asyncio.run(long())
+    for _ in range(2):
+        head, body = service.quick(get(path, host="x", accept="*/*"))
+        assert body == answer.body
+        assert fields_of(head) == sorted(answer.response.headers)
+
+
+def test_a_change_is_seen(service, tmp_path):
+    path = tmp_path / "a.txt"
+    seen = [service.quick(get("/a.txt"))]
+    path.write_bytes(b"other")
+    os.utime(path, ns=(1, 1))
+    seen.append(service.quick(get("/a.txt")))
+    (tmp_path / "new").write_bytes(b"third one")
+    os.replace(tmp_path / "new", path)
+    seen.append(service.quick(get("/a.txt")))
+    assert [body for _, body in seen] == [b"first", b"other", b"third one"]
+    tags = {dict(fields_of(head))["ETag"] for head, _ in seen}
+    assert len(tags) == 3
+    path.unlink()
+    assert service.quick(get("/a.txt")) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"range": "bytes=0-1"},
+        {"if_none_match": '"x"'},
+        {"if_match": '"x"'},
+        {"if_modified_since": "Thu, 01 Jan 1970 00:00:00 GMT"},
+        {"if_unmodified_since": "Thu, 01 Jan 1970 00:00:00 GMT"},
+        {"accept_encoding": "gzip"},
+        {"want_repr_digest": "sha-256=1"},
+    ],
+)
+def test_what_is_special_goes_the_long_way(service, fields):
+    assert service.quick(get("/a.txt")) is not None
+    assert service.quick(get("/a.txt", **fields)) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/directory", "/directory/", "/large", "/nothing", "/a.txt/", "/-/assets/page.js",
+     "/../a.txt", "/%2e%2e/a.txt", "//a.txt", "/directory/../a.txt", "/a.txt\0", "/.noria-x",
+     "/\udcff", "/link", "/link/hostname", "/loop", "/fifo", "/zero"],
+)  # fmt: skip
+def test_what_is_not_plain_goes_the_long_way(service, tmp_path, path):
+    (tmp_path / "link").symlink_to("/etc")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / ".noria-x").touch()
+    assert service.quick(get(path)) is None
+
+
+def test_a_link_that_came_to_lead_out_is_not_followed(service, tmp_path):
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.write_bytes(b"first")
+    assert service.quick(get("/a.txt")) is not None
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "a.txt").symlink_to(outside)
+    assert service.quick(get("/a.txt")) is None
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "a.txt").symlink_to("directory/ä b.bin")
+    assert service.quick(get("/a.txt"))[1] == b"\0\1"
+
+
+def test_other_methods_and_queries_go_the_long_way(service):
+    for method in ("HEAD", "PUT", "POST", "DELETE"):
+        assert service.quick(Request(method, "/a.txt")) is None
+    assert service.quick(Request("GET", "/a.txt", query={"download": ""})) is None
+
+
+def test_no_more_heads_are_kept_than_allowed(service, tmp_path, monkeypatch):
+    monkeypatch.setattr(quick_module, "MANY", 3)
+    for name in "bcdefg":
+        (tmp_path / name).write_text(name)
+        assert service.quick(get(f"/{name}"))[1] == name.encode()
+    assert list(service.quick._kept) == ["/e", "/f", "/g"]
+    assert service.quick(get("/b"))[1] == b"b"
+
+
+def test_without_openat2_there_is_no_short_way(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"first")
+    service = FileService(tmp_path, native=False)
+    assert Quick(service.root, False)(get("/a.txt")) is None
+    service.close()
+
+
+def test_on_a_connection(service):
+    told = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        front = Front(service.handle, Limits(), lambda *each: told.append(each[1:3]), service.quick)
+        server = await loop.create_server(front, "127.0.0.1", 0)
+        front.start()
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        line = b"GET /%b HTTP/1.1\r\nHost: x\r\n%b\r\n"
+        writer.write(line % (b"a.txt", b"") + line % (b"none", b"") + line % (b"empty", b""))
+        writer.write(line % (b"a.txt", b"Connection: close\r\n"))
+        data = await reader.read()
+        assert [part[:3] for part in data.split(b"HTTP/1.1 ")[1:]] == [
+            b"200",
+            b"404",
+            b"200",
+            b"200",
+        ]
+        first, _, last = (
+            part for part in data.split(b"HTTP/1.1 ") if part.endswith((b"first", b"\r\n\r\n"))
+        )
+        assert first.count(b"Date: ") == 1
+        assert b"Connection: close" in last
+        writer.close()
+        # A client that sends no more still gets its answer.
+        with contextlib.closing(socket.create_connection(server.sockets[0].getsockname())) as sock:
+            sock.sendall(line % (b"a.txt", b""))
+            sock.shutdown(socket.SHUT_WR)
+            sock.settimeout(20)
+            got = b""
+            while part := await asyncio.to_thread(sock.recv, 65536):
+                got += part
+            assert got.endswith(b"\r\n\r\nfirst")
+        server.close()
+        await front.drain(5)
+        front.stop()
+
+    loops.run(main(), "auto")
+    assert [status for status, _ in told] == [200, 404, 200, 200, 200]
+    assert [sent for _, sent in told][2:] == [0, 5, 5]
+
+
+def test_openat2_and_read_small_tell_their_errors(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    top = os.open(tmp_path, os.O_PATH)
+    try:
+        with pytest.raises(FileNotFoundError) as caught:
+            openat2(top, b"nothing", os.O_RDONLY, 0, 0)
+        assert caught.value.filename == "nothing"
+        with pytest.raises(OSError, match="Invalid argument"):
+            openat2(top, b"file", os.O_RDONLY, 0, 1 << 40)
+        with pytest.raises(TypeError):
+            openat2(top, None, os.O_RDONLY, 0, 0)
+        assert read_small(top, b"file", 3)[1] == b"abc"
+        assert read_small(top, b"file", 2) is None
+        assert read_small(top, b"nothing", 2) is None
+        assert read_small(-1, b"file", 3) is None
+    finally:
+        os.close(top)
+
+
+@pytest.mark.parametrize("cut", [1, 1000, 300_000, 1 << 20])
+def test_a_large_body_is_taken_whole_and_the_next_request_begins_behind_it(tmp_path, cut):
+    """Large bodies go by the parser: not a byte more or less than their length."""
+    body = bytes(range(256)) * 4096  # 1 MiB
+    put = b"PUT /large%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    get = b"GET /large0 HTTP/1.1\r\nHost: x\r\n\r\n"
+    sent = put % (0, len(body)) + body + put % (1, len(body)) + body + get
+    sent += b"GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        service = FileService(tmp_path, uploads=True, disk_floor=0)
+        front = Front(service.handle, Limits(), None, service.quick)
+        server = await loop.create_server(front, "127.0.0.1", 0)
+        front.start()
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+
+        async def send():
+            # In pieces that end anywhere: around the ends of heads and bodies byte by byte.
+            at = 0
+            while at < len(sent):
+                near = min(at % len(body), len(body) - at % len(body)) < 2000
+                step = cut if cut > 1000 or not near else 100
+                writer.write(sent[at : at + max(step, 100)])
+                at += max(step, 100)
+                if near:
+                    await writer.drain()
+                    await asyncio.sleep(0)
+
+        sending = asyncio.create_task(send())
+        data = await reader.read()
+        await sending
+        writer.close()
+        server.close()
+        await front.drain(5)
+        front.stop()
+        service.close()
+        return data
+
+    data = loops.run(main(), "auto")
+    heads = [data[at : at + 12] for at in range(len(data)) if data.startswith(b"HTTP/1.1 ", at)]
+    assert heads == [b"HTTP/1.1 201", b"HTTP/1.1 201", b"HTTP/1.1 200", b"HTTP/1.1 404"]
+    assert data.count(body) == 1
+    assert (tmp_path / "large0").read_bytes() == (tmp_path / "large1").read_bytes() == body

@@ -1,0 +1,76 @@
+"""What the tests of files share: every loop that files run beside, and who does their I/O."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from support.loops import MODELS, ORACLE, run
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None
+else:
+    # Its first loop opens two pipes that stay for ever.
+    asyncio.Runner(loop_factory=uvloop.new_event_loop).run(asyncio.sleep(0))
+
+WAYS = [*((model, "ring") for model in (*MODELS, ORACLE, "uvloop")), (ORACLE, "threads")]
+
+
+class Ran:
+    """Runs coroutines on one loop, with one kind of engine."""
+
+    def __init__(self, loop: str, engine: str) -> None:
+        self.loop, self.engine = loop, engine
+
+    def __call__(self, main: Coroutine[Any, Any, Any]) -> Any:
+        async def checked() -> Any:
+            from noria.files.engine import current
+
+            assert current().name == self.engine
+            return await main
+
+        if self.loop == "uvloop":
+            assert uvloop is not None
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(checked())
+        return run(checked(), self.loop)
+
+
+def ring_works() -> bool:
+    """Whether this machine gives out rings."""
+
+    async def ask() -> str:
+        from noria.files.engine import make
+
+        engine = make(asyncio.get_running_loop())
+        engine.close()
+        return engine.name
+
+    return os.environ.get("NORIA_FILES") != "threads" and asyncio.run(ask()) == "ring"
+
+
+def made(way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Ran:
+    if way[1] == "ring" and not ring_works():
+        pytest.skip("io_uring is refused here")
+    if way[0] == "uvloop" and uvloop is None:
+        pytest.skip("no uvloop")
+    monkeypatch.setenv("NORIA_FILES", way[1])
+    return Ran(*way)
+
+
+async def told(awaitable: Any) -> Any:
+    """The result, or what the error is: its type, number and file."""
+    try:
+        return await awaitable
+    except Exception as error:
+        return failure(error)
+
+
+def failure(error: Exception) -> tuple[Any, ...]:
+    return type(error).__name__, getattr(error, "errno", None), getattr(error, "filename", None)
