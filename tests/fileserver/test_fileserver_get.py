@@ -23,7 +23,7 @@ from noria.fileserver.request_paths import check
 from noria.fileserver.root import Root
 from noria.fileserver.service import FileService
 from noria.http import media_types, ranges
-from noria.http.messages import FileBody, Problem
+from noria.http.messages import FileBody, HTTPException
 from support.fileservice import Answer, ask, serving
 
 ALPHABET = b"abcdefghijklmnopqrstuvwxyz"
@@ -560,5 +560,5 @@ def test_an_archive_given_up(tree: Path) -> None:
 def test_names_of_one_file() -> None:
     check("a")
     for wrong in ("a/b", "", "..", "a\\b", ".noria-x"):
-        with pytest.raises(Problem):
+        with pytest.raises(HTTPException):
             check(wrong)

@@ -20,7 +20,7 @@ from noria.fileserver.service import FileService
 from noria.fileserver.web.assets import asset
 from noria.http.head import head, target
 from noria.http.media_types import attachment
-from noria.http.messages import Headers, Problem, Request
+from noria.http.messages import Headers, HTTPException, Request
 from noria.http.multipart import Form, Part
 from noria.http.ranges import parse
 from support.fileservice import ask, serving
@@ -215,7 +215,7 @@ def test_long_fields_take_no_longer_than_their_length() -> None:
     ],
 )
 def test_absolute_targets_that_are_none(raw_target: bytes) -> None:
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(HTTPException) as problem:
         target(raw_target)
     assert problem.value.status == 400
 
@@ -341,7 +341,7 @@ def test_names_that_no_file_can_have(tmp_path: Path, method: bytes) -> None:
 
 def test_the_names_of_assets(tmp_path: Path) -> None:
     for name in ("a" * 256, "", ".", "..", "../assets.py", "page.css\0", "page.css/", "/page.css"):
-        with pytest.raises(Problem) as problem:
+        with pytest.raises(HTTPException) as problem:
             asset(Request("GET", "/-/assets/" + name), name)
         assert problem.value.status == 404
     assert asset(Request("GET", "/-/assets/page.css"), "page.css").status == 200

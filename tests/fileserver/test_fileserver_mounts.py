@@ -23,7 +23,7 @@ MAIN = """
 
     import noria
     from support.fileservice import ask
-    from noria.http.messages import Headers, Problem, Request
+    from noria.http.messages import Headers, HTTPException, Request
     from noria.fileserver.service import FileService
     from noria.fileserver.tus import Uploads
     from test_fileserver_tus import encoded
@@ -35,7 +35,7 @@ MAIN = """
         }.items())
         try:
             return (await uploads.handle(Request("POST", "/-/uploads/", headers), "")).status
-        except Problem as problem:
+        except HTTPException as problem:
             return problem.status
 
     async def main(native):

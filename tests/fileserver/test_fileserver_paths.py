@@ -15,7 +15,7 @@ import pytest
 from noria.fileserver.request_paths import names
 from noria.fileserver.root import Root
 from noria.fileserver.service import FileService
-from noria.http.messages import Problem
+from noria.http.messages import HTTPException
 from support.fileservice import ask, hidden, serving
 from support.loops import count
 
@@ -229,7 +229,7 @@ def test_names_gives_the_parts_of_a_plain_path() -> None:
     assert names("/") == []
     assert names("/a/b c/é/") == ["a", "b c", "é"]
     assert names("/100%/...") == ["100%", "..."]
-    with pytest.raises(Problem, match="UTF-8"):
+    with pytest.raises(HTTPException, match="UTF-8"):
         names("/\udcff")
 
 

@@ -25,7 +25,7 @@ from noria.fileserver import syscalls
 from noria.fileserver.quota import Quota
 from noria.fileserver.root import Root
 from noria.fileserver.service import FileService
-from noria.http.messages import Headers, Problem, Request
+from noria.http.messages import Headers, HTTPException, Request
 from support.fileservice import ask, chunks, hidden, serving
 
 DATA = random.Random(3).randbytes(3_000_001)
@@ -76,7 +76,7 @@ def test_nothing_is_changed_unless_it_is_allowed(root: Path) -> None:
         for answer in await every(service):
             assert answer.status == 403
             assert b"--upload" in answer.body
-        with pytest.raises(Problem):
+        with pytest.raises(HTTPException):
             await service.store("/new", chunks(b"2"))
 
     async def read_only(service: FileService) -> None:
@@ -260,7 +260,7 @@ def test_the_quota_holds_for_all_together(root: Path) -> None:
         assert (await ask(service, "DELETE", "/before")).status == 204
         assert (await ask(service, "PUT", "/more", b"x" * 300_000)).status == 201
         assert (await ask(service, "PUT", "/more", b"x" * 100_001)).status == 507
-        with pytest.raises(Problem, match="quota"):
+        with pytest.raises(HTTPException, match="quota"):
             await service.room("/x", 100_001)
         await service.room("/x", 100_000)
 
@@ -635,9 +635,9 @@ def test_storing_with_the_directories_above(root: Path) -> None:
         service.on_change.append(changed.append)
         assert (await service.store("/a/b/c", chunks(b"1"), parents=True))[0]
         assert (await service.store("/a/b/d", chunks(b"1"), parents=True))[0]
-        with pytest.raises(Problem):
+        with pytest.raises(HTTPException):
             await service.store("/a/../b", chunks(b"1"), parents=True)
-        with pytest.raises(Problem):
+        with pytest.raises(HTTPException):
             await service.store("/a/b/c/d", chunks(b"1"), parents=True)
 
     serving(main, root, uploads=True)
@@ -660,11 +660,11 @@ def test_adopting_a_file_that_is_there_already(root: Path) -> None:
         got = await ask(service, "GET", "/d/new")
         assert (got.body, got.headers.get("etag")) == (DATA, tag)
         upload()
-        with pytest.raises(Problem) as caught:
+        with pytest.raises(HTTPException) as caught:
             await service.adopt(".noria-uploads/1", "/old")
         assert caught.value.status == 409
         for source in (".noria-uploads/link", ".noria-uploads/missing"):
-            with pytest.raises(Problem):
+            with pytest.raises(HTTPException):
                 await service.adopt(source, "/x")
         tag = (await ask(service, "GET", "/old")).headers.get("etag")
         assert not (await service.adopt(".noria-uploads/1", "/old", if_match=tag))[0]
@@ -775,7 +775,7 @@ def test_who_counts_again_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.Mo
         assert not second.done()
         go_on.set()
         first.result(20)
-        with pytest.raises(Problem, match="quota"):
+        with pytest.raises(HTTPException, match="quota"):
             second.result(20)
         # Later it is not, and what was stored while somebody counted is not forgotten.
         monkeypatch.setattr("noria.fileserver.quota.COUNT_AGAIN", 0.0)
@@ -789,7 +789,7 @@ def test_who_counts_again_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.Mo
         go_on.set()
         counting.result(20)
         monkeypatch.setattr("noria.fileserver.quota.COUNT_AGAIN", 60.0)
-        with pytest.raises(Problem, match="quota"):
+        with pytest.raises(HTTPException, match="quota"):
             quota.check(401)
         quota.check(400)
     quota.close()
@@ -836,7 +836,7 @@ def test_several_processes_have_one_quota(tmp_path: Path, monkeypatch: pytest.Mo
     assert os.read(told, 1) == b"."
     root = Root(tmp_path)
     quota = Quota(root, 1000, shared)
-    with pytest.raises(Problem, match="quota"):
+    with pytest.raises(HTTPException, match="quota"):
         quota.take(401)
     quota.take(400)
     quota.end(400, 400)

@@ -20,7 +20,7 @@ from noria.fileserver.root import Root
 from noria.fileserver.service import FileService
 from noria.fileserver.tree_walk import directories, height
 from noria.fileserver.tus import Uploads
-from noria.http.messages import Headers, Problem, Request
+from noria.http.messages import Headers, HTTPException, Request
 from support.fileservice import ask, chunks, serving
 
 WAYS = pytest.mark.parametrize("native", [True, False], ids=["openat2", "walk"])
@@ -212,14 +212,14 @@ def test_no_request_makes_a_tree_too_deep(root: Path, native: bool) -> None:
         assert (await ask(service, "MOVE", half + "aside", destination="/tree")).status == 201
         assert (await ask(service, "GET", full + "last/")).status == 200
         assert (await ask(service, "DELETE", full + "last/")).status == 204
-        with pytest.raises(Problem, match=TOO_DEEP):
+        with pytest.raises(HTTPException, match=TOO_DEEP):
             await service.store(full + "more/file", chunks(b"1"), parents=True)
         uploads = Uploads(service, None)
         headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "1"}
         headers["Upload-Metadata"] = (
             "filename eA==,directory " + base64.b64encode((full + "more/").encode()).decode()
         )
-        with pytest.raises(Problem, match=TOO_DEEP):
+        with pytest.raises(HTTPException, match=TOO_DEEP):
             await uploads.handle(Request("POST", "/-/uploads/", Headers(headers.items())), "")
         uploads.stop()
 
@@ -270,7 +270,7 @@ def test_links_are_resolved_with_few_descriptors(root: Path) -> None:
             fd = top.open(f"/{bottom}{name}", os.O_RDONLY)
             assert os.read(fd, 10) == b"inside", name
             os.close(fd)
-        with pytest.raises(Problem) as problem:
+        with pytest.raises(HTTPException) as problem:
             top.open(f"/{bottom}out", os.O_RDONLY)
         assert problem.value.status == 403
     finally:

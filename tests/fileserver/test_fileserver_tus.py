@@ -24,7 +24,7 @@ import noria
 from noria.fileserver.partial_uploads import DIRECTORY, LIFE
 from noria.fileserver.server import FileServer, Options, service_of
 from noria.fileserver.tus import destination, read_metadata
-from noria.http.messages import Problem
+from noria.http.messages import HTTPException
 
 KIND = {"Content-Type": "application/offset+octet-stream"}
 
@@ -523,9 +523,9 @@ def test_metadata():
     assert destination(encoded(filename="x", relativePath="null")) == "/x"
     assert destination(encoded(name="x", directory="/d/")) == "/d/x"
     for wrong in ("a \x8a", "a *", "a gICA"):
-        with pytest.raises(Problem, match="not UTF-8 in base64"):
+        with pytest.raises(HTTPException, match="not UTF-8 in base64"):
             read_metadata(wrong)
-    with pytest.raises(Problem, match="bytes at most"):
+    with pytest.raises(HTTPException, match="bytes at most"):
         read_metadata("a" * 5000)
-    with pytest.raises(Problem, match="begins and ends"):
+    with pytest.raises(HTTPException, match="begins and ends"):
         destination(encoded(filename="x", directory="d"))

@@ -23,7 +23,7 @@ from noria._core.files.splice import Splice, Why
 from noria.fileserver.server import FileServer, Options, service_of
 from noria.fileserver.storage import Part, ahead
 from noria.http import body_splice
-from noria.http.messages import Problem
+from noria.http.messages import HTTPException
 
 DATA = os.urandom(1 << 20) * 12 + b"end"
 BEGUN = 6 << 20  # bytes of it that come before the rest waits
@@ -398,7 +398,7 @@ def test_urgent_data_is_no_part_of_the_body(go, tmp_path, moves):
 
 def test_a_disk_that_fails_is_told(go, tmp_path, monkeypatch):
     def full(self, splice, source, most):
-        raise Problem(507, "The disk is full.")
+        raise HTTPException(507, "The disk is full.")
 
     monkeypatch.setattr(Part, "move", full)
 

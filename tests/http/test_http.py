@@ -22,7 +22,7 @@ from noria import models
 from noria.http import protocol as front_module
 from noria.http.head import target
 from noria.http.limits import Limits
-from noria.http.messages import FileBody, Problem, Response
+from noria.http.messages import FileBody, HTTPException, Response
 from noria.http.protocol import Connection, Front
 from noria.http.request_body import Body
 from noria.http.tls import Secured
@@ -69,7 +69,7 @@ class Service:
         return Response(body=b"waited")
 
     async def at_refuse(self, request):
-        raise Problem(403, "Not this one.", headers=[("X-Why", "because")])
+        raise HTTPException(403, "Not this one.", headers=[("X-Why", "because")])
 
     async def at_fail(self, request):
         raise RuntimeError("of the test")
@@ -1004,7 +1004,7 @@ def test_queries():
         "/a",
         {"archive": "tar", "download": "", "b": "& c"},
     )
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(HTTPException) as problem:
         target(b"/?" + b"a=b&" * 101)
     assert problem.value.status == 400
 

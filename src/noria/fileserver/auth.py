@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from noria.http.messages import Problem, Request
+from noria.http.messages import HTTPException, Request
 
 COST, BLOCK, LANES = 2**15, 8, 1  # scrypt's N, r and p (RFC 7914): 32 MiB and about 0.1 s
 MEMORY = 256 * 1024 * 1024
@@ -84,7 +84,7 @@ def _unpack(text: str) -> bytes:
 
 
 class Guard:
-    """Lets requests through, or raises Problem 401.
+    """Lets requests through, or raises HTTPException 401.
 
     A password that was right (or wrong) is remembered in this process by a keyed digest, so that
     a client pays for scrypt once; scrypt runs in a thread, one at a time.
@@ -110,7 +110,7 @@ class Guard:
                 return
         elif scheme.lower() == "basic" and self._users and await self._basic(value):
             return
-        raise Problem(401, "Log in first." if not value else "Wrong name, password or token.",
+        raise HTTPException(401, "Log in first." if not value else "Wrong name, password or token.",
                       headers=self._challenges())  # fmt: skip
 
     def _challenges(self) -> list[tuple[str, str]]:
@@ -134,7 +134,7 @@ class Guard:
         if known is not None:
             return known
         if self._guesses >= GUESSES:
-            raise Problem(503, "Too many log in at once.", headers=[("Retry-After", "5")])
+            raise HTTPException(503, "Too many log in at once.", headers=[("Retry-After", "5")])
         self._guesses += 1
         try:
             async with self._turn:

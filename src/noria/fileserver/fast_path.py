@@ -14,7 +14,7 @@ from noria.fileserver.file_response import SMALL, fields_of
 from noria.fileserver.request_paths import names
 from noria.fileserver.root import Root
 from noria.http.head import head
-from noria.http.messages import Problem, Request
+from noria.http.messages import HTTPException, Request
 
 MANY = 4096  # files of which the head is kept
 # Fields that make an answer another one than the whole file as it is.
@@ -76,7 +76,7 @@ class Quick:
                 return None
             try:
                 kept = Kept("/".join(names(path)).encode())
-            except Problem:
+            except HTTPException:
                 return None
         found = read_small(self._root.fd, kept.path, SMALL)
         if found is None:

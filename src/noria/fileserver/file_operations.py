@@ -1,4 +1,4 @@
-"""What changes names: removing, moving, making directories. Called in threads; raise Problem."""
+"""Remove, move, make directories: blocking, for worker threads. All raise HTTPException."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import ExitStack, contextmanager
 
 from noria.fileserver import syscalls
 from noria.fileserver.request_paths import DEPTH_MAX, directory_of, names, require_depth
-from noria.fileserver.root import Root, problem
+from noria.fileserver.root import Root, to_http_exception
 from noria.fileserver.storage import locked, status_of, sweep_directory
 from noria.fileserver.tree_walk import height
 from noria.http.conditional import require
-from noria.http.messages import Headers, Problem
+from noria.http.messages import Headers, HTTPException
 
 ELSEWHERE = (  # 502: RFC 4918, 9.9.4
     "The new place is on another file system, to which nothing can be renamed: fetch it, and send "
@@ -52,12 +52,14 @@ def make_directory(root: Root, path: str) -> None:
     """Makes one whose own directory exists; 405 if there is something already (RFC 4918, 9.3.1)."""
     require_depth(path)
     if not names(path):
-        raise Problem(405, "The served directory exists already.", headers=[("Allow", "GET, HEAD")])
+        raise HTTPException(
+            405, "The served directory exists already.", headers=[("Allow", "GET, HEAD")]
+        )
     with root.parent(path) as (directory, name):
         try:
             os.mkdir(name, dir_fd=directory)
         except FileExistsError:
-            raise Problem(
+            raise HTTPException(
                 405, "There is something of that name already.", headers=[("Allow", "GET, HEAD")]
             ) from None
         os.fsync(directory)
@@ -86,7 +88,7 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
     412 if there is one and it may not be replaced, 502 to another file system (RFC 4918, 9.9.4).
     """
     if (target.rstrip("/") + "/").startswith(path.rstrip("/") + "/"):
-        raise Problem(409, "Nothing can be moved onto or into itself.")
+        raise HTTPException(409, "Nothing can be moved onto or into itself.")
     _require_depth(root, path, target)
     with root.parent(path) as (source, name), root.parent(target) as (directory, new):
         with both_locked(source, directory):
@@ -98,7 +100,7 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             old = status_of(directory, new)
             if old is not None and not overwrite:
-                raise Problem(
+                raise HTTPException(
                     412,
                     "There is something of the new name; to overwrite it takes the header "
                     '"Overwrite: T" and a server with --overwrite.',
@@ -107,16 +109,16 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
                 if old is None:
                     syscalls.rename_new(source, name, directory, new)
                 elif stat.S_ISDIR(status.st_mode) or not stat.S_ISREG(old.st_mode):
-                    raise Problem(409, "Only a file can be overwritten, and only by a file.")
+                    raise HTTPException(409, "Only a file can be overwritten, and only by a file.")
                 else:
                     os.replace(name, new, src_dir_fd=source, dst_dir_fd=directory)
             except FileExistsError:
-                raise Problem(412, "There is something of the new name by now.") from None
+                raise HTTPException(412, "There is something of the new name by now.") from None
             except OSError as error:
                 if error.errno == errno.EXDEV:
-                    raise Problem(502, ELSEWHERE) from None
+                    raise HTTPException(502, ELSEWHERE) from None
                 if error.errno == errno.EINVAL:
-                    raise Problem(409, "A directory cannot be moved into itself.") from None
+                    raise HTTPException(409, "A directory cannot be moved into itself.") from None
                 raise
         os.fsync(directory)
         os.fsync(source)
@@ -124,7 +126,7 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
 
 
 def _require_depth(root: Root, path: str, target: str) -> None:
-    """Raises Problem 403 if what is moved down would be too deep at `target`.
+    """Raises HTTPException 403 if what is moved down would be too deep at `target`.
 
     The tree at `path` is measured without a lock: others may make it deeper meanwhile, which all
     that walks through trees can deal with.
@@ -135,12 +137,12 @@ def _require_depth(root: Root, path: str, target: str) -> None:
     require_depth(target)
     try:
         top = root.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except Problem:
+    except HTTPException:
         return  # not a directory, or one that cannot be read
     try:
         require_depth(target, height(top, DEPTH_MAX - depth))
     except OSError as error:
-        raise problem(error) from None
+        raise to_http_exception(error) from None
     finally:
         os.close(top)
 

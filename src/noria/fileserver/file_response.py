@@ -10,7 +10,7 @@ from noria.fileserver.request_paths import names
 from noria.fileserver.root import Root
 from noria.http import digests, media_types, ranges
 from noria.http.conditional import Status, etag, http_date, precondition, ranges_hold
-from noria.http.messages import FileBody, Problem, Request, Response
+from noria.http.messages import FileBody, HTTPException, Request, Response
 from noria.http.worker_threads import Blocks, off
 
 SMALL = 64 * 1024  # bytes up to which a file that is in memory is answered as bytes
@@ -19,7 +19,7 @@ SMALL = 64 * 1024  # bytes up to which a file that is in memory is answered as b
 async def answer_file(
     root: Root, request: Request, fd: int, *, inline_active: bool, known: digests.Known
 ) -> Response:
-    """The answer of the open file `fd`, which it closes or hands on. Raises Problem."""
+    """The answer of the open file `fd`, which it closes or hands on. Raises HTTPException."""
     try:
         return await _File(root, request, inline_active, known).answer(fd)
     except BaseException:
@@ -51,7 +51,7 @@ class _File:
         )
         outcome = precondition(self.request.headers, status)
         if outcome == 412:
-            raise Problem(412, "The file is not what the request names: it was changed.")
+            raise HTTPException(412, "The file is not what the request names: it was changed.")
         if outcome == 304:
             os.close(fd)
             kept = ("ETag", "Last-Modified", "Vary", "Cache-Control")
@@ -76,7 +76,7 @@ class _File:
                 fd = self.root.open_cached(path)
                 if fd is None:
                     fd = await off(self.root.open, path, os.O_RDONLY)
-            except Problem:
+            except HTTPException:
                 continue
             status = os.fstat(fd)
             # One that is older than the file was made of another content.

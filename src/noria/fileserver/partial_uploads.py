@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 
 from noria.fileserver.root import Root
 from noria.fileserver.storage import write_all
-from noria.http.messages import Problem
+from noria.http.messages import HTTPException
 
 DIRECTORY = ".noria-uploads"
 LIFE = 24 * 3600.0  # seconds without a change after which an upload is removed
@@ -110,13 +110,13 @@ class Store:
             os.unlink(name, dir_fd=self._directory())
 
     def facts(self, upload: str) -> Facts:
-        """Raises Problem 404 if there is no such upload."""
+        """Raises HTTPException 404 if there is no such upload."""
         if not _ID.fullmatch(upload):
-            raise Problem(404, "There is no such upload.")
+            raise HTTPException(404, "There is no such upload.")
         try:
             fd = self._open(f"{upload}.json", os.O_RDONLY)
         except FileNotFoundError:
-            raise Problem(404, "There is no such upload; it may be too old.") from None
+            raise HTTPException(404, "There is no such upload; it may be too old.") from None
         with open(fd, "rb") as file:
             return Facts(**json.loads(file.read()))
 
@@ -151,7 +151,7 @@ class Store:
     def held(self, upload: str) -> Iterator[int]:
         """Its bytes, open to be added to, by nobody else meanwhile: flock(2).
 
-        Raises Problem 423 if somebody is at it, 410 if it is finished.
+        Raises HTTPException 423 if somebody is at it, 410 if it is finished.
         """
         fd = self.hold(upload)
         try:
@@ -164,12 +164,12 @@ class Store:
         try:
             fd = self._open(f"{upload}.data", os.O_RDWR)
         except FileNotFoundError:
-            raise Problem(410, "The upload is finished.") from None
+            raise HTTPException(410, "The upload is finished.") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise Problem(423, "Another request is sending to this upload.") from None
+            raise HTTPException(423, "Another request is sending to this upload.") from None
         return fd
 
     def join(self, parts: list[str], upload: str) -> None:
@@ -204,7 +204,7 @@ class Store:
             try:
                 with self.held(upload):
                     freed += self.remove(upload)
-            except Problem as problem:
+            except HTTPException as problem:
                 if problem.status != 410:
                     continue  # another request is sending to it
                 self.remove(upload)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from noria.fileserver.root import Root
 from noria.fileserver.tree_walk import directories, is_directory
-from noria.http.messages import Problem
+from noria.http.messages import HTTPException
 
 COUNT_AGAIN = 60.0  # seconds after which the files are counted again: others change them too
 NUMBERS = struct.Struct("=qqd")  # bytes used, changes of that so far, when they were counted
@@ -52,14 +52,14 @@ class Quota:
             os.close(fd)
 
     def take(self, size: int) -> None:
-        """Bytes of an upload under way. Raises Problem 507 if there is no room for them."""
+        """Bytes of an upload under way. Raises HTTPException 507 if there is no room for them."""
         if self.limit is None:
             return
         self.count()
         with self._changing():
             used, changes, counted = self._numbers()
             if used + size > self.limit:
-                raise Problem(
+                raise HTTPException(
                     507, f"The quota of {self.limit} bytes does not allow {size} bytes more."
                 )
             NUMBERS.pack_into(self._memory, 0, used + size, changes + 1, counted)
@@ -75,7 +75,7 @@ class Quota:
             self._hold(-held)
 
     def check(self, size: int) -> None:
-        """Raises Problem 507 if there is no room for as much now."""
+        """Raises HTTPException 507 if there is no room for as much now."""
         self.take(size)
         self.end(size, size)
 
@@ -166,7 +166,7 @@ class Quota:
 
 
 def check_disk(fd: int, size: int, floor: int) -> None:
-    """Raises Problem 507 if the disk of the open `fd` had less than `floor` bytes free after it."""
+    """Raise HTTPException 507 if `size` more bytes leave the disk of `fd` less than `floor`."""
     disk = os.fstatvfs(fd)
     if disk.f_bavail * disk.f_frsize - size < floor:
-        raise Problem(507, f"The disk is almost full: {floor} bytes of it are kept free.")
+        raise HTTPException(507, f"The disk is almost full: {floor} bytes of it are kept free.")

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
-from noria.http.messages import Problem
+from noria.http.messages import HTTPException
 
 HIDDEN = ".noria-"  # begins the names that are the server's own: parts of uploads
 NAME_MAX = 255  # bytes: pathname(7), <linux/limits.h>
@@ -18,27 +18,27 @@ _WRONG = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ufffd]")
 
 
 def names(path: str) -> list[str]:
-    """The names that `path`, decoded and beginning with "/", is made of. Raises Problem.
+    """The names that `path`, decoded and beginning with "/", is made of. Raises HTTPException.
 
     Names that would be a way around once decoded again ("%2e%2e", "%2f") are refused as well:
     something between client and disk may do just that.
     """
     if not path.startswith("/"):
-        raise Problem(400, 'A path begins with "/".')
+        raise HTTPException(400, 'A path begins with "/".')
     parts = path[1:].split("/")
     if parts[-1] == "":
         parts.pop()
     for part in parts:
         check(part)
     if len(encoded(path)) >= PATH_MAX:
-        raise Problem(400, f"The path is too long: {PATH_MAX - 1} bytes are the most.")
+        raise HTTPException(400, f"The path is too long: {PATH_MAX - 1} bytes are the most.")
     return parts
 
 
 def require_depth(path: str, below: int = 0) -> None:
-    """Raises Problem 403 if nothing may be made at `path`, with `below` levels beneath it."""
+    """Raises HTTPException 403 if nothing may be made at `path`, with `below` levels beneath it."""
     if len(names(path)) + below > DEPTH_MAX:
-        raise Problem(
+        raise HTTPException(
             403,
             f"That is too deep: at most {DEPTH_MAX} names, one in the other, can be made here.",
         )
@@ -46,38 +46,40 @@ def require_depth(path: str, below: int = 0) -> None:
 
 @lru_cache(4096)  # what it raises is not kept
 def check(name: str) -> None:
-    """Raises Problem if it is no name of one file or directory, or one of the server's own."""
+    """Raise HTTPException unless `name` can name one file or directory and is not reserved."""
     if not name:
-        raise Problem(400, 'The path has an empty name in it ("//").')
+        raise HTTPException(400, 'The path has an empty name in it ("//").')
     if len(encoded(name)) > NAME_MAX:
-        raise Problem(400, f"A name in the path is too long: {NAME_MAX} bytes are the most.")
+        raise HTTPException(400, f"A name in the path is too long: {NAME_MAX} bytes are the most.")
     seen = name
     while True:
         if seen in (".", ".."):
-            raise Problem(400, 'The path has "." or ".." in it; ask for the plain path.')
+            raise HTTPException(400, 'The path has "." or ".." in it; ask for the plain path.')
         if _WRONG.search(seen):
-            raise Problem(400, "The path has a slash, backslash or control character in a name.")
+            raise HTTPException(
+                400, "The path has a slash, backslash or control character in a name."
+            )
         again = unquote(seen)
         if again == seen:
             break
         seen = again
     if name.startswith(HIDDEN):
-        raise Problem(403, f'Names that begin with "{HIDDEN}" are the server\'s own.')
+        raise HTTPException(403, f'Names that begin with "{HIDDEN}" are the server\'s own.')
 
 
 def encoded(name: str) -> bytes:
-    """As UTF-8. Raises Problem if it was never that (it has lone surrogates)."""
+    """As UTF-8. Raises HTTPException if it was never that (it has lone surrogates)."""
     try:
         return name.encode()
     except UnicodeEncodeError:
-        raise Problem(400, "The path is not UTF-8.") from None
+        raise HTTPException(400, "The path is not UTF-8.") from None
 
 
 def usable(name: str) -> bool:
     """Whether a name in a directory can be asked for; what cannot be is not listed."""
     try:
         check(name)
-    except Problem:
+    except HTTPException:
         return False
     return True
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from noria.fileserver import syscalls
 from noria.fileserver.request_paths import names
-from noria.http.messages import Problem
+from noria.http.messages import HTTPException
 
 LINKS_MAX = 40  # as the kernel: path_resolution(7)
 TRIES = 64  # a lookup with ".." in a link while others rename: openat2(2), EAGAIN
@@ -45,11 +45,11 @@ _REASONS: dict[int, tuple[int, str]] = {
 }
 
 
-def problem(error: OSError) -> Problem:
+def to_http_exception(error: OSError) -> HTTPException:
     """The answer to an error of the kernel."""
     other = (500, f"It failed: {error.strerror or error}.")
-    status, sentence = _REASONS.get(error.errno or 0, other)
-    return Problem(status, sentence)
+    status, detail = _REASONS.get(error.errno or 0, other)
+    return HTTPException(status, detail)
 
 
 class Root:
@@ -84,7 +84,7 @@ class Root:
     def open(self, path: str, flags: int, mode: int = 0o666) -> int:
         """open(2) of a URL's path, decoded. Only files and directories; never waits for a FIFO.
 
-        A path that ends in "/" must be a directory. A new file needs O_EXCL. Raises Problem.
+        A path that ends in "/" must be a directory. A new file needs O_EXCL. Raises HTTPException.
         """
         parts = names(path)
         if path.endswith("/"):
@@ -92,7 +92,7 @@ class Root:
         try:
             return self.open_from(self.fd, parts, flags, mode)
         except OSError as error:
-            raise problem(error) from None
+            raise to_http_exception(error) from None
 
     def open_from(self, top: int, parts: list[str], flags: int, mode: int = 0o666) -> int:
         """The same from an open directory on. Raises OSError."""
@@ -113,7 +113,7 @@ class Root:
     def open_cached(self, path: str) -> int | None:
         """Opens for reading if the kernel has all names of the path in memory; else None.
 
-        It does not wait for a disk, so that an event loop may call it. Raises Problem.
+        It does not wait for a disk, so that an event loop may call it. Raises HTTPException.
         """
         if not self.cached:
             return None
@@ -134,10 +134,10 @@ class Root:
             if error.errno == errno.EINVAL:
                 self.cached = False
                 return None
-            raise problem(error) from None
+            raise to_http_exception(error) from None
 
     def stat(self, path: str) -> os.stat_result:
-        """stat(2), with symlinks followed that stay beneath. Raises Problem."""
+        """stat(2), with symlinks followed that stay beneath. Raises HTTPException."""
         fd = self.open(path, os.O_PATH)
         try:
             return os.fstat(fd)
@@ -147,7 +147,7 @@ class Root:
     def renames_to(self, path: str) -> bool:
         """Whether files at the top can be renamed into the directory `path`: no mount lies between.
 
-        Without openat2 a mount of the same file system is not seen. Raises Problem.
+        Without openat2 a mount of the same file system is not seen. Raises HTTPException.
         """
         device = self.stat(path).st_dev
         if not self.native:
@@ -161,28 +161,30 @@ class Root:
         except OSError as error:
             if error.errno == errno.EXDEV:
                 return False
-            raise problem(error) from None
+            raise to_http_exception(error) from None
         return True
 
     @contextmanager
     def parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """The open directory that `path` is in, and its name there. Raises Problem.
+        """The open directory that `path` is in, and its name there. Raises HTTPException.
 
         409 if that directory is missing (RFC 4918, 9.7.1), 403 for the served directory itself.
         """
         parts = names(path)
         if not parts:
-            raise Problem(403, "That cannot be done to the served directory itself.")
+            raise HTTPException(403, "That cannot be done to the served directory itself.")
         try:
             fd = self.open_from(self.fd, parts[:-1], os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
-            raise Problem(409, "Its directory does not exist: make that first (MKCOL).") from None
+            raise HTTPException(
+                409, "Its directory does not exist: make that first (MKCOL)."
+            ) from None
         except OSError as error:
-            raise problem(error) from None
+            raise to_http_exception(error) from None
         try:
             yield fd, parts[-1]
         except OSError as error:
-            raise problem(error) from None
+            raise to_http_exception(error) from None
         finally:
             os.close(fd)
 

@@ -26,7 +26,7 @@ from noria.fileserver.service import FileService, refused
 from noria.fileserver.tus import Uploads
 from noria.fileserver.web.assets import asset
 from noria.http.limits import Limits
-from noria.http.messages import READING, Problem, Request, Response
+from noria.http.messages import READING, HTTPException, Request, Response
 from noria.http.protocol import Front
 from noria.net.listening import describe, tcp_sockets
 from noria.servers.serve import ServerInfo, Summary, ends_by_hangup
@@ -92,14 +92,14 @@ class FileServer:
             self.access(request, status, sent, seconds, peer)
 
     async def handle(self, request: Request) -> Response:
-        """The answer; raises Problem, but not of what is only asked for: that gets a page."""
+        """The answer; raises HTTPException, but not of what is only asked for: that gets a page."""
         try:
             if self.guard is not None:
                 await self.guard.check(request)
             if not request.path.startswith(OWN):
                 return await self.service.handle(request)
             response = await self._own(request)
-        except Problem as error:
+        except HTTPException as error:
             if request.method not in ("GET", "HEAD"):
                 raise
             response = refused(request, error)
@@ -115,17 +115,21 @@ class FileServer:
             return asset(request, rest)
         if name == "uploads":
             if self.uploads is None:
-                raise Problem(403, "Uploads are off: the server's option --upload allows them.")
+                raise HTTPException(
+                    403, "Uploads are off: the server's option --upload allows them."
+                )
             return await self.uploads.handle(request, rest)
         if request.method not in ("GET", "HEAD"):
-            raise Problem(405, "This can only be read.", headers=[("Allow", READING)])
+            raise HTTPException(405, "This can only be read.", headers=[("Allow", READING)])
         if name == "events" and not rest:
             return await self.events.answer(request)
         if name == "metrics" and not rest:
             if self.metrics is None:
-                raise Problem(404, "There are no metrics without the server's option --metrics.")
+                raise HTTPException(
+                    404, "There are no metrics without the server's option --metrics."
+                )
             return self.metrics.page(self.front)
-        raise Problem(404, "There is nothing of that name.")
+        raise HTTPException(404, "There is nothing of that name.")
 
 
 def serve_files(options: Options, ready: Callable[[ServerInfo], object] | None = None) -> Summary:

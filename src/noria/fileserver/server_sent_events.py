@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from noria.http.messages import Problem, Request, Response
+from noria.http.messages import HTTPException, Request, Response
 
 if TYPE_CHECKING:
     from noria.fileserver.service import FileService
@@ -47,9 +47,9 @@ class Events:
     async def answer(self, request: Request) -> Response:
         path = request.query.get("path", "/")
         if not path.endswith("/"):
-            raise Problem(400, "The path of a directory ends in '/': /-/events?path=/d/")
+            raise HTTPException(400, "The path of a directory ends in '/': /-/events?path=/d/")
         if self._streams >= STREAMS:
-            raise Problem(503, "Too many follow events.", headers=[("Retry-After", "30")])
+            raise HTTPException(503, "Too many follow events.", headers=[("Retry-After", "30")])
         modified = await self._modified(path)
         headers = [
             ("Content-Type", "text/event-stream"),
@@ -82,7 +82,7 @@ class Events:
                 before = modified
                 try:
                     modified = await self._modified(path)
-                except Problem:  # the directory is gone: the page finds out by asking for it
+                except HTTPException:  # the directory is gone: the page finds out by asking for it
                     yield told
                     return
                 now = time.monotonic()

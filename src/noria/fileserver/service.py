@@ -18,12 +18,12 @@ from noria.fileserver.fast_path import Quick
 from noria.fileserver.file_response import answer_file
 from noria.fileserver.quota import Quota, check_disk
 from noria.fileserver.request_paths import check, directory_of, names, require_depth, url, usable
-from noria.fileserver.root import Root, problem
+from noria.fileserver.root import Root, to_http_exception
 from noria.fileserver.storage import admitted, sweep
 from noria.fileserver.upload import Put
 from noria.http import digests, media_types
 from noria.http.conditional import require
-from noria.http.messages import READING, Headers, Problem, Request, Response
+from noria.http.messages import READING, Headers, HTTPException, Request, Response
 from noria.http.multipart import Form, boundary
 from noria.http.worker_threads import Blocks, off
 
@@ -86,15 +86,15 @@ class FileService:
         """The response, problems included; whoever sends it closes its body."""
         try:
             response: Response = await getattr(self, self.command(request))(request)
-        except Problem as error:
+        except HTTPException as error:
             if error.status == 500:
-                log.error("%s %s: %s", request.method, url(request.path), error.sentence)
+                log.error("%s %s: %s", request.method, url(request.path), error.detail)
             response = refused(request, error)
         except ConnectionError:  # of the body: there is nobody left to answer
             raise
         except OSError as error:
             log.exception("%s %s failed", request.method, url(request.path))
-            response = refused(request, problem(error))
+            response = refused(request, to_http_exception(error))
         if request.method == "HEAD" and isinstance(response.body, bytes) and response.body:
             if not any(name.lower() == "content-length" for name, _ in response.headers):
                 response.headers.append(("Content-Length", str(len(response.body))))
@@ -103,10 +103,10 @@ class FileService:
         return response
 
     def command(self, request: Request) -> str:
-        """The name of the method that answers the request. Raises Problem 404 or 405."""
+        """The name of the method that answers the request. Raises HTTPException 404 or 405."""
         path, method = request.path, request.method
         if path == "/-" or path.startswith("/-/"):
-            raise Problem(404, 'The server has nothing of that name ("/-/" is its own).')
+            raise HTTPException(404, 'The server has nothing of that name ("/-/" is its own).')
         if method in ("GET", "HEAD"):
             return "list" if path.endswith("/") else "get"
         commands = {"PUT": "put", "DELETE": "delete", "MOVE": "move", "MKCOL": "make_directory"}
@@ -114,7 +114,7 @@ class FileService:
             return commands[method]
         if method in ("POST", "OPTIONS"):
             return method.lower()
-        raise Problem(405, f"{method} is not served here.", headers=[("Allow", self.allowed)])
+        raise HTTPException(405, f"{method} is not served here.", headers=[("Allow", self.allowed)])
 
     def changed(self, path: str) -> None:
         """Tells the hooks that the directory `path` of the URL has changed."""
@@ -173,7 +173,7 @@ class FileService:
     async def _archive(self, request: Request) -> Response:
         kind = request.query["archive"]
         if kind not in ("tar", "zip"):
-            raise Problem(400, f"archive={kind[:20]} is unknown: tar and zip are there.")
+            raise HTTPException(400, f"archive={kind[:20]} is unknown: tar and zip are there.")
         name = (names(request.path) or [os.path.basename(self.root.path)])[-1]
         if not usable(name):  # of the served directory itself: no request names that
             name = "files"
@@ -197,20 +197,22 @@ class FileService:
         return self.uploads and not self.read_only
 
     def require_writable(self, headers: Headers | None = None) -> None:
-        """Raises Problem 403 if not, or if a page of another site sent the request."""
+        """Raises HTTPException 403 if not, or if a page of another site sent the request."""
         if self.read_only:
-            raise Problem(403, "The server was started with --read-only: nothing can be changed.")
+            raise HTTPException(
+                403, "The server was started with --read-only: nothing can be changed."
+            )
         if not self.uploads:
-            raise Problem(403, "Nothing can be changed here unless the server has --upload.")
+            raise HTTPException(403, "Nothing can be changed here unless the server has --upload.")
         if headers is not None:
             require_same_site(headers)
 
     def foresee(self, path: str, *, if_match: str = "", if_none_match: str = "") -> None:
-        """In a thread: raises the Problem, 409 or 412, that `store` would now."""
+        """In a thread: raises the HTTPException, 409 or 412, that `store` would now."""
         conditions = conditions_of(if_match, if_none_match)
         try:
             directory = self.root.open(directory_of(path), os.O_RDONLY | os.O_DIRECTORY)
-        except Problem as error:
+        except HTTPException as error:
             if error.status != 404:
                 raise
             require(conditions, None)
@@ -218,14 +220,14 @@ class FileService:
         try:
             admitted(directory, names(path)[-1], conditions, self.overwrite)
         except OSError as error:
-            raise problem(error) from None
+            raise to_http_exception(error) from None
         finally:
             os.close(directory)
 
     async def room(self, path: str, size: int) -> None:
-        """Raises Problem 413 or 507 if a file of `size` bytes cannot be stored at `path` now."""
+        """Raise HTTPException 413 or 507 if a file of `size` bytes does not fit at `path`."""
         if self.max_size is not None and size > self.max_size:
-            raise Problem(413, f"The file is too large: {self.max_size} bytes are the most.")
+            raise HTTPException(413, f"The file is too large: {self.max_size} bytes are the most.")
         await off(self._room, path, size)
 
     def _room(self, path: str, size: int) -> None:
@@ -249,7 +251,8 @@ class FileService:
         It replaces a file only if the service may overwrite or `if_match` names that file's tag,
         and never if `if_none_match` does: before the first byte, and again at the end.
         `expect_size` in bytes; `sha256` as digest or in hexadecimal; `parents`: missing
-        directories above it are made. Cancelled or refused, it leaves nothing. Raises Problem.
+        directories above it are made. Cancelled or refused, it leaves nothing.
+        Raises HTTPException.
         """
         self.require_writable()
         require_file(path)
@@ -314,10 +317,12 @@ class FileService:
         """Stores the body: 201, or 204 if it took the place of a file."""
         self.require_writable(request.headers)
         if "content-range" in request.headers:
-            raise Problem(400, "A part of a file cannot be PUT; resume by tus at /-/uploads/.")
+            raise HTTPException(
+                400, "A part of a file cannot be PUT; resume by tus at /-/uploads/."
+            )
         coding = request.headers.get("content-encoding", "identity")
         if coding.strip().lower() != "identity":
-            raise Problem(415, "Send the file itself: its Content-Encoding is not undone.")
+            raise HTTPException(415, "Send the file itself: its Content-Encoding is not undone.")
         new, tag = await self.store(
             request.path,
             request.body,
@@ -338,10 +343,10 @@ class FileService:
         """
         self.require_writable(request.headers)
         if not request.path.endswith("/"):
-            raise Problem(405, "A form is sent to a directory.", headers=[("Allow", METHODS)])
+            raise HTTPException(405, "A form is sent to a directory.", headers=[("Allow", METHODS)])
         try:
             stored = await self._stored(request)
-        except Problem:
+        except HTTPException:
             if from_page(request):
                 async for _rest in request.body:
                     pass  # browsers look at an answer once they have sent everything
@@ -366,14 +371,14 @@ class FileService:
                     if_match=request.headers.get("if-match"),
                     if_none_match=request.headers.get("if-none-match"),
                 )
-            except Problem as error:
+            except HTTPException as error:
                 before = f" Stored before it: {', '.join(str(each['name']) for each in stored)}."
-                raise Problem(
-                    error.status, f"{name}: {error.sentence}{before if stored else ''}"
+                raise HTTPException(
+                    error.status, f"{name}: {error.detail}{before if stored else ''}"
                 ) from None
             stored.append({"name": name, "created": new, "etag": tag})
         if not stored:
-            raise Problem(400, "There is no file in the form.")
+            raise HTTPException(400, "There is no file in the form.")
         return stored
 
     async def delete(self, request: Request) -> Response:
@@ -402,7 +407,7 @@ class FileService:
         """Makes a directory (MKCOL)."""
         self.require_writable(request.headers)
         if request.length:
-            raise Problem(415, "MKCOL takes no body.")
+            raise HTTPException(415, "MKCOL takes no body.")
         await off(file_operations.make_directory, self.root, request.path)
         self.changed(directory_of(request.path))
         return Response(201, [("Location", url(request.path.rstrip("/")) + "/")])
@@ -424,7 +429,7 @@ def prefers_page(request: Request) -> bool:
     return weights.get("text/html", 0.0) > 0 and weights["text/html"] >= others
 
 
-def refused(request: Request, error: Problem) -> Response:
+def refused(request: Request, error: HTTPException) -> Response:
     """The response that says what is wrong: a page with a way back for who looks at pages."""
     headers = list(error.headers)
     if request.method in ("GET", "HEAD"):
@@ -433,41 +438,41 @@ def refused(request: Request, error: Problem) -> Response:
         from noria.fileserver.web.page import missed, trouble
 
         if from_page(request):
-            made = trouble(error.sentence)
+            made = trouble(error.detail)
         else:
-            made = missed(error.status, error.sentence, above(request.path))
+            made = missed(error.status, error.detail, above(request.path))
         return Response(error.status, [*HTML, *headers], made)
     headers.insert(0, ("Content-Type", "text/plain; charset=utf-8"))
-    return Response(error.status, headers, error.sentence.encode(errors="replace") + b"\n")
+    return Response(error.status, headers, error.detail.encode(errors="replace") + b"\n")
 
 
 def above(path: str) -> str:
     """The directory that a path is in; "/" for one that no request may use."""
     try:
         found = names(path)
-    except Problem:
+    except HTTPException:
         return "/"
     return "/" if found[:1] == ["-"] else directory_of(path)
 
 
 def require_file(path: str) -> None:
-    """Raises Problem if no file can have this path."""
+    """Raises HTTPException if no file can have this path."""
     require_depth(path)
     if path.endswith("/"):
-        raise Problem(409, 'A path that ends in "/" is a directory\'s: make that by MKCOL.')
+        raise HTTPException(409, 'A path that ends in "/" is a directory\'s: make that by MKCOL.')
     if path == "/-" or path.startswith("/-/"):
-        raise Problem(403, '"/-/" is the server\'s own.')
+        raise HTTPException(403, '"/-/" is the server\'s own.')
 
 
 def require_same_site(headers: Headers) -> None:
-    """Raises Problem 403 for what a browser sent from a page of another site."""
+    """Raises HTTPException 403 for what a browser sent from a page of another site."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site:  # the browser's own word, right behind a proxy that changes Host too
         other = site not in ("same-origin", "none")
     else:
         other = origin != "" and _host(origin) != (headers.get("host").lower() or None)
     if other:
-        raise Problem(403, "A page of another site may not change anything here.")
+        raise HTTPException(403, "A page of another site may not change anything here.")
 
 
 def _host(url_: str) -> str:
@@ -483,25 +488,25 @@ def conditions_of(if_match: str, if_none_match: str = "") -> Headers:
 
 
 def destination(headers: Headers) -> str:
-    """The decoded path of the header Destination. Raises Problem."""
+    """The decoded path of the header Destination. Raises HTTPException."""
     value = headers.get("destination").strip()
     if not value:
-        raise Problem(400, "MOVE needs the new path in the header Destination.")
+        raise HTTPException(400, "MOVE needs the new path in the header Destination.")
     try:
         parts = urlsplit(value)
         path = unquote(parts.path, errors="strict")
     except ValueError:
-        raise Problem(400, "Destination is no valid URL.") from None
+        raise HTTPException(400, "Destination is no valid URL.") from None
     if parts.netloc and parts.netloc.lower() != headers.get("host").lower():
-        raise Problem(502, "Destination is on another server.")
+        raise HTTPException(502, "Destination is on another server.")
     if parts.query or parts.fragment:
-        raise Problem(400, 'Destination is a plain path: write "?" as %3F and "#" as %23.')
+        raise HTTPException(400, 'Destination is a plain path: write "?" as %3F and "#" as %23.')
     require_target(path)
     return path
 
 
 def require_target(path: str) -> None:
-    """Raises Problem if nothing can be moved to this path."""
+    """Raises HTTPException if nothing can be moved to this path."""
     names(path)
     if path == "/-" or path.startswith("/-/"):
-        raise Problem(403, '"/-/" is the server\'s own.')
+        raise HTTPException(403, '"/-/" is the server\'s own.')

@@ -21,10 +21,10 @@ from noria._core.files.splice import Splice, Why
 from noria.fileserver import syscalls
 from noria.fileserver.quota import Quota, check_disk
 from noria.fileserver.request_paths import HIDDEN, names
-from noria.fileserver.root import Root, problem
+from noria.fileserver.root import Root, to_http_exception
 from noria.fileserver.tree_walk import directories
 from noria.http.conditional import etag, require
-from noria.http.messages import Headers, Problem
+from noria.http.messages import Headers, HTTPException
 
 SUFFIX = ".part"
 VECTORS = 1024  # IOV_MAX, writev(2)
@@ -33,7 +33,7 @@ ABANDONED = 60.0  # seconds without a change after which a part that nobody hold
 
 
 class Part:
-    """An upload under way into `path`. Raises Problem wherever the kernel refuses."""
+    """An upload under way into `path`. Raises HTTPException wherever the kernel refuses."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Part:
             self._fd = fd
 
     def write(self, blocks: Sequence[bytes]) -> None:
-        """Appends. Raises Problem 413 or 507 when it is too much."""
+        """Appends. Raises HTTPException 413 or 507 when it is too much."""
         with self._lock:
             self._write(blocks)
 
@@ -95,7 +95,7 @@ class Part:
                 self._reserved = ahead(self._fd, begin, most, self._reserved)
                 count, why = splice.move(source, self._fd, most)
             except OSError as error:
-                raise problem(error) from None
+                raise to_http_exception(error) from None
             finally:
                 self._quota.end(most - count, most - count)
                 self.size = begin + count
@@ -113,14 +113,14 @@ class Part:
                     self.hash.update(block)
             write_all(self._fd, blocks)
         except OSError as error:
-            raise problem(error) from None
+            raise to_http_exception(error) from None
         self._begin_writeback(begin)
 
     def _admit(self, count: int) -> None:
-        """So many bytes more may come. Raises Problem."""
+        """So many bytes more may come. Raises HTTPException."""
         size = self.size + count
         if self._max_size is not None and size > self._max_size:
-            raise Problem(413, f"The file is too large: {self._max_size} bytes are the most.")
+            raise HTTPException(413, f"The file is too large: {self._max_size} bytes are the most.")
         self._quota.take(count)
         self.size = size
         if size - self._checked >= DISK_STEP:
@@ -151,9 +151,13 @@ class Part:
                 return False, ""
             self._write(last)
             if size is not None and self.size != size:
-                raise Problem(400, f"The body has {self.size} bytes, and not {size} as it said.")
+                raise HTTPException(
+                    400, f"The body has {self.size} bytes, and not {size} as it said."
+                )
             if sha256 is not None and self.hash is not None and self.hash.digest() != sha256:
-                raise Problem(400, "The SHA-256 of the body is not the one that came with it.")
+                raise HTTPException(
+                    400, "The SHA-256 of the body is not the one that came with it."
+                )
             try:
                 new, tag, gone = commit(
                     self._directory,
@@ -165,7 +169,7 @@ class Part:
                     overwrite,
                 )
             except OSError as error:
-                raise problem(error) from None
+                raise to_http_exception(error) from None
             self._close(gone)
             return new, tag
 
@@ -224,7 +228,7 @@ def commit(
     """Syncs the file `fd`, renames it to `name`, and syncs its directory.
 
     It takes the place of a file only as `admitted` says, at that moment. Gives (new, entity tag,
-    bytes of the file that was replaced). Raises Problem, OSError.
+    bytes of the file that was replaced). Raises HTTPException, OSError.
     """
     os.fsync(fd)
     with locked(directory):
@@ -252,7 +256,7 @@ def admitted(
     """What a file stored under this name would take the place of; None if nothing is there.
 
     It may only with `overwrite` or an If-Match that names what is there, "*" being no name. Raises
-    Problem 412 of the conditions, 409 if it may not; OSError of what is no file.
+    HTTPException 412 of the conditions, 409 if it may not; OSError of what is no file.
     """
     old = status_of(directory, name)
     require(conditions, old)
@@ -262,7 +266,7 @@ def admitted(
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     named = conditions.get("if-match").strip()
     if not overwrite and named in ("", "*"):
-        raise Problem(
+        raise HTTPException(
             409,
             "There is a file of that name, and it is not overwritten: name its ETag in "
             "If-Match, or start the server with --overwrite.",

@@ -25,11 +25,11 @@ from noria.fileserver.file_age import Ages
 from noria.fileserver.partial_uploads import LIFE, Facts, Store
 from noria.fileserver.quota import check_disk
 from noria.fileserver.request_paths import directory_of
-from noria.fileserver.root import problem
+from noria.fileserver.root import to_http_exception
 from noria.fileserver.service import require_file, require_same_site
 from noria.fileserver.storage import ahead, write_all
 from noria.http.body_to_file import fill
-from noria.http.messages import Problem, Request, Response
+from noria.http.messages import HTTPException, Request, Response
 from noria.http.request_body import Body
 
 if TYPE_CHECKING:
@@ -85,19 +85,19 @@ class Uploads:
     # Requests.
 
     async def handle(self, request: Request, upload: str) -> Response:
-        """The answer to a request of /-/uploads/ or one upload; raises Problem."""
+        """The answer to a request of /-/uploads/ or one upload; raises HTTPException."""
         method = request.method
         if method == "POST":
             method = request.headers.get("x-http-method-override", "POST").upper()
         try:
             response = await self._dispatch(request, method, upload)
-        except Problem as error:
+        except HTTPException as error:
             error.headers.append(("Tus-Resumable", VERSION))
             raise
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
-            said = problem(error)
+            said = to_http_exception(error)
             said.headers.append(("Tus-Resumable", VERSION))
             raise said from None
         response.headers.append(("Tus-Resumable", VERSION))
@@ -107,7 +107,7 @@ class Uploads:
         if method == "OPTIONS":
             return self._options()
         if request.headers.get("tus-resumable") != VERSION:
-            raise Problem(
+            raise HTTPException(
                 412, f"Send Tus-Resumable: {VERSION}.", headers=[("Tus-Version", VERSION)]
             )
         self._service.require_writable()
@@ -120,7 +120,7 @@ class Uploads:
         command = commands.get(method)
         if command is None:
             allowed = ", ".join([*commands, "OPTIONS"])
-            raise Problem(405, f"{method} is not served here.", headers=[("Allow", allowed)])
+            raise HTTPException(405, f"{method} is not served here.", headers=[("Allow", allowed)])
         response: Response = await command(request, upload)
         return response
 
@@ -141,9 +141,9 @@ class Uploads:
         if concat.startswith("final;"):
             return await self._concatenate(request, concat)
         if concat not in ("", "partial"):
-            raise Problem(400, "Upload-Concat is 'partial' or 'final;' and the parts.")
+            raise HTTPException(400, "Upload-Concat is 'partial' or 'final;' and the parts.")
         if "upload-defer-length" in headers:
-            raise Problem(400, "The length of an upload must be known: send Upload-Length.")
+            raise HTTPException(400, "The length of an upload must be known: send Upload-Length.")
         length = number(headers.get("upload-length"), "Upload-Length")
         metadata = headers.get("upload-metadata")
         facts = Facts("", length, metadata, concat)
@@ -155,7 +155,7 @@ class Uploads:
         if headers.get("content-type").lower() == KIND:
             offset = await self._receive(request, upload, facts, 0)
         elif request.length:
-            raise Problem(415, f"The Content-Type of an upload's bytes is {KIND}.")
+            raise HTTPException(415, f"The Content-Type of an upload's bytes is {KIND}.")
         fields.append(("Upload-Offset", str(offset)))
         if offset == length and not concat:
             await self._finish(upload, facts)
@@ -164,7 +164,7 @@ class Uploads:
 
     async def _create(self, facts: Facts) -> str:
         if self._max_size is not None and facts.length > self._max_size:
-            raise Problem(413, f"The file is too large: {self._max_size} bytes are the most.")
+            raise HTTPException(413, f"The file is too large: {self._max_size} bytes are the most.")
         await self._off(self._room, facts)
         return await self._off(self._store.create, facts)
 
@@ -186,12 +186,12 @@ class Uploads:
             try:
                 same = self._service.root.renames_to(directory)
                 break
-            except Problem as error:
+            except HTTPException as error:
                 if error.status != 404 or directory == "/":
                     return  # said when it is tried
                 directory = directory_of(directory)  # what is missing is made in the one above
         if not same:
-            raise Problem(409, "That directory is another file system: send the file by PUT.")
+            raise HTTPException(409, "That directory is another file system: send the file by PUT.")
 
     async def _head(self, request: Request, upload: str) -> Response:
         facts = await self._off(self._store.facts, upload)
@@ -211,14 +211,16 @@ class Uploads:
 
     async def _patch(self, request: Request, upload: str) -> Response:
         if request.headers.get("content-type").lower() != KIND:
-            raise Problem(415, f"The Content-Type of an upload's bytes is {KIND}.")
+            raise HTTPException(415, f"The Content-Type of an upload's bytes is {KIND}.")
         offset = number(request.headers.get("upload-offset"), "Upload-Offset")
         facts = await self._off(self._store.facts, upload)
         if facts.concat.startswith("final"):
-            raise Problem(403, "An upload made of others takes no bytes itself.")
+            raise HTTPException(403, "An upload made of others takes no bytes itself.")
         if await self._off(self._store.finished, upload):
             if offset != facts.length:
-                raise Problem(409, f"The upload is at {facts.length} bytes, and not at {offset}.")
+                raise HTTPException(
+                    409, f"The upload is at {facts.length} bytes, and not at {offset}."
+                )
         else:
             offset = await self._receive(request, upload, facts, offset)
         if offset == facts.length and not facts.concat:
@@ -241,28 +243,28 @@ class Uploads:
     async def _concatenate(self, request: Request, concat: str) -> Response:
         places = concat.removeprefix("final;").split()
         if not 0 < len(places) <= PARTS:
-            raise Problem(400, f"A final upload is made of 1 to {PARTS} parts.")
+            raise HTTPException(400, f"A final upload is made of 1 to {PARTS} parts.")
         if "upload-length" in request.headers:
-            raise Problem(400, "The length of a final upload is that of its parts together.")
+            raise HTTPException(400, "The length of a final upload is that of its parts together.")
         try:
             parts = [urlsplit(place).path.removeprefix(PLACE) for place in places]
         except ValueError:
-            raise Problem(400, "Upload-Concat names a part by no valid URL.") from None
+            raise HTTPException(400, "Upload-Concat names a part by no valid URL.") from None
         metadata = request.headers.get("upload-metadata")
         length = 0
         for part in parts:
             facts = await self._off(self._store.facts, part)
             if facts.concat != "partial":
-                raise Problem(400, "Only partial uploads can be made into one.")
+                raise HTTPException(400, "Only partial uploads can be made into one.")
             if await self._off(self._store.offset, part, facts) != facts.length:
-                raise Problem(409, "A part has not arrived as a whole.")
+                raise HTTPException(409, "A part has not arrived as a whole.")
             length += facts.length
         final = _bound(Facts(destination(metadata), length, metadata, concat), request)
         upload = await self._create(final)
         await self._off(self._join, parts, upload, length)
         await self._finish(upload, final)
         for part in parts:
-            with suppress(Problem):
+            with suppress(HTTPException):
                 await self._off(self._remove, part)
         return Response(201, [("Location", PLACE + upload), *await self._expiry(upload)])
 
@@ -280,11 +282,11 @@ class Uploads:
     async def _receive(self, request: Request, upload: str, facts: Facts, offset: int) -> int:
         """Takes the body as it comes; returns the new offset. What has arrived stays.
 
-        With a checksum it stays only if that is right, or it raises Problem 460.
+        With a checksum it stays only if that is right, or it raises HTTPException 460.
         """
         check = _Checksum.of(request.headers.get("upload-checksum"))
         if request.length is not None and offset + request.length > facts.length:
-            raise Problem(413, "The body is longer than what is missing of the upload.")
+            raise HTTPException(413, "The body is longer than what is missing of the upload.")
         await self._take_over(upload)
         # From here on, before the lock is asked for: who comes meanwhile must know of this one.
         over = asyncio.Event()
@@ -313,7 +315,9 @@ class Uploads:
                     await self._off(writer.cut, offset)
                 await self._off(self._store.write, upload, replace(facts, unverified=None))
                 if not check.right():
-                    raise Problem(MISMATCH, "The checksum of the body is not the one it came with.")
+                    raise HTTPException(
+                        MISMATCH, "The checksum of the body is not the one it came with."
+                    )
         finally:
             os.close(fd)
         return writer.offset
@@ -338,7 +342,7 @@ class Uploads:
             self._service.quota.end(0, size - known)
             size = known
         if size != offset:
-            raise Problem(409, f"The upload is at {size} bytes, and not at {offset}.")
+            raise HTTPException(409, f"The upload is at {size} bytes, and not at {offset}.")
         if verifying or known is not None:
             after = replace(facts, unverified=size if verifying else None)
             self._store.write(upload, after)
@@ -366,7 +370,7 @@ class Uploads:
                 if_none_match=facts.if_none_match,
                 parents=True,
             )
-        except Problem as error:
+        except HTTPException as error:
             if error.status in (403, 409, 412):  # it will not be different another time
                 self._service.quota.end(0, await self._off(self._store.remove, upload))
             raise
@@ -426,9 +430,9 @@ class _Writer:
 
     @contextmanager
     def _taken(self, count: int) -> Iterator[None]:
-        """So many bytes are about to come. Raises Problem; what does not come is free again."""
+        """Reserve `count` bytes of quota; what is not written is released. Raises HTTPException."""
         if self.offset + count > self._length:
-            raise Problem(413, "The body is longer than what is missing of the upload.")
+            raise HTTPException(413, "The body is longer than what is missing of the upload.")
         check_disk(self._fd, count, self._service.disk_floor)
         self._service.quota.take(count)
         before = self.offset
@@ -460,16 +464,18 @@ class _Checksum:
 
     @classmethod
     def of(cls, text: str) -> _Checksum | None:
-        """None without one; raises Problem 400."""
+        """None without one; raises HTTPException 400."""
         if not text:
             return None
         name, _, value = text.partition(" ")
         if name not in CHECKSUMS:
-            raise Problem(400, f"The checksums known here: {', '.join(CHECKSUMS)}.")
+            raise HTTPException(400, f"The checksums known here: {', '.join(CHECKSUMS)}.")
         try:
             return cls(name, base64.b64decode(value.strip(), validate=True))
         except ValueError:
-            raise Problem(400, "Upload-Checksum is an algorithm and a digest in base64.") from None
+            raise HTTPException(
+                400, "Upload-Checksum is an algorithm and a digest in base64."
+            ) from None
 
     def update(self, data: bytes) -> None:
         self._hash.update(data)
@@ -479,26 +485,26 @@ class _Checksum:
 
 
 def number(text: str, name: str) -> int:
-    """A decimal number of a field; raises Problem 400."""
+    """A decimal number of a field; raises HTTPException 400."""
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise Problem(400, f"{name} must come once, as a decimal number of bytes.")
+        raise HTTPException(400, f"{name} must come once, as a decimal number of bytes.")
     return int(text)
 
 
 def read_metadata(text: str) -> dict[str, str]:
     """Upload-Metadata: pairs of a key and a value in base64, with commas between.
 
-    Raises Problem 400.
+    Raises HTTPException 400.
     """
     if len(text) > METADATA:
-        raise Problem(400, f"Upload-Metadata has {METADATA} bytes at most.")
+        raise HTTPException(400, f"Upload-Metadata has {METADATA} bytes at most.")
     found = {}
     for pair in text.split(",") if text.strip() else ():
         key, _, value = pair.strip().partition(" ")
         try:
             found[key] = base64.b64decode(value.strip(), validate=True).decode()
         except ValueError:
-            raise Problem(
+            raise HTTPException(
                 400, f"In Upload-Metadata the value of {key!r} is not UTF-8 in base64."
             ) from None
     return found
@@ -507,7 +513,7 @@ def read_metadata(text: str) -> dict[str, str]:
 def destination(metadata: str) -> str:
     """The path that an upload becomes: of `directory` and `relativePath` or `filename`.
 
-    Raises Problem 400, and as names do.
+    Raises HTTPException 400, and as names do.
     """
     found = read_metadata(metadata)
     directory = found.get("directory") or "/"
@@ -515,11 +521,13 @@ def destination(metadata: str) -> str:
     if name in ("", "null"):  # some clients send null for a file that was chosen by itself
         name = found.get("filename") or found.get("name") or ""
         if "/" in name:
-            raise Problem(400, "The filename in Upload-Metadata has a slash: use relativePath.")
+            raise HTTPException(
+                400, "The filename in Upload-Metadata has a slash: use relativePath."
+            )
     if not name:
-        raise Problem(400, "Upload-Metadata needs the filename.")
+        raise HTTPException(400, "Upload-Metadata needs the filename.")
     if not (directory.startswith("/") and directory.endswith("/")):
-        raise Problem(400, "The directory in Upload-Metadata begins and ends with '/'.")
+        raise HTTPException(400, "The directory in Upload-Metadata begins and ends with '/'.")
     path = directory + name.removeprefix("/")
     require_file(path)
     return path

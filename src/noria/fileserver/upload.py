@@ -8,15 +8,15 @@ from collections.abc import AsyncIterable
 
 from noria.fileserver.quota import Quota
 from noria.fileserver.request_paths import names
-from noria.fileserver.root import Root, problem
+from noria.fileserver.root import Root, to_http_exception
 from noria.fileserver.storage import Part, commit
 from noria.http.body_to_file import fill
-from noria.http.messages import Headers, Problem
+from noria.http.messages import Headers, HTTPException
 from noria.http.worker_threads import off, through
 
 
 class Put:
-    """One file on its way into `path`; the limits as of FileService. Raises Problem."""
+    """One file on its way into `path`; the limits as of FileService. Raises HTTPException."""
 
     def __init__(
         self,
@@ -96,5 +96,7 @@ class Put:
                         os.close(fd)
         except OSError as error:
             if error.errno == errno.EXDEV:
-                raise Problem(409, "The upload lies on another file system than that.") from None
-            raise problem(error) from None
+                raise HTTPException(
+                    409, "The upload lies on another file system than that."
+                ) from None
+            raise to_http_exception(error) from None

@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Protocol
 
-from noria.http.messages import Headers, Problem
+from noria.http.messages import Headers, HTTPException
 
 _TAG = re.compile(r'\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
 
@@ -78,9 +78,9 @@ def require(headers: Headers, status: os.stat_result | None) -> None:
     """If-Match and If-None-Match before a change; `status` None: it does not exist. Raises 412."""
     wanted, unwanted = headers.get("if-match"), headers.get("if-none-match")
     if wanted and (status is None or not matches(wanted, etag(status))):
-        raise Problem(412, "It is not what If-Match names: it was changed or is gone.")
+        raise HTTPException(412, "It is not what If-Match names: it was changed or is gone.")
     if unwanted and status is not None and matches(unwanted, etag(status), weak=True):
-        raise Problem(412, "It exists, and If-None-Match asks that it does not.")
+        raise HTTPException(412, "It exists, and If-None-Match asks that it does not.")
 
 
 def precondition(headers: Headers, status: os.stat_result) -> int:

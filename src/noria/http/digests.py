@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 
-from noria.http.messages import Headers, Problem
+from noria.http.messages import Headers, HTTPException
 from noria.http.worker_threads import off
 
 KEPT = 1000  # digests kept in memory
@@ -19,7 +19,7 @@ _SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([^:]*):")
 
 
 def expected(headers: Headers) -> bytes | None:
-    """Of `X-Checksum-Sha256` (hex), `Repr-Digest` or `Content-Digest`. Raises Problem."""
+    """Of `X-Checksum-Sha256` (hex), `Repr-Digest` or `Content-Digest`. Raises HTTPException."""
     found = None
     for name in ("repr-digest", "content-digest"):
         match = _SHA256.search(headers.get(name))
@@ -32,13 +32,13 @@ def expected(headers: Headers) -> bytes | None:
 
 
 def parse(text: str) -> bytes:
-    """The digest written in hexadecimal. Raises Problem."""
+    """The digest written in hexadecimal. Raises HTTPException."""
     try:
         value = bytes.fromhex(text)
     except ValueError:
         value = b""
     if len(value) != 32:
-        raise Problem(400, "X-Checksum-Sha256 is 64 hexadecimal digits.")
+        raise HTTPException(400, "X-Checksum-Sha256 is 64 hexadecimal digits.")
     return value
 
 
@@ -48,13 +48,13 @@ def _decoded(text: str, name: str) -> bytes:
     except binascii.Error:
         value = b""
     if len(value) != 32:
-        raise Problem(400, f"{name}: sha-256 is 32 bytes in base64, between colons.")
+        raise HTTPException(400, f"{name}: sha-256 is 32 bytes in base64, between colons.")
     return value
 
 
 def _same(one: bytes | None, other: bytes) -> bytes:
     if one is not None and one != other:
-        raise Problem(400, "The checksums of the body contradict each other.")
+        raise HTTPException(400, "The checksums of the body contradict each other.")
     return other
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from noria.http.messages import Problem
+from noria.http.messages import HTTPException
 
 EMPTY_LINE = b"\r\n\r\n"  # ends a head: bare LF is refused
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110, 5.6.2
@@ -82,7 +82,7 @@ def check_request_line(seen: bytes, data: bytes) -> bytes | None:
     """Checks the request line that begins with `seen` and continues in `data`.
 
     Returns None once the line is complete and valid, else the bytes of it so far. Empty lines
-    before it are ignored (RFC 9112, 2.2). Raises Problem 400 or 505.
+    before it are ignored (RFC 9112, 2.2). Raises HTTPException 400 or 505.
     """
     at = 0
     while end := data.find(b"\n", at) + 1:
@@ -101,17 +101,17 @@ def check_request_line(seen: bytes, data: bytes) -> bytes | None:
 def _check_line(line: bytes) -> None:
     found = _LINE.fullmatch(line)
     if found is None:
-        raise Problem(400, _MALFORMED)
+        raise HTTPException(400, _MALFORMED)
     if found[1] not in (b"1.1", b"1.0", None):
-        raise Problem(505, "This server speaks HTTP/1.1.")
+        raise HTTPException(505, "This server speaks HTTP/1.1.")
 
 
 def check_unfinished_line(seen: bytes) -> None:
     """Checks a request line that the parser has refused before its end, as the whole line would be.
 
-    Returns if the parser's own reason is to be answered. Raises Problem 400 or 505.
+    Returns if the parser's own reason is to be answered. Raises HTTPException 400 or 505.
     """
     if not _METHOD.fullmatch(seen):
-        raise Problem(400, _MALFORMED)
+        raise HTTPException(400, _MALFORMED)
     if _LINE.fullmatch(seen + b"\r\n"):
         _check_line(seen + b"\r\n")

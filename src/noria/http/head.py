@@ -9,7 +9,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
 
-from noria.http.messages import Headers, Problem, Request, Response
+from noria.http.messages import Headers, HTTPException, Request, Response
 
 PHRASES = {int(status): status.phrase for status in HTTPStatus}
 BODYLESS = (204, 304)  # RFC 9110, 6.4.1
@@ -20,7 +20,7 @@ _FRAMING = ("host", "transfer-encoding", "content-length", "expect")
 
 
 def target(raw: bytes) -> tuple[str, dict[str, str]]:
-    """The decoded path and the query of a request's target; raises Problem 400.
+    """The decoded path and the query of a request's target; raises HTTPException 400.
 
     Bytes that are not UTF-8 become surrogates (PEP 383), so that such file names can be had.
     """
@@ -32,17 +32,19 @@ def target(raw: bytes) -> tuple[str, dict[str, str]]:
         elif separator and scheme.lower() in ("http", "https"):  # RFC 9112, 3.2.2
             authority = _AUTHORITY.match(rest)
             if authority is None:
-                raise Problem(400, "The target of the request names no host.")
+                raise HTTPException(400, "The target of the request names no host.")
             text = rest[authority.end() :]
             if not text.startswith("/"):
                 text = "/" + text
         else:
-            raise Problem(400, "The target of the request must be a path that begins with '/'.")
+            raise HTTPException(
+                400, "The target of the request must be a path that begins with '/'."
+            )
     if "#" in text:
-        raise Problem(400, "The target of a request has no fragment ('#').")
+        raise HTTPException(400, "The target of a request has no fragment ('#').")
     path, _, query = text.partition("?")
     if "%" in text and _ESCAPE.search(text):
-        raise Problem(400, "In the target, '%' must be followed by two hexadecimal digits.")
+        raise HTTPException(400, "In the target, '%' must be followed by two hexadecimal digits.")
     if "%" in path or not path.isascii():
         path = unquote(path.encode("latin-1").decode("utf-8", "surrogateescape"), "utf-8",
                        "surrogateescape")  # fmt: skip
@@ -51,7 +53,7 @@ def target(raw: bytes) -> tuple[str, dict[str, str]]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
     except ValueError:
-        raise Problem(400, "The query has more than 100 parts.") from None
+        raise HTTPException(400, "The query has more than 100 parts.") from None
     return path, dict(pairs)
 
 
@@ -73,7 +75,7 @@ def request_of(
     secure: bool,
     admitted: Callable[[str], bool] | None = None,
 ) -> Request:
-    """The request without its body; raises Problem 400, 417, 421, 501 or 505.
+    """The request without its body; raises HTTPException 400, 417, 421, 501 or 505.
 
     `admitted` tells of the Host field whether the server goes by that name (RFC 9110, 15.5.20).
 
@@ -81,7 +83,7 @@ def request_of(
     Host (3.2), no Transfer-Encoding beside Content-Length nor in HTTP/1.0 (6.1, 6.3).
     """
     if version not in ("1.1", "1.0"):
-        raise Problem(505, "This server speaks HTTP/1.1.")
+        raise HTTPException(505, "This server speaks HTTP/1.1.")
     headers = Headers(fields)
     found: dict[str, list[str]] = {}
     for name, value in headers.fields:
@@ -89,37 +91,37 @@ def request_of(
             found.setdefault(name, []).append(value)
     hosts = found.get("host", [])
     if len(hosts) > 1 or (not hosts and version == "1.1"):
-        raise Problem(400, "A request must have one Host field.")
+        raise HTTPException(400, "A request must have one Host field.")
     if authority := _authority(raw):  # RFC 9112, 3.2.2: the Host field is ignored then
         hosts = [authority]
         headers.fields = [each for each in headers.fields if each[0] != "host"]
         headers.fields.append(("host", authority))
     if hosts and not _HOST.fullmatch(hosts[0]):
-        raise Problem(400, "The Host field is not the name of a host.")
+        raise HTTPException(400, "The Host field is not the name of a host.")
     if hosts and admitted is not None and not admitted(hosts[0]):
-        raise Problem(
+        raise HTTPException(
             421,
             f"The server is not known as {hosts[0]}: if that is its name, start it with "
             "--allow-host and the name.",
         )
     coding, lengths = found.get("transfer-encoding", []), found.get("content-length", [])
     if coding and lengths:
-        raise Problem(400, "Transfer-Encoding and Content-Length exclude each other.")
+        raise HTTPException(400, "Transfer-Encoding and Content-Length exclude each other.")
     if coding and version == "1.0":
-        raise Problem(400, "HTTP/1.0 has no Transfer-Encoding.")
+        raise HTTPException(400, "HTTP/1.0 has no Transfer-Encoding.")
     codings = [each.strip(" \t").lower() for value in coding for each in value.split(",")]
     if codings and codings[-1] != "chunked":  # RFC 9112, 6.3: the end of the body is not known
-        raise Problem(400, "The last Transfer-Encoding of a request must be chunked.")
+        raise HTTPException(400, "The last Transfer-Encoding of a request must be chunked.")
     if len(codings) > 1:
-        raise Problem(501, "The only Transfer-Encoding taken is chunked.")
+        raise HTTPException(501, "The only Transfer-Encoding taken is chunked.")
     if len(lengths) > 1 or (lengths and not (lengths[0].isascii() and lengths[0].isdigit())):
-        raise Problem(400, "Content-Length must come once, as a decimal number.")
+        raise HTTPException(400, "Content-Length must come once, as a decimal number.")
     if method == "CONNECT":
-        raise Problem(501, "This server is no proxy.")
+        raise HTTPException(501, "This server is no proxy.")
     if [one.lower() for one in found.get("expect", [])] not in ([], ["100-continue"]):
-        raise Problem(417, "The only expectation met is 100-continue.")
+        raise HTTPException(417, "The only expectation met is 100-continue.")
     if raw == b"*" and method != "OPTIONS":  # RFC 9112, 3.2.4
-        raise Problem(400, "The target '*' is for OPTIONS only.")
+        raise HTTPException(400, "The target '*' is for OPTIONS only.")
     path, query = target(raw)
     length = int(lengths[0]) if lengths else None
     return Request(method, path, headers, query, length=length, peer=peer, secure=secure)
@@ -156,8 +158,8 @@ class Clock:
         return self._raw
 
 
-def told(problem: Problem) -> Response:
-    """A Problem as plain text."""
-    text = problem.sentence.encode("utf-8", "replace") + b"\n"
+def told(problem: HTTPException) -> Response:
+    """A HTTPException as plain text."""
+    text = problem.detail.encode("utf-8", "replace") + b"\n"
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
     return Response(problem.status, headers + problem.headers, text)

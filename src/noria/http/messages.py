@@ -74,11 +74,11 @@ class Response:
     body: bytes | FileBody | AsyncIterator[bytes] = b""
 
 
-class Problem(Exception):
-    """What is answered instead: a status and a sentence for a person to read."""
+class HTTPException(Exception):
+    """Raised by a handler: the response is this status, with `detail`, a sentence, as its text."""
 
-    def __init__(self, status: int, sentence: str, *, headers: Iterable[tuple[str, str]] = ()):
-        super().__init__(sentence)
+    def __init__(self, status: int, detail: str, *, headers: Iterable[tuple[str, str]] = ()):
+        super().__init__(detail)
         self.status = int(status)
-        self.sentence = sentence
+        self.detail = detail
         self.headers = list(headers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterable, AsyncIterator
 
-from noria.http.messages import Headers, Problem
+from noria.http.messages import Headers, HTTPException
 
 HEAD_MAX = 8 * 1024  # bytes of fields a part
 PARTS_MAX = 10_000
@@ -15,13 +15,14 @@ _PARAMETER = re.compile(r'\s*;\s*([a-z-]+\*?)=(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))
 
 
 def boundary(content_type: str) -> bytes:
-    """Raises Problem if it is no multipart/form-data or has no boundary that RFC 2046 allows."""
+    """Raises HTTPException if it is no multipart/form-data or has no boundary that RFC 2046
+    allows."""
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
-        raise Problem(415, "Send a form as multipart/form-data, or a file by PUT.")
+        raise HTTPException(415, "Send a form as multipart/form-data, or a file by PUT.")
     match = _BOUNDARY.search(content_type)
     value = (match[1] or match[2]) if match else ""
     if not 0 < len(value) <= 70 or not value.isascii():
-        raise Problem(400, "The Content-Type of the form has no valid boundary.")
+        raise HTTPException(400, "The Content-Type of the form has no valid boundary.")
     return value.encode()
 
 
@@ -53,7 +54,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 class Form:
-    """The parts of `chunks`; one that was not read to its end is skipped. Raises Problem."""
+    """The parts of `chunks`; one that was not read to its end is skipped. Raises HTTPException."""
 
     def __init__(self, chunks: AsyncIterable[bytes], boundary: bytes):
         self._chunks = aiter(chunks)
@@ -66,7 +67,7 @@ class Form:
         try:
             self._data += await anext(self._chunks)
         except StopAsyncIteration:
-            raise Problem(400, "The form ends in the middle.") from None
+            raise HTTPException(400, "The form ends in the middle.") from None
 
     async def content(self) -> AsyncIterator[bytes]:
         """The bytes up to the next delimiter."""
@@ -96,24 +97,24 @@ class Form:
                     pass
                 return
             yield Part(await self._head(), self)
-        raise Problem(413, f"The form has too many parts: {PARTS_MAX} are the most.")
+        raise HTTPException(413, f"The form has too many parts: {PARTS_MAX} are the most.")
 
     async def _head(self) -> Headers:
         while (end := self._data.find(b"\r\n\r\n")) < 0:
             if len(self._data) > HEAD_MAX:
-                raise Problem(400, "The fields of a part of the form are too long.")
+                raise HTTPException(400, "The fields of a part of the form are too long.")
             await self.more()
         if end > HEAD_MAX:
-            raise Problem(400, "The fields of a part of the form are too long.")
+            raise HTTPException(400, "The fields of a part of the form are too long.")
         # The line of the delimiter may end in blanks (RFC 2046, 5.1.1).
         padding, _, text = bytes(self._data[:end]).partition(b"\r\n")
         if padding.strip(b" \t"):
-            raise Problem(400, "The form has a malformed delimiter.")
+            raise HTTPException(400, "The form has a malformed delimiter.")
         del self._data[: end + 4]
         self._within = True
         try:
             lines = text.decode().split("\r\n")
         except UnicodeDecodeError:
-            raise Problem(400, "The fields of a part of the form are not UTF-8.") from None
+            raise HTTPException(400, "The fields of a part of the form are not UTF-8.") from None
         fields = [line.partition(":") for line in lines if line]
         return Headers((name.strip(), value.strip()) for name, _, value in fields)

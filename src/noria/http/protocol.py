@@ -30,7 +30,7 @@ from noria.http.framing import (
 )
 from noria.http.head import BODYLESS, Clock, head, request_of, told
 from noria.http.limits import Limits
-from noria.http.messages import FileBody, Problem, Request, Response
+from noria.http.messages import FileBody, HTTPException, Request, Response
 from noria.http.request_body import Body
 
 log = logging.getLogger("noria")
@@ -139,7 +139,9 @@ class Exchange:
         "window",
     )
 
-    def __init__(self, request: Request | None, body: Body | None, problem: Problem | None) -> None:
+    def __init__(
+        self, request: Request | None, body: Body | None, problem: HTTPException | None
+    ) -> None:
         self.request = request
         self.body = body
         self.problem = problem
@@ -248,7 +250,7 @@ class Connection(asyncio.Protocol):
             transport.abort()  # so many cannot even be told
         elif why := self._too_many():
             front.refused += 1
-            self._broke(Problem(503, why, headers=[("Retry-After", "5")]))
+            self._broke(HTTPException(503, why, headers=[("Retry-After", "5")]))
             self.pump()
 
     def _enter(self, transport: Any) -> None:
@@ -325,17 +327,17 @@ class Connection(asyncio.Protocol):
                 return
         try:
             self._parse(data)
-        except Problem as problem:
+        except HTTPException as problem:
             self._malformed(problem)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            if not isinstance(cause, Problem):
+            if not isinstance(cause, HTTPException):
                 raise
             self._broke(cause)
         except httptools.HttpParserInvalidMethodError:
-            self._broke(Problem(501, "The method of the request is not known here."))
+            self._broke(HTTPException(501, "The method of the request is not known here."))
         except httptools.HttpParserError as error:
-            self._malformed(Problem(400, f"The request is malformed: {error}."))
+            self._malformed(HTTPException(400, f"The request is malformed: {error}."))
         else:
             self._go_by()
         self.pump()
@@ -343,7 +345,8 @@ class Connection(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         """Feeds the parser in pieces that end where a head or a body may end.
 
-        So it is known where each request line begins. Raises Problem, and what the parser raises.
+        So it is known where each request line begins. Raises HTTPException, and what the parser
+        raises.
         """
         at = 0
         while at < len(data):
@@ -379,7 +382,7 @@ class Connection(asyncio.Protocol):
             return None
         return exchange.request.length - exchange.body.received
 
-    def _malformed(self, problem: Problem) -> None:
+    def _malformed(self, problem: HTTPException) -> None:
         """Answers what cannot be parsed, unless it follows the last request of the connection."""
         last = self.waiting[-1] if self.waiting else self.current
         if last is None or last.keep or self.receiving is not None:
@@ -465,7 +468,7 @@ class Connection(asyncio.Protocol):
                 self.parser.feed_data(b"PUT / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
                 self.muted = False
 
-    def _broke(self, problem: Problem) -> None:
+    def _broke(self, problem: HTTPException) -> None:
         """Nothing can be read any more: the problem is said in its turn, and it ends."""
         self.broken = True
         if self.receiving is not None and self.receiving.body is not None:
@@ -482,8 +485,8 @@ class Connection(asyncio.Protocol):
         if self.head_size > self.front.limits.header_size:
             raise self._too_large()
 
-    def _too_large(self) -> Problem:
-        return Problem(
+    def _too_large(self) -> HTTPException:
+        return HTTPException(
             431, f"The head of a request has {self.front.limits.header_size} bytes at most."
         )
 
@@ -509,7 +512,7 @@ class Connection(asyncio.Protocol):
         self._grow(len(name) + len(value) + 4)
         self.fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
         if len(self.fields) > self.front.limits.fields:
-            raise Problem(431, f"A request has {self.front.limits.fields} fields at most.")
+            raise HTTPException(431, f"A request has {self.front.limits.fields} fields at most.")
 
     def on_headers_complete(self) -> None:
         if self.muted:
@@ -546,7 +549,7 @@ class Connection(asyncio.Protocol):
                 )
             self.receiving = exchange
             if self.front.uploads >= self.front.limits.uploads:
-                exchange.problem = Problem(
+                exchange.problem = HTTPException(
                     503, "Too many uploads are under way.", headers=[("Retry-After", "5")]
                 )
             else:
@@ -714,9 +717,9 @@ class Connection(asyncio.Protocol):
         request = exchange.request
         try:
             if exchange.problem is not None or request is None:
-                raise exchange.problem or Problem(400, "The request is malformed.")
+                raise exchange.problem or HTTPException(400, "The request is malformed.")
             response = await self.front.handle(request)
-        except Problem as problem:
+        except HTTPException as problem:
             response = told(problem)
         except ConnectionError:
             if not self.lost:
@@ -724,7 +727,7 @@ class Connection(asyncio.Protocol):
             return
         except Exception:
             log.exception("%s %s failed", request and request.method, request and request.path)
-            response = told(Problem(500, "The server failed; its log says how."))
+            response = told(HTTPException(500, "The server failed; its log says how."))
         sent = 0
         try:
             sent = await self._send(exchange, response)
@@ -854,7 +857,7 @@ class Connection(asyncio.Protocol):
                 self._sends_too_little(self.receiving, now)
         elif now > self.deadline and self.receiving is None and not self.waiting:
             if self.head_size:
-                self._broke(Problem(408, "The head of the request took too long."))
+                self._broke(HTTPException(408, "The head of the request took too long."))
                 self.pump()
             else:
                 self.transport.close()
@@ -867,7 +870,7 @@ class Connection(asyncio.Protocol):
         # It is not the client that is waited for.
         ours = body.held or (body.moving and now - body.moving > PROMPT)
         if not ours and body.received - before < limits.rate * limits.grace:
-            self._broke(Problem(408, "The body of the request came too slowly."))
+            self._broke(HTTPException(408, "The body of the request came too slowly."))
         exchange.window = (now, body.received)
 
     def _takes_too_little(self, now: float) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from noria.http.messages import Problem
+from noria.http.messages import HTTPException
 
 RANGES_MAX = 32
 BLOCK = 256 * 1024  # bytes read at a time
@@ -19,7 +19,7 @@ def parse(value: str, size: int) -> list[tuple[int, int]] | None:
     """(offset, length) of each range; None if the field is to be ignored.
 
     That is one in other units or malformed, with more than RANGES_MAX ranges, or with ranges that
-    overlap: such cost more than the whole file. Raises Problem 416 if none is within `size`.
+    overlap: such cost more than the whole file. Raises HTTPException 416 if none is within `size`.
     """
     unit, _, text = value.partition("=")
     if unit.strip().lower() != "bytes":
@@ -42,7 +42,7 @@ def parse(value: str, size: int) -> list[tuple[int, int]] | None:
         if first <= last:
             found.append((first, last - first + 1))
     if not found:
-        raise Problem(
+        raise HTTPException(
             416,
             f"No such range: the file has {size} bytes.",
             headers=[("Content-Range", f"bytes */{size}")],

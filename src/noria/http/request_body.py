@@ -14,8 +14,9 @@ TINY = 4096  # bytes up to which chunks are joined
 class Body:
     """Chunks of the body, in order.
 
-    Iterating raises what `fail` was given: ConnectionResetError if the client went away, Problem
-    if it was too slow. `on_start` is called before the first wait, `on_read` after each chunk.
+    Iterating raises what `fail` was given: ConnectionResetError if the client went away,
+    HTTPException if it was too slow. `on_start` is called before the first wait, `on_read` after
+    each chunk.
     """
 
     __slots__ = (

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from noria.http.conditional import matches
-from noria.http.messages import READING, Problem, Request, Response
+from noria.http.messages import READING, HTTPException, Request, Response
 
 _kept: dict[str, Response] = {}
 
@@ -22,13 +22,13 @@ def _names() -> frozenset[str]:
 
 
 def asset(request: Request, name: str) -> Response:
-    """A file of the directory `static`; raises Problem 404 and 405."""
+    """A file of the directory `static`; raises HTTPException 404 and 405."""
     if request.method not in ("GET", "HEAD"):
-        raise Problem(405, "Assets can only be read.", headers=[("Allow", READING)])
+        raise HTTPException(405, "Assets can only be read.", headers=[("Allow", READING)])
     found = _kept.get(name)
     if found is None:
         if name not in _names():
-            raise Problem(404, "There is no such asset.")
+            raise HTTPException(404, "There is no such asset.")
         body = (files("noria.fileserver.web") / "static" / name).read_bytes()
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         if kind.startswith("text/") or kind.endswith(("javascript", "json", "xml")):
