@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any
 
 import echoes
-import files
 import frameworks
 from factories import loop_factory
 from protocol import BACKLOG, Echo, raise_descriptor_limit
 from replies import Reply
+
+import files
 
 # What a kind makes is kept for as long as the process runs; a future is awaited, so that what it
 # raises ends the server with its reason.
