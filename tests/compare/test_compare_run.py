@@ -334,7 +334,7 @@ def test_two_samples_in_one_receive_are_two():
     from noria.compare.measure.server import Sampler
 
     class Model:
-        def last_moments(self):
+        def last_timestamps(self):
             return (1, 2, 3, 4, 0)
 
     samples: list[list[int]] = []

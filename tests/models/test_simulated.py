@@ -10,7 +10,7 @@ import pytest
 
 from noria._core.loop import Loop
 from noria._core.models.simulated import STYLES, Simulated, Stuck
-from noria._core.stream import Group
+from noria._core.stream import StreamSet
 
 SEEDS = int(os.environ.get("NORIA_SEEDS", "10000"))
 SLICES = 20
@@ -137,7 +137,7 @@ def simulate(seed: int, faults: float = 1.0) -> Simulated:
         protocols.append(Recorded(sim, loop))
         return protocols[-1]
 
-    group = Group()
+    group = StreamSet()
     listener = sim.listen(loop, factory, group)
     peers = [Peer(sim, listener, 1 + sim.chance.below(8000)) for _ in range(1 + seed % 3)]
 

@@ -11,12 +11,12 @@ from libc.stdint cimport int64_t, uint64_t
 cdef enum Interest:
     ACCEPT = 1      # connections of a listening socket      -> accepted(fd)
     RECEIVE = 2     # bytes or datagrams of a socket         -> received(bytes) / arrived(datagram)
-    SPACE = 4       # room to send again                     -> writable()
+    SEND = 4        # room to send again                     -> writable()
     READABLE = 8    # plain readiness, nothing is read       -> ready(mask)
     WRITABLE = 16
     URGENT = 32     # out-of-band data, an exceptional condition
 
-cdef enum Kind:
+cdef enum EventKind:
     CALL = 0        # run a callback; the only kind that is not I/O
     READY = 1       # result: a mask of Interest the descriptor is ready for
     RECEIVED = 2    # result: bytes received, 0 at the end, or -errno; data: where they are
@@ -46,19 +46,19 @@ cdef struct Counters:
     uint64_t bytes_out
     int64_t waiting_ns          # time asleep in the kernel, waiting
 
-cdef struct Moments:
+cdef struct Timestamps:
     # When the message that is being handled was asked for, known of, and copied; CLOCK_MONOTONIC
     # in ns, 0 where the process cannot see it (a copy inside a sleeping call or by the kernel).
-    int64_t asked
+    int64_t requested
     int64_t ready
     int64_t copy_begin
     int64_t copy_end
-    uint64_t asks               # asks that found nothing since the last message
+    uint64_t empty_polls        # asks that found nothing since the last message
 
 cdef class Target:
     cdef int handle(self, Event *event) except -1
-    cdef bint fault(self, object error) except -1
-    cdef int forget(self) noexcept
+    cdef bint handle_error(self, object error) except -1
+    cdef int clear(self) noexcept
 
 cdef class Queue:
     cdef Event *ring
@@ -79,15 +79,15 @@ cdef class Channel(Target):
     cdef unsigned short state       # the model's own bits
     cdef int slot                   # the model's own number
     cdef bint datagrams             # recvfrom, not recv
-    cdef bint closing               # let go of: the model gives it no more events
-    cdef bint level                 # told of readiness while it is so, even where edges are told
+    cdef bint releasing             # let go of: the model gives it no more events
+    cdef bint level_triggered       # told of readiness while it is so, even where edges are told
     cdef Model model
-    cdef bint large(self) noexcept
+    cdef bint expects_large(self) noexcept
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1
     cdef int filled(self, Py_ssize_t n) except -1
     cdef int received(self, const char *data, Py_ssize_t n) except -1
-    cdef int arrived(self, const char *data, Py_ssize_t n, void *address,
-                     unsigned length) except -1
+    cdef int datagram_received(self, const char *data, Py_ssize_t n, void *address,
+                               unsigned length) except -1
     cdef int accepted(self, int fd) except -1
     cdef int writable(self) except -1
     cdef int ready(self, int mask) except -1
@@ -105,7 +105,7 @@ cdef class Operation(Target):
     cdef unsigned length            # of an address
     cdef bint pending
     cdef bint cancelled
-    cdef object keep                # what owns the buffer's memory
+    cdef object buffer_owner                # what owns the buffer's memory
     cdef object callback
     cdef public object cleanup      # called instead of the callback when it was cancelled
     cdef Py_ssize_t perform(self) noexcept nogil
@@ -122,29 +122,29 @@ cdef class Model:
     cdef readonly Queue queue
     cdef Dispatcher dispatcher
     cdef Counters counters
-    cdef Moments moments
+    cdef Timestamps timestamps
     cdef public bint recording      # note the moments of each message
     cdef readonly bint closed
     cdef readonly bint polls_memory  # a poll that finds nothing makes no system call
     cdef readonly bint inherited    # this process is a child of the one that made it
-    cdef readonly int home          # the process that made it
+    cdef readonly int creator_pid   # the process that made it
     cdef bint close_unwatches       # closing a descriptor ends its watch in the kernel
     cdef char *scratch              # one message's bytes, between the kernel and the handler
-    cdef object spare               # the last message, if its handler let go of it; see stream.pyx
-    cdef Py_ssize_t spare_room
-    cdef object pool                # threads for what this model has no call for
+    cdef object spare_message       # the last message, if its handler let go of it; see stream.pyx
+    cdef Py_ssize_t spare_size
+    cdef object thread_pool         # threads for what this model has no call for
     cdef dict capabilities
     cdef int watch(self, Channel channel, int interest) except -1
     cdef int unwatch(self, Channel channel, int interest) except -1
-    cdef bint carries(self, Channel channel) noexcept
+    cdef bint recv_in_flight(self, Channel channel) noexcept
     cdef int release(self, Channel channel) except -1
     cdef int deliver(self, Channel channel, Event *event) except -1
     cdef bint receive_datagrams(self, Channel channel) except -1
     cdef Py_ssize_t send(self, Channel channel, const char *data, Py_ssize_t n) except? -1
     cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1
     cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1
-    cdef int hand_over(self) except -1
-    cdef Py_ssize_t sent(self, Py_ssize_t r) noexcept
+    cdef int flush_sends(self) except -1
+    cdef Py_ssize_t count_send(self, Py_ssize_t r) noexcept
     cdef int64_t now(self) noexcept
     cdef int64_t tick(self) noexcept
     # The kernel's own calls; each gives a number or -errno. `simulated` has its own kernel.
@@ -158,20 +158,20 @@ cdef class Model:
     cdef int cancel(self, Operation operation) except -1
     cdef int wait(self, int64_t timeout) except -1
     cdef int wake(self) except -1
-    cdef int begin(self) except -1
-    cdef int settle(self) except -1
-    cdef int end(self) except -1
+    cdef int start_run(self) except -1
+    cdef int flush_closes(self) except -1
+    cdef int end_run(self) except -1
     cdef int discard(self, Event *event) except -1
-    cdef int shut(self) except -1
-    cdef int refuse(self) except -1
-    cdef int inherit(self) except -1
+    cdef int tear_down(self) except -1
+    cdef int raise_inherited(self) except -1
+    cdef int after_fork_in_child(self) except -1
 
-cdef class Waker(Channel):
+cdef class WakeChannel(Channel):
     pass
 
-cdef class Waking(Model):
+cdef class WakeableModel(Model):
     cdef Channel wake_reader
     cdef int wake_writer
-    cdef bint waking
+    cdef bint wake_pending
 
 cdef int empty_pipe(int fd) except -1

@@ -29,10 +29,10 @@ cdef enum:
 
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
-cdef set living = set()     # addresses of this process's models
+cdef set live_models = set()     # addresses of this process's models
 
 
-def forked():
+def close_inherited_models():
     """Runs in the child of a fork, before anything else of it does.
 
     What a model has of the kernel is shared with the parent: to alter a registration of epoll in
@@ -41,14 +41,14 @@ def forked():
     """
     cdef Model model
     cdef bint ran = False
-    for address in living:
+    for address in live_models:
         model = <Model><PyObject *><size_t>address
         if model.closed or model.inherited:
             continue
         model.inherited = True
         if model.dispatcher is not None and model.dispatcher.abandon():
             ran = True
-        model.inherit()
+        model.after_fork_in_child()
     if ran:
         # A signal of the child must not be told to a descriptor of the parent.
         try:
@@ -57,7 +57,7 @@ def forked():
             pass    # not in the main interpreter
 
 
-os.register_at_fork(after_in_child=forked)
+os.register_at_fork(after_in_child=close_inherited_models)
 
 
 cdef class Target:
@@ -66,11 +66,11 @@ cdef class Target:
     cdef int handle(self, Event *event) except -1:
         raise NotImplementedError
 
-    cdef bint fault(self, object error) except -1:
+    cdef bint handle_error(self, object error) except -1:
         """`handle` raised this; true if the target has dealt with it, false to have it logged."""
         return False
 
-    cdef int forget(self) noexcept:
+    cdef int clear(self) noexcept:
         """It will not be called again: lets go of what it held for that."""
         return 0
 
@@ -159,7 +159,7 @@ cdef class Channel(Target):
         # A model may have seen this event before the channel was closed by an earlier handler.
         return self.model.deliver(self, event)
 
-    cdef bint large(self) noexcept:
+    cdef bint expects_large(self) noexcept:
         """Whether the next bytes are likely to be many, so that `reserve` has a place for them."""
         return False
 
@@ -175,8 +175,8 @@ cdef class Channel(Target):
         """Bytes arrived; 0 at the end of the stream."""
         raise NotImplementedError
 
-    cdef int arrived(self, const char *data, Py_ssize_t n, void *address,
-                     unsigned length) except -1:
+    cdef int datagram_received(self, const char *data, Py_ssize_t n, void *address,
+                               unsigned length) except -1:
         """A datagram arrived."""
         raise NotImplementedError
 
@@ -212,7 +212,7 @@ cdef class Channel(Target):
         return 0
 
 
-cdef class Waker(Channel):
+cdef class WakeChannel(Channel):
     """The reading end of the pipe by which other threads and signals end a wait."""
 
     cdef int handle(self, Event *event) except -1:
@@ -220,7 +220,7 @@ cdef class Waker(Channel):
 
     cdef int ready(self, int mask) except -1:
         empty_pipe(self.fd)
-        (<Waking>self.model).waking = False
+        (<WakeableModel>self.model).wake_pending = False
         PyErr_CheckSignals()
         return 0
 
@@ -249,13 +249,13 @@ cdef class Operation(Target):
         self.offset = offset
         self.callback = callback
         if kind == READ:
-            self.keep = bytearray(size)
-            self.buffer = <bytearray>self.keep
+            self.buffer_owner = bytearray(size)
+            self.buffer = <bytearray>self.buffer_owner
             self.size = size
         elif kind == WRITE or kind == CONNECT:
-            self.keep = bytes(buffer)
-            self.buffer = <bytes>self.keep
-            self.size = len(self.keep)
+            self.buffer_owner = bytes(buffer)
+            self.buffer = <bytes>self.buffer_owner
+            self.size = len(self.buffer_owner)
 
     @property
     def done(self):
@@ -291,10 +291,10 @@ cdef class Operation(Target):
         if result < 0:
             error = OSError(-result, os.strerror(-result))
         elif self.kind == READ:
-            value = bytes((<bytearray>self.keep)[:result])
+            value = bytes((<bytearray>self.buffer_owner)[:result])
         else:
             value = result
-        self.keep = None
+        self.buffer_owner = None
         cleanup, self.cleanup = self.cleanup, None
         if self.cancelled:
             if cleanup is not None:
@@ -309,10 +309,10 @@ cdef class Model:
 
     def __cinit__(self, *args, **kwargs):
         self.queue = Queue()
-        self.home = os.getpid()
-        living.add(<size_t><PyObject *>self)
+        self.creator_pid = os.getpid()
+        live_models.add(<size_t><PyObject *>self)
         memset(&self.counters, 0, sizeof(Counters))
-        memset(&self.moments, 0, sizeof(Moments))
+        memset(&self.timestamps, 0, sizeof(Timestamps))
         self.scratch = <char *>PyMem_RawMalloc(SCRATCH_SIZE)
         if self.scratch == NULL:
             raise MemoryError
@@ -322,7 +322,7 @@ cdef class Model:
         PyMem_RawFree(PyMem_RawMalloc(4 * SCRATCH_SIZE))
 
     def __dealloc__(self):
-        living.discard(<size_t><PyObject *>self)
+        live_models.discard(<size_t><PyObject *>self)
         PyMem_RawFree(self.scratch)
 
     def __repr__(self):
@@ -338,13 +338,13 @@ cdef class Model:
         """Stops looking. What was on its way may still come."""
         raise NotImplementedError
 
-    cdef bint carries(self, Channel channel) noexcept:
+    cdef bint recv_in_flight(self, Channel channel) noexcept:
         """Whether bytes may be on their way to the channel even if it is not watched."""
         return True
 
     cdef int release(self, Channel channel) except -1:
         """The owner is done; `released` is called when the kernel is too, here or later."""
-        channel.closing = True
+        channel.releasing = True
         if channel.watched:
             self.unwatch(channel, channel.watched)
         return channel.released()
@@ -378,7 +378,7 @@ cdef class Model:
             else:
                 self.counters.messages += 1
                 self.counters.bytes_in += n
-                channel.arrived(self.scratch, n, &address, length)
+                channel.datagram_received(self.scratch, n, &address, length)
             if not channel.watched & RECEIVE or self.inherited:
                 return False
         return True
@@ -390,7 +390,7 @@ cdef class Model:
             self.counters.sends += 1
             r = self.kernel_send(channel.fd, data, n)
             if r != -EINTR:
-                return self.sent(r)
+                return self.count_send(r)
 
     cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1:
         """The same for a struct msghdr: several buffers."""
@@ -399,7 +399,7 @@ cdef class Model:
             self.counters.sends += 1
             r = self.kernel_send_many(channel.fd, message)
             if r != -EINTR:
-                return self.sent(r)
+                return self.count_send(r)
 
     cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1:
         """Sends with the next wait, in one call for all channels, what there is room for then.
@@ -408,12 +408,12 @@ cdef class Model:
         """
         return False
 
-    cdef int hand_over(self) except -1:
+    cdef int flush_sends(self) except -1:
         """What was given to send_later is sent now."""
         return 0
 
     @cython.final
-    cdef Py_ssize_t sent(self, Py_ssize_t r) noexcept:
+    cdef Py_ssize_t count_send(self, Py_ssize_t r) noexcept:
         if r >= 0:
             self.counters.bytes_out += r
         elif r == -EAGAIN:
@@ -454,12 +454,13 @@ cdef class Model:
     cdef int submit(self, Operation operation) except -1:
         """Starts an operation. Here: in a thread, for models whose kernel call would sleep."""
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         operation.pending = True
-        if self.pool is None:
+        if self.thread_pool is None:
             from concurrent.futures import ThreadPoolExecutor
-            self.pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="noria-operation")
-        self.pool.submit(perform_in_thread, self, operation)
+            self.thread_pool = ThreadPoolExecutor(max_workers=8,
+                                                  thread_name_prefix="noria-operation")
+        self.thread_pool.submit(perform_in_thread, self, operation)
         return 0
 
     cdef int cancel(self, Operation operation) except -1:
@@ -477,17 +478,17 @@ cdef class Model:
         """Ends a wait, from any thread."""
         raise NotImplementedError
 
-    cdef int begin(self) except -1:
+    cdef int start_run(self) except -1:
         """Called at the start of a run, on the thread that will wait."""
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         return 0
 
-    cdef int end(self) except -1:
+    cdef int end_run(self) except -1:
         """Called on the thread that waited, at the end of a run: another may call `begin` next."""
         return 0
 
-    cdef int settle(self) except -1:
+    cdef int flush_closes(self) except -1:
         """What was released is let go of by the kernel now, not at the next wait."""
         return 0
 
@@ -495,19 +496,19 @@ cdef class Model:
         """An event will not be handled: frees what its `data` owns."""
         return 0
 
-    cdef int shut(self) except -1:
+    cdef int tear_down(self) except -1:
         """Gives back what the model holds of the kernel."""
         return 0
 
     # What a fork does.
 
     @cython.final
-    cdef int refuse(self) except -1:
+    cdef int raise_inherited(self) except -1:
         """Raises: only the process that made the model may use it."""
         raise RuntimeError(f"this {self.name} loop was made before a fork and belongs to process "
-                           f"{self.home}: make a new loop in the child")
+                           f"{self.creator_pid}: make a new loop in the child")
 
-    cdef int inherit(self) except -1:
+    cdef int after_fork_in_child(self) except -1:
         """Called in the child: closes its copies of the model's descriptors, and no more."""
         return 0
 
@@ -526,13 +527,13 @@ cdef class Model:
         """The counters as a dict: calls made, calls that found nothing, messages, bytes."""
         return dict(self.counters)
 
-    def last_moments(self):
+    def last_timestamps(self):
         """(asked, ready, copy_begin, copy_end, asks) of the message being handled, times in ns.
 
         Only while `recording` is true; 0 stands for a moment that the process cannot see.
         """
-        return (self.moments.asked, self.moments.ready, self.moments.copy_begin,
-                self.moments.copy_end, self.moments.asks)
+        return (self.timestamps.requested, self.timestamps.ready, self.timestamps.copy_begin,
+                self.timestamps.copy_end, self.timestamps.empty_polls)
 
     def interrupt(self):
         """Ends a wait, from any thread."""
@@ -549,14 +550,14 @@ cdef class Model:
         if self.closed:
             return
         self.closed = True
-        self.shut()
-        if self.pool is not None:
-            self.pool.shutdown(wait=not self.inherited)     # threads are not inherited
-            self.pool = None
+        self.tear_down()
+        if self.thread_pool is not None:
+            self.thread_pool.shutdown(wait=not self.inherited)  # threads are not inherited
+            self.thread_pool = None
         self.dispatcher = None
         while self.queue.take(&event):
             self.discard(&event)
-            (<Target>event.target).forget()
+            (<Target>event.target).clear()
             Py_DECREF(<Target>event.target)
 
 
@@ -570,31 +571,31 @@ def perform_in_thread(Model model, Operation operation):
         model.wake()
 
 
-cdef class Waking(Model):
+cdef class WakeableModel(Model):
     """A model that is woken through a pipe."""
 
-    cdef int begin(self) except -1:
+    cdef int start_run(self) except -1:
         cdef Channel waker
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         if self.wake_reader is None:
             reader, self.wake_writer = os.pipe2(O_NONBLOCK | os.O_CLOEXEC)
-            waker = Waker.__new__(Waker)
+            waker = WakeChannel.__new__(WakeChannel)
             waker.fd = reader
             waker.model = self
             self.wake_reader = waker
         return 0
 
     cdef int wake(self) except -1:
-        if not self.waking and self.wake_reader is not None:
-            self.waking = True
+        if not self.wake_pending and self.wake_reader is not None:
+            self.wake_pending = True
             c_write(self.wake_writer, b"\0", 1)
         return 0
 
     def wake_fd(self):
         return self.wake_writer if self.wake_reader is not None else -1
 
-    cdef int shut(self) except -1:
+    cdef int tear_down(self) except -1:
         if self.wake_reader is not None:
             c_close(self.wake_reader.fd)
             c_close(self.wake_writer)
@@ -604,5 +605,5 @@ cdef class Waking(Model):
             self.wake_writer = -1
         return 0
 
-    cdef int inherit(self) except -1:
-        return Waking.shut(self)
+    cdef int after_fork_in_child(self) except -1:
+        return WakeableModel.tear_down(self)

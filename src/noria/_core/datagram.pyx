@@ -3,7 +3,7 @@
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
 from noria._core.address cimport noria_address
-from noria._core.contract cimport RECEIVE, SPACE, Channel
+from noria._core.contract cimport RECEIVE, SEND, Channel
 from noria._core.loop cimport Loop
 
 import logging
@@ -22,7 +22,7 @@ cdef class Datagrams(Channel):
     cdef object sock
     cdef Loop loop
     cdef object waiting
-    cdef bint gone, leaving
+    cdef bint closed, closing
 
     def __init__(self, Loop loop, sock, protocol):
         self.loop = loop
@@ -35,37 +35,37 @@ cdef class Datagrams(Channel):
         protocol.connection_made(self)
         self.model.watch(self, RECEIVE)
 
-    cdef int arrived(self, const char *data, Py_ssize_t n, void *address,
-                     unsigned length) except -1:
-        if not self.gone:
+    cdef int datagram_received(self, const char *data, Py_ssize_t n, void *address,
+                               unsigned length) except -1:
+        if not self.closed:
             self.protocol.datagram_received(PyBytes_FromStringAndSize(data, n),
                                             noria_address(address, length))
         return 0
 
     cdef int received(self, const char *data, Py_ssize_t n) except -1:
-        return self.arrived(data, n, NULL, 0)
+        return self.datagram_received(data, n, NULL, 0)
 
     cdef int failed(self, int error) except -1:
-        if not self.gone:
+        if not self.closed:
             self.protocol.error_received(OSError(error, os.strerror(error)))
         return 0
 
-    cdef bint fault(self, object error) except -1:
+    cdef bint handle_error(self, object error) except -1:
         if self.protocol is None:
             return False
         log.error("%r raised: its socket is closed", self.protocol, exc_info=error)
-        self.vanish(error)
+        self.force_close(error)
         return True
 
     def sendto(self, data, addr=None):
         """Sends one datagram, now or when there is room; `addr` None for the connected peer."""
-        if self.gone or self.leaving:
+        if self.closed or self.closing:
             return
         data = bytes(data)
         if not self.waiting and self.try_send(data, addr):
             return
         self.waiting.append((data, addr))
-        self.model.watch(self, SPACE)
+        self.model.watch(self, SEND)
 
     def try_send(self, bytes data, addr):
         self.model.counters.sends += 1
@@ -84,42 +84,42 @@ cdef class Datagrams(Channel):
         return True
 
     cdef int writable(self) except -1:
-        while self.waiting and not self.gone:
+        while self.waiting and not self.closed:
             if not self.try_send(*self.waiting[0]):
                 return 0
             self.waiting.popleft()
-        if not self.gone:
-            self.model.unwatch(self, SPACE)
-            if self.leaving:
-                self.vanish(None)
+        if not self.closed:
+            self.model.unwatch(self, SEND)
+            if self.closing:
+                self.force_close(None)
         return 0
 
     def close(self):
         """Ends once what is waiting is sent."""
-        if not self.leaving and not self.gone:
-            self.leaving = True
+        if not self.closing and not self.closed:
+            self.closing = True
             self.model.unwatch(self, RECEIVE)
             if not self.waiting:
-                self.vanish(None)
+                self.force_close(None)
 
     def abort(self):
         """Ends now."""
-        self.vanish(None)
+        self.force_close(None)
 
     def is_closing(self):
         """True once it is ending."""
-        return self.gone or self.leaving
+        return self.closed or self.closing
 
-    def vanish(self, error):
-        if self.gone:
+    def force_close(self, error):
+        if self.closed:
             return
-        self.gone = self.leaving = True
+        self.closed = self.closing = True
         self.waiting.clear()
         if self.watched:
             self.model.unwatch(self, self.watched)
-        self.loop.call_soon(self.lose, error)
+        self.loop.call_soon(self.call_connection_lost, error)
 
-    def lose(self, error):
+    def call_connection_lost(self, error):
         protocol, self.protocol = self.protocol, None
         try:
             protocol.connection_lost(error)

@@ -1,11 +1,11 @@
 from noria._core.contract cimport Channel
 from noria._core.loop cimport Loop
-from noria._core.stream cimport Group
+from noria._core.stream cimport StreamSet
 
 cdef class Listener(Channel):
     cdef Loop loop
     cdef object factory
-    cdef readonly Group group
+    cdef readonly StreamSet group
     cdef object address
     cdef object rest
     cdef bint tcp

@@ -5,16 +5,16 @@ from typing import Any
 
 from noria._core.contract import Channel
 from noria._core.loop import Loop
-from noria._core.stream import Group
+from noria._core.stream import StreamSet
 
 class Listener(Channel):
-    group: Group
+    group: StreamSet
     def __init__(
         self,
         loop: Loop,
         sock: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
-        group: Group,
+        group: StreamSet,
     ) -> None: ...
     @property
     def sockname(self) -> Any: ...

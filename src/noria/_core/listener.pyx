@@ -2,7 +2,7 @@
 
 from noria._core.contract cimport ACCEPT, Channel
 from noria._core.loop cimport Loop
-from noria._core.stream cimport Group, Stream
+from noria._core.stream cimport StreamSet, Stream
 from noria._core.sys cimport (
     ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO, c_close,
 )
@@ -22,7 +22,7 @@ REST = 0.25
 cdef class Listener(Channel):
     """Accepts on one listening socket, whose descriptor it takes over, until closed."""
 
-    def __init__(self, Loop loop, sock, factory, Group group):
+    def __init__(self, Loop loop, sock, factory, StreamSet group):
         self.loop = loop
         self.factory = factory
         self.group = group
@@ -58,9 +58,9 @@ cdef class Listener(Channel):
         except NoriaError as error:
             # A limit of the model, not a fault of the protocol: no traceback, but what to do.
             log.error("%s; this connection is closed", error.args[len(error.args) - 1])
-            stream.vanish(error)
+            stream.force_close(error)
         except Exception as error:
-            stream.fault(error)
+            stream.handle_error(error)
         return 0
 
     cdef int failed(self, int error) except -1:
@@ -74,7 +74,7 @@ cdef class Listener(Channel):
                       os.strerror(error))
         # Level-triggered, it would be told again at once, for ever: rest until one is free.
         self.model.unwatch(self, ACCEPT)
-        self.group.starved = self.resume
+        self.group.on_descriptor_freed = self.resume
         self.rest = self.loop.call_later(REST, self.resume)
         return 0
 
@@ -83,16 +83,16 @@ cdef class Listener(Channel):
         if self.rest is not None:
             self.rest.cancel()
             self.rest = None
-        if self.fd >= 0 and not self.closing:
+        if self.fd >= 0 and not self.releasing:
             self.model.watch(self, ACCEPT)
 
-    cdef bint fault(self, object error) except -1:
+    cdef bint handle_error(self, object error) except -1:
         log.error("accepting on %s failed", self.address, exc_info=error)
         return True
 
     def close(self):
         """Stops accepting; connections that are open stay."""
-        if self.fd >= 0 and not self.closing:
+        if self.fd >= 0 and not self.releasing:
             if self.rest is not None:
                 self.rest.cancel()
                 self.rest = None

@@ -46,12 +46,12 @@ cdef class Loop(Dispatcher):
         """Puts a call at the end of the queue; returns a handle with `cancel`."""
         cdef Handle handle = Handle.__new__(Handle)
         if self.closed:
-            self.refuse_if_closed()
+            self.check_closed()
         handle.callback = callback
         handle.args = args
         self.queue.put(handle, CALL, 0, NULL)
         if self.model.dispatcher is self and self.running and \
-                PyThread_get_thread_ident() != self.thread:
+                PyThread_get_thread_ident() != self.thread_id:
             self.model.wake()
         return handle
 
@@ -67,9 +67,9 @@ cdef class Loop(Dispatcher):
     def call_at(self, when, callback, *args):
         """Calls at `when`, in seconds of `time()`."""
         if self.closed:
-            self.refuse_if_closed()
+            self.check_closed()
         timer = self.set_timer(when, callback, args, None)
-        if self.running and PyThread_get_thread_ident() != self.thread:
+        if self.running and PyThread_get_thread_ident() != self.thread_id:
             self.model.wake()
         return timer
 
@@ -86,7 +86,7 @@ cdef class Loop(Dispatcher):
     def submit(self, Operation operation):
         """Starts an operation; its callback comes from the queue."""
         if self.closed:
-            self.refuse_if_closed()
+            self.check_closed()
         self.model.submit(operation)
 
     def cancel(self, Operation operation):
@@ -96,14 +96,14 @@ cdef class Loop(Dispatcher):
     def prepare(self):
         """Makes the model ready for this thread; the descriptor that wakes it, or -1."""
         if self.closed:
-            self.refuse_if_closed()
-        self.model.begin()
+            self.check_closed()
+        self.model.start_run()
         return self.model.wake_fd()
 
     def run(self):
         """Turns until `stop`, or until a handler raises KeyboardInterrupt or SystemExit. Stopped
         before, it is one turn, as asyncio's run_forever: another thread may have been quicker."""
-        self.enter()
+        self.start_run()
         try:
             self.turn()
             while not self.stopping:
@@ -115,22 +115,22 @@ cdef class Loop(Dispatcher):
         """One turn, waiting at most `timeout` seconds (None: as long as it takes)."""
         cdef Timer limit = None
         if timeout is not None and timeout > 0:
-            limit = self.call_later(timeout, nothing)
-        self.enter()
+            limit = self.call_later(timeout, do_nothing)
+        self.start_run()
         try:
             if timeout is not None and timeout <= 0:
-                self.call_soon(nothing)
-                self.poll_often()
+                self.call_soon(do_nothing)
+                self.poll_every_turn()
             self.turn()
         finally:
             if limit is not None:
                 limit.cancel()
-            self.leave()
+            self.finish_run()
 
     def stop(self):
         """Ends `run` after this turn, or the next one after its first; from any thread."""
         self.stopping = True
-        if self.running and PyThread_get_thread_ident() != self.thread:
+        if self.running and PyThread_get_thread_ident() != self.thread_id:
             self.model.wake()
 
     def close(self):
@@ -144,13 +144,13 @@ cdef class Loop(Dispatcher):
 
     def pending(self):
         """(events in the queue, timers set)."""
-        return (self.queue.count, self.timers.count + self.timers.fresh_count)
+        return (self.queue.count, self.timers.count + self.timers.deferred_count)
 
     def usage(self):
         """Seconds spent in handlers and seconds asleep since the first run, and turns made."""
-        cdef int64_t busy = self.busy_total
+        cdef int64_t busy = self.busy_ns
         if self.running:
-            busy += monotonic_ns() - self.began_ns - self.waited_since()
+            busy += monotonic_ns() - self.run_started_ns - self.waited_in_run()
         return {"busy": busy / 1e9, "waiting": self.model.counters.waiting_ns / 1e9,
                 "turns": self.turns}
 
@@ -159,40 +159,40 @@ cdef class Loop(Dispatcher):
     cdef int64_t now(self) except? -1:
         return self.model.now()
 
-    def waited_since(self):
-        return self.model.counters.waiting_ns - self.busy_since
+    def waited_in_run(self):
+        return self.model.counters.waiting_ns - self.waiting_ns_at_start
 
-    def refuse_if_closed(self):
+    def check_closed(self):
         if self.closed:
             raise RuntimeError("the loop is closed")
 
-    def enter(self):
+    def start_run(self):
         if self.closed:
-            self.refuse_if_closed()
+            self.check_closed()
         if self.abandoned:
-            self.model.refuse()
+            self.model.raise_inherited()
         if self.running:
             raise RuntimeError("the loop is running already")
-        self.thread = PyThread_get_thread_ident()
-        self.model.begin()
+        self.thread_id = PyThread_get_thread_ident()
+        self.model.start_run()
         self.running = True
-        self.began_ns = monotonic_ns()
-        self.busy_since = self.model.counters.waiting_ns
+        self.run_started_ns = monotonic_ns()
+        self.waiting_ns_at_start = self.model.counters.waiting_ns
 
     def end_run(self):
         """The model lets go of the kernel's side of what was closed, and of this thread."""
         try:
             # A peer that waits for the end of a connection must not have to wait for the next run.
-            self.model.settle()
+            self.model.flush_closes()
         finally:
             try:
-                self.model.end()
+                self.model.end_run()
             finally:
-                self.leave()
+                self.finish_run()
 
-    def leave(self):
+    def finish_run(self):
         self.running = self.stopping = False
-        self.busy_total += monotonic_ns() - self.began_ns - self.waited_since()
+        self.busy_ns += monotonic_ns() - self.run_started_ns - self.waited_in_run()
         if self.fatal is not None:
             error, self.fatal = self.fatal, None
             raise error
@@ -208,10 +208,10 @@ cdef class Loop(Dispatcher):
         """The first part of a turn: what has happened and what is due goes into the queue."""
         cdef int64_t timeout
         if self.abandoned:
-            self.model.refuse()
+            self.model.raise_inherited()
         self.turns += 1
-        if self.timers.fresh_count:
-            self.timers.settle()
+        if self.timers.deferred_count:
+            self.timers.arm_deferred()
         if self.queue.count == 0 or self.dispatching:   # by a thread of the model: its to finish
             timeout = FOREVER
             if self.timers.count:
@@ -220,7 +220,7 @@ cdef class Loop(Dispatcher):
                     timeout = 0
             if self.stopping:
                 timeout = 0
-            self.poll_often()
+            self.poll_every_turn()
             self.asleep = timeout != 0
             try:
                 self.model.wait(timeout)
@@ -231,12 +231,12 @@ cdef class Loop(Dispatcher):
         else:
             self.poll()
         if self.timers.count:
-            self.due()
+            self.queue_due_timers()
         return 0
 
-    cdef int poll_often(self) noexcept:
+    cdef int poll_every_turn(self) noexcept:
         """Every turn polls from now on, until many of them have found nothing."""
-        self.skipped = self.patience = self.empty_polls = 0
+        self.skipped_turns = self.turns_to_skip = self.empty_polls = 0
         return 0
 
     cdef int poll(self) except -1:
@@ -245,29 +245,29 @@ cdef class Loop(Dispatcher):
         cdef uint64_t calls = made.sends + made.receives + made.accepts + made.controls
         cdef size_t before
         cdef int64_t now
-        if calls != self.seen_calls:
-            self.seen_calls = calls
-            self.poll_often()
-        elif self.skipped < self.patience:
-            self.skipped += 1
-            if self.skipped & 3:
+        if calls != self.last_io_calls:
+            self.last_io_calls = calls
+            self.poll_every_turn()
+        elif self.skipped_turns < self.turns_to_skip:
+            self.skipped_turns += 1
+            if self.skipped_turns & 3:
                 return 0                    # looking at the clock costs as much as a callback
             now = self.model.tick()
-            if now == self.last_asked:
+            if now == self.last_poll_tick:
                 return 0
-            self.last_asked = now
-        self.skipped = 0
+            self.last_poll_tick = now
+        self.skipped_turns = 0
         before = self.queue.count
         self.model.wait(0)
         if self.queue.count != before:
-            self.poll_often()
-        elif self.empty_polls < KEEN_POLLS:
+            self.poll_every_turn()
+        elif self.empty_polls < EMPTY_POLLS_BEFORE_SKIPPING:
             self.empty_polls += 1
-        elif self.patience < MAX_TURNS_WITHOUT_POLL - 1:
-            self.patience = 2 * self.patience + 1
+        elif self.turns_to_skip < MAX_TURNS_WITHOUT_POLL - 1:
+            self.turns_to_skip = 2 * self.turns_to_skip + 1
         return 0
 
-    cdef int due(self) except -1:
+    cdef int queue_due_timers(self) except -1:
         cdef int64_t now = self.now()
         while self.timers.count and self.timers.heap[0].when <= now:
             self.queue.put(self.timers.pop(), CALL, 0, NULL)
@@ -279,23 +279,23 @@ cdef class Loop(Dispatcher):
         if self.dispatching:
             return 0
         self.dispatching = True
-        self.left = limit
+        self.events_left = limit
         try:
-            while self.left:
+            while self.events_left:
                 try:
                     self.handle_events()
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException as error:
                     target = <Target>self.event.target
-                    if not target.fault(error):
+                    if not target.handle_error(error):
                         self.report(error)
         finally:
-            self.let_go()
+            self.drop_event()
             self.dispatching = False
         return 0
 
-    cdef int let_go(self) noexcept:
+    cdef int drop_event(self) noexcept:
         """Drops the reference of the event whose handler raised."""
         cdef PyObject *target = self.event.target
         self.event.target = NULL
@@ -304,13 +304,13 @@ cdef class Loop(Dispatcher):
 
     cdef int handle_events(self) except -1:
         # No try in here: what a handler raises ends this loop, and dispatch begins it anew.
-        self.let_go()
-        while self.left and self.queue.take(&self.event):
-            self.left -= 1
+        self.drop_event()
+        while self.events_left and self.queue.take(&self.event):
+            self.events_left -= 1
             (<Target>self.event.target).handle(&self.event)
             Py_DECREF(<object>self.event.target)
         self.event.target = NULL
-        self.left = 0
+        self.events_left = 0
         return 0
 
     cdef int drain(self) except -1:
@@ -332,19 +332,19 @@ cdef class Loop(Dispatcher):
         except BaseException as error:
             self.fatal = error
             self.stop()
-        self.busy_total += monotonic_ns() - before
+        self.busy_ns += monotonic_ns() - before
         if self.stopping or self.queue.count:
             self.model.wake()
         return 0
 
     cdef bint abandon(self) noexcept:
         self.abandoned = True
-        self.left = 0       # of the turn in which a handler forked
+        self.events_left = 0  # of the turn in which a handler forked
         return self.running
 
     cdef int report(self, object error) except -1:
         cdef Target target = <Target>self.event.target
-        target.forget()
+        target.clear()
         if self.on_error is not None:
             self.on_error(error)
         else:
@@ -352,5 +352,5 @@ cdef class Loop(Dispatcher):
         return 0
 
 
-def nothing():
+def do_nothing():
     """A callback that only ends a wait."""

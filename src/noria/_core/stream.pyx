@@ -13,7 +13,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_DECREF
 from libc.string cimport memcpy
 
-from noria._core.contract cimport CALL, RECEIVE, SPACE, Channel, Event, Model
+from noria._core.contract cimport CALL, RECEIVE, SEND, Channel, Event, Model
 from noria._core.loop cimport Loop
 from noria._core.sys cimport (
     EAGAIN, IPPROTO_TCP, TCP_NODELAY, c_close, iovec, msghdr, setsockopt,
@@ -30,12 +30,12 @@ log = logging.getLogger("noria")
 
 cdef enum:
     HIGH_WATER = 64 * 1024      # asyncio's defaults
-    LARGE = 16 * 1024           # from here a copy costs more than a fresh object
-    FRESH = 256 * 1024
-    BATCH = 64                  # buffers in one sendmsg
-    VANISHED = 1                # results of the stream's own CALL events
-    RESUMED = 2
-    ENDED = 4                   # 3 is Connection's
+    LARGE_MESSAGE = 16 * 1024   # from here a copy costs more than a fresh object
+    LARGE_BUFFER = 256 * 1024
+    MAX_IOVECS = 64             # buffers in one sendmsg
+    CONNECTION_LOST = 1                # results of the stream's own CALL events
+    READING_RESUMED = 2
+    EOF_REACHED = 4                   # 3 is Connection's
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 
@@ -94,12 +94,12 @@ cdef extern from *:
     void rewrite "noria_rewrite"(object data, const char *source, Py_ssize_t n)
 
 
-cdef inline Py_ssize_t expect(Py_ssize_t hint, Py_ssize_t n) noexcept:
+cdef inline Py_ssize_t expect(Py_ssize_t size_hint, Py_ssize_t n) noexcept:
     """How large the next message may be: as this one, and after a large one not at once small."""
-    return n if n >= hint else (hint + n) >> 1
+    return n if n >= size_hint else (size_hint + n) >> 1
 
 
-cdef class Sink:
+cdef class DirectProtocol:
     """A compiled protocol that takes bytes where they are."""
 
     cdef int feed(self, const char *data, Py_ssize_t n) except -1:
@@ -109,7 +109,7 @@ cdef class Sink:
         return self.feed(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
 
-cdef class Group:
+cdef class StreamSet:
     """Streams that are open. `len()` counts them; iteration goes over a snapshot."""
 
     def __cinit__(self):
@@ -121,16 +121,16 @@ cdef class Group:
     def __iter__(self):
         return iter(list(self.streams))
 
-    cdef int link(self, Stream stream) except -1:
+    cdef int add(self, Stream stream) except -1:
         stream.group = self
         self.streams.add(stream)
         return 0
 
-    cdef int unlink(self, Stream stream) except -1:
+    cdef int discard(self, Stream stream) except -1:
         stream.group = None
         self.streams.discard(stream)
-        if self.starved is not None:
-            resume, self.starved = self.starved, None
+        if self.on_descriptor_freed is not None:
+            resume, self.on_descriptor_freed = self.on_descriptor_freed, None
             resume()
         return 0
 
@@ -138,7 +138,7 @@ cdef class Group:
 cdef class Stream(Channel):
     """A connection as its protocol sees it: the methods of asyncio.Transport."""
 
-    cdef int open(self, Loop loop, int fd, object protocol, Group group, bint tcp) except -1:
+    cdef int open(self, Loop loop, int fd, object protocol, StreamSet group, bint tcp) except -1:
         """Takes over `fd`; `start` then tells the protocol."""
         cdef int one = 1
         self.fd = fd
@@ -147,37 +147,38 @@ cdef class Stream(Channel):
         self.tcp = tcp
         self.high = HIGH_WATER
         self.low = HIGH_WATER // 4
-        self.adopt(protocol)
+        self.use_protocol(protocol)
         if tcp:
             self.model.counters.controls += 1
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         if group is not None:
-            group.link(self)
+            group.add(self)
         return 0
 
     cdef int start(self) except -1:
         if self.group.on_open is not None:
             self.group.on_open(self)
         self.protocol.connection_made(self)
-        if not self.paused and not self.leaving and not self.gone:
+        if not self.paused and not self.closing and not self.closed:
             self.model.watch(self, RECEIVE)
         return 0
 
-    cdef int adopt(self, object protocol) except -1:
+    cdef int use_protocol(self, object protocol) except -1:
         self.protocol = protocol
-        self.sink = <Sink>protocol if isinstance(protocol, Sink) and (<Sink>protocol).direct \
-            else None
-        self.buffered = self.sink is not None or isinstance(protocol, BufferedProtocol)
+        self.direct_protocol = None
+        if isinstance(protocol, DirectProtocol) and (<DirectProtocol>protocol).enabled:
+            self.direct_protocol = <DirectProtocol>protocol
+        self.buffered = self.direct_protocol is not None or isinstance(protocol, BufferedProtocol)
         # Looked up once. The class's function is the same for all its protocols, so it stays in the
         # cache where a bound method for each would not.
         method = None if self.buffered else protocol.data_received
-        self.method = type(method) is MethodType and method.__self__ is protocol
-        self.data_received = method.__func__ if self.method else method
+        self.pass_protocol = type(method) is MethodType and method.__self__ is protocol
+        self.data_received = method.__func__ if self.pass_protocol else method
         return 0
 
     @cython.final
-    cdef int hand_over(self, bytes data) except -1:
-        if self.method:
+    cdef int call_data_received(self, bytes data) except -1:
+        if self.pass_protocol:
             self.data_received(self.protocol, data)
         else:
             self.data_received(data)
@@ -185,81 +186,82 @@ cdef class Stream(Channel):
 
     # Receiving.
 
-    cdef bint large(self) noexcept:
-        return self.hint >= LARGE and (not self.buffered
-                                       or (self.sink is not None and self.sink.keeps))
+    cdef bint expects_large(self) noexcept:
+        return self.size_hint >= LARGE_MESSAGE and (
+            not self.buffered
+            or (self.direct_protocol is not None and self.direct_protocol.wants_objects))
 
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1:
         # A large message is received straight into the object that the protocol will get.
-        if not self.large():
+        if not self.expects_large():
             return False
-        self.fresh = bytes_of_size(NULL, FRESH)
-        place[0] = PyBytes_AS_STRING(<bytes>self.fresh)
-        size[0] = FRESH
+        self.incoming = bytes_of_size(NULL, LARGE_BUFFER)
+        place[0] = PyBytes_AS_STRING(<bytes>self.incoming)
+        size[0] = LARGE_BUFFER
         return True
 
     cdef int filled(self, Py_ssize_t n) except -1:
-        cdef Raw *raw = self.fresh
+        cdef Raw *raw = self.incoming
         cdef bytes data
-        self.fresh = NULL
+        self.incoming = NULL
         if n <= 0:
             Py_DECREF(<object>raw)
-            return self.end() if n == 0 else 0
-        self.hint = <unsigned>expect(self.hint, n)
+            return self.handle_eof() if n == 0 else 0
+        self.size_hint = <unsigned>expect(self.size_hint, n)
         self.received_turn = <unsigned>self.loop.turns
-        if n < FRESH:
+        if n < LARGE_BUFFER:
             _PyBytes_Resize(&raw, n)
         data = <bytes>raw
         Py_DECREF(data)
-        if self.gone or self.leaving:
+        if self.closed or self.closing:
             return 0
         if self.paused:
-            self.hold(data)
+            self.keep_paused_data(data)
         else:
             self.deliver_data(data)
         return 0
 
     cdef int deliver_data(self, bytes data) except -1:
         """Pass `data` to the protocol, in the way that its kind wants it."""
-        if self.sink is not None:
-            self.sink.feed_bytes(data)
+        if self.direct_protocol is not None:
+            self.direct_protocol.feed_bytes(data)
         elif self.buffered:
-            self.fill_protocol(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            self.fill_protocol_buffers(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         else:
-            self.hand_over(data)
+            self.call_data_received(data)
         return 0
 
     cdef int received(self, const char *data, Py_ssize_t n) except -1:
         cdef bytes message
         cdef Model model
         if n == 0:
-            return self.end()
-        if self.gone or self.leaving:
+            return self.handle_eof()
+        if self.closed or self.closing:
             return 0
-        self.hint = <unsigned>expect(self.hint, n)
+        self.size_hint = <unsigned>expect(self.size_hint, n)
         self.received_turn = <unsigned>self.loop.turns
         if self.paused:
-            self.hold(PyBytes_FromStringAndSize(data, n))
+            self.keep_paused_data(PyBytes_FromStringAndSize(data, n))
         elif self.buffered:
-            self.fill_protocol(data, n)
+            self.fill_protocol_buffers(data, n)
         else:
             model = self.model
-            message = <bytes>model.spare
-            model.spare = None      # a handler may run the model again, or raise
-            if message is not None and alone(message) and n <= model.spare_room < 2 * n:
+            message = <bytes>model.spare_message
+            model.spare_message = None  # a handler may run the model again, or raise
+            if message is not None and alone(message) and n <= model.spare_size < 2 * n:
                 rewrite(message, data, n)
             else:
                 message = PyBytes_FromStringAndSize(data, n)
-                model.spare_room = n
-            if self.method:
+                model.spare_size = n
+            if self.pass_protocol:
                 self.data_received(self.protocol, message)
             else:
                 self.data_received(message)
             if alone(message):
-                model.spare = message
+                model.spare_message = message
         return 0
 
-    cdef int fill_protocol(self, const char *data, Py_ssize_t n) except -1:
+    cdef int fill_protocol_buffers(self, const char *data, Py_ssize_t n) except -1:
         """Copy `data` into the buffers of a BufferedProtocol, as many as it takes.
 
         A callback may pause, close or replace the protocol: what is left of `data` then waits, is
@@ -268,15 +270,15 @@ cdef class Stream(Channel):
         """
         cdef Py_buffer view
         cdef Py_ssize_t part
-        if self.sink is not None:
-            return self.sink.feed(data, n)
-        while n and not self.gone and not self.leaving:
+        if self.direct_protocol is not None:
+            return self.direct_protocol.feed(data, n)
+        while n and not self.closed and not self.closing:
             if self.paused & PAUSED:
-                if self.held is None:
-                    self.held = []
-                self.held.insert(0, PyBytes_FromStringAndSize(data, n))
+                if self.paused_data is None:
+                    self.paused_data = []
+                self.paused_data.insert(0, PyBytes_FromStringAndSize(data, n))
                 return 0
-            if not self.buffered or self.sink is not None:
+            if not self.buffered or self.direct_protocol is not None:
                 return self.deliver_data(PyBytes_FromStringAndSize(data, n))
             buffer = self.protocol.get_buffer(n)
             PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
@@ -291,108 +293,108 @@ cdef class Stream(Channel):
             self.protocol.buffer_updated(part)
         return 0
 
-    cdef int hold(self, bytes data) except -1:
+    cdef int keep_paused_data(self, bytes data) except -1:
         """Keep data that arrived while reading was paused, behind what is kept already."""
-        if self.held is None:
-            self.held = []
-        self.held.append(data)
+        if self.paused_data is None:
+            self.paused_data = []
+        self.paused_data.append(data)
         return 0
 
-    cdef int end(self) except -1:
+    cdef int handle_eof(self) except -1:
         """The peer has sent all it will."""
         if self.paused:
-            self.hold(b"")
+            self.keep_paused_data(b"")
             return 0
-        if self.received_turn == <unsigned>self.loop.turns and not self.ended:
+        if self.received_turn == <unsigned>self.loop.turns and not self.eof_delivered:
             # Never in the turn of the last data: asyncio receives once a turn, and who waits for
             # that data may look at the connection in the next turns.
             self.model.unwatch(self, RECEIVE)
-            self.model.queue.put(self, CALL, ENDED, NULL)
+            self.model.queue.put(self, CALL, EOF_REACHED, NULL)
             return 0
-        return self.end_of_stream()
+        return self.deliver_eof()
 
-    cdef int end_of_stream(self) except -1:
+    cdef int deliver_eof(self) except -1:
         """Tell the protocol of the end, once."""
-        if self.ended or self.gone:
+        if self.eof_delivered or self.closed:
             return 0
-        self.ended = True
+        self.eof_delivered = True
         self.model.unwatch(self, RECEIVE)
-        if self.leaving:
+        if self.closing:
             return 0
         if not self.protocol.eof_received():
             self.close()
         return 0
 
     cdef int failed(self, int error) except -1:
-        return self.vanish(OSError(error, os.strerror(error)))
+        return self.force_close(OSError(error, os.strerror(error)))
 
-    cdef bint fault(self, object error) except -1:
+    cdef bint handle_error(self, object error) except -1:
         """A handler of the protocol raised: its own connection ends, the others go on."""
-        if self.gone and self.protocol is None:
+        if self.closed and self.protocol is None:
             return False
         log.error("%r raised: its connection is closed", self.protocol, exc_info=error)
-        self.vanish(error)
+        self.force_close(error)
         return True
 
     def pause_reading(self):
         """Stop calls of data_received; data that still arrives is held until resume_reading."""
-        if self.paused & PAUSED or self.leaving or self.gone:
+        if self.paused & PAUSED or self.closing or self.closed:
             return
         self.paused |= PAUSED
         self.model.unwatch(self, RECEIVE)
 
     def resume_reading(self):
         """Undo pause_reading."""
-        if not self.paused & PAUSED or self.leaving or self.gone:
+        if not self.paused & PAUSED or self.closing or self.closed:
             return
         self.paused &= ~PAUSED
-        if self.held is not None:
+        if self.paused_data is not None:
             # Held data is delivered first, and from the queue: never from within the caller.
-            self.paused |= HOLDING
-            self.model.queue.put(self, CALL, RESUMED, NULL)
-        elif not self.ended:
+            self.paused |= DELIVERING_PAUSED
+            self.model.queue.put(self, CALL, READING_RESUMED, NULL)
+        elif not self.eof_delivered:
             self.model.watch(self, RECEIVE)
 
-    def lend_reading(self):
+    def detach_reading(self):
         """Pauses reading so that, until resume_reading, another may receive from the descriptor.
 
         False, and nothing has changed, where bytes may be on their way to here; True later perhaps.
         """
-        if self.ended or self.leaving or self.gone or self.held is not None \
-                or self.model.carries(self):
+        if self.eof_delivered or self.closing or self.closed or self.paused_data is not None \
+                or self.model.recv_in_flight(self):
             return False
         self.pause_reading()
         return True
 
-    cdef int release_held(self) except -1:
+    cdef int deliver_paused_data(self) except -1:
         """Deliver held data until there is none, or until the protocol pauses or closes."""
         cdef bytes data
         # HOLDING stays set meanwhile, so that what a model receives now queues behind.
-        while self.held and not (self.paused & PAUSED or self.leaving or self.gone):
-            data = self.held.pop(0)
+        while self.paused_data and not (self.paused & PAUSED or self.closing or self.closed):
+            data = self.paused_data.pop(0)
             try:
                 if data:
                     self.deliver_data(data)
                 else:
-                    self.end_of_stream()
+                    self.deliver_eof()
             except BaseException:
                 # KeyboardInterrupt, say, after which the loop may run again: so does this.
-                self.model.queue.put(self, CALL, RESUMED, NULL)
+                self.model.queue.put(self, CALL, READING_RESUMED, NULL)
                 raise
-        if self.leaving or self.gone:
+        if self.closing or self.closed:
             return 0
-        if not self.held:
-            self.held = None
+        if not self.paused_data:
+            self.paused_data = None
         self.paused &= PAUSED
         if self.paused:
             return 0
-        if not self.ended:
+        if not self.eof_delivered:
             self.model.watch(self, RECEIVE)
         return 0
 
     def is_reading(self):
         """True if data_received may be called."""
-        return not (self.paused & PAUSED or self.leaving or self.gone)
+        return not (self.paused & PAUSED or self.closing or self.closed)
 
     # Sending.
 
@@ -403,7 +405,7 @@ cdef class Stream(Channel):
         if type(data) is bytes:
             sent = self.send_now(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
             if sent >= 0:
-                self.keep(data, sent)
+                self.keep_unsent(data, sent)
             return
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError("data argument must be a bytes-like object, not "
@@ -415,8 +417,8 @@ cdef class Stream(Channel):
             sent = self.send_now(<const char *>view.buf, view.len)
             if sent >= 0:
                 # The caller may change its buffer afterwards: the bytes of now are kept.
-                self.keep(PyBytes_FromStringAndSize(<const char *>view.buf + sent,
-                                                    view.len - sent), 0)
+                self.keep_unsent(PyBytes_FromStringAndSize(<const char *>view.buf + sent,
+                                                           view.len - sent), 0)
         finally:
             PyBuffer_Release(&view)
 
@@ -424,14 +426,14 @@ cdef class Stream(Channel):
     cdef Py_ssize_t send_now(self, const char *data, Py_ssize_t n) except? -2:
         """Sends what there is room for; from where on the rest is to be kept, or -1 for no rest."""
         cdef Py_ssize_t sent
-        if self.ending:
-            self.refuse_to_write("write")
+        if self.write_state:
+            self.raise_unwritable("write")
         if n == 0:
             return -1
-        if self.gone:
-            self.count_lost()
+        if self.closed:
+            self.count_lost_write()
             return -1
-        if self.backlog:
+        if self.unsent_size:
             return 0
         sent = self.model.send(self, data, n)
         if sent == n:
@@ -440,77 +442,77 @@ cdef class Stream(Channel):
             return sent
         if sent == -EAGAIN:
             return 0
-        self.vanish(OSError(-sent, os.strerror(-sent)))
+        self.force_close(OSError(-sent, os.strerror(-sent)))
         return -1
 
-    cdef int refuse_to_write(self, str method) except -1:
-        if self.ending == LENT:
+    cdef int raise_unwritable(self, str method) except -1:
+        if self.write_state == SENDFILE:
             raise RuntimeError(f"unable to {method}; sendfile is in progress")
         raise RuntimeError(f"Cannot call {method}() after write_eof()")
 
     def writelines(self, list_of_data):
         """Sends several buffers, in one system call where there is room."""
-        cdef bint idle = self.backlog == 0
+        cdef bint idle = self.unsent_size == 0
         parts = [bytes_of(part) for part in list_of_data]
-        if self.ending:
-            self.refuse_to_write("writelines")
+        if self.write_state:
+            self.raise_unwritable("writelines")
         if not any(parts):
             return
-        if self.gone:
-            self.count_lost()
+        if self.closed:
+            self.count_lost_write()
             return
         for part in parts:
             if part:
-                self.append(part, 0)
+                self.append_outgoing(part, 0)
         if idle:
             self.flush()
-        if self.backlog and not self.gone:
-            self.await_room()
+        if self.unsent_size and not self.closed:
+            self.watch_writable()
 
-    cdef int append(self, bytes data, Py_ssize_t offset) except -1:
+    cdef int append_outgoing(self, bytes data, Py_ssize_t offset) except -1:
         if self.outgoing is None:
             self.outgoing = []
-        if self.backlog == 0:
+        if self.unsent_size == 0:
             self.offset = offset
         elif offset:
             raise AssertionError("only the first buffer can be sent in part")
         self.outgoing.append(data)
-        self.backlog += len(data) - offset
+        self.unsent_size += len(data) - offset
         return 0
 
-    cdef int await_room(self) except -1:
-        self.model.watch(self, SPACE)
-        if self.backlog > self.high and not self.full:
-            self.full = True
-            self.tell_room()
+    cdef int watch_writable(self) except -1:
+        self.model.watch(self, SEND)
+        if self.unsent_size > self.high and not self.protocol_paused:
+            self.protocol_paused = True
+            self.notify_flow_control()
 
-    cdef int tell_room(self) except -1:
+    cdef int notify_flow_control(self) except -1:
         """Tells the protocol whether it may write."""
-        if self.full:
+        if self.protocol_paused:
             self.protocol.pause_writing()
         else:
             self.protocol.resume_writing()
         return 0
 
-    cdef int count_lost(self) except -1:
-        if self.lost >= 5:
+    cdef int count_lost_write(self) except -1:
+        if self.writes_after_close >= 5:
             log.warning("socket.send() raised exception.")
-        if self.lost < 255:
-            self.lost += 1
+        if self.writes_after_close < 255:
+            self.writes_after_close += 1
 
-    cdef int keep(self, bytes data, Py_ssize_t offset) except -1:
-        self.append(data, offset)
-        self.await_room()
+    cdef int keep_unsent(self, bytes data, Py_ssize_t offset) except -1:
+        self.append_outgoing(data, offset)
+        self.watch_writable()
         return 0
 
     cdef int flush(self) except -1:
         """Sends what is kept, until done or there is no more room."""
-        cdef iovec parts[BATCH]
+        cdef iovec parts[MAX_IOVECS]
         cdef msghdr message
         cdef bytes part
         cdef Py_ssize_t i, count, sent
-        while self.backlog:
-            count = min(<Py_ssize_t>BATCH, len(self.outgoing) - self.first)
+        while self.unsent_size:
+            count = min(<Py_ssize_t>MAX_IOVECS, len(self.outgoing) - self.first)
             for i in range(count):
                 part = self.outgoing[self.first + i]
                 parts[i].iov_base = PyBytes_AS_STRING(part)
@@ -531,14 +533,14 @@ cdef class Stream(Channel):
             if sent == -EAGAIN:
                 return 0
             if sent < 0:
-                return self.vanish(OSError(-sent, os.strerror(-sent)))
+                return self.force_close(OSError(-sent, os.strerror(-sent)))
             self.count_sent(sent)
         return 0
 
     cdef int count_sent(self, Py_ssize_t sent) except -1:
         """So much of what is kept is sent."""
         cdef Py_ssize_t size
-        self.backlog -= sent
+        self.unsent_size -= sent
         sent += self.offset
         while self.first < len(self.outgoing):
             size = PyBytes_GET_SIZE(<bytes>self.outgoing[self.first])
@@ -556,32 +558,32 @@ cdef class Stream(Channel):
             self.first = 0
         return 0
 
-    cdef int end_turn(self) except -1:
+    cdef int flush_at_turn_end(self) except -1:
         """For one that asked its loop to be told."""
         return 0
 
     cdef int writable(self) except -1:
         self.flush()
-        if self.gone:
+        if self.closed:
             return 0
-        if self.full and self.backlog <= self.low:
-            self.full = False
-            self.tell_room()
-        if self.backlog or self.gone:
+        if self.protocol_paused and self.unsent_size <= self.low:
+            self.protocol_paused = False
+            self.notify_flow_control()
+        if self.unsent_size or self.closed:
             return 0
-        self.model.unwatch(self, SPACE)
-        if self.leaving:
-            self.vanish(None)
-        elif self.ending == ENDING:
+        self.model.unwatch(self, SEND)
+        if self.closing:
+            self.force_close(None)
+        elif self.write_state == EOF_WRITTEN:
             self.model.kernel_end_sending(self.fd)
         return 0
 
     def write_eof(self):
         """Ends the sending side once all is sent; receiving goes on."""
-        if self.leaving or self.ending or self.gone:
+        if self.closing or self.write_state or self.closed:
             return
-        self.ending = ENDING
-        if not self.backlog:
+        self.write_state = EOF_WRITTEN
+        if not self.unsent_size:
             self.model.kernel_end_sending(self.fd)
 
     def can_write_eof(self):
@@ -597,9 +599,9 @@ cdef class Stream(Channel):
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         self.high, self.low = high, low
-        if self.backlog > self.high and not self.full and self.protocol is not None:
-            self.full = True
-            self.tell_room()
+        if self.unsent_size > self.high and not self.protocol_paused and self.protocol is not None:
+            self.protocol_paused = True
+            self.notify_flow_control()
 
     def get_write_buffer_limits(self):
         """(low, high), in bytes."""
@@ -607,63 +609,63 @@ cdef class Stream(Channel):
 
     def get_write_buffer_size(self):
         """Bytes kept because there was no room to send them."""
-        return self.backlog
+        return self.unsent_size
 
     # Ending.
 
     def close(self):
         """Stops receiving, sends what is kept, then ends the connection."""
-        if self.leaving or self.gone:
+        if self.closing or self.closed:
             return
-        self.leaving = True
+        self.closing = True
         self.model.unwatch(self, RECEIVE)
-        if not self.backlog:
-            self.vanish(None)
+        if not self.unsent_size:
+            self.force_close(None)
 
     def abort(self):
         """Ends the connection now; what is kept is not sent."""
-        self.vanish(None)
+        self.force_close(None)
 
     def is_closing(self):
         """True once it is ending."""
-        return self.leaving != 0 or self.gone != 0
+        return self.closing != 0 or self.closed != 0
 
-    cdef int vanish(self, object error) except -1:
+    cdef int force_close(self, object error) except -1:
         """Nothing more is sent or received; connection_lost is called from the queue."""
-        if self.gone:
+        if self.closed:
             return 0
-        self.gone = self.leaving = True
+        self.closed = self.closing = True
         self.error = error
         self.outgoing = None
-        self.held = None
-        self.backlog = 0
+        self.paused_data = None
+        self.unsent_size = 0
         if self.model.closed:
             # Nobody takes events any more; a queue that held this one would hold it for ever.
-            self.protocol = self.data_received = self.sink = None
+            self.protocol = self.data_received = self.direct_protocol = None
             return self.model.release(self)
         if self.watched:
             self.model.unwatch(self, self.watched)
-        self.model.queue.put(self, CALL, VANISHED, NULL)
+        self.model.queue.put(self, CALL, CONNECTION_LOST, NULL)
         return 0
 
     cdef int handle(self, Event *event) except -1:
         if event.kind != CALL:
             return self.model.deliver(self, event)
-        if event.result == RESUMED:
-            return self.release_held()
-        if event.result == ENDED:
-            if self.gone:
+        if event.result == READING_RESUMED:
+            return self.deliver_paused_data()
+        if event.result == EOF_REACHED:
+            if self.closed:
                 return 0
-            return self.hold(b"") if self.paused else self.end_of_stream()
-        return self.lose()
+            return self.keep_paused_data(b"") if self.paused else self.deliver_eof()
+        return self.call_connection_lost()
 
-    cdef int lose(self) except -1:
+    cdef int call_connection_lost(self) except -1:
         cdef object protocol = self.protocol
         cdef object error = self.error
-        cdef Group group = self.group
+        cdef StreamSet group = self.group
         if protocol is None:
             return 0
-        self.protocol = self.data_received = self.sink = None
+        self.protocol = self.data_received = self.direct_protocol = None
         self.error = None
         try:
             protocol.connection_lost(error)
@@ -676,27 +678,27 @@ cdef class Stream(Channel):
 
     cdef int detach_socket(self) except -1:
         """The Python socket, if one was made, is closed for its users: the descriptor is ours."""
-        if self.shared:
-            self.shared = False
+        if self.socket_owns_fd:
+            self.socket_owns_fd = False
             self.extra["socket"]._sock.detach()
         return 0
 
     cdef int released(self) except -1:
         cdef int fd = self.fd
-        cdef Group group = self.group   # which may live by this stream alone
+        cdef StreamSet group = self.group  # which may live by this stream alone
         if fd < 0:
             return 0
         self.detach_socket()
         self.fd = -1
         self.model.kernel_close(fd)
         if group is not None:
-            group.unlink(self)
+            group.discard(self)
         return 0
 
     def __dealloc__(self):
-        if self.fresh != NULL:
-            Py_DECREF(<object>self.fresh)
-        if self.fd >= 0 and not self.shared:
+        if self.incoming != NULL:
+            Py_DECREF(<object>self.incoming)
+        if self.fd >= 0 and not self.socket_owns_fd:
             c_close(self.fd)
             self.fd = -1
 
@@ -704,7 +706,7 @@ cdef class Stream(Channel):
 
     def set_protocol(self, protocol):
         """What is called from now on."""
-        self.adopt(protocol)
+        self.use_protocol(protocol)
 
     def get_protocol(self):
         """What is called."""
@@ -719,7 +721,7 @@ cdef class Stream(Channel):
         if name not in ("socket", "sockname", "peername") or self.fd < 0:
             return default
         if "socket" not in self.extra:
-            self.shared = True
+            self.socket_owns_fd = True
             self.extra["socket"] = trsock.TransportSocket(socket.socket(fileno=self.fd))
         sock = self.extra["socket"]
         if name != "socket":
@@ -744,12 +746,12 @@ cdef bytes bytes_of(data):
     return bytes(data)
 
 
-def open_stream(Loop loop, int fd, protocol, Group group, bint tcp):
+def open_stream(Loop loop, int fd, protocol, StreamSet group, bint tcp):
     """A stream on a connected socket, whose descriptor it takes over; the protocol is told."""
     cdef Stream stream = Stream.__new__(Stream)
     stream.open(loop, fd, protocol, group, tcp)
     try:
         stream.start()
     except Exception as error:
-        stream.fault(error)
+        stream.handle_error(error)
     return stream

@@ -21,10 +21,10 @@ cdef class Timer(Handle):
     cdef double moment          # seconds, as they were given; of a fresh one, its delay
     cdef int64_t when_ns        # of a fresh one, the coarse time at which it was set
     cdef uint64_t order
-    cdef Py_ssize_t place       # in the heap; -1: nowhere; -2 and below: among the fresh ones
+    cdef Py_ssize_t position    # in the heap; -1: nowhere; -2 and below: among the fresh ones
     cdef void *timers           # borrowed: while it has a place there, they are there
 
-cdef object context_here()
+cdef object current_context()
 cdef Timer new_timer()
 cdef int64_t nanoseconds(double seconds) noexcept
 
@@ -36,17 +36,17 @@ cdef struct Entry:
 cdef class Timers:
     cdef Entry *heap
     cdef readonly Py_ssize_t count
-    cdef Py_ssize_t room
+    cdef Py_ssize_t capacity
     cdef uint64_t order
-    cdef void **fresh           # timers set in this turn whose delay begins at its end
-    cdef Py_ssize_t fresh_count
-    cdef Py_ssize_t fresh_room
+    cdef void **deferred        # timers set in this turn whose delay begins at its end
+    cdef Py_ssize_t deferred_count
+    cdef Py_ssize_t deferred_capacity
     cdef int add(self, Timer timer) except -1
-    cdef int add_fresh(self, Timer timer, double delay) except -1
-    cdef int settle(self) except -1
+    cdef int add_deferred(self, Timer timer, double delay) except -1
+    cdef int arm_deferred(self) except -1
     cdef int put(self, Timer timer) except -1
     cdef int remove(self, Timer timer) except -1
     cdef Timer pop(self)
-    cdef void rise(self, Py_ssize_t i, Entry entry) noexcept
-    cdef void sink(self, Py_ssize_t i, Entry entry) noexcept
+    cdef void sift_up(self, Py_ssize_t i, Entry entry) noexcept
+    cdef void sift_down(self, Py_ssize_t i, Entry entry) noexcept
     cdef int clear(self) except -1

@@ -19,10 +19,10 @@ from _thread import allocate_lock
 
 cdef enum:
     NOWHERE = -1
-    FIRST_FRESH = -2            # the next is at -3, and so on
-    LONG_TURN = 20_000_000      # nanoseconds
+    FIRST_DEFERRED = -2         # the next is at -3, and so on
+    LONG_TURN_NS = 20_000_000   # nanoseconds
 
-cdef double NEVER = 9.2e9       # seconds: what nanoseconds in 64 bits cannot say
+cdef double MAX_SECONDS = 9.2e9  # seconds: what nanoseconds in 64 bits cannot say
 
 cdef extern from *:
     """
@@ -90,21 +90,21 @@ cdef extern from *:
     """
     ctypedef void (*destructor)(PyObject *) noexcept
     void noria_spare(PyObject *timer) noexcept
-    void noria_keep_spares(object kind, destructor let_go) noexcept
+    void noria_keep_spares(object kind, destructor release) noexcept
     object noria_take_spare(object kind)
     int noria_spare_count
 
 
 # In the place of a context: one of its own, as empty as that of the thread that asked.
-cdef object EMPTY = Ellipsis
+cdef object EMPTY_CONTEXT = Ellipsis
 
 
-cdef object context_here():
+cdef object current_context():
     """What to run a callback in later: a copy of the context, unless there is nothing to copy.
 
     Most threads never had a context: 10⁵ calls from one are then not 10⁵ copies in memory.
     """
-    return EMPTY if noria_no_context() else PyContext_CopyCurrent()
+    return EMPTY_CONTEXT if noria_no_context() else PyContext_CopyCurrent()
 
 
 # Handles are not the garbage collector's business, as each lets go of what it holds once it has
@@ -127,12 +127,13 @@ cdef class Handle(Target):
         if context is None:
             noria_call(callback, args)
         else:
-            noria_call_within(PyContext_New() if context is EMPTY else context, callback, args)
+            noria_call_within(PyContext_New() if context is EMPTY_CONTEXT else context, callback,
+                              args)
         if event != NULL:
-            self.forget()
+            self.clear()
         return 0
 
-    cdef int forget(self) noexcept:
+    cdef int clear(self) noexcept:
         self.callback = None
         self.args = None
         self.context = None
@@ -140,7 +141,7 @@ cdef class Handle(Target):
 
     cdef int drop(self) except -1:
         self.dropped = True
-        return self.forget()
+        return self.clear()
 
     @cython.binding(False)
     def cancel(self):
@@ -160,7 +161,7 @@ cdef class Handle(Target):
 
     def get_context(self):
         """The contextvars.Context that the callback runs in, or None for the loop's own."""
-        if self.context is EMPTY:
+        if self.context is EMPTY_CONTEXT:
             self.context = PyContext_New()
         return self.context
 
@@ -266,10 +267,10 @@ cdef class Timer(Handle):
     """A callback for a time. As asyncio.TimerHandle."""
 
     def __cinit__(self):
-        self.place = NOWHERE
+        self.position = NOWHERE
 
     cdef int drop(self) except -1:
-        if self.place != NOWHERE:
+        if self.position != NOWHERE:
             (<Timers>self.timers).remove(self)
         return Handle.drop(self)
 
@@ -302,13 +303,13 @@ cdef class Timer(Handle):
 
     @property
     def _scheduled(self):
-        return self.place != NOWHERE
+        return self.position != NOWHERE
 
     @cython.binding(False)
     def when(self):
         """The time it is due, in seconds of the loop's `time()`."""
-        if self.place < NOWHERE:
-            (<Timers>self.timers).settle()
+        if self.position < NOWHERE:
+            (<Timers>self.timers).arm_deferred()
         return self.moment
 
 
@@ -324,7 +325,7 @@ cdef Timer new_timer():
         return Timer.__new__(Timer)
     timer = <Timer>noria_take_spare(Timer)
     timer.dropped = False
-    timer.place = NOWHERE
+    timer.position = NOWHERE
     return timer
 
 
@@ -334,15 +335,15 @@ cdef class Timers:
     def __dealloc__(self):
         self.clear()
         PyMem_RawFree(self.heap)
-        PyMem_RawFree(self.fresh)
+        PyMem_RawFree(self.deferred)
 
     cdef int clear(self) except -1:
         while self.count:
             self.count -= 1
-            end(<Timer>self.heap[self.count].timer)
-        while self.fresh_count:
-            self.fresh_count -= 1
-            end(<Timer>self.fresh[self.fresh_count])
+            drop_timer(<Timer>self.heap[self.count].timer)
+        while self.deferred_count:
+            self.deferred_count -= 1
+            drop_timer(<Timer>self.deferred[self.deferred_count])
         return 0
 
     cdef int add(self, Timer timer) except -1:
@@ -353,81 +354,81 @@ cdef class Timers:
         Py_INCREF(timer)
         return 0
 
-    cdef int add_fresh(self, Timer timer, double delay) except -1:
+    cdef int add_deferred(self, Timer timer, double delay) except -1:
         """One whose delay begins when this turn ends, with the clock read once for all of them.
 
         Most are timeouts, cancelled before that: they cost neither the clock nor the heap.
         """
-        cdef void **fresh
-        cdef Py_ssize_t room
-        if self.fresh_count == self.fresh_room:
-            room = self.fresh_room * 2 + 64
-            fresh = <void **>PyMem_RawRealloc(self.fresh, room * sizeof(void *))
-            if fresh == NULL:
+        cdef void **deferred
+        cdef Py_ssize_t capacity
+        if self.deferred_count == self.deferred_capacity:
+            capacity = self.deferred_capacity * 2 + 64
+            deferred = <void **>PyMem_RawRealloc(self.deferred, capacity * sizeof(void *))
+            if deferred == NULL:
                 raise MemoryError
-            self.fresh = fresh
-            self.fresh_room = room
+            self.deferred = deferred
+            self.deferred_capacity = capacity
         self.order += 1
         timer.order = self.order
         timer.moment = delay
         timer.when_ns = coarse_ns()
         timer.timers = <void *>self
-        timer.place = FIRST_FRESH - self.fresh_count
-        self.fresh[self.fresh_count] = <void *>timer
-        self.fresh_count += 1
+        timer.position = FIRST_DEFERRED - self.deferred_count
+        self.deferred[self.deferred_count] = <void *>timer
+        self.deferred_count += 1
         Py_INCREF(timer)
         return 0
 
-    cdef int settle(self) except -1:
+    cdef int arm_deferred(self) except -1:
         """The fresh ones' delays begin."""
         cdef Timer timer
         cdef int64_t now = monotonic_ns()
-        while self.fresh_count:
-            timer = <Timer>self.fresh[self.fresh_count - 1]
+        while self.deferred_count:
+            timer = <Timer>self.deferred[self.deferred_count - 1]
             # After a long turn, from about when they were set; the coarse clock may lag a little.
-            timer.moment += min(now, timer.when_ns + LONG_TURN) / 1e9
+            timer.moment += min(now, timer.when_ns + LONG_TURN_NS) / 1e9
             timer.when_ns = nanoseconds(timer.moment)
             self.put(timer)
-            self.fresh_count -= 1
+            self.deferred_count -= 1
         return 0
 
     cdef int put(self, Timer timer) except -1:
         cdef Entry *heap
         cdef Entry entry
-        cdef Py_ssize_t room
-        if self.count == self.room:
-            room = self.room * 2 + 64
-            heap = <Entry *>PyMem_RawRealloc(self.heap, room * sizeof(Entry))
+        cdef Py_ssize_t capacity
+        if self.count == self.capacity:
+            capacity = self.capacity * 2 + 64
+            heap = <Entry *>PyMem_RawRealloc(self.heap, capacity * sizeof(Entry))
             if heap == NULL:
                 raise MemoryError
             self.heap = heap
-            self.room = room
+            self.capacity = capacity
         entry.when = timer.when_ns
         entry.order = timer.order
         entry.timer = <void *>timer
         self.count += 1
-        self.rise(self.count - 1, entry)
+        self.sift_up(self.count - 1, entry)
         return 0
 
     cdef int remove(self, Timer timer) except -1:
-        cdef Py_ssize_t i = timer.place
+        cdef Py_ssize_t i = timer.position
         cdef Entry last
         if i == NOWHERE:
             return 0
-        timer.place = NOWHERE
+        timer.position = NOWHERE
         if i < NOWHERE:
-            self.fresh_count -= 1
-            if FIRST_FRESH - i != self.fresh_count:
-                self.fresh[FIRST_FRESH - i] = self.fresh[self.fresh_count]
-                (<Timer>self.fresh[FIRST_FRESH - i]).place = i
+            self.deferred_count -= 1
+            if FIRST_DEFERRED - i != self.deferred_count:
+                self.deferred[FIRST_DEFERRED - i] = self.deferred[self.deferred_count]
+                (<Timer>self.deferred[FIRST_DEFERRED - i]).position = i
         else:
             self.count -= 1
             if i != self.count:
                 last = self.heap[self.count]
                 if i > 0 and earlier(&last, &self.heap[(i - 1) >> 1]):
-                    self.rise(i, last)
+                    self.sift_up(i, last)
                 else:
-                    self.sink(i, last)
+                    self.sift_down(i, last)
         Py_DECREF(timer)
         return 0
 
@@ -436,19 +437,19 @@ cdef class Timers:
         self.remove(first)
         return first
 
-    cdef void rise(self, Py_ssize_t i, Entry entry) noexcept:
+    cdef void sift_up(self, Py_ssize_t i, Entry entry) noexcept:
         cdef Py_ssize_t parent
         while i > 0:
             parent = (i - 1) >> 1
             if not earlier(&entry, &self.heap[parent]):
                 break
             self.heap[i] = self.heap[parent]
-            (<Timer>self.heap[i].timer).place = i
+            (<Timer>self.heap[i].timer).position = i
             i = parent
         self.heap[i] = entry
-        (<Timer>entry.timer).place = i
+        (<Timer>entry.timer).position = i
 
-    cdef void sink(self, Py_ssize_t i, Entry entry) noexcept:
+    cdef void sift_down(self, Py_ssize_t i, Entry entry) noexcept:
         cdef Py_ssize_t child
         while True:
             child = 2 * i + 1
@@ -459,21 +460,21 @@ cdef class Timers:
             if not earlier(&self.heap[child], &entry):
                 break
             self.heap[i] = self.heap[child]
-            (<Timer>self.heap[i].timer).place = i
+            (<Timer>self.heap[i].timer).position = i
             i = child
         self.heap[i] = entry
-        (<Timer>entry.timer).place = i
+        (<Timer>entry.timer).position = i
 
 
-cdef int end(Timer timer) except -1:
-    timer.place = NOWHERE
-    timer.forget()
+cdef int drop_timer(Timer timer) except -1:
+    timer.position = NOWHERE
+    timer.clear()
     Py_DECREF(timer)
     return 0
 
 
 cdef int64_t nanoseconds(double seconds) noexcept:
-    return <int64_t>ceil(seconds * 1e9) if seconds < NEVER else INT64_MAX
+    return <int64_t>ceil(seconds * 1e9) if seconds < MAX_SECONDS else INT64_MAX
 
 
 cdef inline bint earlier(Entry *a, Entry *b) noexcept:

@@ -42,7 +42,7 @@ cdef class Watcher(Channel):
 
     def close(self):
         """Stops watching."""
-        if not self.closing and not self.model.closed:
+        if not self.releasing and not self.model.closed:
             self.model.release(self)
 
     cdef int ready(self, int mask) except -1:

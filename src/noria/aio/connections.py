@@ -313,7 +313,10 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
         if not getattr(transport, "_start_tls_compatible", False):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         if transport.is_closing():
-            if getattr(transport, "_connection", None) and transport._connection.lost_protocol:
+            if (
+                getattr(transport, "_connection", None)
+                and transport._connection.connection_lost_called
+            ):
                 # asyncio's start_tls never returns then.
                 raise ConnectionAbortedError(
                     errno.ECONNABORTED, f"start_tls() on a connection that was lost: {transport!r}"

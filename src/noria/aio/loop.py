@@ -125,7 +125,7 @@ class EventLoop(
         if overrides(sock, STREAM_METHODS):
             return self.make_selector_stream(sock, protocol, waiter, server, context)
         connection = connect(self, sock, protocol, server, given, context)
-        connection.begin(waiter)
+        connection.schedule_connection_made(waiter)
         return cast("asyncio.Transport", connection.transport)
 
     def make_tls_transport(

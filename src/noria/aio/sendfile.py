@@ -81,7 +81,7 @@ class SendfileMethods(asyncio.AbstractEventLoop):
     ) -> int:
         connection = transport._connection
         check_sendfile(transport.get_extra_info("socket"), file, offset, count)
-        sent_before = connection.lend()
+        sent_before = connection.begin_sendfile()
         reading = transport.is_reading()
         transport.pause_reading()
         try:
@@ -90,10 +90,10 @@ class SendfileMethods(asyncio.AbstractEventLoop):
             os.set_blocking(sock.fileno(), False)  # on io_uring it may be a blocking one
             return await cast("EventLoop", self).pieces.send(sock, file, offset, count, connection)
         except ConnectionError as error:
-            connection.force_close(error)
+            connection.abort_with(error)
             raise
         finally:
-            connection.give_back()
+            connection.end_sendfile()
             if reading:
                 transport.resume_reading()
 
@@ -289,7 +289,7 @@ class Pieces:
                     continue
                 except BlockingIOError:
                     if connection is not None:
-                        await connection.room()
+                        await connection.wait_writable()
                     else:
                         await self._writable(sock)
                     continue

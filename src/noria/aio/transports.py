@@ -72,9 +72,9 @@ class _Face:
 
     def __del__(self) -> None:
         connection = getattr(self, "_connection", None)
-        if connection is not None and not connection.lost_protocol:
+        if connection is not None and not connection.connection_lost_called:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2)
-            connection.disown(self)
+            connection.close_unreferenced(self)
 
 
 class SocketTransport(_Face, asyncio.Transport):
@@ -92,7 +92,7 @@ class SocketTransport(_Face, asyncio.Transport):
     def __repr__(self) -> str:
         connection = self._connection
         state = []
-        if connection.fileno() < 0 or connection.lost_protocol:
+        if connection.fileno() < 0 or connection.connection_lost_called:
             state.append("closed")
         elif connection.is_closing():
             state.append("closing")
@@ -133,12 +133,12 @@ class SocketTransport(_Face, asyncio.Transport):
         """Undoes pause_reading."""
         self._connection.resume_reading()
 
-    def lend_reading(self) -> bool:
+    def detach_reading(self) -> bool:
         """As pause_reading; until resume_reading another may receive from the descriptor.
 
         False, and nothing has changed, where bytes may be on their way to here.
         """
-        return bool(self._connection.lend_reading())
+        return bool(self._connection.detach_reading())
 
     def write_eof(self) -> None:
         """Ends the sending side once all is sent; receiving goes on."""
@@ -150,7 +150,7 @@ class SocketTransport(_Face, asyncio.Transport):
 
     def _force_close(self, error: BaseException | None) -> None:
         # asyncio's TLS protocol ends its transport so.
-        self._connection.force_close(error)
+        self._connection.abort_with(error)
 
 
 class DatagramTransport(_Face, asyncio.Transport, asyncio.DatagramTransport):
@@ -164,7 +164,7 @@ class DatagramTransport(_Face, asyncio.Transport, asyncio.DatagramTransport):
 
     def __repr__(self) -> str:
         connection = self._connection
-        closed = connection.lost_protocol or connection.fileno() < 0
+        closed = connection.connection_lost_called or connection.fileno() < 0
         state = "closed" if closed else "closing" if connection.is_closing() else "open"
         size = connection.get_write_buffer_size()
         return f"<{type(self).__name__} {state} fd={connection.fileno()} bufsize={size}>"

@@ -409,7 +409,7 @@ class Connection(asyncio.Protocol):
         if self.left < STRAIGHT or self.broken or self.eof or self.lost or self.current is None:
             return None
         body = self.current.body
-        lend = getattr(self.transport, "lend_reading", None)  # other loops have none
+        lend = getattr(self.transport, "detach_reading", None)  # other loops have none
         if body is None or self.receiving is not self.current or lend is None or not lend():
             return None
         try:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from noria._core.contract import Operation
-from noria._core.stream import Group, open_stream
+from noria._core.stream import StreamSet, open_stream
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,7 +55,7 @@ def connect(
             sock.close()
             raise
         stream = open_stream(
-            reactor.loop, sock.detach(), protocol, Group(), family != socket.AF_UNIX
+            reactor.loop, sock.detach(), protocol, StreamSet(), family != socket.AF_UNIX
         )
         if callback is not None:
             callback(stream, None)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from noria._core.listener import Listener
-from noria._core.stream import Group
+from noria._core.stream import StreamSet
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,7 +24,7 @@ class Server:
     def __init__(self, reactor: Reactor, protocol_factory: Callable[[], asyncio.BaseProtocol]):
         self.reactor = reactor
         self.protocol_factory = protocol_factory
-        self.streams = Group()
+        self.streams = StreamSet()
         self.listeners: list[Listener] = []
         self.addresses: list[str] = []
         self._unlink: tuple[str, int] | None = None

@@ -67,18 +67,19 @@ cdef class Acceptor(Channel):
             raise
         except BaseException as error:
             c_close(fd)
-            self.core.told("Error on transport creation for incoming connection", error, {})
+            self.core.report_exception("Error on transport creation for incoming connection",
+                                       error, {})
             return 0
         # From Python 3.15 on the connection runs in the very context of its factory.
         connection = new_connection(self.core, fd, protocol, self.server, self.tcp,
                                     context if PY_VERSION_HEX >= 0x030F0000 else None)
         try:
-            connection.introduce()
+            connection.call_connection_made()
         except Exception as error:
             # A limit of the model, such as select's descriptors below 1024.
-            self.core.told("Error on transport creation for incoming connection", error,
-                           {"transport": connection.face, "protocol": protocol})
-            connection.vanish(error)
+            self.core.report_exception("Error on transport creation for incoming connection", error,
+                                       {"transport": connection.transport, "protocol": protocol})
+            connection.force_close(error)
         return 0
 
     cdef int failed(self, int error) except -1:
@@ -86,8 +87,9 @@ cdef class Acceptor(Channel):
             return 0    # that client has left already
         if error not in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
             raise OSError(error, os.strerror(error), f"accept on {self.sock!r}")
-        self.core.told("socket.accept() out of system resource", OSError(error, os.strerror(error)),
-                       {"socket": TransportSocket(self.sock)})
+        self.core.report_exception("socket.accept() out of system resource",
+                                   OSError(error, os.strerror(error)),
+                                   {"socket": TransportSocket(self.sock)})
         # Level-triggered, it would be told again at once, for ever.
         self.model.unwatch(self, ACCEPT)
         self.rest = self.core.call_later(constants.ACCEPT_RETRY_DELAY, self.resume)
@@ -96,20 +98,20 @@ cdef class Acceptor(Channel):
     def resume(self):
         """Accepts again after running out of descriptors."""
         self.rest = None
-        if not self.closing:
+        if not self.releasing:
             self.model.watch(self, ACCEPT)
 
-    cdef bint fault(self, object error) except -1:
-        self.core.told(f"accepting on {self.sock!r} failed", error, {})
+    cdef bint handle_error(self, object error) except -1:
+        self.core.report_exception(f"accepting on {self.sock!r} failed", error, {})
         return True
 
     def stop(self):
         """Stops accepting; the socket stays open."""
-        if self.closing:
+        if self.releasing:
             return
         if self.rest is not None:
             self.rest.cancel()
             self.rest = None
         self.model.release(self)
         # The kernel must have let go of the socket, or it would go on listening.
-        self.model.settle()
+        self.model.flush_closes()

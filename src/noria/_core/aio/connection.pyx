@@ -1,8 +1,8 @@
 """A stream as asyncio has it: with a context, a server it belongs to, and asyncio's manner of
 reporting what a protocol raises.
 
-The protocol knows its `face`, a real subclass of asyncio.Transport; what is called for each message
-is this object's own.
+The protocol knows its `transport`, a real subclass of asyncio.Transport; what is called for each
+message is this object's own.
 """
 
 from cpython.buffer cimport (
@@ -13,8 +13,8 @@ from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyConte
 
 from noria._core.address cimport noria_address
 from noria._core.aio.core cimport Core
-from noria._core.contract cimport CALL, RECEIVE, SPACE, Event
-from noria._core.stream cimport LENT, PAUSED, Stream, bytes_of
+from noria._core.contract cimport CALL, RECEIVE, SEND, Event
+from noria._core.stream cimport SENDFILE, PAUSED, Stream, bytes_of
 from noria._core.sys cimport EAGAIN, EBADF, EINTR, getpeername, getsockname, sockaddr, socklen_t
 
 import logging
@@ -28,17 +28,17 @@ log = logging.getLogger("noria")
 
 cdef enum:
     STARTED = 3         # results of its own CALL events, beside those of Stream
-    CORK = 16 * 1024    # bytes that are held until the end of a turn at most
-    COPIED = 4 * 1024   # of these, in a buffer that is the caller's
+    MAX_CORKED = 16 * 1024  # bytes that are held until the end of a turn at most
+    MAX_COPIED = 4 * 1024   # of these, in a buffer that is the caller's
 
 
 cdef class Connection(Stream):
     """One connected socket."""
 
-    cdef int introduce(self) except -1:
+    cdef int call_connection_made(self) except -1:
         """The protocol is told that it has a connection, and receives from now on."""
-        self.core.connect_protocol(self.protocol, self.face)
-        if not self.paused and not self.leaving and not self.gone:
+        self.core.connect_protocol(self.protocol, self.transport)
+        if not self.paused and not self.closing and not self.closed:
             self.model.watch(self, RECEIVE)
         if self.waiter is not None:
             waiter, self.waiter = self.waiter, None
@@ -46,7 +46,7 @@ cdef class Connection(Stream):
                 waiter.set_result(None)
         return 0
 
-    def begin(self, waiter=None):
+    def schedule_connection_made(self, waiter=None):
         """Tells the protocol from the queue, then the waiter."""
         self.waiter = waiter
         self.model.queue.put(self, CALL, STARTED, NULL)
@@ -55,10 +55,10 @@ cdef class Connection(Stream):
         cdef object context = self.context
         PyContext_Enter(context)
         try:
-            if self.given is not None and event.kind != CALL:
-                self.closed_by_owner()
+            if self.caller_socket is not None and event.kind != CALL:
+                self.closed_by_caller()
             if event.kind == CALL and event.result == STARTED:
-                self.introduce()
+                self.call_connection_made()
             else:
                 Stream.handle(self, event)
         finally:
@@ -66,83 +66,83 @@ cdef class Connection(Stream):
         return 0
 
     cdef int writable(self) except -1:
-        if self.parcel is not None:
+        if self.deferred_write is not None:
             return 0        # its bytes are held or with the kernel; sent_later goes on from there
         Stream.writable(self)
-        if self.empty_waiter is not None and not self.backlog and not self.gone:
+        if self.empty_waiter is not None and not self.unsent_size and not self.closed:
             if not self.empty_waiter.done():
                 self.empty_waiter.set_result(None)
         return 0
 
-    cdef int tell_room(self) except -1:
-        return self.core.tell_room(self.protocol, self.face, self.full)
+    cdef int notify_flow_control(self) except -1:
+        return self.core.notify_flow_control(self.protocol, self.transport, self.protocol_paused)
 
-    cdef int vanish(self, object error) except -1:
-        Stream.vanish(self, error)
+    cdef int force_close(self, object error) except -1:
+        Stream.force_close(self, error)
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_exception(
                 ConnectionError("the connection was closed before all data was sent"))
         return 0
 
-    cdef bint fault(self, object error) except -1:
+    cdef bint handle_error(self, object error) except -1:
         if self.protocol is None:
             return False
         if isinstance(error, OSError):
             if self.core.debugging:
-                log.debug("%r: fatal error on transport", self.face, exc_info=error)
+                log.debug("%r: fatal error on transport", self.transport, exc_info=error)
         else:
-            self.core.told("Fatal error: a callback of the protocol failed.", error,
-                           {"transport": self.face, "protocol": self.protocol})
-        self.vanish(error)
+            self.core.report_exception("Fatal error: a callback of the protocol failed.", error,
+                                       {"transport": self.transport, "protocol": self.protocol})
+        self.force_close(error)
         return True
 
-    cdef int lose(self) except -1:
-        cdef object face = self.face
+    cdef int call_connection_lost(self) except -1:
+        cdef object transport = self.transport
         cdef object server = self.server
         if self.protocol is None:
             return 0
         protocol, self.protocol = self.protocol, None
         error, self.error = self.error, None
-        self.data_received = self.sink = None
+        self.data_received = self.direct_protocol = None
         try:
             protocol.connection_lost(error)
         finally:
-            self.face = self.server = None
+            self.transport = self.server = None
             self.detach_socket()
             self.model.release(self)
             if server is not None:
-                server.detach(face)
+                server.detach(transport)
         return 0
 
     cdef int released(self) except -1:
-        if self.fd >= 0 and self.core.owner(self.fd) is self:
-            self.core.own(self.fd, None)
+        if self.fd >= 0 and self.core.fd_transport(self.fd) is self:
+            self.core.set_fd_transport(self.fd, None)
         self.detach_socket()
         return Stream.released(self)
 
     cdef int detach_socket(self) except -1:
-        if self.given is not None:
-            if self.given.fileno() != self.fd:
-                if self.core.owner(self.fd) is self:
-                    self.core.own(self.fd, None)
+        if self.caller_socket is not None:
+            if self.caller_socket.fileno() != self.fd:
+                if self.core.fd_transport(self.fd) is self:
+                    self.core.set_fd_transport(self.fd, None)
                 self.fd = -1        # its owner closed it
-                self.shared = False
-            self.given = None
+                self.socket_owns_fd = False
+            self.caller_socket = None
         return Stream.detach_socket(self)
 
-    cdef bint closed_by_owner(self) except -1:
+    cdef bint closed_by_caller(self) except -1:
         """Whether the caller has closed the socket that it gave: the connection ends, as the number
         of the descriptor may belong to another file by now."""
-        if self.gone or self.given.fileno() == self.fd:
+        if self.closed or self.caller_socket.fileno() == self.fd:
             return False
-        self.vanish(OSError(EBADF, os.strerror(EBADF)))
+        self.force_close(OSError(EBADF, os.strerror(EBADF)))
         return True
 
     def __dealloc__(self):
         # Dropped while open: its number is about to be free.
-        if self.fd >= 0 and self.core is not None and self.fd < self.core.seats and \
-                self.core.owners[self.fd] == <void *>self:
-            self.core.owners[self.fd] = NULL
+        if self.fd >= 0 and self.core is not None and self.fd < self.core.fd_transports_size and \
+                self.core.fd_transports[self.fd] == <void *>self:
+            self.core.fd_transports[self.fd] = NULL
 
     # A write is sent at once when no other event of the turn waits for its handler. Else it is held
     # as a parcel until these have run, if that does not take long (may_hold): what many connections
@@ -152,72 +152,73 @@ cdef class Connection(Stream):
     # which is to say made one parcel at the end of the turn, until there is one that comes alone.
 
     cpdef write(self, data):
-        if self.given is not None and self.closed_by_owner():
+        if self.caller_socket is not None and self.closed_by_caller():
             return
         if self.bursty or self.corked:
             if self.core.running and self.cork(data):
                 return
             if self.corked:
-                self.write_behind(bytes_of(data))
+                self.flush_corked(bytes_of(data))
                 return
-        elif self.core.left:
-            if self.post(data):
+        elif self.core.events_left:
+            if self.defer_write(data):
                 return
-        elif self.wrote == self.core.turns:
+        elif self.last_write_turn == self.core.turns:
             self.bursty = True
         else:
-            self.wrote = self.core.turns
+            self.last_write_turn = self.core.turns
         Stream.write(self, data)
 
     def writelines(self, list_of_data):
-        if self.given is not None and self.closed_by_owner():
+        if self.caller_socket is not None and self.closed_by_caller():
             return
         if self.corked:
-            self.write_behind(b"".join([bytes_of(part) for part in list_of_data]))
+            self.flush_corked(b"".join([bytes_of(part) for part in list_of_data]))
         else:
             Stream.writelines(self, list_of_data)
 
-    cdef int write_behind(self, bytes data) except -1:
+    cdef int flush_corked(self, bytes data) except -1:
         """Send what is corked and `data`, now.
 
         The protocol is told of flow control after that, as what it writes then comes last.
         """
-        if self.ending:
-            self.refuse_to_write("write")
-        if self.gone or not self.backlog:
+        if self.write_state:
+            self.raise_unwritable("write")
+        if self.closed or not self.unsent_size:
             self.uncork()
             Stream.write(self, data)
             return 0
         self.corked = False
         if data:
-            self.append(data, 0)
+            self.append_outgoing(data, 0)
         elif self.outgoing is None:
-            self.outgoing = [self.parcel]
+            self.outgoing = [self.deferred_write]
             self.first = self.offset = 0
-        self.parcel = None
+        self.deferred_write = None
         self.flush()
-        if (self.backlog or self.full) and not self.gone:
-            self.await_room()
+        if (self.unsent_size or self.protocol_paused) and not self.closed:
+            self.watch_writable()
         return 0
 
-    cdef bint post(self, data) except -1:
+    cdef bint defer_write(self, data) except -1:
         """Holds the data as a parcel of its own; False if it has to go another way."""
-        cdef bytes parcel
+        cdef bytes deferred_write
         cdef Py_ssize_t n
-        if self.backlog or self.ending or self.gone or self.leaving:
+        if self.unsent_size or self.write_state or self.closed or self.closing:
             # Nothing is held yet, so what is kept is a parcel on its way: a second write.
-            self.bursty = self.parcel is not None
+            self.bursty = self.deferred_write is not None
             return False
-        parcel = data if type(data) is bytes else small_copy(data)
-        if parcel is None:
+        deferred_write = data if type(data) is bytes else small_copy(data)
+        if deferred_write is None:
             return False
-        n = PyBytes_GET_SIZE(parcel)
-        if n == 0 or n > CORK or not self.core.may_hold():
+        n = PyBytes_GET_SIZE(deferred_write)
+        if n == 0 or n > MAX_CORKED or not self.core.may_defer_write():
             return False
-        self.parcel = parcel
-        self.backlog = n
+        self.deferred_write = deferred_write
+        self.unsent_size = n
         # A socket that its owner may close before the turn ends is looked at once more then.
-        if self.given is not None or not self.model.send_later(self, PyBytes_AS_STRING(parcel), n):
+        if self.caller_socket is not None or not self.model.send_later(
+                self, PyBytes_AS_STRING(deferred_write), n):
             self.corked = True
             self.core.corked.append(self)
         return True
@@ -229,57 +230,60 @@ cdef class Connection(Stream):
         if part is None:
             return False
         n = PyBytes_GET_SIZE(part)
-        if n == 0 or self.ending or self.gone or self.leaving or self.backlog + n > CORK:
+        if n == 0 or self.write_state or self.closed or self.closing \
+                or self.unsent_size + n > MAX_CORKED:
             return False
         if not self.corked:
-            if self.backlog or not self.core.may_hold():
+            if self.unsent_size or not self.core.may_defer_write():
                 return False
             self.corked = True
             self.core.corked.append(self)
-        self.append(part, 0)
+        self.append_outgoing(part, 0)
         return True
 
-    cdef int append(self, bytes data, Py_ssize_t offset) except -1:
-        if self.parcel is not None and self.outgoing is None:
-            self.outgoing = [self.parcel]
+    cdef int append_outgoing(self, bytes data, Py_ssize_t offset) except -1:
+        if self.deferred_write is not None and self.outgoing is None:
+            self.outgoing = [self.deferred_write]
             self.first = self.offset = 0
-        return Stream.append(self, data, offset)
+        return Stream.append_outgoing(self, data, offset)
 
-    cdef bint seal(self) except -1:
+    cdef bint coalesce(self) except -1:
         """Makes one parcel of all that is held; False if there is nothing."""
         self.corked = False
-        if self.gone or not self.backlog or (self.given is not None and self.closed_by_owner()):
-            self.parcel = None
+        if self.closed or not self.unsent_size \
+                or (self.caller_socket is not None and self.closed_by_caller()):
+            self.deferred_write = None
             return False
         if self.outgoing is not None:
-            self.parcel = b"".join(self.outgoing)
+            self.deferred_write = b"".join(self.outgoing)
             self.outgoing = None
         return True
 
-    cdef int send_parcel(self) noexcept:
+    cdef int send_deferred_write(self) noexcept:
         """Sends what is held; the result, if sent_later has to deal with it, or 0."""
-        cdef int sent = <int>self.model.send(self, PyBytes_AS_STRING(self.parcel), self.backlog)
+        cdef int sent = <int>self.model.send(self, PyBytes_AS_STRING(self.deferred_write),
+                                             self.unsent_size)
         return 0 if self.sent_all(sent) else sent
 
     cdef int uncork(self) except -1:
         """Sends what is held, now."""
         cdef int sent
-        if self.corked and self.seal():
-            sent = self.send_parcel()
+        if self.corked and self.coalesce():
+            sent = self.send_deferred_write()
             if sent:
                 self.sent_later(sent)
         return 0
 
-    cdef int end_turn(self) except -1:
+    cdef int flush_at_turn_end(self) except -1:
         cdef int sent
         if not self.corked:
             return 0
         if self.outgoing is None or len(self.outgoing) == 1:
             self.bursty = False     # it was the only write of this turn
-        if not self.seal() or self.model.send_later(self, PyBytes_AS_STRING(self.parcel),
-                                                    self.backlog):
+        if not self.coalesce() or self.model.send_later(
+                self, PyBytes_AS_STRING(self.deferred_write), self.unsent_size):
             return 0
-        sent = self.send_parcel()
+        sent = self.send_deferred_write()
         if sent:
             PyContext_Enter(self.context)
             try:
@@ -287,31 +291,32 @@ cdef class Connection(Stream):
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
-                self.fault(error)
+                self.handle_error(error)
             finally:
                 PyContext_Exit(self.context)
         return 0
 
     cdef bint sent_all(self, int result) noexcept:
-        if result == self.backlog and not (self.leaving or self.ending or self.full):
-            self.parcel = None
-            self.backlog = 0
+        if result == self.unsent_size and not (self.closing or self.write_state
+                                               or self.protocol_paused):
+            self.deferred_write = None
+            self.unsent_size = 0
             return True
         return False
 
     cdef int sent_later(self, int result) except -1:
-        cdef bytes parcel = self.parcel
-        self.parcel = None
-        if self.gone:
+        cdef bytes deferred_write = self.deferred_write
+        self.deferred_write = None
+        if self.closed:
             return 0
         if result < 0 and result != -EAGAIN and result != -EINTR:
-            return self.vanish(OSError(-result, os.strerror(-result)))
+            return self.force_close(OSError(-result, os.strerror(-result)))
         if self.outgoing is None:
-            self.outgoing = [parcel]
+            self.outgoing = [deferred_write]
             self.first = self.offset = 0
         self.count_sent(max(result, 0))
-        if self.backlog:
-            return self.await_room()
+        if self.unsent_size:
+            return self.watch_writable()
         return self.writable()
 
     def close(self):
@@ -323,54 +328,55 @@ cdef class Connection(Stream):
         Stream.abort(self)
 
     def write_eof(self):
-        if self.given is not None and self.closed_by_owner():
+        if self.caller_socket is not None and self.closed_by_caller():
             return
         self.uncork()
         Stream.write_eof(self)
 
     def get_write_buffer_size(self):
         self.uncork()
-        if self.parcel is None or self.gone:
-            return self.backlog
-        return self.backlog - PyBytes_GET_SIZE(self.parcel)     # it is on its way
+        if self.deferred_write is None or self.closed:
+            return self.unsent_size
+        return self.unsent_size - PyBytes_GET_SIZE(self.deferred_write)  # it is on its way
 
     # For sendfile, which needs the descriptor to itself.
 
-    def lend(self):
-        """A future, done when all that was written is sent; until `give_back` nothing may be."""
+    def begin_sendfile(self):
+        """A future, done when all that was written is sent; until `end_sendfile` nothing may be."""
         if self.empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
-        if self.ending:
-            self.refuse_to_write("sendfile")
+        if self.write_state:
+            self.raise_unwritable("sendfile")
         self.uncork()
-        self.ending = LENT
+        self.write_state = SENDFILE
         self.empty_waiter = self.core.create_future()
-        if not self.backlog:
+        if not self.unsent_size:
             self.empty_waiter.set_result(None)
-        self.core.own(self.fd, None)
+        self.core.set_fd_transport(self.fd, None)
         return self.empty_waiter
 
-    def room(self):
-        """A future, done when the socket can take more data; only between `lend` and `give_back`.
+    def wait_writable(self):
+        """A future, done when the socket can take more data.
 
-        It fails with ConnectionError when the connection ends first.
+        Only between `begin_sendfile` and `end_sendfile`. It fails with
+        ConnectionError when the connection ends first.
         """
         self.empty_waiter = self.core.create_future()
-        if self.gone or self.leaving:
+        if self.closed or self.closing:
             self.empty_waiter.set_exception(ConnectionError("the connection was closed"))
         else:
-            self.model.watch(self, SPACE)
+            self.model.watch(self, SEND)
         return self.empty_waiter
 
-    def give_back(self):
+    def end_sendfile(self):
         """Writing is possible again."""
         self.empty_waiter = None
-        if self.watched & SPACE and not self.backlog:
-            self.model.unwatch(self, SPACE)
-        if self.ending == LENT:
-            self.ending = 0
-        if not self.gone:
-            self.core.own(self.fd, self)
+        if self.watched & SEND and not self.unsent_size:
+            self.model.unwatch(self, SEND)
+        if self.write_state == SENDFILE:
+            self.write_state = 0
+        if not self.closed:
+            self.core.set_fd_transport(self.fd, self)
 
     # What it tells of itself.
 
@@ -387,10 +393,10 @@ cdef class Connection(Stream):
             return Stream.get_extra_info(self, name, default)
         return self.extra[name]
 
-    def force_close(self, error):
+    def abort_with(self, error):
         """Ends now; connection_lost will be told the error."""
         self.uncork()
-        self.vanish(error)
+        self.force_close(error)
 
     def get(self, name, default=None):
         """As get_extra_info: it stands for the dict `_extra` of asyncio's transports."""
@@ -402,11 +408,6 @@ cdef class Connection(Stream):
         return self.paused & PAUSED != 0
 
     @property
-    def transport(self):
-        """What the protocol knows, None once it was told connection_lost."""
-        return self.face
-
-    @property
     def event_loop(self):
         """The loop it belongs to."""
         return self.core
@@ -414,30 +415,30 @@ cdef class Connection(Stream):
     @property
     def writing_paused(self):
         """Whether the protocol was told pause_writing."""
-        return self.full != 0
+        return self.protocol_paused != 0
 
     @property
     def at_eof(self):
         """Whether the peer has ended its sending side."""
-        return self.ended
+        return self.eof_delivered
 
     @property
-    def lost_protocol(self):
+    def connection_lost_called(self):
         """Whether connection_lost was called; set_protocol may have been called since."""
-        return self.protocol is None or self.face is None
+        return self.protocol is None or self.transport is None
 
-    def disown(self, face):
+    def close_unreferenced(self, transport):
         """Ends without a word, as nobody holds the transport any more."""
-        if self.fd < 0 or self.closing:
+        if self.fd < 0 or self.releasing:
             return
         self.uncork()
-        self.gone = self.leaving = True
+        self.closed = self.closing = True
         self.outgoing = None
-        self.backlog = 0
+        self.unsent_size = 0
         self.model.release(self)
         server, self.server = self.server, None
         if server is not None:
-            server.detach(face)
+            server.detach(transport)
 
 
 cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp,
@@ -459,17 +460,19 @@ cdef Connection new_connection(Core core, int fd, object protocol, object server
     if getsockname(fd, <sockaddr *>connection.name, &length) == 0 and \
             length <= sizeof(connection.name):
         connection.name_length = <unsigned char>length
-    connection.face = core.make_transport(connection)
-    core.own(fd, connection)
+    connection.transport = core.make_transport(connection)
+    core.set_fd_transport(fd, connection)
     if server is not None:
-        server.attach(connection.face)
+        server.attach(connection.transport)
     return connection
 
 
-def connect(Core core, sock, protocol, server, bint given, context):
-    """A connection on a Python socket, which it takes over; `begin` then tells the protocol.
+def connect(Core core, sock, protocol, server, bint from_caller, context):
+    """Make a connection on a Python socket, which it takes over.
 
-    `given`: others hold the socket object too, and may close it.
+    `schedule_connection_made` then starts it.
+
+    `from_caller`: others hold the socket object too, and may close it.
     """
     cdef Connection connection
     cdef int fd = sock.fileno()
@@ -477,9 +480,9 @@ def connect(Core core, sock, protocol, server, bint given, context):
     core._ensure_fd_no_transport(fd)
     connection = new_connection(core, fd, protocol, server, tcp, context)
     connection.extra = {"socket": TransportSocket(sock)}
-    connection.shared = True
-    if given:
-        connection.given = sock
+    connection.socket_owns_fd = True
+    if from_caller:
+        connection.caller_socket = sock
     return connection
 
 
@@ -490,7 +493,7 @@ cdef bytes small_copy(data):
     if type(data) is not memoryview and type(data) is not bytearray:
         return None
     PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)
-    if view.len <= COPIED and PyBuffer_IsContiguous(&view, b"C"):
+    if view.len <= MAX_COPIED and PyBuffer_IsContiguous(&view, b"C"):
         copy = PyBytes_FromStringAndSize(<char *>view.buf, view.len)
     PyBuffer_Release(&view)
     return copy

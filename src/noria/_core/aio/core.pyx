@@ -21,7 +21,7 @@ from noria._core.loop cimport Loop
 from noria._core.stream cimport Stream
 from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, monotonic_ns, ssize_t
 from noria._core.timers cimport (
-    Handle, ThreadSafeHandle, Timer, context_here, nanoseconds, new_timer,
+    Handle, ThreadSafeHandle, Timer, current_context, nanoseconds, new_timer,
 )
 
 import asyncio
@@ -76,7 +76,7 @@ cdef class Core(Loop):
         self.turns = 1
 
     def __dealloc__(self):
-        PyMem_RawFree(self.owners)
+        PyMem_RawFree(self.fd_transports)
         while self.spares:
             self.spares -= 1
             Py_DECREF(<object>self.spare_handles[self.spares])
@@ -94,7 +94,7 @@ cdef class Core(Loop):
             handle = Handle.__new__(Handle)
         handle.callback = callback
         handle.args = args
-        handle.context = context_here() if context is None else context
+        handle.context = current_context() if context is None else context
         return handle
 
     @cython.binding(False)
@@ -102,7 +102,7 @@ cdef class Core(Loop):
         """Calls at the end of the queue; returns a handle. As AbstractEventLoop.call_soon."""
         cdef Handle handle
         if self.closed:
-            self.refuse_if_closed()
+            self.check_closed()
         if self.debugging:
             self._check_thread()
             self._check_callback(callback, "call_soon")
@@ -120,7 +120,7 @@ cdef class Core(Loop):
         """
         cdef Handle handle
         if self.closed:
-            self.refuse_if_closed()
+            self.check_closed()
         if self.debugging:
             self._check_callback(callback, "call_soon_threadsafe")
             result = self.debug_threadsafe_call(callback, args, context)
@@ -129,7 +129,7 @@ cdef class Core(Loop):
                 handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
                 handle.callback = callback
                 handle.args = args
-                handle.context = context_here() if context is None else context
+                handle.context = current_context() if context is None else context
             else:
                 handle = self.later(callback, args, context)
             self.queue.put(handle, CALL, 0, NULL)
@@ -155,14 +155,14 @@ cdef class Core(Loop):
             timer = new_timer()
             timer.callback = callback
             timer.args = args
-            timer.context = context_here() if context is None else context
-            self.timers.add_fresh(timer, seconds)
+            timer.context = current_context() if context is None else context
+            self.timers.add_deferred(timer, seconds)
             return timer
         seconds += self.now() / 1e9
         if self.debugging or self.closed:
             return self.debug_timer(seconds, callback, args, context)
         return self.set_timer(seconds, callback, args,
-                              context_here() if context is None else context)
+                              current_context() if context is None else context)
 
     @cython.binding(False)
     def call_at(self, when, callback, *args, context=None):
@@ -172,7 +172,7 @@ cdef class Core(Loop):
         if self.debugging or self.closed:
             return self.debug_timer(when, callback, args, context)
         return self.set_timer(when, callback, args,
-                              context_here() if context is None else context)
+                              current_context() if context is None else context)
 
     cdef int64_t now(self) except? -1:
         if self.clocked:
@@ -181,8 +181,8 @@ cdef class Core(Loop):
 
     def use_clock(self, bint replaced):
         """Run timers by `self.time()`, or by the model's clock again."""
-        if self.timers.fresh_count:
-            self.timers.settle()
+        if self.timers.deferred_count:
+            self.timers.arm_deferred()
         self.clocked = replaced
 
     def debug_call(self, callback, args, context):
@@ -200,7 +200,7 @@ cdef class Core(Loop):
 
     def debug_timer(self, double when, callback, args, context):
         if self.closed:
-            self.refuse_if_closed()
+            self.check_closed()
         self._check_thread()
         self._check_callback(callback, "call_at")
         handle = asyncio.TimerHandle(when, callback, args, self, context)
@@ -240,7 +240,7 @@ cdef class Core(Loop):
                 kwargs["context"] = context
             return Inherited.create_task(self, coro, **kwargs)
         if self.closed:
-            self.refuse_if_closed()
+            self.check_closed()
         return tasks.Task(coro, loop=self, name=None if name is ABSENT else name,
                           context=None if context is ABSENT else context)
 
@@ -257,7 +257,7 @@ cdef class Core(Loop):
     def _check_running(self):
         # Before it says that it runs already, which in a fork's child is its parent's doing.
         if self.abandoned:
-            self.model.refuse()
+            self.model.raise_inherited()
         Inherited._check_running(self)
 
     def is_closed(self):
@@ -268,40 +268,40 @@ cdef class Core(Loop):
 
     def turn_until_stopped(self):
         """Turns until `stop`; a stop before it began ends it after one turn."""
-        self.enter()
-        self.left = 0
-        self.poll_often()           # even a run of one turn looks at the kernel
+        self.start_run()
+        self.events_left = 0
+        self.poll_every_turn()      # even a run of one turn looks at the kernel
         try:
             while True:
                 try:
-                    self.turn_until_fault()
+                    self.turn_until_error()
                     break
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException as error:
                     if not self.dispatching:
                         raise       # the model's own
-                    self.blame(error)
-                    if self.stopping and not self.left:
+                    self.handle_callback_error(error)
+                    if self.stopping and not self.events_left:
                         break
         finally:
-            self.let_go()
+            self.drop_event()
             self.dispatching = self.stopping = False
-            self.left = 0
+            self.events_left = 0
             try:
                 self.end_turn()
             finally:
                 self.end_run()
 
-    cdef int turn_until_fault(self) except -1:
+    cdef int turn_until_error(self) except -1:
         # No try in here, which would cost as much as a callback: a fault ends this, and
         # turn_until_stopped begins it anew, with what is left of that turn.
         while True:
-            if not self.left:
+            if not self.events_left:
                 self.dispatching = False
                 self.end_turn()
                 self.collect()
-                self.left = self.queue.count
+                self.events_left = self.queue.count
             self.dispatching = True
             self.handle_events()
             if self.stopping:
@@ -309,42 +309,42 @@ cdef class Core(Loop):
 
     cdef int end_turn(self) except -1:
         self.turns += 1
-        if self.held or self.corked:
-            self.held = 0
-            self.send_held()
+        if self.deferred_writes or self.corked:
+            self.deferred_writes = 0
+            self.flush_deferred_writes()
             if self.queue.count and not self.model.polls_memory:
-                self.model.hand_over()      # the next turn may go without a poll
+                self.model.flush_sends()    # the next turn may go without a poll
         return 0
 
-    cdef bint may_hold(self) except -1:
+    cdef bint may_defer_write(self) except -1:
         """Whether one more connection may hold what it writes until the end of the turn.
 
         Not when that has become long: nobody's answer waits for many others' work.
         """
         cdef int64_t now
-        if not self.held & 3:               # the clock costs as much as all the rest
+        if not self.deferred_writes & 3:    # the clock costs as much as all the rest
             now = self.model.tick()
-            if not self.held:
-                self.held_since = now
-            elif now != self.held_since or self.held >= HELD:
-                self.held = 0
-                self.send_held()
-                self.model.hand_over()
+            if not self.deferred_writes:
+                self.deferring_since = now
+            elif now != self.deferring_since or self.deferred_writes >= MAX_DEFERRED_WRITES:
+                self.deferred_writes = 0
+                self.flush_deferred_writes()
+                self.model.flush_sends()
                 return False
-        self.held += 1
+        self.deferred_writes += 1
         return True
 
-    cdef int send_held(self) except -1:
+    cdef int flush_deferred_writes(self) except -1:
         cdef Stream stream
         self.corked.reverse()
         while self.corked:
             stream = <Stream>self.corked.pop()      # one that fails leaves the others in the list
-            stream.end_turn()
+            stream.flush_at_turn_end()
         return 0
 
-    cdef int blame(self, object error) except -1:
+    cdef int handle_callback_error(self, object error) except -1:
         cdef Target target = <Target>self.event.target
-        if not target.fault(error):
+        if not target.handle_error(error):
             self.report(error)
         return 0
 
@@ -354,7 +354,7 @@ cdef class Core(Loop):
         if self.asleep:
             self.model.wake()
 
-    def refuse_if_closed(self):
+    def check_closed(self):
         if self.closed:
             raise RuntimeError("Event loop is closed")
 
@@ -363,7 +363,7 @@ cdef class Core(Loop):
         cdef Descriptor descriptor
         Loop.close(self)
         for descriptor in self.descriptors.values():
-            descriptor.forget()
+            descriptor.clear()
         self.descriptors.clear()
 
     cdef int handle_events(self) except -1:
@@ -371,9 +371,9 @@ cdef class Core(Loop):
         cdef Target target
         if not self.debugging:
             return self.handle_all()
-        self.let_go()
-        while self.left and self.queue.take(&self.event):
-            self.left -= 1
+        self.drop_event()
+        while self.events_left and self.queue.take(&self.event):
+            self.events_left -= 1
             target = <Target>self.event.target
             callback = args = None
             if isinstance(target, Handle):
@@ -384,16 +384,16 @@ cdef class Core(Loop):
             self.slow(target, callback, args, (monotonic_ns() - before) / 1e9)
             Py_DECREF(target)
         self.event.target = NULL
-        self.left = 0
+        self.events_left = 0
         return 0
 
     @cython.final
     cdef int handle_all(self) except -1:
         # As Loop.handle_events, but a handle that nobody kept is used again.
         cdef PyObject *target
-        self.let_go()
-        while self.left and self.queue.take(&self.event):
-            self.left -= 1
+        self.drop_event()
+        while self.events_left and self.queue.take(&self.event):
+            self.events_left -= 1
             target = self.event.target
             (<Target>target).handle(&self.event)
             if self.spares < SPARES and spare(target, <PyObject *>Handle):
@@ -402,7 +402,7 @@ cdef class Core(Loop):
             else:
                 Py_DECREF(<object>target)
         self.event.target = NULL
-        self.left = 0
+        self.events_left = 0
         return 0
 
     def slow(self, target, callback, args, double seconds):
@@ -421,15 +421,15 @@ cdef class Core(Loop):
             handle = <Handle>target
             try:
                 source = source_of(handle.callback, handle.args)
-                self.told(f"Exception in callback {source}", error, {"handle": handle})
+                self.report_exception(f"Exception in callback {source}", error, {"handle": handle})
             finally:
-                handle.forget()
+                handle.clear()
                 if type(handle) is ThreadSafeHandle:
                     (<ThreadSafeHandle>handle).finish()
             return 0
-        return self.told(f"Exception in callback of {target!r}", error, {})
+        return self.report_exception(f"Exception in callback of {target!r}", error, {})
 
-    cdef int told(self, str message, object error, dict more) except -1:
+    cdef int report_exception(self, str message, object error, dict more) except -1:
         context = {"message": message, "exception": error}
         context.update(more)
         self.call_exception_handler(context)
@@ -442,11 +442,11 @@ cdef class Core(Loop):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            self.told(f"Exception in callback {protocol!r}.connection_made", error,
-                      {"transport": transport, "protocol": protocol})
+            self.report_exception(f"Exception in callback {protocol!r}.connection_made", error,
+                                  {"transport": transport, "protocol": protocol})
         return 0
 
-    cdef int tell_room(self, object protocol, object transport, bint full) except -1:
+    cdef int notify_flow_control(self, object protocol, object transport, bint full) except -1:
         """pause_writing or resume_writing; what it raises is reported, as in asyncio."""
         try:
             if full:
@@ -456,8 +456,8 @@ cdef class Core(Loop):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            self.told(f"protocol.{'pause' if full else 'resume'}_writing() failed", error,
-                      {"transport": transport, "protocol": protocol})
+            self.report_exception(f"protocol.{'pause' if full else 'resume'}_writing() failed",
+                                  error, {"transport": transport, "protocol": protocol})
         return 0
 
     # Readers and writers.
@@ -465,42 +465,42 @@ cdef class Core(Loop):
     def add_reader(self, fd, callback, *args):
         """Calls while the descriptor can be read. As AbstractEventLoop.add_reader."""
         self._ensure_fd_no_transport(fd)
-        self.attend(fd, READABLE, callback, args, None)
+        self.watch_fd(fd, READABLE, callback, args, None)
 
     def add_writer(self, fd, callback, *args):
         """Calls while the descriptor can be written to. As AbstractEventLoop.add_writer."""
         self._ensure_fd_no_transport(fd)
-        self.attend(fd, WRITABLE, callback, args, None)
+        self.watch_fd(fd, WRITABLE, callback, args, None)
 
     def remove_reader(self, fd):
         """Undoes add_reader; False if there is none. As AbstractEventLoop.remove_reader."""
         self._ensure_fd_no_transport(fd)
-        return self.neglect(fd, READABLE)
+        return self.unwatch_fd(fd, READABLE)
 
     def remove_writer(self, fd):
         """Undoes add_writer; False if there is none. As AbstractEventLoop.remove_writer."""
         self._ensure_fd_no_transport(fd)
-        return self.neglect(fd, WRITABLE)
+        return self.unwatch_fd(fd, WRITABLE)
 
     # asyncio's own transports, of pipes and others, call these.
 
     def _add_reader(self, fd, callback, *args, context=None):
-        return self.attend(fd, READABLE, callback, args, context)
+        return self.watch_fd(fd, READABLE, callback, args, context)
 
     def _add_writer(self, fd, callback, *args, context=None):
-        return self.attend(fd, WRITABLE, callback, args, context)
+        return self.watch_fd(fd, WRITABLE, callback, args, context)
 
     def _remove_reader(self, fd):
-        return self.neglect(fd, READABLE)
+        return self.unwatch_fd(fd, READABLE)
 
     def _remove_writer(self, fd):
-        return self.neglect(fd, WRITABLE)
+        return self.unwatch_fd(fd, WRITABLE)
 
-    def attend(self, fileobj, int interest, callback, tuple args, context):
+    def watch_fd(self, fileobj, int interest, callback, tuple args, context):
         cdef int fd = number_of(fileobj)
         cdef Descriptor descriptor
         if self.closed:
-            self.refuse_if_closed()
+            self.check_closed()
         handle = asyncio.Handle(callback, args, self, context) if self.debugging else \
             self.later(callback, args, context)
         descriptor = self.descriptor(fd)
@@ -519,14 +519,14 @@ cdef class Core(Loop):
         if descriptor is None:
             descriptor = Descriptor.__new__(Descriptor)
             descriptor.fd = fd
-            descriptor.level = True
+            descriptor.level_triggered = True
             descriptor.core = self
             descriptor.model = self.model
             descriptor.lasting = self.model.close_unwatches
             self.descriptors[fd] = descriptor
         return descriptor
 
-    def neglect(self, fileobj, int interest):
+    def unwatch_fd(self, fileobj, int interest):
         cdef int fd
         cdef bint removed
         cdef Descriptor descriptor
@@ -602,29 +602,30 @@ cdef class Core(Loop):
     def _ensure_fd_no_transport(self, fd):
         # A file object that is closed already (-1) may be registered still: see neglect.
         cdef object number = fd if isinstance(fd, int) else fileno_of(fd)
-        owner = self.owner(number)
-        if owner is None and self.has_selector_transports:
-            owner = self._transports.get(number)
-        if owner is not None and not owner.is_closing():
-            raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
+        fd_transport = self.fd_transport(number)
+        if fd_transport is None and self.has_selector_transports:
+            fd_transport = self._transports.get(number)
+        if fd_transport is not None and not fd_transport.is_closing():
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {fd_transport!r}")
 
-    cdef object owner(self, int fd):
-        if 0 <= fd < self.seats and self.owners[fd] != NULL:
-            return <object>self.owners[fd]
+    cdef object fd_transport(self, int fd):
+        if 0 <= fd < self.fd_transports_size and self.fd_transports[fd] != NULL:
+            return <object>self.fd_transports[fd]
         return None
 
-    cdef int own(self, int fd, object connection) except -1:
+    cdef int set_fd_transport(self, int fd, object connection) except -1:
         cdef Py_ssize_t room
-        cdef void **owners
-        if fd >= self.seats:
-            room = max(fd + 1, 2 * self.seats, 64)
-            owners = <void **>PyMem_RawRealloc(self.owners, room * sizeof(void *))
-            if owners == NULL:
+        cdef void **fd_transports
+        if fd >= self.fd_transports_size:
+            room = max(fd + 1, 2 * self.fd_transports_size, 64)
+            fd_transports = <void **>PyMem_RawRealloc(self.fd_transports, room * sizeof(void *))
+            if fd_transports == NULL:
                 raise MemoryError
-            memset(&owners[self.seats], 0, (room - self.seats) * sizeof(void *))
-            self.owners = owners
-            self.seats = room
-        self.owners[fd] = NULL if connection is None else <void *>connection
+            memset(&fd_transports[self.fd_transports_size], 0,
+                   (room - self.fd_transports_size) * sizeof(void *))
+            self.fd_transports = fd_transports
+            self.fd_transports_size = room
+        self.fd_transports[fd] = NULL if connection is None else <void *>connection
         return 0
 
 

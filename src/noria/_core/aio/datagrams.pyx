@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy
 
 from noria._core.address cimport noria_address
 from noria._core.aio.core cimport Core
-from noria._core.contract cimport CALL, RECEIVE, SPACE, Channel, Event
+from noria._core.contract cimport CALL, RECEIVE, SEND, Channel, Event
 from noria._core.sys cimport (
     EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, c_send, errno, sendto, sockaddr, ssize_t,
 )
@@ -35,10 +35,10 @@ cdef class DatagramSocket(Channel):
 
     cdef Core core
     cdef object sock
-    cdef bint given             # others hold the socket object too, and may close it
+    cdef bint from_caller       # others hold the socket object too, and may close it
     cdef object protocol
     cdef object context
-    cdef object face
+    cdef readonly object transport  # what the protocol knows; None after connection_lost
     cdef object address         # to which alone it sends, if not None
     cdef object waiter
     cdef object waiting         # (bytes, address) that found no room
@@ -48,14 +48,15 @@ cdef class DatagramSocket(Channel):
     cdef unsigned raw_length
     cdef dict extra
     cdef Py_ssize_t size, high, low
-    cdef bint connected, paused, full, leaving, gone
-    cdef int lost
+    cdef bint connected, paused, protocol_paused, closing, closed
+    cdef int writes_after_close
 
-    def __init__(self, Core core, sock, protocol, address, waiter, make_face, bint given):
+    def __init__(self, Core core, sock, protocol, address, waiter, make_transport,
+                 bint from_caller):
         self.core = core
         self.model = core.model
         self.sock = sock
-        self.given = given
+        self.from_caller = from_caller
         self.fd = sock.fileno()
         self.protocol = protocol
         self.context = PyContext_CopyCurrent()
@@ -72,8 +73,8 @@ cdef class DatagramSocket(Channel):
             except OSError:
                 pass
         self.connected = self.extra["peername"] is not None
-        self.face = make_face(self)
-        core.own(self.fd, self)
+        self.transport = make_transport(self)
+        core.set_fd_transport(self.fd, self)
         self.model.queue.put(self, CALL, STARTED, NULL)
 
     cdef int handle(self, Event *event) except -1:
@@ -81,20 +82,20 @@ cdef class DatagramSocket(Channel):
         PyContext_Enter(context)
         try:
             if event.kind != CALL:
-                if self.given and self.sock is not None and self.sock.fileno() != self.fd:
-                    self.vanish(OSError(EBADF, os.strerror(EBADF)))
+                if self.from_caller and self.sock is not None and self.sock.fileno() != self.fd:
+                    self.force_close(OSError(EBADF, os.strerror(EBADF)))
                 self.model.deliver(self, event)
             elif event.result == STARTED:
-                self.introduce()
+                self.call_connection_made()
             else:
-                self.lose()
+                self.call_connection_lost()
         finally:
             PyContext_Exit(context)
         return 0
 
-    cdef int introduce(self) except -1:
-        self.core.connect_protocol(self.protocol, self.face)
-        if not self.leaving and not self.gone:
+    cdef int call_connection_made(self) except -1:
+        self.core.connect_protocol(self.protocol, self.transport)
+        if not self.closing and not self.closed:
             self.model.watch(self, RECEIVE)
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
@@ -103,9 +104,9 @@ cdef class DatagramSocket(Channel):
 
     # Receiving.
 
-    cdef int arrived(self, const char *data, Py_ssize_t n, void *address,
-                     unsigned length) except -1:
-        if self.gone:
+    cdef int datagram_received(self, const char *data, Py_ssize_t n, void *address,
+                               unsigned length) except -1:
+        if self.closed:
             return 0
         if length != self.raw_length or self.last is None \
                 or memcmp(self.raw, address, length) != 0:
@@ -118,20 +119,20 @@ cdef class DatagramSocket(Channel):
         return 0
 
     cdef int received(self, const char *data, Py_ssize_t n) except -1:
-        return self.arrived(data, n, NULL, 0)
+        return self.datagram_received(data, n, NULL, 0)
 
     cdef int failed(self, int error) except -1:
-        if not self.gone:
+        if not self.closed:
             self.protocol.error_received(OSError(error, os.strerror(error)))
         return 0
 
-    cdef bint fault(self, object error) except -1:
+    cdef bint handle_error(self, object error) except -1:
         if self.protocol is None:
             return False
         if not isinstance(error, OSError):
-            self.core.told("Fatal error: a callback of the protocol failed.", error,
-                           {"transport": self.face, "protocol": self.protocol})
-        self.vanish(error)
+            self.core.report_exception("Fatal error: a callback of the protocol failed.", error,
+                                       {"transport": self.transport, "protocol": self.protocol})
+        self.force_close(error)
         return True
 
     # Sending.
@@ -145,12 +146,12 @@ cdef class DatagramSocket(Channel):
             if addr is not None and addr != self.address:
                 raise ValueError(f"Invalid address: must be None or {self.address}")
             addr = self.address
-            if self.lost:
-                if self.lost >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
+            if self.writes_after_close:
+                if self.writes_after_close >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
                     logger.warning("socket.send() raised exception.")
-                self.lost += 1
+                self.writes_after_close += 1
                 return
-        if self.gone:
+        if self.closed:
             # As in asyncio, until connection_lost; what finds no room is dropped.
             if self.protocol is not None and self.sock is not None:
                 self.try_send(data, addr)
@@ -160,17 +161,17 @@ cdef class DatagramSocket(Channel):
         data = bytes(data)
         self.waiting.append((data, addr))
         self.size += len(data) + HEADER
-        self.model.watch(self, SPACE)
-        if self.size > self.high and not self.full:
-            self.full = True
-            self.core.tell_room(self.protocol, self.face, True)
+        self.model.watch(self, SEND)
+        if self.size > self.high and not self.protocol_paused:
+            self.protocol_paused = True
+            self.core.notify_flow_control(self.protocol, self.transport, True)
 
     cdef bint try_send(self, object data, object addr) except -1:
         """Whether it is done with, well or badly; False if there is no room."""
         cdef Py_buffer view
         cdef ssize_t sent
         cdef int error
-        if self.given and self.sock.fileno() != self.fd:
+        if self.from_caller and self.sock.fileno() != self.fd:
             # Closed by the caller: the number may belong to another file by now.
             self.protocol.error_received(OSError(EBADF, os.strerror(EBADF)))
             return True
@@ -202,48 +203,48 @@ cdef class DatagramSocket(Channel):
         return True
 
     cdef int writable(self) except -1:
-        while self.waiting and not self.gone:
+        while self.waiting and not self.closed:
             data, addr = self.waiting[0]
             if not self.try_send(data, addr):
                 return 0
             if self.waiting:
                 self.waiting.popleft()
                 self.size -= len(data) + HEADER
-        if self.gone:
+        if self.closed:
             return 0
-        self.model.unwatch(self, SPACE)
-        if self.full and self.size <= self.low:
-            self.full = False
-            self.core.tell_room(self.protocol, self.face, False)
-        if self.leaving and not self.waiting:
-            self.vanish(None)
+        self.model.unwatch(self, SEND)
+        if self.protocol_paused and self.size <= self.low:
+            self.protocol_paused = False
+            self.core.notify_flow_control(self.protocol, self.transport, False)
+        if self.closing and not self.waiting:
+            self.force_close(None)
         return 0
 
     # Ending.
 
     def close(self):
         """Ends once what is waiting is sent."""
-        if self.leaving or self.gone:
+        if self.closing or self.closed:
             return
-        self.leaving = True
+        self.closing = True
         if self.watched & RECEIVE:
             self.model.unwatch(self, RECEIVE)
         if not self.waiting:
-            self.vanish(None)
+            self.force_close(None)
 
     def abort(self):
         """Ends now."""
-        self.vanish(None)
+        self.force_close(None)
 
     def is_closing(self):
         """True once it is ending."""
-        return self.leaving or self.gone
+        return self.closing or self.closed
 
-    cdef int vanish(self, object error) except -1:
-        if self.gone:
+    cdef int force_close(self, object error) except -1:
+        if self.closed:
             return 0
-        self.gone = self.leaving = True
-        self.lost += 1
+        self.closed = self.closing = True
+        self.writes_after_close += 1
         self.error = error
         self.waiting.clear()
         self.size = 0
@@ -255,7 +256,7 @@ cdef class DatagramSocket(Channel):
         self.model.queue.put(self, CALL, LOST, NULL)
         return 0
 
-    cdef int lose(self) except -1:
+    cdef int call_connection_lost(self) except -1:
         protocol, self.protocol = self.protocol, None
         error, self.error = self.error, None
         if protocol is None:
@@ -263,8 +264,8 @@ cdef class DatagramSocket(Channel):
         try:
             protocol.connection_lost(error)
         finally:
-            self.face = None
-            self.core.own(self.fd, None)
+            self.transport = None
+            self.core.set_fd_transport(self.fd, None)
             self.model.release(self)
             # At once, as asyncio does: a request that is being cancelled holds the file itself.
             self.released()
@@ -277,26 +278,21 @@ cdef class DatagramSocket(Channel):
             self.fd = -1
         return 0
 
-    def disown(self, face):
+    def close_unreferenced(self, transport):
         """Ends without a word, as nobody holds the transport any more."""
-        if not self.gone:
-            self.gone = self.leaving = True
+        if not self.closed:
+            self.closed = self.closing = True
             self.protocol = None
             if self.core.closed:
                 self.released()
             else:
-                self.core.own(self.fd, None)
+                self.core.set_fd_transport(self.fd, None)
                 self.model.release(self)
 
     # What it tells of itself.
 
     @property
-    def transport(self):
-        """What the protocol knows, None once it was told connection_lost."""
-        return self.face
-
-    @property
-    def lost_protocol(self):
+    def connection_lost_called(self):
         """Whether connection_lost was called."""
         return self.protocol is None
 

@@ -60,10 +60,10 @@ cdef class Descriptor(Channel):
             self.writer = handle
         return 0
 
-    cdef int forget(self) noexcept:
+    cdef int clear(self) noexcept:
         for handle in (self.reader, self.writer):
             if type(handle) is Handle:
-                (<Handle>handle).forget()
+                (<Handle>handle).clear()
         self.reader = self.writer = self.receiver = self.fileobj = None
         return 0
 

@@ -9,7 +9,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyBy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcpy
 
-from noria._core.stream cimport Sink
+from noria._core.stream cimport DirectProtocol
 
 import asyncio
 
@@ -225,7 +225,7 @@ cdef class Reader:
         return -1 if place == NULL else place - base
 
 
-cdef class Feed(Sink):
+cdef class Feed(DirectProtocol):
     """The compiled half of the protocol between a transport and its reader."""
 
     cdef public object _stream_reader_wr
@@ -233,9 +233,9 @@ cdef class Feed(Sink):
     cdef public bint _connection_lost
 
     def __cinit__(self, *args, **kwargs):
-        self.keeps = True
+        self.wants_objects = True
         # A subclass may have a data_received of its own: it is called then, as in asyncio.
-        self.direct = type(self).data_received is Feed.data_received
+        self.enabled = type(self).data_received is Feed.data_received
 
     cdef int feed(self, const char *data, Py_ssize_t n) except -1:
         cdef object reader

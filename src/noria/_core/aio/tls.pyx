@@ -12,7 +12,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport Py_DECREF
 
 from noria._core.aio.connection cimport Connection
-from noria._core.stream cimport Raw, Sink, bytes_of
+from noria._core.stream cimport Raw, DirectProtocol, bytes_of
 
 import ssl
 from asyncio import sslproto
@@ -32,7 +32,7 @@ cdef object FLUSHING = sslproto.SSLProtocolState.FLUSHING
 cdef tuple Again = (ssl.SSLWantReadError, ssl.SSLSyscallError)
 
 
-cdef class Secure(Sink):
+cdef class Secure(DirectProtocol):
     """The compiled half of a TLS connection."""
 
     # asyncio's names: its half sets and reads them too.
@@ -57,7 +57,7 @@ cdef class Secure(Sink):
     cdef bint partial               # a part of a record waits inside the SSL object
 
     def __cinit__(self, *args, **kwargs):
-        self.direct = True
+        self.enabled = True
 
     def bind(self):
         """After asyncio's __init__: what is called for each message is looked up."""

@@ -9,7 +9,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
 from noria._core.contract cimport (
-    ACCEPT, ACCEPTED, DONE, RECEIVE, RECEIVED, SPACE, Channel, Event, Model, Operation,
+    ACCEPT, ACCEPTED, DONE, RECEIVE, RECEIVED, SEND, Channel, Event, Model, Operation,
 )
 from noria._core.sys cimport (
     EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SO_RCVTIMEO, SOCK_CLOEXEC, SOL_SOCKET, F_GETFL,
@@ -42,16 +42,16 @@ cdef class Blocking(Model):
         self.name = "blocking"
         self.receivers = []
 
-    cdef int shut(self) except -1:
+    cdef int tear_down(self) except -1:
         self.listener = None
         self.receivers.clear()
         return 0
 
     cdef int watch(self, Channel channel, int interest) except -1:
-        if interest & ~(ACCEPT | RECEIVE | SPACE):
+        if interest & ~(ACCEPT | RECEIVE | SEND):
             self.require("readiness")
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         channel.model = self
         c_fcntl(channel.fd, F_SETFL, c_fcntl(channel.fd, F_GETFL) & ~O_NONBLOCK)
         if interest & ACCEPT and not channel.watched & ACCEPT:
@@ -89,7 +89,8 @@ cdef class Blocking(Model):
                 self.counters.messages += 1
                 self.counters.bytes_in += event.result
             if channel.datagrams:
-                return channel.arrived(self.scratch, event.result, &self.address, self.length)
+                return channel.datagram_received(self.scratch, event.result, &self.address,
+                                                 self.length)
             return channel.received(self.scratch, event.result)
         return 0
 
@@ -124,7 +125,7 @@ cdef class Blocking(Model):
     cdef int submit(self, Operation operation) except -1:
         cdef Py_ssize_t result
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         operation.pending = True
         with nogil:
             result = operation.perform()
@@ -224,9 +225,9 @@ cdef class Blocking(Model):
         """A sleeping call shows when it began and ended, and nothing of what was between."""
         cdef int64_t now = monotonic_ns()
         self.counters.waiting_ns += now - before
-        if self.moments.asked == 0 or self.moments.copy_end:
-            self.moments.asked = before
-        self.moments.copy_end = now
+        if self.timestamps.requested == 0 or self.timestamps.copy_end:
+            self.timestamps.requested = before
+        self.timestamps.copy_end = now
         return 0
 
     cdef int sleep(self, int64_t ns) except -1:

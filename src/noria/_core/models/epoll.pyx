@@ -20,7 +20,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from noria._core.contract cimport ACCEPT, Channel
 from noria._core.models.readiness cimport (
-    HANGUP, IN, OUT, PLAIN, PRIORITY, Readiness, io_of, plain_of,
+    HANGUP, IN, OUT, PLAIN, PRIORITY, Readiness, io_bits, plain_interests,
 )
 from noria._core.sys cimport (
     EBADF, EEXIST, EINTR, ENOENT, ENOSYS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
@@ -42,7 +42,7 @@ cdef class Epoll(Readiness):
 
     def __cinit__(self, bint edge=False):
         self.name = "epoll-edge" if edge else "epoll"
-        self.drain = edge
+        self.edge_triggered = edge
         self.close_unwatches = True
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
         self.initialized = True
@@ -54,18 +54,18 @@ cdef class Epoll(Readiness):
         if self.initialized and self.epfd >= 0:
             c_close(self.epfd)
 
-    cdef int shut(self) except -1:
-        Readiness.shut(self)
+    cdef int tear_down(self) except -1:
+        Readiness.tear_down(self)
         if self.epfd >= 0:
             c_close(self.epfd)
         self.epfd = -1
         return 0
 
-    cdef int inherit(self) except -1:
+    cdef int after_fork_in_child(self) except -1:
         # A registration altered by this descriptor would be the parent's.
         c_close(self.epfd)
         self.epfd = -1
-        return Readiness.inherit(self)
+        return Readiness.after_fork_in_child(self)
 
     def fileno(self):
         """The epoll descriptor, -1 once closed."""
@@ -73,7 +73,7 @@ cdef class Epoll(Readiness):
 
     cdef int update(self, Channel channel, int old, int new) except -1:
         cdef epoll_event event
-        if self.drain and not channel.level:
+        if self.edge_triggered and not channel.level_triggered:
             return self.update_edge(channel, old, new)
         event.events = (EPOLLIN if new & IN else 0) | (EPOLLOUT if new & OUT else 0) \
             | (EPOLLPRI if new & PRIORITY else 0)
@@ -93,7 +93,7 @@ cdef class Epoll(Readiness):
             return self.control(channel, old, new, &event)
         if new & ~old & IN:
             # Its edge may have come while nobody was watching: try once without being told.
-            self.post(channel, IN | HANGUP)
+            self.queue_ready(channel, IN | HANGUP)
         # OUT is asked for when a send found no room, so its edge is still to come.
         return 0
 
@@ -102,7 +102,7 @@ cdef class Epoll(Readiness):
         cdef int fd = channel.fd, r
         if self.inherited:
             return 0        # what is let go of here stays with the parent
-        event.data.u64 = (<uint64_t>self.table[fd].generation << 32) | <uint32_t>fd
+        event.data.u64 = (<uint64_t>self.registrations[fd].generation << 32) | <uint32_t>fd
         self.counters.controls += 1
         r = c_epoll_ctl(self.epfd, op, fd, event)
         if r < 0 and op == EPOLL_CTL_ADD and errno == EEXIST:
@@ -118,15 +118,15 @@ cdef class Epoll(Readiness):
         """The registered file was closed; 0, or -1 with errno set."""
         cdef int fd = channel.fd
         if channel.watched & PLAIN:
-            channel.watched &= plain_of(new & ~old)
+            channel.watched &= plain_interests(new & ~old)
             event.events &= ~(EPOLLIN | EPOLLRDHUP if old & IN else 0)
             event.events &= ~(EPOLLOUT if old & OUT else 0)
             event.events &= ~(EPOLLPRI if old & PRIORITY else 0)
         if not new & ~old and (errno == EBADF or not channel.watched):
             return 0    # it only dropped an interest, and nothing is left to register
         # If a duplicate keeps the former file open, its events are not this channel's any more.
-        self.table[fd].generation += 1
-        event.data.u64 = (<uint64_t>self.table[fd].generation << 32) | <uint32_t>fd
+        self.registrations[fd].generation += 1
+        event.data.u64 = (<uint64_t>self.registrations[fd].generation << 32) | <uint32_t>fd
         return c_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, event)
 
     cdef int wait(self, int64_t timeout) except -1:
@@ -139,14 +139,14 @@ cdef class Epoll(Readiness):
         if timeout == 0:
             n = epoll_pwait(self.epfd, self.events, EVENTS, 0, NULL)
             if self.recording:
-                self.moments.asked = self.moments.ready = monotonic_ns()
+                self.timestamps.requested = self.timestamps.ready = monotonic_ns()
         else:
             before = monotonic_ns()
             with nogil:
                 n = wait_ns(self.epfd, self.events, timeout)
             after = monotonic_ns()
             self.counters.waiting_ns += after - before
-            self.moments.asked, self.moments.ready = before, after
+            self.timestamps.requested, self.timestamps.ready = before, after
         if n <= 0:
             self.counters.empty_waits += 1
             if n < 0:
@@ -157,8 +157,8 @@ cdef class Epoll(Readiness):
         for i in range(n):
             event = &self.events[i]
             fd = <int>(event.data.u64 & 0xffffffff)
-            if (self.table[fd].channel == NULL
-                    or self.table[fd].generation != event.data.u64 >> 32):
+            if (self.registrations[fd].channel == NULL
+                    or self.registrations[fd].generation != event.data.u64 >> 32):
                 stale = True
                 continue
             flags = event.events
@@ -171,7 +171,7 @@ cdef class Epoll(Readiness):
                 io |= PRIORITY
             if flags & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
                 io |= HANGUP
-            self.post(<Channel>self.table[fd].channel, io)
+            self.queue_ready(<Channel>self.registrations[fd].channel, io)
         if stale:
             self.renew()
         return 0
@@ -188,25 +188,25 @@ cdef class Epoll(Readiness):
         cdef int made = epoll_create1(EPOLL_CLOEXEC)
         if made < 0:
             return 0            # no descriptor is free: the next wait tries again
-        for fd in range(self.seats):
-            if self.table[fd].channel == NULL:
+        for fd in range(self.table_size):
+            if self.registrations[fd].channel == NULL:
                 continue
             # Only the former instance knows whether the number still is the file that was
             # registered: if not, its owner has closed it.
             event.events = 0
             event.data.u64 = 0
             if c_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, &event) < 0:
-                channel = <Channel>self.table[fd].channel
+                channel = <Channel>self.registrations[fd].channel
                 channel.watched = 0
-                self.unseat(channel)
+                self.deregister_channel(channel)
         c_dup3(made, self.epfd, O_CLOEXEC)
         c_close(made)
-        for fd in range(self.seats):
-            if self.table[fd].channel == NULL:
+        for fd in range(self.table_size):
+            if self.registrations[fd].channel == NULL:
                 continue
-            channel = <Channel>self.table[fd].channel
+            channel = <Channel>self.registrations[fd].channel
             try:
-                self.update(channel, 0, io_of(channel.watched))
+                self.update(channel, 0, io_bits(channel.watched))
             except OSError:
                 pass            # closed by its owner: it has had no events before either
         return 0

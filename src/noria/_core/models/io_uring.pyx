@@ -42,8 +42,8 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from noria._core.contract cimport (
-    ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SENT, SPACE,
-    Channel, Event, Operation, Queue, Target, Waking,
+    ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SENT, SEND,
+    Channel, Event, Operation, Queue, Target, WakeableModel,
 )
 from noria._core.models.epoll cimport Epoll
 from noria._core.models.readiness cimport PLAIN
@@ -99,11 +99,11 @@ cdef enum:
     UNDER_WAY = 128 + 7
     DIRECT = 64                 # RECEIVING by a poll
     CANCELLING = 3              # a shift: RECEIVING << CANCELLING and so on
-    PARTING = 256               # counted in `parting`
+    CLOSING = 256               # counted in `closing_channels`
     QUEUED = 512                # received data is in the queue while a run ends
     IDLE_WAITS = 50             # of 20 ms, in which no cancelled request ended: it is given up
 
-cdef class IoUring(Waking):
+cdef class IoUring(WakeableModel):
     """One ring."""
 
     cdef int ring
@@ -125,8 +125,8 @@ cdef class IoUring(Waking):
     cdef bint incremental
     cdef Py_ssize_t under_way
     cdef unsigned sends             # requests that end as soon as they are handed over
-    cdef Py_ssize_t parting         # channels that are closed once their requests have ended
-    cdef Queue farewells            # the completions of these
+    cdef Py_ssize_t closing_channels  # channels that are closed once their requests have ended
+    cdef Queue closing_completions  # the completions of these
     cdef Epoll epoll                # has the users' own descriptors; made for the first of them
     cdef bint epoll_polled          # a poll of the epoll descriptor is under way
     cdef size_t epoll_events        # its events that are in the queue
@@ -137,7 +137,7 @@ cdef class IoUring(Waking):
         self.close_unwatches = True
         self.ring = -1
         self.initialized = True
-        self.farewells = Queue()
+        self.closing_completions = Queue()
         self.deferred = []
         self.set_up()
         self.incremental = incremental
@@ -172,20 +172,20 @@ cdef class IoUring(Waking):
             self.pool_memory = NULL
         return 0
 
-    cdef int inherit(self) except -1:
+    cdef int after_fork_in_child(self) except -1:
         # The rings are shared memory: nothing may be written there. The buffers stay until the end,
         # as a handler that forked may be looking at one.
         c_close(self.ring)
         self.ring = -1
-        return Waking.inherit(self)
+        return WakeableModel.after_fork_in_child(self)
 
     def fileno(self):
         """The ring's descriptor, -1 once closed."""
         return self.ring
 
-    cdef int begin(self) except -1:
+    cdef int start_run(self) except -1:
         cdef unsigned long me = PyThread_get_thread_native_id()
-        Waking.begin(self)
+        WakeableModel.start_run(self)
         if self.owner != me:
             if self.active:
                 raise RuntimeError("an io_uring loop belongs to the thread that ran it first until "
@@ -244,12 +244,12 @@ cdef class IoUring(Waking):
                     self.cancel_request(operation, TAG_OPERATION)
             else:
                 channel = <Channel>target
-                if channel.watched and not channel.closing:
+                if channel.watched and not channel.releasing:
                     self.arm(channel)
             self.deferred.pop()
         return 0
 
-    cdef int end(self) except -1:
+    cdef int end_run(self) except -1:
         """Cancel all requests and wait until the kernel has ended them, so that any thread may run
         or close the loop next. What arrived meanwhile is in the queue."""
         cdef Event *event
@@ -347,7 +347,7 @@ cdef class IoUring(Waking):
         """The next free entry; holds a reference to the target until the last completion."""
         cdef noria_sqe *sqe
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         if self.tail - load32(self.at.sq_head) == self.at.sq_size:
             self.enter(0, NULL)
         sqe = &self.at.sqes[self.tail & self.at.sq_mask]
@@ -401,7 +401,7 @@ cdef class IoUring(Waking):
     cdef int arm_receive(self, Channel channel) except -1:
         cdef noria_sqe *sqe
         channel.state |= RECEIVING
-        if channel.large():
+        if channel.expects_large():
             channel.state |= DIRECT
             sqe = self.request(channel, TAG_DIRECT, OP_POLL_ADD, channel.fd)
             sqe.op_flags = POLLIN
@@ -431,7 +431,7 @@ cdef class IoUring(Waking):
     cdef int watch(self, Channel channel, int interest) except -1:
         cdef int flags
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         if channel.model is None:
             channel.model = self
         if interest & PLAIN and channel is not self.wake_reader:
@@ -452,7 +452,7 @@ cdef class IoUring(Waking):
 
     def stats(self):
         """As Model.stats; the calls of the epoll instance are included."""
-        counters = Waking.stats(self)
+        counters = WakeableModel.stats(self)
         if self.epoll is not None:
             for name, value in self.epoll.stats().items():
                 counters[name] += value
@@ -487,11 +487,11 @@ cdef class IoUring(Waking):
             return 0
         return self.disarm(channel)
 
-    cdef bint carries(self, Channel channel) noexcept:
+    cdef bint recv_in_flight(self, Channel channel) noexcept:
         return channel.state & RECEIVING and not channel.state & DIRECT
 
     cdef int release(self, Channel channel) except -1:
-        channel.closing = True
+        channel.releasing = True
         if channel.watched & PLAIN and channel is not self.wake_reader:
             self.epoll.unwatch(channel, channel.watched)
         channel.watched = 0
@@ -499,8 +499,8 @@ cdef class IoUring(Waking):
             channel.state = 0       # all requests have ended; their events find it closing
         if self.closed or self.inherited or not channel.state & UNDER_WAY:
             return channel.released()
-        channel.state |= PARTING
-        self.parting += 1
+        channel.state |= CLOSING
+        self.closing_channels += 1
         return self.disarm(channel)
 
     cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1:
@@ -516,14 +516,14 @@ cdef class IoUring(Waking):
         self.counters.sends += 1
         return True
 
-    cdef int hand_over(self) except -1:
+    cdef int flush_sends(self) except -1:
         if self.waiting and self.active and not self.inherited:
             self.enter(0, NULL)
         return 0
 
     cdef int submit(self, Operation operation) except -1:
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         operation.pending = True
         if not self.active:
             self.deferred.append(operation)
@@ -603,7 +603,7 @@ cdef class IoUring(Waking):
             elif load32(self.at.cq_tail) == self.at.cq_head[0]:
                 return 0
             if self.recording:
-                self.moments.asked = self.moments.ready = monotonic_ns()
+                self.timestamps.requested = self.timestamps.ready = monotonic_ns()
         else:
             if self.sends:
                 # They end here, and not all as wished: that is to be dealt with before any sleep.
@@ -613,8 +613,8 @@ cdef class IoUring(Waking):
                     return 0
             before = monotonic_ns()
             self.enter(1, until)
-            self.moments.asked, self.moments.ready = before, monotonic_ns()
-            self.counters.waiting_ns += self.moments.ready - before
+            self.timestamps.requested, self.timestamps.ready = before, monotonic_ns()
+            self.counters.waiting_ns += self.timestamps.ready - before
         if self.reap() == 0:
             self.counters.empty_waits += 1
         return 0
@@ -671,8 +671,8 @@ cdef class IoUring(Waking):
                     elif self.ending and cqe.res == -ECANCELED \
                             and self.defer(<Channel>target, tag):
                         continue
-                if self.parting and tag != TAG_OPERATION and (<Channel>target).closing:
-                    self.farewells.put(target, kind, cqe.res, data)
+                if self.closing_channels and tag != TAG_OPERATION and (<Channel>target).releasing:
+                    self.closing_completions.put(target, kind, cqe.res, data)
                 else:
                     self.queue.put(target, kind, cqe.res, data)
                     if self.ending and tag == TAG_RECEIVE:
@@ -683,8 +683,8 @@ cdef class IoUring(Waking):
         finally:
             # Also if this raises: what was taken must not be taken again.
             store32(self.at.cq_head, head)
-        if self.farewells.count:
-            self.part()
+        if self.closing_completions.count:
+            self.finish_closes()
         return n
 
     cdef bint defer(self, Channel channel, int tag) except -1:
@@ -693,7 +693,7 @@ cdef class IoUring(Waking):
         False if the end of the request has to wait in the queue behind data that came before.
         """
         cdef int request
-        if channel.closing or (tag == TAG_RECEIVE and channel.state & QUEUED):
+        if channel.releasing or (tag == TAG_RECEIVE and channel.state & QUEUED):
             return False
         request = (ACCEPTING if tag == TAG_ACCEPT else POLLING if tag == TAG_POLL
                    else RECEIVING | DIRECT)
@@ -711,18 +711,18 @@ cdef class IoUring(Waking):
         self.under_way -= 1
         self.sends -= 1
         channel.state &= ~SENDING
-        self.sent(result)
-        if channel.closing:
-            self.farewells.put(channel, SENT | FINAL, result, NULL)
+        self.count_send(result)
+        if channel.releasing:
+            self.closing_completions.put(channel, SENT | FINAL, result, NULL)
         elif not channel.sent_all(result):
             self.queue.put(channel, SENT, result, NULL)
         return 0
 
-    cdef int part(self) except -1:
+    cdef int finish_closes(self) except -1:
         """Closes what was released, now and not in its turn: a peer may be waiting for the end
         while no handler is to run any more."""
         cdef Event event
-        while self.farewells.take(&event):
+        while self.closing_completions.take(&event):
             try:
                 self.deliver(<Channel>event.target, &event)
             finally:
@@ -741,18 +741,18 @@ cdef class IoUring(Waking):
                 else:
                     self.deliver_bytes(channel, event)
             elif kind == SENT:
-                if not channel.closing:
+                if not channel.releasing:
                     channel.sent_later(event.result)
             elif kind == ACCEPTED:
                 if event.kind & FINAL:
                     channel.state &= ~(ACCEPTING | ACCEPTING << CANCELLING)
                 if event.result >= 0:
-                    if channel.closing:
+                    if channel.releasing:
                         c_close(event.result)
                     else:
                         self.counters.connections += 1
                         channel.accepted(event.result)
-                elif event.result != -ECANCELED and not channel.closing:
+                elif event.result != -ECANCELED and not channel.releasing:
                     if event.result == -EBADF:
                         channel.watched = 0     # closed by its owner: others would fail too
                     channel.failed(-event.result)
@@ -761,10 +761,10 @@ cdef class IoUring(Waking):
         finally:
             # Also after KeyboardInterrupt: the loop may run again.
             if event.kind & FINAL:
-                if channel.closing:
-                    if channel.state & PARTING and not channel.state & UNDER_WAY:
-                        channel.state &= ~PARTING
-                        self.parting -= 1
+                if channel.releasing:
+                    if channel.state & CLOSING and not channel.state & UNDER_WAY:
+                        channel.state &= ~CLOSING
+                        self.closing_channels -= 1
                         channel.released()
                 elif channel.watched:
                     self.arm(channel)
@@ -777,7 +777,7 @@ cdef class IoUring(Waking):
         if event.kind & FINAL:
             channel.state &= ~(RECEIVING | RECEIVING << CANCELLING | QUEUED)
         try:
-            if channel.closing:
+            if channel.releasing:
                 pass
             elif result > 0:
                 self.counters.messages += 1
@@ -806,7 +806,7 @@ cdef class IoUring(Waking):
         cdef Py_ssize_t n, size = 0
         cdef bint reserved
         channel.state &= ~(RECEIVING | DIRECT | RECEIVING << CANCELLING)
-        if result < 0 or channel.closing or not channel.watched & RECEIVE:
+        if result < 0 or channel.releasing or not channel.watched & RECEIVE:
             return 0        # cancelled
         reserved = channel.reserve(&place, &size)
         if not reserved:
@@ -829,27 +829,27 @@ cdef class IoUring(Waking):
     cdef int deliver_readiness(self, Channel channel, Event *event) except -1:
         cdef int result = event.result, mask = 0
         channel.state &= ~(POLLING | POLLING << CANCELLING)
-        if result == -EBADF and channel.watched and not channel.closing:
+        if result == -EBADF and channel.watched and not channel.releasing:
             channel.watched = 0     # closed by its owner: another request fails the same way
             return channel.failed(EBADF)
-        if result < 0 or channel.closing:
+        if result < 0 or channel.releasing:
             return 0        # cancelled: deliver makes a new one if something is watched still
         if result & (POLLIN | POLLHUP | POLLERR):
             mask = channel.watched & (READABLE | RECEIVE)
         if result & (POLLOUT | POLLHUP | POLLERR):
-            mask |= channel.watched & SPACE
+            mask |= channel.watched & SEND
         if mask & RECEIVE and channel.datagrams:
             self.receive_datagrams(channel)
-        if mask & SPACE & channel.watched:
+        if mask & SEND & channel.watched:
             channel.writable()
         if mask & READABLE & channel.watched:
             channel.ready(READABLE)
         return 0
 
-    cdef int settle(self) except -1:
+    cdef int flush_closes(self) except -1:
         if not self.active or self.inherited or self.owner != PyThread_get_thread_native_id():
             return 0
-        while self.waiting or self.parting:
+        while self.waiting or self.closing_channels:
             self.enter(0, NULL)
             if self.reap() == 0:    # the kernel completes some twenty requests a call
                 break
@@ -862,32 +862,32 @@ cdef class IoUring(Waking):
             PyMem_RawFree(event.data)
         return 0
 
-    cdef int shut(self) except -1:
+    cdef int tear_down(self) except -1:
         """Cancels what is under way and waits until the kernel has let go of all memory."""
         cdef Event event
         cdef Channel channel
         if self.epoll is not None and not self.epoll.closed:
             self.epoll.closed = True    # close() would empty the queue that the two models share
-            self.epoll.shut()
+            self.epoll.tear_down()
         self.deferred.clear()
         if self.active and not self.inherited and self.owner == PyThread_get_thread_native_id():
             self.cancel_all()
         while not self.inherited and self.queue.take(&event):
             self.discard(&event)
-            (<Target>event.target).forget()
+            (<Target>event.target).clear()
             if isinstance(<object>event.target, Channel):
                 channel = <Channel>event.target
                 channel.state = 0
-                if channel.closing:
+                if channel.releasing:
                     channel.released()
             Py_DECREF(<Target>event.target)
-        Waking.shut(self)
+        WakeableModel.tear_down(self)
         self.unmap()
         return 0
 
     def round_trip(self):
         """One NOP there and back: whether the ring really works here. Raises OSError if not."""
-        self.begin()
+        self.start_run()
         self.request(None, TAG_NONE, OP_NOP, -1)
         self.enter(1, NULL)
         if load32(self.at.cq_tail) == self.at.cq_head[0]:
@@ -904,6 +904,6 @@ cdef inline int poll_mask(Channel channel) noexcept:
     cdef int mask = 0
     if channel.watched & READABLE or (channel.watched & RECEIVE and channel.datagrams):
         mask = POLLIN
-    if channel.watched & SPACE:
+    if channel.watched & SEND:
         mask |= POLLOUT
     return mask

@@ -29,10 +29,10 @@ cdef class Nonblocking(Poll):
         """Seconds between rounds."""
         return self.interval_ns / 1e9
 
-    cdef int begin(self) except -1:
+    cdef int start_run(self) except -1:
         # The pipe is what the sleep between rounds ends by; it is not one of those asked.
         if self.wake_reader is None:
-            Poll.begin(self)
+            Poll.start_run(self)
             self.unwatch(self.wake_reader, READABLE)
         return 0
 
@@ -48,14 +48,14 @@ cdef class Nonblocking(Poll):
         else:
             with nogil:
                 pass    # other threads may want to run
-        if self.waking or woken:
+        if self.wake_pending or woken:
             empty_pipe(self.wake_reader.fd)
-            self.waking = False
+            self.wake_pending = False
         PyErr_CheckSignals()
         for i in range(self.count):
             io = (IN if self.fds[i].events & POLLIN else 0) \
                 | (OUT if self.fds[i].events & POLLOUT else 0)
-            self.post(<Channel>self.table[self.fds[i].fd].channel, io)
+            self.queue_ready(<Channel>self.registrations[self.fds[i].fd].channel, io)
         return 0
 
     cdef int sleep(self, int64_t ns) except -1:

@@ -25,7 +25,7 @@ cdef class Poll(Readiness):
     def __dealloc__(self):
         PyMem_RawFree(self.fds)
 
-    cdef int check(self, int fd, int interest) except -1:
+    cdef int check_watchable(self, int fd, int interest) except -1:
         return check_open(fd) if interest & PLAIN else 0
 
     cdef int update(self, Channel channel, int old, int new) except -1:
@@ -46,7 +46,7 @@ cdef class Poll(Readiness):
             if old:
                 self.count -= 1
                 self.fds[channel.slot] = self.fds[self.count]
-                (<Channel>self.table[self.fds[channel.slot].fd].channel).slot = channel.slot
+                (<Channel>self.registrations[self.fds[channel.slot].fd].channel).slot = channel.slot
                 channel.slot = -1
             return 0
         self.fds[channel.slot].events = <short>((POLLIN if new & IN else 0)
@@ -69,9 +69,9 @@ cdef class Poll(Readiness):
         before = monotonic_ns()
         with nogil:
             n = c_ppoll(self.fds, self.count, until, NULL)
-        self.moments.asked, self.moments.ready = before, monotonic_ns()
+        self.timestamps.requested, self.timestamps.ready = before, monotonic_ns()
         if timeout:
-            self.counters.waiting_ns += self.moments.ready - before
+            self.counters.waiting_ns += self.timestamps.ready - before
         if n <= 0:
             self.counters.empty_waits += 1
             if n < 0:
@@ -98,7 +98,7 @@ cdef class Poll(Readiness):
                 io |= PRIORITY
             if found & (POLLHUP | POLLERR):
                 io |= HANGUP
-            self.post(<Channel>self.table[self.fds[i].fd].channel, io)
+            self.queue_ready(<Channel>self.registrations[self.fds[i].fd].channel, io)
             if n == 0:
                 break
         if closed:
@@ -110,5 +110,5 @@ cdef class Poll(Readiness):
         # Downwards, as the last entry of the array fills the place of one that is dropped.
         for i in range(self.count - 1, -1, -1):
             if self.fds[i].revents & POLLNVAL:
-                self.post_closed(<Channel>self.table[self.fds[i].fd].channel)
+                self.queue_closed(<Channel>self.registrations[self.fds[i].fd].channel)
         return 0

@@ -10,8 +10,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memset
 
 from noria._core.contract cimport (
-    ACCEPT, CONNECT, DONE, READABLE, READY, RECEIVE, SPACE, URGENT, WRITABLE, Channel, Event,
-    Operation, Waking,
+    ACCEPT, CONNECT, DONE, READABLE, READY, RECEIVE, SEND, URGENT, WRITABLE, Channel, Event,
+    Operation, WakeableModel,
 )
 from noria._core.sys cimport (
     EAGAIN, EBADF, ECONNABORTED, EINPROGRESS, EINTR, F_GETFD, F_GETFL, F_SETFL, O_NONBLOCK,
@@ -30,39 +30,39 @@ cdef enum:
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
 
-cdef class Readiness(Waking):
+cdef class Readiness(WakeableModel):
     """What the readiness models share."""
 
     def __dealloc__(self):
         cdef int fd
-        for fd in range(self.seats):
-            if self.table[fd].channel != NULL:
-                Py_DECREF(<object>self.table[fd].channel)
-        PyMem_RawFree(self.table)
+        for fd in range(self.table_size):
+            if self.registrations[fd].channel != NULL:
+                Py_DECREF(<object>self.registrations[fd].channel)
+        PyMem_RawFree(self.registrations)
 
-    cdef int begin(self) except -1:
-        Waking.begin(self)
+    cdef int start_run(self) except -1:
+        WakeableModel.start_run(self)
         if not self.wake_reader.watched:
             self.watch(self.wake_reader, READABLE)
         return 0
 
-    cdef int shut(self) except -1:
+    cdef int tear_down(self) except -1:
         cdef int fd
-        Waking.shut(self)
-        for fd in range(self.seats):
-            if self.table[fd].channel != NULL:
-                (<Channel>self.table[fd].channel).watched = 0
-                Py_DECREF(<object>self.table[fd].channel)
-                self.table[fd].channel = NULL
+        WakeableModel.tear_down(self)
+        for fd in range(self.table_size):
+            if self.registrations[fd].channel != NULL:
+                (<Channel>self.registrations[fd].channel).watched = 0
+                Py_DECREF(<object>self.registrations[fd].channel)
+                self.registrations[fd].channel = NULL
         return 0
 
-    cdef int inherit(self) except -1:
+    cdef int after_fork_in_child(self) except -1:
         # A handler that forked is not given more by what goes on behind it.
         cdef int fd
-        for fd in range(self.seats):
-            if self.table[fd].channel != NULL:
-                (<Channel>self.table[fd].channel).watched = 0
-        return Waking.inherit(self)
+        for fd in range(self.table_size):
+            if self.registrations[fd].channel != NULL:
+                (<Channel>self.registrations[fd].channel).watched = 0
+        return WakeableModel.after_fork_in_child(self)
 
     # What is looked for.
 
@@ -70,22 +70,22 @@ cdef class Readiness(Waking):
         """The kernel's side of a change from `old` to `new` (of Readable)."""
         raise NotImplementedError
 
-    cdef int check(self, int fd, int interest) except -1:
+    cdef int check_watchable(self, int fd, int interest) except -1:
         """Raises ModelLimit if this model cannot watch the descriptor, OSError if it is closed."""
         return 0
 
     cdef int watch(self, Channel channel, int interest) except -1:
-        cdef int old = io_of(channel.watched)
-        cdef int new = io_of(channel.watched | interest)
+        cdef int old = io_bits(channel.watched)
+        cdef int new = io_bits(channel.watched | interest)
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         if channel.model is None:
             channel.model = self
         if channel.watched == 0:
-            self.check(channel.fd, interest)
+            self.check_watchable(channel.fd, interest)
             if interest & ACCEPT:
                 c_fcntl(channel.fd, F_SETFL, c_fcntl(channel.fd, F_GETFL) | O_NONBLOCK)
-            self.seat(channel)
+            self.register_channel(channel)
         channel.watched |= interest
         if new != old:
             try:
@@ -93,96 +93,98 @@ cdef class Readiness(Waking):
             except BaseException:
                 channel.watched &= ~interest
                 if channel.watched == 0:
-                    self.unseat(channel)
+                    self.deregister_channel(channel)
                 raise
         return 0
 
     cdef int unwatch(self, Channel channel, int interest) except -1:
-        cdef int old = io_of(channel.watched)
-        cdef int new = io_of(channel.watched & ~interest)
+        cdef int old = io_bits(channel.watched)
+        cdef int new = io_bits(channel.watched & ~interest)
         if not channel.watched & interest:
             return 0
         channel.watched &= ~interest
         if new != old:
             self.update(channel, old, new)
         if channel.watched == 0:
-            self.unseat(channel)
+            self.deregister_channel(channel)
         return 0
 
-    cdef bint carries(self, Channel channel) noexcept:
+    cdef bint recv_in_flight(self, Channel channel) noexcept:
         return False
 
-    cdef int seat(self, Channel channel) except -1:
+    cdef int register_channel(self, Channel channel) except -1:
         cdef int fd = channel.fd
         cdef int room
-        cdef Seat *table
+        cdef Registration *registrations
         cdef Channel former
         if fd < 0:
             raise ValueError("the channel has no descriptor")
-        if fd >= self.seats:
-            room = max(fd + 1, self.seats * 2, 64)
-            table = <Seat *>PyMem_RawRealloc(self.table, room * sizeof(Seat))
-            if table == NULL:
+        if fd >= self.table_size:
+            room = max(fd + 1, self.table_size * 2, 64)
+            registrations = <Registration *>PyMem_RawRealloc(self.registrations,
+                                                             room * sizeof(Registration))
+            if registrations == NULL:
                 raise MemoryError
-            memset(&table[self.seats], 0, (room - self.seats) * sizeof(Seat))
-            self.table = table
-            self.seats = room
-        if self.table[fd].channel != NULL:
+            memset(&registrations[self.table_size], 0,
+                   (room - self.table_size) * sizeof(Registration))
+            self.registrations = registrations
+            self.table_size = room
+        if self.registrations[fd].channel != NULL:
             # The former owner closed its descriptor behind our back and the number was used again.
-            former = <Channel>self.table[fd].channel
-            self.update(former, io_of(former.watched), 0)
+            former = <Channel>self.registrations[fd].channel
+            self.update(former, io_bits(former.watched), 0)
             former.watched = 0
-            self.unseat(former)
+            self.deregister_channel(former)
         Py_INCREF(channel)
-        self.table[fd].channel = <PyObject *>channel
-        self.table[fd].generation += 1
+        self.registrations[fd].channel = <PyObject *>channel
+        self.registrations[fd].generation += 1
         return 0
 
-    cdef int unseat(self, Channel channel) except -1:
+    cdef int deregister_channel(self, Channel channel) except -1:
         cdef int fd = channel.fd
-        if 0 <= fd < self.seats and self.table[fd].channel == <PyObject *>channel:
-            self.table[fd].channel = NULL
-            self.table[fd].generation += 1
+        if 0 <= fd < self.table_size and self.registrations[fd].channel == <PyObject *>channel:
+            self.registrations[fd].channel = NULL
+            self.registrations[fd].generation += 1
             Py_DECREF(channel)
         return 0
 
     # What was found.
 
-    cdef int post(self, Channel channel, int io) except -1:
+    cdef int queue_ready(self, Channel channel, int io) except -1:
         """Puts in the queue that the channel is ready, for what it is watched for."""
         cdef int mask = 0
         if io & IN:
             mask = channel.watched & (ACCEPT | RECEIVE | READABLE)
         if io & OUT:
-            mask |= channel.watched & (SPACE | WRITABLE)
+            mask |= channel.watched & (SEND | WRITABLE)
         if io & PRIORITY:
             mask |= channel.watched & URGENT
         if mask:
             self.queue.put(channel, READY, mask, <void *><size_t>(io & HANGUP))
         return 0
 
-    cdef int post_closed(self, Channel channel) except -1:
+    cdef int queue_closed(self, Channel channel) except -1:
         """Stops watching a channel whose descriptor was closed by its owner, and queues a report.
 
         Left registered, it would end each wait at once (poll) or fail it (select).
         """
         cdef int mask = channel.watched
-        self.update(channel, io_of(mask), 0)
+        self.update(channel, io_bits(mask), 0)
         channel.watched = 0
         self.queue.put(channel, READY, mask, <void *><size_t>CLOSED)
-        return self.unseat(channel)
+        return self.deregister_channel(channel)
 
     cdef int deliver(self, Channel channel, Event *event) except -1:
         # What an earlier handler of this turn closed or stopped watching is not told any more.
         cdef int mask = event.result & channel.watched
         cdef bint whole = False
         if <size_t>event.data & CLOSED:
-            if channel.watched or channel.closing:
+            if channel.watched or channel.releasing:
                 return 0        # watched again since, or released
             return channel.failed(EBADF)
         if mask & RECEIVE:
             if channel.datagrams:
-                if self.receive_datagrams(channel) and self.drain:
+                if self.receive_datagrams(channel) and self.edge_triggered:
                     self.queue.put(channel, READY, RECEIVE, NULL)
             else:
                 try:
@@ -190,10 +192,10 @@ cdef class Readiness(Waking):
                     whole = True
                 finally:
                     # After KeyboardInterrupt the loop may run again: what is left has no new edge.
-                    if not whole and self.drain and channel.watched & RECEIVE:
+                    if not whole and self.edge_triggered and channel.watched & RECEIVE:
                         self.queue.put(channel, READY, RECEIVE, event.data)
             mask &= channel.watched
-        if mask & SPACE:
+        if mask & SEND:
             channel.writable()
         if mask & ACCEPT:
             self.accept(channel)
@@ -211,7 +213,7 @@ cdef class Readiness(Waking):
             if not reserved:
                 place, size = self.scratch, scratch_size
             if self.recording:
-                self.moments.copy_begin = monotonic_ns()
+                self.timestamps.copy_begin = monotonic_ns()
             self.counters.receives += 1
             n = self.kernel_receive(channel.fd, place, size)
             if n < 0:
@@ -223,13 +225,13 @@ cdef class Readiness(Waking):
                 if error == EAGAIN:
                     self.counters.empty_receives += 1
                     if self.recording:
-                        if self.moments.asks == 0:
-                            self.moments.asked = self.moments.copy_begin
-                        self.moments.asks += 1
+                        if self.timestamps.empty_polls == 0:
+                            self.timestamps.requested = self.timestamps.copy_begin
+                        self.timestamps.empty_polls += 1
                     return 0
                 return channel.failed(error)
             if self.recording:
-                self.moments.copy_end = monotonic_ns()
+                self.timestamps.copy_end = monotonic_ns()
             if n:
                 self.counters.messages += 1
                 self.counters.bytes_in += n
@@ -238,8 +240,8 @@ cdef class Readiness(Waking):
             else:
                 channel.received(place, n)
             if self.recording:
-                self.moments.asks = 0
-            if not self.drain or n == 0 or not channel.watched & RECEIVE:
+                self.timestamps.empty_polls = 0
+            if not self.edge_triggered or n == 0 or not channel.watched & RECEIVE:
                 return 0
             if n < size and not hangup:
                 return 0        # all there was: the next byte is a new edge (epoll(7))
@@ -266,7 +268,7 @@ cdef class Readiness(Waking):
             channel.accepted(fd)
             if not channel.watched & ACCEPT:
                 return 0
-        if self.drain:
+        if self.edge_triggered:
             self.queue.put(channel, READY, ACCEPT, NULL)
         return 0
 
@@ -274,10 +276,10 @@ cdef class Readiness(Waking):
 
     cdef int submit(self, Operation operation) except -1:
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         if operation.kind != CONNECT:
-            return Waking.submit(self, operation)
-        return begin_connect(self, operation)
+            return WakeableModel.submit(self, operation)
+        return start_connect(self, operation)
 
 
 cdef int check_open(int fd) except -1:
@@ -287,27 +289,27 @@ cdef int check_open(int fd) except -1:
     return 0
 
 
-cdef int begin_connect(Model model, object request) except -1:
+cdef int start_connect(Model model, object request) except -1:
     """connect(2), non-blocking: it is done, well or badly, when there is room to send."""
     cdef Operation operation = request
-    cdef Connecting channel
+    cdef ConnectChannel channel
     cdef int fd = operation.fd
     operation.pending = True
     c_fcntl(fd, F_SETFL, c_fcntl(fd, F_GETFL) | O_NONBLOCK)
     if c_connect(fd, <sockaddr *>operation.buffer, <socklen_t>operation.size) == 0:
         model.queue.put(operation, DONE, 0, NULL)
     elif errno == EINPROGRESS or errno == EINTR:
-        channel = Connecting.__new__(Connecting)
+        channel = ConnectChannel.__new__(ConnectChannel)
         channel.fd = fd
         channel.operation = operation
-        model.watch(channel, SPACE)
+        model.watch(channel, SEND)
     else:
         # Also EAGAIN: a Unix socket whose listener's backlog is full (connect(2)).
         model.queue.put(operation, DONE, -errno, NULL)
     return 0
 
 
-cdef class Connecting(Channel):
+cdef class ConnectChannel(Channel):
     """A socket between EINPROGRESS and connected."""
 
     cdef Operation operation
@@ -316,7 +318,7 @@ cdef class Connecting(Channel):
         cdef int error = 0
         cdef socklen_t length = sizeof(error)
         cdef Operation operation = self.operation
-        self.model.unwatch(self, SPACE)
+        self.model.unwatch(self, SEND)
         if operation is None:
             return 0
         self.operation = None

@@ -35,7 +35,7 @@ cdef class Select(Readiness):
         memset(self.writing, 0, sizeof(Bits))
         memset(self.urgent, 0, sizeof(Bits))
 
-    cdef int check(self, int fd, int interest) except -1:
+    cdef int check_watchable(self, int fd, int interest) except -1:
         if fd >= LIMIT:
             raise ModelLimit(
                 errno_names.EMFILE,
@@ -78,9 +78,9 @@ cdef class Select(Readiness):
         with nogil:
             n = c_select(self.highest + 1, <fd_set *>reading, <fd_set *>writing,
                          <fd_set *>urgent, until)
-        self.moments.asked, self.moments.ready = before, monotonic_ns()
+        self.timestamps.requested, self.timestamps.ready = before, monotonic_ns()
         if timeout:
-            self.counters.waiting_ns += self.moments.ready - before
+            self.counters.waiting_ns += self.timestamps.ready - before
         if n <= 0:
             self.counters.empty_waits += 1
             if n < 0:
@@ -95,19 +95,20 @@ cdef class Select(Readiness):
             if not word:
                 continue
             for fd in range(i * 64, i * 64 + 64):
-                if word & (<uint64_t>1 << (fd & 63)) and self.table[fd].channel != NULL:
-                    self.post(<Channel>self.table[fd].channel,
-                              (IN if has_bit(reading, fd) else 0)
-                              | (OUT if has_bit(writing, fd) else 0)
-                              | (PRIORITY if has_bit(urgent, fd) else 0))
+                if word & (<uint64_t>1 << (fd & 63)) and self.registrations[fd].channel != NULL:
+                    self.queue_ready(<Channel>self.registrations[fd].channel,
+                                     (IN if has_bit(reading, fd) else 0)
+                                     | (OUT if has_bit(writing, fd) else 0)
+                                     | (PRIORITY if has_bit(urgent, fd) else 0))
         return 0
 
     cdef int drop_closed(self) except -1:
         """select(2) refuses all sets for one closed descriptor and does not say which it is."""
         cdef int fd
         for fd in range(self.highest + 1):
-            if self.table[fd].channel != NULL and c_fcntl(fd, F_GETFD) < 0 and errno == EBADF:
-                self.post_closed(<Channel>self.table[fd].channel)
+            if self.registrations[fd].channel != NULL and c_fcntl(fd, F_GETFD) < 0 \
+                    and errno == EBADF:
+                self.queue_closed(<Channel>self.registrations[fd].channel)
         return 0
 
 

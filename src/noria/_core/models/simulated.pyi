@@ -4,7 +4,7 @@ from collections.abc import Callable
 from noria._core.contract import Model
 from noria._core.listener import Listener
 from noria._core.loop import Loop
-from noria._core.stream import Group
+from noria._core.stream import StreamSet
 
 STYLES: tuple[str, ...]
 
@@ -33,7 +33,10 @@ class Simulated(Model):
     style: str
     def __init__(self, seed: int = 0, style: str = "level", faults: float = 1.0) -> None: ...
     def listen(
-        self, loop: Loop, factory: Callable[[], asyncio.BaseProtocol], group: Group | None = None
+        self,
+        loop: Loop,
+        factory: Callable[[], asyncio.BaseProtocol],
+        group: StreamSet | None = None,
     ) -> Listener: ...
     def connect(self, listener: Listener, room: int = 4096) -> Socket: ...
     def at(self, when: int, function: Callable[[], object]) -> None: ...

@@ -17,12 +17,12 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 from noria._core.contract cimport (
-    ACCEPT, RECEIVE, RECEIVED, SPACE, Channel, Event,
+    ACCEPT, RECEIVE, RECEIVED, SEND, Channel, Event,
 )
 from noria._core.listener cimport Listener
 from noria._core.loop cimport Loop
 from noria._core.models.readiness cimport HANGUP, IN, OUT, Readiness
-from noria._core.stream cimport Group
+from noria._core.stream cimport StreamSet
 from noria._core.sys cimport (
     EAGAIN, ECONNRESET, EINTR, EMFILE, ENOBUFS, EPIPE, msghdr,
 )
@@ -89,7 +89,7 @@ cdef class Socket:
     cdef bint ending            # this end sends no more
     cdef readonly bint reset    # the connection is broken
     cdef bint closed
-    cdef int news               # Readable: changes not told yet, for edges
+    cdef int edges              # Readable: changes not told yet, for edges
     cdef public object reader   # a peer played by the test: reader(socket) when something arrived
     cdef int64_t last           # when the last segment arrives: a stream stays in order
 
@@ -116,7 +116,7 @@ cdef class Socket:
         data = bytes(self.arrived[:n])
         del self.arrived[:n]
         if data and self.peer is not None:
-            self.peer.news |= OUT
+            self.peer.edges |= OUT
         return data
 
     @property
@@ -144,7 +144,7 @@ cdef class Socket:
 
     def break_now(self):
         self.reset = True
-        self.news |= IN | OUT | HANGUP
+        self.edges |= IN | OUT | HANGUP
 
     cdef Py_ssize_t free(self):
         return self.room - <Py_ssize_t>len(self.arrived) - self.flying
@@ -171,7 +171,7 @@ cdef class Simulated(Readiness):
             raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
         self.name = "simulated"
         self.style = style
-        self.drain = style == "edge"
+        self.edge_triggered = style == "edge"
         self.completing = style == "completion"
         self.chance = Chance(seed)
         self.odds = <int>(faults * PARTS / 16)
@@ -184,11 +184,11 @@ cdef class Simulated(Readiness):
 
     # For tests.
 
-    def listen(self, Loop loop, factory, Group group=None):
+    def listen(self, Loop loop, factory, StreamSet group=None):
         """A listener for `connect` to connect to."""
         cdef int fd = self.new_fd()
         self.accepting[fd] = []
-        return Listener(loop, FakeSocket(fd), factory, Group() if group is None else group)
+        return Listener(loop, FakeSocket(fd), factory, StreamSet() if group is None else group)
 
     def connect(self, listener, Py_ssize_t room=4096):
         """The test's end of a new connection; the other end is accepted in a while."""
@@ -246,11 +246,11 @@ cdef class Simulated(Readiness):
     def arrive(self, Socket to, data):
         if data is None:
             to.ended = True
-            to.news |= IN | HANGUP
+            to.edges |= IN | HANGUP
         else:
             to.flying -= len(data)
             to.arrived += data
-            to.news |= IN
+            to.edges |= IN
         if to.reader is not None:
             to.reader(to)
 
@@ -273,14 +273,14 @@ cdef class Simulated(Readiness):
             return -EINTR
         if have == 0:
             return 0 if end.ended else -EAGAIN
-        if not self.drain and self.chance.hit(self.odds):
+        if not self.edge_triggered and self.chance.hit(self.odds):
             return -EAGAIN      # told of data that then was not there (select(2), BUGS)
         n = min(n, have)
-        if not self.drain and self.chance.hit(self.odds * 4):
+        if not self.edge_triggered and self.chance.hit(self.odds * 4):
             n = 1 + self.chance.below(n)
         memcpy(data, <char *>end.arrived, n)
         del end.arrived[:n]
-        end.peer.news |= OUT
+        end.peer.edges |= OUT
         return n
 
     cdef Py_ssize_t kernel_send(self, int fd, const char *data, Py_ssize_t n) noexcept:
@@ -298,12 +298,12 @@ cdef class Simulated(Readiness):
             return -EINTR
         room = end.peer.free()
         if room <= 0 or self.chance.hit(self.odds):
-            end.news |= 0 if room <= 0 else OUT
+            end.edges |= 0 if room <= 0 else OUT
             return -EAGAIN
         n = min(n, room)
         if self.chance.hit(self.odds * 4):
             n = 1 + self.chance.below(n)
-            end.news |= OUT
+            end.edges |= OUT
         self.fly(end.peer, PyBytes_FromStringAndSize(data, n))
         return n
 
@@ -357,7 +357,7 @@ cdef class Simulated(Readiness):
 
     # The contract.
 
-    cdef int begin(self) except -1:
+    cdef int start_run(self) except -1:
         return 0
 
     cdef int wake(self) except -1:
@@ -366,17 +366,18 @@ cdef class Simulated(Readiness):
     def wake_fd(self):
         return -1
 
-    cdef int shut(self) except -1:
+    cdef int tear_down(self) except -1:
         for channel in list(self.channels.values()):
             (<Channel>channel).watched = 0
         self.channels.clear()
         return 0
 
     cdef int watch(self, Channel channel, int interest) except -1:
-        if interest & ~(ACCEPT | RECEIVE | SPACE):
+        if interest & ~(ACCEPT | RECEIVE | SEND):
             self.require("readiness")
-        if self.drain and channel.fd in self.sockets and interest & RECEIVE & ~channel.watched:
-            (<Socket>self.sockets[channel.fd]).news |= IN
+        if self.edge_triggered and channel.fd in self.sockets \
+                and interest & RECEIVE & ~channel.watched:
+            (<Socket>self.sockets[channel.fd]).edges |= IN
         channel.watched |= interest
         self.channels[channel.fd] = channel
         return 0
@@ -389,7 +390,7 @@ cdef class Simulated(Readiness):
         return 0
 
     cdef int release(self, Channel channel) except -1:
-        channel.closing = True
+        channel.releasing = True
         channel.watched = 0
         self.channels.pop(channel.fd, None)
         return channel.released()
@@ -400,7 +401,7 @@ cdef class Simulated(Readiness):
         while True:
             while self.future and self.future[0][0] <= self.clock:
                 heapq.heappop(self.future)[2]()
-            if self.tell():
+            if self.queue_ready_sockets():
                 return 0
             if timeout == 0 or (timeout > 0 and self.clock >= until):
                 self.counters.empty_waits += 1
@@ -415,11 +416,11 @@ cdef class Simulated(Readiness):
                 raise Stuck("every handler waits and nothing is on its way:\n"
                             + self.trace().decode()[max(0, len(self.trace_bytes) - 2000):])
 
-    cdef int tell(self) except -1:
+    cdef int queue_ready_sockets(self) except -1:
         """Queues what is ready, late and in any order; the number of events."""
         cdef list ready = []
         cdef Channel channel
-        cdef int io, told = 0
+        cdef int io, queued = 0
         cdef Py_ssize_t i, j
         for channel in list(self.channels.values()):
             io = self.io(channel)
@@ -433,16 +434,16 @@ cdef class Simulated(Readiness):
                 continue        # late
             channel, io = ready[i]
             self.note(b"tell", channel.fd, io)
-            told += 1
+            queued += 1
             if self.completing and channel.fd in self.sockets:
                 self.complete(channel, io)
             else:
-                if self.drain and channel.fd in self.sockets:
-                    (<Socket>self.sockets[channel.fd]).news &= ~io
-                self.post(channel, io)
+                if self.edge_triggered and channel.fd in self.sockets:
+                    (<Socket>self.sockets[channel.fd]).edges &= ~io
+                self.queue_ready(channel, io)
             if self.completing and not channel.watched:
                 self.channels.pop(channel.fd, None)
-        return told
+        return queued
 
     cdef int io(self, Channel channel):
         cdef Socket end
@@ -456,11 +457,11 @@ cdef class Simulated(Readiness):
             io |= OUT
         if end.ended or end.reset:
             io |= HANGUP
-        if self.drain:
-            io &= end.news | HANGUP     # an edge comes with the whole present state (epoll(7))
+        if self.edge_triggered:
+            io &= end.edges | HANGUP    # an edge comes with the whole present state (epoll(7))
         if not channel.watched & RECEIVE and not (self.completing and end.arrived):
             io &= ~IN
-        if not channel.watched & SPACE:
+        if not channel.watched & SEND:
             io &= ~OUT
         return io if io & (IN | OUT) else 0
 
@@ -480,18 +481,18 @@ cdef class Simulated(Readiness):
                     raise MemoryError
                 memcpy(data, <char *>end.arrived, n)
                 del end.arrived[:n]
-                end.peer.news |= OUT
+                end.peer.edges |= OUT
                 self.note(b"complete", channel.fd, n)
                 self.queue.put(channel, RECEIVED, <int>n, data)
         if io & OUT:
-            self.post(channel, OUT)
+            self.queue_ready(channel, OUT)
         return 0
 
     cdef int deliver(self, Channel channel, Event *event) except -1:
         if event.kind != RECEIVED:
             return Readiness.deliver(self, channel, event)
         try:
-            if channel.closing or event.result == -ENOBUFS:
+            if channel.releasing or event.result == -ENOBUFS:
                 return 0
             if event.result < 0:
                 return channel.failed(-event.result)

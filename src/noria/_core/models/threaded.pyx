@@ -13,7 +13,8 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t
 
 from noria._core.contract cimport (
-    ACCEPT, ACCEPTED, READY, RECEIVE, RECEIVED, SPACE, Channel, Event, Moments, Waking, empty_pipe,
+    ACCEPT, ACCEPTED, READY, RECEIVE, RECEIVED, SEND, Channel, Event, Timestamps, WakeableModel,
+    empty_pipe,
 )
 from noria._core.sys cimport (
     EAGAIN, EINTR, F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, POLLOUT, SHUT_RDWR, SO_RCVTIMEO,
@@ -28,23 +29,23 @@ import time
 from noria.errors import ModelLimit
 
 cdef enum:
-    SIZE = 64 * 1024
+    BUFFER_SIZE = 64 * 1024
     SLICE_US = 200000       # a listener's thread looks up this often: nothing else can wake it
     READING = 1             # states of a channel: its threads
     WRITING = 2
-    TOLD = 4                # that there is room, and the handlers have not come to it yet
+    REPORTED = 4            # that there is room, and the handlers have not come to it yet
     ENDING_WAIT = 200       # hundredths of a second given to threads at the end
 
-cdef struct Parcel:
-    Moments moments
+cdef struct ThreadBuffer:
+    Timestamps timestamps
     sockaddr_storage address
     socklen_t length
-    bint used               # in the queue
-    bint orphan             # its thread has another one: who empties it frees it
-    char data[SIZE]
+    bint in_queue           # in the queue
+    bint abandoned          # its thread has another one: who empties it frees it
+    char data[BUFFER_SIZE]
 
 
-cdef class Threaded(Waking):
+cdef class Threaded(WakeableModel):
     """Threads that sleep so that the process need not."""
 
     cdef readonly int threads
@@ -52,30 +53,30 @@ cdef class Threaded(Waking):
     def __cinit__(self):
         self.name = "threaded"
 
-    cdef int shut(self) except -1:
+    cdef int tear_down(self) except -1:
         cdef int left = 0 if self.inherited else ENDING_WAIT
         while self.threads and left:
             time.sleep(0.01)
             left -= 1
-        return Waking.shut(self)
+        return WakeableModel.tear_down(self)
 
     cdef int watch(self, Channel channel, int interest) except -1:
-        if interest & ~(ACCEPT | RECEIVE | SPACE):
+        if interest & ~(ACCEPT | RECEIVE | SEND):
             self.require("readiness")
         if self.inherited:
-            self.refuse()
+            self.raise_inherited()
         channel.model = self
-        Waking.begin(self)      # before an accepting thread can take the last descriptors
+        WakeableModel.start_run(self)  # before an accepting thread can take the last descriptors
         if channel.watched == 0:
             c_fcntl(channel.fd, F_SETFL, c_fcntl(channel.fd, F_GETFL) & ~O_NONBLOCK)
         channel.watched |= interest
         try:
             if interest & ACCEPT:
-                self.start(channel, READING, self.accepting)
+                self.start(channel, READING, self.accept_thread)
             elif interest & RECEIVE:
-                self.start(channel, READING, self.receiving)
-            if interest & SPACE:
-                self.start(channel, WRITING, self.awaiting_room)
+                self.start(channel, READING, self.receive_thread)
+            if interest & SEND:
+                self.start(channel, WRITING, self.writable_thread)
         except BaseException:
             channel.watched &= ~interest
             raise
@@ -101,7 +102,7 @@ cdef class Threaded(Waking):
     cdef int finish(self, Channel channel, int role) except -1:
         self.threads -= 1
         channel.state &= ~role
-        if channel.closing and not channel.state & (READING | WRITING):
+        if channel.releasing and not channel.state & (READING | WRITING):
             channel.released()
         return 0
 
@@ -111,7 +112,7 @@ cdef class Threaded(Waking):
 
     cdef int release(self, Channel channel) except -1:
         cdef bint listening = channel.watched & ACCEPT
-        channel.closing = True
+        channel.releasing = True
         channel.watched = 0
         if self.inherited or not channel.state & (READING | WRITING):
             return channel.released()   # the threads are the parent's
@@ -123,9 +124,9 @@ cdef class Threaded(Waking):
 
     # What the threads do.
 
-    def receiving(self, Channel channel):
+    def receive_thread(self, Channel channel):
         """A connection's thread."""
-        cdef Parcel *parcel = new_parcel()
+        cdef ThreadBuffer *buffer = new_buffer()
         cdef Py_ssize_t n = 0
         cdef int error = 0, fd = channel.fd
         cdef bint datagrams = channel.datagrams
@@ -133,37 +134,37 @@ cdef class Threaded(Waking):
             if datagrams:
                 limit_sleep(fd)
             while channel.watched & RECEIVE and not self.closed and not self.inherited:
-                parcel.moments.asked = monotonic_ns()
-                parcel.length = sizeof(parcel.address)
+                buffer.timestamps.requested = monotonic_ns()
+                buffer.length = sizeof(buffer.address)
                 with nogil:
                     if datagrams:
-                        n = recvfrom(fd, parcel.data, SIZE, 0, <sockaddr *>&parcel.address,
-                                     &parcel.length)
+                        n = recvfrom(fd, buffer.data, BUFFER_SIZE, 0, <sockaddr *>&buffer.address,
+                                     &buffer.length)
                     else:
-                        n = recv(fd, parcel.data, SIZE, 0)
+                        n = recv(fd, buffer.data, BUFFER_SIZE, 0)
                     error = errno
-                    parcel.moments.copy_end = monotonic_ns()
+                    buffer.timestamps.copy_end = monotonic_ns()
                 self.counters.receives += 1
                 if n < 0:
                     if error == EINTR or error == EAGAIN:
                         self.counters.empty_receives += 1
                         continue
                     n = -error
-                if channel.closing or self.closed:
+                if channel.releasing or self.closed:
                     break
-                parcel.used = True
-                self.queue.put(channel, RECEIVED, <int>n, parcel)
-                self.hand_over()
-                if parcel.used:
-                    parcel.orphan = True
-                    parcel = new_parcel()
+                buffer.in_queue = True
+                self.queue.put(channel, RECEIVED, <int>n, buffer)
+                self.dispatch()
+                if buffer.in_queue:
+                    buffer.abandoned = True
+                    buffer = new_buffer()
                 if n <= 0 and not datagrams:
                     break
         finally:
-            PyMem_RawFree(parcel)
+            PyMem_RawFree(buffer)
             self.finish(channel, READING)
 
-    def accepting(self, Channel channel):
+    def accept_thread(self, Channel channel):
         """A listener's thread."""
         cdef int connection, error, fd = channel.fd
         limit_sleep(fd)
@@ -178,44 +179,44 @@ cdef class Threaded(Waking):
                         self.counters.empty_accepts += 1
                         continue
                     connection = -error
-                    channel.state |= TOLD
-                elif channel.closing or self.closed:
+                    channel.state |= REPORTED
+                elif channel.releasing or self.closed:
                     c_close(connection)
                     break
                 self.queue.put(channel, ACCEPTED, connection, NULL)
-                self.hand_over()
-                self.rest_while(channel, TOLD)
+                self.dispatch()
+                self.wait_while(channel, REPORTED)
         finally:
             self.finish(channel, READING)
 
-    def awaiting_room(self, Channel channel):
+    def writable_thread(self, Channel channel):
         """The thread of a connection that has more to send than there is room for."""
         cdef pollfd wanted
         wanted.fd = channel.fd
         wanted.events = <short>POLLOUT
         try:
-            while channel.watched & SPACE and not self.closed and not self.inherited:
+            while channel.watched & SEND and not self.closed and not self.inherited:
                 self.counters.waits += 1
                 with nogil:
                     c_ppoll(&wanted, 1, NULL, NULL)
-                if channel.watched & SPACE and not channel.closing:
-                    channel.state |= TOLD
-                    self.queue.put(channel, READY, SPACE, NULL)
-                    self.hand_over()
-                    self.rest_while(channel, TOLD)
+                if channel.watched & SEND and not channel.releasing:
+                    channel.state |= REPORTED
+                    self.queue.put(channel, READY, SEND, NULL)
+                    self.dispatch()
+                    self.wait_while(channel, REPORTED)
         finally:
             self.finish(channel, WRITING)
 
-    cdef int rest_while(self, Channel channel, int bit) except -1:
+    cdef int wait_while(self, Channel channel, int bit) except -1:
         """A handler on another thread keeps the queue: told again and again it is no sooner."""
         cdef timespec limit
         limit.tv_sec, limit.tv_nsec = 0, 1000000
-        while channel.state & bit and not channel.closing and not self.closed:
+        while channel.state & bit and not channel.releasing and not self.closed:
             with nogil:
                 c_ppoll(NULL, 0, &limit, NULL)
         return 0
 
-    cdef int hand_over(self) except -1:
+    cdef int dispatch(self) except -1:
         if self.dispatcher is None:
             return self.wake()
         return self.dispatcher.drain()
@@ -239,20 +240,20 @@ cdef class Threaded(Waking):
         if timeout:
             self.counters.waiting_ns += monotonic_ns() - before
         empty_pipe(self.wake_reader.fd)
-        self.waking = False
+        self.wake_pending = False
         PyErr_CheckSignals()
         return 0
 
     cdef int deliver(self, Channel channel, Event *event) except -1:
-        cdef Parcel *parcel
+        cdef ThreadBuffer *buffer
         if event.kind == READY:
-            channel.state &= ~TOLD
-            if channel.watched & SPACE:
+            channel.state &= ~REPORTED
+            if channel.watched & SEND:
                 channel.writable()
             return 0
         if event.kind == ACCEPTED:
             if event.result < 0:
-                channel.state &= ~TOLD
+                channel.state &= ~REPORTED
                 if channel.watched & ACCEPT:
                     channel.failed(-event.result)
             elif channel.watched & ACCEPT:
@@ -261,10 +262,10 @@ cdef class Threaded(Waking):
             else:
                 c_close(event.result)
             return 0
-        parcel = <Parcel *>event.data
-        self.moments = parcel.moments
+        buffer = <ThreadBuffer *>event.data
+        self.timestamps = buffer.timestamps
         try:
-            if channel.closing:
+            if channel.releasing:
                 return 0
             if event.result < 0:
                 return channel.failed(-event.result)
@@ -272,33 +273,34 @@ cdef class Threaded(Waking):
                 self.counters.messages += 1
                 self.counters.bytes_in += event.result
             if channel.datagrams:
-                return channel.arrived(parcel.data, event.result, &parcel.address, parcel.length)
-            return channel.received(parcel.data, event.result)
+                return channel.datagram_received(buffer.data, event.result, &buffer.address,
+                                                 buffer.length)
+            return channel.received(buffer.data, event.result)
         finally:
-            give_back(parcel)
+            release_buffer(buffer)
 
     cdef int discard(self, Event *event) except -1:
         if event.kind == RECEIVED:
-            give_back(<Parcel *>event.data)
+            release_buffer(<ThreadBuffer *>event.data)
         elif event.kind == ACCEPTED and event.result >= 0:
             c_close(event.result)
         return 0
 
 
-cdef Parcel *new_parcel() except NULL:
-    cdef Parcel *parcel = <Parcel *>PyMem_RawMalloc(sizeof(Parcel))
-    if parcel == NULL:
+cdef ThreadBuffer *new_buffer() except NULL:
+    cdef ThreadBuffer *buffer = <ThreadBuffer *>PyMem_RawMalloc(sizeof(ThreadBuffer))
+    if buffer == NULL:
         raise MemoryError
-    parcel.used = parcel.orphan = False
-    parcel.moments.ready = parcel.moments.copy_begin = 0
-    parcel.moments.asks = 0
-    return parcel
+    buffer.in_queue = buffer.abandoned = False
+    buffer.timestamps.ready = buffer.timestamps.copy_begin = 0
+    buffer.timestamps.empty_polls = 0
+    return buffer
 
 
-cdef void give_back(Parcel *parcel) noexcept:
-    parcel.used = False
-    if parcel.orphan:
-        PyMem_RawFree(parcel)
+cdef void release_buffer(ThreadBuffer *buffer) noexcept:
+    buffer.in_queue = False
+    if buffer.abandoned:
+        PyMem_RawFree(buffer)
 
 
 cdef void limit_sleep(int fd) noexcept:

@@ -47,7 +47,7 @@ class Sampler(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()
-        moments = self.model.last_moments()
+        moments = self.model.last_timestamps()
         if not self.got:
             self.first = moments
             self.pieces = 0
