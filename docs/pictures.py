@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/models.md from a run, with headless Chromium and Pillow.
+"""Make the pictures of docs/models.md and README.md from a run, with headless Chromium and Pillow.
 
 noria compare --output compare.html --json docs/pictures/compare.json
 python docs/pictures.py compare.html
@@ -6,7 +6,6 @@ python docs/pictures.py compare.html
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -16,16 +15,18 @@ from pathlib import Path
 from PIL import Image, ImageChops
 
 FIGURES = ("throughput", "phases", "waiting", "idle", "triggers")
-WINDOW = "1000,2600"  # as high as the highest needs; what is empty below is cut off
-HERE = Path(__file__).parent / "pictures"
+# Pixels. High enough for the highest figure; what is empty below it is cut off.
+FIGURE_SIZE = "1000,2600"
+# Pixels. The top of the page, to the end of the first chart.
+PAGE_SIZE = "1000,1480"
+PICTURES = Path(__file__).parent / "pictures"
 
 
-def picture(page: Path, figure: str, theme: str) -> Path:
-    """One figure as a PNG."""
+def screenshot(page: Path, fragment: str, size: str, target: Path) -> None:
+    """Write a screenshot of `page` to `target`."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("chromium is not installed")
-    target = HERE / f"{figure}-{theme}.png"
     with tempfile.TemporaryDirectory() as profile:
         subprocess.run(
             [
@@ -39,29 +40,46 @@ def picture(page: Path, figure: str, theme: str) -> Path:
                 "--disable-sync",
                 "--hide-scrollbars",
                 f"--user-data-dir={profile}",
-                f"--window-size={WINDOW}",
+                f"--window-size={size}",
                 f"--screenshot={target}",
-                f"file://{page.resolve()}#only={figure}&theme={theme}",
+                f"file://{page.resolve()}#{fragment}",
             ],
             check=True,
             capture_output=True,
         )
+
+
+def figure_picture(page: Path, figure: str, theme: str) -> Path:
+    """Make a PNG of one figure, and return its path."""
+    target = PICTURES / f"{figure}-{theme}.png"
+    screenshot(page, f"only={figure}&theme={theme}", FIGURE_SIZE, target)
     with Image.open(target) as image:
-        drawn = image.convert("RGB")
-    ground = Image.new("RGB", drawn.size, drawn.getpixel((2, drawn.height - 2)))
-    box = ImageChops.difference(drawn, ground).getbbox()
-    bottom = min(drawn.height, (box[3] if box else drawn.height) + 24)
-    drawn.crop((0, 0, drawn.width, bottom)).quantize(64).save(target, optimize=True)
+        pixels = image.convert("RGB")
+    background = Image.new("RGB", pixels.size, pixels.getpixel((2, pixels.height - 2)))
+    box = ImageChops.difference(pixels, background).getbbox()
+    bottom = min(pixels.height, (box[3] if box else pixels.height) + 24)
+    pixels.crop((0, 0, pixels.width, bottom)).quantize(64).save(target, optimize=True)
+    return target
+
+
+def page_picture(page: Path) -> Path:
+    """Make a PNG of the top of the page, and return its path."""
+    target = PICTURES / "compare.png"
+    screenshot(page, "theme=light", PAGE_SIZE, target)
+    with Image.open(target) as image:
+        pixels = image.convert("RGB")
+    pixels.quantize(128).save(target, optimize=True)
     return target
 
 
 def main() -> None:
-    """Every figure, light and dark."""
-    if len(sys.argv) != 2 or not re.search(r"\.html$", sys.argv[1]):
+    if len(sys.argv) != 2 or not sys.argv[1].endswith(".html"):
         sys.exit("usage: pictures.py compare.html")
+    page = Path(sys.argv[1])
+    print(page_picture(page))
     for figure in FIGURES:
         for theme in ("light", "dark"):
-            print(picture(Path(sys.argv[1]), figure, theme))
+            print(figure_picture(page, figure, theme))
 
 
 if __name__ == "__main__":
