@@ -24,7 +24,7 @@ from noria.fileserver.allowed_hosts import hosts_of
 from noria.fileserver.root import Root
 from noria.fileserver.server import THREADS, Options, serve_files
 from noria.http.limits import Limits
-from noria.http.worker_threads import off
+from noria.http.worker_threads import run_in_thread
 from noria.servers.serve import ServerInfo
 
 
@@ -57,7 +57,7 @@ def left_behind(directory: Path) -> Path:
 def test_as_many_calls_wait_for_the_disk_as_there_are_threads(tmp_path: Path) -> None:
     async def main(_: int) -> None:
         all_are_there = threading.Barrier(THREADS)
-        await asyncio.gather(*(off(all_are_there.wait, 20) for _ in range(THREADS)))
+        await asyncio.gather(*(run_in_thread(all_are_there.wait, 20) for _ in range(THREADS)))
 
     serve(tmp_path, main)
 

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from noria.fileserver.storage import ABANDONED
-from noria.http.worker_threads import off
+from noria.http.worker_threads import run_in_thread
 
 if TYPE_CHECKING:
     from noria.fileserver.service import FileService
@@ -43,7 +43,7 @@ class Upkeep:
 
     async def _sweeping(self) -> None:
         with contextlib.suppress(OSError):  # who stores something is told then
-            await off(self._service.quota.count)
+            await run_in_thread(self._service.quota.count)
         pause = SECOND
         while True:
             if not self._mine():

@@ -11,7 +11,7 @@ from noria.fileserver.root import Root
 from noria.http import digests, media_types, ranges
 from noria.http.conditional import Status, etag, http_date, precondition, ranges_hold
 from noria.http.messages import FileBody, HTTPException, Request, Response
-from noria.http.worker_threads import Blocks, off
+from noria.http.worker_threads import ThreadedIterator, run_in_thread
 
 SMALL = 64 * 1024  # bytes up to which a file that is in memory is answered as bytes
 
@@ -75,7 +75,7 @@ class _File:
             try:
                 fd = self.root.open_cached(path)
                 if fd is None:
-                    fd = await off(self.root.open, path, os.O_RDONLY)
+                    fd = await run_in_thread(self.root.open, path, os.O_RDONLY)
             except HTTPException:
                 continue
             status = os.fstat(fd)
@@ -100,7 +100,7 @@ class _File:
         several = ranges.Several(found, size, dict(headers)["Content-Type"])
         headers[0] = ("Content-Type", f"multipart/byteranges; boundary={several.boundary}")
         headers.append(("Content-Length", str(several.length)))
-        return Response(206, headers, Blocks(several.blocks(fd), fd))
+        return Response(206, headers, ThreadedIterator(several.blocks(fd), fd))
 
     def _body(self, fd: int, offset: int, size: int) -> bytes | FileBody:
         """Bytes if there are few and the kernel has them in memory, so that nothing waits."""

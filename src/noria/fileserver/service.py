@@ -25,7 +25,7 @@ from noria.http import digests, media_types
 from noria.http.conditional import require
 from noria.http.messages import READING, Headers, HTTPException, Request, Response
 from noria.http.multipart import Form, boundary
-from noria.http.worker_threads import Blocks, off
+from noria.http.worker_threads import ThreadedIterator, run_in_thread
 
 log = logging.getLogger("noria")
 
@@ -136,7 +136,7 @@ class FileService:
         """A file, or what its headers ask of it; a directory is redirected to its "/"."""
         fd = self.root.open_cached(request.path)
         if fd is None:
-            fd = await off(self.root.open, request.path, os.O_RDONLY)
+            fd = await run_in_thread(self.root.open, request.path, os.O_RDONLY)
         try:
             is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
         except OSError:
@@ -157,7 +157,7 @@ class FileService:
         accepted = media_types.accepted(request.headers.get("accept"))
         as_json = accepted.get("application/json", 0.0) > accepted.get("text/html", 0.0)
         headers = [("Vary", "Accept"), ("Cache-Control", "no-cache")]
-        made: bytes = await off(self._listed, request.path, as_json)
+        made: bytes = await run_in_thread(self._listed, request.path, as_json)
         if as_json:
             return Response(200, [("Content-Type", "application/json"), *headers], made)
         return Response(200, [*HTML, *headers], made)
@@ -182,12 +182,12 @@ class FileService:
             ("Content-Disposition", media_types.attachment(f"{name}.{kind}")),
             ("Cache-Control", "no-store"),
         ]
-        top: int = await off(self.root.open, request.path, os.O_RDONLY | os.O_DIRECTORY)
+        top: int = await run_in_thread(self.root.open, request.path, os.O_RDONLY | os.O_DIRECTORY)
         if request.method == "HEAD":
             os.close(top)
             return Response(200, headers)
         make = archive.tar if kind == "tar" else archive.zipped
-        return Response(200, headers, Blocks(make(self.root, top, name), top))
+        return Response(200, headers, ThreadedIterator(make(self.root, top, name), top))
 
     # Up.
 
@@ -228,7 +228,7 @@ class FileService:
         """Raise HTTPException 413 or 507 if a file of `size` bytes does not fit at `path`."""
         if self.max_size is not None and size > self.max_size:
             raise HTTPException(413, f"The file is too large: {self.max_size} bytes are the most.")
-        await off(self._room, path, size)
+        await run_in_thread(self._room, path, size)
 
     def _room(self, path: str, size: int) -> None:
         with self.root.parent(path) as (directory, _):
@@ -296,13 +296,15 @@ class FileService:
         if parents:
             await self._make_parents(path)
         conditions = conditions_of(if_match, if_none_match)
-        new, tag, gone = await off(Put.adopt, self.root, source, path, conditions, self.overwrite)
+        new, tag, gone = await run_in_thread(
+            Put.adopt, self.root, source, path, conditions, self.overwrite
+        )
         self.quota.end(0, gone)
         self.changed(directory_of(path))
         return new, tag
 
     async def _make_parents(self, path: str) -> None:
-        for made in await off(file_operations.make_parents, self.root, path):
+        for made in await run_in_thread(file_operations.make_parents, self.root, path):
             self.changed(directory_of(made))
 
     async def sweep(self, ended: Callable[[], bool] = bool) -> int:
@@ -310,7 +312,7 @@ class FileService:
 
         It walks through all directories, in a thread, and stops when `ended()` says so.
         """
-        count: int = await off(sweep, self.root, ended)
+        count: int = await run_in_thread(sweep, self.root, ended)
         return count
 
     async def put(self, request: Request) -> Response:
@@ -384,7 +386,9 @@ class FileService:
     async def delete(self, request: Request) -> Response:
         """Removes a file or an empty directory."""
         self.require_writable(request.headers)
-        freed: int = await off(file_operations.remove, self.root, request.path, request.headers)
+        freed: int = await run_in_thread(
+            file_operations.remove, self.root, request.path, request.headers
+        )
         self.quota.end(0, freed)
         self.changed(directory_of(request.path))
         return Response(204)
@@ -395,7 +399,7 @@ class FileService:
         target = destination(request.headers)
         asked = request.headers.get("overwrite").strip().upper() == "T"
         overwrite = asked and self.overwrite
-        new: bool = await off(
+        new: bool = await run_in_thread(
             file_operations.move, self.root, request.path, target, request.headers, overwrite
         )
         self.changed(directory_of(request.path))
@@ -408,7 +412,7 @@ class FileService:
         self.require_writable(request.headers)
         if request.length:
             raise HTTPException(415, "MKCOL takes no body.")
-        await off(file_operations.make_directory, self.root, request.path)
+        await run_in_thread(file_operations.make_directory, self.root, request.path)
         self.changed(directory_of(request.path))
         return Response(201, [("Location", url(request.path.rstrip("/")) + "/")])
 

@@ -12,7 +12,7 @@ from noria.fileserver.root import Root, to_http_exception
 from noria.fileserver.storage import Part, commit
 from noria.http.body_to_file import fill
 from noria.http.messages import Headers, HTTPException
-from noria.http.worker_threads import off, through
+from noria.http.worker_threads import await_uncancelled, run_in_thread
 
 
 class Put:
@@ -43,12 +43,12 @@ class Put:
         """Takes all of `chunks`; gives (new, entity tag). What fails or is cancelled is undone."""
         part = self._part
         try:
-            await through(off(part.open, conditions, overwrite))
+            await await_uncancelled(run_in_thread(part.open, conditions, overwrite))
             last: list[bytes] = []
             # Who computes a digest has to see the bytes.
             await fill(chunks, part.write, part.move if self._sha256 is None else None, last)
-            return await through(
-                off(
+            return await await_uncancelled(
+                run_in_thread(
                     part.finish,
                     last,
                     size=size,
@@ -59,7 +59,7 @@ class Put:
             )
         except BaseException:
             # A cancelled call may still be at work: this waits for it, or goes before it.
-            await through(off(part.abandon))
+            await await_uncancelled(run_in_thread(part.abandon))
             raise
 
     @staticmethod

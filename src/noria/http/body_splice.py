@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from noria._core.files.splice import Splice, Why
-from noria.http.worker_threads import off, through
+from noria.http.worker_threads import await_uncancelled, run_in_thread
 
 if TYPE_CHECKING:
     from noria.http.request_body import Body
@@ -63,7 +63,7 @@ class Mover:
         """
         try:
             self._body.moving = time.monotonic()  # until the disk has that
-            await through(before)
+            await await_uncancelled(before)
             while self._lender.left:
                 self._body.check()
                 count, why = await self._moved(move)
@@ -81,10 +81,10 @@ class Mover:
             await self._end()
 
     async def _moved(self, move: Move) -> tuple[int, int]:
-        self._work = off(move, self._splice, self._fd, min(self._lender.left, PIECE))
+        self._work = run_in_thread(move, self._splice, self._fd, min(self._lender.left, PIECE))
         self._body.moving = time.monotonic()
         try:
-            count, why = await through(self._work)
+            count, why = await await_uncancelled(self._work)
         except Exception:  # nobody knows how much had come out of the socket
             self._lender.lose_track()
             raise

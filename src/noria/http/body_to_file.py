@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Callable
 
 from noria.http.body_splice import Move
 from noria.http.request_body import Body
-from noria.http.worker_threads import off, through
+from noria.http.worker_threads import await_uncancelled, run_in_thread
 
 BLOCK = 2 * 1024 * 1024  # bytes given to a thread at a time
 
@@ -28,7 +28,7 @@ async def fill(
     def handed() -> asyncio.Future[None]:
         block = rest[:]
         rest.clear()
-        return off(write, block)
+        return run_in_thread(write, block)
 
     pending: asyncio.Future[None] | None = None
     size = 0
@@ -39,7 +39,7 @@ async def fill(
             if size < BLOCK:
                 continue
             if pending is not None:
-                await through(pending)
+                await await_uncancelled(pending)
             size = 0
             if move is not None and isinstance(chunks, Body) and (mover := chunks.mover(rest)):
                 pending = handed()
@@ -48,4 +48,4 @@ async def fill(
                 pending = handed()
     finally:
         if pending is not None:
-            await through(pending)
+            await await_uncancelled(pending)

@@ -10,7 +10,7 @@ import os
 import re
 
 from noria.http.messages import Headers, HTTPException
-from noria.http.worker_threads import off
+from noria.http.worker_threads import run_in_thread
 
 KEPT = 1000  # digests kept in memory
 BLOCK = 1024 * 1024  # bytes hashed at a time
@@ -71,7 +71,7 @@ class Known:
             if tag not in self._kept:
                 while len(self._kept) >= KEPT:
                     del self._kept[next(iter(self._kept))]
-                self._kept[tag] = await off(of_file, fd)
+                self._kept[tag] = await run_in_thread(of_file, fd)
             return self._kept[tag]
 
 

@@ -11,25 +11,25 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def off(work: Callable[..., T], *arguments: Any, **options: Any) -> asyncio.Future[T]:
+def run_in_thread(work: Callable[..., T], *arguments: Any, **options: Any) -> asyncio.Future[T]:
     """Runs it in a thread of the loop's default executor."""
     return asyncio.get_running_loop().run_in_executor(None, partial(work, *arguments, **options))
 
 
-async def through(work: asyncio.Future[T]) -> T:
+async def await_uncancelled(work: asyncio.Future[T]) -> T:
     """The result; if this is cancelled, the work goes on, and what it raises is nobody's."""
-    work.add_done_callback(seen)
+    work.add_done_callback(consume_exception)
     await asyncio.wait([work])
     return work.result()
 
 
-def seen(work: asyncio.Future[Any]) -> None:
+def consume_exception(work: asyncio.Future[Any]) -> None:
     """What it raises is looked at by nobody, and that is no fault."""
     if not work.cancelled():
         work.exception()
 
 
-class Blocks(AsyncIterator[bytes]):
+class ThreadedIterator(AsyncIterator[bytes]):
     """The blocks of `blocks`, each made in a thread; `fd`, if any, is closed at the end.
 
     Who does not iterate to the end awaits `aclose`.
@@ -43,9 +43,9 @@ class Blocks(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         if self._blocks is None:
             raise StopAsyncIteration
-        self._making = off(self._next)
+        self._making = run_in_thread(self._next)
         try:
-            block = await through(self._making)
+            block = await await_uncancelled(self._making)
         except Exception:
             self._end()
             raise
