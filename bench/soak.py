@@ -1,7 +1,12 @@
-"""A soak: mixed TCP, TLS and UDP with faults and cancellations for minutes, in one process.
+"""Soak test: mixed TCP, TLS and UDP traffic with faults and cancellations, in one process.
 
-It ends with no descriptor, task, thread or megabyte more than it began with, every byte came back
-as it was sent, and nothing was raised that no fault explains; else the exit status is 1.
+The run has a warm-up, then phases of equal length. It fails (exit status 1)
+- if after a phase there are more descriptors, tasks or threads than after the warm-up;
+- if an echo came back changed, or an exception was raised that no injected fault explains;
+- if memory grew by more than 1 MB in each of 3 successive phases.
+
+A leak grows with every phase, while caches and the allocator's arenas fill only once. So a phase in
+which memory grew is repeated, up to 3 phases in all; a run without growth ends after the first.
 
     python bench/soak.py                      5 minutes on the default model
     python bench/soak.py --seconds 10 --model epoll --json
@@ -21,7 +26,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,134 +36,148 @@ from traffic import KINDS, RARE, Site
 import noria
 
 CERTIFICATE = harness.BENCH.parent / "tests" / "data" / "localhost.pem"
-AT_ONCE = 40  # tasks
-THREADS = 4  # of the executor
-CANCELLED = 0.1  # share of the tasks that are cancelled somewhere on their way
-LONGEST = 30.0  # seconds that one task may take before it counts as hung
-GROWTH = 1.0  # MB
-WARM_UP = 0.2  # of the time: until caches and the allocators' arenas are full
-SETTLE = 5.0  # seconds given to what is ending already
+CONCURRENT_TASKS = 40
+EXECUTOR_THREADS = 4
+CANCELLED_SHARE = 0.1  # of the tasks: cancelled after a random delay
+TASK_TIMEOUT_SECONDS = 30.0  # a task that takes longer counts as hung
+WARM_UP_SHARE = 0.2  # of --seconds
+MAX_PHASES = 3
+GROWTH_LIMIT_MB = 1.0  # of one phase
+SETTLE_SECONDS = 5.0  # for tasks, threads and descriptors that are closing already
+
+Usage = dict[str, Any]  # descriptors, tasks, threads, megabytes
 
 
 class Soak:
     def __init__(self, model: str, seed: int) -> None:
         self.model = model
-        self.chance = random.Random(seed)
-        self.done: Counter[str] = Counter()
+        self.random = random.Random(seed)
+        self.completed: Counter[str] = Counter()
         self.cancelled = 0
         self.findings: Counter[str] = Counter()
 
-    async def traffic(self, seconds: float, what: str) -> None:
-        """Keeps AT_ONCE tasks going for so long, and ends when all have."""
-        site = Site(str(CERTIFICATE), self.chance)
+    async def traffic(self, seconds: float, phase: str) -> None:
+        """Keep CONCURRENT_TASKS tasks running for `seconds`; return when all have ended."""
+        site = Site(str(CERTIFICATE), self.random)
         await site.open()
-        ending = time.monotonic() + seconds
-        shown = asyncio.create_task(self.show(seconds, what))
+        deadline = time.monotonic() + seconds
+        progress = asyncio.create_task(self.show_progress(seconds, phase))
         try:
-            await asyncio.gather(*(self.one_after_another(site, ending) for _ in range(AT_ONCE)))
+            await asyncio.gather(*(self.run_tasks(site, deadline) for _ in range(CONCURRENT_TASKS)))
         finally:
-            shown.cancel()
+            progress.cancel()
             harness.progress_end()
             await site.close()
 
-    async def one_after_another(self, site: Site, ending: float) -> None:
+    async def run_tasks(self, site: Site, deadline: float) -> None:
+        """Run one random task after another until the deadline."""
         names = list(KINDS)
         weights = [RARE.get(name, 1) for name in names]
-        while time.monotonic() < ending:
-            (name,) = self.chance.choices(names, weights)
+        while time.monotonic() < deadline:
+            (name,) = self.random.choices(names, weights)
             task = asyncio.ensure_future(KINDS[name](site))
-            if self.chance.random() < CANCELLED:
-                await asyncio.sleep(self.chance.random() ** 4 / 10)
+            if self.random.random() < CANCELLED_SHARE:
+                await asyncio.sleep(self.random.random() ** 4 / 10)
                 task.cancel()
             try:
-                async with asyncio.timeout(LONGEST):
+                async with asyncio.timeout(TASK_TIMEOUT_SECONDS):
                     await task
-                self.done[name] += 1
+                self.completed[name] += 1
             except asyncio.CancelledError:
                 self.cancelled += 1
             except TimeoutError:
-                self.found(f"{name} took more than {LONGEST:.0f} s")
+                self.findings[f"{name} took more than {TASK_TIMEOUT_SECONDS:.0f} s"] += 1
             except Exception as error:
-                self.found(f"{name}: {type(error).__name__}: {error}")
+                self.findings[f"{name}: {type(error).__name__}: {error}"] += 1
 
-    def found(self, finding: str) -> None:
-        self.findings[finding] += 1
-
-    def unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What reached the loop's exception handler."""
+    def handle_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's exception handler."""
         error = context.get("exception")
-        self.found(f"{context['message']}: {type(error).__name__}: {error}")
+        self.findings[f"{context['message']}: {type(error).__name__}: {error}"] += 1
 
-    async def show(self, seconds: float, what: str) -> None:
-        began = time.monotonic()
+    async def show_progress(self, seconds: float, phase: str) -> None:
+        started = time.monotonic()
         while True:
             await asyncio.sleep(1)
-            passed = min(time.monotonic() - began, seconds)
-            harness.progress(
-                int(passed), int(seconds), began, f"{what}: {self.done.total():,} done"
-            )
+            elapsed = min(time.monotonic() - started, seconds)
+            text = f"{phase}: {self.completed.total():,} tasks completed"
+            harness.progress(int(elapsed), int(seconds), started, text)
 
     def run(self, seconds: float) -> dict[str, Any]:
-        def loop() -> Any:
-            made = noria.new_event_loop(self.model)
-            made.set_exception_handler(self.unhandled)
-            return made
+        """Run the warm-up and the phases; return the figures as JSON has them.
 
-        def run(main: Coroutine[Any, Any, None]) -> None:
-            runner.run(main)
+        `seconds` is the time of the warm-up and the first phase together.
+        """
 
-        with asyncio.Runner(loop_factory=loop) as runner, ThreadPoolExecutor(THREADS) as pool:
-            runner.get_loop().set_default_executor(pool)
+        def new_loop() -> Any:
+            loop = noria.new_event_loop(self.model)
+            loop.set_exception_handler(self.handle_exception)
+            return loop
+
+        with (
+            asyncio.Runner(loop_factory=new_loop) as runner,
+            ThreadPoolExecutor(EXECUTOR_THREADS) as pool,
+        ):
+            loop = runner.get_loop()
+            loop.set_default_executor(pool)
             start_threads(pool)
-            run(self.traffic(seconds * WARM_UP, "warm-up"))
-            before = settled(runner)
-            self.done.clear()
+            runner.run(self.traffic(seconds * WARM_UP_SHARE, "warm-up"))
+            usage = [settled_usage(runner)]
+            self.completed.clear()
             self.cancelled = 0
-            run(self.traffic(seconds * (1 - WARM_UP), "soak"))
-            after = settled(runner, before)
-            model = runner.get_loop().model_name
+            while needs_phase(usage) and not self.findings:
+                phase = f"phase {len(usage)} of at most {MAX_PHASES}"
+                runner.run(self.traffic(seconds * (1 - WARM_UP_SHARE), phase))
+                usage.append(settled_usage(runner, usage))
+            model = loop.model_name
         return {
             "model": model,
             "seconds": seconds,
-            "done": dict(sorted(self.done.items())),
+            "done": dict(sorted(self.completed.items())),
             "cancelled": self.cancelled,
             "findings": dict(self.findings),
-            "before": before,
-            "after": after,
+            "before": usage[0],
+            "after": usage[-1],
+            "phases": usage[1:],
+            "grown": {} if needs_phase(usage) else leaks(usage),
         }
 
 
 def start_threads(pool: ThreadPoolExecutor) -> None:
-    """All that it will ever have: it makes one when it finds none idle."""
-    barrier = threading.Barrier(THREADS + 1)
-    for _ in range(THREADS):
+    """Start all threads of the pool now: it starts one only when it finds none idle."""
+    barrier = threading.Barrier(EXECUTOR_THREADS + 1)
+    for _ in range(EXECUTOR_THREADS):
         pool.submit(barrier.wait)
     barrier.wait()
 
 
-def settled(runner: asyncio.Runner, like: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What there is, when it no longer changes, or when it is no more than before."""
+def settled_usage(runner: asyncio.Runner, earlier: list[Usage] | None = None) -> Usage:
+    """What this process uses now that the traffic has ended.
 
-    async def counted() -> dict[str, Any]:
-        end = time.monotonic() + (SETTLE if like else 1)
+    Without `earlier`, wait one second. With it (the usage after the warm-up and after each phase),
+    wait until nothing has grown, SETTLE_SECONDS at most.
+    """
+
+    async def poll() -> Usage:
+        deadline = time.monotonic() + (SETTLE_SECONDS if earlier else 1)
         while True:
             await asyncio.sleep(0.1)
             gc.collect()
             ctypes.CDLL(None).malloc_trim(0)
-            now = {
+            usage = {
                 "descriptors": len(os.listdir("/proc/self/fd")),
                 "tasks": len(asyncio.all_tasks()),
                 "threads": threading.active_count(),
-                "megabytes": memory(),
+                "megabytes": private_memory_mb(),
             }
-            if time.monotonic() > end or (like and not more(like, now)):
-                return now
+            if time.monotonic() > deadline or (earlier and not growth([*earlier, usage])):
+                return usage
 
-    return runner.run(counted())
+    return runner.run(poll())
 
 
-def memory() -> float:
-    """MB of this process's own: what it would give back by ending."""
+def private_memory_mb() -> float:
+    """MB of memory that only this process has: what its end would free."""
     text = Path("/proc/self/smaps_rollup").read_text()
     kilobytes = sum(
         int(line.split()[1])
@@ -169,47 +187,72 @@ def memory() -> float:
     return round(kilobytes / 1024, 2)
 
 
-def more(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
-    """What there is more of than before, beyond what is allowed."""
-    allowed = {"megabytes": GROWTH}
-    grown = {name: round(after[name] - before[name], 2) for name in before}
-    return {name: much for name, much in grown.items() if much > allowed.get(name, 0)}
+def growth(usage: list[Usage]) -> dict[str, float]:
+    """What grew beyond its limit: counts since the warm-up, memory in the last phase."""
+    start, before, after = usage[0], usage[-2], usage[-1]
+    grown = {name: after[name] - start[name] for name in ("descriptors", "tasks", "threads")}
+    grown = {name: count for name, count in grown.items() if count > 0}
+    megabytes = round(after["megabytes"] - before["megabytes"], 2)
+    return grown | ({"megabytes": megabytes} if megabytes > GROWTH_LIMIT_MB else {})
+
+
+def needs_phase(usage: list[Usage]) -> bool:
+    """Whether one more phase is to run: there was none yet, or only memory grew in the last."""
+    phases = len(usage) - 1
+    return not phases or (phases < MAX_PHASES and growth(usage).keys() == {"megabytes"})
+
+
+def leaks(usage: list[Usage]) -> dict[str, float]:
+    """What grew, for the verdict: memory as a whole, since it grew in each of the phases."""
+    grown = growth(usage)
+    if "megabytes" in grown:
+        grown["megabytes"] = round(usage[-1]["megabytes"] - usage[0]["megabytes"], 2)
+    return grown
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--seconds", type=float, default=300, help="in all (default: 300)")
-    parser.add_argument("--model", default="auto", help="default: the loop's own choice")
-    parser.add_argument("--seed", type=int, help="the same choices again (default: by chance)")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n    ", maxsplit=1)[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=300,
+        help=f"warm-up and one phase; up to {MAX_PHASES} phases if memory grows (default: 300)",
+    )
+    parser.add_argument("--model", default="auto", help="I/O model (default: auto)")
+    parser.add_argument("--seed", type=int, help="repeat a run's random choices (default: random)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()
     if options.seconds <= 0:
-        parser.error("--seconds takes more than 0")
+        parser.error("--seconds must be more than 0")
     seed = options.seed if options.seed is not None else random.randrange(2**32)
     with contextlib.suppress(KeyboardInterrupt):
         result = {"seed": seed, **Soak(options.model, seed).run(options.seconds)}
-        grown = more(result["before"], result["after"])
         if options.json:
-            print(json.dumps({**result, "grown": grown}, indent=2))
+            print(json.dumps(result, indent=2))
         else:
-            report(result, grown)
-        return 1 if grown or result["findings"] else 0
+            print_result(result)
+        return 1 if result["grown"] or result["findings"] else 0
     harness.progress_end()
-    harness.say("stopped")
+    harness.say("interrupted")
     return 130
 
 
-def report(result: dict[str, Any], grown: dict[str, float]) -> None:
+def print_result(result: dict[str, Any]) -> None:
+    grown, findings = result["grown"], result["findings"]
     print(f"{result['model']}, {result['seconds']:g} s, seed {result['seed']}")
-    for name, times in result["done"].items():
-        print(f"  {name:<20}{times:>10,}")
+    for name, count in result["done"].items():
+        print(f"  {name:<20}{count:>10,}")
     print(f"  {'cancelled':<20}{result['cancelled']:>10,}")
     for name, value in result["before"].items():
-        verdict = f"   {grown[name]:+} too many" if name in grown else ""
-        print(f"  {name:<20}{value:>10} -> {result['after'][name]}{verdict}")
-    for finding, times in result["findings"].items():
-        print(f"  found {times} times: {finding}")
-    print("nothing is left, nothing is lost" if not grown and not result["findings"] else "FAILED")
+        values = " -> ".join(str(phase[name]) for phase in result["phases"])
+        verdict = f"   grew by {grown[name]}" if name in grown else ""
+        print(f"  {name:<20}{value:>10} -> {values}{verdict}")
+    for finding, count in findings.items():
+        print(f"  {count} times: {finding}")
+    print("FAILED" if grown or findings else "passed: no leak, no lost byte, no exception")
 
 
 if __name__ == "__main__":
