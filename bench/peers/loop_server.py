@@ -16,6 +16,7 @@ from typing import Any
 
 import echoes
 import frameworks
+import sendfile_server
 from factories import loop_factory
 from protocol import BACKLOG, Echo, raise_descriptor_limit
 from replies import Reply
@@ -61,8 +62,8 @@ async def sendfile(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
     if type(loop).sendfile is asyncio.AbstractEventLoop.sendfile:
         raise NotImplementedError("the loop has no sendfile")
     failed = loop.create_future()
-    descriptor = files.file_in_memory()
-    server = await protocols(partial(files.Sender, descriptor, failed), listener, tls)
+    descriptor = sendfile_server.zero_file()
+    server = await protocols(partial(sendfile_server.SendFile, descriptor, failed), listener, tls)
     failed.add_done_callback(lambda _: server.close())
     return failed
 

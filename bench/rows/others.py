@@ -11,7 +11,7 @@ from noria.compare.loadgen.command import CpuTime
 from rows.loads import compiled
 from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command, serving
 
-FILE_BYTES = 1 << 30  # as in peers/files.py
+FILE_BYTES = 1 << 30  # as in peers/sendfile_server.py
 # Together they fit into the server's receive buffer as it comes, so that none is dropped.
 SOCKETS, DEPTH = 8, 8
 

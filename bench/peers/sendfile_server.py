@@ -1,4 +1,4 @@
-"""A server that sends one large file to each who connects, by loop.sendfile."""
+"""A server that sends one large file over each connection, with loop.sendfile."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 FILE_BYTES = 1 << 30
 
 
-class Sender(asyncio.Protocol):
-    """Sends the file and closes."""
+class SendFile(asyncio.Protocol):
+    """Send the file, then close the connection."""
 
     def __init__(self, descriptor: int, failed: asyncio.Future[None]):
         self.descriptor = descriptor
@@ -20,7 +20,7 @@ class Sender(asyncio.Protocol):
         self.task = asyncio.ensure_future(self.send(transport))
 
     async def send(self, transport: Any) -> None:
-        """Whatever goes wrong is for the server to end with; a peer that leaves is not wrong."""
+        """Send the file; an exception ends the server, except that of a closed connection."""
         loop = asyncio.get_running_loop()
         try:
             with os.fdopen(os.dup(self.descriptor), "rb") as file:
@@ -34,8 +34,8 @@ class Sender(asyncio.Protocol):
             transport.close()
 
 
-def file_in_memory() -> int:
-    """The descriptor of a file of zeros that no disk is asked for."""
+def zero_file() -> int:
+    """The descriptor of a sparse file in memory (memfd_create(2)): reading it needs no disk."""
     descriptor = os.memfd_create("sendfile")
     os.truncate(descriptor, FILE_BYTES)
     return descriptor
