@@ -21,8 +21,6 @@ from factories import loop_factory
 from protocol import BACKLOG, Echo, raise_descriptor_limit
 from replies import Reply
 
-import files
-
 # What a kind makes is kept for as long as the process runs; a future is awaited, so that what it
 # raises ends the server with its reason.
 Kind = Callable[[socket.socket, ssl.SSLContext | None], Coroutine[Any, Any, Any]]
