@@ -1,12 +1,12 @@
-"""The event-driven core without asyncio: register a handler, emit an event, run.
+"""The reactor: callbacks on any model, without asyncio.
 
     reactor = noria.Reactor("epoll")
     reactor.register(listener, noria.READ, accept)      # accept(listener, mask)
-    reactor.on("upload.finished", celebrate)            # celebrate(name="a.txt")
+    reactor.on("upload.finished", report)               # report(name="a.txt")
     reactor.emit("upload.finished", name="a.txt")
     reactor.run()
 
-I/O events, timers, calls and the program's own events go through one queue, in order.
+I/O events, timers, calls and the program's events share one queue: handlers run in its order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from noria import models
-from noria._core.contract import Operation
+from noria._core.contract import FSYNC, PREAD, PWRITE, Operation
 from noria._core.loop import Loop
 from noria._core.watcher import Watcher
 
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
-# A listener whose handler found no free descriptor is left alone for this long, in seconds.
-REST = 0.25
+# Seconds until a listening socket is watched again, after accept(2) found no free descriptor.
+ACCEPT_RETRY_DELAY = 0.25
+
+MAX_CLOSING_TURNS = 100
 
 log = logging.getLogger("noria")
 
@@ -45,7 +47,7 @@ Completion = Callable[[Any, OSError | None], object]
 
 
 class _Registration:
-    """What register made of a file object: its watcher's callback."""
+    """A registered file object with its handler; the callback of its watcher."""
 
     def __init__(self, reactor: Reactor, fileobj: Any, fd: int, events: int, handler: Handler):
         self.reactor = reactor
@@ -60,20 +62,26 @@ class _Registration:
         try:
             self.handler(self.fileobj, mask)
         except BlockingIOError:
-            if not self.reactor.asks:
-                self.fault()
-            # else: `nonblocking` asks by calling, and "not yet" is the usual answer.
+            # A model that emulates readiness calls each handler in turn to find out whether its
+            # file is ready: for such a model, EAGAIN is the usual result and no error.
+            if not self.reactor.emulates_readiness:
+                self.handle_error()
         except Exception as error:
-            self.fault(error)
+            self.handle_error(error)
 
-    def fault(self, error: Exception | None = None) -> None:
-        """The handler raised: its own connection ends; a listener goes on."""
+    def handle_error(self, error: Exception | None = None) -> None:
+        """Log what the handler raised and close its file; a listening socket stays open."""
         listening = _is_listening(self.fileobj)
         number = getattr(error, "errno", None)
         if listening and number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-            log.error("accepting on %r: %s; waiting for one to be free", self.fileobj, error)
+            log.error(
+                "accept on %r: %s; accepting resumes in %g s",
+                self.fileobj,
+                error,
+                ACCEPT_RETRY_DELAY,
+            )
             self.watcher.watch(0)
-            self.reactor.call_later(REST, self.resume)
+            self.reactor.call_later(ACCEPT_RETRY_DELAY, self.resume)
             return
         end = "" if listening else ": its connection is closed"
         log.exception("the handler of %r raised%s", self.fileobj, end)
@@ -84,6 +92,7 @@ class _Registration:
                 close()
 
     def resume(self) -> None:
+        """Watch a listening socket again."""
         if self.reactor.registrations.get(self.fd) is self:
             self.watcher.watch(self.events)
 
@@ -108,38 +117,43 @@ def _descriptor(fileobj: Any) -> int:
 
 
 class Reactor:
-    """One model, one queue, and the handlers registered with it.
+    """One model, one queue of events, and the handlers registered for them.
 
-    `model`: a name of noria.MODELS or ``"auto"``. `interval`: seconds between the rounds of
-    ``nonblocking``. Raises UnknownModel and ModelUnavailable. It is a context manager that closes.
+    Args:
+        model: a name from `noria.MODELS`, or ``"auto"``.
+        interval: seconds between the rounds of the model ``nonblocking``.
+
+    Raises UnknownModel or ModelUnavailable. A reactor is a context manager that closes itself.
     Only `emit`, `call_soon_threadsafe` and `stop` may be called from other threads.
     """
 
     def __init__(self, model: str = "auto", *, interval: float = 0.001):
         self.loop = Loop(models.make(model, interval=interval))
         self.registrations: dict[int, _Registration] = {}
-        self.asks = self.model == "nonblocking"
+        self.emulates_readiness = self.capability("readiness") == "emulated"
         self._handlers: dict[str, list[Callable[..., object]]] = {}
         self._signals: dict[int, Any] = {}
         self._servers: list[Server] = []
-        self.connecting: set[socket.socket] = set()  # sockets of connects that are under way
+        self._connecting: set[socket.socket] = set()
 
     @property
     def model(self) -> str:
-        """The name of the model it runs on."""
+        """The name of the model."""
         return str(self.loop.model.name)
 
     def capability(self, kind: str) -> str:
-        """``"native"``, ``"emulated"`` or ``"none"`` for a kind of noria.models.CAPABILITIES."""
+        """``"native"``, ``"emulated"`` or ``"none"``, for a name from noria.models.CAPABILITIES."""
         return str(self.loop.model.capability(kind))
 
-    # Readiness of the program's own descriptors.
+    # Readiness of the program's descriptors.
 
     def register(self, fileobj: Any, events: int, handler: Handler) -> selectors.SelectorKey:
-        """Calls ``handler(fileobj, mask)`` while the file object is ready for `events`.
+        """Call ``handler(fileobj, mask)`` when the file object is ready for `events`.
 
-        `events`: READ, WRITE or both. Raises KeyError if it is registered already, ValueError for
-        bad events, OSError for a bad descriptor, Unsupported if the model cannot watch.
+        `events`: READ, WRITE or both. With an edge-triggered model the handler is called once for
+        each change. Raises KeyError if the file object is registered already, ValueError for
+        invalid events, OSError for an invalid descriptor, and Unsupported if the model cannot
+        watch descriptors.
         """
         self._check(events)
         self.loop.model.require("readiness")
@@ -154,7 +168,7 @@ class Reactor:
         return registration.key()
 
     def modify(self, fileobj: Any, events: int, handler: Handler) -> selectors.SelectorKey:
-        """Changes what a registered file object is watched for, and its handler."""
+        """Replace the events and the handler of a registered file object."""
         self._check(events)
         registration = self._find(fileobj)
         registration.handler = handler
@@ -163,7 +177,10 @@ class Reactor:
         return registration.key()
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        """Ends the watching; raises KeyError if it is not registered. Do it before closing."""
+        """Stop watching the file object; call this before closing it.
+
+        Raises KeyError if it is not registered.
+        """
         registration = self._find(fileobj)
         self._drop(registration)
         return registration.key()
@@ -174,7 +191,7 @@ class Reactor:
             raise ValueError(f"events must be READ, WRITE or both, not {events!r}")
 
     def _find(self, fileobj: Any) -> _Registration:
-        # By identity too: a socket that was closed already has no descriptor to go by.
+        # A socket that is closed already has no descriptor: it is found by identity.
         try:
             registration = self.registrations[_descriptor(fileobj)]
         except (ValueError, KeyError):
@@ -188,21 +205,21 @@ class Reactor:
         del self.registrations[registration.fd]
         registration.watcher.close()
 
-    # The program's own events.
+    # The program's events.
 
     def on(self, name: str, handler: Callable[..., object]) -> None:
-        """Calls ``handler(**data)`` at every ``emit(name, **data)``; handlers in order of `on`."""
+        """Call ``handler(**data)`` at each ``emit(name, **data)``, in the order of registration."""
         self._handlers.setdefault(name, []).append(handler)
 
     def off(self, name: str, handler: Callable[..., object]) -> None:
-        """Undoes one `on`; raises KeyError if there is none."""
+        """Remove a handler that `on` added. Raises KeyError if there is none."""
         try:
             self._handlers[name].remove(handler)
         except (KeyError, ValueError):
             raise KeyError(f"{handler!r} is no handler of {name!r}") from None
 
     def emit(self, event: str, /, **data: Any) -> None:
-        """Puts the event in the queue, behind all that happened before. From any thread."""
+        """Put an event at the end of the queue. May be called from any thread."""
         self.loop.call_soon_threadsafe(self._dispatch, event, data)
 
     def _dispatch(self, event: str, data: dict[str, Any]) -> None:
@@ -215,23 +232,23 @@ class Reactor:
     # Calls and timers.
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Handle:
-        """Puts a call in the queue; the handle's `cancel` keeps it from being made."""
+        """Put a call at the end of the queue; `cancel` of the handle removes it."""
         return self.loop.call_soon(callback, *args)
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> Handle:
-        """The same from any thread; a reactor that sleeps is woken."""
+        """Like `call_soon`, from any thread; a waiting reactor is woken."""
         return self.loop.call_soon_threadsafe(callback, *args)
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
-        """Calls after `delay` seconds."""
+        """Call `callback` after `delay` seconds."""
         return self.loop.call_later(delay, callback, *args)
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:
-        """Calls at `when`, in seconds of `time()`."""
+        """Call `callback` at `when`, in seconds of `time()`."""
         return self.loop.call_at(when, callback, *args)
 
     def time(self) -> float:
-        """The clock of the timers, in seconds (time.monotonic)."""
+        """The time in seconds, by the clock of the timers (time.monotonic)."""
         return float(self.loop.time())
 
     # Sockets with asyncio protocols.
@@ -247,14 +264,24 @@ class Reactor:
         backlog: int = 1024,
         reuse_port: bool = False,
     ) -> Server:
-        """Serves the protocol on TCP, on a Unix socket, or on a socket made by the caller.
+        """Serve a protocol on a TCP port, on a Unix socket, or on a socket of the caller.
 
-        Raises OSError that names the address, and Unsupported or ModelLimit by the model.
+        Args:
+            protocol_factory: called for each connection; returns an asyncio protocol.
+            host: an address or a host name; None for all addresses of this machine.
+            port: the TCP port; 0 for any free port.
+            unix: the path of a Unix socket; replaces `host` and `port`.
+            sock: a listening socket, which the server takes over; replaces all of these.
+            backlog: connections that may wait in the kernel for accept(2); see listen(2).
+            reuse_port: set SO_REUSEPORT, so that several processes can serve one port.
+
+        Raises OSError, with the address in its message, and Unsupported or ModelLimit if the model
+        cannot accept (more) connections.
         """
         from noria.net.listening import Server
 
         self.loop.model.require("accept")
-        server = Server(self, protocol_factory)
+        server = Server(self.loop, protocol_factory)
         if sock is not None:
             server.add(sock)
         elif unix is not None:
@@ -270,19 +297,20 @@ class Reactor:
         address: Any,
         callback: Completion | None = None,
     ) -> Operation:
-        """Connects to ``(host, port)`` or a Unix path; then the protocol's connection_made.
+        """Connect a protocol to ``(host, port)`` or to the path of a Unix socket.
 
-        `host` is a numeric address. `callback(transport, error)` tells how it went; without one a
-        failure is logged. Returns the operation.
+        `host` is a numeric address. ``callback(transport, error)`` is called with the outcome, one
+        of the two being None; without a callback a failure is logged. Returns the operation, which
+        `cancel` takes.
         """
         from noria.net.connecting import connect
 
-        return connect(self, protocol_factory, address, callback)
+        return connect(self.loop, protocol_factory, address, callback, self._connecting)
 
     def datagram(
         self, protocol_factory: Callable[[], asyncio.DatagramProtocol], sock: socket.socket
     ) -> Datagrams:
-        """Hands a bound or connected datagram socket to the protocol, and its ownership with it."""
+        """Serve a datagram protocol on a bound or connected socket, which the transport closes."""
         from noria._core.datagram import Datagrams
 
         self.loop.model.require("udp")
@@ -291,22 +319,25 @@ class Reactor:
     # Files.
 
     def read(self, fileobj: Any, size: int, offset: int, callback: Completion) -> Operation:
-        """Reads up to `size` bytes at `offset`; then ``callback(data, error)``."""
-        return self._operate(2, fileobj, None, size, offset, callback)
+        """Read up to `size` bytes at `offset`, then call ``callback(data, error)``."""
+        return self._submit(PREAD, fileobj, None, size, offset, callback)
 
     def write(self, fileobj: Any, data: bytes, offset: int, callback: Completion) -> Operation:
-        """Writes `data` at `offset`; then ``callback(written, error)``: it may be a part."""
-        return self._operate(3, fileobj, data, 0, offset, callback)
+        """Write `data` at `offset`, then call ``callback(bytes_written, error)``.
+
+        As with pwrite(2), fewer bytes than given may be written.
+        """
+        return self._submit(PWRITE, fileobj, data, 0, offset, callback)
 
     def fsync(self, fileobj: Any, callback: Completion) -> Operation:
-        """Makes sure that what was written is on the device; then ``callback(0, error)``."""
-        return self._operate(4, fileobj, None, 0, 0, callback)
+        """Flush written data to the device (fsync(2)), then call ``callback(0, error)``."""
+        return self._submit(FSYNC, fileobj, None, 0, 0, callback)
 
     def cancel(self, operation: Operation) -> None:
-        """The operation's callback will not be called; it may have happened all the same."""
+        """Drop the operation's callback. The operation itself may have taken place already."""
         self.loop.cancel(operation)
 
-    def _operate(
+    def _submit(
         self, kind: int, fileobj: Any, data: bytes | None, size: int, offset: int, callback: Any
     ) -> Operation:
         self.loop.model.require("files")
@@ -317,41 +348,47 @@ class Reactor:
     # Signals.
 
     def signal(self, number: int, handler: Callable[[int], object] | None) -> None:
-        """Calls ``handler(number)`` from the queue when the signal comes; None takes it back.
+        """Call ``handler(number)`` from the queue when the signal arrives.
 
-        Only in the main thread (ValueError elsewhere), as Python has it.
+        A handler of None restores the former one. Raises ValueError in other threads than the main
+        thread, as signal.signal does.
         """
         if handler is None:
             if number in self._signals:
                 signal.signal(number, self._signals.pop(number))
             return
-        call = handler
+        queued_handler = handler
 
-        def arrived(number: int, frame: Any) -> None:
-            self.loop.call_soon(call, number)
+        def on_signal(number: int, frame: Any) -> None:
+            self.loop.call_soon(queued_handler, number)
 
-        former = signal.signal(number, arrived)
+        former = signal.signal(number, on_signal)
         self._signals.setdefault(number, former)
 
     # Running.
 
     def run(self) -> None:
-        """Waits and dispatches until `stop`. Ctrl-C raises KeyboardInterrupt out of here."""
+        """Wait for events and call their handlers until `stop`.
+
+        Ctrl-C raises KeyboardInterrupt from this call.
+        """
         with _WakeUp(self.loop):
             self.loop.run()
 
     def run_once(self, timeout: float | None = None) -> None:
-        """One turn: waits at most `timeout` seconds (None: without limit), then dispatches."""
+        """Wait for events for at most `timeout` seconds (None: no limit), call their handlers."""
         with _WakeUp(self.loop):
             self.loop.run_once(timeout)
 
     def stop(self) -> None:
-        """Ends `run` after the present turn, or the next `run` after its first one; from any thread
-        or handler."""
+        """Make `run` return after this turn. May be called from any thread.
+
+        If the reactor is not running, the next `run` returns after one turn.
+        """
         self.loop.stop()
 
     def close(self) -> None:
-        """Ends servers, connections and registrations, and gives the model back."""
+        """Close the servers, their connections, the registrations and the model."""
         if self.loop.closed:
             return
         for server in self._servers:
@@ -360,16 +397,17 @@ class Reactor:
             self._drop(registration)
         for number in list(self._signals):
             self.signal(number, None)
-        # connection_lost is called from the queue: give it the turns it needs.
-        for _ in range(100):
-            if self.loop.model.inherited:  # a fork's child: the parent goes on with them
+        # connection_lost is called from the queue: run the turns that this takes.
+        for _ in range(MAX_CLOSING_TURNS):
+            # In the child of a fork, the connections are still the parent's.
+            if self.loop.model.inherited:
                 break
             if not self.loop.pending()[0] and not any(server.streams for server in self._servers):
                 break
             self.loop.run_once(0.01)
         self.loop.close()
-        while self.connecting:
-            self.connecting.pop().close()
+        while self._connecting:
+            self._connecting.pop().close()
 
     def __enter__(self) -> Reactor:
         return self
@@ -383,7 +421,7 @@ class Reactor:
 
 
 def _is_stale(registration: _Registration) -> bool:
-    """The former owner of the descriptor closed it without unregistering."""
+    """Whether the program closed the file object without unregistering it."""
     try:
         return _descriptor(registration.fileobj) != registration.fd
     except (ValueError, OSError):
@@ -391,7 +429,10 @@ def _is_stale(registration: _Registration) -> bool:
 
 
 class _WakeUp:
-    """While a loop runs in the main thread, a signal writes to the pipe that wakes its wait."""
+    """Set the signal wake-up descriptor while a loop runs in the main thread.
+
+    A signal then ends the loop's wait.
+    """
 
     def __init__(self, loop: Loop):
         self.loop = loop

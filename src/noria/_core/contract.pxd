@@ -98,7 +98,7 @@ cdef class Channel(Target):
 
 cdef class Operation(Target):
     cdef readonly int fd
-    cdef readonly int kind          # an OperationKind
+    cdef readonly int kind          # CONNECT, PREAD, PWRITE or FSYNC
     cdef int64_t offset
     cdef char *buffer
     cdef Py_ssize_t size
@@ -111,10 +111,10 @@ cdef class Operation(Target):
     cdef Py_ssize_t perform(self) noexcept nogil
     cdef int finish(self, Py_ssize_t result) except -1
 
-cdef enum OperationKind:
+cpdef enum:         # kinds of Operation; ints in Python too
     CONNECT = 1
-    READ = 2
-    WRITE = 3
+    PREAD = 2
+    PWRITE = 3
     FSYNC = 4
 
 cdef class Model:

@@ -3,6 +3,12 @@ from typing import Any
 
 SCRATCH_SIZE: int
 
+# Kinds of Operation.
+CONNECT: int
+PREAD: int
+PWRITE: int
+FSYNC: int
+
 class Target: ...
 
 class Queue:

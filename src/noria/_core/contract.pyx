@@ -248,11 +248,11 @@ cdef class Operation(Target):
         self.fd = fd
         self.offset = offset
         self.callback = callback
-        if kind == READ:
+        if kind == PREAD:
             self.buffer_owner = bytearray(size)
             self.buffer = <bytearray>self.buffer_owner
             self.size = size
-        elif kind == WRITE or kind == CONNECT:
+        elif kind == PWRITE or kind == CONNECT:
             self.buffer_owner = bytes(buffer)
             self.buffer = <bytes>self.buffer_owner
             self.size = len(self.buffer_owner)
@@ -266,9 +266,9 @@ cdef class Operation(Target):
         """Does it here and now, asleep in the call; the result, or -errno."""
         cdef Py_ssize_t r
         while True:
-            if self.kind == READ:
+            if self.kind == PREAD:
                 r = c_pread(self.fd, self.buffer, self.size, self.offset)
-            elif self.kind == WRITE:
+            elif self.kind == PWRITE:
                 r = c_pwrite(self.fd, self.buffer, self.size, self.offset)
             elif self.kind == FSYNC:
                 r = c_fsync(self.fd)
@@ -290,7 +290,7 @@ cdef class Operation(Target):
         self.callback = None
         if result < 0:
             error = OSError(-result, os.strerror(-result))
-        elif self.kind == READ:
+        elif self.kind == PREAD:
             value = bytes((<bytearray>self.buffer_owner)[:result])
         else:
             value = result

@@ -1,4 +1,4 @@
-"""The connecting side: an operation that ends in a stream and a protocol."""
+"""Connecting a stream socket to an address, as one operation."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from noria._core.contract import Operation
+from noria._core.contract import CONNECT, Operation
 from noria._core.stream import StreamSet, open_stream
 
 if TYPE_CHECKING:
     import asyncio
 
-    from noria.reactor import Reactor
+    from noria._core.loop import Loop
 
-CONNECT = 1
+UNIX_PATH_MAX = 107  # bytes of sun_path, without the final 0: unix(7)
 
 log = logging.getLogger("noria")
 
 
 def connect(
-    reactor: Reactor,
+    loop: Loop,
     protocol_factory: Callable[[], asyncio.BaseProtocol],
     address: Any,
     callback: Callable[[Any, OSError | None], object] | None,
+    connecting: set[socket.socket],
 ) -> Operation:
-    """See Reactor.connect."""
-    reactor.loop.model.require("connect")
+    """Connect a protocol to an address; see Reactor.connect.
+
+    The socket is in the set `connecting` until it is connected, has failed or is cancelled.
+    """
+    loop.model.require("connect")
     family, raw = sockaddr(address)
     sock = socket.socket(family, socket.SOCK_STREAM)
+    connecting.add(sock)
 
-    reactor.connecting.add(sock)
-
-    def cancelled() -> None:
-        reactor.connecting.discard(sock)
+    def on_cancelled() -> None:
+        connecting.discard(sock)
         sock.close()
 
-    def done(result: Any, error: OSError | None) -> None:
-        reactor.connecting.discard(sock)
+    def on_completed(result: Any, error: OSError | None) -> None:
+        connecting.discard(sock)
         if error is not None:
             sock.close()
             if callback is None:
@@ -54,24 +57,27 @@ def connect(
         except BaseException:
             sock.close()
             raise
-        stream = open_stream(
-            reactor.loop, sock.detach(), protocol, StreamSet(), family != socket.AF_UNIX
-        )
+        stream = open_stream(loop, sock.detach(), protocol, StreamSet(), family != socket.AF_UNIX)
         if callback is not None:
             callback(stream, None)
 
-    operation = Operation(CONNECT, sock.fileno(), raw, 0, 0, done)
-    operation.cleanup = cancelled
-    reactor.loop.submit(operation)
+    operation = Operation(CONNECT, sock.fileno(), raw, 0, 0, on_completed)
+    operation.cleanup = on_cancelled
+    loop.submit(operation)
     return operation
 
 
 def sockaddr(address: Any) -> tuple[int, bytes]:
-    """(family, struct sockaddr) of ``(numeric host, port)`` or a Unix path, else ValueError."""
+    """The family and the struct sockaddr of ``(numeric host, port)`` or of a Unix socket's path.
+
+    Raises ValueError for a host name, or a path that is too long.
+    """
     if isinstance(address, (str, bytes)):
         path = os.fsencode(address)
-        if len(path) > 107:
-            raise ValueError(f"a Unix socket's path has at most 107 bytes, not {len(path)}")
+        if len(path) > UNIX_PATH_MAX:
+            raise ValueError(
+                f"a Unix socket's path has at most {UNIX_PATH_MAX} bytes, not {len(path)}"
+            )
         return socket.AF_UNIX, struct.pack("=H", socket.AF_UNIX) + path + b"\0"
     host, port = address[:2]
     for family in (socket.AF_INET, socket.AF_INET6):

@@ -1,4 +1,4 @@
-"""A server: listening sockets of one protocol, and the connections they have accepted."""
+"""Listening sockets: binding them, and a server of one protocol on several of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from noria._core.stream import StreamSet
 if TYPE_CHECKING:
     import asyncio
 
-    from noria.reactor import Reactor
+    from noria._core.loop import Loop
 
 
 class Server:
-    """Made by Reactor.listen. `streams` are the open connections; `addresses` where it listens."""
+    """The listening sockets of one protocol and their open connections; made by Reactor.listen.
 
-    def __init__(self, reactor: Reactor, protocol_factory: Callable[[], asyncio.BaseProtocol]):
-        self.reactor = reactor
+    `streams`: the open connections. `addresses`: the addresses that it listens on, as text.
+    """
+
+    def __init__(self, loop: Loop, protocol_factory: Callable[[], asyncio.BaseProtocol]):
+        self.loop = loop
         self.protocol_factory = protocol_factory
         self.streams = StreamSet()
         self.listeners: list[Listener] = []
@@ -30,7 +33,7 @@ class Server:
         self._unlink: tuple[str, int] | None = None
 
     def bind_tcp(self, host: str | None, port: int, backlog: int, reuse_port: bool) -> None:
-        """Listens on every address that `host` stands for; all get the same port."""
+        """Listen on each address of `host`, all with the same port."""
         try:
             for sock in tcp_sockets(host, port, reuse_port):
                 sock.listen(backlog)
@@ -40,7 +43,7 @@ class Server:
             raise
 
     def bind_unix(self, path: str, backlog: int) -> None:
-        """Listens on a Unix socket; one that nobody listens on any more is replaced."""
+        """Listen on a Unix socket; a socket file without a listening process is replaced."""
         sock = unix_socket(path)
         sock.listen(backlog)
         if not path.startswith("\0"):
@@ -52,23 +55,23 @@ class Server:
             raise
 
     def add(self, sock: socket.socket) -> None:
-        """Takes over a listening socket."""
+        """Accept connections on a listening socket, which the server takes over."""
         name = describe(sock.family, sock.getsockname())
-        listener = Listener(self.reactor.loop, sock, self.protocol_factory, self.streams)
+        listener = Listener(self.loop, sock, self.protocol_factory, self.streams)
         self.listeners.append(listener)
         self.addresses.append(name)
 
     @property
     def port(self) -> int:
-        """The TCP port, 0 for a Unix socket."""
+        """The TCP port; 0 for a Unix socket."""
         name: Any = self.listeners[0].sockname
         return int(name[1]) if isinstance(name, tuple) else 0
 
     def close(self) -> None:
-        """Accepts no more; open connections go on."""
+        """Stop accepting; open connections stay open."""
         for listener in self.listeners:
             listener.close()
-        if self._unlink is not None and not self.reactor.loop.model.inherited:
+        if self._unlink is not None and not self.loop.model.inherited:
             path, inode = self._unlink
             self._unlink = None
             try:
@@ -78,14 +81,14 @@ class Server:
                 pass
 
     def abort(self) -> None:
-        """Ends the connections too, at once."""
+        """Stop accepting and close all connections at once."""
         self.close()
         for stream in self.streams:
             stream.abort()
 
 
 def describe(family: int, name: Any) -> str:
-    """An address as people write it."""
+    """An address as text: ``host:port``, ``[IPv6 host]:port``, a path, or ``@abstract name``."""
     if family == socket.AF_INET6:
         return f"[{name[0]}]:{name[1]}"
     if family == socket.AF_INET:
@@ -95,13 +98,13 @@ def describe(family: int, name: Any) -> str:
     return str(name)
 
 
-def _refused(error: OSError, where: str) -> OSError:
+def _bind_error(error: OSError, where: str) -> OSError:
     number = error.errno or errno.EINVAL
     return OSError(number, f"cannot listen on {where}: {os.strerror(number)}")
 
 
 def tcp_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.socket]:
-    """Bound sockets, one for each address of `host` (None: all of this machine)."""
+    """Bound TCP sockets, one for each address of `host` (None: all addresses of this machine)."""
     if not 0 <= port <= 65535:
         raise OSError(errno.EINVAL, f"cannot listen on port {port}: ports are 0 to 65535")
     try:
@@ -118,7 +121,7 @@ def tcp_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.so
             try:
                 sock = socket.socket(family, kind, protocol)
             except OSError:
-                continue  # no IPv6 in this kernel
+                continue  # this kernel has no IPv6
             made.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if reuse_port:
@@ -130,9 +133,9 @@ def tcp_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.so
                 sock.bind(where)
             except OSError as error:
                 if error.errno == errno.EADDRNOTAVAIL and len(made) > 1:
-                    made.pop().close()  # the name has an address that this machine has not
+                    made.pop().close()  # an address of the host name that is not this machine's
                     continue
-                raise _refused(error, describe(family, where)) from None
+                raise _bind_error(error, describe(family, where)) from None
             port = port or sock.getsockname()[1]
     except BaseException:
         for sock in made:
@@ -144,21 +147,21 @@ def tcp_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.so
 
 
 def unix_socket(path: str) -> socket.socket:
-    """A socket bound to `path`."""
+    """A Unix stream socket bound to `path`; a stale socket file is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
         sock.bind(path)
     except OSError as error:
         sock.close()
-        if error.errno is None:  # a path too long for the kernel's structure
+        if error.errno is None:  # the path is too long for struct sockaddr_un
             raise OSError(errno.ENAMETOOLONG, f"cannot listen on {path}: {error}") from None
-        raise _refused(error, path) from None
+        raise _bind_error(error, path) from None
     return sock
 
 
 def _remove_stale(path: str) -> None:
-    """A socket file that its server left behind is removed; anything else is not touched."""
+    """Remove a socket file on which no process listens; leave anything else alone."""
     if path.startswith("\0"):
         return
     try:

@@ -42,7 +42,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from noria._core.contract cimport (
-    ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, READ, READABLE, READY, RECEIVE, RECEIVED, SENT, SEND,
+    ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, PREAD, READABLE, READY, RECEIVE, RECEIVED, SENT, SEND,
     Channel, Event, Operation, Queue, Target, WakeableModel,
 )
 from noria._core.models.epoll cimport Epoll
@@ -546,7 +546,7 @@ cdef class IoUring(WakeableModel):
             self.request(operation, TAG_OPERATION, OP_FSYNC, operation.fd)
             return 0
         sqe = self.request(operation, TAG_OPERATION,
-                           OP_READ if operation.kind == READ else OP_WRITE, operation.fd)
+                           OP_READ if operation.kind == PREAD else OP_WRITE, operation.fd)
         sqe.addr = <uint64_t>operation.buffer
         sqe.len = <uint32_t>operation.size
         sqe.off = operation.offset
