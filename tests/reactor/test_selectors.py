@@ -34,12 +34,12 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 # (model, test): why it cannot pass. Each must fail, or this list is wrong.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("epoll-edge", "test_selector"): (
-        "asks again and again for the one writer after another that it left unwritten; "
-        "edge-triggered, a socket that was told to be writable and is still is not told again"
+        "polls repeatedly and writes to one ready socket each time; edge-triggered, the sockets "
+        "that were reported and not written to are not reported again"
     ),
     ("epoll-edge", "test_timeout"): (
-        "asks twice for a writable socket that nothing was done with in between and expects it "
-        "twice; edge-triggered, it is told once"
+        "polls twice for a writable socket without using it in between and expects two reports; "
+        "edge-triggered, there is one"
     ),
 }
 
