@@ -1,0 +1,238 @@
+"""Fuzz targets: parsers of untrusted bytes, each with what must hold for any input.
+
+A target takes bytes and returns, or raises an error that its parser documents for bad input.
+`run.py` searches for inputs that break one; `test_parsers.py` runs each on the kept corpus.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+from noria.fileserver import allowed_hosts, request_paths, tus
+from noria.http import conditional, digests, framing, head, multipart, ranges
+from noria.http.messages import Headers, HTTPException
+from noria.transfer import parsers
+from noria.transfer.errors import Failure
+
+TARGETS: dict[str, Callable[[bytes], None]] = {}
+
+# One byte each, as the HTTP parser decodes header fields. A field has no CR, LF or NUL.
+FIELD = re.compile(r"[^\r\n\0]*")
+
+
+def target(function: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """Register a target under its name."""
+    TARGETS[function.__name__] = function
+    return function
+
+
+def field(data: bytes) -> str:
+    """Return the value of a header field that begins with these bytes."""
+    found = FIELD.match(data.decode("latin-1"))
+    assert found is not None
+    return found[0].strip()
+
+
+def response(**fields: str) -> Any:
+    """Return what the parsers of `noria.transfer` need of a response."""
+    return SimpleNamespace(headers={name.replace("_", "-"): text for name, text in fields.items()})
+
+
+@target
+def request_target(data: bytes) -> None:
+    """A target that is accepted is a path; each of its names is one name in one directory."""
+    with contextlib.suppress(HTTPException):
+        path, query = head.target(data)
+        assert path.startswith("/")
+        assert len(query) <= 100
+        for name in request_paths.names(path):
+            assert name not in ("", ".", "..")
+            assert not set("/\\\0\r\n") & set(name)
+            assert not name.startswith(request_paths.HIDDEN)
+            assert len(name.encode()) <= request_paths.NAME_MAX
+
+
+@target
+def request_fields(data: bytes) -> None:
+    """A request that is accepted has at most one Host and no ambiguous length."""
+    lines = data.split(b"\n")
+    pairs = [line.partition(b":") for line in lines[1:]]
+    fields = [(field(name).lower(), field(value)) for name, _, value in pairs]
+    with contextlib.suppress(HTTPException):
+        request = head.request_of("PUT", lines[0], "1.1", fields, "127.0.0.1", False)
+        names = [name for name, _ in request.headers.fields]
+        assert names.count("host") == 1
+        assert names.count("content-length") <= 1
+        assert not {"content-length", "transfer-encoding"} <= set(names)
+
+
+@target
+def request_line(data: bytes) -> None:
+    """The check gives the same answer however the bytes are divided."""
+
+    def check(pieces: list[bytes]) -> str:
+        seen: bytes | None = b""
+        try:
+            for piece in pieces:
+                assert seen is not None
+                seen = framing.check_request_line(seen, piece)
+                if seen is None:
+                    return "valid"
+        except HTTPException as error:
+            return str(error.status)
+        return "unfinished"
+
+    whole = check([data])
+    assert check([data[at : at + 1] for at in range(len(data))]) == whole or not data
+    half = len(data) // 2
+    assert check([data[:half], data[half:]]) == whole
+
+
+@target
+def chunked_body(data: bytes) -> None:
+    """No body ends earlier because its bytes come one by one."""
+    whole = framing.ChunkedBody()
+    end = whole.find_end(data, 0)
+    assert 0 <= end <= len(data)
+    body = framing.ChunkedBody()
+    for at in range(0 if whole.malformed else end):
+        assert body.find_end(data[at : at + 1], 0) == 1
+        assert not body.malformed
+
+
+@target
+def byte_ranges(data: bytes) -> None:
+    """Ranges that are accepted lie within the file and do not overlap."""
+    size = int.from_bytes(data[:3], "little")
+    with contextlib.suppress(HTTPException):
+        found = ranges.parse(field(data[3:]), size)
+        end = 0
+        for offset, length in sorted(found or []):
+            assert offset >= end
+            assert length > 0
+            end = offset + length
+            assert end <= size
+
+
+@target
+def conditions(data: bytes) -> None:
+    """Entity tags and dates of any kind are read without an error."""
+    text = field(data)
+    for _, tag in conditional.tags(text):
+        assert tag.startswith('"')
+        assert tag.endswith('"')
+    conditional.matches(text, '"a"', weak=True)
+    seconds = conditional.seconds_of(text)
+    if seconds is not None:
+        conditional.http_date(seconds)
+
+
+@target
+def digest_fields(data: bytes) -> None:
+    """A digest that is accepted has 32 bytes."""
+    lines = data.split(b"\n", 2) + [b"", b""]
+    names = ("repr-digest", "content-digest", "x-checksum-sha256")
+    headers = Headers(list(zip(names, map(field, lines), strict=False)))
+    with contextlib.suppress(HTTPException):
+        found = digests.expected(headers)
+        assert found is None or len(found) == 32
+
+
+@target
+def form(data: bytes) -> None:
+    """A form gives the same parts however its bytes are divided."""
+
+    async def parts(size: int) -> list[tuple[str | None, bytes]] | int:
+        async def chunks() -> AsyncIterator[bytes]:
+            for at in range(0, len(data), size):
+                yield data[at : at + size]
+
+        found = []
+        try:
+            async for part in multipart.Form(chunks(), b"x").parts():
+                name = part.parameter("filename")
+                found.append((name, b"".join([block async for block in part])))
+        except HTTPException as error:
+            return error.status
+        return found
+
+    def run(size: int) -> list[tuple[str | None, bytes]] | int:
+        steps = parts(size)
+        try:
+            steps.send(None)
+        except StopIteration as end:
+            result: list[tuple[str | None, bytes]] | int = end.value
+            return result
+        raise AssertionError("it waits for something")
+
+    assert run(1) == run(len(data) or 1)
+
+
+@target
+def form_boundary(data: bytes) -> None:
+    """A boundary that is accepted has 1 to 70 bytes."""
+    with contextlib.suppress(HTTPException):
+        found = multipart.boundary("multipart/form-data; " + field(data))
+        assert 0 < len(found) <= 70
+
+
+@target
+def tus_metadata(data: bytes) -> None:
+    """An upload's destination is a path that requests may use."""
+    with contextlib.suppress(HTTPException):
+        assert request_paths.names(tus.destination(field(data)))
+
+
+@target
+def host_field(data: bytes) -> None:
+    """Another name is not admitted, whatever surrounds it."""
+    name = field(data)
+    hosts = allowed_hosts.Hosts(["files.example"])
+    hosts.admits(name)
+    assert not hosts.admits(f"evil.{name.partition(':')[0]}.example")
+
+
+@target
+def response_fields(data: bytes) -> None:
+    """Fields of a response are read, or refused with one error of a transfer."""
+    text = field(data)
+    with contextlib.suppress(Failure):
+        length = parsers.content_length(response(content_length=text))
+        assert length is None or length >= 0
+    part = parsers.content_range(response(content_range=text))
+    assert part is None or 0 <= part.first <= part.last < part.total
+    parsers.unsatisfied_range(response(content_range=text))
+    tag = parsers.etag(response(etag=text))
+    assert "\r" not in tag
+    parsers.last_modified(response(last_modified=text))
+    assert 0 <= parsers.retry_after(text) <= parsers.MAX_RETRY_AFTER_SECONDS
+    assert len(parsers.sha256(response(repr_digest=text, x_checksum_sha256=text))) in (0, 64)
+    with contextlib.suppress(Failure):
+        assert 0 <= parsers.upload_offset(response(upload_offset=text), 1000) <= 1000
+    parsers.tus_extensions(response(tus_version="1.0.0", tus_extension=text))
+
+
+@target
+def directory_listing(data: bytes) -> None:
+    """An entry that is accepted names one file in one directory."""
+    with contextlib.suppress(Failure):
+        for entry in parsers.listing(data):
+            if not entry.problem:
+                assert entry.local not in ("", ".", "..")
+                assert not {"/", "\0"} & set(entry.local)
+
+
+@target
+def urls(data: bytes) -> None:
+    """A URL that is accepted can be shown without its password; its last name is one name."""
+    text = data.decode("utf-8", "surrogateescape")
+    with contextlib.suppress(ValueError):
+        url = str(parsers.parse_url(text))
+        assert parsers.same_origin(url, url)
+        with contextlib.suppress(Failure):
+            assert "/" not in parsers.last_name(url)
+    parsers.shown(text)
