@@ -1,4 +1,4 @@
-"""Fuzz one target until libFuzzer ends: ``python one.py TARGET DIRECTORY… [-libfuzzer-options]``."""
+"""Fuzz one target until libFuzzer ends: ``python one.py TARGET DIRECTORY… [-options]``."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def conditions(data: bytes) -> None:
 @target
 def digest_fields(data: bytes) -> None:
     """A digest that is accepted has 32 bytes."""
-    lines = data.split(b"\n", 2) + [b"", b""]
+    lines = [*data.split(b"\n", 2), b"", b""]
     names = ("repr-digest", "content-digest", "x-checksum-sha256")
     headers = Headers(list(zip(names, map(field, lines), strict=False)))
     with contextlib.suppress(HTTPException):
