@@ -14,13 +14,13 @@ from pathlib import Path
 import harness
 from harness import LIMIT, Unable
 from rows import ROWS
-from rows.row import BEST, UVLOOP, Place, Row
+from rows.row import BEST, SERVERS, UVLOOP, Place, Row
 from rows.show import columns_of, print_table
 from rows.verdict import Found, Verdict, as_json, geometric_mean, is_noria
 
 PEERS = ("asyncio", "uvloop", "rloop", "blazio", "noria")
 MODELS = tuple(f"noria-{m}" for m in ("select", "poll", "epoll", "epoll-edge", "io_uring"))
-KNOWN = (*PEERS, *MODELS, LIMIT)
+KNOWN = (*PEERS, *MODELS, *SERVERS, LIMIT)
 
 
 def rows_like(patterns: str | None, known: Sequence[Row] = ROWS) -> list[Row]:

@@ -21,12 +21,25 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": BODY})
 
 
-async def uvicorn(listener: socket.socket) -> None:
-    """Serves the application until the process is ended."""
+def fastapi_app() -> Any:
+    """Return a FastAPI application with one route that returns JSON."""
+    from fastapi import FastAPI
+
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/")
+    async def greet() -> dict[str, str]:
+        return {"greeting": "Hello, world!"}
+
+    return app
+
+
+async def uvicorn(listener: socket.socket, app: Any = hello) -> None:
+    """Serve an ASGI application until the process is ended."""
     from uvicorn import Config, Server
 
     config = Config(
-        hello,
+        app,
         http="httptools",
         loop="none",  # the one that runs
         ws="none",

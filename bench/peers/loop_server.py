@@ -70,6 +70,10 @@ async def uvicorn(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
     return asyncio.ensure_future(frameworks.uvicorn(listener))
 
 
+async def fastapi(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
+    return asyncio.ensure_future(frameworks.uvicorn(listener, frameworks.fastapi_app()))
+
+
 async def aiohttp(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
     return asyncio.ensure_future(frameworks.aiohttp(listener))
 
@@ -83,6 +87,7 @@ KINDS: dict[str, Kind] = {
     "sock": sock,
     "sendfile": sendfile,
     "uvicorn": uvicorn,
+    "fastapi": fastapi,
     "aiohttp": aiohttp,
 }
 

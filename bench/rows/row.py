@@ -21,6 +21,10 @@ PYTHON_PEERS = BENCH / "peers"
 UVLOOP = "uvloop"
 BEST = "best"
 
+# Web servers that bring their event loop: peers in the rows that name them.
+GRANIAN = "granian"
+SERVERS = (GRANIAN,)
+
 SEEN = 3  # connections that a server has seen end before it is measured
 SETTLE = 0.1  # seconds for it to see that
 
@@ -67,11 +71,14 @@ class Row:
     limit: bool = False  # the C server has this row too
     driven: bool = True  # by a load, which must not be the limit
     own: bool = False  # noria alone has it
+    servers: tuple[str, ...] = ()  # servers with an event loop of their own that have it, too
 
     def asks(self, loop: str) -> bool:
         """Whether it is worth trying."""
         if loop == LIMIT:
             return self.limit
+        if loop in SERVERS:
+            return loop in self.servers
         return loop.partition("-")[0] == "noria" or not self.own
 
     def gain(self, mine: float, other: float) -> float:
