@@ -1,8 +1,8 @@
-"""The functions of os that wait for a disk, as coroutines: `await noria.os.stat(path)`.
+"""The functions of os that may wait for a disk, as coroutines: `await noria.os.stat(path)`.
 
-Arguments, results and errors are those of os. Which are done by io_uring and which by threads
-stands in docs/files.md. Cancelled, what changes something goes to its end or does not begin, and
-the CancelledError says which: `result` and `error`.
+Arguments, results and errors are those of os. docs/files.md lists which use io_uring and which use
+threads. If a function that changes something is cancelled, it completes or does not begin: the
+CancelledError has its `result` and its `error`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from noria import path
-from noria.files.engine import PathLike, current
+from noria.files.engine import current
+from noria.files.engine_base import PathLike
 
 __all__ = [
     "access",
@@ -50,48 +51,48 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _asking(function: Callable[P, T]) -> Callable[P, Any]:
-    """In a thread; given up, it is left to itself."""
+def _query(function: Callable[P, T]) -> Callable[P, Any]:
+    """A coroutine function that calls `function` in a thread; if cancelled, it is not awaited."""
 
     @wraps(function)
-    async def run(*arguments: P.args, **more: P.kwargs) -> T:
-        return await current().call(partial(function, *arguments, **more))
+    async def run(*arguments: P.args, **keywords: P.kwargs) -> T:
+        return await current().run_in_thread(partial(function, *arguments, **keywords))
 
     return run
 
 
-def _changing(function: Callable[P, T]) -> Callable[P, Any]:
-    """In a thread; given up, it is waited for."""
+def _change(function: Callable[P, T]) -> Callable[P, Any]:
+    """A coroutine function that calls `function` in a thread and awaits it even if cancelled."""
 
     @wraps(function)
-    async def run(*arguments: P.args, **more: P.kwargs) -> T:
-        return await current().finished(partial(function, *arguments, **more))
+    async def run(*arguments: P.args, **keywords: P.kwargs) -> T:
+        return await current().change_in_thread(partial(function, *arguments, **keywords))
 
     return run
 
 
-access = _asking(_os.access)
-getcwd = _asking(_os.getcwd)
-listdir = _asking(_os.listdir)
-readlink = _asking(_os.readlink)
-statvfs = _asking(_os.statvfs)
-chmod = _changing(_os.chmod)
-chown = _changing(_os.chown)
-link = _changing(_os.link)
-removedirs = _changing(_os.removedirs)
-renames = _changing(_os.renames)
-sendfile = _changing(_os.sendfile)
-symlink = _changing(_os.symlink)
-truncate = _changing(_os.truncate)
-utime = _changing(_os.utime)
+access = _query(_os.access)
+getcwd = _query(_os.getcwd)
+listdir = _query(_os.listdir)
+readlink = _query(_os.readlink)
+statvfs = _query(_os.statvfs)
+chmod = _change(_os.chmod)
+chown = _change(_os.chown)
+link = _change(_os.link)
+removedirs = _change(_os.removedirs)
+renames = _change(_os.renames)
+sendfile = _change(_os.sendfile)
+symlink = _change(_os.symlink)
+truncate = _change(_os.truncate)
+utime = _change(_os.utime)
 
 
 async def stat(
     path: PathLike | int, *, dir_fd: int | None = None, follow_symlinks: bool = True
 ) -> _os.stat_result:
     if isinstance(path, int) or dir_fd is not None:
-        ask = partial(_os.stat, path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
-        return await current().call(ask)
+        call = partial(_os.stat, path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+        return await current().run_in_thread(call)
     return await current().stat(_os.fspath(path), follow_symlinks)
 
 
@@ -109,16 +110,16 @@ async def rename(
     if src_dir_fd is None and dst_dir_fd is None:
         return await current().rename(_os.fspath(src), _os.fspath(dst))
     change = partial(_os.rename, src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
-    return await current().finished(change)
+    return await current().change_in_thread(change)
 
 
-replace = rename  # on Linux they are one
+replace = rename  # the same on Linux
 
 
 async def unlink(path: PathLike, *, dir_fd: int | None = None) -> None:
     if dir_fd is None:
         return await current().unlink(_os.fspath(path))
-    return await current().finished(partial(_os.unlink, path, dir_fd=dir_fd))
+    return await current().change_in_thread(partial(_os.unlink, path, dir_fd=dir_fd))
 
 
 remove = unlink
@@ -127,29 +128,31 @@ remove = unlink
 async def mkdir(path: PathLike, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
     if dir_fd is None:
         return await current().mkdir(_os.fspath(path), mode)
-    return await current().finished(partial(_os.mkdir, path, mode, dir_fd=dir_fd))
+    return await current().change_in_thread(partial(_os.mkdir, path, mode, dir_fd=dir_fd))
 
 
 async def rmdir(path: PathLike, *, dir_fd: int | None = None) -> None:
     if dir_fd is None:
         return await current().rmdir(_os.fspath(path))
-    return await current().finished(partial(_os.rmdir, path, dir_fd=dir_fd))
+    return await current().change_in_thread(partial(_os.rmdir, path, dir_fd=dir_fd))
 
 
 async def makedirs(name: PathLike, mode: int = 0o777, exist_ok: bool = False) -> None:
     try:
-        await mkdir(name, mode)  # mostly the directory above is there
+        await mkdir(name, mode)  # in most cases the parent directory exists
     except OSError as error:
         if error.errno == _errno.ENOENT or (exist_ok and error.errno == _errno.EEXIST):
             make = partial(_os.makedirs, name, mode, exist_ok)
-            return await current().finished(make)
+            return await current().change_in_thread(make)
         raise
     return None
 
 
-class Scan:
-    """The entries of a directory, all read by a thread: to iterate over with `for` or with
-    `async for`, also in a `with` or an `async with`."""
+class ScandirIterator:
+    """The entries of a directory, all read in one call in a thread.
+
+    Iterate with `for` or `async for`; `with` and `async with` work too.
+    """
 
     def __init__(self, entries: list[_os.DirEntry[Any]]) -> None:
         self._entries = iter(entries)
@@ -189,12 +192,12 @@ class Scan:
         self.close()
 
 
-async def scandir(path: Any = ".") -> Scan:
+async def scandir(path: Any = ".") -> ScandirIterator:
     def read() -> list[_os.DirEntry[Any]]:
         with _os.scandir(path) as entries:
             return list(entries)
 
-    return Scan(await current().call(read))
+    return ScandirIterator(await current().run_in_thread(read))
 
 
 async def walk(
@@ -203,8 +206,10 @@ async def walk(
     onerror: Callable[[OSError], object] | None = None,
     followlinks: bool = False,
 ) -> AsyncIterator[tuple[Any, list[Any], list[Any]]]:
-    """As os.walk, for `async for`; a thread reads each directory. Top down, the list of
-    directories may be changed in place to choose where the walk goes."""
+    """As os.walk, for `async for`; each directory is read in a thread.
+
+    Top down, the caller may change the list of directories in place, to prune or order the walk.
+    """
     engine = current()
     stack: list[Any] = [_os.fspath(top)]
     while stack:
@@ -213,7 +218,7 @@ async def walk(
             yield step
             continue
         try:
-            directories, files, below = await engine.call(_level, step, followlinks)
+            directories, files, subpaths = await engine.run_in_thread(_scan, step, followlinks)
         except OSError as error:
             if onerror is not None:
                 onerror(error)
@@ -221,21 +226,21 @@ async def walk(
         found = step, directories, files
         if topdown:
             yield found
-            # Those that the caller has added or left, links only where they are followed.
+            # The directories that the caller left in the list or added to it.
             paths = [_os.path.join(step, name) for name in directories]
             if not followlinks:
-                paths = await engine.call(_no_links, paths)
+                paths = await engine.run_in_thread(_without_links, paths)
             stack.extend(reversed(paths))
         else:
             stack.append(found)
-            stack.extend(reversed(below))
+            stack.extend(reversed(subpaths))
 
 
-def _level(top: Any, followlinks: bool) -> tuple[list[Any], list[Any], list[Any]]:
-    """Names of directories and of all else, and the paths of the directories to go into."""
+def _scan(top: Any, followlinks: bool) -> tuple[list[Any], list[Any], list[Any]]:
+    """The names of directories, all other names, and the paths of the directories to walk."""
     directories: list[Any] = []
     files: list[Any] = []
-    below: list[Any] = []
+    subpaths: list[Any] = []
     with _os.scandir(top) as entries:
         for entry in entries:
             try:
@@ -244,9 +249,9 @@ def _level(top: Any, followlinks: bool) -> tuple[list[Any], list[Any], list[Any]
                 is_directory = False
             (directories if is_directory else files).append(entry.name)
             if is_directory and (followlinks or not entry.is_symlink()):
-                below.append(_os.path.join(top, entry.name))
-    return directories, files, below
+                subpaths.append(_os.path.join(top, entry.name))
+    return directories, files, subpaths
 
 
-def _no_links(paths: list[Any]) -> list[Any]:
+def _without_links(paths: list[Any]) -> list[Any]:
     return [path for path in paths if not _os.path.islink(path)]

@@ -1,4 +1,4 @@
-"""The functions of os.path that ask a disk, as coroutines: `await noria.path.exists(path)`."""
+"""Functions of os.path that may wait for a disk, as coroutines: `await noria.path.exists(path)`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import stat as _stat
 from typing import Any
 
-from noria.files.engine import PathLike, current
+from noria.files.engine import current
+from noria.files.engine_base import PathLike
 
 __all__ = [
     "abspath",
@@ -28,16 +29,16 @@ __all__ = [
 File = PathLike | int
 
 
-async def _status(path: File, follow: bool = True) -> os.stat_result:
+async def _stat_path(path: File, follow: bool = True) -> os.stat_result:
     if isinstance(path, int):
-        return await current().call(os.stat, path)
+        return await current().run_in_thread(os.stat, path)
     return await current().stat(os.fspath(path), follow)
 
 
 async def _mode(path: File, follow: bool = True) -> int:
-    """st_mode; 0 for what is not there or cannot be."""
+    """st_mode; 0 if the path does not exist or is invalid."""
     try:
-        return (await _status(path, follow)).st_mode
+        return (await _stat_path(path, follow)).st_mode
     except (OSError, ValueError):
         return 0
 
@@ -63,36 +64,36 @@ async def islink(path: PathLike) -> bool:
 
 
 async def getsize(path: File) -> int:
-    return (await _status(path)).st_size
+    return (await _stat_path(path)).st_size
 
 
 async def getatime(path: File) -> float:
-    return (await _status(path)).st_atime
+    return (await _stat_path(path)).st_atime
 
 
 async def getmtime(path: File) -> float:
-    return (await _status(path)).st_mtime
+    return (await _stat_path(path)).st_mtime
 
 
 async def getctime(path: File) -> float:
-    return (await _status(path)).st_ctime
+    return (await _stat_path(path)).st_ctime
 
 
 async def samefile(f1: File, f2: File) -> bool:
-    return os.path.samestat(await _status(f1), await _status(f2))
+    return os.path.samestat(await _stat_path(f1), await _stat_path(f2))
 
 
 async def sameopenfile(fp1: int, fp2: int) -> bool:
-    return await current().call(os.path.sameopenfile, fp1, fp2)
+    return await current().run_in_thread(os.path.sameopenfile, fp1, fp2)
 
 
 async def ismount(path: Any) -> bool:
-    return await current().call(os.path.ismount, path)
+    return await current().run_in_thread(os.path.ismount, path)
 
 
 async def abspath(path: Any) -> Any:
-    return await current().call(os.path.abspath, path)
+    return await current().run_in_thread(os.path.abspath, path)
 
 
 async def realpath(path: Any, *, strict: bool = False) -> Any:
-    return await current().call(lambda: os.path.realpath(path, strict=strict))
+    return await current().run_in_thread(lambda: os.path.realpath(path, strict=strict))

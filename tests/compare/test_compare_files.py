@@ -271,11 +271,11 @@ def test_a_ring_that_is_refused_is_told(tmp_path, monkeypatch):
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
-        "import noria._core.files.ring as ring\n"
-        "class Ring:\n"
+        "import noria._core.files.file_ring as file_ring\n"
+        "class FileRing:\n"
         "    def __init__(self, loop):\n"
         "        raise PermissionError(1, 'Operation not permitted')\n"
-        "ring.Ring = Ring\n"
+        "file_ring.FileRing = FileRing\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     document = measure(str(tmp_path), size=100, repeats=1)

@@ -12,23 +12,29 @@ import threading
 import pytest
 
 import noria
-from noria._core.files.ring import Ring
-from noria.files.engine import Engine
-from support.file_engines import WAYS, failure, made, ring_works, told
+from noria._core.files.file_ring import FileRing
+from noria.files.engine_base import Engine
+from support.file_engines import (
+    LOOPS_AND_ENGINES,
+    describe_error,
+    make_runner,
+    result_or_error,
+    ring_works,
+)
 from support.loops import SEED, count
 
 MODES = ("rb", "wb", "ab", "xb", "rb+", "wb+", "ab+", "xb+")
 
 
-@pytest.fixture(params=WAYS, ids="-".join)
+@pytest.fixture(params=LOOPS_AND_ENGINES, ids="-".join)
 def go(request, monkeypatch):
-    return made(request.param, monkeypatch)
+    return make_runner(request.param, monkeypatch)
 
 
-@pytest.fixture(params=[WAYS[-1], WAYS[2]], ids="-".join)
+@pytest.fixture(params=[LOOPS_AND_ENGINES[-1], LOOPS_AND_ENGINES[2]], ids="-".join)
 def some(request, monkeypatch):
     """A few of the loops, for what does not depend on them much."""
-    return made(request.param, monkeypatch)
+    return make_runner(request.param, monkeypatch)
 
 
 def test_every_method(go, tmp_path):
@@ -139,8 +145,10 @@ def test_the_same_as_the_built_in(mode, buffering, some, tmp_path):
                     try:
                         expected = getattr(oracle, name)(*arguments)
                     except Exception as error:
-                        expected = failure(error)
-                    assert await told(getattr(file, name)(*arguments)) == expected, history
+                        expected = describe_error(error)
+                    assert await result_or_error(getattr(file, name)(*arguments)) == expected, (
+                        history
+                    )
                     if "a" in mode and buffering and name.startswith("write"):
                         # The built-in's idea of where it stands is wrong until it is told.
                         assert oracle.seek(0, 2) == await file.seek(0, 2)
@@ -196,9 +204,9 @@ def test_what_cannot_be_opened(name, mode, some, tmp_path, monkeypatch):
         open(name, mode)  # noqa: SIM115
 
     async def main():
-        return await told(noria.open(name, mode))
+        return await result_or_error(noria.open(name, mode))
 
-    assert some(main()) == failure(expected.value)
+    assert some(main()) == describe_error(expected.value)
 
 
 def test_disk_full(some):
@@ -315,16 +323,16 @@ def test_a_ring_closes_at_once_where_reads_wait_for_others():
     """Whatever waits for a pipe is given up by the kernel before close comes back."""
 
     async def main():
-        ring = Ring(asyncio.get_running_loop())
+        ring = FileRing(asyncio.get_running_loop())
         a, b = os.pipe()
         requests = [ring.read(a, 10, -1), ring.readv(a, [bytearray(3)], -1)]
         ring.flush()
-        assert ring.under_way == 2
+        assert ring.in_flight == 2
         ring.cancel(requests[0])
-        assert (requests[0].ended, ring.under_way) == (True, 1)
+        assert (requests[0].completed, ring.in_flight) == (True, 1)
         ring.close()
         # At its time limit close would leave it as it is.
-        assert (requests[1].ended, ring.under_way) == (True, 0)
+        assert (requests[1].completed, ring.in_flight) == (True, 0)
         for request in requests:
             with pytest.raises(OSError, match="ancel"):
                 await request.future
@@ -345,8 +353,8 @@ def test_several_buffers(go, tmp_path, monkeypatch):
 
     async def main():
         if go.engine == "ring":
-            monkeypatch.setattr(Engine, "call", refused)
-            monkeypatch.setattr(Engine, "finished", refused)
+            monkeypatch.setattr(Engine, "run_in_thread", refused)
+            monkeypatch.setattr(Engine, "change_in_thread", refused)
         for buffering in (0, -1):
             async with noria.open(path, "rb+", buffering) as file:
                 parts = [bytearray(3), bytearray(), bytearray(4)]
@@ -390,7 +398,7 @@ def test_buffers_are_kept_while_they_are_filled():
     """Also those of a reader that has given up."""
 
     async def main():
-        ring = Ring(asyncio.get_running_loop())
+        ring = FileRing(asyncio.get_running_loop())
         a, b = os.pipe()
         parts = [bytearray(2), bytearray(3)]
         request = ring.readv(a, list(parts), -1)
@@ -668,13 +676,13 @@ def test_the_environment_is_checked(monkeypatch):
     async def main():
         await noria.open("/dev/null")
 
-    with pytest.raises(ValueError, match="ring or threads"):
+    with pytest.raises(ValueError, match="NORIA_FILES is 'magic'"):
         asyncio.run(main())
 
 
 def test_a_cancelled_direct_read_leaves_its_memory_to_the_thread(tmp_path, monkeypatch):
     """What the thread still writes to is neither released nor used again."""
-    go = made((WAYS[-1][0], "threads"), monkeypatch)
+    go = make_runner((LOOPS_AND_ENGINES[-1][0], "threads"), monkeypatch)
     path = tmp_path / "file"
     path.write_bytes(bytes(8192))
     began, end = threading.Event(), threading.Event()

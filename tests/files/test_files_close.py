@@ -10,12 +10,12 @@ import resource
 import pytest
 
 import noria
-from support.file_engines import WAYS, made
+from support.file_engines import LOOPS_AND_ENGINES, make_runner
 
 
-@pytest.fixture(params=WAYS, ids="-".join)
+@pytest.fixture(params=LOOPS_AND_ENGINES, ids="-".join)
 def go(request, monkeypatch):
-    return made(request.param, monkeypatch)
+    return make_runner(request.param, monkeypatch)
 
 
 def is_open(fd):

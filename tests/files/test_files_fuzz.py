@@ -17,7 +17,7 @@ import pytest
 import noria
 from noria import os as noria_os
 from noria.files.engine import current
-from support.file_engines import WAYS, made, ring_works
+from support.file_engines import LOOPS_AND_ENGINES, make_runner, ring_works
 from support.loops import ORACLE, SEED, count
 
 SEEDS = count(40, 1000)
@@ -26,10 +26,11 @@ Go = Callable[[Any], Any]
 
 
 @pytest.fixture(
-    params=[way for way in WAYS if way[0] in ("epoll", "io_uring", ORACLE)], ids="-".join
+    params=[way for way in LOOPS_AND_ENGINES if way[0] in ("epoll", "io_uring", ORACLE)],
+    ids="-".join,
 )
 def go(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Go:
-    return made(request.param, monkeypatch)
+    return make_runner(request.param, monkeypatch)
 
 
 async def outcome(file: Any, name: str, *arguments: Any) -> Any:

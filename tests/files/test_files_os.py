@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import noria
-from support.file_engines import WAYS, failure, made, told
+from support.file_engines import LOOPS_AND_ENGINES, describe_error, make_runner, result_or_error
 
 
-@pytest.fixture(params=WAYS, ids="-".join)
+@pytest.fixture(params=LOOPS_AND_ENGINES, ids="-".join)
 def go(request, monkeypatch):
-    return made(request.param, monkeypatch)
+    return make_runner(request.param, monkeypatch)
 
 
 def tree(top: Path) -> None:
@@ -35,7 +35,7 @@ def now(function: Any, *arguments: Any, **more: Any) -> Any:
     try:
         return function(*arguments, **more)
     except Exception as error:
-        return failure(error)
+        return describe_error(error)
 
 
 NAMES = (
@@ -60,20 +60,20 @@ def test_what_is_asked_of_a_path(go, tmp_path):
             path = str(tmp_path / name) if name else ""
             for form in (path, os.fsencode(path), Path(path) if path else path):
                 for links in (True, False):
-                    mine = await told(noria.os.stat(form, follow_symlinks=links))
+                    mine = await result_or_error(noria.os.stat(form, follow_symlinks=links))
                     assert mine == now(os.stat, form, follow_symlinks=links)
-                assert await told(noria.os.lstat(form)) == now(os.lstat, form)
+                assert await result_or_error(noria.os.lstat(form)) == now(os.lstat, form)
                 for function in ("exists", "lexists", "isfile", "isdir", "islink"):
                     ask = getattr(noria.path, function)
                     assert await ask(form) == getattr(os.path, function)(form), (function, form)
                 for function in ("getsize", "getmtime", "getatime", "getctime"):
-                    mine = await told(getattr(noria.path, function)(form))
+                    mine = await result_or_error(getattr(noria.path, function)(form))
                     assert mine == now(getattr(os.path, function), form)
-            assert await told(noria.os.readlink(path)) == now(os.readlink, path)
-            assert await told(noria.os.listdir(path)) == now(os.listdir, path)
+            assert await result_or_error(noria.os.readlink(path)) == now(os.readlink, path)
+            assert await result_or_error(noria.os.listdir(path)) == now(os.listdir, path)
             assert await noria.os.access(path, os.R_OK) == os.access(path, os.R_OK)
         for bad in ("a\0b", b"a\0b"):
-            assert (await told(noria.os.stat(bad)))[0] == "ValueError"
+            assert (await result_or_error(noria.os.stat(bad)))[0] == "ValueError"
             assert not await noria.path.exists(bad)
 
     go(main())
@@ -142,7 +142,7 @@ def test_what_changes_a_directory(go, tmp_path):
             ("truncate", (tmp_path, 0)),
         ):
             words = tuple(str(a) if isinstance(a, Path) else a for a in arguments)
-            mine = await told(getattr(noria.os, function)(*words))
+            mine = await result_or_error(getattr(noria.os, function)(*words))
             assert mine == now(getattr(os, function), *words), function
             assert mine[0] != "NoneType"
 

@@ -14,15 +14,15 @@ import platform
 import pytest
 
 import noria
-from support.file_engines import WAYS, made
+from support.file_engines import LOOPS_AND_ENGINES, make_runner
 from support.running import run
 
 DATA = bytes(range(256)) * 64
 
 
-@pytest.fixture(params=WAYS, ids="-".join)
+@pytest.fixture(params=LOOPS_AND_ENGINES, ids="-".join)
 def go(request, monkeypatch):
-    return made(request.param, monkeypatch)
+    return make_runner(request.param, monkeypatch)
 
 
 @pytest.fixture
@@ -290,11 +290,11 @@ def test_a_kernel_without_the_read_that_never_waits(tmp_path):
         + """
 import asyncio, os, sys
 import noria
-from noria._core.files.memory import in_memory
+from noria._core.files.cached_read import read_cached
 
 async def main():
     async with noria.open(sys.argv[1], "rb") as file:
-        assert in_memory(file.fileno(), 10, 0) is None
+        assert read_cached(file.fileno(), 10, 0) is None
         return await file.pread(5, 5) + await file.read()
 
 print(asyncio.run(main()))

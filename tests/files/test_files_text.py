@@ -8,7 +8,7 @@ import random
 import pytest
 
 import noria
-from support.file_engines import WAYS, failure, made, told
+from support.file_engines import LOOPS_AND_ENGINES, describe_error, make_runner, result_or_error
 from support.loops import SEED, count
 from support.running import run as run_source
 
@@ -17,9 +17,9 @@ NEWLINES = (None, "", "\n", "\r", "\r\n")
 LETTERS = "ab\n\r\r\n é"
 
 
-@pytest.fixture(params=[WAYS[2], WAYS[-1]], ids="-".join)
+@pytest.fixture(params=[LOOPS_AND_ENGINES[2], LOOPS_AND_ENGINES[-1]], ids="-".join)
 def go(request, monkeypatch):
-    return made(request.param, monkeypatch)
+    return make_runner(request.param, monkeypatch)
 
 
 def text_of(dice, encoding, size):
@@ -102,8 +102,8 @@ def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
                     try:
                         expected = getattr(oracle, name)(*arguments)
                     except Exception as error:
-                        expected = failure(error)
-                    got = await told(getattr(file, name)(*arguments))
+                        expected = describe_error(error)
+                    got = await result_or_error(getattr(file, name)(*arguments))
                     if "UnicodeDecodeError" in (expected if isinstance(expected, tuple) else ()):
                         # Written over in part, the file is no text any more. The built-in decodes
                         # even for no characters, and where both stand now is not defined.
@@ -205,15 +205,15 @@ def test_what_cannot_be_decoded_or_encoded(errors, go, tmp_path):
                 try:
                     expected = oracle.read()
                 except ValueError as error:
-                    expected = failure(error)
-            assert await told(file.read()) == expected
+                    expected = describe_error(error)
+            assert await result_or_error(file.read()) == expected
             await file.seek(0, 2)
             try:
                 expected = len("\udc80".encode("utf-8", errors)) and 1
             except ValueError as error:
-                expected = failure(error)
+                expected = describe_error(error)
             if errors != "ignore":
-                assert await told(file.write("\udc80")) == expected
+                assert await result_or_error(file.write("\udc80")) == expected
 
     go(main())
 

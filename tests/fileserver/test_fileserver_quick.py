@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("httptools")
 
-from noria._core.files.beneath import openat2, read_small
+from noria._core.files.openat2 import openat2, read_small_file
 from noria.fileserver import fast_path as quick_module
 from noria.fileserver.fast_path import Quick
 from noria.fileserver.service import FileService
@@ -196,10 +196,10 @@ def test_openat2_and_read_small_tell_their_errors(tmp_path):
             openat2(top, b"file", os.O_RDONLY, 0, 1 << 40)
         with pytest.raises(TypeError):
             openat2(top, None, os.O_RDONLY, 0, 0)
-        assert read_small(top, b"file", 3)[1] == b"abc"
-        assert read_small(top, b"file", 2) is None
-        assert read_small(top, b"nothing", 2) is None
-        assert read_small(-1, b"file", 3) is None
+        assert read_small_file(top, b"file", 3)[1] == b"abc"
+        assert read_small_file(top, b"file", 2) is None
+        assert read_small_file(top, b"nothing", 2) is None
+        assert read_small_file(-1, b"file", 3) is None
     finally:
         os.close(top)
 

@@ -1,4 +1,4 @@
-"""What the tests of files share: every loop that files run beside, and who does their I/O."""
+"""Fixtures of the file tests: every loop and engine, results and errors compared as values."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ try:
 except ImportError:
     uvloop = None
 else:
-    # Its first loop opens two pipes that stay for ever.
+    # uvloop opens two pipes for its first loop and never closes them.
     asyncio.Runner(loop_factory=uvloop.new_event_loop).run(asyncio.sleep(0))
 
-WAYS = [*((model, "ring") for model in (*MODELS, ORACLE, "uvloop")), (ORACLE, "threads")]
+LOOPS_AND_ENGINES = [
+    *((model, "ring") for model in (*MODELS, ORACLE, "uvloop")),
+    (ORACLE, "threads"),
+]
 
 
-class Ran:
+class Runner:
     """Runs coroutines on one loop, with one kind of engine."""
 
     def __init__(self, loop: str, engine: str) -> None:
@@ -43,34 +46,34 @@ class Ran:
 
 
 def ring_works() -> bool:
-    """Whether this machine gives out rings."""
+    """Whether this machine grants io_uring rings."""
 
-    async def ask() -> str:
+    async def engine_name() -> str:
         from noria.files.engine import make
 
         engine = make(asyncio.get_running_loop())
         engine.close()
         return engine.name
 
-    return os.environ.get("NORIA_FILES") != "threads" and asyncio.run(ask()) == "ring"
+    return os.environ.get("NORIA_FILES") != "threads" and asyncio.run(engine_name()) == "ring"
 
 
-def made(way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Ran:
+def make_runner(way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Runner:
     if way[1] == "ring" and not ring_works():
         pytest.skip("io_uring is refused here")
     if way[0] == "uvloop" and uvloop is None:
         pytest.skip("no uvloop")
     monkeypatch.setenv("NORIA_FILES", way[1])
-    return Ran(*way)
+    return Runner(*way)
 
 
-async def told(awaitable: Any) -> Any:
-    """The result, or what the error is: its type, number and file."""
+async def result_or_error(awaitable: Any) -> Any:
+    """The result, or the error's type, errno and filename."""
     try:
         return await awaitable
     except Exception as error:
-        return failure(error)
+        return describe_error(error)
 
 
-def failure(error: Exception) -> tuple[Any, ...]:
+def describe_error(error: Exception) -> tuple[Any, ...]:
     return type(error).__name__, getattr(error, "errno", None), getattr(error, "filename", None)

@@ -1,4 +1,6 @@
-"""The names of aiofiles on noria's files: `import noria.aiofiles as aiofiles`."""
+"""The interface of aiofiles on noria's files: `import noria.aiofiles as aiofiles`.
+
+Imports `files`, `os` and `path` only."""
 
 from noria.aiofiles import base, os, ospath, tempfile, threadpool
 from noria.aiofiles.threadpool import (

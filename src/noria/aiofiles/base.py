@@ -1,4 +1,4 @@
-"""Functions and file objects of others, called in threads."""
+"""Any function or file object, called in threads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-# Those that the files of noria have as coroutines; all else of a file is its own, unchanged.
-CALLS = frozenset(
+# The methods of a file that are called in a thread. All other attributes are passed through.
+THREADED_METHODS = frozenset(
     [
         "close",
         "flush",
@@ -37,25 +37,27 @@ CALLS = frozenset(
 
 
 def wrap(func: Callable[..., T]) -> Callable[..., Any]:
-    """A coroutine function that calls `func` in a thread: of `executor`, or the loop's own."""
+    """A coroutine function that calls `func` in a thread of `executor`, by default the loop's."""
 
     @wraps(func)
-    async def run(*arguments: Any, loop: Any = None, executor: Any = None, **more: Any) -> T:
-        return await in_thread(loop, executor, func, *arguments, **more)
+    async def run(*arguments: Any, loop: Any = None, executor: Any = None, **keywords: Any) -> T:
+        return await in_thread(loop, executor, func, *arguments, **keywords)
 
     return run
 
 
 async def in_thread(
-    loop: Any, executor: Any, function: Callable[..., T], *arguments: Any, **more: Any
+    loop: Any, executor: Any, function: Callable[..., T], *arguments: Any, **keywords: Any
 ) -> T:
-    call = partial(function, *arguments, **more)
+    call = partial(function, *arguments, **keywords)
     return await (loop or asyncio.get_running_loop()).run_in_executor(executor, call)
 
 
 class Threaded:
-    """A file of the standard library whose methods are called in threads. `find` gives the file,
-    each time anew, so that it may change."""
+    """A file of the standard library whose methods are called in threads.
+
+    `find` returns the file. It is called for each use, so that the file may be replaced.
+    """
 
     def __init__(self, find: Callable[[], Any], loop: Any = None, executor: Any = None) -> None:
         self._find = find
@@ -67,11 +69,11 @@ class Threaded:
         return self._find()
 
     def __getattr__(self, name: str) -> Any:
-        # A copy or a pickle asks before there is anything.
+        # copy and pickle look up attributes before __init__ has run.
         if name.startswith("__") or "_find" not in self.__dict__:
             raise AttributeError(name)
         value = getattr(self._find(), name)
-        if name in CALLS and callable(value):
+        if name in THREADED_METHODS and callable(value):
             return partial(in_thread, self._loop, self._executor, value)
         return value
 

@@ -1,4 +1,4 @@
-"""`aiofiles.os`: noria.os, and `wrap`."""
+"""`aiofiles.os`: functions of noria.os, and `wrap`."""
 
 from noria.aiofiles import ospath as path
 from noria.aiofiles.base import wrap

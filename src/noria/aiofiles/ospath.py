@@ -1,4 +1,4 @@
-"""`aiofiles.ospath`: noria.path, and `wrap`."""
+"""`aiofiles.ospath`: functions of noria.path, and `wrap`."""
 
 from noria.aiofiles.base import wrap
 from noria.path import (

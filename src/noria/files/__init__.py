@@ -1,1 +1,3 @@
-"""Files that never block the loop; docs/files.md."""
+"""Files whose methods are coroutines: noria.open, its file objects and the engines behind them.
+
+Imports `_core.files` only."""

@@ -1,4 +1,4 @@
-"""An open descriptor, and what is done at an offset of it: the part that every file shares."""
+"""The base class of all files: an open descriptor, I/O at an offset, and closing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Self
 
-from noria._core.files.descriptor import Descriptor
-from noria.files.engine import AT_ONCE, Engine
+from noria._core.files.pread import PreadFile
+from noria.files.engine_base import MAX_RW_COUNT, Engine, add_result
 from noria.files.modes import Mode
 
-VECTORS = 1024  # buffers of one readv or writev: IOV_MAX, readv(2)
+MAX_VECTORS = 1024  # buffers of one readv or writev: IOV_MAX, readv(2)
 
 
-class File(Descriptor):
-    """What is common to all files. A file belongs to the loop that opened it.
+class File(PreadFile):
+    """A file of the loop that opened it.
 
     Methods raise OSError as their system calls do, ValueError once closed, and
     io.UnsupportedOperation for what the mode or the kind of file does not allow.
@@ -35,26 +35,26 @@ class File(Descriptor):
         self._closefd = closefd
         self._append = mode.kind == "a"
         self.name = name
-        # Where it stands is counted here, so that a read that is given up moves nothing; -1 for
-        # pipes and terminals, which have no position.
+        # The position is counted here, so that a cancelled read does not change it. -1: pipes and
+        # terminals, which have no position.
         try:
             self._pos = os.lseek(fd, 0, os.SEEK_END if self._append else os.SEEK_CUR)
         except OSError:
             self._pos = -1
         self._fd = fd
         if mode.readable:
-            self._inline = engine
-        self._begun: asyncio.Future[bytes] | None = None
+            self._cached_reader = engine
+        self._pipe_read: asyncio.Future[bytes] | None = None  # in flight, see _read_next
         self._lock = asyncio.Lock()
-        self._users = 0  # operations under way outside the lock
-        self._unused: asyncio.Future[None] | None = None  # closing waits for these
-        self._unclosed = -1  # a descriptor that the last of them closes
+        self._operations = 0  # in progress without the lock
+        self._idle: asyncio.Future[None] | None = None  # set when there are none; close awaits it
+        self._fd_to_close = -1  # by the last of them
 
-    # What needs no wait.
+    # Attributes and checks.
 
     @property
     def _file(self) -> Self:
-        """For users of aiofiles, which has the built-in file here."""
+        """In aiofiles, the built-in file."""
         return self
 
     @property
@@ -93,37 +93,40 @@ class File(Descriptor):
         state = " closed" if self.closed else ""
         return f"<noria {type(self).__name__} name={self.name!r} mode={self.mode!r}{state}>"
 
-    # At an offset.
+    # I/O at an offset.
 
     async def _pread(self, size: int, offset: int) -> bytes:
-        """What Descriptor.pread leaves to it: wrong use, bytes not yet flushed, and the loop's
-        turn."""
+        """The uncommon cases of PreadFile.pread: errors, unflushed bytes, the limit of a turn."""
         self._check_reading()
         if size < 0 or offset < 0:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.name)
-        if self._unwritten():
+        if self._unflushed_size():
             await self.flush()
-        return await self._at_offset(size, offset)
+        return await self._read_at(size, offset)
 
     async def pwrite(self, data: Any, offset: int) -> int:
-        """Writes all of `data` at `offset`, moves nothing, and returns the count of bytes. A file
-        opened for appending appends all the same, pwrite(2). Cancelled, the CancelledError has
-        the count of bytes written as `result`."""
+        """Write all of `data` at `offset`; returns the count of bytes.
+
+        The position does not change. A file opened for appending appends all the same: pwrite(2).
+        If cancelled, the CancelledError has the count of bytes written as `result`.
+        """
         self._check_writing()
-        if self._unwritten() or self._unread():
+        if self._unflushed_size() or self._unread_size():
             async with self._lock:
-                await self._settle()
-        with memoryview(data).cast("B") as view, self._in_use() as fd:
+                await self._flush_and_rewind()
+        with memoryview(data).cast("B") as view, self._using_fd() as fd:
             return await self._write_all(view, fd, offset)
 
     async def readv(self, buffers: Sequence[Any], offset: int = -1) -> int:
-        """Fills the buffers one after the other, at `offset` or where the file stands, with one
-        preadv(2), which takes 1024 of them; the count of bytes."""
+        """Fill the buffers one after the other with one preadv(2); returns the count of bytes.
+
+        Reads at `offset`, or at the position if it is -1. At most 1024 buffers are used.
+        """
         self._check_reading()
-        buffers = buffers[:VECTORS]
+        buffers = buffers[:MAX_VECTORS]
         async with self._lock:
             self._check()
-            await self._settle()
+            await self._flush_and_rewind()
             where = self._pos if offset < 0 else offset
             count = await self._engine.readv(self._fd, buffers, where)
             if offset < 0 and self._pos >= 0:
@@ -131,77 +134,85 @@ class File(Descriptor):
         return count
 
     async def writev(self, buffers: Sequence[Any], offset: int = -1) -> int:
-        """Writes the buffers one after the other, at `offset` or where the file stands, with one
-        pwritev(2), which takes 1024 of them; the count of bytes, which may be fewer than all."""
+        """Write the buffers one after the other with one pwritev(2); returns the count of bytes.
+
+        Writes at `offset`, or at the position if it is -1. At most 1024 buffers are used, and the
+        kernel may write fewer bytes than there are.
+        """
         self._check_writing()
-        buffers = buffers[:VECTORS]
+        buffers = buffers[:MAX_VECTORS]
         async with self._lock:
             self._check()
-            await self._settle()
+            await self._flush_and_rewind()
             if offset < 0:
-                return await self._here(self._engine.writev, buffers)
+                return await self._write_at_position(self._engine.writev, buffers)
             return await self._engine.writev(self._fd, buffers, offset)
 
     async def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """The bytes of each (offset, size), asked of the kernel in one call."""
+        """Read each (offset, size) of `ranges`; returns the list of their bytes.
+
+        With a ring, all go to the kernel in one call.
+        """
         self._check_reading()
-        if self._unwritten():
+        if self._unflushed_size():
             await self.flush()
-        with self._in_use() as fd:
+        with self._using_fd() as fd:
             return await self._engine.read_many(fd, list(ranges))
 
     async def fsync(self) -> None:
-        """Flushes, and waits until the device has it, fsync(2)."""
+        """Flush, and wait until the data is on the device: fsync(2)."""
         await self.flush()
-        with self._in_use() as fd:
+        with self._using_fd() as fd:
             await self._engine.fsync(fd)
 
     async def fdatasync(self) -> None:
-        """The same without metadata that reading does not need, fdatasync(2)."""
+        """As fsync, without metadata that reading does not need: fdatasync(2)."""
         await self.flush()
-        with self._in_use() as fd:
+        with self._using_fd() as fd:
             await self._engine.fsync(fd, True)
 
-    # Overridden by files that keep bytes.
+    # Overridden by files with buffers.
 
     async def flush(self) -> None:
         self._check()
 
     async def _flush(self) -> None:
-        """As `flush`, with the lock held."""
+        """As `flush`, while the lock is held."""
 
-    def _unread(self) -> int:
+    def _unread_size(self) -> int:
+        """The count of bytes read ahead."""
         return 0
 
-    def _unwritten(self) -> int:
-        return len(self._pending) if self._pending else 0
+    def _unflushed_size(self) -> int:
+        """The count of bytes written to the buffer and not flushed."""
+        return len(self._write_buf) if self._write_buf else 0
 
-    async def _settle(self) -> None:
-        """Nothing is kept: what was written is handed over, what was read ahead is forgotten."""
+    async def _flush_and_rewind(self) -> None:
+        """Empty both buffers: flush, and move the position back to the first unread byte."""
 
-    # For those that build on it.
+    # For subclasses.
 
     @contextlib.contextmanager
-    def _in_use(self) -> Iterator[int]:
-        """The descriptor, which stays open meanwhile. For operations that do not hold the lock.
+    def _using_fd(self) -> Iterator[int]:
+        """Keep the descriptor open during an operation that does not hold the lock.
 
         Raises ValueError if the file is closed.
         """
         self._check()
-        self._users += 1
+        self._operations += 1
         try:
             yield self._fd
         finally:
-            self._users -= 1
-            if not self._users and self._fd < 0:
-                self._last_ended()
+            self._operations -= 1
+            if not self._operations and self._fd < 0:
+                self._on_last_operation_end()
 
-    def _last_ended(self) -> None:
-        fd, self._unclosed = self._unclosed, -1
+    def _on_last_operation_end(self) -> None:
+        fd, self._fd_to_close = self._fd_to_close, -1
         if fd >= 0:
             os.close(fd)
-        elif self._unused is not None and not self._unused.done():
-            self._unused.set_result(None)
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     def _check(self) -> None:
         if self._fd < 0:
@@ -222,102 +233,110 @@ class File(Descriptor):
         if self._pos < 0:
             raise io.UnsupportedOperation("the file has no position: it is a pipe or a terminal")
 
-    async def _at_offset(self, size: int, offset: int) -> bytes:
+    async def _read_at(self, size: int, offset: int) -> bytes:
         self._check()
-        size = min(size, AT_ONCE)
-        return await self._read_on(size, offset, self._engine.now(self._fd, size, offset))
+        size = min(size, MAX_RW_COUNT)
+        return await self._pread_rest(
+            size, offset, self._engine.read_cached(self._fd, size, offset)
+        )
 
-    async def _read_on(self, size: int, offset: int, data: bytes | None) -> bytes:
-        """Where `data` is what there was in memory, or None."""
-        with self._in_use() as fd:
+    async def _pread_rest(self, size: int, offset: int, data: bytes | None) -> bytes:
+        """Read `size` bytes at `offset`, of which `data` was cached; None: not even the first."""
+        with self._using_fd() as fd:
             if data is None:
-                data = await self._engine.read(fd, min(size, AT_ONCE), offset)
+                data = await self._engine.read(fd, min(size, MAX_RW_COUNT), offset)
             if len(data) == size or not data:
                 return data
-            # Short: the rest is not in memory, or the file ends here.
+            # A short read: the rest is not cached, or the file ends here.
             while len(data) < size and offset + len(data) < os.fstat(fd).st_size:
-                left = min(size - len(data), AT_ONCE)
+                left = min(size - len(data), MAX_RW_COUNT)
                 more = await self._engine.read(fd, left, offset + len(data))
                 if not more:
                     break
                 data += more
             return data
 
-    async def _next(self, size: int) -> bytes:
-        """One read where the file stands."""
+    async def _read_next(self, size: int) -> bytes:
+        """Read once at the position."""
         self._check()
         if self._pos >= 0:
-            size = min(size, AT_ONCE)
-            data = self._engine.ahead(self._fd, size, self._pos)
+            size = min(size, MAX_RW_COUNT)
+            data = self._engine.read_ahead_cached(self._fd, size, self._pos)
             if data is None:
                 data = await self._engine.read(self._fd, size, self._pos)
             self._pos += len(data)
             return data
-        # What a pipe gives is gone from it: a read that is given up is kept for the next one.
-        if self._begun is None:
-            self._begun = self._engine.begin(self._fd, min(size, AT_ONCE))
+        # Data read from a pipe cannot be read again: a cancelled read is kept for the next call.
+        if self._pipe_read is None:
+            self._pipe_read = self._engine.start_read(self._fd, min(size, MAX_RW_COUNT))
         try:
-            data = await asyncio.shield(self._begun)
+            data = await asyncio.shield(self._pipe_read)
         except OSError:
-            self._begun = None
+            self._pipe_read = None
             raise
-        self._begun = None
+        self._pipe_read = None
         return data
 
-    async def _put(self, data: Any) -> int:
-        """One write where the file stands."""
-        return await self._here(self._write_at, data)
+    async def _write_once(self, data: Any) -> int:
+        """Write once at the position; returns the count of bytes."""
+        return await self._write_at_position(self._write_at, data)
 
     async def _write_at(self, fd: int, data: Any, offset: int) -> int:
-        """One write, at `offset` or where the descriptor stands."""
+        """Write once at `offset`, or at the descriptor's own position if it is -1."""
         return await self._engine.write(fd, data, offset)
 
-    async def _here(self, write: Callable[[int, Any, int], Awaitable[int]], data: Any) -> int:
-        """Where the file stands. Cancelled, the position is right all the same."""
+    async def _write_at_position(
+        self, write: Callable[[int, Any, int], Awaitable[int]], data: Any
+    ) -> int:
+        """Call `write` for the position, and advance it; also if cancelled."""
         self._check()
         if self._pos < 0:
-            with self._in_use() as fd:  # closing does not wait for the lock
+            with self._using_fd() as fd:  # close does not acquire the lock of a pipe
                 return await write(fd, data, -1)
         offset = -1 if self._append else self._pos
         try:
             count = await write(self._fd, data, offset)
         except asyncio.CancelledError as error:
-            self._moved(getattr(error, "result", None) or 0, whole=False)
+            self._advance(getattr(error, "result", None) or 0, whole=False)
             raise
-        self._moved(count, whole=not self._append or count == _size(data))
+        self._advance(count, whole=not self._append or count == _size(data))
         return count
 
-    def _moved(self, count: int, *, whole: bool) -> None:
-        """Counts what was written where the file stands; `whole` if that was all."""
+    def _advance(self, count: int, *, whole: bool) -> None:
+        """Advance the position by `count` bytes written there; `whole` if these were all."""
         if self._pos < 0 or not count:
             return
         if self._append:
-            # After a short write of io_uring the descriptor stands where it stood before.
+            # After a short write io_uring leaves the descriptor's position as it was.
             self._pos = os.lseek(self._fd, 0, os.SEEK_CUR if whole else os.SEEK_END)
         else:
             self._pos += count
 
     async def _write_all(self, view: Any, fd: int = -1, offset: int | None = None) -> int:
-        """All of it, at `offset` of `fd` or where the file stands."""
+        """Write all of `view`, at `offset` of `fd` or at the position.
+
+        If cancelled, the CancelledError has the count of bytes written as `result`.
+        """
         done, size = 0, len(view)
         try:
             while done < size:
                 rest = view[done:] if done else view
                 if offset is None:
-                    done += await self._put(rest)
+                    done += await self._write_once(rest)
                 else:
                     done += await self._write_at(fd, rest, offset + done)
         except asyncio.CancelledError as error:
-            told: Any = error
-            told.result = done + (getattr(error, "result", None) or 0)
+            add_result(error, done + (getattr(error, "result", None) or 0))
             raise
         return done
 
-    # The end.
+    # Closing.
 
     async def close(self) -> None:
-        """Flushes and closes, after the operations that began before. The descriptor is closed even
-        where flushing fails."""
+        """Flush and close, after all operations that began before.
+
+        The descriptor is closed even if flushing fails.
+        """
         if self._detached:
             raise ValueError("the descriptor has been detached")
         if self._fd < 0:
@@ -325,14 +344,14 @@ class File(Descriptor):
         if self._pos < 0:
             wait = True
             try:
-                await self.flush()  # a read of a pipe may hold the lock for long
+                await self.flush()  # without the lock, which a read of a pipe may hold for long
             except asyncio.CancelledError:
                 wait = False
                 raise
             finally:
                 await self._close(wait)
             return
-        cancelled = await self._lock_for_closing()
+        cancelled = await self._acquire_lock_for_close()
         try:
             try:
                 await self._flush()
@@ -343,10 +362,10 @@ class File(Descriptor):
             if cancelled is not None:
                 raise cancelled
 
-    async def _lock_for_closing(self) -> asyncio.CancelledError | None:
-        """Acquires the lock: the operation that holds it uses the descriptor until it ends.
+    async def _acquire_lock_for_close(self) -> asyncio.CancelledError | None:
+        """Acquire the lock, even if cancelled: its holder uses the descriptor.
 
-        Returns the cancellation that came meanwhile, which is to be raised after closing.
+        Returns the CancelledError, which the caller raises after closing.
         """
         cancelled = None
         while True:
@@ -358,39 +377,41 @@ class File(Descriptor):
                 return cancelled
 
     async def _close(self, wait: bool = True) -> None:
-        """Without `wait`, the last operation under way closes the descriptor."""
+        """Close the descriptor; without `wait`, the last operation in progress closes it."""
         fd, self._fd = self._fd, -1
-        if self._begun is not None:
-            self._begun.cancel()  # else it would take what comes next from the pipe
+        if self._pipe_read is not None:
+            self._pipe_read.cancel()  # it would take the pipe's next data
         if fd >= 0 and self._closefd:
-            if self._users and not wait:
-                self._unclosed = fd
+            if self._operations and not wait:
+                self._fd_to_close = fd
                 return
-            if self._users:
-                await self._wait_until_unused(fd)
+            if self._operations:
+                await self._wait_until_idle(fd)
             await self._engine.close_fd(fd)
 
-    async def _wait_until_unused(self, fd: int) -> None:
-        """If cancelled, the last operation closes `fd`: its number must not become another file's
-        before."""
-        self._unused = self._engine.loop.create_future()
+    async def _wait_until_idle(self, fd: int) -> None:
+        """Wait for all operations in progress. If cancelled, the last of them closes `fd`, whose
+        number must not be reused before."""
+        self._idle = self._engine.loop.create_future()
         try:
-            await self._unused
+            await self._idle
         except BaseException:
-            if self._users:
-                self._unclosed = fd
+            if self._operations:
+                self._fd_to_close = fd
             else:
                 os.close(fd)
             raise
 
     def detach(self) -> io.FileIO:
-        """The descriptor as a built-in unbuffered file; this one is closed. What is not yet
-        written goes with it, so flush first."""
+        """Return the descriptor as a built-in unbuffered file; this file is closed.
+
+        Raises ValueError if there is unflushed data: flush first.
+        """
         self._check()
-        if self._unwritten():
-            raise ValueError("flush the file before it is detached")
+        if self._unflushed_size():
+            raise ValueError("the file has unflushed data: flush it before detach")
         if self._pos >= 0:
-            os.lseek(self._fd, self._pos - self._unread(), os.SEEK_SET)
+            os.lseek(self._fd, self._pos - self._unread_size(), os.SEEK_SET)
         raw = io.FileIO(self._fd, self.mode.replace("b", ""), self._closefd)
         raw.name = self.name
         self._fd, self._detached = -1, True
@@ -407,18 +428,18 @@ class File(Descriptor):
         fd = self._fd
         if fd < 0:
             return
-        self._abandoned()
+        self._flush_in_del()
         self._fd = -1
         if self._closefd:
             warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
             os.close(fd)
 
-    def _abandoned(self) -> None:
-        """What is written and not handed over when nobody has the file any more."""
+    def _flush_in_del(self) -> None:
+        """Write the unflushed bytes of a file that is garbage collected, in blocking mode."""
 
 
 def _size(data: Any) -> int:
-    """Bytes of a buffer, or of several."""
+    """The count of bytes of a buffer, or of a list of buffers."""
     if isinstance(data, (list, tuple)):
         return sum(map(_size, data))
     return memoryview(data).nbytes

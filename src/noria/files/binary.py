@@ -1,4 +1,4 @@
-"""Buffered binary files: whole blocks are read ahead, and small writes are gathered."""
+"""Buffered binary files: reads fetch whole blocks, and small writes are collected."""
 
 from __future__ import annotations
 
@@ -10,83 +10,89 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from noria.files.base import File
-from noria.files.engine import AT_ONCE, Engine
+from noria.files.engine_base import MAX_RW_COUNT, Engine, add_result
 from noria.files.modes import Mode
 
-BLOCK = 64 * 1024  # bytes, where the user names no size
+DEFAULT_BUFFER_SIZE = 64 * 1024  # bytes
 
 
 class BinaryFile(File):
     """`noria.open(path, "rb")`: the methods of io.BufferedReader, BufferedWriter and
     BufferedRandom as coroutines.
 
-    Calls that find their bytes in the buffer do not wait. At any moment the file either has bytes
-    read ahead (`_buf` from `_at` on) or bytes to write (`_pending`), never both; `_pos` is where
-    the first end and the others begin.
+    Calls that find their bytes in the buffer do not wait. The file has either bytes read ahead
+    (`_read_buf` from `_read_pos` on) or bytes to write (`_write_buf`), never both. `_pos` is the
+    offset in the file after the first and before the second.
     """
 
-    _pending: bytearray
+    _write_buf: bytearray
 
     def __init__(
-        self, fd: int, name: Any, mode: Mode, closefd: bool, engine: Engine, block: int = BLOCK
+        self,
+        fd: int,
+        name: Any,
+        mode: Mode,
+        closefd: bool,
+        engine: Engine,
+        block: int = DEFAULT_BUFFER_SIZE,
     ) -> None:
-        self._block = block
-        self._buf = b""
-        self._at = 0
-        self._pending = bytearray()
+        self._buffer_size = block
+        self._read_buf = b""
+        self._read_pos = 0
+        self._write_buf = bytearray()
         super().__init__(fd, name, mode, closefd, engine)
 
     @property
     def raw(self) -> File:
-        """The file itself: nothing is between it and its descriptor."""
+        """The file itself: there is no separate unbuffered file."""
         return self
 
     # Reading.
 
     async def read(self, size: int | None = -1) -> bytes:
-        """`size` bytes, fewer only at the end; all that is left with -1."""
+        """Read `size` bytes, fewer only at the end of the file; -1: all that is left."""
         if size is None:
             size = -1
-        end = self._at + size
-        if size > 0 and end <= len(self._buf) and not self._lock.locked():
-            data = self._buf[self._at : end]
-            self._at = end
+        end = self._read_pos + size
+        if size > 0 and end <= len(self._read_buf) and not self._lock.locked():
+            data = self._read_buf[self._read_pos : end]
+            self._read_pos = end
             return data
         async with self._lock:
             return await self._read(size)
 
     async def _read(self, size: int) -> bytes:
-        await self._reading()
+        await self._prepare_read()
         if size < -1:
             raise ValueError("read length must be non-negative or -1")
         if size < 0:
-            while await self._more(self._left() or self._block):
+            while await self._fill(self._bytes_left() or self._buffer_size):
                 pass
-            return self._cut(len(self._buf))
-        while (missing := size - self._unread()) > 0 and await self._more(missing):
+            return self._take(len(self._read_buf))
+        while (missing := size - self._unread_size()) > 0 and await self._fill(missing):
             pass
-        return self._cut(self._at + size)
+        return self._take(self._read_pos + size)
 
     async def read1(self, size: int = -1) -> bytes:
-        """What is there, `size` bytes at most, with one read of the kernel at most."""
+        """Read at most `size` bytes, with at most one system call."""
         async with self._lock:
             return await self._read1(size)
 
     async def _read1(self, size: int) -> bytes:
-        await self._reading()
+        await self._prepare_read()
         if size < 0:
-            size = self._block
-        if size and not self._unread():
-            await self._more(1)
-        return self._cut(self._at + size)
+            size = self._buffer_size
+        if size and not self._unread_size():
+            await self._fill(1)
+        return self._take(self._read_pos + size)
 
     async def peek(self, size: int = 0) -> bytes:
-        """What is read ahead, without moving; a block is read where there is nothing."""
+        """Return the bytes read ahead without consuming them; if there are none, read a block."""
         async with self._lock:
-            await self._reading()
-            if not self._unread():
-                await self._more(1)
-            return self._buf[self._at :]
+            await self._prepare_read()
+            if not self._unread_size():
+                await self._fill(1)
+            return self._read_buf[self._read_pos :]
 
     async def readinto(self, buffer: Any) -> int:
         with memoryview(buffer).cast("B") as view:
@@ -101,11 +107,11 @@ class BinaryFile(File):
         return len(data)
 
     async def readline(self, size: int | None = -1) -> bytes:
-        """Up to and with the next newline, `size` bytes at most."""
-        end = self._buf.find(b"\n", self._at) + 1
+        """Read through the next newline, at most `size` bytes."""
+        end = self._read_buf.find(b"\n", self._read_pos) + 1
         if end and (size is None or size < 0) and not self._lock.locked():
-            line = self._buf[self._at : end]
-            self._at = end
+            line = self._read_buf[self._read_pos : end]
+            self._read_pos = end
             return line
         if size == 0:
             self._check()
@@ -114,18 +120,20 @@ class BinaryFile(File):
             return await self._readline(-1 if size is None else size)
 
     async def _readline(self, size: int) -> bytes:
-        await self._reading()
+        await self._prepare_read()
         seen = 0
         while True:
-            limit = len(self._buf) if size < 0 else min(self._at + size, len(self._buf))
-            end = self._buf.find(b"\n", self._at + seen, limit) + 1
+            limit = (
+                len(self._read_buf) if size < 0 else min(self._read_pos + size, len(self._read_buf))
+            )
+            end = self._read_buf.find(b"\n", self._read_pos + seen, limit) + 1
             if end:
-                return self._cut(end)
-            if 0 <= size <= self._unread():
-                return self._cut(self._at + size)
-            seen = self._unread()
-            if not await self._more(1):
-                return self._cut(len(self._buf))
+                return self._take(end)
+            if 0 <= size <= self._unread_size():
+                return self._take(self._read_pos + size)
+            seen = self._unread_size()
+            if not await self._fill(1):
+                return self._take(len(self._read_buf))
 
     async def readlines(self, hint: int | None = -1) -> list[bytes]:
         if hint is None or hint <= 0:
@@ -148,92 +156,94 @@ class BinaryFile(File):
         return self
 
     async def __anext__(self) -> bytes:
-        end = self._buf.find(b"\n", self._at) + 1
+        end = self._read_buf.find(b"\n", self._read_pos) + 1
         if end and not self._lock.locked():
-            line = self._buf[self._at : end]
-            self._at = end
+            line = self._read_buf[self._read_pos : end]
+            self._read_pos = end
             return line
         line = await self.readline()
         if line:
             return line
         raise StopAsyncIteration
 
-    async def _reading(self) -> None:
+    async def _prepare_read(self) -> None:
         self._check_reading()
-        if self._pending:
+        if self._write_buf:
             await self._flush()
 
-    async def _more(self, size: int) -> bool:
-        """Reads ahead, behind what is there already: `size` bytes or a block, and more the longer
-        a line is. False at the end of the file."""
-        unread = self._unread()
-        data = await self._next(max(size, self._block, unread))
+    async def _fill(self, size: int) -> bool:
+        """Append to the read buffer: `size` bytes, a block, or as many as are unread, whichever is
+        most, so that long lines take few reads. Returns False at the end of the file."""
+        unread = self._unread_size()
+        data = await self._read_next(max(size, self._buffer_size, unread))
         if data:
-            self._buf = self._buf[self._at :] + data if unread else data
-            self._at = 0
+            self._read_buf = self._read_buf[self._read_pos :] + data if unread else data
+            self._read_pos = 0
         return bool(data)
 
-    def _cut(self, end: int) -> bytes:
-        data = self._buf[self._at : end]
-        self._at += len(data)
-        if self._at == len(self._buf):
-            self._buf, self._at = b"", 0
+    def _take(self, end: int) -> bytes:
+        data = self._read_buf[self._read_pos : end]
+        self._read_pos += len(data)
+        if self._read_pos == len(self._read_buf):
+            self._read_buf, self._read_pos = b"", 0
         return data
 
-    def _give_back(self, data: bytes) -> None:
-        """The last bytes that were read, to be read again."""
+    def _push_back(self, data: bytes) -> None:
+        """Put bytes back in front of the read buffer."""
         if data:
-            self._buf, self._at = data + self._buf[self._at :], 0
+            self._read_buf, self._read_pos = data + self._read_buf[self._read_pos :], 0
 
-    def _unread(self) -> int:
-        return len(self._buf) - self._at
+    def _unread_size(self) -> int:
+        return len(self._read_buf) - self._read_pos
 
-    def _left(self) -> int:
-        """Bytes of the file that are not read ahead, and one, which finds the end."""
-        return min(max(os.fstat(self._fd).st_size - self._pos + 1, 0), AT_ONCE)
+    def _bytes_left(self) -> int:
+        """Bytes from the position to the end, and one more, so that one read finds the end."""
+        return min(max(os.fstat(self._fd).st_size - self._pos + 1, 0), MAX_RW_COUNT)
 
     # Writing.
 
     async def write(self, data: Any) -> int:
-        """The count of bytes, which is all of them. Cancelled, the CancelledError has as `result`
-        how many of them the file has taken."""
+        """Write all of `data`; returns the count of bytes.
+
+        If cancelled, the CancelledError has as `result` the count of bytes that were written.
+        """
         if isinstance(data, bytes):
-            return await self._written(data)
+            return await self._write_or_buffer(data)
         self._check_writing()
         with memoryview(data).cast("B") as view:
-            return await self._written(view)
+            return await self._write_or_buffer(view)
 
-    async def _written(self, data: Any) -> int:
+    async def _write_or_buffer(self, data: Any) -> int:
         if (
             self._fd >= 0
             and self._mode.writable
-            and not self._buf
-            and len(self._pending) + len(data) <= self._block
+            and not self._read_buf
+            and len(self._write_buf) + len(data) <= self._buffer_size
             and not self._lock.locked()
         ):
-            self._pending += data
+            self._write_buf += data
             return len(data)
         try:
             async with self._lock:
                 return await self._write(data)
         except asyncio.CancelledError as error:
-            told: Any = error
-            told.result = getattr(error, "taken", 0)
+            # `result` may count bytes of earlier calls, which a flush has written.
+            add_result(error, getattr(error, "written_of_this_call", 0))
             raise
 
     async def _write(self, data: Any) -> int:
         self._check_writing()
-        self._forget()
-        if len(self._pending) + len(data) > self._block:
+        self._drop_read_ahead()
+        if len(self._write_buf) + len(data) > self._buffer_size:
             await self._flush()
-        if len(data) <= self._block:
-            self._pending += data
+        if len(data) <= self._buffer_size:
+            self._write_buf += data
             return len(data)
         try:
             return await self._write_all(data)
         except asyncio.CancelledError as error:
-            told: Any = error
-            told.taken = told.result
+            annotated: Any = error
+            annotated.written_of_this_call = annotated.result
             raise
 
     async def writelines(self, lines: Iterable[Any]) -> None:
@@ -242,33 +252,33 @@ class BinaryFile(File):
             await self.write(line)
 
     async def flush(self) -> None:
-        """Hands what is gathered to the kernel. What it does not take stays here."""
+        """Write the buffer to the file. What the kernel does not take stays in the buffer."""
         self._check()
-        if self._pending or self._lock.locked():
+        if self._write_buf or self._lock.locked():
             async with self._lock:
                 await self._flush()
 
     async def _flush(self) -> None:
-        while self._pending:
+        while self._write_buf:
             try:
-                count = await self._put(self._pending)  # nobody changes it: the lock is held
+                count = await self._write_once(self._write_buf)  # the lock protects it
             except asyncio.CancelledError as error:
-                del self._pending[: getattr(error, "result", None) or 0]
+                del self._write_buf[: getattr(error, "result", None) or 0]
                 raise
-            del self._pending[:count]
+            del self._write_buf[:count]
 
-    def _forget(self) -> None:
-        """The file stands where its reader is, and nothing is read ahead."""
-        if self._pos >= 0 and self._buf:
-            self._pos -= self._unread()
-            self._buf, self._at = b"", 0
+    def _drop_read_ahead(self) -> None:
+        """Move the position back to the first unread byte."""
+        if self._pos >= 0 and self._read_buf:
+            self._pos -= self._unread_size()
+            self._read_buf, self._read_pos = b"", 0
 
-    async def _settle(self) -> None:
+    async def _flush_and_rewind(self) -> None:
         await self._flush()
-        self._forget()
+        self._drop_read_ahead()
 
-    def _abandoned(self) -> None:
-        rest = memoryview(self._pending)
+    def _flush_in_del(self) -> None:
+        rest = memoryview(self._write_buf)
         while rest:
             if self._append or self._pos < 0:
                 count = os.write(self._fd, rest)
@@ -277,7 +287,7 @@ class BinaryFile(File):
                 self._pos += count
             rest = rest[count:]
 
-    # The position.
+    # Position and size.
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._check_seekable()
@@ -291,12 +301,12 @@ class BinaryFile(File):
         await self._flush()
         if whence == os.SEEK_CUR:
             offset, whence = self._tell() + offset, os.SEEK_SET
-        start = self._pos - len(self._buf)
-        if whence == os.SEEK_SET and self._buf and start <= offset <= self._pos:
-            self._at = offset - start  # still read ahead
+        start = self._pos - len(self._read_buf)
+        if whence == os.SEEK_SET and self._read_buf and start <= offset <= self._pos:
+            self._read_pos = offset - start  # within the read buffer
             return offset
         position = os.lseek(self._fd, offset, whence)
-        self._buf, self._at = b"", 0
+        self._read_buf, self._read_pos = b"", 0
         self._pos = position
         return position
 
@@ -305,72 +315,73 @@ class BinaryFile(File):
         return self._tell()
 
     def _tell(self) -> int:
-        return self._pos - self._unread() + len(self._pending)
+        return self._pos - self._unread_size() + len(self._write_buf)
 
     async def truncate(self, size: int | None = None) -> int:
-        """Cut or lengthened to `size` bytes, or to where the file stands, which stays."""
+        """Set the file's size, by default to the position, which does not change."""
         self._check()
         if not self._mode.writable:
             raise io.UnsupportedOperation("truncate: the file is open for reading only")
         async with self._lock:
             self._check()
-            await self._settle()
+            await self._flush_and_rewind()
             size = self._tell() if size is None else size
-            await self._engine.finished(os.ftruncate, self._fd, size)
+            await self._engine.change_in_thread(os.ftruncate, self._fd, size)
         return size
 
     async def close(self) -> None:
-        """Flushes and closes. The descriptor is closed even where flushing fails."""
+        """Flush and close. The descriptor is closed even if flushing fails."""
         if (
-            0 < len(self._pending) <= AT_ONCE
+            0 < len(self._write_buf) <= MAX_RW_COUNT
             and self._fd >= 0
-            and self._pos >= 0  # a pipe may take nothing for long: giving up must be possible
+            and self._pos >= 0  # a pipe may block for long, and must be cancellable
             and self._closefd
-            and not self._users
+            and not self._operations
             and not self._lock.locked()
         ):
             try:
                 await self._write_and_close()
             finally:
-                if self._fd >= 0:  # not all of it was written: this says why, or writes the rest
+                if self._fd >= 0:  # a short write: this writes the rest, or raises
                     await super().close()
             return
         if self._fd < 0 and self._lock.locked():
-            async with self._lock:  # somebody else is closing it
+            async with self._lock:  # another task is closing it
                 return
         await super().close()
 
     async def _write_and_close(self) -> None:
-        """Both in one request. Where that was not all, the file is open as it was before."""
+        """Write the buffer and close, in one call. After a short write the file is still open."""
         async with self._lock:
             fd, self._fd = self._fd, -1
             count, closed, failed = 0, False, None
-            size = len(self._pending)
+            size = len(self._write_buf)
             try:
                 offset = -1 if self._append else self._pos
-                done = await self._engine.write_and_close(fd, self._pending, offset)
+                done = await self._engine.write_and_close(fd, self._write_buf, offset)
                 count, closed, failed = done
             except asyncio.CancelledError as error:
-                told: Any = error
                 count, closed, _ = getattr(error, "result", None) or (0, False, None)
-                told.result = count
+                add_result(error, count)
                 raise
-            except GeneratorExit:  # nobody learns of its end, which comes all the same
+            except GeneratorExit:  # the coroutine is closed; the requests end all the same
                 closed = True
                 raise
             finally:
                 if closed:
-                    self._pending = bytearray()  # the other may still be with the kernel
+                    self._write_buf = bytearray()  # the kernel may still use the old one
                 else:
                     self._fd = fd
-                    del self._pending[:count]
-                    self._moved(count, whole=False)
-        if failed is None and closed and count < size:  # the kernel took the two apart
-            failed = OSError(errno.EIO, "the file was closed before all was written", self.name)
+                    del self._write_buf[:count]
+                    self._advance(count, whole=False)
+        if failed is None and closed and count < size:  # the kernel did not link the two
+            failed = OSError(
+                errno.EIO, "the file was closed before all data was written", self.name
+            )
         if failed is not None:
             raise failed
 
     async def _close(self, wait: bool = True) -> None:
-        self._buf, self._at = b"", 0
-        self._pending = bytearray()  # a write under way keeps the former
+        self._read_buf, self._read_pos = b"", 0
+        self._write_buf = bytearray()  # a write in flight keeps the old one
         await super()._close(wait)

@@ -1,4 +1,4 @@
-"""What the mode of an open file means, as the built-in open takes it."""
+"""The mode argument of the built-in open, parsed."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """What a mode comes to; `parsed` makes it, once for each."""
+    """A parsed mode; see `parse_mode`."""
 
-    kind: str  # one of r, w, x and a
+    kind: str  # r, w, x or a
     binary: bool
     readable: bool
     writable: bool
     flags: int  # for open(2)
-    name: str  # as the built-in binary files have it: x+ is told as xb+, and w+ reads as rb+
+    name: str  # `mode` of the built-in binary file: xb+ for x+, and rb+ for w+
 
 
-def parsed(mode: str) -> Mode:
-    """Raises TypeError and ValueError as the built-in does."""
+def parse_mode(mode: str) -> Mode:
+    """Parse a mode. Raises TypeError and ValueError as the built-in open does."""
     if not isinstance(mode, str):
         raise TypeError(f"open() argument 'mode' must be str, not {type(mode).__name__}")
-    return _parsed(mode)
+    return _parse_mode(mode)
 
 
 @lru_cache(64)
-def _parsed(mode: str) -> Mode:
+def _parse_mode(mode: str) -> Mode:
     letters = set(mode)
     if letters - set("rwxatb+") or len(mode) > len(letters):
         raise ValueError(f"invalid mode: {mode!r}")
@@ -44,12 +44,12 @@ def _parsed(mode: str) -> Mode:
     if len(kinds) != 1:
         raise ValueError("must have exactly one of create/read/write/append mode")
     kind, plus = kinds.pop(), "+" in letters
-    way = os.O_RDWR if plus else os.O_RDONLY if kind == "r" else os.O_WRONLY
+    access = os.O_RDWR if plus else os.O_RDONLY if kind == "r" else os.O_WRONLY
     return Mode(
         kind,
         binary="b" in letters,
         readable=kind == "r" or plus,
         writable=kind != "r" or plus,
-        flags=way | FLAGS[kind] | os.O_CLOEXEC,
+        flags=access | FLAGS[kind] | os.O_CLOEXEC,
         name=("rb+" if kind in "rw" else f"{kind}b+") if plus else f"{kind}b",
     )

@@ -1,4 +1,4 @@
-"""noria.open: files whose methods are coroutines and never block the loop."""
+"""noria.open: open a file whose methods are coroutines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from noria.files.binary import BLOCK, BinaryFile
+from noria.files.binary import DEFAULT_BUFFER_SIZE, BinaryFile
 from noria.files.engine import current
-from noria.files.modes import Mode, parsed
+from noria.files.modes import Mode, parse_mode
 from noria.files.raw import RawFile
 from noria.files.text import TextFile
 
@@ -23,7 +23,7 @@ Opener = Callable[[Any, int], int]
 
 
 class Opening(Generic[F]):
-    """A file that is being opened: to be awaited, or entered with `async with`."""
+    """The result of noria.open: await it, or enter it with `async with`, to get the file."""
 
     __slots__ = ("_coroutine", "_obj")
 
@@ -49,22 +49,22 @@ class Opening(Generic[F]):
         await file.__aexit__(kind, error, trace)
 
     def close(self) -> None:
-        """For an opening that nobody awaits."""
+        """Close the coroutine; for an opening that is not awaited."""
         self._coroutine.close()
 
-    if not TYPE_CHECKING:  # a type checker says that there is no such thing
+    if not TYPE_CHECKING:  # type checkers report these uses themselves
 
         def __enter__(self):
             self.close()
-            raise TypeError("a file of noria.open is entered by async with: "
+            raise TypeError("noria.open does not support 'with': use "
                             "'async with noria.open(…) as file'")  # fmt: skip
 
         def __exit__(self, *_):
-            """Is looked for before `__enter__` is called."""
+            """Python looks it up before it calls `__enter__`."""
 
         def __getattr__(self, name):
             hint = "" if name.startswith("_") else (
-                "; it is no file before it is awaited: 'file = await noria.open(…)', or "
+                "; await it to get the file: 'file = await noria.open(…)', or "
                 "'async with noria.open(…) as file'"
             )  # fmt: skip
             raise AttributeError(
@@ -134,11 +134,10 @@ def open(
     *,
     direct: bool = False,
 ) -> Opening[Any]:
-    """Opens a file for the running loop: `await noria.open(…)`, or `async with noria.open(…)`.
+    """Open a file for the running loop: `await noria.open(…)`, or `async with noria.open(…)`.
 
-    The arguments are those of the built-in open, which raise the same errors; an opener is called
-    in a thread. `direct` reads and writes past the kernel's cache (O_DIRECT, open(2)): binary
-    files only, and not for appending.
+    Arguments and errors are those of the built-in open; an opener is called in a thread. With
+    `direct`, a buffered binary file bypasses the page cache (O_DIRECT, open(2)); not for appending.
     """
     return Opening(_open(file, mode, buffering, encoding, errors, newline, closefd, opener, direct))
 
@@ -156,9 +155,9 @@ async def _open(
 ) -> AnyFile:
     if not isinstance(file, int):
         file = os.fspath(file)
-    how = parsed(mode)
+    parsed = parse_mode(mode)
     text: tuple[str, str] | None = None
-    if how.binary:
+    if parsed.binary:
         for value, argument in ((encoding, "encoding"), (errors, "errors"), (newline, "newline")):
             if value is not None:
                 article = "an" if argument != "newline" else "a"
@@ -174,30 +173,30 @@ async def _open(
         if buffering == 0:
             raise ValueError("can't have unbuffered text I/O")
         text = _text(encoding, errors, newline)
-    if direct and (not how.binary or how.kind == "a" or buffering == 0):
+    if direct and (not parsed.binary or parsed.kind == "a" or buffering == 0):
         raise ValueError(
-            "direct=True is for buffered binary files that are not opened for appending: "
-            f"mode={mode!r}, buffering={buffering}"
+            "direct=True requires a buffered binary file that is not opened for appending, got "
+            f"mode={mode!r} and buffering={buffering}"
         )
     engine = current()
     if opener is None and closefd and not direct and not isinstance(file, int):
-        fd = await engine.open(file, how.flags)
+        fd = await engine.open(file, parsed.flags)
     else:
-        fd = await _descriptor(file, how, closefd, opener, direct)
+        fd = await _descriptor(file, parsed, closefd, opener, direct)
     try:
-        # What is opened by name for writing is no directory: open(2) says so itself.
-        if (not how.writable or opener or isinstance(file, int)) and stat.S_ISDIR(
+        # open(2) itself refuses to open a directory by name for writing.
+        if (not parsed.writable or opener or isinstance(file, int)) and stat.S_ISDIR(
             os.fstat(fd).st_mode
         ):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
         if buffering == 0:
-            return RawFile(fd, file, how, closefd, engine)
-        block = buffering if buffering > 1 else BLOCK
+            return RawFile(fd, file, parsed, closefd, engine)
+        block = buffering if buffering > 1 else DEFAULT_BUFFER_SIZE
         if direct:
             from noria.files.direct import DirectFile
 
-            return DirectFile(fd, file, how, closefd, engine, block)
-        binary = BinaryFile(fd, file, how, closefd, engine, block)
+            return DirectFile(fd, file, parsed, closefd, engine, block)
+        binary = BinaryFile(fd, file, parsed, closefd, engine, block)
     except BaseException:
         if closefd:
             os.close(fd)
@@ -208,7 +207,8 @@ async def _open(
     return TextFile(binary, *text, newline, lines, mode)
 
 
-_open.__qualname__ = "noria.open"  # what Python calls a coroutine that was never awaited
+# Python names it in the warning about a coroutine that was never awaited.
+_open.__qualname__ = "noria.open"
 
 
 async def _descriptor(
@@ -223,7 +223,7 @@ async def _descriptor(
     flags = mode.flags | (os.O_DIRECT if direct else 0)
     if opener is None:
         return await current().open(file, flags)
-    fd = await current().opened(opener, file, flags)
+    fd = await current().open_with(opener, file, flags)
     if not isinstance(fd, int):
         raise TypeError("expected integer from opener")
     if fd < 0:
@@ -233,8 +233,7 @@ async def _descriptor(
 
 
 def _text(encoding: str | None, errors: str | None, newline: str | None) -> tuple[str, str]:
-    """The encoding and the way to treat errors; raises as the built-in does for what it does not
-    know. It is asked itself."""
+    """The encoding and the error handler, as io.TextIOWrapper chooses and checks them."""
     encoding = io.text_encoding(encoding, 5)
     wrapper = io.TextIOWrapper(io.BytesIO(), encoding, errors, newline)
     return wrapper.encoding, wrapper.errors or "strict"

@@ -1,4 +1,4 @@
-"""Binary files without a buffer: each call goes to the kernel."""
+"""Unbuffered binary files: each call is a system call or a request to the ring."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from noria.files.base import File
-from noria.files.engine import AT_ONCE
+from noria.files.engine_base import MAX_RW_COUNT
 
-BLOCK = 8192  # bytes looked at for the end of a line
+READLINE_SIZE = 8192  # bytes read at once by readline
 
 
 class RawFile(File):
     """`noria.open(path, "rb", 0)`: the methods of io.FileIO as coroutines."""
 
     async def read(self, size: int | None = -1) -> bytes:
-        """At most `size` bytes; all that is left with -1."""
+        """Read at most `size` bytes; -1: all that is left."""
         self._check_reading()
         if size is None or size < 0:
             return await self.readall()
         async with self._lock:
             self._check()
             if self._pos < 0:
-                return await self._next(size)
-            data = await self._at_offset(size, self._pos)
+                return await self._read_next(size)
+            data = await self._read_at(size, self._pos)
             self._pos += len(data)
             return data
 
@@ -36,16 +36,16 @@ class RawFile(File):
             self._check()
             start = self._pos
             try:
-                while data := await self._next(max(BLOCK, self._left())):
+                while data := await self._read_next(max(READLINE_SIZE, self._bytes_left())):
                     parts.append(data)
             except BaseException:
                 self._pos = start
                 raise
         return b"".join(parts)
 
-    def _left(self) -> int:
+    def _bytes_left(self) -> int:
         self._check()
-        return min(os.fstat(self._fd).st_size - self._pos, AT_ONCE)
+        return min(os.fstat(self._fd).st_size - self._pos, MAX_RW_COUNT)
 
     async def readinto(self, buffer: Any) -> int:
         with memoryview(buffer).cast("B") as view:
@@ -58,15 +58,15 @@ class RawFile(File):
             self._check()
             return b""
         self._check_reading()
-        limit = AT_ONCE if size is None or size < 0 else size
+        limit = MAX_RW_COUNT if size is None or size < 0 else size
         line = b""
         async with self._lock:
             while len(line) < limit and not line.endswith(b"\n"):
-                # A pipe cannot be given back what is beyond the line.
+                # Data beyond the line cannot be put back into a pipe.
                 if self._pos < 0:
-                    data = await self._next(1)
+                    data = await self._read_next(1)
                 else:
-                    data = await self._at_offset(min(BLOCK, limit - len(line)), self._pos)
+                    data = await self._read_at(min(READLINE_SIZE, limit - len(line)), self._pos)
                     data = data[: data.find(b"\n") + 1] or data
                     self._pos += len(data)
                 if not data:
@@ -84,11 +84,11 @@ class RawFile(File):
         return lines
 
     async def write(self, data: Any) -> int:
-        """The count of bytes written, which may be fewer than given, write(2)."""
+        """Write once; returns the count of bytes, which may be fewer than all: write(2)."""
         with memoryview(data).cast("B") as view:
             self._check_writing()
             async with self._lock:
-                return await self._put(view)
+                return await self._write_once(view)
 
     async def writelines(self, lines: Iterable[Any]) -> None:
         self._check()
@@ -112,14 +112,14 @@ class RawFile(File):
         return self._pos
 
     async def truncate(self, size: int | None = None) -> int:
-        """Cut or lengthened to `size`, or to where the file stands."""
+        """Set the file's size, by default to the position."""
         self._check()
         if not self._mode.writable:
             raise io.UnsupportedOperation("truncate: the file is open for reading only")
         async with self._lock:
             self._check()
             size = self._pos if size is None else size
-            await self._engine.finished(os.ftruncate, self._fd, size)
+            await self._engine.change_in_thread(os.ftruncate, self._fd, size)
         return size
 
     def __aiter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Text files: what a binary file reads, decoded, and what is written, encoded."""
+"""Text files: decode what a binary file reads, and encode what it writes."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from typing import Any, NamedTuple, Self
 
 from noria.files.binary import BinaryFile
 
-CHUNK = 64 * 1024  # bytes decoded at a time
-PIECE = 8192  # bytes that are lost where they cannot be decoded, as with io.TextIOWrapper
+DECODE_CHUNK_SIZE = 64 * 1024  # bytes
+# Bytes that are lost if decoding fails in them, as in io.TextIOWrapper.
+ERROR_CHUNK_SIZE = 8192
 ANY_ENDING = re.compile("\r\n|\r|\n")
 
-# What tell() returns: the offset in bytes, then the decoder's flags, then characters to skip.
+# Bits of the number that tell() returns: the offset in bytes, the decoder's flags, and the count of
+# characters to skip.
 FLAGS_SHIFT = 64
 SKIP_SHIFT = 128
-LOW = (1 << 64) - 1
+LOW_64_BITS = (1 << 64) - 1
 
 
 class Segment(NamedTuple):
-    """A chunk of the file whose characters are not all read."""
+    """A decoded chunk of the file with unread characters."""
 
-    start: int  # where it is in the file
-    state: tuple[bytes, int]  # of the decoder, before it
+    start: int  # its offset in the file
+    state: tuple[bytes, int]  # the decoder's state before it
     data: bytes
-    length: int  # characters
+    length: int  # in characters
 
 
 class TextFile:
     """`noria.open(path)`: the methods of io.TextIOWrapper as coroutines.
 
-    Calls that find their characters decoded do not wait. `tell()` gives a number for `seek()`; it
-    is the offset in bytes where decoding can start there, as it can everywhere in UTF-8.
+    Calls that find their characters decoded do not wait. `tell()` returns a number for `seek()`. It
+    is the offset in bytes if decoding can start there, as it can at any character in UTF-8.
     """
 
     def __init__(
@@ -52,19 +54,19 @@ class TextFile:
         self.write_through = False
         self.line_buffering = line_buffering
         self._lock = buffer._lock
-        self._chars = ""  # decoded; those from `_used` on are not yet read
-        self._used = 0
+        self._decoded_chars = ""  # unread from `_decoded_chars_used` on
+        self._decoded_chars_used = 0
         self._segments: deque[Segment] = deque()
-        self._decoding = False  # the decoder's state is that of where the file stands
+        self._decoder_at_position = False  # the decoder's state belongs to the position
         self._configure(encoding, errors, newline)
         if buffer._mode.writable and buffer._pos > 0:
-            self._encoder.setstate(0)  # a byte order mark is only for the beginning
+            self._encoder.setstate(0)  # no byte order mark: it is for the file's beginning
 
     def _configure(self, encoding: str, errors: str, newline: str | None) -> None:
         self.encoding, self.errors, self._newline = encoding, errors, newline
         self._decoder = self._new_decoder()
         self._encoder = codecs.getincrementalencoder(encoding)(errors)
-        self._find = _finder(newline)
+        self._find_line_end = _line_end_finder(newline)
         self._written_newline = newline if newline not in (None, "", "\n") else None
         if newline is None and os.linesep != "\n":
             self._written_newline = os.linesep
@@ -75,7 +77,7 @@ class TextFile:
             return io.IncrementalNewlineDecoder(decoder, self._newline is None)
         return decoder
 
-    # What needs no wait.
+    # Attributes and checks.
 
     @property
     def _file(self) -> Self:
@@ -91,7 +93,7 @@ class TextFile:
 
     @property
     def newlines(self) -> Any:
-        """The kinds of line endings seen so far, with universal newlines."""
+        """The line endings that were read so far, with universal newlines."""
         return getattr(self._decoder, "newlines", None)
 
     def fileno(self) -> int:
@@ -119,39 +121,44 @@ class TextFile:
     # Reading.
 
     async def read(self, size: int | None = -1) -> str:
-        """`size` characters, fewer only at the end; all that is left with -1."""
+        """Read `size` characters, fewer only at the end of the file; -1: all that is left."""
         if size is None:
             size = -1
-        end = self._used + size
-        if size > 0 and end <= len(self._chars) and not self._lock.locked():
-            return self._cut(end)
+        end = self._decoded_chars_used + size
+        if size > 0 and end <= len(self._decoded_chars) and not self._lock.locked():
+            return self._take(end)
         async with self._lock:
             self.buffer._check_reading()
             if size < 0:
                 data = await self.buffer._read(-1)
-                text: str = self._chars[self._used :] + self._decoder.decode(data, True)
-                self._drop()
+                text: str = self._decoded_chars[self._decoded_chars_used :] + self._decoder.decode(
+                    data, True
+                )
+                self._drop_decoded()
                 return text
-            while len(self._chars) - self._used < size and await self._more():
+            while (
+                len(self._decoded_chars) - self._decoded_chars_used < size
+                and await self._decode_more()
+            ):
                 pass
-            return self._cut(self._used + size)
+            return self._take(self._decoded_chars_used + size)
 
     async def readline(self, size: int | None = -1) -> str:
-        """Up to and with the next line ending, `size` characters at most."""
+        """Read through the next line ending, at most `size` characters."""
         async with self._lock:
             self.buffer._check_reading()
             seen = 0
             while True:
-                end = self._find(self._chars, self._used + seen)
-                unread = len(self._chars) - self._used
+                end = self._find_line_end(self._decoded_chars, self._decoded_chars_used + seen)
+                unread = len(self._decoded_chars) - self._decoded_chars_used
                 if size is not None and size >= 0 and (end or unread >= size):
-                    limit = self._used + size
-                    return self._cut(min(end or limit, limit))
+                    limit = self._decoded_chars_used + size
+                    return self._take(min(end or limit, limit))
                 if end:
-                    return self._cut(end)
-                seen = max(unread - 1, 0)  # an ending of two may be half there
-                if not await self._more():
-                    return self._cut(len(self._chars))
+                    return self._take(end)
+                seen = max(unread - 1, 0)  # half of a two-character ending may be decoded
+                if not await self._decode_more():
+                    return self._take(len(self._decoded_chars))
 
     async def readlines(self, hint: int | None = -1) -> list[str]:
         lines, size = [], 0
@@ -167,69 +174,75 @@ class TextFile:
         return self
 
     async def __anext__(self) -> str:
-        end = self._find(self._chars, self._used)
+        end = self._find_line_end(self._decoded_chars, self._decoded_chars_used)
         if end and not self._lock.locked():
-            line = self._chars[self._used : end]
-            self._used = end
+            line = self._decoded_chars[self._decoded_chars_used : end]
+            self._decoded_chars_used = end
             return line
         line = await self.readline()
         if line:
             return line
         raise StopAsyncIteration
 
-    async def _more(self) -> bool:
-        """Decodes a further chunk. False at the end of the file, which may still give characters:
-        those of a sequence that the end cuts off."""
-        self._shift()
+    async def _decode_more(self) -> bool:
+        """Decode another chunk. Returns False at the end of the file, where an incomplete sequence
+        may still decode to characters."""
+        self._drop_read_segments()
         positioned = self.buffer._pos >= 0
-        if self.buffer._pending:
+        if self.buffer._write_buf:
             await self.buffer._flush()
         start = self.buffer._tell() if positioned else 0
-        data = await self.buffer._read1(max(CHUNK, len(self._chars)))
+        data = await self.buffer._read1(max(DECODE_CHUNK_SIZE, len(self._decoded_chars)))
         state = self._decoder.getstate()
         try:
             text = self._decoder.decode(data, not data)
         except UnicodeError:
-            # The built-in delivers what comes before the bytes that cannot be decoded, and skips
-            # no more than the piece that they are in.
+            # io.TextIOWrapper returns the text before the undecodable bytes, and skips only the
+            # 8 KiB that they are in.
             self._decoder.setstate(state)
-            self.buffer._give_back(data[PIECE:])
-            data = data[:PIECE]
+            self.buffer._push_back(data[ERROR_CHUNK_SIZE:])
+            data = data[:ERROR_CHUNK_SIZE]
             try:
                 text = self._decoder.decode(data, not data)
             except UnicodeError:
-                self._used = len(self._chars)
+                self._decoded_chars_used = len(self._decoded_chars)
                 raise
-        self._chars = self._chars[self._used :] + text if not self._segments else self._chars + text
+        self._decoded_chars = (
+            self._decoded_chars[self._decoded_chars_used :] + text
+            if not self._segments
+            else self._decoded_chars + text
+        )
         if not self._segments:
-            self._used = 0
+            self._decoded_chars_used = 0
         if positioned:
-            self._decoding = True
+            self._decoder_at_position = True
             self._segments.append(Segment(start, state, data, len(text)))
         return bool(data)
 
-    def _shift(self) -> None:
-        """Lets go of segments that are read to their end."""
-        while self._segments and self._used >= self._segments[0].length:
+    def _drop_read_segments(self) -> None:
+        """Remove segments whose characters are all read."""
+        while self._segments and self._decoded_chars_used >= self._segments[0].length:
             count = self._segments.popleft().length
-            self._chars = self._chars[count:]
-            self._used -= count
+            self._decoded_chars = self._decoded_chars[count:]
+            self._decoded_chars_used -= count
 
-    def _cut(self, end: int) -> str:
-        text = self._chars[self._used : end]
-        self._used += len(text)
+    def _take(self, end: int) -> str:
+        text = self._decoded_chars[self._decoded_chars_used : end]
+        self._decoded_chars_used += len(text)
         return text
 
-    def _drop(self) -> None:
-        self._chars, self._used = "", 0
+    def _drop_decoded(self) -> None:
+        self._decoded_chars, self._decoded_chars_used = "", 0
         self._segments.clear()
-        self._decoding = False
+        self._decoder_at_position = False
 
     # Writing.
 
     async def write(self, text: str) -> int:
-        """The count of characters, which is all of them. They are in the file's buffer, as a
-        binary file's bytes are; a cancelled write has bytes as its `result`."""
+        """Write all of `text`; returns the count of characters.
+
+        If cancelled, the CancelledError has as `result` the count of bytes that were written.
+        """
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self.buffer._check_writing()
@@ -237,7 +250,7 @@ class TextFile:
         if self._written_newline is not None:
             data = data.replace("\n", self._written_newline)
         encoded = self._encoder.encode(data)
-        self._drop()
+        self._drop_decoded()
         if self.buffer._mode.readable:
             self._decoder.reset()
         await self.buffer.write(encoded)
@@ -254,26 +267,26 @@ class TextFile:
         await self.buffer.flush()
 
     async def fsync(self) -> None:
-        """Flushes, and waits until the device has it, fsync(2)."""
+        """Flush, and wait until the data is on the device: fsync(2)."""
         await self.buffer.fsync()
 
     async def fdatasync(self) -> None:
         await self.buffer.fdatasync()
 
     async def truncate(self, size: int | None = None) -> int:
-        """Cut or lengthened to `size` bytes, or to where the file stands."""
+        """Set the file's size in bytes, by default to the position."""
         await self.flush()
-        return await self.buffer.truncate(await self.tell() & LOW if size is None else size)
+        return await self.buffer.truncate(await self.tell() & LOW_64_BITS if size is None else size)
 
-    # The position.
+    # Position.
 
     async def tell(self) -> int:
-        """Where the file stands, for seek(). Raises io.UnsupportedOperation for a pipe."""
+        """Return the position for seek(). Raises io.UnsupportedOperation for a pipe."""
         self.buffer._check_seekable()
         if self.buffer._append:
-            await self.buffer.flush()  # only then it is known where that went
-        self._shift()
-        if not self._decoding:
+            await self.buffer.flush()  # only the kernel knows where it appends
+        self._drop_read_segments()
+        if not self._decoder_at_position:
             return self.buffer._tell()
         if not self._segments:
             flags: int
@@ -282,26 +295,29 @@ class TextFile:
         segment = self._segments[0]
         pending, flags = segment.state
         data, start = pending + segment.data, segment.start - len(pending)
-        if not self._used:
+        if not self._decoded_chars_used:
             return start | flags << FLAGS_SHIFT
-        return self._position(start, flags, data, self._used)
+        return self._find_cookie(start, flags, data, self._decoded_chars_used)
 
-    def _position(self, start: int, flags: int, data: bytes, wanted: int) -> int:
-        """The position after `wanted` characters of `data`, which is decoded from `flags` on."""
+    def _find_cookie(self, start: int, flags: int, data: bytes, wanted: int) -> int:
+        """The number for the position after `wanted` characters of `data`.
+
+        `start` is the offset of `data`, `flags` the decoder's state before it.
+        """
         decoder = self._new_decoder()
 
         def decoded(size: int) -> int:
             decoder.setstate((b"", flags))
             return len(decoder.decode(data[:size]))
 
-        low, high = 0, len(data)  # the most bytes that give no more characters than wanted
+        low, high = 0, len(data)  # the most bytes that decode to at most `wanted` characters
         while low < high:
             middle = (low + high + 1) // 2
             if decoded(middle) <= wanted:
                 low = middle
             else:
                 high = middle - 1
-        # Of these, the fewest that give as many: the decoder has nothing kept back there.
+        # Of these, the fewest that decode to as many: there the decoder buffers no bytes.
         most, count = low, decoded(low)
         low = 0
         while low < most:
@@ -316,7 +332,7 @@ class TextFile:
         return (start + most - len(kept)) | after << FLAGS_SHIFT | (wanted - count) << SKIP_SHIFT
 
     async def seek(self, cookie: int, whence: int = os.SEEK_SET) -> int:
-        """To what tell() gave, to 0, or with SEEK_END and 0 to the end."""
+        """Go to a number that tell() returned, to 0, or with SEEK_END and 0 to the end."""
         self.buffer._check_seekable()
         if whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
             raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
@@ -327,9 +343,9 @@ class TextFile:
         if cookie < 0:
             raise ValueError(f"negative seek position {cookie}")
         async with self._lock:
-            position = await self.buffer._seek(cookie & LOW, whence)
-            flags, skip = cookie >> FLAGS_SHIFT & LOW, cookie >> SKIP_SHIFT
-            self._drop()
+            position = await self.buffer._seek(cookie & LOW_64_BITS, whence)
+            flags, skip = cookie >> FLAGS_SHIFT & LOW_64_BITS, cookie >> SKIP_SHIFT
+            self._drop_decoded()
             if whence == os.SEEK_END or not cookie:
                 self._decoder.reset()
             else:
@@ -338,12 +354,12 @@ class TextFile:
                 self._encoder.setstate(0)
             else:
                 self._encoder.reset()
-            self._decoding = whence == os.SEEK_SET and bool(cookie)
-            while len(self._chars) < skip and await self._more():
+            self._decoder_at_position = whence == os.SEEK_SET and bool(cookie)
+            while len(self._decoded_chars) < skip and await self._decode_more():
                 pass
-            if len(self._chars) < skip:
+            if len(self._decoded_chars) < skip:
                 raise OSError("can't restore logical file position")
-            self._used = skip
+            self._decoded_chars_used = skip
         return position if whence == os.SEEK_END else cookie
 
     async def reconfigure(
@@ -355,10 +371,12 @@ class TextFile:
         line_buffering: bool | None = None,
         write_through: bool | None = None,
     ) -> None:
-        """Flushes and changes what is given. Encoding and newline of a file that has been read
-        cannot be changed: io.UnsupportedOperation."""
+        """Flush, and change the settings that are given.
+
+        Raises io.UnsupportedOperation for the encoding or newline of a file that has been read.
+        """
         changed = encoding is not None or errors is not None or newline is not ...
-        if changed and (self._chars or self._segments):
+        if changed and (self._decoded_chars or self._segments):
             raise io.UnsupportedOperation(
                 "the encoding or newline of a file cannot be changed after it has been read"
             )
@@ -376,17 +394,17 @@ class TextFile:
         if write_through is not None:
             self.write_through = write_through
 
-    # The end.
+    # Closing.
 
     def detach(self) -> BinaryFile:
-        """The binary file. What is decoded and not read is lost with this one."""
+        """Return the binary file. Characters that are decoded and not read are lost."""
         buffer = self.buffer
         buffer._check()
         self.buffer = _DETACHED
         return buffer
 
     async def close(self) -> None:
-        self._drop()
+        self._drop_decoded()
         await self.buffer.close()
 
     async def __aenter__(self) -> Self:
@@ -398,7 +416,7 @@ class TextFile:
 
 
 class _Detached:
-    """In the place of the binary file once that is detached."""
+    """`buffer` after detach."""
 
     def __getattr__(self, name: str) -> Any:
         raise ValueError("underlying buffer has been detached")
@@ -407,8 +425,8 @@ class _Detached:
 _DETACHED: Any = _Detached()
 
 
-def _finder(newline: str | None) -> Callable[[str, int], int]:
-    """A function of (text, start) that gives where the next line ends, 0 if it does not."""
+def _line_end_finder(newline: str | None) -> Callable[[str, int], int]:
+    """A function of (text, start) that returns the end of the next line, 0 if there is none."""
     if newline == "":
 
         def any_ending(text: str, start: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from noria._core.files.beneath import read_small
+from noria._core.files.openat2 import read_small_file
 from noria.fileserver.file_response import SMALL, fields_of
 from noria.fileserver.request_paths import names
 from noria.fileserver.root import Root
@@ -78,7 +78,7 @@ class Quick:
                 kept = Kept("/".join(names(path)).encode())
             except HTTPException:
                 return None
-        found = read_small(self._root.fd, kept.path, SMALL)
+        found = read_small_file(self._root.fd, kept.path, SMALL)
         if found is None:
             return None
         facts, body = found

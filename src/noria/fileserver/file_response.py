@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from noria._core.files.memory import in_memory
+from noria._core.files.cached_read import read_cached
 from noria.fileserver.request_paths import names
 from noria.fileserver.root import Root
 from noria.http import digests, media_types, ranges
@@ -110,7 +110,7 @@ class _File:
         if size > SMALL:
             return FileBody(fd, offset, size)
         try:
-            data = in_memory(fd, size, offset)
+            data = read_cached(fd, size, offset)
         except OSError:  # who sends it meets it again
             data = None
         if data is None or len(data) < size:

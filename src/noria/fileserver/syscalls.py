@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from noria._core.files.beneath import openat2
+from noria._core.files.openat2 import openat2
 
 __all__ = ["openat2", "rename_new"]
 

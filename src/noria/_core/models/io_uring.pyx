@@ -114,7 +114,7 @@ cdef class IoUring(WakeableModel):
     cdef bint ending                # all requests are being cancelled
     cdef list deferred              # channels and operations whose requests the next run makes
     cdef Py_ssize_t operations      # under way
-    cdef noria_mapping at
+    cdef noria_queues at
     cdef uint32_t tail, waiting
     cdef noria_buf *bufs
     cdef char *pool_memory

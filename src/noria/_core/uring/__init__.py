@@ -1,1 +1,3 @@
-"""The ring of io_uring(7) and its ABI. Imports `_core` only."""
+"""One io_uring(7) instance and the kernel's ABI for it, used for sockets and for files.
+
+Imports `_core` only."""

@@ -1,6 +1,7 @@
-"""The kernel's io_uring interface: structures, numbers and the two offsets of each ring.
+"""The kernel's io_uring interface: structures, opcodes, flags, and the mapping of a ring's queues.
 
-Source: include/uapi/linux/io_uring.h of Linux 6.18. All of it is ABI.
+Source: include/uapi/linux/io_uring.h of Linux 6.18, whose names these are without `IORING_` and
+`IOSQE_`. Numbers stand here because they are ABI: noria builds with older kernel headers.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -49,7 +50,7 @@ cdef extern from *:
         uint64_t ts;
     };
     struct noria_timespec { int64_t tv_sec; long long tv_nsec; };
-    struct noria_mapping {
+    struct noria_queues {
         char *memory;
         size_t memory_size, sqes_size;
         struct noria_sqe *sqes;
@@ -57,7 +58,7 @@ cdef extern from *:
         uint32_t *sq_head, *sq_tail, *sq_flags, *cq_head, *cq_tail;
         uint32_t sq_mask, sq_size, cq_mask;
     };
-    static void noria_unmap(struct noria_mapping *m) {
+    static void noria_unmap_queues(struct noria_queues *m) {
         if (m->sqes)
             munmap(m->sqes, m->sqes_size);
         if (m->memory)
@@ -65,20 +66,21 @@ cdef extern from *:
         m->sqes = NULL;
         m->memory = NULL;
     }
-    static void *noria_mapped(int ring, size_t n, uint64_t offset) {
+    static void *noria_map_shared(int ring, size_t n, uint64_t offset) {
         void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, offset);
         return p == MAP_FAILED ? NULL : p;
     }
-    static int noria_map(struct noria_mapping *m, int ring, const struct noria_params *p) {
+    static int noria_map_queues(struct noria_queues *m, int ring, const struct noria_params *p) {
         size_t sq = p->sq_off.array + p->sq_entries * sizeof(uint32_t);
         size_t cq = p->cq_off.cqes + p->cq_entries * sizeof(struct noria_cqe);
         m->memory_size = sq > cq ? sq : cq;
         m->sqes_size = p->sq_entries * sizeof(struct noria_sqe);
-        m->memory = noria_mapped(ring, m->memory_size, 0);
-        m->sqes = m->memory ? noria_mapped(ring, m->sqes_size, 0x10000000) : NULL;
+        m->memory = noria_map_shared(ring, m->memory_size, 0 /* IORING_OFF_SQ_RING */);
+        m->sqes = m->memory
+            ? noria_map_shared(ring, m->sqes_size, 0x10000000 /* IORING_OFF_SQES */) : NULL;
         if (!m->sqes) {
             int error = errno;
-            noria_unmap(m);
+            noria_unmap_queues(m);
             errno = error;
             return -1;
         }
@@ -134,8 +136,8 @@ cdef extern from *:
     struct noria_timespec:
         int64_t tv_sec
         long long tv_nsec
-    # Where the two queues of a ring are mapped. `map_queues` gives -1 and sets errno.
-    struct noria_mapping:
+    # The two queues of a ring in this process's memory. `map_queues` returns 0, or -1 with errno.
+    struct noria_queues:
         noria_sqe *sqes
         noria_cqe *cqes
         uint32_t *sq_head
@@ -144,8 +146,8 @@ cdef extern from *:
         uint32_t *cq_head
         uint32_t *cq_tail
         uint32_t sq_mask, sq_size, cq_mask
-    int map_queues "noria_map"(noria_mapping *m, int ring, const noria_params *p) nogil
-    void unmap_queues "noria_unmap"(noria_mapping *m) nogil
+    int map_queues "noria_map_queues"(noria_queues *m, int ring, const noria_params *p) nogil
+    void unmap_queues "noria_unmap_queues"(noria_queues *m) nogil
     uint32_t load32 "noria_load"(uint32_t *p) nogil
     void store32 "noria_store"(uint32_t *p, uint32_t v) nogil
     void store16 "noria_store"(uint16_t *p, uint16_t v) nogil
@@ -182,23 +184,33 @@ cdef enum:
     REGISTER_PBUF_RING = 22
 
     OP_NOP = 0
+    OP_READV = 1
+    OP_WRITEV = 2
     OP_FSYNC = 3
     OP_POLL_ADD = 6
     OP_POLL_REMOVE = 7
     OP_ACCEPT = 13
     OP_ASYNC_CANCEL = 14
     OP_CONNECT = 16
+    OP_OPENAT = 18
     OP_CLOSE = 19
+    OP_STATX = 21
     OP_READ = 22
     OP_WRITE = 23
     OP_SEND = 26
     OP_RECV = 27
+    OP_RENAMEAT = 35
+    OP_UNLINKAT = 36
+    OP_MKDIRAT = 37
 
+    SQE_IO_LINK = 1 << 2        # the next entry starts when this one has succeeded in full
+    SQE_ASYNC = 1 << 4          # a kernel worker runs it, without a first attempt in the submitter
     SQE_BUFFER_SELECT = 1 << 5
     RECV_MULTISHOT = 1 << 1
     ACCEPT_MULTISHOT = 1 << 0
     CANCEL_ALL = 1 << 0
     CANCEL_ANY = 1 << 2
+    FSYNC_DATASYNC = 1 << 0
 
     CQE_BUFFER = 1 << 0
     CQE_MORE = 1 << 1

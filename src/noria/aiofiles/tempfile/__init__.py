@@ -1,6 +1,6 @@
-"""`aiofiles.tempfile`: the files of the tempfile module, with their methods called in threads.
+"""`aiofiles.tempfile`: files of the tempfile module whose methods are called in threads.
 
-Arguments are those of tempfile's own functions, and `loop` and `executor`.
+Arguments are those of the tempfile module's functions, and `loop` and `executor`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ __all__ = ["NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory", "
 
 
 def NamedTemporaryFile(
-    mode: str = "w+b", *arguments: Any, loop: Any = None, executor: Any = None, **more: Any
+    mode: str = "w+b", *arguments: Any, loop: Any = None, executor: Any = None, **keywords: Any
 ) -> Opening[Threaded]:
     make = _tempfile.NamedTemporaryFile
-    return Opening(_made(make, loop, executor, mode, *arguments, **more))
+    return Opening(_make(make, loop, executor, mode, *arguments, **keywords))
 
 
 def TemporaryFile(
-    mode: str = "w+b", *arguments: Any, loop: Any = None, executor: Any = None, **more: Any
+    mode: str = "w+b", *arguments: Any, loop: Any = None, executor: Any = None, **keywords: Any
 ) -> Opening[Threaded]:
-    return Opening(_made(_tempfile.TemporaryFile, loop, executor, mode, *arguments, **more))
+    return Opening(_make(_tempfile.TemporaryFile, loop, executor, mode, *arguments, **keywords))
 
 
 def SpooledTemporaryFile(
-    max_size: int = 0, *arguments: Any, loop: Any = None, executor: Any = None, **more: Any
+    max_size: int = 0, *arguments: Any, loop: Any = None, executor: Any = None, **keywords: Any
 ) -> Opening[Threaded]:
     make = _tempfile.SpooledTemporaryFile
-    return Opening(_made(make, loop, executor, max_size, *arguments, **more))
+    return Opening(_make(make, loop, executor, max_size, *arguments, **keywords))
 
 
 def TemporaryDirectory(
@@ -42,10 +42,10 @@ def TemporaryDirectory(
     loop: Any = None,
     executor: Any = None,
 ) -> _OpeningDirectory:
-    """With `async with`, the path of the directory; awaited, an object with `name`, `cleanup()`
-    and `close()`."""
+    """`async with` returns the directory's path, `await` an object with `name`, `cleanup()` and
+    `close()`."""
     make = _tempfile.TemporaryDirectory
-    return _OpeningDirectory(_made(make, loop, executor, suffix, prefix, dir))
+    return _OpeningDirectory(_make(make, loop, executor, suffix, prefix, dir))
 
 
 class _OpeningDirectory(Opening[Threaded]):
@@ -54,7 +54,7 @@ class _OpeningDirectory(Opening[Threaded]):
 
 
 class _Temporary(Threaded):
-    """A temporary file or directory, which goes with its close."""
+    """A temporary file or directory, removed by `close`."""
 
     async def close(self) -> None:
         file = self._file
@@ -66,8 +66,8 @@ class _Temporary(Threaded):
         await in_thread(self._loop, self._executor, self._file.__exit__, None, None, None)
 
 
-async def _made(
-    make: Callable[..., Any], loop: Any, executor: Any, *arguments: Any, **more: Any
+async def _make(
+    make: Callable[..., Any], loop: Any, executor: Any, *arguments: Any, **keywords: Any
 ) -> Threaded:
-    file = await in_thread(loop, executor, make, *arguments, **more)
+    file = await in_thread(loop, executor, make, *arguments, **keywords)
     return _Temporary(lambda: file, loop, executor)

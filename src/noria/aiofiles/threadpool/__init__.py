@@ -1,5 +1,6 @@
-"""`aiofiles.open` on noria's files. One who names an executor or a loop has that executor's
-threads, as with aiofiles."""
+"""`aiofiles.open` on noria's files.
+
+With an `executor` or a `loop`, a built-in file in the threads of that executor, as in aiofiles."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def open(
     loop: Any = None,
     executor: Any = None,
 ) -> Opening[Any]:
-    """Awaitable, and a context manager for `async with`."""
+    """Open a file: await it, or enter it with `async with`."""
     arguments = (file, mode, buffering, encoding, errors, newline, closefd, opener)
     if loop is None and executor is None:
         return noria_open(*arguments)
@@ -49,10 +50,9 @@ async def _in_threads(arguments: Any, loop: Any, executor: Any) -> Threaded:
 
 
 def wrap(file: Any, *, loop: Any = None, executor: Any = None) -> Threaded:
-    """A file of the standard library, with its methods as coroutines. Raises TypeError for what
-    is none."""
+    """Wrap a file of the io module: its methods become coroutines. Raises TypeError for others."""
     if not isinstance(file, io.IOBase):
-        raise TypeError(f"a file of the io module is wanted, not {file!r}")
+        raise TypeError(f"wrap() expects a file of the io module, not {file!r}")
     return threaded(file, loop, executor)
 
 

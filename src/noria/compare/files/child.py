@@ -69,7 +69,7 @@ def _leave(directory: str) -> None:
 
 def _why_not(runner: asyncio.Runner) -> str:
     """What the kernel says to a ring."""
-    from noria.files.rings import RingEngine
+    from noria.files.ring_engine import RingEngine
 
     try:
         RingEngine(runner.get_loop()).close()

@@ -13,7 +13,7 @@ from typing import Any
 import noria
 from noria.compare.files.held import PAGE, Counter
 from noria.compare.files.watch import Ticker, Witness
-from noria.files.binary import BLOCK
+from noria.files.binary import DEFAULT_BUFFER_SIZE
 from noria.files.engine import current
 
 Row = dict[str, Any]
@@ -83,7 +83,7 @@ class Walk:
     async def _cached(self, path: Path) -> None:
         size = len(self._data)
         # The buffer holds everything, so that write alone hands nothing over.
-        async with noria.open(path, "xb+", max(size, BLOCK)) as file:
+        async with noria.open(path, "xb+", max(size, DEFAULT_BUFFER_SIZE)) as file:
             await self._step("write", file, file.write(self._data))
             await self._step("flush", file, file.flush())
             self._counter.check(file.fileno())
@@ -94,7 +94,7 @@ class Walk:
 
     async def _direct(self, path: Path) -> None:
         size = len(self._data)
-        async with noria.open(path, "xb+", max(size, BLOCK), direct=True) as file:
+        async with noria.open(path, "xb+", max(size, DEFAULT_BUFFER_SIZE), direct=True) as file:
             await self._step("direct write", file, _written(file, self._data))
             await self._step("direct read", file, file.pread(size, 0))
 
@@ -110,7 +110,7 @@ class Walk:
         took, work = time.perf_counter() - began, time.thread_time() - work
         waited, stall = self._witness.waited, await self._ticker.longest()
         held = self._counter.held(file.fileno())
-        buffer = file._unwritten()
+        buffer = file._unflushed_size()
         unsaved = None if held.dirty is None else held.dirty + (held.writeback or 0)
         if unsaved is None and (settled or not held.cached):
             unsaved = 0

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from noria.files.engine import Engine
+from noria.files.engine_base import Engine
 
 PERIOD = 0.0002
 """Seconds between two ticks. A stall in the middle of a step can be told too short by as much."""
@@ -50,9 +50,9 @@ class Witness:
 
     def __init__(self, engine: Engine) -> None:
         self._seen: dict[str, int] = {}
-        doors = {"call": "threads", "finished": "threads"}
+        doors = {"run_in_thread": "threads", "change_in_thread": "threads"}
         if engine.name == "ring":
-            doors |= {"ended": "ring", "read": "ring"}
+            doors |= {"await_change": "ring", "read": "ring"}
         for method, who in doors.items():
             setattr(engine, method, self._counted(getattr(engine, method), who))
 
