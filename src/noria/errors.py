@@ -1,8 +1,11 @@
-"""The errors that noria raises of its own. Each says what was wrong and what to do instead."""
+"""The exceptions that noria raises, and how an OSError reads in a message."""
+
+import errno
+import os
 
 
 class NoriaError(Exception):
-    """Base of noria's own errors."""
+    """Base class of noria's exceptions. Each message says what is wrong and what to do instead."""
 
 
 class UnknownModel(NoriaError, ValueError):
@@ -18,4 +21,24 @@ class Unsupported(NoriaError, NotImplementedError):
 
 
 class ModelLimit(NoriaError, OSError):
-    """The model can do this, but not any further (fd numbers below 1024 under ``select``)."""
+    """The model cannot do more of this (descriptor numbers must be below 1024 for ``select``)."""
+
+
+def os_error_reason(error: OSError) -> str:
+    """Return the system's reason alone: "connection refused", without number or file name.
+
+    Takes a socket.gaierror too, but not an ssl.SSLError, whose numbers are OpenSSL's.
+    """
+    number = error.errno or 0
+    # The numbers of getaddrinfo(3) are its own, and negative.
+    text = os.strerror(number) if number in errno.errorcode else error_message(error)
+    return text[0].lower() + text[1:]
+
+
+def error_message(error: BaseException) -> str:
+    """Return the message of an exception on one line, an OSError's without its number.
+
+    The name of its class if it has no message.
+    """
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The command as a whole: help, version, exit statuses, and how errors are told."""
+"""The command as a whole: help, version, exit statuses, and how errors are shown."""
 
 import os
 import socket
@@ -68,7 +68,7 @@ def test_ctrl_c_is_status_130(monkeypatch):
     assert run(["models", "--json"]) == 130
 
 
-def test_a_reader_that_has_gone_is_no_complaint():
+def test_a_closed_standard_output_is_not_reported():
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -96,16 +96,16 @@ def test_without_the_extra_it_says_what_to_install(tmp_path):
     [(98, 9001, "port 9001 on h is in use"), (13, 80, "no permission to listen on port 80")],
 )
 def test_listening_errors_name_the_port_and_what_to_do(number, port, words):
-    problem = errors.listening(OSError(number, ""), "h", port, None)
-    assert problem.message == words
-    assert "--port" in problem.hint
+    error = errors.listen_error(OSError(number, ""), "h", port, None)
+    assert error.message == words
+    assert "--port" in error.hint
 
 
 def test_an_ipv6_address_is_written_in_brackets():
-    assert errors.place("::1", 80, None) == "[::1]:80"
+    assert errors.format_address("::1", 80, None) == "[::1]:80"
 
 
-def test_an_unknown_host_is_told(monkeypatch, capsys):
+def test_an_unknown_host_is_named(monkeypatch, capsys):
     def fail(*_args):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 

@@ -18,8 +18,8 @@ import pytest
 
 pytest.importorskip("click")
 
-from noria.cli.connect.escape import Shower, escape
-from noria.cli.connect.pipe import CHUNK
+from noria.cli.connect.pipe import CHUNK_BYTES
+from noria.cli.connect.terminal_text import TerminalDecoder, escape
 from noria.cli.main import run
 
 COMMAND = [sys.executable, "-m", "noria", "connect"]
@@ -80,15 +80,15 @@ def hang_up(sock):
 
 class TestShown:
     def test_a_character_split_over_reads_is_put_together(self):
-        shower = Shower()
+        decoder = TerminalDecoder()
         data = "wörld €😀".encode()
-        assert "".join(shower.show(data[i : i + 1]) for i in range(len(data))) == "wörld €😀"
-        assert shower.end() == ""
+        assert "".join(decoder.decode(data[i : i + 1]) for i in range(len(data))) == "wörld €😀"
+        assert decoder.flush() == ""
 
     def test_bytes_that_are_not_utf8_are_shown_as_such(self):
-        shower = Shower()
-        assert shower.show(b"a\xffb\xe2\x82") == "a\\xffb"
-        assert shower.end() == "\\xe2\\x82"
+        decoder = TerminalDecoder()
+        assert decoder.decode(b"a\xffb\xe2\x82") == "a\\xffb"
+        assert decoder.flush() == "\\xe2\\x82"
 
     @pytest.mark.parametrize(
         ("text", "shown"),
@@ -176,7 +176,7 @@ class TestPipe:
     def test_a_server_that_closes_before_it_has_taken_all_is_a_failure(self, environment, tmp_path):
         """It half-closes and reads no more, so that nothing resets the connection."""
         room = int(Path("/proc/sys/net/core/wmem_default").read_text())
-        if room >= CHUNK:
+        if room >= CHUNK_BYTES:
             pytest.skip("a Unix socket has room for a whole chunk here: no send would sleep")
         left = threading.Event()
 
@@ -186,14 +186,14 @@ class TestPipe:
             left.wait(20)
 
         path, file = str(tmp_path / "s"), tmp_path / "input"
-        file.write_bytes(bytes(4 * CHUNK))
+        file.write_bytes(bytes(4 * CHUNK_BYTES))
         with serving(answer, socket.AF_UNIX, path), file.open("rb") as stdin:
             done = subprocess.run(
                 [*COMMAND, "--unix", path], stdin=stdin, capture_output=True, env=environment
             )
             left.set()
         assert done.returncode == 1
-        told = b"noria: server closed the connection before it had taken everything\n"
+        told = b"noria: server closed the connection before it received everything\n"
         assert done.stderr == told
 
     def test_a_reader_that_has_gone_is_no_complaint(self, environment):
@@ -258,7 +258,7 @@ class TestCannotConnect:
 
     def test_no_such_socket(self, tmp_path, capsys):
         assert run(["connect", "--unix", str(tmp_path / "no")]) == 1
-        assert "there is no such socket" in capsys.readouterr().err
+        assert "no such socket" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("arguments", "said"),

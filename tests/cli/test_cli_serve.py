@@ -139,15 +139,15 @@ def test_a_function_that_makes_protocols(mine):
     ("target", "said"),
     [
         ("cli_mine", "neither 'files', 'echo' nor MODULE:PROTOCOL"),
-        ("cli_nomodule:X", "no module 'cli_nomodule' here"),
+        ("cli_nomodule:X", "there is no module 'cli_nomodule' in"),
         ("cli_mine.py:Upper", "name the module, not its file: cli_mine"),
-        ("a/b:X", "is not the name of a module"),
+        ("a/b:X", "is not a module name"),
         ("cli_mine:Uper", "Did you mean Upper?"),
         ("cli_mine:Zzzzz", "Its protocols: Upper, NeedsArgument"),
-        ("cli_mine:VALUE", "not a protocol class but of type int"),
+        ("cli_mine:VALUE", "is not a protocol class: it is of type int"),
         ("cli_mine:Datagrams", "not a stream protocol"),
         ("cli_mine:NeedsArgument", "called without arguments"),
-        ("cli_mine:number", "no stream protocol but something of type int"),
+        ("cli_mine:number", "did not return a stream protocol but an object of type int"),
         ("cli_mine:later", "is a coroutine function"),
     ],
 )
@@ -242,7 +242,7 @@ def test_a_terminal_that_is_closed_ends_all_processes(tmp_path, arguments, worke
         )
         os.close(theirs)
         shown = b""
-        while b"Ctrl-C ends it" not in shown:
+        while b"press Ctrl-C to stop" not in shown:
             shown += os.read(ours, 4096)
         found = children_of(process.pid)
         assert len(found) == (2 if workers == "2" else 0)

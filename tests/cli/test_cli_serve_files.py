@@ -24,8 +24,8 @@ pytest.importorskip("click")
 pytest.importorskip("httptools")
 
 from noria.cli.main import run
-from noria.cli.serve.certificates import context
-from noria.cli.sizes import Size
+from noria.cli.param_types import Size
+from noria.cli.serve.certificates import load_tls_context
 from noria.fileserver import auth
 
 COMMAND = [sys.executable, "-m", "noria", "serve", "files"]
@@ -294,19 +294,19 @@ def test_a_port_in_use_is_named(directory, capsys):
         (["--auth", "me:password"], "--hash-password"),
         (["--auth", "me:scrypt:3:8:1:AAAA:AAAA"], "not the hash of a password"),
         (["--token", "a b"], "without spaces"),
-        (["--overwrite"], "--overwrite has no meaning without --upload"),
-        (["--upload", "--read-only"], "exclude each other"),
+        (["--overwrite"], "--overwrite requires --upload"),
+        (["--upload", "--read-only"], "cannot be combined"),
         (["--max-size", "many"], "is not a size"),
-        (["--max-size", "0"], "less than a byte"),
+        (["--max-size", "0"], "less than one byte"),
         (["--tls", "/no/cert", "/no/key"], "does not exist"),
         (["--model", "epol"], "Did you mean"),
         (["--log", "loud"], "common"),
-        (["--auth", "me:"], "of me: the hash is empty"),
-        (["--max-size", "5"], "--max-size has no meaning without --upload"),
-        (["--quota", "5"], "--quota has no meaning without --upload"),
+        (["--auth", "me:"], "me: the hash is empty"),
+        (["--max-size", "5"], "--max-size requires --upload"),
+        (["--quota", "5"], "--quota requires --upload"),
         (["--allow-host", ""], "a name is empty"),
-        (["--model", "blocking"], "blocking cannot drive asyncio"),
-        (["--model", "epoll,threaded"], "these can: select, poll, epoll, epoll-edge, io_uring."),
+        (["--model", "blocking"], "blocking cannot run asyncio"),
+        (["--model", "epoll,threaded"], "use one of select, poll, epoll, epoll-edge, io_uring."),
         (["--grace", "x"], "'x' is not a number of seconds."),
         (["--grace", "-1"], "-1"),
         (["--max-connections", "0"], "0"),
@@ -317,11 +317,11 @@ def test_wrong_use(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_problems_are_told_in_a_line(directory, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_line(directory, capsys, tmp_path, monkeypatch):
     assert run(["serve", "files", str(directory), "--host", "nosuchhost.invalid"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("noria: cannot listen on nosuchhost.invalid:8000: ")
-    assert said.endswith("is the host name right?\n")
+    assert said.endswith("check the host name\n")
     assert run(["serve", "--port", "0", "files"]) == 2
     assert "noria serve files" in capsys.readouterr().err
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
@@ -330,7 +330,7 @@ def test_problems_are_told_in_a_line(directory, capsys, tmp_path, monkeypatch):
     assert "LISTEN_FDS" in capsys.readouterr().err
 
 
-def test_what_is_wrong_with_a_certificate_or_a_key_is_said_of_its_file(tmp_path, capsys):
+def test_errors_of_a_certificate_or_a_key_name_the_file(tmp_path, capsys):
     both = pathlib.Path(loops.CERTIFICATE).read_text()
     at = both.index("-----BEGIN CERTIFICATE-----")
     key, cert, junk, bad = (tmp_path / name for name in ("key.pem", "cert.pem", "junk", "bad.pem"))
@@ -339,27 +339,27 @@ def test_what_is_wrong_with_a_certificate_or_a_key_is_said_of_its_file(tmp_path,
     junk.write_bytes(b"\x30\x82 no PEM")
     bad.write_text(both[at:].replace("MII", "???", 1))
     a_key, a_cert = (
-        f"{key} has a private key where the certificate should be",
-        f"{cert} has a certificate where the private key should be",
+        f"{key} has a private key instead of the certificate",
+        f"{cert} has a certificate instead of the private key",
     )
     for first, second, said in (
         (key, cert, f"{a_key}, and {a_cert}"),
         (cert, cert, a_cert),
         (key, key, a_key),
-        (junk, key, f"{junk} is no PEM file"),
-        (cert, junk, f"{junk} is no PEM file"),
-        (junk, junk, f"{junk} is no PEM file"),
+        (junk, key, f"{junk} is not a PEM file"),
+        (cert, junk, f"{junk} is not a PEM file"),
+        (junk, junk, f"{junk} is not a PEM file"),
         (bad, key, f"cannot use {bad} and {key}: "),
     ):
         assert run(["serve", "files", str(tmp_path), "--tls", str(first), str(second)]) == 1
         lines = capsys.readouterr().err.splitlines()
         assert lines[0].startswith(f"noria: {said}")
         assert lines[0] == f"noria: {said}" or first == bad
-        assert lines[1].strip().startswith("--tls takes a certificate")
-    context(str(cert), str(key))
+        assert lines[1].strip().startswith("--tls takes two PEM files")
+    load_tls_context(str(cert), str(key))
 
 
-def test_a_name_that_is_the_server_s_own_is_warned_of(directory):
+def test_a_file_with_a_reserved_name_is_warned_of(directory):
     (directory / "-").mkdir()
     with Server(directory, "--port", "0") as server:
         err = server.end()[2]
@@ -382,7 +382,7 @@ def test_a_password_from_a_pipe(given, password):
     )
     if password is None:
         assert (made.returncode, made.stdout) == (1, b"")
-        assert made.stderr.startswith(b"noria: no password came on standard input\n")
+        assert made.stderr.startswith(b"noria: no password on standard input\n")
     else:
         assert (made.returncode, made.stderr) == (0, b"")
         assert auth.Hash.read(made.stdout.decode().strip()).fits(password)

@@ -442,8 +442,8 @@ def test_json_on_standard_output_is_nothing_but_json(tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["files", "--size", "0"], "less than a byte"),
-        (["files", "--size", "2GiB"], "1 GiB is the most"),
+        (["files", "--size", "0"], "less than one byte"),
+        (["files", "--size", "2GiB"], "the maximum is 1 GiB"),
         (["files", "--size", "much"], "not a size"),
         (["files", "--repeats", "0"], "not in the range"),
         (["files", "--dir", "missing"], "does not exist"),
@@ -451,7 +451,7 @@ def test_json_on_standard_output_is_nothing_but_json(tmp_path, monkeypatch, caps
         (["files", "--json", "missing/a.json"], "no such directory"),
         (["files", "--output", "missing/a.html"], "no such directory"),
         (["files", "more"], "unexpected extra argument"),
-        (["--quick", "files"], "write 'files' first"),
+        (["--quick", "files"], "'files' must come before its options"),
         (["file"], "'file' is not 'files'"),
     ],
 )
@@ -482,7 +482,7 @@ def test_no_room_is_told_before_the_work(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("shutil.disk_usage", lambda path: _Full())
     assert run(["compare", "files", "--quick"]) == 1
     told = capsys.readouterr().err
-    assert "1.0 MiB free, and 3.0 MiB are needed" in told
+    assert "3.0 MiB needed, 1.0 MiB free" in told
     assert "--dir" in told
 
 

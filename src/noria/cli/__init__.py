@@ -1,1 +1,4 @@
-"""The commands. ``main`` is the map; each command is a file of its own."""
+"""The `noria` command: `main` lists the commands, each a module or a package here.
+
+May import everything; nothing imports it.
+"""

@@ -1,4 +1,4 @@
-"""A user's mistake told in a line, with a hint: never a traceback."""
+"""Errors as a command shows them: one line, a hint below it, and never a traceback."""
 
 import errno
 import os
@@ -6,130 +6,117 @@ import socket
 
 import click
 
-from noria.errors import ModelUnavailable, NoriaError
+from noria.errors import ModelUnavailable, NoriaError, error_message, os_error_reason
 
-UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+UNREACHABLE_ERRNOS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 
 
-class Problem(click.ClickException):
-    """Something failed: shown as ``noria: message`` and a hint below, exit status 1."""
+class CommandError(click.ClickException):
+    """A command failed: shown as ``noria: message`` with a hint below. Exit status 1."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
 
     def show(self, file: object = None) -> None:
-        """Write it to standard error."""
+        """Write the message and the hint to standard error."""
         click.echo(f"noria: {self.message}", err=True)
         if self.hint:
             click.echo(f"       {self.hint}", err=True)
 
 
-def place(host: str, port: int, unix: str | None) -> str:
-    """An address as people write it: ``host:port``, ``[ipv6]:port`` or the path."""
+def format_address(host: str, port: int, unix: str | None) -> str:
+    """Return ``host:port``, ``[ipv6]:port`` or the path of a Unix socket."""
     if unix is not None:
         return unix
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def explain(error: OSError | NoriaError) -> Problem:
-    """Any error that no command has said more about."""
+def command_error(error: OSError | NoriaError) -> CommandError:
+    """Return the CommandError for an error that the command itself did not handle."""
     if isinstance(error, ModelUnavailable):
-        return Problem(
-            _words(error), "'noria models' shows which work here; auto takes one of them"
+        return CommandError(
+            error_message(error),
+            "'noria models' lists the models that work here; --model auto chooses one",
         )
     if isinstance(error, NoriaError) or not isinstance(error, OSError):
-        return Problem(_words(error))
-    words = reason(error)
-    return Problem(f"{os.fsdecode(error.filename)}: {words}" if error.filename else words)
+        return CommandError(error_message(error))
+    reason = os_error_reason(error)
+    return CommandError(f"{os.fsdecode(error.filename)}: {reason}" if error.filename else reason)
 
 
-def listening(error: OSError, host: str, port: int, unix: str | None) -> Problem:
-    """Why the server could not listen, and what to try instead."""
+def listen_error(error: OSError, host: str, port: int, unix: str | None) -> CommandError:
+    """Return why the server cannot listen on an address, and what to try instead."""
     if isinstance(error, NoriaError):
-        return explain(error)
-    where = place(host, port, unix)
+        return command_error(error)
+    where = format_address(host, port, unix)
     if unix is not None:
-        return _listening_unix(error, where)
-    # Who makes the sockets says of a name that is not found what it could not do, and why.
-    unfound = error if isinstance(error, socket.gaierror) else error.__cause__
-    if isinstance(unfound, socket.gaierror):
-        return Problem(f"cannot listen on {where}: {reason(unfound)}", "is the host name right?")
+        return _listen_error_unix(error, where)
+    # net/listening.py raises an OSError of its own from the resolver's.
+    unresolved = error if isinstance(error, socket.gaierror) else error.__cause__
+    if isinstance(unresolved, socket.gaierror):
+        return CommandError(
+            f"cannot listen on {where}: {os_error_reason(unresolved)}", "check the host name"
+        )
     if error.errno == errno.EADDRINUSE:
-        return Problem(
+        return CommandError(
             f"port {port} on {host} is in use",
-            "choose another with --port, or --port 0 for any free one",
+            "choose another port with --port; --port 0 takes any free one",
         )
     if error.errno in (errno.EACCES, errno.EPERM) and 0 < port < 1024:
-        return Problem(
+        return CommandError(
             f"no permission to listen on port {port}",
             "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose another with --port",
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return Problem(
+        return CommandError(
             f"cannot listen on {where}: this machine does not have that address",
-            "--host 127.0.0.1 is this machine alone, --host 0.0.0.0 all its IPv4 addresses",
+            "--host 127.0.0.1 listens for this machine only, --host 0.0.0.0 on all IPv4 addresses",
         )
-    return explain(error)
+    return command_error(error)
 
 
-def _listening_unix(error: OSError, where: str) -> Problem:
+def _listen_error_unix(error: OSError, where: str) -> CommandError:
     if error.errno in (errno.EADDRINUSE, errno.EEXIST):
-        return Problem(
+        return CommandError(
             f"{where} exists already",
             "another server may be using it; remove the file, or choose another with --unix",
         )
     if error.errno == errno.ENOENT:
-        return Problem(f"cannot listen on {where}: there is no such directory")
+        return CommandError(f"cannot listen on {where}: no such directory")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return Problem(f"cannot listen on {where}: no permission to make it")
-    return Problem(f"cannot listen on {where}: {reason(error)}")
+        return CommandError(f"cannot listen on {where}: no permission to create it")
+    return CommandError(f"cannot listen on {where}: {os_error_reason(error)}")
 
 
-def connecting(error: OSError, host: str, port: int, unix: str | None, limit: float) -> Problem:
-    """Why the connection could not be made, and what to try. *limit* is in seconds."""
-    where = place(host, port, unix)
-    said = f"cannot connect to {where}"
+def connect_error(
+    error: OSError, host: str, port: int, unix: str | None, timeout: float
+) -> CommandError:
+    """Return why a connection failed, and what to try. *timeout* is in seconds."""
+    where = format_address(host, port, unix)
+    message = f"cannot connect to {where}"
     if isinstance(error, socket.gaierror):
-        return Problem(f"{said}: {reason(error)}", "is the host name right?")
+        return CommandError(f"{message}: {os_error_reason(error)}", "check the host name")
     if isinstance(error, TimeoutError):
-        return Problem(
-            f"{said}: no answer within {limit:g} s"
+        return CommandError(
+            f"{message}: no answer within {timeout:g} s"
             if error.errno is None
-            else f"{said}: no answer",
-            "is the host right? a firewall may be dropping the packets; --timeout gives more time",
+            else f"{message}: no answer",
+            "check the host; a firewall may drop the packets; --timeout allows more time",
         )
     if error.errno == errno.ECONNREFUSED:
         start = f"noria serve echo --unix {where}" if unix else f"noria serve echo --port {port}"
-        return Problem(
-            f"{said}: connection refused", f"nothing listens there; to start it: {start}"
+        return CommandError(
+            f"{message}: connection refused", f"no server listens there; start one: {start}"
         )
-    if error.errno in UNREACHABLE:
-        return Problem(f"{said}: {reason(error)}", "is the address right, and the network up?")
+    if error.errno in UNREACHABLE_ERRNOS:
+        return CommandError(
+            f"{message}: {os_error_reason(error)}", "check the address and the network"
+        )
     if unix is not None and error.errno == errno.ENOENT:
-        return Problem(
-            f"{said}: there is no such socket", f"start: noria serve echo --unix {where}"
+        return CommandError(
+            f"{message}: no such socket", f"start a server: noria serve echo --unix {where}"
         )
     if unix is not None and error.errno == errno.ENOTSOCK:
-        return Problem(f"{said}: it is not a socket")
-    return Problem(f"{said}: {reason(error)}")
-
-
-def reason(error: OSError) -> str:
-    """The system's words for an error, without the number."""
-    if isinstance(error, socket.gaierror):
-        return (error.strerror or str(error)).lower()
-    if error.errno and error.errno in errno.errorcode:
-        words = os.strerror(error.errno)
-        return words[0].lower() + words[1:]
-    return one_line(error)
-
-
-def _words(error: NoriaError) -> str:
-    """What noria itself said; an error that is an OSError too would put its number before it."""
-    return str(getattr(error, "strerror", None) or one_line(error))
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error, or its name where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+        return CommandError(f"{message}: it is not a socket")
+    return CommandError(f"{message}: {os_error_reason(error)}")

@@ -1,4 +1,4 @@
-"""The ``noria`` command: its help, its sub-commands, and how any of them ends."""
+"""The ``noria`` command: its sub-commands, its help, and its exit status."""
 
 import contextlib
 import os
@@ -10,50 +10,49 @@ import click
 from noria._version import __version__
 from noria.cli.compare.command import compare
 from noria.cli.connect.command import connect
-from noria.cli.errors import explain
+from noria.cli.errors import command_error
 from noria.cli.models.command import models
 from noria.cli.serve.command import serve
 from noria.cli.transfer.get import get
 from noria.cli.transfer.put import put
 from noria.errors import NoriaError
 
-INTERRUPTED = 130  # what a shell reports of a process that SIGINT ended
+INTERRUPTED_STATUS = 130  # as a shell reports a process that SIGINT ended
 
 
-class InOrder(click.Group):
-    """A group whose commands are listed as they were added, not by the alphabet."""
+class OrderedGroup(click.Group):
+    """A group that lists its commands in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order in which a newcomer would use them."""
+        """Return the names of the commands, not sorted."""
         return list(self.commands)
 
 
 @click.group(
-    cls=InOrder,
+    cls=OrderedGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
-  noria models                         what this machine can do
-  noria models epoll                   one model explained, with a drawing
-  noria serve echo --model epoll -v    an echo server on 127.0.0.1:9001
-  noria serve files ~/public           a directory over HTTP, on 127.0.0.1:8000
-  noria connect 127.0.0.1 9001         talk to it, line by line
-  noria compare --quick                every model measured, in a minute
-  noria compare files                  a file's way to the device, step by step
-  noria get http://HOST:PORT/big.iso   fetch a file, or the rest of it
-  noria put big.iso http://HOST:PORT/  send a file, or the rest of it
+  noria models                         list the models that work on this machine
+  noria models epoll                   explain one model, with a drawing
+  noria serve echo --model epoll -v    run an echo server on 127.0.0.1:9001
+  noria serve files ~/public           serve a directory at http://127.0.0.1:8000/
+  noria connect 127.0.0.1 9001         send lines to a server and show its replies
+  noria compare --quick                measure every model, in a minute
+  noria compare files                  measure a file's path to the device
+  noria get http://HOST:PORT/big.iso   download a file, or resume its download
+  noria put big.iso http://HOST:PORT/  upload a file, or resume its upload
 
 \b
-'noria COMMAND --help' says more about each.""",
+Run 'noria COMMAND --help' for the options of a command.""",
 )
 @click.version_option(__version__, prog_name="noria", message="%(prog)s %(version)s")
 def noria() -> None:
     """Event-driven I/O for Python.
 
-    A noria is a water wheel that the stream itself turns. This one turns when something arrives,
-    and not before: eight ways of asking the kernel for I/O (the models: blocking, threaded,
-    nonblocking, select, poll, epoll, epoll-edge, io_uring) behind one contract. These commands
-    run the same server on any of them, talk to it, and measure what differs.
+    noria has eight I/O models (blocking, threaded, nonblocking, select, poll, epoll, epoll-edge,
+    io_uring) behind one interface. These commands run the same server on any of them, connect to
+    it, measure how the models differ, and serve and transfer files.
     """
 
 
@@ -62,7 +61,10 @@ for command in (serve, connect, models, compare, get, put):
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 1 failure, 2 wrong use, 130 Ctrl-C."""
+    """Run the command line.
+
+    Returns the exit status: 0, 1 (failure), 2 (wrong use), 130 (Ctrl-C).
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 must not be an error
             stream.reconfigure(errors="backslashreplace")
@@ -74,20 +76,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
+        return INTERRUPTED_STATUS
     except BrokenPipeError:
-        _close_stdout()
+        _discard_stdout()
         return 1
     except (NoriaError, OSError) as error:
-        problem = explain(error)
-        with contextlib.suppress(OSError):  # the terminal may be gone, which is the problem then
-            problem.show()
-        return problem.exit_code
+        shown = command_error(error)
+        with contextlib.suppress(OSError):  # standard error may be the file that failed
+            shown.show()
+        return shown.exit_code
     return status if isinstance(status, int) else 0
 
 
-def _close_stdout() -> None:
-    """Nobody reads it any more: keep the interpreter from complaining when it flushes at exit."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-    os.close(nothing)
+def _discard_stdout() -> None:
+    """Send standard output to /dev/null, so that the flush at exit does not fail."""
+    fd = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(fd, 1)
+    os.close(fd)

@@ -1,81 +1,131 @@
-"""Names of models and other fixed words as command-line values, with the closest match."""
+"""Types of command-line values: model names, lists of fixed words, sizes and durations."""
 
 import difflib
+import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
-if TYPE_CHECKING:  # generic for the type checker; not at run time in click before 8.3
-    _Name = click.ParamType[str]
-    _List = click.ParamType[list[str]]
+if TYPE_CHECKING:  # generic in click 8.3, but at run time not before
+    _StrType = click.ParamType[str]
+    _StrListType = click.ParamType[list[str]]
+    _IntType = click.ParamType[int]
 else:
-    _Name = _List = click.ParamType
+    _StrType = _StrListType = _IntType = click.ParamType
+
+MAX_FINITE_SECONDS = 1e9  # a longer timeout overflows the system's types and counts as infinite
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
-def unknown(what: str, value: str, names: Sequence[str]) -> str:
-    """The message for a word that is none of *names*: the closest one, then all of them."""
-    close = difflib.get_close_matches(value.lower().replace("_", "-"), names, 1)
-    close = close or difflib.get_close_matches(value.lower().replace("-", "_"), names, 1)
-    asked = f" Did you mean {close[0]}?" if close else ""
-    return f"{what} {value!r} is not known.{asked} The {what}s: {', '.join(names)}."
+def unknown_choice(kind: str, value: str, choices: Sequence[str]) -> str:
+    """Return the message for a *value* that is not among *choices*, with the closest of them."""
+    close = difflib.get_close_matches(value.lower().replace("_", "-"), choices, 1)
+    close = close or difflib.get_close_matches(value.lower().replace("-", "_"), choices, 1)
+    suggestion = f" Did you mean {close[0]}?" if close else ""
+    return f"unknown {kind} {value!r}.{suggestion} Choose from: {', '.join(choices)}."
 
 
-class ModelName(_Name):
-    """The name of a model; *also* lists names that stand for none of the eight.
+class ModelName(_StrType):
+    """The name of a model.
 
-    With *several*, also a list with commas, in order of preference.
+    *extra* are names that are allowed too, such as ``auto``. With *several*, a comma-separated
+    list of models in order of preference is allowed.
     """
 
     name = "model"
 
-    def __init__(self, *also: str, several: bool = False) -> None:
-        self.also = also
+    def __init__(self, *extra: str, several: bool = False) -> None:
+        self.extra = extra
         self.several = several
 
-    def names(self) -> tuple[str, ...]:
-        """Every name that is taken here."""
+    def choices(self) -> tuple[str, ...]:
+        """Return every name that is allowed."""
         from noria.models import MODELS
 
-        return (*self.also, *MODELS)
+        return (*self.extra, *MODELS)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name itself, or wrong use."""
-        known, listed = self.names(), self.several and "," in value
-        for name in value.split(",") if listed else [value]:
-            if name not in known or (listed and name in self.also):
-                self.fail(unknown("model", name, known), param, ctx)
+        """Return the value as it is. Raises click.BadParameter."""
+        choices, is_list = self.choices(), self.several and "," in value
+        for name in value.split(",") if is_list else [value]:
+            if name not in choices or (is_list and name in self.extra):
+                self.fail(unknown_choice("model", name, choices), param, ctx)
         return str(value)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Names that begin so."""
-        return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]
+        """Return the names that begin with *incomplete*."""
+        return [CompletionItem(name) for name in self.choices() if name.startswith(incomplete)]
 
 
-class Words(_List):
-    """A comma-separated list out of fixed words."""
+class ChoiceList(_StrListType):
+    """A comma-separated list of *choices*; without them, of the names of models."""
 
-    def __init__(self, what: str, words: Sequence[str] | None = None) -> None:
-        self.name = what
-        self._words = words
+    def __init__(self, kind: str, choices: Sequence[str] | None = None) -> None:
+        self.name = kind
+        self._choices = choices
 
-    def words(self) -> Sequence[str]:
-        """Every word that is taken here; the models when none were given."""
-        return ModelName().names() if self._words is None else self._words
+    def choices(self) -> Sequence[str]:
+        """Return every word that is allowed."""
+        return ModelName().choices() if self._choices is None else self._choices
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> list[str]:
-        """The words in the order given, each once, or wrong use."""
+        """Return the words in their order, without repetitions. Raises click.BadParameter."""
         if not isinstance(value, str):
             return list(value)
-        found = list(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
-        if not found:
-            self.fail(f"name at least one {self.name}: {', '.join(self.words())}.", param, ctx)
-        for word in found:
-            if word not in self.words():
-                self.fail(unknown(self.name, word, self.words()), param, ctx)
-        return found
+        words = list(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
+        if not words:
+            self.fail(f"name at least one {self.name}: {', '.join(self.choices())}.", param, ctx)
+        for word in words:
+            if word not in self.choices():
+                self.fail(unknown_choice(self.name, word, self.choices()), param, ctx)
+        return words
+
+
+class Size(_IntType):
+    """A number of bytes: 1048576, 1MiB, 1M (the same as 1MiB), 1.5GB (a multiple of 1000)."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes. Raises click.BadParameter."""
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(value.strip())
+        if not match:
+            self.fail(f"{value!r} is not a size; write 500M, 1.5GiB, or bytes.", param, ctx)
+        number, unit, binary = match.groups()
+        is_decimal = unit and not binary and value.strip().lower().endswith("b")
+        base = 1000 if is_decimal else 1024
+        size = int(float(number) * base ** " kmgt".index(unit.lower() or " "))
+        if size < 1:
+            self.fail(f"{value!r} is less than one byte.", param, ctx)
+        return size
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds from zero to *maximum*. ``inf`` is allowed without one, NaN never."""
+
+    name = "seconds"
+
+    def __init__(self, maximum: float | None = None) -> None:
+        super().__init__(min=0, max=maximum)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number; math.inf above MAX_FINITE_SECONDS. Raises click.BadParameter."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        number = float(super().convert(number, param, ctx))
+        return number if number < MAX_FINITE_SECONDS else math.inf

@@ -1,1 +1,4 @@
-"""`noria compare` and `noria compare files`."""
+"""`noria compare` and `noria compare files`: measurements as tables and a page.
+
+May import everything but the packages of other commands.
+"""

@@ -1,4 +1,4 @@
-"""What the measuring commands share: checks before, progress meanwhile, the numbers after."""
+"""What both compare commands share: output options, the progress bar, writing the results."""
 
 import json as jsonlib
 from collections.abc import Callable, Iterator
@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from noria.cli.errors import Problem, reason
+from noria.cli.errors import CommandError
+from noria.errors import os_error_reason
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def check_places(*paths: str | None) -> None:
-    """A mistake is better told before ten minutes of work than after."""
+def check_paths(*paths: str | None) -> None:
+    """Raise UsageError before the measurement if a result could not be written after it."""
     for path in paths:
         if path not in (None, "-") and not Path(str(path)).absolute().parent.is_dir():
-            raise click.UsageError(f"cannot write {path}: there is no such directory.")
+            raise click.UsageError(f"cannot write {path}: no such directory.")
 
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[float, str], None]]:
-    """A bar on standard error; call it with the part that is done, 0 to 1, and what begins."""
+    """A bar on standard error. Yields a function of the part done (0 to 1) and the next step."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -43,34 +44,37 @@ def progress_bar() -> Iterator[Callable[[float, str], None]]:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def outputs(shown: str, page: str, figures: str) -> Callable[[F], F]:
-    """The options --json and --output: what is shown without them, and the page's usual name."""
+def output_options(shown: str, page: str, figures: str) -> Callable[[F], F]:
+    """Return a decorator that adds --json and --output to a command.
+
+    `shown` is what the command prints, `page` the default of --output, `figures` what is on it.
+    """
     json = click.option(
         "--json",
         "json",
         type=click.Path(dir_okay=False, writable=True, allow_dash=True),
         metavar="FILE",
-        help=f"Write every number here too ('-': to standard output, in place of the {shown}).",
+        help=f"Write all numbers to this file ('-': to standard output, instead of the {shown}).",
     )
     output = click.option(
         "--output",
         type=click.Path(dir_okay=False, writable=True),
         default=page,
         show_default=True,
-        help=f"The page with the {figures}; one file, opens offline.",
+        help=f"HTML page with the {figures}: one file that works offline.",
     )
     return lambda command: json(output(command))
 
 
-def give(
+def write_results(
     results: dict[str, Any],
     json: str | None,
     output: str,
     show: Callable[[dict[str, Any], "Console"], object],
     write_page: Callable[[dict[str, Any], str], object],
-    said: str,
+    page_message: str,
 ) -> None:
-    """The numbers where `outputs` says; what is `said` of the page stands before its name."""
+    """Print or write the results as the options say; `page_message` precedes the page's name."""
     from rich.console import Console
 
     if json == "-":
@@ -78,15 +82,14 @@ def give(
     else:
         show(results, Console())
     if json not in (None, "-"):
-        write_json(str(json), results)
+        _write_json(str(json), results)
     write_page(results, output)
-    click.echo(f"{said} in {output}", err=True)
+    click.echo(f"{page_message} in {output}", err=True)
 
 
-def write_json(path: str, results: dict[str, Any]) -> None:
-    """Every number in a file."""
+def _write_json(path: str, results: dict[str, Any]) -> None:
     try:
         Path(path).write_text(jsonlib.dumps(results, indent=1) + "\n")
     except OSError as error:
-        raise Problem(f"cannot write {path}: {reason(error)}") from None
-    click.echo(f"Every number is in {path}", err=True)
+        raise CommandError(f"cannot write {path}: {os_error_reason(error)}") from None
+    click.echo(f"All numbers are in {path}", err=True)

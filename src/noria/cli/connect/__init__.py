@@ -1,1 +1,4 @@
-"""`noria connect`: a client at a prompt or in a pipe."""
+"""`noria connect`: a client for a terminal or a pipe.
+
+May import everything but the packages of other commands.
+"""

@@ -1,24 +1,25 @@
-"""How a conversation with a server ended."""
+"""Why a connection ended."""
 
 from dataclasses import dataclass
 
-from noria.cli.errors import reason
+from noria.errors import os_error_reason
 
 
 @dataclass(frozen=True)
-class End:
-    """*message* for standard error ("" for none) and the exit status."""
+class EndReason:
+    """A message for standard error ("" for none) and the exit status."""
 
     message: str = ""
     status: int = 0
 
 
-CLOSED = End("server closed the connection")
-UNFINISHED = End("server closed the connection before it had taken everything", 1)
+USER_ENDED = EndReason()
+SERVER_CLOSED = EndReason("server closed the connection")
+SERVER_CLOSED_EARLY = EndReason("server closed the connection before it received everything", 1)
 
 
-def broken(error: OSError) -> End:
-    """The end for an error of the connection."""
+def connection_lost(error: OSError) -> EndReason:
+    """Return the EndReason for an error of the connection."""
     if isinstance(error, (ConnectionResetError, BrokenPipeError)):
-        return End("connection reset by server", 1)
-    return End(f"connection lost: {reason(error)}", 1)
+        return EndReason("connection reset by server", 1)
+    return EndReason(f"connection lost: {os_error_reason(error)}", 1)

@@ -1,35 +1,29 @@
-"""The lines typed before, kept for the next time."""
+"""The history of lines typed at the prompt."""
 
 import os
-from pathlib import Path
 
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
-
-def path() -> Path:
-    """``$XDG_STATE_HOME/noria/history``, below ``~/.local/state`` when that is not set."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
-    return base / "noria" / "history"
+from noria.state_directory import state_directory
 
 
-class _Kept(FileHistory):
-    """A history file that may become unwritable: typing must go on."""
+class _LenientFileHistory(FileHistory):
+    """A history file that may become unwritable while the prompt runs."""
 
     def store_string(self, string: str) -> None:
-        """Append a line if that is still possible."""
+        """Append a line; errors are ignored."""
         try:
             super().store_string(string)
         except OSError:
             return
 
 
-def history() -> History:
-    """The history file, readable by its owner alone; memory where there can be no file."""
+def open_history() -> History:
+    """Return the history in a file that only its owner can read; in memory if that fails."""
+    file = state_directory() / "history"
     try:
-        file = path()
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home
+    except OSError:
         return InMemoryHistory()
-    return _Kept(str(file))
+    return _LenientFileHistory(str(file))

@@ -1,7 +1,7 @@
 """``noria connect`` in a pipe: standard input to the server, its replies to standard output.
 
-Two threads, one a direction, each asleep in its own system call: neither can hold up the other,
-so any amount streams through without a deadlock, and only one buffer a direction is in memory.
+Two threads, one for each direction, block in their own system calls. Neither can delay the other,
+so any amount of data passes without a deadlock, with one buffer for each direction in memory.
 """
 
 import contextlib
@@ -13,116 +13,122 @@ import sys
 import threading
 import time
 
-from noria.cli.connect.end_reason import CLOSED, UNFINISHED, End, broken
-from noria.cli.connect.escape import Shower
+from noria.cli.connect.end_reason import (
+    SERVER_CLOSED,
+    SERVER_CLOSED_EARLY,
+    USER_ENDED,
+    EndReason,
+    connection_lost,
+)
+from noria.cli.connect.terminal_text import TerminalDecoder
 
-CHUNK = 256 * 1024
-LONGEST = 1e9  # ms that poll can take
+CHUNK_BYTES = 256 * 1024
+MAX_POLL_MS = 1e9
 
 
-def pipe(sock: socket.socket, wait: float) -> End:
-    """Run until the server closes, or until *wait* seconds without data after the input's end."""
+def run_pipe(sock: socket.socket, wait: float) -> EndReason:
+    """Run until the server closes, or for *wait* seconds without data after the input's end."""
     sender = _Sender(sock)
     sender.start()
     try:
-        return _receive(sock, sender, wait, _output())
+        return _receive(sock, sender, wait, _open_output())
     finally:
-        with contextlib.suppress(OSError):  # a sender asleep in send wakes up and ends
+        with contextlib.suppress(OSError):  # wakes the sender if it blocks in send
             sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Sender(threading.Thread):
-    """Sends standard input. ``woken`` becomes readable when it has come to an end."""
+    """Sends standard input. The descriptor ``done_fd`` becomes readable at its end."""
 
     def __init__(self, sock: socket.socket) -> None:
-        super().__init__(name="send", daemon=True)  # it may be asleep in a read for ever
+        super().__init__(name="send", daemon=True)  # it may block in read(2) forever
         self._sock = sock
-        self.woken, self._wake = os.pipe()
-        self.sending = threading.Lock()
-        self.finished = False
+        self.done_fd, self._done_writer = os.pipe()
+        self.send_lock = threading.Lock()
+        self.finished = False  # all of the input was sent
         self.error: OSError | None = None
         self.input_error: OSError | None = None
 
     def run(self) -> None:
-        """Read and send until the input ends or the connection breaks."""
-        buffer = bytearray(CHUNK)
+        """Read and send until the input ends or the connection fails."""
+        buffer = bytearray(CHUNK_BYTES)
         view = memoryview(buffer)
         while size := self._read(buffer):
-            with self.sending:
+            with self.send_lock:
                 try:
                     self._sock.sendall(view[:size])
                 except OSError as error:
                     self.error = error
                     break
         else:
-            self.finished = True  # before the server hears of it: its answer may come at once
-            with contextlib.suppress(OSError):  # the server may have gone: the receiver will tell
+            # Before shutdown, as the server may answer to that at once.
+            self.finished = True
+            with contextlib.suppress(OSError):  # if the server closed, the receiver reports it
                 self._sock.shutdown(socket.SHUT_WR)
-        os.close(self._wake)
+        os.close(self._done_writer)
 
     def _read(self, buffer: bytearray) -> int:
         while True:
             try:
                 return os.readv(0, [buffer])
-            except BlockingIOError:  # somebody made the shared description non-blocking
+            except BlockingIOError:  # another process made the open file non-blocking
                 select.select([0], [], [])
             except OSError as error:
                 self.input_error = error
                 return 0
 
 
-def _receive(sock: socket.socket, sender: _Sender, wait: float, output: "_Output") -> End:
-    """Copy what the server sends until it closes or the waiting is over."""
+def _receive(sock: socket.socket, sender: _Sender, wait: float, output: "_Output") -> EndReason:
+    """Copy what the server sends until it closes or *wait* seconds have passed without data."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    poll.register(sender.woken, select.POLLIN)
-    ended = math.inf  # when to stop, on the monotonic clock; not before the input's end
-    finished = False
+    poll.register(sender.done_fd, select.POLLIN)
+    deadline = math.inf  # of the monotonic clock; set at the end of the input
+    input_ended = False
     while True:
-        left = ended - time.monotonic()
+        left = deadline - time.monotonic()
         if left < 0:
             break
-        ready = {
-            fd for fd, _ in poll.poll(None if math.isinf(left) else min(left * 1000 + 1, LONGEST))
-        }
-        if sender.woken in ready:
-            poll.unregister(sender.woken)
-            finished = True
-            ended = time.monotonic() + wait
+        timeout = None if math.isinf(left) else min(left * 1000 + 1, MAX_POLL_MS)
+        ready = {fd for fd, _ in poll.poll(timeout)}
+        if sender.done_fd in ready:
+            poll.unregister(sender.done_fd)
+            input_ended = True
+            deadline = time.monotonic() + wait
         if sock.fileno() in ready:
             try:
-                data = sock.recv(CHUNK)
+                data = sock.recv(CHUNK_BYTES)
             except OSError as error:
-                return broken(error)
+                return connection_lost(error)
             if not data:
                 break
             output.write(data)
-            if finished:
-                ended = time.monotonic() + wait
-    output.end()
-    return _end(sock, sender)
+            if input_ended:
+                deadline = time.monotonic() + wait
+    output.flush()
+    return _end_reason(sock, sender)
 
 
-def _end(sock: socket.socket, sender: _Sender) -> End:
-    """The server closed, or had nothing more to say."""
+def _end_reason(sock: socket.socket, sender: _Sender) -> EndReason:
+    """Return why it ended: the server closed, or was silent for long enough."""
     if sender.error is not None:
-        return broken(sender.error)
+        return connection_lost(sender.error)
     if sender.input_error is not None:
         raise sender.input_error
     if sender.finished:
-        return End()
-    # Is there something half sent? A send that sleeps fails now; one that is through has no error.
+        return USER_ENDED
+    # After shutdown a blocked send fails, so the lock is free and `error` says if data was left.
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_WR)
-    with sender.sending:
-        return CLOSED if sender.error is None else UNFINISHED
+    with sender.send_lock:
+        return SERVER_CLOSED if sender.error is None else SERVER_CLOSED_EARLY
 
 
 class _Output:
     """Standard output, byte for byte."""
 
     def write(self, data: bytes) -> None:
-        """Write all of *data*; BrokenPipeError when nobody reads it any more."""
+        """Write all of *data*. Raises BrokenPipeError if the reader is gone."""
         view = memoryview(data)
         while view:
             try:
@@ -130,27 +136,27 @@ class _Output:
             except BlockingIOError:
                 select.select([], [1], [])
 
-    def end(self) -> None:
-        """Nothing is kept back."""
+    def flush(self) -> None:
+        """Do nothing: bytes are written at once."""
 
 
-class _Screen(_Output):
-    """A terminal: text, and nothing that it would obey."""
+class _TerminalOutput(_Output):
+    """Standard output on a terminal: text without control characters."""
 
     def __init__(self) -> None:
-        self._shower = Shower()
+        self._decoder = TerminalDecoder()
 
     def write(self, data: bytes) -> None:
-        """Show what *data* completes."""
-        self._put(self._shower.show(data))
+        """Write the text that *data* completes."""
+        self._write_text(self._decoder.decode(data))
 
-    def end(self) -> None:
-        """Show what is left."""
-        self._put(self._shower.end())
+    def flush(self) -> None:
+        """Write the bytes of an incomplete character."""
+        self._write_text(self._decoder.flush())
 
-    def _put(self, text: str) -> None:
+    def _write_text(self, text: str) -> None:
         super().write(text.encode(sys.stdout.encoding, "backslashreplace"))
 
 
-def _output() -> _Output:
-    return _Screen() if os.isatty(1) else _Output()
+def _open_output() -> _Output:
+    return _TerminalOutput() if os.isatty(1) else _Output()

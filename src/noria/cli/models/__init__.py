@@ -1,1 +1,4 @@
-"""`noria models`: the I/O models in tables, and a page for each."""
+"""`noria models`: the I/O models in tables, and a page for each.
+
+May import everything but the packages of other commands.
+"""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from noria.cli.param_types import unknown
+from noria.cli.param_types import unknown_choice
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -45,7 +45,7 @@ def models(name: str | None, json: bool) -> None:
 
     names = (*MODELS, *NAMED)
     if name is not None and name not in names:
-        raise click.UsageError(unknown("model", name, names))
+        raise click.UsageError(unknown_choice("model", name, names))
     if json:
         wanted = MODELS if name is None else (choose()[0] if name == "auto" else name,)
         click.echo(jsonlib.dumps([_record(each) for each in wanted], indent=2))

@@ -1,1 +1,4 @@
-"""`noria serve`: an echo server, a protocol of the user, or files."""
+"""`noria serve`: an echo server, a protocol of the user, or files.
+
+May import everything but the packages of other commands.
+"""

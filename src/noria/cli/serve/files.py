@@ -1,4 +1,4 @@
-"""``noria serve files``: a directory over HTTP, down and, if asked, up."""
+"""``noria serve files``: a directory over HTTP, for download and, with --upload, for upload."""
 
 import contextlib
 import dataclasses
@@ -6,42 +6,41 @@ import importlib.util
 import logging
 import os
 import resource
-import socket
 import sys
 from typing import Any
 
 import click
 
-from noria.cli.connect.command import Seconds
-from noria.cli.errors import Problem, listening, reason
-from noria.cli.param_types import ModelName
-from noria.cli.serve.certificates import context
-from noria.cli.sizes import Size
+from noria.cli.errors import CommandError, listen_error
+from noria.cli.param_types import ModelName, Seconds, Size
+from noria.cli.serve.certificates import load_tls_context
+from noria.cli.serve.output import print_line
+from noria.cli.serve.socket_activation import passed_sockets
+from noria.errors import os_error_reason
 
-FIRST_PASSED = 3  # systemd's first descriptor: sd_listen_fds(3)
 
-
-def _hash_password(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    if not asked or ctx.resilient_parsing:
+def _hash_password(ctx: click.Context, parameter: click.Parameter, requested: bool) -> None:
+    """Print a password's hash and exit: the callback of --hash-password."""
+    if not requested or ctx.resilient_parsing:
         return
     from noria.fileserver.auth import Hash
 
-    click.echo(str(Hash.of(_password())))
+    click.echo(str(Hash.of(_read_password())))
     ctx.exit()
 
 
-def _password() -> str:
-    """Asked for twice at a terminal; else the first line of standard input, as it is in there."""
+def _read_password() -> str:
+    """Prompt twice on a terminal; otherwise return the first line of standard input."""
     if sys.stdin is not None and sys.stdin.isatty():
-        asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-        return asked
+        typed: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return typed
     line = b"" if sys.stdin is None else sys.stdin.buffer.readline()
-    # As auth.py encodes it again: bytes that are no UTF-8 stay what they are.
+    # auth.py encodes it in the same way, so bytes that are not UTF-8 are kept.
     password = line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
     if not password:
-        raise Problem(
-            "no password came on standard input",
-            "its first line is the password; at a terminal it is asked for",
+        raise CommandError(
+            "no password on standard input",
+            "write it as the first line, or run the command on a terminal to be prompted",
         )
     return password
 
@@ -53,41 +52,42 @@ def _password() -> str:
     metavar="[DIR]",
     type=click.Path(exists=True, file_okay=False, readable=True),
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8000,
     show_default=True,
-    help="The port to listen on; 0 takes any free one.",
+    help="Port to listen on; 0 takes any free port.",
 )
 @click.option(
     "--allow-host",
     multiple=True,
     metavar="NAME",
-    help="A name the server is called by, beside this machine's own; several times for several, "
-    "* for any. Others are refused. [default: any, but none on a --host that only this machine "
-    "reaches]",
+    help="Accept requests for this host name too, besides the machine's own names; repeatable; "
+    "* accepts any. Other names are refused. [default: any name, or none if --host is a loopback "
+    "address]",
 )
-@click.option("--upload", is_flag=True, help="Files may be stored, moved and deleted.")
-@click.option("--overwrite", is_flag=True, help="With --upload: files may be written over.")
-@click.option("--read-only", is_flag=True, help="Nothing may be changed, whatever else is said.")
-@click.option("--max-size", type=Size(), metavar="SIZE", help="The largest file taken: 500M, 2GiB.")
-@click.option("--quota", type=Size(), metavar="SIZE", help="What all files together may take.")
+@click.option("--upload", is_flag=True, help="Allow clients to upload, move and delete files.")
+@click.option("--overwrite", is_flag=True, help="With --upload: allow clients to replace files.")
+@click.option("--read-only", is_flag=True, help="Refuse every change.")
+@click.option(
+    "--max-size", type=Size(), metavar="SIZE", help="Largest upload accepted: 500M, 2GiB."
+)
+@click.option("--quota", type=Size(), metavar="SIZE", help="Limit on the total size of all files.")
 @click.option(
     "--auth",
     multiple=True,
     metavar="USER:HASH",
-    help="Who may come in, by name and password; several times for several. "
-    "--hash-password makes the hash.",
+    help="Require a login with this user and password; repeatable. --hash-password makes the hash.",
 )
 @click.option(
     "--token",
     multiple=True,
     envvar="NORIA_TOKEN",
     metavar="TOKEN",
-    help="Who sends 'Authorization: Bearer TOKEN' may come in. Others on this machine see a "
-    "command's options: better in the environment, as NORIA_TOKEN.",
+    help="Require 'Authorization: Bearer TOKEN' (or a login of --auth); repeatable. Other users of "
+    "the machine can see a command's options: prefer the environment variable NORIA_TOKEN.",
 )
 @click.option(
     "--hash-password",
@@ -95,7 +95,7 @@ def _password() -> str:
     expose_value=False,
     is_eager=True,
     callback=_hash_password,
-    help="Ask for a password, print its hash for --auth, and end. Where standard input is no "
+    help="Prompt for a password, print its hash for --auth, and exit. If standard input is not a "
     "terminal, its first line is the password.",
 )
 @click.option(
@@ -103,21 +103,22 @@ def _password() -> str:
     nargs=2,
     type=click.Path(exists=True, dir_okay=False),
     metavar="CERT KEY",
-    help="HTTPS with this certificate (chain) and private key, PEM files.",
+    help="Serve HTTPS with this certificate (chain) and private key, both PEM files.",
 )
 @click.option(
     "--model",
     type=ModelName("auto", several=True),
     default="auto",
     show_default=True,
-    help="The I/O model ('noria models' lists them): one that can drive asyncio.",
+    help="I/O model ('noria models' lists them) that can run asyncio, or several separated by "
+    "commas: the first that works here is used.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 1024),
     default=1,
     show_default=True,
-    help="Processes that share the port.",
+    help="Number of processes that share the port.",
 )
 @click.option(
     "--grace",
@@ -125,33 +126,33 @@ def _password() -> str:
     default=30.0,
     show_default=True,
     metavar="S",
-    help="At SIGTERM or SIGHUP: how long requests may take to finish.",
+    help="After SIGTERM or SIGHUP: time that requests have to finish.",
 )
 @click.option(
     "--log",
     type=click.Choice(["none", "common", "json"]),
     default="none",
     show_default=True,
-    help="A line for each answer on standard output: common log format, or JSON.",
+    help="Print a line for each response: common log format, or JSON.",
 )
-@click.option("--metrics", is_flag=True, help="Counts for Prometheus at /-/metrics.")
+@click.option("--metrics", is_flag=True, help="Serve Prometheus metrics at /-/metrics.")
 @click.option(
     "--max-connections",
     type=click.IntRange(1),
     metavar="N",
-    help="Connections of one worker at once; above it 503.  [default: 20000]",
+    help="Connections of a worker at once; more get a 503.  [default: 20000]",
 )
 @click.option(
     "--max-per-client",
     type=click.IntRange(1),
     metavar="N",
-    help="Connections from one address; above it 503.  [default: 1024]",
+    help="Connections from one address at once; more get a 503.  [default: 1024]",
 )
 @click.option(
     "--max-uploads",
     type=click.IntRange(1),
     metavar="N",
-    help="Uploads at once; above it 503.  [default: 256]",
+    help="Uploads at once; more get a 503.  [default: 256]",
 )
 def serve_files(
     directory: str,
@@ -175,13 +176,13 @@ def serve_files(
     max_per_client: int | None,
     max_uploads: int | None,
 ) -> None:
-    """Serve the directory DIR (the current one) over HTTP until Ctrl-C.
+    """Serve the directory DIR (by default the current one) over HTTP until Ctrl-C.
 
-    Browsers get a page for each directory, programs JSON (Accept: application/json); ?archive=tar
-    and ?archive=zip give a directory as one file. With --upload files come in by the page, by PUT,
-    by forms, and by the tus protocol, which resumes.
+    Browsers get a page for each directory, programs JSON (Accept: application/json). ?archive=tar
+    and ?archive=zip download a directory as one file. With --upload, files can be uploaded on the
+    page, with PUT, with forms, and with the tus protocol, which can resume.
 
-    Under systemd it takes the sockets of its socket unit, in place of --host and --port.
+    Under systemd, the sockets of the socket unit replace --host and --port.
 
     \b
     Examples:
@@ -191,20 +192,20 @@ def serve_files(
       noria serve files --tls cert.pem key.pem --workers 2
     """
     if importlib.util.find_spec("httptools") is None:
-        raise Problem("noria serve files needs httptools", "pip install 'noria[cli]'")
+        raise CommandError("noria serve files needs httptools", "pip install 'noria[cli]'")
     for option, given in (("overwrite", overwrite), ("max-size", max_size), ("quota", quota)):
         if given and not upload:
-            raise click.UsageError(f"--{option} has no meaning without --upload.")
+            raise click.UsageError(f"--{option} requires --upload.")
     if upload and read_only:
-        raise click.UsageError("--upload and --read-only exclude each other.")
+        raise click.UsageError("--upload and --read-only cannot be combined.")
     if not all(name.strip() for name in allow_host):
-        raise click.BadParameter("a name is empty; * allows any.", param_hint="--allow-host")
+        raise click.BadParameter("a name is empty; * accepts any.", param_hint="--allow-host")
     _check_model(model)
     from noria.fileserver.server import Options
     from noria.http.limits import Limits
 
     counts = {"connections": max_connections, "per_client": max_per_client, "uploads": max_uploads}
-    sockets = _passed_sockets()
+    sockets = passed_sockets()
     options = Options(
         directory=directory,
         host=host,
@@ -213,7 +214,7 @@ def serve_files(
         model=model,
         workers=workers,
         grace=grace,
-        tls=context(*tls) if tls else None,
+        tls=load_tls_context(*tls) if tls else None,
         upload=upload,
         overwrite=overwrite,
         read_only=read_only,
@@ -231,15 +232,15 @@ def serve_files(
 
 
 def _check_model(model: str) -> None:
-    """Each of a list with commas must be able to drive asyncio."""
+    """Raise BadParameter unless each model of a comma-separated list can run asyncio."""
     from noria.models import MODELS, info
 
-    able = [name for name in MODELS if info(name).capabilities["asyncio"] != "none"]
+    usable = [name for name in MODELS if info(name).capabilities["asyncio"] != "none"]
     for name in model.split(","):
-        if name not in ("auto", *able):
+        if name not in ("auto", *usable):
             raise click.BadParameter(
-                f"{name} cannot drive asyncio, which the file server needs; these can: "
-                f"{', '.join(able)}.",
+                f"{name} cannot run asyncio, which the file server needs; use one of "
+                f"{', '.join(usable)}.",
                 param_hint="--model",
             )
 
@@ -256,51 +257,49 @@ def _run(options: Any) -> None:
     try:
         service_of(options).close()
     except OSError as error:
-        raise Problem(f"cannot serve {options.directory}: {reason(error)}") from None
-    _raise_limit()
+        raise CommandError(f"cannot serve {options.directory}: {os_error_reason(error)}") from None
+    _raise_fd_limit()
     try:
-        serve(options, lambda info: _ready(options, info))
-    except KeyboardInterrupt:  # before it could listen
+        serve(options, lambda info: _print_ready(options, info))
+    except KeyboardInterrupt:  # before the server listened
         return
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise listening(error, options.host, options.port, None) from None
+        raise listen_error(error, options.host, options.port, None) from None
 
 
-def _raise_limit() -> None:
-    """As many open files as the hard limit allows: a connection is one, and its file another."""
+def _raise_fd_limit() -> None:
+    """Raise the limit of open files to the hard limit: a connection takes one, its file another."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _ready(options: Any, info: Any) -> None:
-    from noria.cli.serve.command import say
-
+def _print_ready(options: Any, info: Any) -> None:
     scheme = "https" if options.tls is not None else "http"
     where = " and ".join(f"{scheme}://{address}/" for address in info.addresses)
-    what = os.path.realpath(options.directory)
-    say(f"serving {what} at {where}, model {info.model}")
+    directory = os.path.realpath(options.directory)
+    print_line(f"serving {directory} at {where}, model {info.model}")
     if options.log == "none":
-        say("Ctrl-C ends it")
+        print_line("press Ctrl-C to stop")
 
 
 def _warn(options: Any) -> None:
-    """What may be otherwise than one expects."""
+    """Print warnings about settings that may surprise."""
     if os.path.lexists(os.path.join(options.directory, "-")):
-        click.echo('noria: warning: "-" in the served directory cannot be reached: /-/ is the '
-                   "server's own", err=True)  # fmt: skip
+        click.echo('noria: warning: "-" in the served directory cannot be reached: the server '
+                   "uses /-/ itself", err=True)  # fmt: skip
     from noria.fileserver.allowed_hosts import loopback
 
     if options.sockets or options.host == "localhost" or loopback(options.host):
         return
     if options.upload and not (options.users or options.tokens):
-        click.echo("noria: warning: anybody who reaches this address may store, move and delete "
-                   "files; --auth or --token asks who it is", err=True)  # fmt: skip
+        click.echo("noria: warning: everyone who can reach this address may upload, move and "
+                   "delete files; --auth or --token requires a login", err=True)  # fmt: skip
     elif (options.users or options.tokens) and options.tls is None:
-        click.echo("noria: warning: without --tls, passwords and tokens can be read on the "
-                   "network", err=True)  # fmt: skip
+        click.echo("noria: warning: without --tls, passwords and tokens cross the network "
+                   "unencrypted", err=True)  # fmt: skip
 
 
 def _users(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -315,11 +314,11 @@ def _users(pairs: tuple[str, ...]) -> dict[str, Any]:
                 param_hint="--auth",
             )
         if user in users:
-            raise click.BadParameter(f"{user} is there twice.", param_hint="--auth")
+            raise click.BadParameter(f"{user} is given twice.", param_hint="--auth")
         try:
             users[user] = Hash.read(text)
         except ValueError as error:
-            raise click.BadParameter(f"of {user}: {error}.", param_hint="--auth") from None
+            raise click.BadParameter(f"{user}: {error}.", param_hint="--auth") from None
     return users
 
 
@@ -327,32 +326,6 @@ def _tokens(tokens: tuple[str, ...]) -> tuple[str, ...]:
     for token in tokens:
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise click.BadParameter(
-                "a token is made of ASCII characters without spaces.", param_hint="--token"
+                "a token consists of ASCII characters without spaces.", param_hint="--token"
             )
     return tokens
-
-
-def _passed_sockets() -> list[socket.socket]:
-    """The listening sockets that systemd passed: sd_listen_fds(3)."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    try:
-        count = int(os.environ.get("LISTEN_FDS", "0"))
-    except ValueError:
-        raise Problem("LISTEN_FDS in the environment is not a number") from None
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-        os.environ.pop(name, None)  # not for the processes that this one starts
-    sockets = []
-    for fd in range(FIRST_PASSED, FIRST_PASSED + count):
-        os.set_inheritable(fd, False)
-        try:
-            sock = socket.socket(fileno=fd)
-        except OSError as error:
-            raise Problem(f"descriptor {fd} is no socket: {reason(error)}") from None
-        sockets.append(sock)
-        if sock.type != socket.SOCK_STREAM or not sock.getsockopt(
-            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
-        ):
-            raise Problem(f"descriptor {fd} is no listening stream socket",
-                          "the socket unit needs ListenStream= and Accept=no")  # fmt: skip
-    return sockets

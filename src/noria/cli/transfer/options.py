@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
 
 import click
 
-from noria.cli.connect.command import Seconds
-from noria.cli.errors import Problem
+from noria.cli.errors import CommandError
+from noria.cli.param_types import Seconds
 
 if TYPE_CHECKING:
     from noria.transfer.session import Bar, Options, Outcome
@@ -42,7 +42,7 @@ _OPTIONS = (
     ),
     click.option(
         "--timeout",
-        type=Seconds(most=3600),
+        type=Seconds(maximum=3600),
         default=30.0,
         show_default=True,
         metavar="S",
@@ -120,9 +120,9 @@ def checked_url(argument: str) -> str:
 
 
 def require_stream(stream: TextIO | None, name: str, hint: str) -> BinaryIO:
-    """Standard input or output as bytes. Raises Problem if it is closed."""
+    """Standard input or output as bytes. Raises CommandError if it is closed."""
     if stream is None:
-        raise Problem(f"standard {name} is closed", hint)
+        raise CommandError(f"standard {name} is closed", hint)
     return stream.buffer
 
 
@@ -152,7 +152,7 @@ def perform(
         with bars or nullcontext():
             outcomes = noria.run(make(bars.bar if bars else silent))
     except Failure as error:
-        raise Problem(str(error)) from None
+        raise CommandError(str(error)) from None
     except KeyboardInterrupt:
         click.echo(f"\nnoria: interrupted. {go_on}", err=True)
         raise

@@ -1,15 +1,18 @@
-"""A command with another one, `files`, in the place of its first argument."""
+"""A command with one sub-command that takes the place of its first argument."""
 
 from typing import Any
 
 import click
 
 
-class Beside(click.Command):
-    """`NAME files` has options of its own: those of the command `files`."""
+class CommandWithFiles(click.Command):
+    """A command NAME whose sub-command `NAME files` has options of its own.
 
-    def __init__(self, *arguments: Any, files: click.Command, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    click.Group does not fit: NAME itself takes an argument.
+    """
+
+    def __init__(self, *args: Any, files: click.Command, **attrs: Any) -> None:
+        super().__init__(*args, **attrs)
         self._files = files
 
     def make_context(
@@ -19,7 +22,7 @@ class Beside(click.Command):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        """That of the command that is meant."""
+        """Return the context of the command that *args* select."""
         if args and args[0] == "files":
             return self._files.make_context(f"{info_name} files", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)

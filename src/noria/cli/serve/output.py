@@ -1,0 +1,106 @@
+"""What ``noria serve`` prints: where it listens, connections, and a summary; as text or JSON."""
+
+import errno
+import json
+import os
+import time
+from typing import Any
+
+import click
+
+
+class TextOutput:
+    """Prints what the server does as text. *auto*: also why the model was chosen."""
+
+    def __init__(self, auto: bool = False) -> None:
+        self._auto = auto
+
+    def ready(self, info: Any) -> None:
+        """Print the addresses and the model. *info* is a noria.ServerInfo."""
+        reason = f" (auto: {info.reason})" if self._auto and info.reason else ""
+        print_line(f"listening on {' and '.join(info.addresses)}, model {info.model}{reason}")
+        print_line("press Ctrl-C to stop")
+
+    def connection(self, event: str, peer: str, facts: dict[str, Any]) -> None:
+        """Print a line for a connection that opened or closed.
+
+        *facts* may have "seconds", how long it was open, and "error".
+        """
+        text = f"  after {_format_seconds(facts['seconds'])}" if "seconds" in facts else ""
+        if facts.get("error"):
+            text += f": {facts['error']}"
+        print_line(f"{time.strftime('%H:%M:%S')}  {event:5}  {peer}{text}")
+
+    def summary(self, summary: Any) -> None:
+        """Print the totals. *summary* is a noria.Summary."""
+        workers = f" by {_format_count(summary.workers, 'worker')}" if summary.workers > 1 else ""
+        total = summary.busy + summary.waiting
+        share = f" ({summary.busy / total:.1%} of the time)" if total > 0 else ""
+        print_line(
+            f"\nserved {_format_count(summary.connections, 'connection')}, "
+            f"{_format_count(summary.messages, 'message')}{workers}\n"
+            f"  received  {_format_size(summary.bytes_in)}\n"
+            f"  sent      {_format_size(summary.bytes_out)}\n"
+            f"  busy      {_format_seconds(summary.busy)}{share}\n"
+            f"  waiting   {_format_seconds(summary.waiting)}"
+        )
+
+
+class JsonOutput(TextOutput):
+    """Prints the same as JSON objects, one a line."""
+
+    def ready(self, info: Any) -> None:
+        """Print the addresses, the model, the reason for it, and the process."""
+        _print_json(
+            event="listening",
+            listening=list(info.addresses),
+            model=info.model,
+            reason=info.reason,
+            pid=info.pid,
+        )
+
+    def connection(self, event: str, peer: str, facts: dict[str, Any]) -> None:
+        """Print an object for a connection that opened or closed, with *facts* in it."""
+        _print_json(event=event, peer=peer, **facts)
+
+    def summary(self, summary: Any) -> None:
+        """Print the totals; times are in seconds."""
+        names = ("connections", "messages", "bytes_in", "bytes_out", "busy", "waiting", "workers")
+        _print_json(event="summary", **{name: getattr(summary, name) for name in names})
+
+
+def print_line(text: str) -> None:
+    """Write a line to standard output and flush it.
+
+    If its reader or its terminal is gone, the server continues without output.
+    """
+    try:
+        click.echo(text)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        fd = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(fd, 1)
+        os.close(fd)
+
+
+def _print_json(**values: Any) -> None:
+    print_line(json.dumps(values))
+
+
+def _format_count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _format_size(count: float) -> str:
+    if count < 1024:
+        return f"{count:.0f} bytes" if count != 1 else "1 byte"
+    size, units = count / 1024, ["KiB", "MiB", "GiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        del units[0]
+    return f"{size:,.1f} {units[0]}"
+
+
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:,.1f} s"
