@@ -20,7 +20,8 @@ COMMON = """
     from pathlib import Path
 
     import noria
-    from noria.fileserver.server import FileServer, Options
+    from noria.fileserver.app import FileServerApp
+    from noria.fileserver.options import ServerOptions
     from noria.fileserver.service import FileService
     from test_fileserver_tus import Client, encoded
 
@@ -32,7 +33,7 @@ COMMON = """
     @contextlib.asynccontextmanager
     async def serving():
         service = FileService(DISK, uploads=True, overwrite=True, quota=QUOTA, disk_floor=0)
-        server = FileServer(service, Options(directory="disk", upload=True))
+        server = FileServerApp(service, ServerOptions(directory="disk", upload=True))
         loop = asyncio.get_running_loop()
         listening = await loop.create_server(server.front, "127.0.0.1", 0)
         server.port = listening.sockets[0].getsockname()[1]

@@ -15,7 +15,8 @@ import pytest
 pytest.importorskip("httptools")
 
 import noria
-from noria.fileserver.server import FileServer, Options, service_of
+from noria.fileserver.app import FileServerApp, make_service
+from noria.fileserver.options import ServerOptions
 from noria.fileserver.service import FileService
 from noria.fileserver.web.assets import asset
 from noria.http.head import head, target
@@ -32,8 +33,8 @@ def raw(directory: Path, *requests: bytes) -> list[bytes]:
     """What a whole server says to each, on a connection of its own."""
 
     async def main() -> list[bytes]:
-        options = Options(directory=str(directory), upload=True)
-        server = FileServer(service_of(options), options)
+        options = ServerOptions(directory=str(directory), upload=True)
+        server = FileServerApp(make_service(options), options)
         loop = asyncio.get_running_loop()
         listening = await loop.create_server(server.front, "127.0.0.1", 0)
         port = listening.sockets[0].getsockname()[1]

@@ -21,12 +21,13 @@ from support.running import line, start
 
 SERVING = """
     import sys
-    from noria.fileserver.server import Options, serve_files
+    from noria.fileserver.options import ServerOptions
+    from noria.fileserver.serve import serve_files
 
     def ready(info):
         print(info.addresses[0].rpartition(":")[2], flush=True)
 
-    serve_files(Options(directory=sys.argv[1], port=0, upload=True, overwrite=True), ready)
+    serve_files(ServerOptions(directory=sys.argv[1], port=0, upload=True, overwrite=True), ready)
 """
 TUS = {"Host": "localhost", "Tus-Resumable": "1.0.0"}
 KIND = "application/offset+octet-stream"

@@ -21,11 +21,13 @@ pytest.importorskip("httptools")
 
 from noria.fileserver import cleanup, storage
 from noria.fileserver.allowed_hosts import hosts_of
+from noria.fileserver.options import ServerOptions
 from noria.fileserver.root import Root
-from noria.fileserver.server import THREADS, Options, serve_files
+from noria.fileserver.serve import serve_files
+from noria.fileserver.server import DISK_THREADS
 from noria.http.limits import Limits
 from noria.http.worker_threads import run_in_thread
-from noria.servers.serve import ServerInfo
+from noria.servers.config import ServerInfo
 
 
 def serve(directory: Path, main: Callable[[int], Awaitable[None]], **options: Any) -> None:
@@ -41,7 +43,7 @@ def serve(directory: Path, main: Callable[[int], Awaitable[None]], **options: An
 
         outcome.append(asyncio.get_running_loop().create_task(beside()))
 
-    serve_files(Options(directory=str(directory), port=0, **options), ready)
+    serve_files(ServerOptions(directory=str(directory), port=0, **options), ready)
     outcome[0].result()
     assert not [one for one in threading.enumerate() if one.name.startswith("noria-disk")]
 
@@ -56,8 +58,8 @@ def left_behind(directory: Path) -> Path:
 
 def test_as_many_calls_wait_for_the_disk_as_there_are_threads(tmp_path: Path) -> None:
     async def main(_: int) -> None:
-        all_are_there = threading.Barrier(THREADS)
-        await asyncio.gather(*(run_in_thread(all_are_there.wait, 20) for _ in range(THREADS)))
+        all_are_there = threading.Barrier(DISK_THREADS)
+        await asyncio.gather(*(run_in_thread(all_are_there.wait, 20) for _ in range(DISK_THREADS)))
 
     serve(tmp_path, main)
 
@@ -145,7 +147,7 @@ def test_of_several_workers_one_sweeps_as_long_as_it_lives(
         os.waitpid(pid, 0)
         await loops.until(lambda: not part.exists())
 
-    serve(tmp_path, main, upload=True, sweeping=turn)
+    serve(tmp_path, main, upload=True, cleanup_fd=turn)
     for fd in (turn, told, tell, end):
         os.close(fd)
 

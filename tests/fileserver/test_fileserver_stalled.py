@@ -17,7 +17,8 @@ import pytest
 
 pytest.importorskip("httptools")
 
-from noria.fileserver.server import FileServer, Options, service_of
+from noria.fileserver.app import FileServerApp, make_service
+from noria.fileserver.options import ServerOptions
 from support.loops import MODELS, client_context, run, server_context, until
 
 CLIENTS = 50
@@ -79,8 +80,8 @@ def test_clients_that_stop_reading_leave_no_file_and_no_task(
 ) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        options = Options(directory=str(root))
-        server = FileServer(service_of(options), options)
+        options = ServerOptions(directory=str(root))
+        server = FileServerApp(make_service(options), options)
         front, grace = server.front, options.limits.grace
         listening = await loop.create_server(
             front, "127.0.0.1", 0, ssl=server_context() if secure else None

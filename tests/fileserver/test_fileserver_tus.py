@@ -21,8 +21,9 @@ from support import loops
 pytest.importorskip("httptools")
 
 import noria
+from noria.fileserver.app import FileServerApp, make_service
+from noria.fileserver.options import ServerOptions
 from noria.fileserver.partial_uploads import DIRECTORY, LIFE
-from noria.fileserver.server import FileServer, Options, service_of
 from noria.fileserver.tus import destination, read_metadata
 from noria.http.messages import HTTPException
 
@@ -77,8 +78,8 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def serving(directory, **options):
-    options = Options(directory=str(directory), upload=True, **options)
-    server = FileServer(service_of(options), options)
+    options = ServerOptions(directory=str(directory), upload=True, **options)
+    server = FileServerApp(make_service(options), options)
     loop = asyncio.get_running_loop()
     listening = await loop.create_server(server.front, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]

@@ -20,7 +20,8 @@ pytest.importorskip("httptools")
 import noria
 from noria import models
 from noria._core.files.splice import Splice, Why
-from noria.fileserver.server import FileServer, Options, service_of
+from noria.fileserver.app import FileServerApp, make_service
+from noria.fileserver.options import ServerOptions
 from noria.fileserver.storage import Part, ahead
 from noria.http import body_splice
 from noria.http.messages import HTTPException
@@ -53,8 +54,8 @@ def moves(monkeypatch):
 
 @contextlib.asynccontextmanager
 async def serving(root, **options):
-    service = service_of(Options(directory=str(root), upload=True, **options))
-    server = FileServer(service, Options(upload=True, **options))
+    service = make_service(ServerOptions(directory=str(root), upload=True, **options))
+    server = FileServerApp(service, ServerOptions(upload=True, **options))
     listening = await asyncio.get_running_loop().create_server(server.front, "127.0.0.1", 0)
     try:
         yield server, listening.sockets[0].getsockname()[1]

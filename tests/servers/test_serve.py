@@ -1,4 +1,4 @@
-"""noria.serve in a process of its own: signals, workers, addresses, and what it refuses."""
+"""noria.serve in a subprocess: signals, workers, addresses, and errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ print(summary.connections, summary.messages, summary.bytes_in, summary.bytes_out
 
 
 class Server:
-    """A server process; `address` is where it listens."""
+    """A server subprocess that listens on `address`."""
 
     def __init__(self, **arguments: Any):
         self.process = start(SERVER, repr(arguments))
@@ -81,7 +81,7 @@ class Server:
             return sock.recv(1000)
 
     def end(self, number: int = signal.SIGTERM) -> list[str]:
-        """Sends the signal; the words of the summary."""
+        """Send the signal and return the fields of the summary."""
         self.process.send_signal(number)
         status, out, self.errors = finish(self.process)
         assert status == 0, self.errors
@@ -90,7 +90,7 @@ class Server:
 
 @pytest.fixture
 def servers() -> Iterator[list[Server]]:
-    """Servers put here are killed at the end, with their workers, whatever happens."""
+    """A list of servers; at the end of the test they are killed, with their workers."""
     made: list[Server] = []
     yield made
     for server in made:
@@ -191,11 +191,11 @@ def test_a_second_sigterm_ends_at_once(servers: list[Server]) -> None:
 # Workers.
 
 
-def pids(server: Server, least: int) -> set[int]:
-    """The processes that answer, once there are `least` of them."""
+def pids(server: Server, count: int) -> set[int]:
+    """The process ids of the workers, once `count` of them have replied."""
     found: set[int] = set()
     deadline = time.monotonic() + LIMIT
-    while len(found) < least:
+    while len(found) < count:
         try:
             answer = server.ask(b"pid")
         except ConnectionError:
@@ -286,14 +286,15 @@ def test_a_worker_whose_parent_is_dead_has_no_traceback(servers: list[Server]) -
     server = Server(model="epoll", workers=2)
     servers.append(server)
     server.process.kill()
-    _, _, errors = finish(server.process)  # returns when the last worker has closed its streams
+    # finish() returns when the last worker has closed its streams.
+    _, _, errors = finish(server.process)
     assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("group", [False, True])
 def test_sighup_lets_connections_finish(servers: list[Server], workers: int, group: bool) -> None:
-    """A terminal sends it to all processes; kill(1) to the parent alone."""
+    """A terminal sends SIGHUP to all processes, kill(1) to the parent alone."""
     server = Server(model="epoll", workers=workers)
     servers.append(server)
     found = pids(server, workers)
@@ -301,10 +302,10 @@ def test_sighup_lets_connections_finish(servers: list[Server], workers: int, gro
         sock.sendall(b"before")
         assert sock.recv(100) == b"before"
         for pid in {server.process.pid, *(found if group else ())}:
-            # A worker that the parent has passed it on to may have ended already.
+            # The parent forwards the signal: a worker may have ended already.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGHUP)
-        closed_to_others(server)
+        wait_until_refused(server)
         os.kill(server.process.pid, signal.SIGHUP)  # a second one ends nothing sooner
         sock.sendall(b"after")
         assert sock.recv(100) == b"after"
@@ -315,8 +316,8 @@ def test_sighup_lets_connections_finish(servers: list[Server], workers: int, gro
     assert not any(alive(pid) for pid in found)
 
 
-def closed_to_others(server: Server) -> None:
-    """Returns when no process accepts connections any more."""
+def wait_until_refused(server: Server) -> None:
+    """Return when no process accepts connections any more."""
     deadline = time.monotonic() + LIMIT
     while True:
         try:
@@ -324,7 +325,7 @@ def closed_to_others(server: Server) -> None:
         except ConnectionRefusedError:
             return
         except ConnectionResetError:
-            pass  # the listening socket was closed during the handshake: look once more
+            pass  # the listening socket was closed during the handshake: try again
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -337,14 +338,14 @@ def test_sigterm_after_sighup_is_not_waited_for(servers: list[Server], workers: 
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"
         server.process.send_signal(signal.SIGHUP)
-        closed_to_others(server)
+        wait_until_refused(server)
         server.end(signal.SIGTERM)
         assert sock.recv(1) == b""
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sighup_that_is_ignored_stays_ignored(servers: list[Server], workers: int) -> None:
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which children inherit, as of nohup(1)
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit it, as from nohup(1)
     try:
         server = Server(model="epoll", workers=workers)
     finally:
@@ -398,16 +399,15 @@ def test_workers_on_a_unix_socket(servers: list[Server], tmp_path: Path) -> None
 
 
 def test_workers_that_die_at_their_start() -> None:
-    """There is no use in going on for ever: it gives up and says so."""
+    """The supervisor gives up and says so."""
     process = start(
         """
         import os, sys
         import noria
-        from noria.servers import serve as serving
         from noria.servers import supervisor
         from noria.servers.echo import Echo
-        supervisor.SHORT_LIVES = 4
-        serving.serve_here = lambda *arguments: os._exit(7)
+        supervisor.MAX_FAILED_STARTS = 4
+        supervisor.run_server = lambda *arguments: os._exit(7)
         try:
             noria.serve(Echo, workers=2)
         except noria.NoriaError as error:
@@ -485,7 +485,7 @@ def test_a_socket_in_use_is_refused(servers: list[Server], tmp_path: Path) -> No
     assert Server(unix=path).text == (
         f"OSError: [Errno 98] cannot listen on {path}: Address already in use"
     )
-    assert server.ask() == b"hello", "the first goes on"
+    assert server.ask() == b"hello", "the first server still runs"
     server.end()
 
 
@@ -535,11 +535,11 @@ def test_what_serve_refuses() -> None:
             noria.serve(Echo, **arguments)  # type: ignore[arg-type]
 
 
-# In a thread, and what it tells.
+# In a thread; the callbacks.
 
 
 def test_in_another_thread_it_ends_by_stop() -> None:
-    told: list[tuple[str, str, dict[str, Any]]] = []
+    calls: list[tuple[str, str, dict[str, Any]]] = []
     ready: list[noria.ServerInfo] = []
     done = threading.Event()
     summaries: list[noria.Summary] = []
@@ -554,7 +554,7 @@ def test_in_another_thread_it_ends_by_stop() -> None:
                 Echo,
                 model="epoll",
                 ready=note,
-                on_connection=lambda event, peer, what: told.append((event, peer, what)),
+                on_connection=lambda event, peer, what: calls.append((event, peer, what)),
             )
         )
 
@@ -567,14 +567,14 @@ def test_in_another_thread_it_ends_by_stop() -> None:
         assert sock.recv(10) == b"hello"
         peer = "{}:{}".format(*sock.getsockname())
     deadline = time.monotonic() + LIMIT
-    while len(told) < 2:
+    while len(calls) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     ready[0].stop()
     thread.join()
-    assert [entry[:2] for entry in told] == [("open", peer), ("close", peer)]
-    assert told[1][2]["error"] is None
-    assert told[1][2]["seconds"] >= 0
+    assert [entry[:2] for entry in calls] == [("open", peer), ("close", peer)]
+    assert calls[1][2]["error"] is None
+    assert calls[1][2]["seconds"] >= 0
     assert summaries[0].connections == 1
     assert summaries[0].bytes_out == 5
     assert summaries[0].busy > 0
@@ -582,7 +582,7 @@ def test_in_another_thread_it_ends_by_stop() -> None:
 
 @pytest.mark.parametrize("target", ["os.getpid()", "pid"], ids=["of the parent", "of the worker"])
 def test_a_signal_in_the_middle_of_a_fork(target: str) -> None:
-    """It misses no worker, and a worker does not take it for its parent's."""
+    """It reaches each worker, and a worker does not run its parent's handler."""
     source = f"""
 import os, signal
 import noria

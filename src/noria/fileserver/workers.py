@@ -1,60 +1,56 @@
-"""Several processes that serve one directory on one port."""
+"""A file server of several processes that share one port."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
 
 from noria import models
-from noria.fileserver import server as _server
+from noria.fileserver.options import ServerOptions
+from noria.fileserver.server import run_server
 from noria.net.listening import describe, tcp_sockets
-from noria.servers.serve import ServerInfo, Summary
+from noria.servers.config import OnReady, ServerInfo, Summary
 from noria.servers.supervisor import Supervisor
 
 
-class _Workers(Supervisor):
-    def __init__(self, options: _server.Options, sockets: list[socket.socket]) -> None:
-        super().__init__(cast("Any", options), sockets)
-        self.options = options
-
-    def serve(self, ready: Callable[[ServerInfo], object]) -> Summary:
-        """In the child: a socket of its own on the port, or a share in those that were given."""
-        if self.options.sockets:
-            return _server.serve_here(
-                replace(self.options, sockets=[sock.dup() for sock in self.sockets]), ready
-            )
-        own: list[socket.socket] = []
-        for sock in self.sockets:
-            host, port = sock.getsockname()[:2]
-            own += tcp_sockets(host, port, reuse_port=True)
-        return _server.serve_here(replace(self.options, sockets=own), ready)
-
-
-def supervise(options: _server.Options, ready: Callable[[ServerInfo], object] | None) -> Summary:
-    """Runs the workers until a signal; the sum of what they did."""
+def run_workers(options: ServerOptions, ready: OnReady | None) -> Summary:
+    """Serve with several processes until a signal; return the sum of their totals."""
     chosen, reason = models.choose() if options.model == "auto" else (options.model, "")
-    models.make(chosen).close()  # says here what every worker would say
+    models.make(chosen).close()  # raises here, not once in each worker
     sockets = list(options.sockets) or tcp_sockets(options.host, options.port, reuse_port=True)
     addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
-    # What the workers have in common.
-    turn, numbers = os.memfd_create("noria-sweeping"), os.memfd_create("noria-quota")
-    options = replace(options, model=chosen, sweeping=turn, counting=numbers)
-    workers = _Workers(options, sockets)
+    # The workers share these: the lock of the one that cleans up, and the quota's numbers.
+    cleanup_fd, quota_fd = os.memfd_create("noria-cleanup"), os.memfd_create("noria-quota")
+    options = replace(options, model=chosen, cleanup_fd=cleanup_fd, quota_fd=quota_fd)
+    supervisor = Supervisor(
+        lambda on_ready: run_server(
+            replace(options, sockets=_sockets_of_worker(options, sockets)), on_ready
+        )
+    )
     try:
         for _ in range(options.workers):
-            workers.start()
-        workers.await_listening()
+            supervisor.start_worker()
+        supervisor.wait_until_listening()
         if ready is not None:
-            ready(ServerInfo(addresses, chosen, reason, os.getpid(), workers.stop))
-        summary = workers.run()
+            ready(ServerInfo(addresses, chosen, reason, os.getpid(), supervisor.stop))
+        summary = supervisor.run()
     finally:
-        workers.close()
-        os.close(turn)
-        os.close(numbers)
+        supervisor.close()
+        os.close(cleanup_fd)
+        os.close(quota_fd)
         for sock in sockets:
             sock.close()
     summary.workers = options.workers
     return summary
+
+
+def _sockets_of_worker(options: ServerOptions, sockets: list[socket.socket]) -> list[socket.socket]:
+    """Sockets for this worker: duplicates of those given, or new ones on the parent's ports."""
+    if options.sockets:
+        return [sock.dup() for sock in sockets]
+    new: list[socket.socket] = []
+    for sock in sockets:
+        host, port = sock.getsockname()[:2]
+        new += tcp_sockets(host, port, reuse_port=True)
+    return new

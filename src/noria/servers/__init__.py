@@ -1,1 +1,4 @@
-"""Servers: a listening socket and a protocol for each connection, in one process or many."""
+"""Servers: listening sockets with an asyncio protocol, in one process or several.
+
+May import `noria.reactor`, `noria.net`, `noria.models`, `noria.errors` and `noria._core`.
+"""

@@ -1,4 +1,4 @@
-"""The echo server: what comes in goes out."""
+"""The echo protocol: send back all data received (RFC 862)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import cast
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what it receives, and stops reading while the peer does not take it."""
+    """Send back all data received; stop reading while the peer does not read."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)

@@ -1,4 +1,4 @@
-"""Several processes that serve one port: a parent that forks them and starts dead ones again."""
+"""Several processes that serve one port: a parent forks the workers and restarts dead ones."""
 
 from __future__ import annotations
 
@@ -9,110 +9,122 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from noria import models
 from noria.errors import NoriaError
 from noria.net.listening import describe, tcp_sockets, unix_socket
-from noria.servers import serve as _serve
-
-if TYPE_CHECKING:
-    import socket
-
-    from noria.servers.serve import Plan, ServerInfo, Summary
+from noria.servers.config import OnReady, ServeConfig, ServerInfo, Summary
+from noria.servers.server import run_server, sighup_stops_server
 
 log = logging.getLogger("noria")
 
-# A worker that lived shorter than this (seconds) died of its start; after that many in a row there
-# is no use in going on.
-SHORT_LIFE = 1.0
-SHORT_LIVES = 10
-PR_SET_PDEATHSIG = 1
-LISTENING = b"+"  # what a worker writes to its pipe first; its summary follows at the end
+# A worker that ran for less time than this, in seconds, failed at its start. After that many such
+# failures in a row the supervisor gives up.
+MIN_LIFETIME = 1.0
+MAX_FAILED_STARTS = 10
+MAX_RESTART_DELAY = 2.0  # seconds; the delay doubles with each failed start
+PR_SET_PDEATHSIG = 1  # prctl(2)
+LISTENING = b"+"  # the first byte a worker writes to its pipe; its summary follows at the end
 
 
-def supervise(plan: Plan, workers: int, ready: Callable[[ServerInfo], object] | None) -> Summary:
-    """Runs the workers until a signal; the sum of what they did."""
+def run_workers(config: ServeConfig, workers: int, ready: OnReady | None) -> Summary:
+    """Serve with several processes until a signal; return the sum of their totals."""
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("several workers need the main thread, for the signals that end them")
-    chosen, reason = models.choose() if plan.model == "auto" else (plan.model, "")
-    models.make(chosen, interval=plan.interval).close()  # says here what every worker would say
-    sockets = _bind(plan)
+        raise RuntimeError("several workers need the main thread, which handles signals")
+    chosen, reason = models.choose() if config.model == "auto" else (config.model, "")
+    models.make(chosen, interval=config.interval).close()  # raises here, not once in each worker
+    config = replace(config, model=chosen)
+    sockets = _bind(config)
     addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
-    supervisor = Supervisor(replace(plan, model=chosen), sockets)
+    supervisor = Supervisor(lambda on_ready: run_server(_for_worker(config, sockets), on_ready))
     try:
         for _ in range(workers):
-            supervisor.start()
-        supervisor.await_listening()
+            supervisor.start_worker()
+        supervisor.wait_until_listening()
         if ready is not None:
-            ready(_serve.ServerInfo(addresses, chosen, reason, os.getpid(), supervisor.stop))
+            ready(ServerInfo(addresses, chosen, reason, os.getpid(), supervisor.stop))
         summary = supervisor.run()
     finally:
         supervisor.close()
         for sock in sockets:
             sock.close()
-        if plan.unix is not None:
+        if config.unix is not None:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(plan.unix)
+                os.unlink(config.unix)
     summary.workers = workers
     return summary
 
 
-def _bind(plan: Plan) -> list[socket.socket]:
-    """The parent binds, so that the port is taken as long as it lives; it never listens on TCP."""
-    if plan.unix is not None:
-        sock = unix_socket(plan.unix)
-        sock.listen(plan.backlog)
+def _bind(config: ServeConfig) -> list[socket.socket]:
+    """Bind in the parent, which holds the port while it runs. It never listens on TCP."""
+    if config.unix is not None:
+        sock = unix_socket(config.unix)
+        sock.listen(config.backlog)
         return [sock]
-    return tcp_sockets(plan.host, plan.port, reuse_port=True)
+    return tcp_sockets(config.host, config.port, reuse_port=True)
+
+
+def _for_worker(config: ServeConfig, sockets: list[socket.socket]) -> ServeConfig:
+    """The configuration of a worker: the parent's Unix socket, or the port that it has bound."""
+    if config.unix is not None:
+        return replace(config, unix=None, sock=sockets[0].dup())
+    name: Any = sockets[0].getsockname()
+    return replace(config, port=name[1], reuse_port=True)
 
 
 class Supervisor:
-    """Starts workers, starts dead ones again, and passes signals on."""
+    """Starts workers, restarts dead ones, and forwards signals to them.
 
-    def __init__(self, plan: Plan, sockets: list[socket.socket]):
-        self.plan = plan
-        self.sockets = sockets
-        self.children: dict[int, tuple[float, int]] = {}  # pid: (since, the pipe of its summary)
+    `serve(ready)` runs in each worker: it serves, calls `ready` when it accepts connections, and
+    returns its totals.
+    """
+
+    def __init__(self, serve: Callable[[OnReady], Summary]):
+        self.serve = serve
+        self.workers: dict[int, tuple[float, int]] = {}  # pid: (start time, pipe of its summary)
         self.stopping = False
-        self.short_lives = 0
-        self.total = _serve.Summary()
+        self.failed_starts = 0
+        self.total = Summary()
         handled = [signal.SIGINT, signal.SIGTERM]
-        if _serve.ends_by_hangup():  # else the workers would outlive their parent, without a port
+        # Without a handler SIGHUP would end the parent alone, and with it the hold on the port.
+        if sighup_stops_server():
             handled.append(signal.SIGHUP)
-        self.former = {number: signal.signal(number, self._signalled) for number in handled}
+        self.old_handlers = {number: signal.signal(number, self._on_signal) for number in handled}
 
-    def start(self) -> None:
+    def start_worker(self) -> None:
+        """Fork a worker."""
         reader, writer = os.pipe()
         _flush()
-        # A signal in between would miss the child that is not known yet, and reach the handler of
-        # the parent in it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, self.former)
+        # A signal between the fork and the next line would miss a child that is not in `workers`
+        # yet, and run the parent's handler in the child.
+        old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.old_handlers)
         try:
             pid = os.fork()
             if pid == 0:
                 os.close(reader)
-                self._work(writer)
-            self.children[pid] = (time.monotonic(), reader)
+                self._run_worker(writer)
+            self.workers[pid] = (time.monotonic(), reader)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
         os.close(writer)
 
-    def _work(self, writer: int) -> None:
-        """The child: serves, writes its summary to the pipe, and exits without coming back."""
+    def _run_worker(self, writer: int) -> None:
+        """In the child: serve, write the summary to the pipe, exit. It does not return."""
         status = 1
         try:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            for number in self.former:
+            for number in self.old_handlers:
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, self.former)
-            summary = self.serve(lambda info: _report(writer, LISTENING))
-            _report(writer, json.dumps(dataclasses.asdict(summary)).encode())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self.old_handlers)
+            summary = self.serve(lambda info: _write(writer, LISTENING))
+            _write(writer, json.dumps(dataclasses.asdict(summary)).encode())
             status = 0
         except BaseException:
             log.exception("worker %d failed", os.getpid())
@@ -120,85 +132,84 @@ class Supervisor:
             _flush()
             os._exit(status)
 
-    def await_listening(self) -> None:
-        """Waits until each worker accepts connections, or is dead, which `run` finds out."""
-        for _, reader in list(self.children.values()):
+    def wait_until_listening(self) -> None:
+        """Wait until each worker accepts connections or has exited; `run` reports those."""
+        for _, reader in list(self.workers.values()):
             os.read(reader, len(LISTENING))
 
-    def serve(self, ready: Callable[[ServerInfo], object]) -> Summary:
-        """What a worker does; the file server's do something else."""
-        return _serve.serve_here(self._own_plan(), ready)
-
-    def _own_plan(self) -> Plan:
-        if self.plan.unix is not None:
-            return replace(self.plan, unix=None, sock=self.sockets[0].dup())
-        name: Any = self.sockets[0].getsockname()
-        return replace(self.plan, port=name[1], reuse_port=True)
-
     def run(self) -> Summary:
-        while self.children:
+        """Wait for the workers and restart dead ones, until `stop`; return their totals.
+
+        Raises NoriaError if workers fail at their start again and again.
+        """
+        while self.workers:
             try:
                 pid, status = os.waitpid(-1, 0)
             except ChildProcessError:
                 break
-            if pid in self.children:
-                self._ended(pid, os.waitstatus_to_exitcode(status))
+            if pid in self.workers:
+                self._on_exit(pid, os.waitstatus_to_exitcode(status))
         return self.total
 
-    def _ended(self, pid: int, code: int) -> None:
-        since, reader = self.children.pop(pid)
+    def _on_exit(self, pid: int, code: int) -> None:
+        started, reader = self.workers.pop(pid)
         with open(reader, "rb") as pipe:
-            report = pipe.read().removeprefix(LISTENING)
-        if report:
-            for key, value in json.loads(report).items():
+            summary = pipe.read().removeprefix(LISTENING)
+        if summary:
+            for key, value in json.loads(summary).items():
                 setattr(self.total, key, getattr(self.total, key) + value)
         if self.stopping:
             return
         how = signal.Signals(-code).name if code < 0 else f"status {code}"
         log.error("worker %d ended (%s): starting another", pid, how)
-        if time.monotonic() - since >= SHORT_LIFE:
-            self.short_lives = 0
+        if time.monotonic() - started >= MIN_LIFETIME:
+            self.failed_starts = 0
         else:
-            self.short_lives += 1
-            if self.short_lives >= SHORT_LIVES:
+            self.failed_starts += 1
+            if self.failed_starts >= MAX_FAILED_STARTS:
                 self.stop()
                 self.run()
                 raise NoriaError(
-                    f"{SHORT_LIVES} workers ended within {SHORT_LIFE:g} s of their start"
+                    f"{MAX_FAILED_STARTS} workers ended within {MIN_LIFETIME:g} s of their start"
                 )
-            time.sleep(min(0.05 * 2**self.short_lives, 2.0))
+            time.sleep(min(0.05 * 2**self.failed_starts, MAX_RESTART_DELAY))
         if not self.stopping:
-            self.start()
+            self.start_worker()
 
     def stop(self) -> None:
-        self._signalled(signal.SIGTERM, None)
+        """Stop the workers as SIGTERM does."""
+        self._on_signal(signal.SIGTERM, None)
 
-    def _signalled(self, number: int, frame: Any) -> None:
+    def _on_signal(self, number: int, frame: Any) -> None:
         self.stopping = True
-        for pid in list(self.children):
+        for pid in list(self.workers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def close(self) -> None:
-        for number, handler in self.former.items():
+        """Restore the parent's signal handlers; kill the workers that are left."""
+        for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
-        for pid, (_, reader) in self.children.items():
+        for pid, (_, reader) in self.workers.items():
             os.close(reader)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-        self.children.clear()
+        self.workers.clear()
 
 
-def _report(writer: int, data: bytes) -> None:
-    """Writes to the parent, which may be dead: then the worker ends by PR_SET_PDEATHSIG."""
+def _write(writer: int, data: bytes) -> None:
+    """Write to the parent. If it is dead, PR_SET_PDEATHSIG ends this worker."""
     with contextlib.suppress(BrokenPipeError):
         os.write(writer, data)
 
 
 def _flush() -> None:
-    """Empties the buffers that a fork would double. A stream may be closed, or its terminal."""
+    """Flush the output buffers, which a fork would duplicate.
+
+    The streams may be closed, or their terminal gone.
+    """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):

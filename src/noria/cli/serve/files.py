@@ -201,12 +201,12 @@ def serve_files(
     if not all(name.strip() for name in allow_host):
         raise click.BadParameter("a name is empty; * accepts any.", param_hint="--allow-host")
     _check_model(model)
-    from noria.fileserver.server import Options
+    from noria.fileserver.options import ServerOptions
     from noria.http.limits import Limits
 
     counts = {"connections": max_connections, "per_client": max_per_client, "uploads": max_uploads}
     sockets = passed_sockets()
-    options = Options(
+    options = ServerOptions(
         directory=directory,
         host=host,
         port=port,
@@ -246,8 +246,8 @@ def _check_model(model: str) -> None:
 
 
 def _run(options: Any) -> None:
-    from noria.fileserver.server import serve_files as serve
-    from noria.fileserver.server import service_of
+    from noria.fileserver.app import make_service
+    from noria.fileserver.serve import serve_files as serve
 
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -255,7 +255,7 @@ def _run(options: Any) -> None:
         level=logging.WARNING,
     )
     try:
-        service_of(options).close()
+        make_service(options).close()
     except OSError as error:
         raise CommandError(f"cannot serve {options.directory}: {os_error_reason(error)}") from None
     _raise_fd_limit()

@@ -1,0 +1,102 @@
+"""The file server's application: it routes requests to the file service or to /-/."""
+
+from __future__ import annotations
+
+import sys
+
+from noria.fileserver.access_log import AccessLog
+from noria.fileserver.auth import Guard
+from noria.fileserver.metrics import Metrics
+from noria.fileserver.options import ServerOptions
+from noria.fileserver.server_sent_events import Events
+from noria.fileserver.service import FileService, refused
+from noria.fileserver.tus import Uploads
+from noria.fileserver.web.assets import asset
+from noria.http.messages import READING, HTTPException, Request, Response
+from noria.http.protocol import Front
+
+RESERVED_PREFIX = "/-/"  # paths of the server itself
+NOSNIFF = ("X-Content-Type-Options", "nosniff")
+
+
+def make_service(options: ServerOptions) -> FileService:
+    """The file service that these options describe. Raises OSError."""
+    return FileService(
+        options.directory,
+        uploads=options.upload,
+        overwrite=options.overwrite,
+        read_only=options.read_only,
+        max_size=options.max_size,
+        quota=options.quota,
+        shared=options.quota_fd,
+    )
+
+
+class FileServerApp:
+    """Requests for files go to `service`, requests below /-/ to the server's own resources.
+
+    `front` is the HTTP protocol factory that calls this application.
+    """
+
+    def __init__(self, service: FileService, options: ServerOptions) -> None:
+        self.service = service
+        self.events = Events(service)
+        self.uploads = Uploads(service, options.max_size) if options.upload else None
+        self.guard = (
+            Guard(options.users, options.tokens) if options.users or options.tokens else None
+        )
+        self.metrics = Metrics() if options.metrics else None
+        logged = options.log != "none" and sys.stdout is not None  # None: it is closed
+        self.access_log = AccessLog(options.log, sys.stdout) if logged else None
+        on_answer = self._on_response if self.metrics or self.access_log else None
+        # The fast path does not check credentials.
+        fast_path = service.quick if self.guard is None else None
+        self.front = Front(self.handle, options.limits, on_answer, fast_path)
+
+    def _on_response(
+        self, request: Request | None, status: int, sent: int, seconds: float, peer: str
+    ) -> None:
+        if self.metrics is not None:
+            self.metrics.count(request, status, sent, seconds, peer)
+        if self.access_log is not None:
+            self.access_log(request, status, sent, seconds, peer)
+
+    async def handle(self, request: Request) -> Response:
+        """Return the response.
+
+        Errors of GET and HEAD are returned as a response, which may be a page; other methods raise
+        HTTPException.
+        """
+        try:
+            if self.guard is not None:
+                await self.guard.check(request)
+            if not request.path.startswith(RESERVED_PREFIX):
+                return await self.service.handle(request)
+            response = await self._handle_reserved(request)
+        except HTTPException as error:
+            if request.method not in ("GET", "HEAD"):
+                raise
+            response = refused(request, error)
+        if NOSNIFF not in response.headers:
+            response.headers.append(NOSNIFF)
+        return response
+
+    async def _handle_reserved(self, request: Request) -> Response:
+        name, _, rest = request.path.removeprefix(RESERVED_PREFIX).partition("/")
+        if request.method == "OPTIONS" and name != "uploads":
+            return Response(204, [("Allow", READING)])
+        if name == "assets":
+            return asset(request, rest)
+        if name == "uploads":
+            if self.uploads is None:
+                raise HTTPException(403, "Uploads are disabled: start the server with --upload.")
+            return await self.uploads.handle(request, rest)
+        if request.method not in ("GET", "HEAD"):
+            raise HTTPException(405, "This resource is read-only.", headers=[("Allow", READING)])
+        if name == "events" and not rest:
+            return await self.events.answer(request)
+        if name == "metrics" and not rest:
+            if self.metrics is None:
+                raise HTTPException(404, "Metrics are disabled: start the server with --metrics.")
+            return self.metrics.page(self.front)
+        raise HTTPException(404, "There is no such resource.")
