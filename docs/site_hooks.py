@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: pages that lie outside docs/, and pictures for light and dark.
+"""Hooks of MkDocs: pages outside docs/, pictures for light and dark, and no request to the network.
 
 ARCHITECTURE.md, the README files of examples/ and bench/, and other documents at the top of the
 repository are pages of the site, too. Links between them and docs/ are written for a code host;
@@ -27,6 +27,10 @@ OUTSIDE = {
 }
 # These pages of the repository have their counterpart below docs/.
 COUNTERPARTS = {"README.md": "docs/index.md", "README.zh-CN.md": "docs/index.md"}
+
+# With the plugin `offline`, each page loads this script, which the search needs, from the network.
+REMOTE_SCRIPT = "https://unpkg.com/iframe-worker/shim"
+LOCAL_SCRIPT = "vendor/iframe-worker.js"
 
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
 PICTURE = re.compile(
@@ -72,3 +76,14 @@ def on_page_markdown(text: str, page: Any, config: Any, files: Files) -> str:
     if page.file.src_uri not in OUTSIDE.values():
         text = rewrite_links(text, "docs/" + page.file.src_uri)
     return PICTURE.sub(r"![\2](\3#only-light)\n![\2](\1#only-dark)", text)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Load the script of the search from the site itself."""
+    return output.replace(
+        REMOTE_SCRIPT, posixpath.relpath(LOCAL_SCRIPT, posixpath.dirname(page.url))
+    )
+
+
+def on_post_template(output: str, template_name: str, config: Any) -> str:
+    return output.replace(REMOTE_SCRIPT, LOCAL_SCRIPT)
