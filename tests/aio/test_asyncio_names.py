@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from noria.aio import asyncio_names
-from noria.aio.asyncio_names import NAMES, PrivateName
+from noria.aio.asyncio_names_table import NAMES, PrivateName
 from noria.aio.transports import SocketTransport
 from support.loops import CERTIFICATE
 
@@ -20,20 +20,20 @@ TEXTS = {
     path.relative_to(SOURCES).as_posix(): path.read_text()
     for pattern in ("aio/*.py", "_core/aio/*.pyx", "_core/*.pyx")
     for path in sorted(SOURCES.glob(pattern))
-    if path.name != "asyncio_names.py"
+    if path.name not in ("asyncio_names.py", "asyncio_names_table.py")
 }
 
-# Names that asyncio has too, and that are noria's own where they are used: file and name.
+# (file, name): private names of noria that asyncio has too
 OWN = {
     ("aio/sendfile.py", "_loop"),
     ("aio/sendfile.py", "_protocol"),
     ("aio/sendfile.py", "_transport"),
 }
 
-# All of asyncio.Server's methods are replaced, so what its objects have is noria's own.
+# All methods of asyncio.Server are overridden, so the private names in this file are noria's.
 OWN_FILES = {"aio/server.py"}
 
-# Core's methods, which these call on a loop that is one: the table has them as Core's.
+# methods of Core that the modules of noria.aio call on the loop; the table lists them for Core
 CORE = {
     "_add_reader",
     "_add_writer",
@@ -94,7 +94,7 @@ def test_every_private_name_in_use_is_in_the_table() -> None:
                     continue
                 if (module_of(file), name) not in listed:
                     missing.append(
-                        f"{file}:{number} uses asyncio's {name}: add it to asyncio_names.NAMES"
+                        f"{file}:{number} uses asyncio's {name}, which the table of names lacks"
                     )
     assert not missing, "\n".join(missing)
 
@@ -114,15 +114,15 @@ def test_the_transports_have_the_private_names_that_asyncio_calls_on_them() -> N
         used.update(re.findall(r"getattr\(transport, '(_[a-z]\w*)'", text))
     names = {name.rpartition(".")[2] for name in used}
     assert {"_force_close", "_loop", "_start_tls_compatible"} <= names
-    # Of asyncio's own transports for subprocesses and pipes.
+    # attributes of asyncio's transports for subprocesses and pipes
     names -= {"_wait", "_process_exited"}
     missing = [name for name in sorted(names) if not hasattr(SocketTransport, name)]
     assert not missing, (
-        f"asyncio uses {', '.join(missing)} of a transport: noria's has no such name"
+        f"asyncio uses {', '.join(missing)} of a transport: noria's do not have them"
     )
 
 
-# A Python of tomorrow: the modules of asyncio once more, with something else in their source.
+# Simulates a later Python: executes asyncio's modules again with changed source.
 TOMORROW = r"""
 import asyncio, asyncio.sslproto, asyncio.streams, inspect, ssl, sys, warnings
 
@@ -314,7 +314,7 @@ def test_the_sentences() -> None:
     text = sentences("rewrite(asyncio.sslproto, '_transport._force_close', '_transport._end')")
     assert text == (
         f"{newest}): asyncio.sslproto.SSLProtocol uses _end on Python 3.99, perhaps of transports: "
-        "noria's have no such name"
+        "noria's have no such attribute"
     )
     assert sentences("rewrite(asyncio.streams, '_waiter', '_awaited')") == (
         f"{newest}): asyncio.StreamReader objects have no _waiter on Python 3.99"

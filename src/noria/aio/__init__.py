@@ -1,4 +1,7 @@
-"""The asyncio face of noria: an event loop that any asyncio program can run on."""
+"""The asyncio event loop: connections, servers, datagrams, TLS, streams, `run`, the policy.
+
+May import noria._core, noria.models, noria.net and noria.errors.
+"""
 
 import sys
 
@@ -7,7 +10,7 @@ from noria.aio.run import EventLoopPolicy, install, new_event_loop, run
 
 __all__ = ["EventLoop", "EventLoopPolicy", "install", "new_event_loop", "run"]
 
-# That is asyncio_names.NEWEST_TESTED, whose import the tested versions are spared.
+# asyncio_names.NEWEST_TESTED: on tested versions the module is not imported, to start faster.
 if sys.version_info[:2] > (3, 15):
     from noria.aio import asyncio_names
 

@@ -1,9 +1,8 @@
-"""Where the loop and asyncio's own event loop class meet.
+"""The base class of the event loop: the compiled `Core` in front of asyncio's own loop class.
 
-`AsyncioBase` inherits what runs once for a process, a pipe or a signal: subprocesses, pipes, signal
-handlers, executors, name resolution, asynchronous generators, exception handlers. Every private
-name of asyncio that this needs is in `noria.aio.asyncio_names`; the methods here are the ones that
-asyncio's code calls in turn.
+`AsyncioBase` inherits from asyncio what runs once for a process, a pipe or a signal: subprocesses,
+pipes, signal handlers, executors, name resolution, asynchronous generators, exception handlers.
+The private names of asyncio that this needs are listed in `noria.aio.asyncio_names_table`.
 """
 
 from __future__ import annotations
@@ -23,15 +22,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from noria._core.aio.core import Core
 
-_Base = asyncio.SelectorEventLoop  # a program may put noria's loop in the place of that name
+if TYPE_CHECKING:
+    from noria._core.contract import Model
 
-# Methods of a socket that asyncio's transports call, and noria's do not.
+# Looked up at import: a program may later replace the name by noria's own loop.
+_SelectorEventLoop = asyncio.SelectorEventLoop
+
+# Methods of a socket that asyncio's transports call and noria's bypass.
 STREAM_METHODS = ("recv", "recv_into", "send", "sendmsg")
 DATAGRAM_METHODS = ("recvfrom", "send", "sendto")
 
-# All that asyncio's own classes keep. With none of it in a dict, CPython's interpreter finds the
-# loop's methods without looking for an attribute of that name first.
-ATTRIBUTES = (
+# Every attribute that asyncio's own classes set. As slots they leave the instance dict empty, so
+# that CPython's interpreter finds the loop's methods without a lookup in it.
+ASYNCIO_ATTRIBUTES = (
     "_asyncgens",
     "_asyncgens_shutdown_called",
     "_clock_resolution",
@@ -62,29 +65,30 @@ ATTRIBUTES = (
 )
 
 
-class _NoSelector:
-    """Stands where asyncio's loop has its selector.
+class _SelectorAdapter:
+    """The object that asyncio's methods find in place of the loop's selector.
 
-    asyncio's own transports (pipes) look into it for their repr, and close() ends it.
+    The repr of asyncio's own transports (pipes) calls get_key, and the loop's close calls close.
     """
 
     def __init__(self, core: Core):
         self.core = core
 
     def get_key(self, fd: int) -> selectors.SelectorKey:
-        """What the loop watches the descriptor for; raises KeyError if for nothing."""
+        """Return what the loop watches the descriptor for. Raises KeyError if it does not."""
         return selectors.SelectorKey(fd, fd, self.core.watched(fd), None)
 
     def close(self) -> None:
+        """Close the loop's model."""
         self.core.close_core()
 
 
-class AsyncioBase(_Base):
-    """asyncio's own loop, prepared to run on `Core`."""
+class AsyncioBase(Core, _SelectorEventLoop):
+    """`Core` in front of asyncio's own event loop class."""
 
     __slots__ = ()
 
-    if TYPE_CHECKING:  # asyncio's own, which its stubs leave out
+    if TYPE_CHECKING:  # private names of asyncio and of Core
         _csock: socket.socket
         _signal_handlers: dict[int, asyncio.Handle]
         _check_closed: Callable[[], None]
@@ -93,9 +97,20 @@ class AsyncioBase(_Base):
         _asyncgen_finalizer_hook: Callable[[Any], None]
         _set_coroutine_origin_tracking: Callable[[bool], None]
         _thread_id: int | None
+        _add_reader: Callable[..., asyncio.Handle]
+        _add_writer: Callable[..., asyncio.Handle]
+        _remove_reader: Callable[[int], bool]
+        _remove_writer: Callable[[int], bool]
+        _ensure_fd_no_transport: Callable[[Any], None]
 
-    def __init__(self) -> None:
-        super().__init__(cast("Any", _NoSelector(cast("Core", self))))
+    def __init__(self, model: Model) -> None:
+        Core.__init__(self, model)
+        _SelectorEventLoop.__init__(self, cast("Any", _SelectorAdapter(self)))
+
+    def close(self) -> None:
+        """Close the loop; it cannot be used afterwards."""
+        # Not Core's: asyncio's method calls it by way of the selector.
+        _SelectorEventLoop.close(self)
 
     def run_forever(self) -> None:
         """Run until stop() is called."""
@@ -103,24 +118,27 @@ class AsyncioBase(_Base):
         self._check_running()
         self._set_coroutine_origin_tracking(self.get_debug())
         hooks = sys.get_asyncgen_hooks()
-        wakes = self._let_signals_wake()
+        wakeup_fd_set = self._set_wakeup_fd()
         try:
             self._thread_id = threading.get_ident()
             sys.set_asyncgen_hooks(
                 firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
             )
             events._set_running_loop(self)
-            cast("Core", self).turn_until_stopped()
+            self.turn_until_stopped()
         finally:
             self._thread_id = None
             events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
-            if wakes and not self._signal_handlers:
+            if wakeup_fd_set and not self._signal_handlers:
                 signal.set_wakeup_fd(-1)
 
-    def _let_signals_wake(self) -> bool:
-        """Have signals end the loop's wait, also those that come right before it."""
+    def _set_wakeup_fd(self) -> bool:
+        """Have the interpreter wake the loop on each signal; return whether it will.
+
+        Without it, a signal that arrives right before the loop's wait would not end that wait.
+        """
         if threading.current_thread() is not threading.main_thread():
             return False
         try:
@@ -128,11 +146,12 @@ class AsyncioBase(_Base):
         except ValueError:
             return False  # a subinterpreter
         if former not in (-1, self._csock.fileno()):
+            # The program has set a descriptor of its own.
             signal.set_wakeup_fd(former)
             return False
         return True
 
-    # Sockets that do their own reading and writing are asyncio's transports' to use.
+    # asyncio's own transports serve sockets that override recv, send and the like.
 
     def make_selector_stream(
         self,
@@ -142,31 +161,31 @@ class AsyncioBase(_Base):
         server: Any,
         context: contextvars.Context | None,
     ) -> asyncio.Transport:
-        """asyncio's own transport for a stream socket that overrides STREAM_METHODS."""
-        make = _Base._make_socket_transport  # type: ignore[attr-defined]
+        """Create asyncio's own transport for a stream socket that overrides STREAM_METHODS."""
+        make = _SelectorEventLoop._make_socket_transport  # type: ignore[attr-defined]
         options: dict[str, Any] = {"server": server}
         if "context" in inspect.signature(make).parameters:  # from Python 3.15 on
             options["context"] = context or contextvars.copy_context()
-        cast("Core", self).has_selector_transports = True
-        made: asyncio.Transport = make(self, sock, protocol, waiter, **options)
-        return made
+        self.has_selector_transports = True
+        transport: asyncio.Transport = make(self, sock, protocol, waiter, **options)
+        return transport
 
     def make_selector_datagram(
         self, sock: socket.socket, protocol: Any, address: Any, waiter: Any
     ) -> asyncio.DatagramTransport:
-        """asyncio's own transport for a datagram socket that overrides DATAGRAM_METHODS."""
-        make = _Base._make_datagram_transport  # type: ignore[attr-defined]
-        cast("Core", self).has_selector_transports = True
-        made: asyncio.DatagramTransport = make(self, sock, protocol, address, waiter)
-        return made
+        """Create asyncio's own transport for a datagram socket that overrides DATAGRAM_METHODS."""
+        make = _SelectorEventLoop._make_datagram_transport  # type: ignore[attr-defined]
+        self.has_selector_transports = True
+        transport: asyncio.DatagramTransport = make(self, sock, protocol, address, waiter)
+        return transport
 
 
-def overrides(sock: socket.socket, methods: tuple[str, ...]) -> bool:
-    """Whether the socket has its own way of doing one of the methods: a subclass, or patched."""
-    kind = type(sock)
+def overrides_methods(sock: socket.socket, methods: tuple[str, ...]) -> bool:
+    """Whether the socket's class, a patch or the instance replaces one of the methods."""
+    cls = type(sock)
     for name in methods:
-        if getattr(kind, name, None) is not getattr(_socket.socket, name):
+        if getattr(cls, name, None) is not getattr(_socket.socket, name):
             return True
-    if kind is socket.socket:
+    if cls is socket.socket:
         return False
     return any(name in getattr(sock, "__dict__", ()) for name in methods)

@@ -1,10 +1,11 @@
-"""Client connections, sockets accepted elsewhere, and upgrades to TLS."""
+"""`create_connection`, `create_unix_connection`, `connect_accepted_socket` and `start_tls`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import errno
+import itertools
 import logging
 import os
 import socket
@@ -14,24 +15,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from noria.aio.sockets import refuse_tls_socket
+from noria.aio.transport_factory import TransportFactory
 from noria.net.addresses import AddressInfo, interleave, resolve, staggered_race
 
 if TYPE_CHECKING:
     import ssl as ssl_module
 
-    from noria.aio.loop import EventLoop
-
 Factory = Callable[[], asyncio.BaseProtocol]
 
-log = logging.getLogger("asyncio")  # asyncio's logger, which programs configure
+# asyncio's logger, which programs configure
+log = logging.getLogger("asyncio")
 
-
-# From Python 3.15 on a connection's context is copied before its protocol factory is called.
+# From Python 3.15 on, a connection's context is copied before its protocol factory is called.
 CONTEXT_BEFORE_FACTORY = sys.version_info >= (3, 15)
 
 
-class ConnectionMethods(asyncio.AbstractEventLoop):
-    """`AbstractEventLoop.create_connection` and its relatives."""
+class ConnectionMethods(TransportFactory):
+    """The loop's methods that make connections from sockets, hosts and paths."""
 
     __slots__ = ()
 
@@ -56,9 +56,9 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
     ) -> tuple[asyncio.Transport, Any]:
         """Connect to a server. As AbstractEventLoop.create_connection.
 
-        Raises OSError if no address can be connected to, or with `all_errors` (on every Python) an
-        ExceptionGroup; ssl.SSLError; TypeError and ValueError for arguments that do not go
-        together.
+        Raises OSError if no address can be connected to, or an ExceptionGroup with `all_errors`
+        (on every Python); ssl.SSLError; TypeError and ValueError for invalid combinations of
+        arguments.
         """
         if ssl and server_hostname is None:
             if not host:
@@ -69,9 +69,9 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             refuse_tls_socket(sock)
         if happy_eyeballs_delay is not None and interleave is None:
             interleave = 1  # what RFC 8305 recommends
-        given = sock is not None
+        from_caller = sock is not None
         if host is not None or port is not None:
-            if given:
+            if from_caller:
                 raise ValueError("host/port and sock can not be specified at the same time")
             sock = await self._connect_to_host(
                 (host, port),
@@ -81,16 +81,16 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
                 interleave,
                 all_errors,
             )
-        elif not given:
+        elif not from_caller:
             raise ValueError("host and port was not specified and no sock specified")
         elif sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
-        transport, protocol = await self._begin_connection(
+        transport, protocol = await self._start_connection(
             sock,
             protocol_factory,
             ssl,
             server_hostname=server_hostname,
-            given=given,
+            from_caller=from_caller,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
@@ -114,9 +114,9 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
         if ssl and server_hostname is None:
             raise ValueError("you have to pass server_hostname when using ssl")
         check_tls_options(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
-        given = sock is not None
+        from_caller = sock is not None
         if path is not None:
-            if given:
+            if from_caller:
                 raise ValueError("path and sock can not be specified at the same time")
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -125,16 +125,16 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             except BaseException:
                 sock.close()
                 raise
-        elif not given:
+        elif not from_caller:
             raise ValueError("no path and sock were specified")
         elif sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
-        return await self._begin_connection(
+        return await self._start_connection(
             sock,
             protocol_factory,
             ssl,
             server_hostname=server_hostname,
-            given=given,
+            from_caller=from_caller,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
@@ -153,13 +153,13 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
         check_tls_options(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
         refuse_tls_socket(sock)
-        transport, protocol = await self._begin_connection(
+        transport, protocol = await self._start_connection(
             sock,
             protocol_factory,
             ssl,
             server_side=True,
             server_hostname="",
-            given=True,
+            from_caller=True,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
@@ -168,13 +168,13 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             log.debug("%r handled: (%r, %r)", sock, transport, protocol)
         return transport, protocol
 
-    async def _begin_connection(
+    async def _start_connection(
         self,
         sock: socket.socket,
         protocol_factory: Factory,
         ssl: Any,
         *,
-        given: bool,
+        from_caller: bool,
         server_side: bool = False,
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
@@ -182,31 +182,30 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
     ) -> tuple[asyncio.Transport, Any]:
         """Create a transport on a connected socket and wait for connection_made.
 
-        The socket is closed if that fails, unless another transport has it already.
+        If that fails, the socket is closed, unless another transport uses it already.
         """
-        loop = cast("EventLoop", self)
-        loop._ensure_fd_no_transport(sock)
+        self._ensure_fd_no_transport(sock)
         context = contextvars.copy_context() if CONTEXT_BEFORE_FACTORY else None
         try:
             sock.setblocking(False)
             protocol = protocol_factory()
             waiter = self.create_future()
             if ssl:
-                transport = loop.make_tls_transport(
+                transport = self.make_tls_transport(
                     sock,
                     protocol,
                     None if isinstance(ssl, bool) else ssl,
                     waiter,
                     server_side=server_side,
                     server_hostname=server_hostname,
-                    given=given,
+                    from_caller=from_caller,
                     context=context,
                     ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
                 )
             else:
-                transport = loop.make_stream_transport(
-                    sock, protocol, waiter, given=given, context=context
+                transport = self.make_stream_transport(
+                    sock, protocol, waiter, from_caller=from_caller, context=context
                 )
         except BaseException:
             sock.close()
@@ -215,11 +214,10 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             await waiter
         except BaseException:
             transport.close()
-            waiter = None  # type: ignore[assignment]  # its exception refers to this frame
+            # The waiter's exception refers to this frame.
+            waiter = None  # type: ignore[assignment]
             raise
         return transport, protocol
-
-    # To a host, which may have several addresses.
 
     async def _connect_to_host(
         self,
@@ -230,37 +228,40 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
         first_family_count: int | None,
         all_errors: bool,
     ) -> socket.socket:
+        """Resolve the host and return a socket connected to one of its addresses."""
         infos = await resolve(self, address, type=socket.SOCK_STREAM, **options)
         local_infos: Sequence[AddressInfo] = ()
         if local_address is not None:
             local_infos = await resolve(self, local_address, type=socket.SOCK_STREAM, **options)
         if first_family_count:
             infos = interleave(infos, first_family_count)
-        errors: list[list[OSError]] = [[] for _ in infos]  # of each address
+        # One list for each address.
+        errors: list[list[OSError]] = [[] for _ in infos]
         try:
             sock = None
             if happy_eyeballs_delay is not None:
                 sock = await staggered_race(
                     [
-                        partial(self._connect, info, local_infos, own)
-                        for info, own in zip(infos, errors, strict=True)
+                        partial(self._connect, info, local_infos, address_errors)
+                        for info, address_errors in zip(infos, errors, strict=True)
                     ],
                     happy_eyeballs_delay,
                 )
             else:
-                for info, own in zip(infos, errors, strict=True):
+                for info, address_errors in zip(infos, errors, strict=True):
                     try:
-                        sock = await self._connect(info, local_infos, own)
+                        sock = await self._connect(info, local_infos, address_errors)
                         break
                     except OSError:
                         continue
                     finally:
-                        del own
+                        del address_errors
             if sock is None:
-                raise _connect_error([error for own in errors for error in own], all_errors)
+                raise _connect_error(list(itertools.chain.from_iterable(errors)), all_errors)
             return sock
         finally:
-            del errors  # their tracebacks refer to this frame
+            # Their tracebacks refer to this frame.
+            del errors
 
     async def _connect(
         self, info: AddressInfo, local_infos: Sequence[AddressInfo], errors: list[OSError]
@@ -297,14 +298,12 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
     ) -> asyncio.Transport | None:
         """Upgrade a plain connection to TLS. As AbstractEventLoop.start_tls.
 
-        Returns None if the connection is closing or ends before the handshake does, and raises
-        ConnectionAbortedError if it was lost before.
+        Returns None if the connection is closing or ends during the handshake. Raises
+        ConnectionAbortedError if it was lost before the call.
         """
         import ssl
 
         from noria.aio.tls import move_buffered_data
-
-        loop = cast("EventLoop", self)
 
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(
@@ -317,13 +316,13 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
                 getattr(transport, "_connection", None)
                 and transport._connection.connection_lost_called
             ):
-                # asyncio's start_tls never returns then.
+                # asyncio's start_tls would never return.
                 raise ConnectionAbortedError(
                     errno.ECONNABORTED, f"start_tls() on a connection that was lost: {transport!r}"
                 )
             return None
         waiter = self.create_future()
-        secure = loop.make_tls_protocol(
+        tls_protocol = self.make_tls_protocol(
             protocol,
             sslcontext,
             waiter,
@@ -333,33 +332,33 @@ class ConnectionMethods(asyncio.AbstractEventLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        # Nothing that comes before the handshake has begun may be taken for plain text.
+        # Bytes that arrive before the handshake starts must not be taken for plain text.
         transport.pause_reading()
         if server_side:
-            move_buffered_data(protocol, secure)
-        transport.set_protocol(secure)
+            move_buffered_data(protocol, tls_protocol)
+        transport.set_protocol(tls_protocol)
         if getattr(transport, "_protocol_paused", False):
             # The plain transport has called the protocol's pause_writing.
-            secure.start_paused()
-        begin = self.call_soon(secure.connection_made, transport)
+            tls_protocol.start_paused()
+        begin = self.call_soon(tls_protocol.connection_made, transport)
         resume = self.call_soon(transport.resume_reading)
         if getattr(transport, "_connection", None) and transport._connection.at_eof:
-            # The peer has ended its side already, which is reported once only.
-            self.call_soon(secure.eof_received)
+            # The peer's end of file has been reported already, and is reported only once.
+            self.call_soon(tls_protocol.eof_received)
         try:
             await waiter
         except BaseException:
             transport.close()
             begin.cancel()
             resume.cancel()
-            # Its exception has this frame in its traceback: the transport would be in a cycle.
+            # The waiter's exception refers to this frame, and so to the transport: a cycle.
             del waiter
             raise
-        if not secure.handshake_done:
+        if not tls_protocol.handshake_done:
             begin.cancel()
             resume.cancel()
             return None
-        return cast("asyncio.Transport", secure.app_transport)
+        return cast("asyncio.Transport", tls_protocol.app_transport)
 
 
 def check_tls_options(
@@ -368,7 +367,7 @@ def check_tls_options(
     handshake_timeout: float | None,
     shutdown_timeout: float | None,
 ) -> None:
-    """Raise ValueError for an option that is only meaningful with TLS, if there is none."""
+    """Raise ValueError for a TLS option if `ssl` is false."""
     if ssl:
         return
     if server_hostname is not None:
@@ -384,7 +383,8 @@ def _bind_local(
 ) -> None:
     """Bind to the first local address of the socket's family that can be bound.
 
-    The errors of others are appended to `errors`; if none can be bound, the last is raised.
+    Errors of the addresses before it are appended to `errors`. Raises the last error if no
+    address can be bound.
     """
     for family, _, _, _, address in local_infos:
         if family != sock.family:
@@ -407,7 +407,7 @@ def _bind_local(
 
 
 def _connect_error(errors: list[OSError], all_errors: bool) -> BaseException:
-    """What create_connection raises when no address could be connected to."""
+    """The exception that create_connection raises if no address could be connected to."""
     if all_errors:
         return ExceptionGroup("create_connection failed", errors)
     if not errors:

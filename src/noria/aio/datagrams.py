@@ -7,24 +7,23 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from noria.aio.server import remove_stale_socket, share_port
+from noria.aio.server import remove_stale_socket
+from noria.aio.transport_factory import TransportFactory
 from noria.net.addresses import resolve
-
-if TYPE_CHECKING:
-    from noria.aio.loop import EventLoop
+from noria.net.socket_options import share_port
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
-# A socket to try: family, protocol, address to bind, address to connect to.
+# (family, protocol, address to bind, address to connect to) of a socket to try
 Candidate = tuple[int, int, Any, Any]
 
 log = logging.getLogger("asyncio")
 
 
-class DatagramMethods(asyncio.AbstractEventLoop):
-    """`AbstractEventLoop.create_datagram_endpoint`."""
+class DatagramMethods(TransportFactory):
+    """`create_datagram_endpoint`."""
 
     __slots__ = ()
 
@@ -43,11 +42,10 @@ class DatagramMethods(asyncio.AbstractEventLoop):
     ) -> tuple[asyncio.DatagramTransport, Any]:
         """Open a datagram socket. As AbstractEventLoop.create_datagram_endpoint.
 
-        Raises OSError if it cannot be bound or connected, TypeError and ValueError for arguments
-        that do not go together.
+        Raises OSError if it cannot be bound or connected; TypeError and ValueError for invalid
+        combinations of arguments.
         """
-        loop = cast("EventLoop", self)
-        given = sock is not None
+        from_caller = sock is not None
         remote = None
         if sock is not None:
             if sock.type == socket.SOCK_STREAM:
@@ -75,9 +73,11 @@ class DatagramMethods(asyncio.AbstractEventLoop):
         try:
             protocol = protocol_factory()
             waiter = self.create_future()
-            transport = loop.make_datagram_transport(sock, protocol, remote, waiter, given=given)
+            transport = self.make_datagram_transport(
+                sock, protocol, remote, waiter, from_caller=from_caller
+            )
         except BaseException:
-            if not given:
+            if not from_caller:
                 sock.close()
             raise
         if self.get_debug():
@@ -96,7 +96,7 @@ class DatagramMethods(asyncio.AbstractEventLoop):
 async def _candidates(
     loop: asyncio.AbstractEventLoop, local: Any, remote: Any, family: int, proto: int, flags: int
 ) -> list[Candidate]:
-    """The sockets to try, in order."""
+    """The sockets to try, in order. Raises TypeError and ValueError for invalid addresses."""
     if not (local or remote):
         if family == 0:
             raise ValueError("unexpected address family")
@@ -108,7 +108,7 @@ async def _candidates(
         if local:
             remove_stale_socket(local)
         return [(family, proto, local, remote)]
-    # (family, protocol) -> the addresses of that kind, index 0: local, 1: remote
+    # (family, protocol) -> {0: local address, 1: remote address}
     found: dict[tuple[int, int], dict[int, Any]] = {}
     for end, address in enumerate((local, remote)):
         if address is None:
@@ -136,7 +136,10 @@ async def _open(
     reuse_port: bool | None,
     allow_broadcast: bool | None,
 ) -> tuple[socket.socket, Any]:
-    """The first candidate's socket that works, and the address it is to send to."""
+    """Open the first candidate that works; return its socket and remote address.
+
+    Raises the first candidate's OSError if none works.
+    """
     first_error: OSError | None = None
     try:
         for family, proto, local, remote in candidates:
@@ -150,7 +153,7 @@ async def _open(
                 sock.setblocking(False)
                 if local:
                     sock.bind(local)
-                # A socket that broadcasts cannot be connected to the address.
+                # A socket that is connected to a broadcast address would receive no replies.
                 if remote and not allow_broadcast:
                     await loop.sock_connect(sock, remote)
                 return sock, remote or None
@@ -163,4 +166,5 @@ async def _open(
         assert first_error is not None
         raise first_error
     finally:
-        first_error = None  # its traceback refers to this frame
+        # Its traceback refers to this frame.
+        first_error = None

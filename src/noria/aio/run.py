@@ -1,4 +1,4 @@
-"""Ways to get a program onto noria's loop."""
+"""Ways to run a program on noria's loop: `run`, `new_event_loop`, the policy, `install`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 
 def new_event_loop(model: str = "auto") -> EventLoop:
-    """An asyncio event loop on this model: select, poll, epoll, epoll-edge, io_uring or auto.
+    """Create an asyncio event loop on a model: select, poll, epoll, epoll-edge, io_uring or auto.
 
-    Raises Unsupported for a model that cannot drive asyncio (it says which can), UnknownModel,
-    and ModelUnavailable where the machine refuses the model.
+    Raises Unsupported for a model that cannot drive asyncio (the message lists those that can),
+    UnknownModel, and ModelUnavailable if the system does not support the model.
     """
     return EventLoop(model)
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, model: str = "auto") -> T:
-    """Runs the coroutine on a new loop and closes it: asyncio.run on noria.
+    """Run the coroutine on a new loop, close the loop and return the result: asyncio.run on noria.
 
-    Raises what the coroutine raises, and RuntimeError in a thread where a loop runs already.
+    Raises what the coroutine raises, and RuntimeError if a loop is running in this thread.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("noria.run() cannot be called from a running event loop")
@@ -47,34 +47,35 @@ def _default_policy() -> Any:
 
 
 if TYPE_CHECKING:
-    _Base = asyncio.DefaultEventLoopPolicy
+    _PolicyBase = asyncio.DefaultEventLoopPolicy
 else:
-    _Base = _default_policy()
+    _PolicyBase = _default_policy()
 
 
-class EventLoopPolicy(_Base):
-    """For programs that set a policy: asyncio.set_event_loop_policy(noria.EventLoopPolicy()).
+class EventLoopPolicy(_PolicyBase):
+    """An event loop policy: asyncio.set_event_loop_policy(noria.EventLoopPolicy()).
 
-    Policies are deprecated from Python 3.14 on, and to be removed in 3.16: use noria.run, or a loop
-    factory. Without policies, making one raises RuntimeError.
+    Policies are deprecated from Python 3.14 on and will be removed in 3.16: use noria.run or a loop
+    factory. On a Python without policies, the constructor raises RuntimeError.
     """
 
     def __init__(self, model: str = "auto"):
-        if _Base is object:
+        if _PolicyBase is object:
             raise RuntimeError(NO_POLICIES)
         super().__init__()
         self._model = model
 
     def new_event_loop(self) -> EventLoop:
-        """A new loop on the policy's model."""
+        """Create a loop on the policy's model."""
         return new_event_loop(self._model)
 
 
 def install(model: str = "auto", *, streams: bool = False) -> None:
-    """Make noria's the loop that asyncio.run and asyncio.new_event_loop make.
+    """Have asyncio.run and asyncio.new_event_loop create noria's loop.
 
-    With `streams`, asyncio.open_connection and asyncio.start_server make noria's compiled readers
-    and writers too. Call it before modules that do ``from asyncio import StreamReader``.
+    With `streams`, asyncio.open_connection and asyncio.start_server also create noria's compiled
+    readers and writers. Call it before importing modules that do ``from asyncio import
+    StreamReader``.
 
     Raises RuntimeError on a Python without event loop policies.
     """

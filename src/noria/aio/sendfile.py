@@ -1,11 +1,11 @@
-"""sendfile(2) on a non-blocking socket, piece by piece.
+"""`sendfile` and `sock_sendfile`: sendfile(2) on a non-blocking socket, in chunks.
 
-One call goes on for as long as the peer takes what is sent: a fast reader of a large file would
-have the loop for itself. So a call sends a piece, and then others have their turn.
+One sendfile(2) continues for as long as the peer receives: a fast reader of a large file would
+block the loop. So each call sends one chunk, and other callbacks run before the next.
 
-A transport that ends while its sendfile waits for room fails the wait. The kernel does not report
-that a plain socket was closed by its user (epoll drops the registration), so a wait on one ends
-once a second and the socket is looked at again.
+A transport that is closed while its sendfile waits for the socket ends the wait with an error. For
+a plain socket no event reports that its user has closed it (epoll drops the registration), so such
+a wait ends every OPEN_CHECK_SECONDS and the socket is checked.
 """
 
 from __future__ import annotations
@@ -22,23 +22,37 @@ from collections.abc import AsyncGenerator
 # By name: tools that look for blocking calls (blockbuster) replace the functions of the module
 # `os`, and allow this one to asyncio only. The socket does not block.
 from os import sendfile
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from noria.aio.sockets import INET_FAMILIES
+from noria.aio.sockets import SocketMethods
+from noria.net.socket_options import INET_FAMILIES
 
-if TYPE_CHECKING:
-    from noria.aio.loop import EventLoop
+# about the most that all files together send in one turn of the loop
+BYTES_PER_TURN = 2 << 20
 
-TURN = 2 << 20  # bytes that all together send in one turn of the loop, about
-LEAST = 128 * 1024  # bytes of one piece, however many send
-CHECK_SECONDS = 1.0  # between two checks whether a socket that has no room is still open
-READ_SIZE = 256 * 1024  # bytes read at a time where sendfile(2) cannot be used
+# the least that one sendfile(2) asks for, however many files are sent
+MIN_CHUNK_BYTES = 128 * 1024
+
+# between two checks whether a socket that is not writable is still open
+OPEN_CHECK_SECONDS = 1.0
+
+# read at a time where sendfile(2) cannot be used
+READ_BYTES = 256 * 1024
 
 
-class SendfileMethods(asyncio.AbstractEventLoop):
-    """`AbstractEventLoop.sendfile` and `sock_sendfile`."""
+class SendfileMethods(SocketMethods):
+    """The loop's methods that send files."""
 
     __slots__ = ()
+
+    _file_sender: FileSender | None
+
+    @property
+    def file_sender(self) -> FileSender:
+        """The object that sends this loop's files."""
+        if self._file_sender is None:
+            self._file_sender = FileSender(self)
+        return self._file_sender
 
     async def sendfile(
         self,
@@ -52,7 +66,7 @@ class SendfileMethods(asyncio.AbstractEventLoop):
         """Send a file over a transport; return the bytes sent. As AbstractEventLoop.sendfile.
 
         Raises SendfileNotAvailableError if sendfile(2) cannot be used and `fallback` is false;
-        RuntimeError for a transport that is closing or is no stream; ConnectionError if the
+        RuntimeError if the transport is closing or is not a stream; ConnectionError if the
         connection ends first.
         """
         if transport.is_closing():
@@ -73,9 +87,9 @@ class SendfileMethods(asyncio.AbstractEventLoop):
                 f"fallback is disabled and native sendfile is not supported for transport "
                 f"{transport!r}"
             )
-        return await self._send_by_reading(transport, file, offset, count)
+        return await self._send_chunks(transport, file, offset, count)
 
-    # asyncio's name, as tests of programs replace it to have the fallback.
+    # asyncio's name: tests of programs replace the method to get the fallback.
     async def _sendfile_native(
         self, transport: Any, file: Any, offset: int, count: int | None
     ) -> int:
@@ -87,8 +101,9 @@ class SendfileMethods(asyncio.AbstractEventLoop):
         try:
             await sent_before
             sock = transport.get_extra_info("socket")
-            os.set_blocking(sock.fileno(), False)  # on io_uring it may be a blocking one
-            return await cast("EventLoop", self).pieces.send(sock, file, offset, count, connection)
+            # On io_uring a transport's socket may be blocking.
+            os.set_blocking(sock.fileno(), False)
+            return await self.file_sender.send(sock, file, offset, count, connection)
         except ConnectionError as error:
             connection.abort_with(error)
             raise
@@ -97,15 +112,13 @@ class SendfileMethods(asyncio.AbstractEventLoop):
             if reading:
                 transport.resume_reading()
 
-    async def _send_by_reading(
-        self, transport: Any, file: Any, offset: int, count: int | None
-    ) -> int:
-        protocol = _SendingProtocol(self, transport)
+    async def _send_chunks(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
+        protocol = _SendfileProtocol(self, transport)
         try:
-            async with contextlib.aclosing(_chunks(self, file, offset, count)) as chunks:
+            async with contextlib.aclosing(_read_chunks(self, file, offset, count)) as chunks:
                 sent = 0
                 async for chunk in chunks:
-                    # The transport may keep it, and the buffer is used again.
+                    # A copy: the transport may keep it, and the buffer is reused.
                     transport.write(bytes(chunk))
                     await protocol.drain()
                     sent += len(chunk)
@@ -127,16 +140,15 @@ class SendfileMethods(asyncio.AbstractEventLoop):
         Raises SendfileNotAvailableError if sendfile(2) cannot be used and `fallback` is false,
         and OSError.
         """
-        loop = cast("EventLoop", self)
-        loop.check_socket(sock)
+        self.check_socket(sock)
         check_sendfile(sock, file, offset, count)
         try:
-            return await loop.pieces.send(sock, file, offset, count)
+            return await self.file_sender.send(sock, file, offset, count)
         except SendfileNotAvailableError:
             if not fallback:
                 raise
         sent = 0
-        async with contextlib.aclosing(_chunks(self, file, offset, count)) as chunks:
+        async with contextlib.aclosing(_read_chunks(self, file, offset, count)) as chunks:
             async for chunk in chunks:
                 await self.sock_sendall(sock, chunk)
                 sent += len(chunk)
@@ -144,7 +156,7 @@ class SendfileMethods(asyncio.AbstractEventLoop):
 
 
 def check_sendfile(sock: Any, file: Any, offset: Any, count: Any) -> None:
-    """Raise TypeError or ValueError for arguments that sendfile cannot have."""
+    """Raise TypeError or ValueError for invalid arguments of sendfile."""
     if "b" not in getattr(file, "mode", "b"):
         raise ValueError("file should be opened in binary mode")
     if sock.type != socket.SOCK_STREAM:
@@ -160,14 +172,14 @@ def check_sendfile(sock: Any, file: Any, offset: Any, count: Any) -> None:
         raise ValueError(f"offset must be a non-negative integer (got {offset!r})")
 
 
-async def _chunks(
+async def _read_chunks(
     loop: asyncio.AbstractEventLoop, file: Any, offset: int, count: int | None
 ) -> AsyncGenerator[memoryview, None]:
-    """What the file has from `offset` on, read in a thread; the position is left behind it."""
+    """Read the file from `offset` in a worker thread; leave its position after the last chunk."""
     seekable = hasattr(file, "seek")
     if seekable:
         file.seek(offset)
-    buffer = memoryview(bytearray(min(count or READ_SIZE, READ_SIZE)))
+    buffer = memoryview(bytearray(min(count or READ_BYTES, READ_BYTES)))
     done = 0
     try:
         while count is None or done < count:
@@ -182,11 +194,8 @@ async def _chunks(
             file.seek(offset + done)
 
 
-class _SendingProtocol(asyncio.Protocol):
-    """Stands in the place of a transport's protocol while a file is sent.
-
-    Reading is paused meanwhile.
-    """
+class _SendfileProtocol(asyncio.Protocol):
+    """Replaces a transport's protocol while a file is sent; reading is paused meanwhile."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: Any) -> None:
         self._loop = loop
@@ -194,25 +203,28 @@ class _SendingProtocol(asyncio.Protocol):
         self._protocol = transport.get_protocol()
         self._was_reading = transport.is_reading()
         self._was_full = bool(getattr(transport, "_protocol_paused", False))
-        self._room: Future[None] | None = loop.create_future() if self._was_full else None
+        self._drain_waiter: Future[None] | None = loop.create_future() if self._was_full else None
         transport.pause_reading()
         transport.set_protocol(self)
 
     async def drain(self) -> None:
-        """Wait for room in the write buffer; raises ConnectionError if the connection ends."""
+        """Wait until the write buffer is below its limit.
+
+        Raises ConnectionError if the connection ends.
+        """
         if self._transport.is_closing():
             raise ConnectionError("Connection closed by peer")
-        if self._room is not None:
-            await self._room
+        if self._drain_waiter is not None:
+            await self._drain_waiter
 
     def restore(self) -> None:
-        """Give the transport its protocol back."""
+        """Restore the transport's protocol, and report a change of its flow control."""
         self._transport.set_protocol(self._protocol)
         if self._was_reading:
             self._transport.resume_reading()
-        is_full = self._room is not None and not self._room.done()
-        if self._room is not None:
-            self._room.cancel()
+        is_full = self._drain_waiter is not None and not self._drain_waiter.done()
+        if self._drain_waiter is not None:
+            self._drain_waiter.cancel()
         if self._transport.is_closing() or is_full == self._was_full:
             return
         if is_full:
@@ -224,18 +236,18 @@ class _SendingProtocol(asyncio.Protocol):
         raise RuntimeError("Invalid state: connection should have been established already.")
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_exception(exc or ConnectionError("Connection is closed by peer"))
+        if self._drain_waiter is not None and not self._drain_waiter.done():
+            self._drain_waiter.set_exception(exc or ConnectionError("Connection is closed by peer"))
         self._protocol.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        if self._room is None:
-            self._room = self._loop.create_future()
+        if self._drain_waiter is None:
+            self._drain_waiter = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        room, self._room = self._room, None
-        if room is not None and not room.done():
-            room.set_result(None)
+        waiter, self._drain_waiter = self._drain_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         raise RuntimeError("Invalid state: reading should be paused")
@@ -244,12 +256,12 @@ class _SendingProtocol(asyncio.Protocol):
         raise RuntimeError("Invalid state: reading should be paused")
 
 
-class Pieces:
-    """The sendfile of one loop."""
+class FileSender:
+    """Sends the files of one loop, and divides the bytes of a turn among them."""
 
-    def __init__(self, loop: EventLoop) -> None:
+    def __init__(self, loop: SocketMethods) -> None:
         self._loop = loop
-        self._sending = 0
+        self._active = 0
 
     async def send(
         self,
@@ -259,12 +271,12 @@ class Pieces:
         count: int | None,
         connection: Any = None,
     ) -> int:
-        """Sends from `offset` on, `count` bytes or all, and returns how many. The file stands
-        behind them afterwards.
+        """Send `count` bytes from `offset`, by default all; return the number of bytes sent.
 
-        `connection`: that of the transport which the socket belongs to, if it belongs to one.
-        Raises SendfileNotAvailableError for what is no regular file and where the kernel cannot,
-        ConnectionError, also if the socket or the transport is closed meanwhile, OSError.
+        Afterwards the file's position is after the last of them. `connection` is the channel of
+        the socket's transport, if it has one. Raises SendfileNotAvailableError if the file is not
+        regular or the kernel refuses; ConnectionError, also if the socket or the transport is
+        closed meanwhile; OSError.
         """
         try:
             fileno = file.fileno()
@@ -275,26 +287,27 @@ class Pieces:
         if not left:
             return 0
         sent = 0
-        self._sending += 1
-        corked = left > LEAST and cork(sock)
+        self._active += 1
+        corked = left > MIN_CHUNK_BYTES and cork(sock)
         fd = sock.fileno()
         try:
             while left > 0:
                 if sock.fileno() != fd or (connection is not None and connection.is_closing()):
-                    raise _closed()
-                piece = min(max(TURN // self._sending, LEAST), left)
+                    raise _closed_error()
+                chunk = min(max(BYTES_PER_TURN // self._active, MIN_CHUNK_BYTES), left)
                 try:
-                    done = sendfile(fd, fileno, offset + sent, piece)
+                    done = sendfile(fd, fileno, offset + sent, chunk)
                 except InterruptedError:
                     continue
                 except BlockingIOError:
                     if connection is not None:
                         await connection.wait_writable()
                     else:
-                        await self._writable(sock)
+                        await self._wait_writable(sock)
                     continue
                 if not done:
-                    break  # the file ends here
+                    # end of file
+                    break
                 sent += done
                 if count:
                     left -= done
@@ -303,13 +316,14 @@ class Pieces:
         except ConnectionError:
             raise
         except OSError as error:
-            if error.errno == errno.ENOTCONN:  # it was closed meanwhile
+            if error.errno == errno.ENOTCONN:
+                # The connection was closed meanwhile.
                 raise ConnectionError(errno.ENOTCONN, "socket is not connected") from error
             if not sent:
                 raise SendfileNotAvailableError("os.sendfile call failed") from error
             raise
         finally:
-            self._sending -= 1
+            self._active -= 1
             if corked:
                 uncork(sock)
             # The position is updated even where nothing was sent, as documented for loop.sendfile.
@@ -320,32 +334,36 @@ class Pieces:
                     raise
         return sent
 
-    async def _writable(self, sock: socket.socket) -> None:
-        """Waits until there is room, or CHECK_SECONDS."""
+    async def _wait_writable(self, sock: socket.socket) -> None:
+        """Wait until the socket is writable, or OPEN_CHECK_SECONDS."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CHECK_SECONDS):
+            async with asyncio.timeout(OPEN_CHECK_SECONDS):
                 await self._loop.wait_writable(sock)
 
 
 def cork(sock: Any) -> bool:
-    """Has the kernel send whole segments only, tcp(7), whatever comes: a third faster. Whether
-    `uncork` is to be called; not if it is so already, or for what is no TCP."""
+    """Set TCP_CORK (tcp(7)): the kernel sends full segments only, which makes sendfile faster.
+
+    Return whether the caller has to call `uncork`; False if the option was set already or the
+    socket is not TCP.
+    """
     if sock.family not in INET_FAMILIES:
         return False
     try:
         if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK):
             return False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-    except OSError:  # no TCP, or no longer connected
+    except OSError:
+        # not TCP, or no longer connected
         return False
     return True
 
 
 def uncork(sock: Any) -> None:
-    """What is left goes out. It may be closed."""
+    """Clear TCP_CORK, so that the kernel sends the last segment. The socket may be closed."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
 
-def _closed() -> ConnectionError:
+def _closed_error() -> ConnectionError:
     return ConnectionAbortedError(errno.ECONNABORTED, "the socket was closed during sendfile")

@@ -1,4 +1,4 @@
-"""Listening: `create_server`, `create_unix_server` and the server object they return."""
+"""`create_server`, `create_unix_server` and the server object that they return."""
 
 from __future__ import annotations
 
@@ -8,43 +8,54 @@ import errno
 import logging
 import os
 import socket
-import stat
 import sys
 import weakref
 from collections.abc import Callable, Iterable
 
-# By name: tools that look for blocking calls (blockbuster) replace the functions of the module
-# `os`, and allow these to asyncio's create_unix_server only.
-from os import remove, unlink
+# By name, as in noria.net.socket_files: asyncio's create_unix_server may call it.
 from os import stat as stat_path
 from typing import TYPE_CHECKING, Any, cast
 
 from noria.aio.connections import check_tls_options
-from noria.aio.sockets import INET_FAMILIES, refuse_tls_socket
+from noria.aio.sockets import refuse_tls_socket
+from noria.aio.transport_factory import TransportFactory
 from noria.net.addresses import AddressInfo, resolve
+from noria.net.socket_files import is_abstract, remove_file_of_inode, remove_socket_file
+from noria.net.socket_options import set_listening_options
 
 if TYPE_CHECKING:
     import ssl as ssl_module
     from asyncio.trsock import TransportSocket
 
     from noria._core.aio.acceptor import Acceptor
-    from noria.aio.loop import EventLoop
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
-log = logging.getLogger("asyncio")  # asyncio's logger, which programs configure
+# asyncio's logger, which programs configure
+log = logging.getLogger("asyncio")
 
-# From Python 3.13 on, asyncio removes a Unix server's path at close, and create_server skips
-# addresses that the machine does not have.
-_CLEANUP_SOCKET = _SKIP_UNAVAILABLE = sys.version_info >= (3, 13)
+# From Python 3.13 on, asyncio removes a Unix server's path at close.
+CLEANUP_SOCKET_DEFAULT = sys.version_info >= (3, 13)
+
+# From Python 3.13 on, create_server skips addresses that the machine does not have.
+SKIP_UNAVAILABLE_ADDRESSES = sys.version_info >= (3, 13)
+
+
+class ServerLoop(TransportFactory):
+    """What a server needs of its loop."""
+
+    __slots__ = ()
+
+    # of all servers that listen
+    acceptors: set[Acceptor]
 
 
 class Server(asyncio.Server):
-    """Listening sockets whose clients are served: asyncio.Server, and a subclass of it."""
+    """Listening sockets, a protocol factory and the connections of the clients."""
 
     def __init__(
         self,
-        loop: EventLoop,
+        loop: ServerLoop,
         sockets: list[socket.socket],
         protocol_factory: Factory,
         ssl: ssl_module.SSLContext | None,
@@ -60,24 +71,25 @@ class Server(asyncio.Server):
         self._ssl_handshake_timeout = ssl_handshake_timeout
         self._ssl_shutdown_timeout = ssl_shutdown_timeout
         self._acceptors: list[Acceptor] = []
-        self._paths: dict[socket.socket, int] = {}  # of Unix sockets to remove, with the inode
-        # Weak, as a transport that nobody holds is closed with a warning.
+        # Unix sockets whose path is removed at close -> inode number of the path
+        self._inodes: dict[socket.socket, int] = {}
+        # Weak references: a transport that has no other reference is closed, with a warning.
         self._clients: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
         self._client_count = 0
         self._waiters: list[asyncio.Future[None]] | None = []
         self._serving_forever_fut: asyncio.Future[None] | None = None
         self._serving = False
-        # Clients are served in copies of this context, since Python 3.15 that of the server's
-        # making, before that the one in which it starts to serve.
+        # Each client is served in a copy of this context: from Python 3.15 on the one in which the
+        # server was created, before that the one in which it starts to serve (None).
         self._context = contextvars.copy_context() if sys.version_info >= (3, 15) else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} sockets={self.sockets!r}>"
 
-    # The connections that it has.
+    # Connections.
 
     def attach(self, transport: Any = None) -> None:
-        """Count a client's connection. Without a transport it is only counted."""
+        """Count a new connection. Without its transport, close_clients() does not reach it."""
         self._client_count += 1
         if transport is not None:
             self._clients.add(transport)
@@ -90,7 +102,7 @@ class Server(asyncio.Server):
         if not self._client_count and self._sockets is None:
             self._wake_waiters()
 
-    # The names by which asyncio's own transports call them.
+    # asyncio's own transports call these names.
     _attach = attach
     _detach = detach
 
@@ -102,25 +114,25 @@ class Server(asyncio.Server):
 
     # asyncio.Server's public methods.
 
-    def get_loop(self) -> EventLoop:
-        """The event loop it belongs to."""
+    def get_loop(self) -> ServerLoop:
+        """The event loop that the server belongs to."""
         return self._loop
 
     def is_serving(self) -> bool:
-        """True if it accepts connections."""
+        """Whether the server accepts connections."""
         return self._serving
 
     @property
     def sockets(self) -> tuple[TransportSocket, ...]:  # type: ignore[override]
-        """The listening sockets; empty once closed."""
+        """The listening sockets; empty after close()."""
         from asyncio.trsock import TransportSocket
 
         return tuple(TransportSocket(sock) for sock in self._sockets or ())
 
     def _start_serving(self) -> None:
-        """Start to accept connections; nothing happens if it does already.
+        """Accept connections; do nothing if the server does already.
 
-        Raises RuntimeError if closed, OSError from listen(2).
+        Raises RuntimeError if the server is closed, OSError from listen(2).
         """
         from noria._core.aio.acceptor import Acceptor
 
@@ -128,13 +140,13 @@ class Server(asyncio.Server):
             return
         if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
-        secure = None if self._ssl_context is None else self._start_tls_client
+        serve_tls = None if self._ssl_context is None else self._start_tls_client
         self._serving = True
         try:
             for sock in self._sockets:
                 sock.listen(self._backlog)
                 acceptor = Acceptor(
-                    self._loop, sock, self._protocol_factory, self, secure, self._context
+                    self._loop, sock, self._protocol_factory, self, serve_tls, self._context
                 )
                 self._acceptors.append(acceptor)
                 self._loop.acceptors.add(acceptor)
@@ -154,7 +166,7 @@ class Server(asyncio.Server):
         self._loop.create_task(self._accept_tls_client(factory, sock))
 
     async def _accept_tls_client(self, factory: Factory, sock: socket.socket) -> None:
-        """Serve one TLS client."""
+        """Create a TLS client's transport and wait for its handshake."""
         loop = self._loop
         transport = protocol = None
         try:
@@ -174,7 +186,8 @@ class Server(asyncio.Server):
                 await waiter
             except BaseException:
                 transport.close()
-                waiter = None  # type: ignore[assignment]  # its exception refers to this frame
+                # The waiter's exception refers to this frame.
+                waiter = None  # type: ignore[assignment]
                 raise
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -192,28 +205,29 @@ class Server(asyncio.Server):
                     context["transport"] = transport
                 loop.call_exception_handler(context)
 
-    def remove_path_at_close(self) -> None:
-        """Have `close` remove the path of a Unix socket, if it is then still the same file."""
+    def remove_paths_at_close(self) -> None:
+        """Have `close` remove the path of each Unix socket that is still the same file by then."""
         for sock in self._sockets or ():
             path = sock.getsockname()
-            if path and path[0] not in (0, "\x00"):
+            if path and not is_abstract(path):
                 try:
-                    self._paths[sock] = stat_path(path).st_ino
+                    self._inodes[sock] = stat_path(path).st_ino
                 except FileNotFoundError:
                     continue
 
     def close(self) -> None:
-        """Stop listening. Connections stay open; close_clients() closes them."""
+        """Stop listening. Connections stay open: see close_clients()."""
         sockets, self._sockets = self._sockets, None
         if sockets is None:
             return
         self._stop_accepting()
         for sock in sockets:
             if sock.fileno() < 0:
-                continue  # closed by the user
-            # In a fork's child the path is its parent's.
-            if sock in self._paths and not self._loop.model.inherited:
-                _remove_path(sock, self._paths[sock])
+                # The caller has closed it.
+                continue
+            # In a child after fork(2) the path belongs to the parent.
+            if sock in self._inodes and not self._loop.model.inherited:
+                _remove_path(sock, self._inodes[sock])
             sock.close()
         if self._serving_forever_fut is not None and not self._serving_forever_fut.done():
             self._serving_forever_fut.cancel()
@@ -221,22 +235,25 @@ class Server(asyncio.Server):
             self._wake_waiters()
 
     def close_clients(self) -> None:
-        """Close every client's connection, as transport.close() does."""
+        """Call close() of every client's transport."""
         for transport in list(self._clients):
             transport.close()
 
     def abort_clients(self) -> None:
-        """Close every client's connection at once, as transport.abort() does."""
+        """Call abort() of every client's transport."""
         for transport in list(self._clients):
             cast("asyncio.Transport", transport).abort()
 
     async def start_serving(self) -> None:
-        """Start to accept connections. Nothing happens if it does already."""
+        """Accept connections; do nothing if the server does already."""
         self._start_serving()
         await asyncio.sleep(0)
 
     async def serve_forever(self) -> None:
-        """Serve until cancelled, then close. Raises RuntimeError if closed or called twice."""
+        """Serve until cancelled, then close the server.
+
+        Raises RuntimeError if the server is closed or another call is being awaited.
+        """
         if self._serving_forever_fut is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
         if self._sockets is None:
@@ -255,9 +272,9 @@ class Server(asyncio.Server):
             self._serving_forever_fut = None
 
     async def wait_closed(self) -> None:
-        """Wait until it is closed and its last connection has ended.
+        """Wait until the server is closed and its last connection has ended.
 
-        On Python 3.11 it returns at once if the server is closed, as that version's asyncio does.
+        On Python 3.11 it returns at once if the server is closed, as in that version's asyncio.
         """
         if self._waiters is None or (sys.version_info < (3, 12) and self._sockets is None):
             return
@@ -266,8 +283,8 @@ class Server(asyncio.Server):
         await waiter
 
 
-class ServerMethods(asyncio.AbstractEventLoop):
-    """`AbstractEventLoop.create_server` and `create_unix_server`."""
+class ServerMethods(ServerLoop):
+    """The loop's methods that make servers."""
 
     __slots__ = ()
 
@@ -289,10 +306,10 @@ class ServerMethods(asyncio.AbstractEventLoop):
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
     ) -> Server:
-        """Listen on TCP. As AbstractEventLoop.create_server; `keep_alive` on every Python.
+        """Listen on TCP. As AbstractEventLoop.create_server, with `keep_alive` on every Python.
 
-        Raises OSError if no address can be bound, TypeError and ValueError for arguments that do
-        not go together.
+        Raises OSError if no address can be bound; TypeError and ValueError for invalid combinations
+        of arguments.
         """
         _check_tls(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if sock is not None:
@@ -300,7 +317,7 @@ class ServerMethods(asyncio.AbstractEventLoop):
         if host is not None or port is not None:
             if sock is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
-            infos = await _addresses(self, host, port, family, flags)
+            infos = await _resolve_hosts(self, host, port, family, flags)
             sockets = self._bind(
                 infos, reuse_address is None or reuse_address, reuse_port, keep_alive
             )
@@ -327,7 +344,7 @@ class ServerMethods(asyncio.AbstractEventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
-        cleanup_socket: bool = _CLEANUP_SOCKET,
+        cleanup_socket: bool = CLEANUP_SOCKET_DEFAULT,
     ) -> Server:
         """Listen on a Unix socket. As AbstractEventLoop.create_unix_server.
 
@@ -359,9 +376,9 @@ class ServerMethods(asyncio.AbstractEventLoop):
     ) -> Server:
         for sock in sockets:
             sock.setblocking(False)
-        server = Server(cast("EventLoop", self), sockets, protocol_factory, ssl, backlog, *timeouts)
+        server = Server(self, sockets, protocol_factory, ssl, backlog, *timeouts)
         if cleanup_path:
-            server.remove_path_at_close()
+            server.remove_paths_at_close()
         if start:
             await server.start_serving()
         return server
@@ -373,7 +390,10 @@ class ServerMethods(asyncio.AbstractEventLoop):
         reuse_port: bool | None,
         keep_alive: bool | None,
     ) -> list[socket.socket]:
-        """A bound socket for each address whose family the machine has."""
+        """Bind a socket to each address whose family the machine supports.
+
+        Raises OSError if an address cannot be bound, or none is left.
+        """
         sockets: list[socket.socket] = []
         infos = list(infos)
         try:
@@ -391,16 +411,12 @@ class ServerMethods(asyncio.AbstractEventLoop):
                         )
                     continue
                 sockets.append(sock)
-                if reuse_address:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                # Linux 6.12.9 and later refuse it for other families.
-                if reuse_port and family in INET_FAMILIES:
-                    share_port(sock)
-                if keep_alive:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                if family == socket.AF_INET6:
-                    # IPv4 has a socket of its own.
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                set_listening_options(
+                    sock,
+                    reuse_address=reuse_address,
+                    reuse_port=bool(reuse_port),
+                    keep_alive=bool(keep_alive),
+                )
                 try:
                     sock.bind(address)
                 except OSError as error:
@@ -408,9 +424,9 @@ class ServerMethods(asyncio.AbstractEventLoop):
                         f"error while attempting to bind on address {address!r}: "
                         f"{str(error).lower()}"
                     )
-                    if error.errno != errno.EADDRNOTAVAIL or not _SKIP_UNAVAILABLE:
+                    if error.errno != errno.EADDRNOTAVAIL or not SKIP_UNAVAILABLE_ADDRESSES:
                         raise OSError(error.errno, message) from None
-                    # The machine does not have the family, as without IPv6.
+                    # The machine has no such address, as with IPv6 disabled.
                     sockets.pop().close()
                     if self.get_debug():
                         log.warning(message)
@@ -424,24 +440,16 @@ class ServerMethods(asyncio.AbstractEventLoop):
         return sockets
 
 
-def share_port(sock: socket.socket) -> None:
-    """Set SO_REUSEPORT; raises ValueError where the system does not have it."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    except (AttributeError, OSError):
-        raise ValueError("reuse_port not supported by socket module") from None
-
-
 def _check_tls(ssl: Any, handshake_timeout: float | None, shutdown_timeout: float | None) -> None:
     if isinstance(ssl, bool):
         raise TypeError("ssl argument must be an SSLContext or None")
     check_tls_options(ssl, None, handshake_timeout, shutdown_timeout)
 
 
-async def _addresses(
+async def _resolve_hosts(
     loop: asyncio.AbstractEventLoop, host: Any, port: Any, family: int, flags: int
 ) -> list[AddressInfo]:
-    """What to bind: each address once, in the order of the hosts."""
+    """The addresses to bind, each once, in the order of the hosts. Raises OSError."""
     if host == "":
         hosts: list[Any] = [None]
     elif isinstance(host, str) or not isinstance(host, Iterable):
@@ -455,7 +463,7 @@ async def _addresses(
 
 
 def _bind_path(path: Any) -> socket.socket:
-    """A Unix socket at the path, in place of a socket that an earlier server left there."""
+    """Bind a Unix socket to the path, replacing a socket file that is there. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         remove_stale_socket(path)
@@ -469,24 +477,19 @@ def _bind_path(path: Any) -> socket.socket:
 
 
 def remove_stale_socket(path: Any) -> None:
-    """Remove a socket file; other files, and the abstract namespace (unix(7)), are left alone."""
-    if path[0] in (0, "\x00"):
-        return
+    """Remove a socket file, whether a process listens on it or not, as asyncio does.
+
+    An error is logged only: bind(2) may still work, or report what is wrong.
+    """
     try:
-        if stat.S_ISSOCK(stat_path(path).st_mode):
-            remove(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:  # the directory may allow no more than making a socket
+        remove_socket_file(path)
+    except OSError as error:
         log.error("Unable to check or remove stale UNIX socket %r: %r", path, error)
 
 
 def _remove_path(sock: socket.socket, inode: int) -> None:
     path = sock.getsockname()
     try:
-        if stat_path(path).st_ino == inode:
-            unlink(path)
-    except FileNotFoundError:
-        pass
+        remove_file_of_inode(path, inode)
     except OSError as error:
         log.error("Unable to clean up listening UNIX socket %r: %r", path, error)

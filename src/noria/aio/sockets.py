@@ -1,4 +1,7 @@
-"""The `sock_*` methods: operations on a non-blocking socket that the caller owns."""
+"""The `sock_*` methods: operations on a non-blocking socket of the caller.
+
+`Core` (compiled) has sock_recv and sock_sendall, which call this module for unusual sockets.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,27 @@ import contextlib
 import socket
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from noria.aio.asyncio_base import AsyncioBase
 from noria.net.addresses import resolve
+from noria.net.socket_options import INET_FAMILIES
 
 T = TypeVar("T")
 
-INET_FAMILIES = (socket.AF_INET, socket.AF_INET6)
-
 
 def refuse_tls_socket(sock: Any) -> None:
-    """Raise TypeError for an ssl.SSLSocket, which does its own reading and writing."""
-    ssl = sys.modules.get("ssl")  # without it there is no such socket
+    """Raise TypeError for an ssl.SSLSocket, whose data is not what the descriptor transfers."""
+    # If the module is not imported, no such socket exists.
+    ssl = sys.modules.get("ssl")
     if ssl is not None and isinstance(sock, ssl.SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
 
 
-class SocketMethods(asyncio.AbstractEventLoop):
-    """`AbstractEventLoop.sock_*`, by trying the call and waiting for readiness in between."""
+class SocketMethods(AsyncioBase):
+    """`AbstractEventLoop.sock_*`: try the call, and wait for readiness while it would block."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:  # of noria._core.aio.core.Core
-        _add_reader: Callable[..., asyncio.Handle]
-        _add_writer: Callable[..., asyncio.Handle]
-        _remove_reader: Callable[[int], bool]
-        _remove_writer: Callable[[int], bool]
-        _ensure_fd_no_transport: Callable[[Any], None]
 
     def check_socket(self, sock: Any) -> None:
         """Raise TypeError for a TLS socket, and in debug mode ValueError for a blocking one."""
@@ -42,11 +39,11 @@ class SocketMethods(asyncio.AbstractEventLoop):
             raise ValueError("the socket must be non-blocking")
 
     async def wait_readable(self, sock: Any) -> None:
-        """Wait until the socket has something to read, or has failed."""
+        """Wait until the socket is readable or in error."""
         await self._wait_ready(sock, self._add_reader, self._remove_reader)
 
     async def wait_writable(self, sock: Any) -> None:
-        """Wait until the socket has room, or has failed."""
+        """Wait until the socket is writable or in error."""
         await self._wait_ready(sock, self._add_writer, self._remove_writer)
 
     async def _wait_ready(
@@ -55,16 +52,16 @@ class SocketMethods(asyncio.AbstractEventLoop):
         fd = sock.fileno()
         self._ensure_fd_no_transport(fd)
         ready = self.create_future()
-        handle = add(fd, _finish, ready)
+        handle = add(fd, _set_done, ready)
         try:
             await ready
         finally:
-            # A cancelled handle was replaced by another's, which stays.
+            # A cancelled handle was replaced by another caller, whose watch stays.
             if not handle.cancelled():
                 remove(fd)
 
     async def _receive(self, sock: Any, attempt: Callable[[], T]) -> T:
-        # On io_uring a transport's socket is a blocking one.
+        # On io_uring a transport's socket is blocking: the call would block the loop.
         self._ensure_fd_no_transport(sock)
         while True:
             with contextlib.suppress(BlockingIOError, InterruptedError):
@@ -72,7 +69,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
             await self.wait_readable(sock)
 
     async def receive_bytes(self, sock: Any, n: int) -> bytes:
-        """As `sock_recv`, for any kind of socket."""
+        """Receive at most `n` bytes; `sock_recv` for any socket object."""
         self.check_socket(sock)
         received: bytes = await self._receive(sock, lambda: sock.recv(n))
         return received
@@ -97,7 +94,7 @@ class SocketMethods(asyncio.AbstractEventLoop):
         return received
 
     async def send_all(self, sock: Any, data: Any) -> None:
-        """As `sock_sendall`, for any kind of socket and buffer."""
+        """Send all of `data`; `sock_sendall` for any socket object and buffer."""
         self.check_socket(sock)
         self._ensure_fd_no_transport(sock)
         sent = 0
@@ -139,13 +136,14 @@ class SocketMethods(asyncio.AbstractEventLoop):
             sock.connect(address)
             return
         except (BlockingIOError, InterruptedError):
-            pass  # after EINTR too it goes on in the background: connect(2)
+            # The kernel continues to connect, after EINTR too: connect(2).
+            pass
         await self.wait_writable(sock)
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, f"Connect call failed {address}")
 
 
-def _finish(future: asyncio.Future[None]) -> None:
+def _set_done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

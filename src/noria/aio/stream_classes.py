@@ -1,7 +1,7 @@
 """asyncio's stream classes with compiled hot paths.
 
-They use private names of asyncio: `noria.aio.streams` imports this module only if all of them are
-known (`noria.aio.asyncio_names`).
+`noria.aio.streams` imports this module only if all private names of asyncio that it uses are known
+(`noria.aio.asyncio_names`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from noria._core.aio.streams import Feed, Reader, Writer
 if TYPE_CHECKING:
     import ssl
 
-    # asyncio's own, which its stubs leave out.
+    # private names of asyncio
     class _Protocol(asyncio.StreamReaderProtocol):
         _client_connected_cb: Callable[..., Any] | None
         _stream_reader: asyncio.StreamReader | None
@@ -48,8 +48,8 @@ class StreamWriter(Writer, _Writer):
     async def start_tls(self, sslcontext: ssl.SSLContext, **options: Any) -> None:
         """Upgrade the connection to TLS. As asyncio.StreamWriter.start_tls."""
         await _Writer.start_tls(self, sslcontext, **options)
-        # Before Python 3.14 asyncio's leaves the plain transport there, and the reader would pause
-        # and resume that one.
+        # Before Python 3.14 asyncio leaves the plain transport in the reader, which would pause and
+        # resume the wrong one.
         reader: Any = self._reader
         if reader is not None:
             reader._transport = self._transport
@@ -59,18 +59,19 @@ class StreamReaderProtocol(Feed, _Protocol):
     """asyncio.StreamReaderProtocol, compiled."""
 
     def connection_made(self, transport: Any) -> None:
-        """The reader and the writer are there: whoever serves connections is called."""
+        """Create the writer and call client_connected_cb."""
         if self._client_connected_cb is None or self._reject_connection:
             _Protocol.connection_made(self, transport)
             return
-        # As asyncio's, which would make a writer of its own.
+        # As asyncio's method, which would create an asyncio.StreamWriter.
         self._transport = transport
         reader: Any = self._stream_reader
         if reader is not None:
             reader.set_transport(transport)
         self._over_ssl = transport.get_extra_info("sslcontext") is not None
         writer = StreamWriter(transport, self, reader, self._loop)
-        if hasattr(self, "_stream_writer"):  # until Python 3.12 the protocol keeps it
+        if hasattr(self, "_stream_writer"):
+            # Python 3.11
             self._stream_writer = writer
         try:
             result = self._client_connected_cb(reader, writer)

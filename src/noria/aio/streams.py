@@ -1,7 +1,7 @@
 """asyncio's streams with compiled readers and writers.
 
-`open_connection`, `start_server` and their Unix-socket forms are asyncio's, but that the reader and
-the writer they make are compiled where they run for each message. They work on any event loop.
+`open_connection`, `start_server` and their Unix forms do what asyncio's do; the methods of the
+reader and the writer that run for each message are compiled. They work on any event loop.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ __all__ = [
     "start_unix_server",
 ]
 
-LIMIT = 2**16  # bytes of a line, and half the bytes kept before reading is paused: asyncio's
+# bytes of a line, and half the bytes buffered before reading is paused; asyncio's default
+LIMIT = 2**16
 
 # The modules that need asyncio's private names.
 MODULES = ("noria.aio.stream_classes", "noria._core.aio.streams")
 
 
 def _choose() -> tuple[Any, Any, Any]:
-    """noria's classes; asyncio's own on a Python whose private names are unknown to noria."""
+    """noria's classes; asyncio's own on a Python whose private names differ."""
     unknown = asyncio_names.unknown(*MODULES)
     if unknown:
         asyncio_names.warn(unknown)
@@ -117,7 +118,7 @@ async def start_unix_server(
 
 
 def install() -> None:
-    """From now on asyncio's own open_connection, start_server and subprocess pipes use these."""
-    for made in (StreamReader, StreamWriter, StreamReaderProtocol):
+    """Have asyncio's open_connection, start_server and subprocess pipes use these classes."""
+    for cls in (StreamReader, StreamWriter, StreamReaderProtocol):
         for module in (asyncio, streams):
-            setattr(module, made.__name__, made)
+            setattr(module, cls.__name__, cls)

@@ -1,7 +1,8 @@
-"""The protocol between a plain transport and an application's protocol behind TLS.
+"""Chooses the protocol between a plain transport and an application's protocol behind TLS.
 
-`TLSProtocol` is noria's compiled one (`noria.aio.tls_protocol`), or, on a Python whose private
-names are unknown to noria, asyncio's SSLProtocol, which works over noria's transports too.
+`TLSProtocol` is noria's compiled class (`noria.aio.tls_protocol`), or `PlainTLSProtocol`, which
+needs no private name of asyncio, on a Python whose private names differ from those in
+`noria.aio.asyncio_names_table`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from typing import Any
 
 from noria.aio import asyncio_names
 
-MODULES = ("noria.aio.tls_protocol", "noria._core.aio.tls")  # that need asyncio's private names
+# The modules that need asyncio's private names.
+MODULES = ("noria.aio.tls_protocol", "noria._core.aio.tls")
 
 
 class _HandshakeProtocol(asyncio.Protocol):
-    """Stands in for the application's protocol until the handshake ends.
+    """Replaces the application's protocol until the handshake ends.
 
-    The transport behind TLS is then known without a private name of asyncio.
+    Its connection_made receives the transport behind TLS without a private name of asyncio.
     """
 
     def __init__(self, protocol: asyncio.BaseProtocol, call_connection_made: bool):
@@ -36,8 +38,8 @@ class _HandshakeProtocol(asyncio.Protocol):
             self.protocol.resume_writing()
 
 
-class _LateTransport:
-    """A transport whose attributes are those of the one behind TLS, or of the plain one before."""
+class _PendingTransport:
+    """Delegates to the transport behind TLS, and to the plain transport before the handshake."""
 
     def __init__(self, protocol: PlainTLSProtocol):
         self._tls_protocol = protocol
@@ -50,20 +52,20 @@ class _LateTransport:
         return getattr(self.current, name)
 
     def close(self) -> None:
-        """Close the connection, also one that has not begun."""
+        """Close the connection, also before connection_made."""
         if self.current is not None:
             self.current.close()
         self._tls_protocol.closed = True
 
     def abort(self) -> None:
-        """Close the connection without sending what is buffered, also one that has not begun."""
+        """Close the connection and discard buffered data, also before connection_made."""
         if self.current is not None:
             self.current.abort()
         self._tls_protocol.closed = True
 
 
 class PlainTLSProtocol(sslproto.SSLProtocol):
-    """asyncio's SSLProtocol with the public interface of noria's."""
+    """asyncio's SSLProtocol with the methods of noria's class."""
 
     def __init__(
         self,
@@ -78,8 +80,10 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
     ):
         self.handshake_protocol = _HandshakeProtocol(app_protocol, call_connection_made)
         self.plain_transport: Any = None
-        self.early = b""
-        self.closed = False  # before the connection began
+        # ciphertext received before connection_made
+        self.early_data = b""
+        # closed before connection_made
+        self.closed = False
         known = asyncio_names.parameters(sslproto.SSLProtocol) or ()
         super().__init__(
             loop,
@@ -93,22 +97,22 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
 
     @property
     def app_transport(self) -> Any:
-        """The transport that the application's protocol has."""
-        return self.handshake_protocol.transport or _LateTransport(self)
+        """The transport of the application's protocol."""
+        return self.handshake_protocol.transport or _PendingTransport(self)
 
     @property
     def handshake_done(self) -> bool:
-        """Whether the handshake succeeded; stays True when the connection ends."""
+        """Whether the handshake has succeeded; stays True after the connection has ended."""
         return self.handshake_protocol.transport is not None
 
     def start_paused(self) -> None:
-        """Take over from a transport that has called the protocol's pause_writing."""
+        """Start in the state of a transport that has called the protocol's pause_writing."""
         self.pause_writing()
         self.handshake_protocol.writing_paused = True
 
-    def feed_early(self, data: bytes | bytearray) -> None:
-        """Take ciphertext that was received before connection_made."""
-        self.early += bytes(data)
+    def feed_early_data(self, data: bytes | bytearray) -> None:
+        """Feed ciphertext that was received before connection_made."""
+        self.early_data += bytes(data)
 
     def connection_made(self, transport: Any) -> None:
         """Start the handshake over the plain transport."""
@@ -116,15 +120,16 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
         super().connection_made(transport)
         if self.closed:
             transport.abort()
-        while self.early and not transport.is_closing():
-            buffer = self.get_buffer(len(self.early))
-            size = min(len(buffer), len(self.early))
-            buffer[:size] = self.early[:size]
-            self.early = self.early[size:]
+        while self.early_data and not transport.is_closing():
+            buffer = self.get_buffer(len(self.early_data))
+            size = min(len(buffer), len(self.early_data))
+            buffer[:size] = self.early_data[:size]
+            self.early_data = self.early_data[size:]
             self.buffer_updated(size)
 
 
 def _choose() -> Any:
+    """Import noria's class if all private names of asyncio that it needs are known."""
     unknown = asyncio_names.unknown(*MODULES)
     if unknown:
         asyncio_names.warn(unknown)
@@ -138,17 +143,17 @@ TLSProtocol: Any = _choose()
 
 
 def move_buffered_data(protocol: asyncio.BaseProtocol, tls_protocol: Any) -> None:
-    """Move what a stream reader has buffered into the TLS protocol; for the server's side.
+    """Move the data that a server's stream reader has buffered into the TLS protocol.
 
-    A client may send its ClientHello before the server's start_tls: in the reader it would be read
-    as plain text, and the handshake would wait for it until its timeout. asyncio does this from
-    Python 3.14 on. At the client nothing is moved: a TLS server sends nothing before the
-    ClientHello (RFC 8446, section 2), so what is buffered there is plain text.
+    A client may send its ClientHello before the server calls start_tls: left in the reader, it
+    would be read as plain text, and the handshake would wait for it until its timeout. asyncio does
+    this from Python 3.14 on. It is not for clients: a TLS server sends nothing before it has the
+    ClientHello (RFC 8446, section 2), so a client's buffered data is plain text.
     """
     if not any(cls.__module__ == "asyncio.streams" for cls in type(protocol).__mro__):
         return
     reader = getattr(protocol, "_stream_reader", None)
     buffer = getattr(reader, "_buffer", None)
     if isinstance(buffer, bytearray) and buffer:
-        tls_protocol.feed_early(buffer)
+        tls_protocol.feed_early_data(buffer)
         buffer.clear()

@@ -1,8 +1,9 @@
-"""The transport that a protocol knows: asyncio's class outside, a compiled connection inside.
+"""Transports: subclasses of asyncio's classes that delegate to a compiled channel.
 
-What is called for each message (`write`, `writelines`) is a slot that holds the connection's own
-method, so that no Python runs between the protocol and the socket. A slot is filled when it is
-first asked for: a connection that waits in silence keeps no method that it does not use.
+asyncio's transport classes have a layout of their own, so no extension type can inherit from them.
+The methods that run for each message (`write`, `writelines`) are slots that hold the channel's
+bound method: a call runs no Python code before the channel's. A slot is filled at its first use, so
+that an idle connection does not hold methods that it never calls.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from asyncio import constants
 from typing import Any
 
 
-class _Face:
-    """What the transports share: all they do is their channel's."""
+class _TransportBase:
+    """The methods that both kinds of transport delegate to their channel."""
 
     __slots__ = ()
     _connection: Any
-    _direct: tuple[str, ...]  # slots that stand before the class's methods, empty at first
+    # slots that __getattr__ fills with methods of the channel
+    _lazy_methods: tuple[str, ...]
 
     def __getattr__(self, name: str) -> Any:
-        if name not in self._direct:
+        if name not in self._lazy_methods:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         method = getattr(self._connection, name)
         setattr(self, name, method)
@@ -29,45 +31,48 @@ class _Face:
 
     @property
     def _extra(self) -> Any:
-        # asyncio's own get_extra_info looks up names in this: whoever replaces that method on
-        # asyncio.BaseTransport replaces it for these transports too.
+        # asyncio.BaseTransport.get_extra_info calls `get` of this object. The method is not
+        # overridden here, so that a replacement on asyncio.BaseTransport affects these transports.
         return self._connection
 
     @property
     def _sock(self) -> Any:
-        # asyncio's name for its socket object, for programs that look into a transport. Another
-        # socket cannot be put in its place: data does not go by way of it.
+        # For programs that read asyncio's private attribute. There is no setter: the channel does
+        # not use the socket object to transfer data.
         sock = self._connection.get_extra_info("socket")
         return None if sock is None else sock._sock
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """What is called from now on."""
+        """Set the protocol whose methods are called."""
         self._connection.set_protocol(protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """What is called."""
+        """The protocol whose methods are called."""
         protocol: asyncio.BaseProtocol = self._connection.get_protocol()
         return protocol
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Bytes kept above which pause_writing, and at or below which resume_writing, is called."""
+        """Set the sizes of the write buffer, in bytes, that cause calls of the flow control.
+
+        pause_writing is called above `high`, resume_writing at `low` or below. Raises ValueError.
+        """
         self._connection.set_write_buffer_limits(high, low)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        """(low, high), in bytes."""
+        """(low, high): the limits of the write buffer, in bytes."""
         limits: tuple[int, int] = self._connection.get_write_buffer_limits()
         return limits
 
     def get_write_buffer_size(self) -> int:
-        """Bytes kept because there was no room to send them."""
+        """The number of bytes in the write buffer."""
         return int(self._connection.get_write_buffer_size())
 
     def close(self) -> None:
-        """Stops receiving, sends what is kept, then ends."""
+        """Stop receiving, send the write buffer, then close the connection."""
         self._connection.close()
 
     def abort(self) -> None:
-        """Ends now; what is kept is not sent."""
+        """Close the connection now; discard the write buffer."""
         self._connection.abort()
 
     def __del__(self) -> None:
@@ -77,11 +82,11 @@ class _Face:
             connection.close_unreferenced(self)
 
 
-class SocketTransport(_Face, asyncio.Transport):
+class SocketTransport(_TransportBase, asyncio.Transport):
     """A connected stream socket, TCP or Unix."""
 
-    _direct = ("is_closing", "write", "writelines")
-    __slots__ = ("__weakref__", "_connection", *_direct)
+    _lazy_methods = ("is_closing", "write", "writelines")
+    __slots__ = ("__weakref__", "_connection", *_lazy_methods)
 
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
@@ -102,7 +107,7 @@ class SocketTransport(_Face, asyncio.Transport):
         state.append(f"write=<{'polling' if size else 'idle'}, bufsize={size}>")
         return f"<{type(self).__name__} {' '.join(state)}>"
 
-    # asyncio's way of sending files without sendfile(2) looks at these two.
+    # Private names that asyncio's code reads.
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -122,42 +127,43 @@ class SocketTransport(_Face, asyncio.Transport):
         return bool(self._connection.writing_paused)
 
     def is_reading(self) -> bool:
-        """True if data_received may be called."""
+        """Whether data_received may be called."""
         return bool(self._connection.is_reading())
 
     def pause_reading(self) -> None:
-        """Stops data_received; what is on its way is held until resume_reading."""
+        """Stop calling data_received; hold data that is in transit until resume_reading."""
         self._connection.pause_reading()
 
     def resume_reading(self) -> None:
-        """Undoes pause_reading."""
+        """Call data_received again after pause_reading."""
         self._connection.resume_reading()
 
     def detach_reading(self) -> bool:
-        """As pause_reading; until resume_reading another may receive from the descriptor.
+        """Pause reading, so that other code may receive from the descriptor.
 
-        False, and nothing has changed, where bytes may be on their way to here.
+        That ends with resume_reading. Return False, and change nothing, if the model may have
+        received bytes that were not delivered yet.
         """
         return bool(self._connection.detach_reading())
 
     def write_eof(self) -> None:
-        """Ends the sending side once all is sent; receiving goes on."""
+        """Shut down the sending side after the write buffer is sent; receiving continues."""
         self._connection.write_eof()
 
     def can_write_eof(self) -> bool:
-        """True."""
+        """Return True: a stream socket has a sending side to shut down."""
         return True
 
     def _force_close(self, error: BaseException | None) -> None:
-        # asyncio's TLS protocol ends its transport so.
+        # asyncio's TLS protocol calls it to close the transport after an error.
         self._connection.abort_with(error)
 
 
-class DatagramTransport(_Face, asyncio.Transport, asyncio.DatagramTransport):
-    """A datagram socket. asyncio's is an asyncio.Transport too, so this is."""
+class DatagramTransport(_TransportBase, asyncio.Transport, asyncio.DatagramTransport):
+    """A datagram socket; an asyncio.Transport too, as asyncio's own class is."""
 
-    _direct = ("is_closing", "sendto")
-    __slots__ = ("__weakref__", "_connection", *_direct)
+    _lazy_methods = ("is_closing", "sendto")
+    __slots__ = ("__weakref__", "_connection", *_lazy_methods)
 
     def __init__(self, connection: Any):
         self._connection = connection

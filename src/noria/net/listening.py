@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from noria._core.listener import Listener
 from noria._core.stream import StreamSet
+from noria.net.socket_files import remove_file_of_inode, remove_socket_file
+from noria.net.socket_options import set_listening_options
 
 if TYPE_CHECKING:
     import asyncio
@@ -74,11 +75,7 @@ class Server:
         if self._unlink is not None and not self.loop.model.inherited:
             path, inode = self._unlink
             self._unlink = None
-            try:
-                if os.stat(path).st_ino == inode:
-                    os.unlink(path)
-            except FileNotFoundError:
-                pass
+            remove_file_of_inode(path, inode)
 
     def abort(self) -> None:
         """Stop accepting and close all connections at once."""
@@ -123,11 +120,7 @@ def tcp_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.so
             except OSError:
                 continue  # this kernel has no IPv6
             made.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            set_listening_options(sock, reuse_address=True, reuse_port=reuse_port)
             where: Any = (address[0], port, *address[2:])
             try:
                 sock.bind(where)
@@ -150,7 +143,7 @@ def unix_socket(path: str) -> socket.socket:
     """A Unix stream socket bound to `path`; a stale socket file is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(path)
+        remove_socket_file(path, only_unused=True)
         sock.bind(path)
     except OSError as error:
         sock.close()
@@ -158,19 +151,3 @@ def unix_socket(path: str) -> socket.socket:
             raise OSError(errno.ENAMETOOLONG, f"cannot listen on {path}: {error}") from None
         raise _bind_error(error, path) from None
     return sock
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket file on which no process listens; leave anything else alone."""
-    if path.startswith("\0"):
-        return
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-    except OSError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
