@@ -35,13 +35,13 @@ COMMON = """
         service = FileService(DISK, uploads=True, overwrite=True, quota=QUOTA, disk_floor=0)
         server = FileServerApp(service, ServerOptions(directory="disk", upload=True))
         loop = asyncio.get_running_loop()
-        listening = await loop.create_server(server.front, "127.0.0.1", 0)
+        listening = await loop.create_server(server.protocol_factory, "127.0.0.1", 0)
         server.port = listening.sockets[0].getsockname()[1]
         try:
             yield server
         finally:
             listening.close()
-            await server.front.drain(0)
+            await server.server_state.drain(0)
             server.uploads.stop()
             await listening.wait_closed()
             service.close()
@@ -305,7 +305,7 @@ RUN = """
             await globals()[name](server)
             used, size = counted(server)
             assert used == size, (used, size)
-            assert server.front.uploads == 0
+            assert server.server_state.active_uploads == 0
 
     noria.run(main(sys.argv[1]))
 """

@@ -238,10 +238,10 @@ def test_several_ranges_given_up(root: Path) -> None:
 
 def test_a_file_that_shrinks_under_several_ranges_is_an_error(root: Path) -> None:
     fd = os.open(root / "file.txt", os.O_RDONLY)
-    several = ranges.Several([(0, 1), (20, 6)], 26, "text/plain")
+    several = ranges.MultipartByteRanges([(0, 1), (20, 6)], 26, "text/plain")
     os.truncate(root / "file.txt", 22)
     with pytest.raises(OSError, match="shorter"):
-        list(several.blocks(fd))
+        list(several.read_blocks(fd))
     os.close(fd)
 
 
@@ -335,8 +335,8 @@ def test_active_types_are_saved_and_not_shown(root: Path, name: str) -> None:
     ],
 )
 def test_media_types(name: str, kind: str) -> None:
-    assert media_types.media_type(name) == kind
-    assert not media_types.active(name, kind)
+    assert media_types.guess_media_type(name) == kind
+    assert not media_types.is_active(name, kind)
 
 
 @pytest.mark.parametrize(

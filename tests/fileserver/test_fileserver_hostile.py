@@ -19,11 +19,11 @@ from noria.fileserver.app import FileServerApp, make_service
 from noria.fileserver.options import ServerOptions
 from noria.fileserver.service import FileService
 from noria.fileserver.web.assets import asset
-from noria.http.head import head, target
-from noria.http.media_types import attachment
+from noria.http.head import format_head, parse_target
+from noria.http.media_types import attachment_disposition
 from noria.http.messages import Headers, HTTPException, Request
-from noria.http.multipart import Form, Part
-from noria.http.ranges import parse
+from noria.http.multipart import FormPart, MultipartForm
+from noria.http.ranges import parse_range
 from support.fileservice import ask, serving
 
 SECONDS = 1.0  # of the processor, for what takes a thousandth of it unless it grows with the square
@@ -36,7 +36,7 @@ def raw(directory: Path, *requests: bytes) -> list[bytes]:
         options = ServerOptions(directory=str(directory), upload=True)
         server = FileServerApp(make_service(options), options)
         loop = asyncio.get_running_loop()
-        listening = await loop.create_server(server.front, "127.0.0.1", 0)
+        listening = await loop.create_server(server.protocol_factory, "127.0.0.1", 0)
         port = listening.sockets[0].getsockname()[1]
         answers = []
         for request in requests:
@@ -46,7 +46,7 @@ def raw(directory: Path, *requests: bytes) -> list[bytes]:
             answers.append(await reader.read())
             writer.close()
         listening.close()
-        await server.front.drain(0)
+        await server.server_state.drain(0)
         assert server.uploads is not None
         server.uploads.stop()
         server.service.close()
@@ -153,7 +153,10 @@ def test_names_stay_names(tmp_path: Path) -> None:
 
     serving(main, tmp_path)
     for name in ("a\r\nb", 'a"b', "a\\b", "\0"):
-        assert head(200, [("Content-Disposition", attachment(name))]).count(b"\r\n") == 3
+        assert (
+            format_head(200, [("Content-Disposition", attachment_disposition(name))]).count(b"\r\n")
+            == 3
+        )
 
 
 def test_an_archive_of_a_directory_of_an_odd_name(tmp_path: Path) -> None:
@@ -194,12 +197,12 @@ def test_long_fields_take_no_longer_than_their_length() -> None:
     async def nothing():  # type: ignore[no-untyped-def]
         yield b""
 
-    form = Form(nothing(), b"b")
+    form = MultipartForm(nothing(), b"b")
     for value in (';a="' * 2000, "; " * 4000, ";a=b" * 2000, ';a="\\' * 1600, " " * 8000):
-        part = Part(Headers([("Content-Disposition", "form-data" + value)]), form)
-        assert part.parameter("filename") is None
+        part = FormPart(Headers([("Content-Disposition", "form-data" + value)]), form)
+        assert part.disposition_parameter("filename") is None
     for value in ("bytes=" + " " * 16_000, "bytes=" + "0" * 16_000, "bytes=" + "," * 16_000):
-        assert parse(value, 10) is None
+        assert parse_range(value, 10) is None
     assert time.process_time() - began < SECONDS
 
 
@@ -217,7 +220,7 @@ def test_long_fields_take_no_longer_than_their_length() -> None:
 )
 def test_absolute_targets_that_are_none(raw_target: bytes) -> None:
     with pytest.raises(HTTPException) as problem:
-        target(raw_target)
+        parse_target(raw_target)
     assert problem.value.status == 400
 
 
@@ -230,7 +233,7 @@ def test_absolute_targets_that_are_none(raw_target: bytes) -> None:
     ],
 )
 def test_absolute_targets(raw_target: bytes, found: tuple[str, dict[str, str]]) -> None:
-    assert target(raw_target) == found
+    assert parse_target(raw_target) == found
 
 
 BODY = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n1\r\n--b--\r\n'

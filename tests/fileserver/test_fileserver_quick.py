@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from functools import partial
 
 import pytest
 
@@ -17,7 +18,8 @@ from noria.fileserver.fast_path import Quick
 from noria.fileserver.service import FileService
 from noria.http.limits import Limits
 from noria.http.messages import Headers, Request
-from noria.http.protocol import Front
+from noria.http.protocol import HTTPProtocol
+from noria.http.server_state import ServerState
 from support import loops
 from support.fileservice import ask
 
@@ -147,9 +149,11 @@ def test_on_a_connection(service):
 
     async def main():
         loop = asyncio.get_running_loop()
-        front = Front(service.handle, Limits(), lambda *each: told.append(each[1:3]), service.quick)
-        server = await loop.create_server(front, "127.0.0.1", 0)
-        front.start()
+        state = ServerState(
+            service.handle, Limits(), lambda *each: told.append(each[1:3]), service.quick
+        )
+        server = await loop.create_server(partial(HTTPProtocol, state), "127.0.0.1", 0)
+        state.start()
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         line = b"GET /%b HTTP/1.1\r\nHost: x\r\n%b\r\n"
         writer.write(line % (b"a.txt", b"") + line % (b"none", b"") + line % (b"empty", b""))
@@ -177,8 +181,8 @@ def test_on_a_connection(service):
                 got += part
             assert got.endswith(b"\r\n\r\nfirst")
         server.close()
-        await front.drain(5)
-        front.stop()
+        await state.drain(5)
+        state.stop()
 
     loops.run(main(), "auto")
     assert [status for status, _ in told] == [200, 404, 200, 200, 200]
@@ -216,9 +220,9 @@ def test_a_large_body_is_taken_whole_and_the_next_request_begins_behind_it(tmp_p
     async def main():
         loop = asyncio.get_running_loop()
         service = FileService(tmp_path, uploads=True, disk_floor=0)
-        front = Front(service.handle, Limits(), None, service.quick)
-        server = await loop.create_server(front, "127.0.0.1", 0)
-        front.start()
+        state = ServerState(service.handle, Limits(), None, service.quick)
+        server = await loop.create_server(partial(HTTPProtocol, state), "127.0.0.1", 0)
+        state.start()
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
 
         async def send():
@@ -238,8 +242,8 @@ def test_a_large_body_is_taken_whole_and_the_next_request_begins_behind_it(tmp_p
         await sending
         writer.close()
         server.close()
-        await front.drain(5)
-        front.stop()
+        await state.drain(5)
+        state.stop()
         service.close()
         return data
 

@@ -227,7 +227,7 @@ def test_with_tls_a_silent_client_counts(tmp_path: Path) -> None:
         while not await greeted():
             await asyncio.sleep(0.01)
 
-    serve(tmp_path, main, tls=loops.server_context(), limits=Limits(connections=1))
+    serve(tmp_path, main, tls=loops.server_context(), limits=Limits(max_connections=1))
 
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}

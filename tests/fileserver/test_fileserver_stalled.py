@@ -82,9 +82,9 @@ def test_clients_that_stop_reading_leave_no_file_and_no_task(
         loop = asyncio.get_running_loop()
         options = ServerOptions(directory=str(root))
         server = FileServerApp(make_service(options), options)
-        front, grace = server.front, options.limits.grace
+        state, grace = server.server_state, options.limits.rate_window
         listening = await loop.create_server(
-            front, "127.0.0.1", 0, ssl=server_context() if secure else None
+            server.protocol_factory, "127.0.0.1", 0, ssl=server_context() if secure else None
         )
         address = listening.sockets[0].getsockname()
         context = client_context() if secure else None
@@ -95,18 +95,18 @@ def test_clients_that_stop_reading_leave_no_file_and_no_task(
                 for _ in range(count):
                     client = await loop.run_in_executor(None, send, address, request_, context)
                     clients.append(client)
-                await until(lambda: len(front.connections) == count)
+                await until(lambda: len(state.connections) == count)
                 quiet = 0
                 while quiet < 20:  # turns in which no client takes more
-                    busy = any(map(has_room, front.connections))
+                    busy = any(map(has_room, state.connections))
                     quiet = 0 if busy else quiet + 1
                     await asyncio.sleep(0.005)
-                assert all(connection.task is not None for connection in front.connections)
+                assert all(connection.task is not None for connection in state.connections)
                 now = time.monotonic()
-                for connection in list(front.connections):
-                    connection.check(now)
-                    connection.check(now + 2 * grace)
-                await until(lambda: not front.connections)
+                for connection in list(state.connections):
+                    connection.check_timeouts(now)
+                    connection.check_timeouts(now + 2 * grace)
+                await until(lambda: not state.connections)
                 await until(lambda: len(asyncio.all_tasks()) == tasks)
 
         tasks = len(asyncio.all_tasks())
@@ -122,7 +122,7 @@ def test_clients_that_stop_reading_leave_no_file_and_no_task(
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
         writer.close()
         listening.close()
-        await front.drain(0)
+        await state.drain(0)
         server.service.close()
 
     run(main(), model)

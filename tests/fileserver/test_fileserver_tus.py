@@ -81,7 +81,7 @@ async def serving(directory, **options):
     options = ServerOptions(directory=str(directory), upload=True, **options)
     server = FileServerApp(make_service(options), options)
     loop = asyncio.get_running_loop()
-    listening = await loop.create_server(server.front, "127.0.0.1", 0)
+    listening = await loop.create_server(server.protocol_factory, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     client = Client(*await asyncio.open_connection("127.0.0.1", port), server)
     client.port = port
@@ -92,7 +92,7 @@ async def serving(directory, **options):
         with contextlib.suppress(ConnectionError):
             await client.writer.wait_closed()
         listening.close()
-        await server.front.drain(0)
+        await server.server_state.drain(0)
         server.uploads.stop()
         await listening.wait_closed()
         server.service.close()
@@ -154,7 +154,7 @@ def test_what_arrived_before_the_connection_was_lost_is_kept(tmp_path, gone):
                 "PATCH", place, b"abcd", 10, Upload_Offset=0,
                 Content_Type="application/offset+octet-stream",
             )  # fmt: skip
-            await loops.until(lambda: client.server.front.uploads)
+            await loops.until(lambda: client.server.server_state.active_uploads)
             if gone:
                 lost.writer.close()
                 await until(client, place, 4)
@@ -232,9 +232,9 @@ def test_bytes_that_were_not_verified_do_not_count_after_a_crash(tmp_path):
                 "PATCH", place, b"XY", 4, Upload_Offset=2, Upload_Checksum="sha1 AAAA",
                 Content_Type="application/offset+octet-stream",
             )  # fmt: skip
-            await loops.until(lambda: client.server.front.uploads)
+            await loops.until(lambda: client.server.server_state.active_uploads)
             lost.writer.close()
-            await loops.until(lambda: not client.server.front.uploads)
+            await loops.until(lambda: not client.server.server_state.active_uploads)
             data = tmp_path / DIRECTORY / f"{place[-32:]}.data"
             while data.read_bytes() != b"abXY" or (await client.patch(place, 9, b""))[0] == 423:
                 await asyncio.sleep(0.005)

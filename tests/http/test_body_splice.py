@@ -56,12 +56,14 @@ def moves(monkeypatch):
 async def serving(root, **options):
     service = make_service(ServerOptions(directory=str(root), upload=True, **options))
     server = FileServerApp(service, ServerOptions(upload=True, **options))
-    listening = await asyncio.get_running_loop().create_server(server.front, "127.0.0.1", 0)
+    listening = await asyncio.get_running_loop().create_server(
+        server.protocol_factory, "127.0.0.1", 0
+    )
     try:
         yield server, listening.sockets[0].getsockname()[1]
     finally:
         listening.close()
-        await server.front.drain(5)
+        await server.server_state.drain(5)
         server.uploads.stop()
         service.close()
 
@@ -132,7 +134,7 @@ def test_a_large_body_is_moved_and_the_connection_goes_on(go, tmp_path, moves):
                 assert head.startswith(b"http/1.1 200")
                 assert b"content-length: %d" % len(DATA) in head
                 assert (tmp_path / name).read_bytes() == DATA
-            assert server.front.received > 2 * len(DATA)
+            assert server.server_state.bytes_received > 2 * len(DATA)
             server.service.quota.check(0)
             assert server.service.quota.used == 2 * len(DATA)
             assert server.service.quota._held == 0
@@ -204,7 +206,7 @@ def test_no_thread_waits_for_a_slow_client(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
-            (connection,) = server.front.connections
+            (connection,) = server.server_state.connections
             body = connection.receiving.body
             assert body.received == BEGUN
             assert not body.moving
@@ -223,13 +225,15 @@ def test_who_sends_too_little_is_told_so(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
-            (connection,) = server.front.connections
-            limits = server.front.limits
+            (connection,) = server.server_state.connections
+            limits = server.server_state.limits
             connection.receiving.body.moving = time.monotonic()
-            connection.check(time.monotonic() + 2 * limits.grace)  # it is the disk that is slow
+            connection.check_timeouts(
+                time.monotonic() + 2 * limits.rate_window
+            )  # it is the disk that is slow
             connection.receiving.body.moving = 0.0
             assert connection.receiving is not None
-            connection.check(time.monotonic() + 4 * limits.grace)
+            connection.check_timeouts(time.monotonic() + 4 * limits.rate_window)
             assert (await answer(reader))[0] == 408
             await closed(writer)
             assert os.listdir(tmp_path) == []
@@ -244,7 +248,7 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
-            (connection,) = server.front.connections
+            (connection,) = server.server_state.connections
             body = connection.receiving.body
             calls = len(moves)
             for number in range(most):
@@ -255,9 +259,12 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
             assert len(moves) - calls < most / 2  # they gather meanwhile
             # It is judged, a thread or not.
             body.moving = now = time.monotonic()
-            connection.check(now + 0.5)
-            connection.receiving.window = (now - 2 * server.front.limits.grace, body.received)
-            connection.check(now + 0.5)
+            connection.check_timeouts(now + 0.5)
+            connection.receiving.window = (
+                now - 2 * server.server_state.limits.rate_window,
+                body.received,
+            )
+            connection.check_timeouts(now + 0.5)
             assert (await answer(reader))[0] == 408
             await closed(writer)
 
@@ -277,10 +284,12 @@ def test_a_disk_that_stalls_at_the_start_is_no_slow_client(go, tmp_path, monkeyp
         async with serving(tmp_path) as (server, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(put("/file", len(DATA)) + DATA)
-            await loops.until(lambda: any(one.lent for one in server.front.connections))
-            (connection,) = server.front.connections
+            await loops.until(lambda: any(one.lent for one in server.server_state.connections))
+            (connection,) = server.server_state.connections
             for number in (2, 4):
-                connection.check(time.monotonic() + number * server.front.limits.grace)
+                connection.check_timeouts(
+                    time.monotonic() + number * server.server_state.limits.rate_window
+                )
             gate.set()
             assert (await answer(reader))[0] == 201
             assert (tmp_path / "file").read_bytes() == DATA
@@ -316,7 +325,7 @@ def test_a_move_that_fails_ends_the_connection_however_much_comes(go, tmp_path, 
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(put("/file", len(DATA)) + DATA[:BEGUN])
             await loops.until(failed.is_set)
-            (connection,) = server.front.connections
+            (connection,) = server.server_state.connections
             writer.write(DATA[BEGUN:])
             hostile = b"DELETE /victim HTTP/1.1\r\nHost: a\r\n\r\n" * 200_000
             writer.write(put("/more", len(hostile)) + hostile)
@@ -352,12 +361,12 @@ def test_a_resumed_upload_whose_task_is_cancelled_waits_for_its_thread(go, tmp_p
             place = await creation(reader, writer, len(DATA))
             writer.write(patch(place, 0, len(DATA)) + DATA[:BEGUN])
             await loops.until(begun.is_set)
-            (connection,) = server.front.connections
+            (connection,) = server.server_state.connections
             connection.task.cancel()
             await asyncio.sleep(0.05)
             gate.set()
             await closed(writer)
-            await loops.until(lambda: not server.front.connections)
+            await loops.until(lambda: not server.server_state.connections)
 
     go(main())
     assert len(seen) == 1
@@ -368,7 +377,7 @@ def test_the_server_ends_while_a_body_is_moved(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
-            assert await server.front.drain(0) == 1
+            assert await server.server_state.drain(0) == 1
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
             await closed(writer)

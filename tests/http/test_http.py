@@ -1,4 +1,4 @@
-"""The HTTP front: what it takes, what it refuses, and that no client holds up another."""
+"""The HTTP protocol: what it takes, what it refuses, and that no client holds up another."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import socket
 import struct
 import tempfile
 import time
+from functools import partial
 
 import pytest
 
@@ -19,13 +20,14 @@ pytest.importorskip("httptools")
 
 import noria
 from noria import models
-from noria.http import protocol as front_module
-from noria.http.head import target
+from noria.http import protocol as protocol_module
+from noria.http.head import parse_target
 from noria.http.limits import Limits
 from noria.http.messages import FileBody, HTTPException, Response
-from noria.http.protocol import Connection, Front
-from noria.http.request_body import Body
-from noria.http.tls import Secured
+from noria.http.protocol import HTTPProtocol
+from noria.http.request_body import RequestBody
+from noria.http.server_state import ServerState
+from noria.http.tls import TLSProtocolFactory
 
 BIG = bytes(range(256)) * 4096  # 1 MiB
 
@@ -124,22 +126,24 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def serving(limits=None, secure=False, on_answer=None):
-    """A front with a port: (front, service, port)."""
+async def serving(limits=None, secure=False, on_response=None):
+    """A server on a port: (state, service, port)."""
     service = Service()
-    front = Front(service.handle, limits, on_answer)
+    state = ServerState(service.handle, limits, on_response)
     loop = asyncio.get_running_loop()
     context = loops.server_context() if secure else None
-    protocols = Secured(front, context) if secure == "counted" else front
+    protocols = (
+        TLSProtocolFactory(state, context) if secure == "counted" else partial(HTTPProtocol, state)
+    )
     server = await loop.create_server(
         protocols, "127.0.0.1", 0, ssl=None if secure == "counted" else context
     )
     try:
-        yield front, service, server.sockets[0].getsockname()[1]
+        yield state, service, server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        await front.drain(0)
-        front.stop()
+        await state.drain(0)
+        state.stop()
         await server.wait_closed()
 
 
@@ -257,7 +261,7 @@ def test_malformed_requests_are_refused_and_the_connection_ends():
     follow = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 
     async def main():
-        async with serving() as (front, service, port):
+        async with serving() as (state, service, port):
             for name, (raw, status) in REFUSED.items():
                 answer = await said(port, raw + follow, end=False)
                 assert statuses(answer) == [status], name
@@ -265,7 +269,7 @@ def test_malformed_requests_are_refused_and_the_connection_ends():
                 assert ("GET", "/smuggled") not in service.seen, name
                 bytewise = await pieces(port, raw)
                 assert statuses(bytewise) == [status], f"{name}, in pieces"
-            assert front.uploads == 0
+            assert state.active_uploads == 0
 
     async def pieces(port, raw):
         """Cut in the middle of everything: two halves at a time of a few bytes."""
@@ -364,18 +368,18 @@ def test_a_request_line_byte_by_byte():
     }
 
     async def main():
-        async with serving() as (front, _, port):
+        async with serving() as (state, _, port):
             for line, status in lines.items():
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                await loops.until(lambda: len(front.connections) == 1)
-                (connection,) = front.connections
+                await loops.until(lambda: len(state.connections) == 1)
+                (connection,) = state.connections
                 for byte in b"\r\n" + line + b"Host: a\r\nConnection: close\r\n\r\n":
-                    if not connection.lost:
+                    if not connection.closed:
                         connection.data_received(bytes([byte]))
                 assert statuses(await reader.read()) == [status]
                 writer.close()
                 await writer.wait_closed()
-                await loops.until(lambda: not front.connections)
+                await loops.until(lambda: not state.connections)
 
     run(main())
 
@@ -413,7 +417,7 @@ def test_a_field_without_an_end_is_refused_before_it_ends():
 
 @pytest.mark.parametrize("eager", [True, False])
 def test_pipelined_requests_are_answered_in_order(eager, monkeypatch):
-    monkeypatch.setattr(front_module, "EAGER", eager and front_module.EAGER)
+    monkeypatch.setattr(protocol_module, "EAGER", eager and protocol_module.EAGER)
     names = [b"/a", b"/wait", b"/big", b"/file", b"/stream", b"/none", b"/fail", b"/refuse", b"/z"]
     raw = b"".join(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % name for name in names)
 
@@ -452,7 +456,7 @@ def test_no_more_is_answered_than_the_client_takes(model, secure):
     count, size = 500, 60_000
 
     async def main():
-        async with serving(secure=secure) as (front, service, port):
+        async with serving(secure=secure) as (state, service, port):
 
             async def large(request):
                 return Response(body=b"x" * size)
@@ -464,12 +468,12 @@ def test_no_more_is_answered_than_the_client_takes(model, secure):
             )
             writer.transport.pause_reading()
             writer.write(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * count)
-            await loops.until(lambda: any(one.blocked for one in front.connections))
-            (connection,) = front.connections
+            await loops.until(lambda: any(one.blocked for one in state.connections))
+            (connection,) = state.connections
             for _ in range(100):
                 await asyncio.sleep(0)
                 assert connection.transport.get_write_buffer_size() < 20 * size
-            connection.check(time.monotonic() + 35)  # longer than between two requests
+            connection.check_timeouts(time.monotonic() + 35)  # longer than between two requests
             writer.transport.resume_reading()
             for _ in range(count):
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
@@ -503,14 +507,14 @@ def test_requests_of_one_client_do_not_keep_the_loop():
 def test_empty_lines_within_a_chunk_do_not_split_it(content, monkeypatch):
     """Each piece costs a call of the parser: a body could keep the loop with few bytes."""
     pieces = 0
-    feed = Connection._feed
+    feed = HTTPProtocol._feed
 
     def counted(self, data):
         nonlocal pieces
         pieces += 1
         feed(self, data)
 
-    monkeypatch.setattr(Connection, "_feed", counted)
+    monkeypatch.setattr(HTTPProtocol, "_feed", counted)
     chunk = content * 30_000
     raw = b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + (
         b"%x\r\n%b\r\n" % (len(chunk), chunk) * 2
@@ -532,13 +536,13 @@ def test_what_is_around_a_chunked_body_is_limited(endless):
     """Of an extension or a trailer that does not end, no more is taken than of a head."""
 
     async def main():
-        async with serving() as (front, _, port):
+        async with serving() as (state, _, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(
                 b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + endless
             )
             assert await refused_while_it_sends(reader, writer) == [431]
-            assert front.uploads == 0
+            assert state.active_uploads == 0
 
     run(main())
 
@@ -558,7 +562,7 @@ def test_a_body_of_tiny_chunks():
             assert answer.endswith(b"%d:%b" % (2 * count, b"ab" * 8))
 
     run(main())
-    body = Body(lambda: None)
+    body = RequestBody(lambda: None)
     for _ in range(count):
         body.feed(b"ab")
     assert body.held == 2 * count
@@ -573,7 +577,7 @@ def test_bodies_down_and_up(model, secure):
         pytest.skip(models.availability(model)[1])
 
     async def main():
-        async with serving(secure=secure) as (front, _, port):
+        async with serving(secure=secure) as (state, _, port):
             context = loops.client_context() if secure else None
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", port, ssl=context, server_hostname="localhost" if secure else None
@@ -592,7 +596,7 @@ def test_bodies_down_and_up(model, secure):
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-            assert front.sent == 2 * (len(BIG) - 1 + 24)
+            assert state.bytes_sent == 2 * (len(BIG) - 1 + 24)
 
     noria.run(main(), model=model)
 
@@ -670,7 +674,7 @@ def test_an_upgrade_means_nothing(piece):
     )
 
     async def main():
-        async with serving() as (front, service, port):
+        async with serving() as (state, service, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             for at in range(0, len(raw), piece):
                 writer.write(raw[at : at + piece])
@@ -681,7 +685,7 @@ def test_an_upgrade_means_nothing(piece):
                 assert b"\r\n\r\n" + said in answer
             assert b"HTTP/1.1 101" not in answer
             assert ("GET", "/smuggled") not in service.seen
-            assert front.uploads == 0
+            assert state.active_uploads == 0
             writer.close()
 
     run(main())
@@ -719,7 +723,7 @@ def test_a_body_that_is_not_read_is_not_received():
     size = 64 << 20
 
     async def main():
-        async with serving() as (front, service, port):
+        async with serving() as (state, service, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"PUT /slowly HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
 
@@ -729,10 +733,10 @@ def test_a_body_that_is_not_read_is_not_received():
                     await writer.drain()
 
             sending = asyncio.create_task(send())
-            await loops.until(lambda: any(one.paused for one in front.connections))
-            (connection,) = front.connections
+            await loops.until(lambda: any(one.paused for one in state.connections))
+            (connection,) = state.connections
             assert connection.receiving.body.held < 2 << 20
-            assert front.received < size // 2
+            assert state.bytes_received < size // 2
             # Another client is served meanwhile.
             assert statuses(await said(port, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")) == [200]
             service.gate.set()
@@ -760,7 +764,7 @@ def test_an_answer_before_the_body_is_read_arrives():
 
 def test_a_client_that_goes_away_ends_what_was_done_for_it():
     async def main():
-        async with serving() as (front, service, port):
+        async with serving() as (state, service, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
             await reader.readuntil(b"begun")
@@ -771,37 +775,37 @@ def test_a_client_that_goes_away_ends_what_was_done_for_it():
             await loops.until(lambda: service.closed == 1)
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
-            await loops.until(lambda: front.uploads)
+            await loops.until(lambda: state.active_uploads)
             writer.close()
             await loops.until(lambda: service.errors)
             assert isinstance(service.errors[0], ConnectionError)
-            await loops.until(lambda: not front.connections)
-            assert front.uploads == 0
-            assert not front.clients
+            await loops.until(lambda: not state.connections)
+            assert state.active_uploads == 0
+            assert not state.connections_per_client
 
     run(main())
 
 
 def test_counts_of_connections_and_uploads_are_limited():
-    limits = Limits(connections=3, per_client=2, uploads=1)
+    limits = Limits(max_connections=3, max_per_client=2, max_uploads=1)
 
     async def main():
-        async with serving(limits) as (front, service, port):
+        async with serving(limits) as (state, service, port):
             first = await asyncio.open_connection("127.0.0.1", port)
             second = await asyncio.open_connection("127.0.0.1", port)
-            await loops.until(lambda: len(front.connections) == 2)
+            await loops.until(lambda: len(state.connections) == 2)
             answer = await said(port, b"", end=False)
             assert statuses(answer) == [503]
             assert b"Retry-After" in answer
             upload = b"PUT /slowly HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n"
             first[1].write(upload + b"abc")
-            await loops.until(lambda: front.uploads == 1)
+            await loops.until(lambda: state.active_uploads == 1)
             second[1].write(upload + b"abc")
             assert statuses(await second[0].read()) == [503]
             first[1].write(b"def")
             service.gate.set()
             assert (await first[0].readuntil(b"\r\n\r\n6")).startswith(b"HTTP/1.1 200")
-            assert front.refused == 1
+            assert state.connections_refused == 1
             for _, writer in (first, second):
                 writer.close()
 
@@ -810,48 +814,52 @@ def test_counts_of_connections_and_uploads_are_limited():
 
 def test_handshakes_count_among_the_connections():
     async def main():
-        async with serving(Limits(connections=3, per_client=3), "counted") as (front, _, port):
+        async with serving(Limits(max_connections=3, max_per_client=3), "counted") as (
+            state,
+            _,
+            port,
+        ):
             silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-            await loops.until(lambda: len(front.greeting) == 2)
+            await loops.until(lambda: len(state.handshakes) == 2)
             secure = {"ssl": loops.client_context(), "server_hostname": "localhost"}
             reader, writer = await asyncio.open_connection("127.0.0.1", port, **secure)
             writer.write(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
             assert (await reader.readuntil(b"\r\n\r\n/a")).startswith(b"HTTP/1.1 200 ")
-            assert (len(front.greeting), len(front.connections)) == (2, 1)
+            assert (len(state.handshakes), len(state.connections)) == (2, 1)
             with pytest.raises(OSError):  # noqa: PT011 one of many ways to see a connection end
                 await asyncio.open_connection("127.0.0.1", port, **secure)
-            assert front.refused == 1
-            assert front.clients == {"127.0.0.1": 3}
+            assert state.connections_refused == 1
+            assert state.connections_per_client == {"127.0.0.1": 3}
             # One leaves in the middle of its handshake, one speaks something else.
             silent[0][1].close()
-            await loops.until(lambda: len(front.greeting) == 1)
+            await loops.until(lambda: len(state.handshakes) == 1)
             silent[1][1].write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            await loops.until(lambda: not front.greeting)
-            assert front.clients == {"127.0.0.1": 1}
+            await loops.until(lambda: not state.handshakes)
+            assert state.connections_per_client == {"127.0.0.1": 1}
             silent[1][1].close()
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-            await loops.until(lambda: not front.connections)
-            assert not front.clients
-            assert (front.accepted, front.refused) == (4, 1)
+            await loops.until(lambda: not state.connections)
+            assert not state.connections_per_client
+            assert (state.connections_accepted, state.connections_refused) == (4, 1)
 
     run(main())
 
 
 def test_a_handshake_that_takes_too_long_ends_and_draining_ends_them_all():
     async def main():
-        async with serving(Limits(header_time=0.05), "counted") as (front, _, port):
+        async with serving(Limits(head_timeout=0.05), "counted") as (state, _, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
             writer.close()
-            await loops.until(lambda: not front.greeting)
-            assert not front.clients
-        async with serving(None, "counted") as (front, _, port):
+            await loops.until(lambda: not state.handshakes)
+            assert not state.connections_per_client
+        async with serving(None, "counted") as (state, _, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            await loops.until(lambda: front.greeting)
-            assert await front.drain(20) == 0
+            await loops.until(lambda: state.handshakes)
+            assert await state.drain(20) == 0
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
             writer.close()
@@ -863,7 +871,7 @@ def test_slow_clients_end_and_do_not_hold_up_others():
     """The clock is moved in place of waiting: `check` is told that much time went by."""
 
     async def main():
-        async with serving(Limits(body_held=1 << 30)) as (front, _, port):
+        async with serving(Limits(max_body_buffer=1 << 30)) as (state, _, port):
             idle = await asyncio.open_connection("127.0.0.1", port)
             head = await asyncio.open_connection("127.0.0.1", port)
             body = await asyncio.open_connection("127.0.0.1", port)
@@ -874,39 +882,39 @@ def test_slow_clients_end_and_do_not_hold_up_others():
             head[1].write(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
             body[1].write(b"PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nab")
             taker[1].write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 16)
-            await loops.until(lambda: front.uploads and len(front.connections) == 4)
-            await loops.until(lambda: any(one.sending for one in front.connections))
-            sweep(front, 5)
-            assert len(front.connections) == 4
-            sweep(front, 12)
+            await loops.until(lambda: state.active_uploads and len(state.connections) == 4)
+            await loops.until(lambda: any(one.sending for one in state.connections))
+            sweep(state, 5)
+            assert len(state.connections) == 4
+            sweep(state, 12)
             assert statuses(await head[0].read()) == [408]
-            sweep(front, 21)
+            sweep(state, 21)
             assert statuses(await body[0].read()) == [408]
-            assert front.uploads == 0
-            sweep(front, 31)
+            assert state.active_uploads == 0
+            sweep(state, 31)
             assert await idle[0].read() == b""
             await asyncio.sleep(0.05)
             now = statuses(await said(port, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"))
             assert now == [200]
             for seconds in (40, 61, 82, 103):
-                sweep(front, seconds)
+                sweep(state, seconds)
                 await asyncio.sleep(0.01)
-            await loops.until(lambda: not front.connections)
+            await loops.until(lambda: not state.connections)
             for _, writer in (idle, head, body, taker):
                 writer.transport.abort()
 
-    def sweep(front, seconds):
+    def sweep(state, seconds):
         now = time.monotonic() + seconds
-        for connection in list(front.connections):
-            connection.check(now)
+        for connection in list(state.connections):
+            connection.check_timeouts(now)
 
     run(main())
 
 
 def test_the_sweep_runs_by_itself():
     async def main():
-        async with serving(Limits(header_time=0.01)) as (front, _, port):
-            front.start()
+        async with serving(Limits(head_timeout=0.01)) as (state, _, port):
+            state.start()
             assert await said(port, b"", end=False) == b""
 
     run(main())
@@ -914,12 +922,12 @@ def test_the_sweep_runs_by_itself():
 
 def test_draining_lets_requests_finish():
     async def main():
-        async with serving() as (front, service, port):
+        async with serving() as (state, service, port):
             idle = await asyncio.open_connection("127.0.0.1", port)
             busy = await asyncio.open_connection("127.0.0.1", port)
             busy[1].write(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
             await loops.until(lambda: service.seen)
-            draining = asyncio.create_task(front.drain(20))
+            draining = asyncio.create_task(state.drain(20))
             assert await idle[0].read() == b""
             service.gate.set()
             answer = await busy[0].read()
@@ -936,7 +944,7 @@ def test_answers_are_told():
     told = []
 
     async def main():
-        async with serving(on_answer=lambda *facts: told.append(facts)) as (_, _, port):
+        async with serving(on_response=lambda *facts: told.append(facts)) as (_, _, port):
             await said(port, b"GET /file HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n")
 
     run(main())
@@ -962,7 +970,7 @@ def test_answers_are_told():
     ],
 )
 def test_targets(raw, path):
-    assert target(raw) == (path, {})
+    assert parse_target(raw) == (path, {})
 
 
 def test_the_host_of_an_absolute_target_is_the_one_that_counts():
@@ -970,14 +978,14 @@ def test_the_host_of_an_absolute_target_is_the_one_that_counts():
     seen = []
 
     async def main():
-        async with serving() as (front, service, port):
+        async with serving() as (state, service, port):
 
             async def at_host(request):
                 seen.append(request.headers.all("host"))
                 return Response(204)
 
             service.at_host = at_host
-            front.admitted = lambda host: host.partition(":")[0] == "here"
+            state.allows_host = lambda host: host.partition(":")[0] == "here"
             for absolute, host, status in (
                 (b"http://here", b"other", 204),
                 (b"HTTPS://here:80", b"here", 204),
@@ -1000,15 +1008,15 @@ def test_the_host_of_an_absolute_target_is_the_one_that_counts():
 
 
 def test_queries():
-    assert target(b"/a?archive=tar&download&b=%26+c") == (
+    assert parse_target(b"/a?archive=tar&download&b=%26+c") == (
         "/a",
         {"archive": "tar", "download": "", "b": "& c"},
     )
     with pytest.raises(HTTPException) as problem:
-        target(b"/?" + b"a=b&" * 101)
+        parse_target(b"/?" + b"a=b&" * 101)
     assert problem.value.status == 400
 
 
 def test_limits_that_make_no_sense():
-    with pytest.raises(ValueError, match="idle must be above 0, not 0"):
-        Limits(idle=0)
+    with pytest.raises(ValueError, match="idle_timeout must be above 0, not 0"):
+        Limits(idle_timeout=0)

@@ -84,25 +84,25 @@ def damaged(dice: random.Random, data: bytes) -> bytes:
 @contextlib.asynccontextmanager
 async def reading() -> AsyncIterator[tuple[Any, Any, int]]:
     """A front whose service reads each body: else a connection may end before it has come."""
-    async with serving() as (front, service, port):
+    async with serving() as (state, service, port):
 
         async def handle(request: Request) -> Response:
             service.seen.append((request.method, request.path))
             data = b"".join([chunk async for chunk in request.body])
             return Response(200, body=b"%d" % len(data))
 
-        front.handle = handle
-        yield front, service, port
+        state.handler = handle
+        yield state, service, port
 
 
-async def answers(front: Any, service: Any, port: int, pieces: list[bytes]) -> tuple[Any, ...]:
+async def answers(state: Any, service: Any, port: int, pieces: list[bytes]) -> tuple[Any, ...]:
     """The statuses, and what the service was asked for, of bytes that arrive in these pieces."""
     service.seen.clear()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    await loops.until(lambda: len(front.connections) == 1)
-    (connection,) = front.connections
+    await loops.until(lambda: len(state.connections) == 1)
+    (connection,) = state.connections
     for piece in pieces:
-        if not connection.lost:
+        if not connection.closed:
             connection.data_received(piece)
     writer.write_eof()
     with contextlib.suppress(ConnectionError):
@@ -110,8 +110,8 @@ async def answers(front: Any, service: Any, port: int, pieces: list[bytes]) -> t
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
-    await loops.until(lambda: not front.connections)
-    assert front.uploads == 0
+    await loops.until(lambda: not state.connections)
+    assert state.active_uploads == 0
     return statuses(answer), list(service.seen)
 
 
@@ -127,30 +127,30 @@ def cut(dice: random.Random, data: bytes) -> list[bytes]:
 
 def test_valid_requests_in_any_pieces() -> None:
     async def main() -> None:
-        async with reading() as (front, service, port):
+        async with reading() as (state, service, port):
             for seed in range(SEEDS):
                 dice = random.Random(f"{SEED}valid{seed}")
                 requests = [request(dice) for _ in range(dice.randrange(1, 5))]
                 data = b"".join(requests)
-                found = await answers(front, service, port, cut(dice, data))
+                found = await answers(state, service, port, cut(dice, data))
                 assert len(found[0]) == len(found[1]) == len(requests), (seed, data, found)
                 assert set(found[0]) == {200}, (seed, data)
                 assert "/inner" not in [path for _, path in found[1]]
-                assert await answers(front, service, port, [data]) == found, (seed, data)
+                assert await answers(state, service, port, [data]) == found, (seed, data)
 
     noria.run(main())
 
 
 def test_damaged_requests_in_any_pieces() -> None:
     async def main() -> None:
-        async with reading() as (front, service, port):
+        async with reading() as (state, service, port):
             for seed in range(SEEDS):
                 dice = random.Random(f"{SEED}damaged{seed}")
                 data = b"".join(request(dice) for _ in range(dice.randrange(1, 4)))
                 for _ in range(dice.randrange(1, 3)):
                     data = damaged(dice, data)
-                whole = await answers(front, service, port, [data])
-                pieces = await answers(front, service, port, cut(dice, data))
+                whole = await answers(state, service, port, [data])
+                pieces = await answers(state, service, port, cut(dice, data))
                 # Of several faults another may be seen first.
                 found = [[each // 100 * (each < 400) for each in one[0]] for one in (whole, pieces)]
                 if len(whole[0]) < len(whole[1]):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from noria.fileserver.access_log import AccessLog
 from noria.fileserver.auth import Guard
@@ -12,8 +15,9 @@ from noria.fileserver.server_sent_events import Events
 from noria.fileserver.service import FileService, refused
 from noria.fileserver.tus import Uploads
 from noria.fileserver.web.assets import asset
-from noria.http.messages import READING, HTTPException, Request, Response
-from noria.http.protocol import Front
+from noria.http.messages import READ_METHODS, HTTPException, Request, Response
+from noria.http.protocol import HTTPProtocol
+from noria.http.server_state import ServerState
 
 RESERVED_PREFIX = "/-/"  # paths of the server itself
 NOSNIFF = ("X-Content-Type-Options", "nosniff")
@@ -35,7 +39,8 @@ def make_service(options: ServerOptions) -> FileService:
 class FileServerApp:
     """Requests for files go to `service`, requests below /-/ to the server's own resources.
 
-    `front` is the HTTP protocol factory that calls this application.
+    `protocol_factory` makes the HTTP protocol of a connection, which calls this application;
+    `server_state` is what these protocols share.
     """
 
     def __init__(self, service: FileService, options: ServerOptions) -> None:
@@ -48,10 +53,13 @@ class FileServerApp:
         self.metrics = Metrics() if options.metrics else None
         logged = options.log != "none" and sys.stdout is not None  # None: it is closed
         self.access_log = AccessLog(options.log, sys.stdout) if logged else None
-        on_answer = self._on_response if self.metrics or self.access_log else None
+        on_response = self._on_response if self.metrics or self.access_log else None
         # The fast path does not check credentials.
         fast_path = service.quick if self.guard is None else None
-        self.front = Front(self.handle, options.limits, on_answer, fast_path)
+        self.server_state = ServerState(self.handle, options.limits, on_response, fast_path)
+        self.protocol_factory: Callable[[], asyncio.Protocol] = partial(
+            HTTPProtocol, self.server_state
+        )
 
     def _on_response(
         self, request: Request | None, status: int, sent: int, seconds: float, peer: str
@@ -84,7 +92,7 @@ class FileServerApp:
     async def _handle_reserved(self, request: Request) -> Response:
         name, _, rest = request.path.removeprefix(RESERVED_PREFIX).partition("/")
         if request.method == "OPTIONS" and name != "uploads":
-            return Response(204, [("Allow", READING)])
+            return Response(204, [("Allow", READ_METHODS)])
         if name == "assets":
             return asset(request, rest)
         if name == "uploads":
@@ -92,11 +100,13 @@ class FileServerApp:
                 raise HTTPException(403, "Uploads are disabled: start the server with --upload.")
             return await self.uploads.handle(request, rest)
         if request.method not in ("GET", "HEAD"):
-            raise HTTPException(405, "This resource is read-only.", headers=[("Allow", READING)])
+            raise HTTPException(
+                405, "This resource is read-only.", headers=[("Allow", READ_METHODS)]
+            )
         if name == "events" and not rest:
             return await self.events.answer(request)
         if name == "metrics" and not rest:
             if self.metrics is None:
                 raise HTTPException(404, "Metrics are disabled: start the server with --metrics.")
-            return self.metrics.page(self.front)
+            return self.metrics.page(self.server_state)
         raise HTTPException(404, "There is no such resource.")

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from noria.fileserver.request_paths import usable
 from noria.fileserver.root import Root
 from noria.fileserver.tree_walk import Walker
-from noria.http.conditional import EARLIEST, LATEST
+from noria.http.conditional import MAX_TIMESTAMP, MIN_TIMESTAMP
 
 log = logging.getLogger("noria")
 
@@ -179,7 +179,7 @@ def read(fd: int, size: int) -> Iterator[bytes]:
 
 def _zip_date(seconds: float) -> tuple[int, int, int, int, int, int]:
     """What a zip can say: 1980 to 2107, in local time."""
-    at = time.localtime(min(max(seconds, EARLIEST), LATEST))
+    at = time.localtime(min(max(seconds, MIN_TIMESTAMP), MAX_TIMESTAMP))
     if at.tm_year < 1980:
         return 1980, 1, 1, 0, 0, 0
     if at.tm_year > 2107:

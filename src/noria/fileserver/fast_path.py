@@ -13,7 +13,7 @@ from noria._core.files.openat2 import read_small_file
 from noria.fileserver.file_response import SMALL, fields_of
 from noria.fileserver.request_paths import names
 from noria.fileserver.root import Root
-from noria.http.head import head
+from noria.http.head import format_head
 from noria.http.messages import HTTPException, Request
 
 MANY = 4096  # files of which the head is kept
@@ -91,7 +91,7 @@ class Quick:
         fields = fields_of(path.rpartition("/")[2], status, inline_active=self._inline_active)
         fields.append(("Content-Length", str(status.st_size)))
         fields.append(("X-Content-Type-Options", "nosniff"))
-        kept.facts, kept.head = facts, head(200, fields)[:-2]
+        kept.facts, kept.head = facts, format_head(200, fields)[:-2]
         if path not in self._kept and len(self._kept) >= MANY:
             del self._kept[next(iter(self._kept))]
         self._kept[path] = kept

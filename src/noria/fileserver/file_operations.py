@@ -13,7 +13,7 @@ from noria.fileserver.request_paths import DEPTH_MAX, directory_of, names, requi
 from noria.fileserver.root import Root, to_http_exception
 from noria.fileserver.storage import locked, status_of, sweep_directory
 from noria.fileserver.tree_walk import height
-from noria.http.conditional import require
+from noria.http.conditional import require_preconditions
 from noria.http.messages import Headers, HTTPException
 
 ELSEWHERE = (  # 502: RFC 4918, 9.9.4
@@ -26,7 +26,7 @@ def remove(root: Root, path: str, conditions: Headers) -> int:
     """Removes a file, a link itself, or an empty directory; gives the bytes that were freed."""
     with root.parent(path) as (directory, name), locked(directory):
         status = status_of(directory, name)
-        require(conditions, status)
+        require_preconditions(conditions, status)
         if status is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         freed = 0
@@ -93,7 +93,7 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
     with root.parent(path) as (source, name), root.parent(target) as (directory, new):
         with both_locked(source, directory):
             status = status_of(source, name)
-            require(conditions, status)
+            require_preconditions(conditions, status)
             if status is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             if not stat.S_ISDIR(status.st_mode) and path.endswith("/"):

@@ -8,10 +8,19 @@ import stat
 from noria._core.files.cached_read import read_cached
 from noria.fileserver.request_paths import names
 from noria.fileserver.root import Root
-from noria.http import digests, media_types, ranges
-from noria.http.conditional import Status, etag, http_date, precondition, ranges_hold
+from noria.http import content_negotiation, digests, media_types, ranges
+from noria.http.conditional import (
+    FileStatus,
+    etag,
+    evaluate_preconditions,
+    http_date,
+    if_range_matches,
+)
 from noria.http.messages import FileBody, HTTPException, Request, Response
 from noria.http.worker_threads import ThreadedIterator, run_in_thread
+
+# Suffixes of the compressed siblings of a file, by content coding.
+CODING_SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
 
 SMALL = 64 * 1024  # bytes up to which a file that is in memory is answered as bytes
 
@@ -49,7 +58,7 @@ class _File:
             inline_active=self.inline_active,
             download="download" in self.request.query,
         )
-        outcome = precondition(self.request.headers, status)
+        outcome = evaluate_preconditions(self.request.headers, status)
         if outcome == 412:
             raise HTTPException(412, "The file is not what the request names: it was changed.")
         if outcome == 304:
@@ -59,8 +68,12 @@ class _File:
         if self._wants_digest():
             headers.append(("Repr-Digest", await self.known.of(fd, etag(status))))
         asked = self.request.headers.get("range")
-        if asked and self.request.method == "GET" and ranges_hold(self.request.headers, status):
-            found = ranges.parse(asked, status.st_size)
+        if (
+            asked
+            and self.request.method == "GET"
+            and if_range_matches(self.request.headers, status)
+        ):
+            found = ranges.parse_range(asked, status.st_size)
             if found is not None:
                 return self._ranges(fd, status.st_size, headers, found)
         headers.append(("Content-Length", str(status.st_size)))
@@ -70,8 +83,10 @@ class _File:
         """(coding, descriptor, status) of the best sibling that is accepted, or ("", -1, plain)."""
         if "download" in self.request.query:
             return "", -1, plain
-        for coding in media_types.codings(self.request.headers.get("accept-encoding")):
-            path = self.request.path + media_types.SUFFIXES[coding]
+        for coding in content_negotiation.preferred_codings(
+            self.request.headers.get("accept-encoding")
+        ):
+            path = self.request.path + CODING_SUFFIXES[coding]
             try:
                 fd = self.root.open_cached(path)
                 if fd is None:
@@ -94,13 +109,13 @@ class _File:
     ) -> Response:
         if len(found) == 1:
             offset, length = found[0]
-            headers.append(("Content-Range", ranges.content_range(offset, length, size)))
+            headers.append(("Content-Range", ranges.format_content_range(offset, length, size)))
             headers.append(("Content-Length", str(length)))
             return Response(206, headers, self._body(fd, offset, length))
-        several = ranges.Several(found, size, dict(headers)["Content-Type"])
+        several = ranges.MultipartByteRanges(found, size, dict(headers)["Content-Type"])
         headers[0] = ("Content-Type", f"multipart/byteranges; boundary={several.boundary}")
-        headers.append(("Content-Length", str(several.length)))
-        return Response(206, headers, ThreadedIterator(several.blocks(fd), fd))
+        headers.append(("Content-Length", str(several.content_length)))
+        return Response(206, headers, ThreadedIterator(several.read_blocks(fd), fd))
 
     def _body(self, fd: int, offset: int, size: int) -> bytes | FileBody:
         """Bytes if there are few and the kernel has them in memory, so that nothing waits."""
@@ -121,14 +136,14 @@ class _File:
 
 def fields_of(
     name: str,
-    status: Status,
+    status: FileStatus,
     coding: str = "",
     *,
     inline_active: bool,
     download: bool = False,
 ) -> list[tuple[str, str]]:
     """What is said of a file whatever is sent of it."""
-    kind = media_types.media_type(name)
+    kind = media_types.guess_media_type(name)
     headers = [
         ("Content-Type", kind),
         ("ETag", etag(status)),
@@ -139,9 +154,9 @@ def fields_of(
     ]
     if coding:
         headers.append(("Content-Encoding", coding))
-    hazard = media_types.active(name, kind) and not inline_active
+    hazard = media_types.is_active(name, kind) and not inline_active
     if hazard or download:
-        headers.append(("Content-Disposition", media_types.attachment(name)))
+        headers.append(("Content-Disposition", media_types.attachment_disposition(name)))
     if hazard:
         headers.append(("Content-Security-Policy", "sandbox; default-src 'none'"))
     return headers

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from noria.http.messages import Request, Response
 
 if TYPE_CHECKING:
-    from noria.http.protocol import Front
+    from noria.http.server_state import ServerState
 
 BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)  # seconds
 METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "MOVE", "MKCOL", "OPTIONS")
@@ -32,7 +32,7 @@ class Metrics:
         place = next((at for at, bound in enumerate(BOUNDS) if seconds <= bound), len(BOUNDS))
         self.buckets[place] += 1
 
-    def page(self, front: Front) -> Response:
+    def page(self, state: ServerState) -> Response:
         worker = f'worker="{os.getpid()}"'
         lines: list[str] = []
 
@@ -53,12 +53,26 @@ class Metrics:
             total += count
             lines.append(f'{name}_bucket{{{worker},le="{bound}"}} {total}')
         lines += [f"{name}_sum{{{worker}}} {self.seconds:.6f}", f"{name}_count{{{worker}}} {total}"]
-        tell("noria_connections", "gauge", "Open connections.", len(front.connections))
-        tell("noria_handshakes", "gauge", "TLS handshakes under way.", len(front.greeting))
-        tell("noria_uploads", "gauge", "Requests whose body is being received.", front.uploads)
-        tell("noria_connections_total", "counter", "Connections accepted.", front.accepted)
-        tell("noria_connections_refused_total", "counter", "Above a limit.", front.refused)
-        tell("noria_received_bytes_total", "counter", "Bytes received.", front.received)
-        tell("noria_sent_bytes_total", "counter", "Bytes of answers' bodies sent.", front.sent)
+        tell("noria_connections", "gauge", "Open connections.", len(state.connections))
+        tell("noria_handshakes", "gauge", "TLS handshakes under way.", len(state.handshakes))
+        tell(
+            "noria_uploads", "gauge", "Requests whose body is being received.", state.active_uploads
+        )
+        tell(
+            "noria_connections_total",
+            "counter",
+            "Connections accepted.",
+            state.connections_accepted,
+        )
+        tell(
+            "noria_connections_refused_total",
+            "counter",
+            "Above a limit.",
+            state.connections_refused,
+        )
+        tell("noria_received_bytes_total", "counter", "Bytes received.", state.bytes_received)
+        tell(
+            "noria_sent_bytes_total", "counter", "Bytes of answers' bodies sent.", state.bytes_sent
+        )
         headers = [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")]
         return Response(200, headers, ("\n".join(lines) + "\n").encode())

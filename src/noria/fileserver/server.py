@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from noria import models
@@ -51,9 +50,9 @@ async def _serve(
     # The runner shuts the executor down.
     loop.set_default_executor(ThreadPoolExecutor(DISK_THREADS, "noria-disk"))
     app = FileServerApp(service, options)
-    front = app.front
+    state = app.server_state
     hosts = hosts_of(options.allowed_hosts, sockets)
-    front.admitted = None if hosts is None else hosts.admits
+    state.allows_host = None if hosts is None else hosts.admits
     upkeep = Upkeep(service, options.cleanup_fd)
     shutdown = _Shutdown()
     signals = [signal.SIGINT, signal.SIGTERM]
@@ -61,15 +60,15 @@ async def _serve(
         signals.append(signal.SIGHUP)
     for number in signals:
         loop.add_signal_handler(number, shutdown.on_signal, number)
-    protocol_factory: Callable[[], asyncio.Protocol] = front
+    protocol_factory = app.protocol_factory
     if options.tls is not None:
-        from noria.http.tls import Secured  # only TLS needs it
+        from noria.http.tls import TLSProtocolFactory  # only TLS needs it
 
-        protocol_factory = Secured(front, options.tls)
+        protocol_factory = TLSProtocolFactory(state, options.tls)
     servers = [
         await loop.create_server(protocol_factory, sock=sock, backlog=1024) for sock in sockets
     ]
-    front.start()
+    state.start()
     if app.uploads is not None:
         app.uploads.start()
     upkeep.start()
@@ -84,20 +83,24 @@ async def _serve(
         for server in servers:
             server.close()
         app.events.close()
-        draining = asyncio.create_task(front.drain(options.grace))
+        draining = asyncio.create_task(state.drain(options.grace))
         immediate = asyncio.create_task(shutdown.immediate.wait())
         await asyncio.wait((draining, immediate), return_when=asyncio.FIRST_COMPLETED)
         if not draining.done():
             draining.cancel()
-            await front.drain(0)
+            await state.drain(0)
         elif count := draining.result():
             log.warning("%d connections did not finish in %g s: closed", count, options.grace)
         immediate.cancel()
         await upkeep.stop()
         if app.uploads is not None:
             app.uploads.stop()
-        front.stop()
-    return Summary(connections=front.accepted, bytes_in=front.received, bytes_out=front.sent)
+        state.stop()
+    return Summary(
+        connections=state.connections_accepted,
+        bytes_in=state.bytes_received,
+        bytes_out=state.bytes_sent,
+    )
 
 
 class _Shutdown:

@@ -21,10 +21,10 @@ from noria.fileserver.request_paths import check, directory_of, names, require_d
 from noria.fileserver.root import Root, to_http_exception
 from noria.fileserver.storage import admitted, sweep
 from noria.fileserver.upload import Put
-from noria.http import digests, media_types
-from noria.http.conditional import require
-from noria.http.messages import READING, Headers, HTTPException, Request, Response
-from noria.http.multipart import Form, boundary
+from noria.http import content_negotiation, digests, media_types
+from noria.http.conditional import require_preconditions
+from noria.http.messages import READ_METHODS, Headers, HTTPException, Request, Response
+from noria.http.multipart import MultipartForm, parse_boundary
 from noria.http.worker_threads import ThreadedIterator, run_in_thread
 
 log = logging.getLogger("noria")
@@ -35,7 +35,7 @@ HTML = (
     ("Content-Type", "text/html; charset=utf-8"),
     ("Content-Security-Policy", _POLICY + "; form-action 'self'; frame-ancestors 'none'"),
 )
-METHODS = f"{READING}, PUT, POST, DELETE, MOVE, MKCOL"
+METHODS = f"{READ_METHODS}, PUT, POST, DELETE, MOVE, MKCOL"
 
 
 class FileService:
@@ -124,7 +124,7 @@ class FileService:
     @property
     def allowed(self) -> str:
         """The methods of files and directories."""
-        return METHODS if self.writable else READING
+        return METHODS if self.writable else READ_METHODS
 
     async def options(self, request: Request) -> Response:
         """Which methods there are, whether anything is at the path or not (RFC 9110, 9.3.7)."""
@@ -154,7 +154,7 @@ class FileService:
         """A directory: as HTML, as JSON by Accept, or whole with ``?archive=tar`` or ``zip``."""
         if "archive" in request.query:
             return await self._archive(request)
-        accepted = media_types.accepted(request.headers.get("accept"))
+        accepted = content_negotiation.parse_accept(request.headers.get("accept"))
         as_json = accepted.get("application/json", 0.0) > accepted.get("text/html", 0.0)
         headers = [("Vary", "Accept"), ("Cache-Control", "no-cache")]
         made: bytes = await run_in_thread(self._listed, request.path, as_json)
@@ -179,7 +179,7 @@ class FileService:
             name = "files"
         headers = [
             ("Content-Type", "application/x-tar" if kind == "tar" else "application/zip"),
-            ("Content-Disposition", media_types.attachment(f"{name}.{kind}")),
+            ("Content-Disposition", media_types.attachment_disposition(f"{name}.{kind}")),
             ("Cache-Control", "no-store"),
         ]
         top: int = await run_in_thread(self.root.open, request.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -215,7 +215,7 @@ class FileService:
         except HTTPException as error:
             if error.status != 404:
                 raise
-            require(conditions, None)
+            require_preconditions(conditions, None)
             return
         try:
             admitted(directory, names(path)[-1], conditions, self.overwrite)
@@ -359,10 +359,10 @@ class FileService:
         return Response(201, [("Content-Type", "application/json")], made)
 
     async def _stored(self, request: Request) -> builtins.list[dict[str, object]]:
-        form = Form(request.body, boundary(request.headers.get("content-type")))
+        form = MultipartForm(request.body, parse_boundary(request.headers.get("content-type")))
         stored: builtins.list[dict[str, object]] = []
         async for part in form.parts():
-            name = part.parameter("filename")
+            name = part.disposition_parameter("filename")
             if not name:  # another field, or no file was chosen
                 continue
             check(name)
@@ -419,7 +419,7 @@ class FileService:
 
 def from_page(request: Request) -> bool:
     """Whether a browser sent a form, and shows what comes back."""
-    return request.method == "POST" and "text/html" in media_types.accepted(
+    return request.method == "POST" and "text/html" in content_negotiation.parse_accept(
         request.headers.get("accept")
     )
 
@@ -428,7 +428,7 @@ def prefers_page(request: Request) -> bool:
     """Whether what comes back of a form, or of a link that was followed, is shown as a page."""
     if request.method not in ("GET", "HEAD"):
         return from_page(request)
-    weights = media_types.accepted(request.headers.get("accept"))
+    weights = content_negotiation.parse_accept(request.headers.get("accept"))
     others = max(weights.get("application/json", 0.0), weights.get("text/plain", 0.0))
     return weights.get("text/html", 0.0) > 0 and weights["text/html"] >= others
 

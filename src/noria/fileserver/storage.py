@@ -23,7 +23,7 @@ from noria.fileserver.quota import Quota, check_disk
 from noria.fileserver.request_paths import HIDDEN, names
 from noria.fileserver.root import Root, to_http_exception
 from noria.fileserver.tree_walk import directories
-from noria.http.conditional import etag, require
+from noria.http.conditional import etag, require_preconditions
 from noria.http.messages import Headers, HTTPException
 
 SUFFIX = ".part"
@@ -259,7 +259,7 @@ def admitted(
     HTTPException 412 of the conditions, 409 if it may not; OSError of what is no file.
     """
     old = status_of(directory, name)
-    require(conditions, old)
+    require_preconditions(conditions, old)
     if old is None:
         return None
     if stat.S_ISDIR(old.st_mode):

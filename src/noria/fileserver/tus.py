@@ -28,9 +28,9 @@ from noria.fileserver.request_paths import directory_of
 from noria.fileserver.root import to_http_exception
 from noria.fileserver.service import require_file, require_same_site
 from noria.fileserver.storage import ahead, write_all
-from noria.http.body_to_file import fill
+from noria.http.body_to_file import write_body
 from noria.http.messages import HTTPException, Request, Response
-from noria.http.request_body import Body
+from noria.http.request_body import RequestBody
 
 if TYPE_CHECKING:
     from noria.fileserver.service import FileService
@@ -326,7 +326,7 @@ class Uploads:
         """Who goes on with an upload has lost its former connection, which may not know yet."""
         while (former := self._busy.get(upload)) is not None:
             body, over = former
-            if isinstance(body, Body):
+            if isinstance(body, RequestBody):
                 body.fail(ConnectionResetError("another request goes on with the upload"))
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -352,7 +352,7 @@ class Uploads:
         rest: list[bytes] = []
         try:
             move = writer.move if check is None else None
-            await fill(request.body, partial(writer.write, check=check), move, rest)
+            await write_body(request.body, partial(writer.write, check=check), move, rest)
         finally:
             if rest:
                 await asyncio.shield(self._off(writer.write, rest, check))

@@ -10,7 +10,7 @@ from noria.fileserver.quota import Quota
 from noria.fileserver.request_paths import names
 from noria.fileserver.root import Root, to_http_exception
 from noria.fileserver.storage import Part, commit
-from noria.http.body_to_file import fill
+from noria.http.body_to_file import write_body
 from noria.http.messages import Headers, HTTPException
 from noria.http.worker_threads import await_uncancelled, run_in_thread
 
@@ -46,7 +46,7 @@ class Put:
             await await_uncancelled(run_in_thread(part.open, conditions, overwrite))
             last: list[bytes] = []
             # Who computes a digest has to see the bytes.
-            await fill(chunks, part.write, part.move if self._sha256 is None else None, last)
+            await write_body(chunks, part.write, part.move if self._sha256 is None else None, last)
             return await await_uncancelled(
                 run_in_thread(
                     part.finish,

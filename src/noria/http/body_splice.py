@@ -16,7 +16,7 @@ from noria._core.files.splice import Splice, Why
 from noria.http.worker_threads import await_uncancelled, run_in_thread
 
 if TYPE_CHECKING:
-    from noria.http.request_body import Body
+    from noria.http.request_body import RequestBody
 
 PIECE = 8 * 1024 * 1024  # bytes after which the other uploads have their turn
 PATIENCE = 2  # milliseconds that a thread waits for the client
@@ -43,7 +43,7 @@ class Mover:
     Raises OSError where there are no descriptors left.
     """
 
-    def __init__(self, fd: int, body: Body, lender: Lender) -> None:
+    def __init__(self, fd: int, body: RequestBody, lender: Lender) -> None:
         self._body = body
         self._lender = lender
         self._splice = Splice(PATIENCE)

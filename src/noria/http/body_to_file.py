@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterable, Callable
 
 from noria.http.body_splice import Move
-from noria.http.request_body import Body
+from noria.http.request_body import RequestBody
 from noria.http.worker_threads import await_uncancelled, run_in_thread
 
 BLOCK = 2 * 1024 * 1024  # bytes given to a thread at a time
 
 
-async def fill(
+async def write_body(
     chunks: AsyncIterable[bytes],
     write: Callable[[list[bytes]], None],
     move: Move | None,
@@ -41,7 +41,11 @@ async def fill(
             if pending is not None:
                 await await_uncancelled(pending)
             size = 0
-            if move is not None and isinstance(chunks, Body) and (mover := chunks.mover(rest)):
+            if (
+                move is not None
+                and isinstance(chunks, RequestBody)
+                and (mover := chunks.mover(rest))
+            ):
                 pending = handed()
                 await mover.run(move, pending)
             else:

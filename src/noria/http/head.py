@@ -11,15 +11,15 @@ from urllib.parse import parse_qsl, unquote
 
 from noria.http.messages import Headers, HTTPException, Request, Response
 
-PHRASES = {int(status): status.phrase for status in HTTPStatus}
-BODYLESS = (204, 304)  # RFC 9110, 6.4.1
+REASON_PHRASES = {int(status): status.phrase for status in HTTPStatus}
+BODYLESS_STATUSES = (204, 304)  # RFC 9110, 6.4.1
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+;=%:\[\]-]*")
 _AUTHORITY = re.compile(r"[^/?#@\\]+(?=[/?#]|$)")  # RFC 9110, 4.2.4: a name in it is an error
 _FRAMING = ("host", "transfer-encoding", "content-length", "expect")
 
 
-def target(raw: bytes) -> tuple[str, dict[str, str]]:
+def parse_target(raw: bytes) -> tuple[str, dict[str, str]]:
     """The decoded path and the query of a request's target; raises HTTPException 400.
 
     Bytes that are not UTF-8 become surrogates (PEP 383), so that such file names can be had.
@@ -66,7 +66,7 @@ def _authority(raw: bytes) -> str:
     return authority[0] if separator and authority is not None else ""
 
 
-def request_of(
+def build_request(
     method: str,
     raw: bytes,
     version: str,
@@ -122,14 +122,14 @@ def request_of(
         raise HTTPException(417, "The only expectation met is 100-continue.")
     if raw == b"*" and method != "OPTIONS":  # RFC 9112, 3.2.4
         raise HTTPException(400, "The target '*' is for OPTIONS only.")
-    path, query = target(raw)
+    path, query = parse_target(raw)
     length = int(lengths[0]) if lengths else None
     return Request(method, path, headers, query, length=length, peer=peer, secure=secure)
 
 
-def head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
+def format_head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
     """Status line and fields as they go out. A line break in a value raises ValueError."""
-    lines = [f"HTTP/1.1 {status} {PHRASES.get(status, '')}"]
+    lines = [f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in fields]
     text = "\n".join(lines)
     if text.count("\n") >= len(lines) or "\r" in text or "\0" in text:
@@ -137,28 +137,28 @@ def head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
     return (text.replace("\n", "\r\n") + "\r\n\r\n").encode("latin-1")
 
 
-class Clock:
+class DateField:
     """The Date field, made once a second."""
 
     def __init__(self) -> None:
         self._second = 0
         self._date = ""
-        self._raw = b""
+        self._encoded = b""
 
-    def date(self) -> str:
+    def text(self) -> str:
         second = int(time.time())
         if second != self._second:
             self._second, self._date = second, formatdate(second, usegmt=True)
-            self._raw = self._date.encode()
+            self._encoded = self._date.encode()
         return self._date
 
-    def raw(self) -> bytes:
+    def encoded(self) -> bytes:
         """The same as it is sent."""
-        self.date()
-        return self._raw
+        self.text()
+        return self._encoded
 
 
-def told(problem: HTTPException) -> Response:
+def error_response(problem: HTTPException) -> Response:
     """A HTTPException as plain text."""
     text = problem.detail.encode("utf-8", "replace") + b"\n"
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]

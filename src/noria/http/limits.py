@@ -1,4 +1,4 @@
-"""How much a client may ask for, and how slow it may be."""
+"""Limits on what a client may send and on how slow it may be."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ KiB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes, times in seconds, rates in bytes a second; counts are for one process."""
+    """The limits of one process. Sizes are in bytes, times in seconds, rates in bytes a second."""
 
-    header_size: int = 16 * KiB  # request line and fields together; above it 431
-    fields: int = 100
-    header_time: float = 10.0  # from the first byte of a head to its last, else 408
-    idle: float = 30.0  # between two requests of a connection
-    rate: int = 512  # the least a client must send or take, on average over `grace`
-    grace: float = 20.0
-    linger: float = 5.0  # how long an unread body is thrown away after the answer
-    connections: int = 20_000
-    per_client: int = 1_024  # connections from one address
-    uploads: int = 256  # requests with a body that are being received
-    body_held: int = 256 * KiB  # above it no more is received until the command has read
-    pipelined: int = 16  # requests that wait for their turn; no more is received above it
+    # The request line and the fields together. Above it the answer is 431.
+    max_head_size: int = 16 * KiB
+    max_fields: int = 100
+    # From the first byte of a head to its last. Above it the answer is 408.
+    head_timeout: float = 10.0
+    # Between two requests of a connection.
+    idle_timeout: float = 30.0
+    # What a client must send or accept at least, on average over `rate_window`.
+    min_rate: int = 512
+    rate_window: float = 20.0
+    # How long the rest of a request body is discarded after an early response.
+    linger_timeout: float = 5.0
+    max_connections: int = 20_000
+    # Connections from one address.
+    max_per_client: int = 1_024
+    # Requests whose body is being received.
+    max_uploads: int = 256
+    # Bytes of a body that the handler has not read. Above it reading is paused.
+    max_body_buffer: int = 256 * KiB
+    # Requests that wait for the response before theirs. At this number reading is paused.
+    max_pipelined: int = 16
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -51,12 +51,9 @@ _ACTIVE = {
 }
 _ACTIVE_SUFFIXES = (".mht", ".mhtml", ".shtml", ".hta", ".htc", ".swf", ".xht", ".xslt", ".svgz")
 
-CODINGS = ("br", "zstd", "gzip")  # of siblings, the better ones first
-SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
-
 
 @lru_cache(4096)
-def media_type(name: str) -> str:
+def guess_media_type(name: str) -> str:
     """The media type by the name; text is said to be UTF-8."""
     kind, coding = _TYPES.guess_type("./" + name)
     if coding is not None:
@@ -66,44 +63,16 @@ def media_type(name: str) -> str:
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
 
 
-def active(name: str, kind: str) -> bool:
+def is_active(name: str, kind: str) -> bool:
     """Whether a browser might run it in the origin of the server."""
     kind = kind.partition(";")[0]
     return kind in _ACTIVE or kind.endswith("+xml") or name.lower().endswith(_ACTIVE_SUFFIXES)
 
 
-def attachment(name: str) -> str:
+def attachment_disposition(name: str) -> str:
     """A Content-Disposition that saves it as `name` (RFC 6266, RFC 8187)."""
     plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in name)
     if plain == name:
         return f'attachment; filename="{name}"'
     extended = quote(name, safe="!#$&+-.^_`|~")
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}"
-
-
-def accepted(value: str) -> dict[str, float]:
-    """The weight of each thing that an Accept or Accept-Encoding field names."""
-    weights: dict[str, float] = {}
-    for part in value.split(","):
-        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        weight = 1.0
-        for parameter in parameters:
-            key, _, number = parameter.partition("=")
-            if key.strip() == "q":
-                try:
-                    weight = min(max(float(number), 0.0), 1.0)
-                except ValueError:
-                    weight = 0.0
-        if name:
-            weights[name] = weight
-    return weights
-
-
-def codings(value: str) -> list[str]:
-    """The codings of CODINGS that an Accept-Encoding takes, the best first."""
-    if not value:
-        return []
-    weights = accepted(value)
-    other = weights.get("*", 0.0)
-    taken = [(weights.get(c, other), -i, c) for i, c in enumerate(CODINGS)]
-    return [c for weight, _, c in sorted(taken, reverse=True) if weight > 0]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-READING = "GET, HEAD, OPTIONS"  # for Allow: the methods of what can only be read
+READ_METHODS = "GET, HEAD, OPTIONS"  # for Allow: the methods of what can only be read
 
 
 class Headers:
@@ -36,7 +36,7 @@ class Headers:
         return any(key == name for key, _ in self.fields)
 
 
-async def nothing() -> AsyncIterator[bytes]:
+async def empty_body() -> AsyncIterator[bytes]:
     """The body of a request that has none."""
     return
     yield b""
@@ -50,7 +50,7 @@ class Request:
     path: str
     headers: Headers = field(default_factory=Headers)
     query: dict[str, str] = field(default_factory=dict)
-    body: AsyncIterable[bytes] = field(default_factory=nothing)
+    body: AsyncIterable[bytes] = field(default_factory=empty_body)
     length: int | None = None  # Content-Length; None if chunked or without a body
     peer: str = ""  # the client's address, without its port
     secure: bool = False  # over TLS

@@ -14,7 +14,7 @@ _BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^;\s"]+))', re.IGNORECASE)
 _PARAMETER = re.compile(r'\s*;\s*([a-z-]+\*?)=(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))', re.IGNORECASE)
 
 
-def boundary(content_type: str) -> bytes:
+def parse_boundary(content_type: str) -> bytes:
     """Raises HTTPException if it is no multipart/form-data or has no boundary that RFC 2046
     allows."""
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
@@ -26,14 +26,14 @@ def boundary(content_type: str) -> bytes:
     return value.encode()
 
 
-class Part:
+class FormPart:
     """One field of the form: its header fields, and its bytes by iteration."""
 
-    def __init__(self, headers: Headers, form: Form):
+    def __init__(self, headers: Headers, form: MultipartForm):
         self.headers = headers
         self._form = form
 
-    def parameter(self, name: str) -> str | None:
+    def disposition_parameter(self, name: str) -> str | None:
         """``name`` or ``filename`` of Content-Disposition, as browsers and curl write them."""
         value = self.headers.get("content-disposition")
         at = value.find(";")
@@ -53,7 +53,7 @@ def _unescaped(match: re.Match[str]) -> str:
     return chr(int(match[0][1:], 16))
 
 
-class Form:
+class MultipartForm:
     """The parts of `chunks`; one that was not read to its end is skipped. Raises HTTPException."""
 
     def __init__(self, chunks: AsyncIterable[bytes], boundary: bytes):
@@ -85,7 +85,7 @@ class Form:
             if self._within:
                 await self.more()
 
-    async def parts(self) -> AsyncIterator[Part]:
+    async def parts(self) -> AsyncIterator[FormPart]:
         """Each part in turn."""
         for _ in range(PARTS_MAX):
             async for _skipped in self.content():
@@ -96,7 +96,7 @@ class Form:
                 async for _epilogue in self._chunks:
                     pass
                 return
-            yield Part(await self._head(), self)
+            yield FormPart(await self._head(), self)
         raise HTTPException(413, f"The form has too many parts: {PARTS_MAX} are the most.")
 
     async def _head(self) -> Headers:

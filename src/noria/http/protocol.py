@@ -1,8 +1,8 @@
 """HTTP/1.1 on an asyncio transport (RFC 9112): from bytes to requests and from responses to bytes.
 
 httptools cuts the bytes up. A connection answers one request at a time, in order; a task runs only
-while a command has to wait. Nothing here sets a timer: `Front.sweep` looks at all connections once
-a second.
+while a command has to wait. Nothing here sets a timer: `ServerState.sweep` looks at
+all connections once a second.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import logging
 import os
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httptools
@@ -28,103 +28,20 @@ from noria.http.framing import (
     check_unfinished_line,
     next_piece,
 )
-from noria.http.head import BODYLESS, Clock, head, request_of, told
-from noria.http.limits import Limits
+from noria.http.head import BODYLESS_STATUSES, build_request, error_response, format_head
 from noria.http.messages import FileBody, HTTPException, Request, Response
-from noria.http.request_body import Body
+from noria.http.request_body import RequestBody
+from noria.http.server_state import ServerState
 
 log = logging.getLogger("noria")
-
-Handler = Callable[[Request], Awaitable[Response]]
-# on_answer(request or None if it was malformed, status, bytes of the body, seconds)
-# What needs no wait: (head without Date and Connection, body); None where the handler is to answer
-Quick = Callable[[Request], tuple[bytes, bytes] | None]
-OnAnswer = Callable[[Request | None, int, int, float, str], object]
 
 CHUNK = 32  # bytes that may be around a chunk's content: size, line breaks, a short extension
 STRAIGHT = 256 * 1024  # bytes of a body that are worth going by the parser
 PROMPT = 1.0  # seconds: a thread that takes longer to move a piece waits for the disk
-AT_ONCE = 128  # connections looked at in one turn of the loop
 EAGER = sys.version_info >= (3, 12)  # a task's first step without a turn of the loop
 
 
-class Front:
-    """What the connections of one process share: the handler, the limits, the counts."""
-
-    def __init__(
-        self,
-        handle: Handler,
-        limits: Limits | None = None,
-        on_answer: OnAnswer | None = None,
-        quick: Quick | None = None,
-    ) -> None:
-        self.handle = handle
-        self.quick = quick
-        self.admitted: Callable[[str], bool] | None = None  # the Host fields that are
-        self.limits = limits or Limits()
-        self.on_answer = on_answer
-        self.connections: set[Connection] = set()
-        self.greeting: dict[Connection, Any] = {}  # with TLS handshakes under way: the TCP below
-        self.clients: Counter[str] = Counter()
-        self.uploads = 0
-        self.accepted = 0
-        self.refused = 0
-        self.received = 0
-        self.sent = 0
-        self.draining = False
-        self.clock = Clock()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __call__(self) -> Connection:
-        """The protocol of a new connection."""
-        return Connection(self)
-
-    def start(self) -> None:
-        """Begins to look for slow clients, on the running loop."""
-        self._timer = asyncio.get_running_loop().call_later(1.0, self.sweep)
-
-    def sweep(self) -> None:
-        """Ends what took too long."""
-        self.start()
-        self._look_at(list(self.connections))
-
-    def _look_at(self, left: list[Connection]) -> None:
-        """Some of them, and the others when the loop comes round: there may be thousands."""
-        now = time.monotonic()
-        for connection in left[-AT_ONCE:]:
-            if not connection.lost:
-                connection.check(now)
-        del left[-AT_ONCE:]
-        if left:
-            asyncio.get_running_loop().call_soon(self._look_at, left)
-
-    async def drain(self, grace: float) -> int:
-        """Idle connections end now, the others when they have answered, or after `grace` seconds.
-
-        Returns how many had to be ended.
-        """
-        self.draining = True
-        until = time.monotonic() + grace
-        for transport in list(self.greeting.values()):
-            transport.abort()
-        for connection in list(self.connections):
-            connection.end_if_idle()
-        while self.connections and time.monotonic() < until:
-            await asyncio.sleep(0.02)
-        left = list(self.connections)
-        for connection in left:
-            connection.end()
-        while self.connections or self.greeting:
-            await asyncio.sleep(0.005)
-        return len(left)
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-class Exchange:
+class RequestResponseCycle:
     """A request on its way to its answer. `request` is None where only `problem` can be said."""
 
     __slots__ = (
@@ -140,7 +57,7 @@ class Exchange:
     )
 
     def __init__(
-        self, request: Request | None, body: Body | None, problem: HTTPException | None
+        self, request: Request | None, body: RequestBody | None, problem: HTTPException | None
     ) -> None:
         self.request = request
         self.body = body
@@ -153,13 +70,14 @@ class Exchange:
         self.window = (self.begun, 0)  # for the rate: since when, bytes until then
 
 
-class Connection(asyncio.Protocol):
+class HTTPProtocol(asyncio.Protocol):
     """One client."""
 
     __slots__ = (
         "blocked",
         "broken",
         "chunked",
+        "closed",
         "current",
         "deadline",
         "entered",
@@ -167,7 +85,6 @@ class Connection(asyncio.Protocol):
         "fed",
         "fields",
         "framing",
-        "front",
         "head_size",
         "in_head",
         "left",
@@ -175,7 +92,6 @@ class Connection(asyncio.Protocol):
         "line",
         "lingering",
         "loop",
-        "lost",
         "muted",
         "out",
         "overhead",
@@ -186,6 +102,7 @@ class Connection(asyncio.Protocol):
         "receiving",
         "secure",
         "sending",
+        "server_state",
         "tail",
         "task",
         "transport",
@@ -193,8 +110,8 @@ class Connection(asyncio.Protocol):
         "waiting",
     )
 
-    def __init__(self, front: Front) -> None:
-        self.front = front
+    def __init__(self, state: ServerState) -> None:
+        self.server_state = state
         self.parser: Any = httptools.HttpRequestParser(self)
         self.transport: Any = None
         self.peer = ""
@@ -212,44 +129,44 @@ class Connection(asyncio.Protocol):
         self.framing = b""  # of a body that the parser is about to skip
         self.muted = False  # what the parser says is known
         self.overhead = 0  # bytes of a chunked body that are no content, but for CHUNK each
-        self.receiving: Exchange | None = None  # whose body arrives
-        self.waiting: deque[Exchange] = deque()
-        self.current: Exchange | None = None  # which is being answered
+        self.receiving: RequestResponseCycle | None = None  # whose body arrives
+        self.waiting: deque[RequestResponseCycle] = deque()
+        self.current: RequestResponseCycle | None = None  # which is being answered
         self.task: asyncio.Task[None] | None = None
         self.blocked: asyncio.Future[None] | None = None  # the transport's buffer is full
         self.lent = False  # another receives from the socket
-        self.paused = self.broken = self.eof = self.lost = self.lingering = self.sending = False
+        self.paused = self.broken = self.eof = self.closed = self.lingering = self.sending = False
         self.pumping = False  # it goes on answering in the next turn
         self.out: tuple[float, int] | None = None  # since when, bytes taken by then
-        self.deadline = time.monotonic() + front.limits.header_time
+        self.deadline = time.monotonic() + state.limits.head_timeout
 
     # The transport's side.
 
     def greet(self, transport: Any) -> bool:
         """TLS will be spoken on it first: counted from now on, unless there are too many."""
         self._enter(transport)
-        self.front.greeting[self] = transport
+        self.server_state.handshakes[self] = transport
         if self._too_many():
-            self.front.refused += 1
+            self.server_state.connections_refused += 1
             return False
         return True
 
     def connection_made(self, transport: Any) -> None:
-        front = self.front
+        state = self.server_state
         self.loop = asyncio.get_running_loop()
         self.transport = transport
         self.secure = transport.get_extra_info("ssl_object") is not None
-        self.deadline = time.monotonic() + front.limits.header_time
-        front.connections.add(self)
-        if front.greeting.pop(self, None) is not None:
+        self.deadline = time.monotonic() + state.limits.head_timeout
+        state.connections.add(self)
+        if state.handshakes.pop(self, None) is not None:
             return
         self._enter(transport)
-        most = front.limits.connections
-        if len(front.connections) > most + most // 10 + 16:
-            front.refused += 1
+        most = state.limits.max_connections
+        if len(state.connections) > most + most // 10 + 16:
+            state.connections_refused += 1
             transport.abort()  # so many cannot even be told
         elif why := self._too_many():
-            front.refused += 1
+            state.connections_refused += 1
             self._broke(HTTPException(503, why, headers=[("Retry-After", "5")]))
             self.pump()
 
@@ -257,31 +174,31 @@ class Connection(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         self.peer = name[0] if isinstance(name, tuple) else ""
         self.entered = True
-        self.front.accepted += 1
-        self.front.clients[self.peer] += 1
+        self.server_state.connections_accepted += 1
+        self.server_state.connections_per_client[self.peer] += 1
 
     def _too_many(self) -> str:
         """Why this one is more than there may be, or ""."""
-        front = self.front
-        if len(front.connections) + len(front.greeting) > front.limits.connections:
+        state = self.server_state
+        if len(state.connections) + len(state.handshakes) > state.limits.max_connections:
             return "The server has as many connections as it takes."
-        if self.peer and front.clients[self.peer] > front.limits.per_client:
+        if self.peer and state.connections_per_client[self.peer] > state.limits.max_per_client:
             return "This client has as many connections as it may."
         return ""
 
     def leave(self) -> None:
         """Counted no more."""
-        front = self.front
-        front.connections.discard(self)
-        front.greeting.pop(self, None)
+        state = self.server_state
+        state.connections.discard(self)
+        state.handshakes.pop(self, None)
         if self.entered:
             self.entered = False
-            front.clients[self.peer] -= 1
-            if front.clients[self.peer] <= 0:
-                del front.clients[self.peer]
+            state.connections_per_client[self.peer] -= 1
+            if state.connections_per_client[self.peer] <= 0:
+                del state.connections_per_client[self.peer]
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost = True
+        self.closed = True
         self.leave()
         gone = ConnectionResetError("the client went away")
         if self.receiving is not None and self.receiving.body is not None:
@@ -317,7 +234,7 @@ class Connection(asyncio.Protocol):
         return not self.secure and not self.lingering and bool(self.waiting or self.task)
 
     def data_received(self, data: bytes) -> None:
-        self.front.received += len(data)
+        self.server_state.bytes_received += len(data)
         if self.broken:
             return  # thrown away until the client has read the answer
         if self.left:
@@ -371,12 +288,14 @@ class Connection(asyncio.Protocol):
                     check_unfinished_line(self.line)
                 raise
             # The parser reports a field, a trailer or a chunk extension only at its end.
-            if (self.fed if self.in_head else self.overhead) > self.front.limits.header_size:
+            if (
+                self.fed if self.in_head else self.overhead
+            ) > self.server_state.limits.max_head_size:
                 raise self._too_large()
             self.overhead = max(self.overhead, 0)  # of the piece that the body began in
             at = end
 
-    def _missing(self, exchange: Exchange) -> int | None:
+    def _missing(self, exchange: RequestResponseCycle) -> int | None:
         """Bytes of the body that have not arrived; None if it is chunked."""
         if exchange.request is None or exchange.request.length is None or exchange.body is None:
             return None
@@ -406,7 +325,7 @@ class Connection(asyncio.Protocol):
     # What is left of a large body may be received by another, who puts it where it is to go.
 
     def _lend_body(self) -> Mover | None:
-        if self.left < STRAIGHT or self.broken or self.eof or self.lost or self.current is None:
+        if self.left < STRAIGHT or self.broken or self.eof or self.closed or self.current is None:
             return None
         body = self.current.body
         lend = getattr(self.transport, "detach_reading", None)  # other loops have none
@@ -423,7 +342,7 @@ class Connection(asyncio.Protocol):
 
     def moved(self, count: int) -> None:
         """So much of the body has gone its way."""
-        self.front.received += count
+        self.server_state.bytes_received += count
         self.left -= count
         exchange = self.receiving
         if exchange is None or exchange.body is None:
@@ -441,7 +360,7 @@ class Connection(asyncio.Protocol):
     def take_back(self) -> None:
         """What comes next is received here."""
         self.lent = False
-        if not self.lost:
+        if not self.closed:
             if self.receiving is not None and self.receiving.body is not None:
                 self.receiving.window = (time.monotonic(), self.receiving.body.received)
             self.transport.resume_reading()
@@ -476,18 +395,19 @@ class Connection(asyncio.Protocol):
             self.receiving.keep = False
             self._received(self.receiving)
             return
-        self.waiting.append(Exchange(None, None, problem))
+        self.waiting.append(RequestResponseCycle(None, None, problem))
 
     # The parser's side. What is raised here reaches data_received as HttpParserCallbackError.
 
     def _grow(self, size: int) -> None:
         self.head_size += size
-        if self.head_size > self.front.limits.header_size:
+        if self.head_size > self.server_state.limits.max_head_size:
             raise self._too_large()
 
     def _too_large(self) -> HTTPException:
         return HTTPException(
-            431, f"The head of a request has {self.front.limits.header_size} bytes at most."
+            431,
+            f"The head of a request has {self.server_state.limits.max_head_size} bytes at most.",
         )
 
     def on_message_begin(self) -> None:
@@ -498,7 +418,7 @@ class Connection(asyncio.Protocol):
         self.head_size = 1
         self.fed = 0
         self.in_head = True
-        self.deadline = time.monotonic() + self.front.limits.header_time
+        self.deadline = time.monotonic() + self.server_state.limits.head_timeout
 
     def on_url(self, url: bytes) -> None:
         if self.muted:
@@ -511,33 +431,35 @@ class Connection(asyncio.Protocol):
             return
         self._grow(len(name) + len(value) + 4)
         self.fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
-        if len(self.fields) > self.front.limits.fields:
-            raise HTTPException(431, f"A request has {self.front.limits.fields} fields at most.")
+        if len(self.fields) > self.server_state.limits.max_fields:
+            raise HTTPException(
+                431, f"A request has {self.server_state.limits.max_fields} fields at most."
+            )
 
     def on_headers_complete(self) -> None:
         if self.muted:
             return
         parser = self.parser
         version = parser.get_http_version()
-        request = request_of(
+        request = build_request(
             parser.get_method().decode(),
             self.url,
             version,
             self.fields,
             self.peer,
             self.secure,
-            self.front.admitted,
+            self.server_state.allows_host,
         )
         body = None
         if request.length or (request.length is None and "transfer-encoding" in request.headers):
-            body = Body(self._read)
+            body = RequestBody(self._read)
             request.body = body
             self.chunked = ChunkedBody()
             if not self.secure:
                 body.lend = self._lend_body
             if version == "1.1" and "expect" in request.headers:
                 body.on_start = self._continue
-        exchange = Exchange(request, body, None)
+        exchange = RequestResponseCycle(request, body, None)
         exchange.keep = parser.should_keep_alive()
         exchange.old = version == "1.0"
         if body is not None:
@@ -548,13 +470,13 @@ class Connection(asyncio.Protocol):
                     else b"Transfer-Encoding: chunked"
                 )
             self.receiving = exchange
-            if self.front.uploads >= self.front.limits.uploads:
+            if self.server_state.active_uploads >= self.server_state.limits.max_uploads:
                 exchange.problem = HTTPException(
                     503, "Too many uploads are under way.", headers=[("Retry-After", "5")]
                 )
             else:
                 exchange.counted = True
-                self.front.uploads += 1
+                self.server_state.active_uploads += 1
         self.in_head = False
         self.head_size = self.fed = self.overhead = 0
         self.waiting.append(exchange)
@@ -575,21 +497,21 @@ class Connection(asyncio.Protocol):
         self.in_head = True
         self.line = self.tail = b""
         self.head_size = self.fed = 0
-        self.deadline = time.monotonic() + self.front.limits.idle
+        self.deadline = time.monotonic() + self.server_state.limits.idle_timeout
         if self.receiving is not None and self.receiving.body is not None:
             self.receiving.body.finish()
             self._received(self.receiving)
 
-    def _received(self, exchange: Exchange | None) -> None:
+    def _received(self, exchange: RequestResponseCycle | None) -> None:
         self.receiving = None
         if exchange is not None and exchange.counted:
             exchange.counted = False
-            self.front.uploads -= 1
+            self.server_state.active_uploads -= 1
 
     # Back-pressure.
 
     def _continue(self) -> None:
-        if not self.lost and self.current is not None and self.current.body is not None:
+        if not self.closed and self.current is not None and self.current.body is not None:
             body = self.current.body
             if not body.received and not self.transport.is_closing():
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -602,11 +524,11 @@ class Connection(asyncio.Protocol):
         """Receives no more than can be dealt with."""
         if self.lent:
             return
-        limits = self.front.limits
+        limits = self.server_state.limits
         body = self.receiving.body if self.receiving is not None else None
         held = body.held if body is not None and not self.broken else 0
-        full = held > limits.body_held or len(self.waiting) >= limits.pipelined
-        if full is not self.paused and not self.lost:
+        full = held > limits.max_body_buffer or len(self.waiting) >= limits.max_pipelined
+        if full is not self.paused and not self.closed:
             self.paused = full
             if full:
                 self.transport.pause_reading()
@@ -619,8 +541,8 @@ class Connection(asyncio.Protocol):
 
     def pump(self) -> None:
         """Answers what waits, as far as it goes without waiting, and while the client takes it."""
-        turns = self.front.limits.pipelined  # then others have theirs
-        while self.waiting and self.task is None and self.blocked is None and not self.lost:
+        turns = self.server_state.limits.max_pipelined  # then others have theirs
+        while self.waiting and self.task is None and self.blocked is None and not self.closed:
             if not turns:
                 if not self.pumping:
                     self.pumping = True
@@ -644,27 +566,27 @@ class Connection(asyncio.Protocol):
                 task.add_done_callback(self._went_on)
         self._hold()
 
-    def _answered_at_once(self, exchange: Exchange) -> bool:
+    def _answered_at_once(self, exchange: RequestResponseCycle) -> bool:
         """What needs neither a task nor a wait: most of what a file server is asked for."""
-        front, request = self.front, exchange.request
+        state, request = self.server_state, exchange.request
         if (
-            front.quick is None
+            state.fast_path is None
             or request is None
             or not exchange.keep
             or exchange.old
             or exchange.problem is not None
             or exchange.body is not None
-            or front.draining
-            or (found := front.quick(request)) is None
+            or state.draining
+            or (found := state.fast_path(request)) is None
         ):
             return False
         head, body = found
-        self.transport.write(b"%bDate: %b\r\n\r\n%b" % (head, front.clock.raw(), body))
-        front.sent += len(body)
-        if front.on_answer is not None:
+        self.transport.write(b"%bDate: %b\r\n\r\n%b" % (head, state.date.encoded(), body))
+        state.bytes_sent += len(body)
+        if state.on_response is not None:
             seconds = time.monotonic() - exchange.begun
-            front.on_answer(request, 200, len(body), seconds, self.peer)
-        self.deadline = time.monotonic() + front.limits.idle
+            state.on_response(request, 200, len(body), seconds, self.peer)
+        self.deadline = time.monotonic() + state.limits.idle_timeout
         return True
 
     def _pump_on(self) -> None:
@@ -679,7 +601,7 @@ class Connection(asyncio.Protocol):
 
     def _end_of_input(self) -> None:
         """Who has closed its sending side and has all answers gets no more."""
-        if self.eof and self.task is None and not self.waiting and not self.lost:
+        if self.eof and self.task is None and not self.waiting and not self.closed:
             self.transport.close()
 
     def _answered(self, task: asyncio.Task[None]) -> None:
@@ -687,16 +609,16 @@ class Connection(asyncio.Protocol):
         exchange, self.current = self.current, None
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an answer failed", exc_info=error)
-            if not self.lost:
+            if not self.closed:
                 self.transport.abort()
-        if self.lost:
+        if self.closed:
             return
-        self.deadline = time.monotonic() + self.front.limits.idle
-        if task.cancelled() or exchange is None or not exchange.keep or self.front.draining:
+        self.deadline = time.monotonic() + self.server_state.limits.idle_timeout
+        if task.cancelled() or exchange is None or not exchange.keep or self.server_state.draining:
             self.waiting.clear()
             self.end_after_answer(exchange)
 
-    def end_after_answer(self, exchange: Exchange | None) -> None:
+    def end_after_answer(self, exchange: RequestResponseCycle | None) -> None:
         """Closes so that what was sent arrives: unread bytes would make the kernel send a reset."""
         whole = not self.broken and (exchange is None or exchange.body is None or
                                      exchange.body.whole)  # fmt: skip
@@ -706,46 +628,46 @@ class Connection(asyncio.Protocol):
             return
         self._received(self.receiving)
         self.lingering = True
-        self.deadline = time.monotonic() + self.front.limits.linger
+        self.deadline = time.monotonic() + self.server_state.limits.linger_timeout
         with contextlib.suppress(OSError):
             self.transport.write_eof()
         if self.paused:
             self.paused = False
             self.transport.resume_reading()
 
-    async def _answer(self, exchange: Exchange) -> None:
+    async def _answer(self, exchange: RequestResponseCycle) -> None:
         request = exchange.request
         try:
             if exchange.problem is not None or request is None:
                 raise exchange.problem or HTTPException(400, "The request is malformed.")
-            response = await self.front.handle(request)
+            response = await self.server_state.handler(request)
         except HTTPException as problem:
-            response = told(problem)
+            response = error_response(problem)
         except ConnectionError:
-            if not self.lost:
+            if not self.closed:
                 self.transport.abort()
             return
         except Exception:
             log.exception("%s %s failed", request and request.method, request and request.path)
-            response = told(HTTPException(500, "The server failed; its log says how."))
+            response = error_response(HTTPException(500, "The server failed; its log says how."))
         sent = 0
         try:
             sent = await self._send(exchange, response)
         finally:
-            self.front.sent += sent
-            if self.front.on_answer is not None:
+            self.server_state.bytes_sent += sent
+            if self.server_state.on_response is not None:
                 seconds = time.monotonic() - exchange.begun
-                self.front.on_answer(request, response.status, sent, seconds, self.peer)
+                self.server_state.on_response(request, response.status, sent, seconds, self.peer)
 
-    async def _send(self, exchange: Exchange, response: Response) -> int:
+    async def _send(self, exchange: RequestResponseCycle, response: Response) -> int:
         """Returns how many bytes of the body went out."""
         body, status = response.body, response.status
         method = exchange.request.method if exchange.request is not None else ""
-        fields = [("Date", self.front.clock.date()), *response.headers]
+        fields = [("Date", self.server_state.date.text()), *response.headers]
         names = {name.lower() for name, _ in response.headers}
         if isinstance(body, (bytes, FileBody)):
             size = len(body) if isinstance(body, bytes) else body.size
-            if "content-length" not in names and status not in BODYLESS and status >= 200:
+            if "content-length" not in names and status not in BODYLESS_STATUSES and status >= 200:
                 fields.append(("Content-Length", str(size)))
             chunked = False
         else:
@@ -755,29 +677,29 @@ class Connection(asyncio.Protocol):
             fields.append(("Transfer-Encoding", "chunked"))
         elif chunked and method != "HEAD":
             exchange.keep = False  # in HTTP/1.0 the end of the connection is the end of the body
-        if (exchange.body is not None and not exchange.body.whole) or self.front.draining:
+        if (exchange.body is not None and not exchange.body.whole) or self.server_state.draining:
             exchange.keep = False
         if not exchange.keep:
             fields.append(("Connection", "close"))
         elif old:
             fields.append(("Connection", "keep-alive"))
         try:
-            first = head(status, fields)
-            if self.lost:
+            first = format_head(status, fields)
+            if self.closed:
                 return 0
             if isinstance(body, bytes):
-                if method == "HEAD" or status in BODYLESS:
+                if method == "HEAD" or status in BODYLESS_STATUSES:
                     body = b""
                 self.transport.write(first + body if body else first)
                 return len(body)
-            if method == "HEAD" or status in BODYLESS:
+            if method == "HEAD" or status in BODYLESS_STATUSES:
                 self.transport.write(first)
                 return 0
             if isinstance(body, FileBody):
                 return await self._send_file(first, body)
             exchange.streaming = True
             sent = await self._send_stream(first, body, chunked and not old)
-            if not chunked and str(sent) != dict(fields).get("Content-Length") and not self.lost:
+            if not chunked and str(sent) != dict(fields).get("Content-Length") and not self.closed:
                 log.error("an answer has %d bytes, and not as many as its head says", sent)
                 self.transport.abort()
             return sent
@@ -811,7 +733,7 @@ class Connection(asyncio.Protocol):
             self.sending = False
             if corked:
                 uncork(sock)
-        if sent < body.size and not self.lost:
+        if sent < body.size and not self.closed:
             log.warning("a file became shorter while it was sent: its connection ends")
             self.transport.abort()
         return sent
@@ -828,30 +750,30 @@ class Connection(asyncio.Protocol):
             return sent
         except Exception:
             log.exception("an answer ended in the middle")
-            if not self.lost:
+            if not self.closed:
                 self.transport.abort()
             return sent
-        if chunked and not self.lost:
+        if chunked and not self.closed:
             self.transport.write(b"0\r\n\r\n")
         return sent
 
     async def _write(self, data: bytes) -> None:
         """Raises ConnectionResetError if the client is gone; waits while it takes nothing."""
-        while self.blocked is not None and not self.lost:
+        while self.blocked is not None and not self.closed:
             await self.blocked
-        if self.lost or self.transport.is_closing():
+        if self.closed or self.transport.is_closing():
             raise ConnectionResetError("the client went away")
         self.transport.write(data)
 
     # What ends a connection from outside.
 
-    def check(self, now: float) -> None:
+    def check_timeouts(self, now: float) -> None:
         """Ends what is too slow; called once a second."""
         if self._takes_too_little(now):
-            self.end()
+            self.abort()
         elif self.lingering or (self.transport.is_closing() and self.task is None):
             if self.lingering and now > self.deadline:
-                self.end()
+                self.abort()
         elif self.task is not None:
             if self.receiving is not None and self.receiving is self.current and not self.paused:
                 self._sends_too_little(self.receiving, now)
@@ -862,19 +784,19 @@ class Connection(asyncio.Protocol):
             else:
                 self.transport.close()
 
-    def _sends_too_little(self, exchange: Exchange, now: float) -> None:
-        limits, body = self.front.limits, exchange.body
+    def _sends_too_little(self, exchange: RequestResponseCycle, now: float) -> None:
+        limits, body = self.server_state.limits, exchange.body
         since, before = exchange.window
-        if body is None or now - since < limits.grace:
+        if body is None or now - since < limits.rate_window:
             return
         # It is not the client that is waited for.
         ours = body.held or (body.moving and now - body.moving > PROMPT)
-        if not ours and body.received - before < limits.rate * limits.grace:
+        if not ours and body.received - before < limits.min_rate * limits.rate_window:
             self._broke(HTTPException(408, "The body of the request came too slowly."))
         exchange.window = (now, body.received)
 
     def _takes_too_little(self, now: float) -> bool:
-        limits = self.front.limits
+        limits = self.server_state.limits
         if not self.sending and not self.transport.get_write_buffer_size():
             self.out = None
             return False
@@ -883,16 +805,16 @@ class Connection(asyncio.Protocol):
             return False
         if self.out is None:
             self.out = (now, taken)
-        elif now - self.out[0] >= limits.grace:
-            slow = taken - self.out[1] < limits.rate * limits.grace
+        elif now - self.out[0] >= limits.rate_window:
+            slow = taken - self.out[1] < limits.min_rate * limits.rate_window
             self.out = (now, taken)
             return slow
         return False
 
-    def end(self) -> None:
+    def abort(self) -> None:
         """At once, whatever is under way."""
         self.transport.abort()
 
-    def end_if_idle(self) -> None:
+    def close_if_idle(self) -> None:
         if self.task is None and not self.waiting and self.receiving is None:
             self.transport.close()

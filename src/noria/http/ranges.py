@@ -9,23 +9,23 @@ from itertools import pairwise
 
 from noria.http.messages import HTTPException
 
-RANGES_MAX = 32
+MAX_RANGES = 32
 BLOCK = 256 * 1024  # bytes read at a time
 
 _RANGE = re.compile(r"[ \t]*(\d{0,18})-(\d{0,18})[ \t]*")
 
 
-def parse(value: str, size: int) -> list[tuple[int, int]] | None:
+def parse_range(value: str, size: int) -> list[tuple[int, int]] | None:
     """(offset, length) of each range; None if the field is to be ignored.
 
-    That is one in other units or malformed, with more than RANGES_MAX ranges, or with ranges that
+    That is one in other units or malformed, with more than MAX_RANGES ranges, or with ranges that
     overlap: such cost more than the whole file. Raises HTTPException 416 if none is within `size`.
     """
     unit, _, text = value.partition("=")
     if unit.strip().lower() != "bytes":
         return None
     specs = [part for part in text.split(",") if part.strip()]
-    if not 0 < len(specs) <= RANGES_MAX:
+    if not 0 < len(specs) <= MAX_RANGES:
         return None
     found = []
     for spec in specs:
@@ -53,12 +53,12 @@ def parse(value: str, size: int) -> list[tuple[int, int]] | None:
     return found
 
 
-def content_range(offset: int, length: int, size: int) -> str:
+def format_content_range(offset: int, length: int, size: int) -> str:
     """As in the field Content-Range."""
     return f"bytes {offset}-{offset + length - 1}/{size}"
 
 
-class Several:
+class MultipartByteRanges:
     """The body for several ranges; `length` in bytes."""
 
     def __init__(self, ranges: list[tuple[int, int]], size: int, kind: str):
@@ -67,16 +67,16 @@ class Several:
         self.heads = [
             (
                 f"\r\n--{self.boundary}\r\nContent-Type: {kind}\r\n"
-                f"Content-Range: {content_range(offset, length, size)}\r\n\r\n"
+                f"Content-Range: {format_content_range(offset, length, size)}\r\n\r\n"
             ).encode()
             for offset, length in ranges
         ]
         self.end = f"\r\n--{self.boundary}--\r\n".encode()
-        self.length = (
+        self.content_length = (
             sum(map(len, self.heads)) + sum(length for _, length in ranges) + len(self.end)
         )
 
-    def blocks(self, fd: int) -> Iterator[bytes]:
+    def read_blocks(self, fd: int) -> Iterator[bytes]:
         """Reads it. Raises OSError if the file has become shorter."""
         for head, (offset, length) in zip(self.heads, self.ranges, strict=True):
             yield head

@@ -11,7 +11,7 @@ from noria.http.body_splice import Mover
 TINY = 4096  # bytes up to which chunks are joined
 
 
-class Body:
+class RequestBody:
     """Chunks of the body, in order.
 
     Iterating raises what `fail` was given: ConnectionResetError if the client went away,
@@ -96,7 +96,7 @@ class Body:
             loop.remove_reader(fd)
             self._waiter = None
 
-    def __aiter__(self) -> Body:
+    def __aiter__(self) -> RequestBody:
         return self
 
     async def __anext__(self) -> bytes:

@@ -7,34 +7,35 @@ import ssl
 from typing import Any
 
 from noria.aio.tls import TLSProtocol
-from noria.http.protocol import Connection, Front
+from noria.http.protocol import HTTPProtocol
+from noria.http.server_state import ServerState
 
 
-class Secured:
+class TLSProtocolFactory:
     """The protocols of a TLS port, whose connections `front` answers. They need noria's own loop.
 
     A handshake may take as long as the head of a request.
     """
 
-    def __init__(self, front: Front, context: ssl.SSLContext) -> None:
-        self.front = front
+    def __init__(self, state: ServerState, context: ssl.SSLContext) -> None:
+        self.server_state = state
         self.context = context
 
-    def __call__(self) -> Greeter:
+    def __call__(self) -> HandshakeProtocol:
         """The protocol of a new connection, until its handshake begins."""
-        return Greeter(self)
+        return HandshakeProtocol(self)
 
 
-class Greeter(asyncio.Protocol):
+class HandshakeProtocol(asyncio.Protocol):
     """A TCP connection: it is counted, and handed to TLS. One too many is ended without a word."""
 
-    def __init__(self, secured: Secured) -> None:
+    def __init__(self, secured: TLSProtocolFactory) -> None:
         self._secured = secured
-        self._connection: Connection | None = None
+        self._connection: HTTPProtocol | None = None
 
     def connection_made(self, transport: Any) -> None:
-        front = self._secured.front
-        self._connection = connection = front()
+        state = self._secured.server_state
+        self._connection = connection = HTTPProtocol(state)
         if not connection.greet(transport):
             transport.abort()
             return
@@ -47,8 +48,8 @@ class Greeter(asyncio.Protocol):
             self._secured.context,
             done,
             True,
-            ssl_handshake_timeout=front.limits.header_time,
-            ssl_shutdown_timeout=front.limits.linger,
+            ssl_handshake_timeout=state.limits.head_timeout,
+            ssl_shutdown_timeout=state.limits.linger_timeout,
         )
         transport.set_protocol(secure)
         secure.connection_made(transport)

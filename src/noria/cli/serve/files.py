@@ -204,7 +204,11 @@ def serve_files(
     from noria.fileserver.options import ServerOptions
     from noria.http.limits import Limits
 
-    counts = {"connections": max_connections, "per_client": max_per_client, "uploads": max_uploads}
+    counts = {
+        "max_connections": max_connections,
+        "max_per_client": max_per_client,
+        "max_uploads": max_uploads,
+    }
     sockets = passed_sockets()
     options = ServerOptions(
         directory=directory,

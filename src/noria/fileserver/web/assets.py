@@ -7,8 +7,8 @@ import mimetypes
 from functools import cache
 from importlib.resources import files
 
-from noria.http.conditional import matches
-from noria.http.messages import READING, HTTPException, Request, Response
+from noria.http.conditional import etag_matches
+from noria.http.messages import READ_METHODS, HTTPException, Request, Response
 
 _kept: dict[str, Response] = {}
 
@@ -24,7 +24,7 @@ def _names() -> frozenset[str]:
 def asset(request: Request, name: str) -> Response:
     """A file of the directory `static`; raises HTTPException 404 and 405."""
     if request.method not in ("GET", "HEAD"):
-        raise HTTPException(405, "Assets can only be read.", headers=[("Allow", READING)])
+        raise HTTPException(405, "Assets can only be read.", headers=[("Allow", READ_METHODS)])
     found = _kept.get(name)
     if found is None:
         if name not in _names():
@@ -41,6 +41,6 @@ def asset(request: Request, name: str) -> Response:
         ]
         found = _kept[name] = Response(200, headers, body)
     tag = dict(found.headers)["ETag"]
-    if matches(request.headers.get("if-none-match"), tag, weak=True):
+    if etag_matches(request.headers.get("if-none-match"), tag, weak=True):
         return Response(304, found.headers[2:])
     return found

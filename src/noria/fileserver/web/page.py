@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from noria.http.head import PHRASES
+from noria.http.head import REASON_PHRASES
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -51,7 +51,7 @@ def trouble(sentence: str) -> bytes:
 
 def missed(status: int, sentence: str, directory: str) -> bytes:
     """The HTML that says why there is nothing to see, with a link to the decoded `directory`."""
-    title = f"{status} {PHRASES.get(status, '')}"
+    title = f"{status} {REASON_PHRASES.get(status, '')}"
     return _problem(title, sentence, quoted(directory), f"To {visible(directory)}")
 
 
