@@ -13,9 +13,9 @@ import pytest
 import noria
 from noria import models
 from noria.compare.measure import cores, run
-from noria.compare.measure.bench import Bench, Use
 from noria.compare.measure.child import Child, ChildFailed
-from noria.compare.measure.medians import merge
+from noria.compare.measure.experiment import Experiment, MessageCost
+from noria.compare.measure.medians import merge_rounds
 from noria.compare.measure.settings import Settings
 from noria.compare.report import page
 
@@ -29,7 +29,7 @@ TINY = Settings(
     pause_ms=2.0,
     clients=4,
     hold_ms=10.0,
-    tries=1,
+    repeats=1,
     idle=(0, 20),
     idle_seconds=0.1,
 )
@@ -150,7 +150,7 @@ def test_idle(results):
 def test_triggers(results):
     told = {row["model"]: row for row in results["triggers"]["rows"]}
     assert set(told) == {"epoll", "epoll-edge"}
-    assert told["epoll"]["told"] == told["epoll"]["asks"] == TINY.asks
+    assert told["epoll"]["told"] == told["epoll"]["asks"] == TINY.polls
     assert told["epoll-edge"]["told"] == 1
     assert told["epoll-edge"]["told_of_more"] == 1
 
@@ -182,14 +182,14 @@ def test_a_model_that_is_refused_is_left_out(monkeypatch):
 
 
 def test_one_failure_leaves_the_rest(monkeypatch):
-    whole = Bench.server
+    whole = Experiment.server
 
     def broken(self, model, *arguments):
         if model == "poll":
             raise ChildFailed("it broke")
         return whole(self, model, *arguments)
 
-    monkeypatch.setattr(Bench, "server", broken)
+    monkeypatch.setattr(Experiment, "server", broken)
     found = run.run(TINY, ["poll", "epoll"], quick=True, only=["waiting"], progress=None)
     assert {row["note"] for row in rows(found, "waiting", "poll")} == {"it broke"}
     assert all(row["first_answer_ms"] is None for row in rows(found, "waiting", "poll"))
@@ -201,14 +201,14 @@ def test_when_time_is_over_rows_say_so():
     started = time.monotonic()
     found = run.run(none, ["epoll"], quick=True, only=None, progress=None)
     assert time.monotonic() - started < 5
-    for name in run.QUESTIONS:
-        assert all("time was over" in row["note"] for row in found[name]["rows"]), name
+    for name in run.MEASUREMENTS:
+        assert all("out of time" in row["note"] for row in found[name]["rows"]), name
 
 
 def test_unknown_names_are_refused():
     with pytest.raises(noria.UnknownModel):
         run.compare(["kqueue"], quick=True)
-    with pytest.raises(ValueError, match="unknown question"):
+    with pytest.raises(ValueError, match="unknown measurement"):
         run.compare(["epoll"], quick=True, only=["weather"])
 
 
@@ -217,7 +217,7 @@ def test_a_child_that_dies_tells_why():
         Child("noria.compare.measure.server", "kqueue") as child,
         pytest.raises(ChildFailed) as failed,
     ):
-        child.hear(10)
+        child.receive(10)
     assert "kqueue" in str(failed.value)
 
 
@@ -226,7 +226,7 @@ def test_a_child_does_not_outlive_its_parent():
         import os, signal
         from noria.compare.measure.child import Child
         with Child("noria.compare.measure.server", "epoll") as child:
-            print(child.hear(10)["pid"], flush=True)
+            print(child.receive(10)["pid"], flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run(
@@ -280,22 +280,22 @@ def gone(pid: int) -> None:
 def test_use_for_each_message():
     zero = dict.fromkeys(noria.Reactor("epoll").loop.model.stats(), 0)
     after = zero | {"bytes_in": 4096, "waits": 4, "receives": 6, "empty_receives": 2, "sends": 4}
-    use = Use.between(
+    cost = MessageCost.between(
         {"counters": zero, "user": 1.0, "kernel": 2.0},
         {"counters": after, "user": 1.004, "kernel": 2.008},
         1024,
     )
-    assert use is not None
-    assert use.user_us == pytest.approx(1000)
-    assert use.kernel_us == pytest.approx(2000)
-    assert use.syscalls == 3.5
-    assert use.empty_asks == 0.5
+    assert cost is not None
+    assert cost.user_us == pytest.approx(1000)
+    assert cost.kernel_us == pytest.approx(2000)
+    assert cost.syscalls == 3.5
+    assert cost.empty_polls == 0.5
     same = {"counters": zero, "user": 1.0, "kernel": 2.0}
-    assert Use.between(same, same, 1024) is None
+    assert MessageCost.between(same, same, 1024) is None
 
 
 def test_rounds_become_medians():
-    merged = merge(
+    merged = merge_rounds(
         [
             {"model": "a", "n": 1, "x": 1.0, "k": 3, "note": ""},
             {"model": "a", "n": 1, "x": 9.0, "k": 4, "note": "odd"},
@@ -325,7 +325,7 @@ def test_a_note_that_differs_in_numbers_alone_is_told_once():
         {"model": "select", "note": "110 of 1,000 refused"},
         {"model": "select", "note": "slow"},
     ]
-    assert merge(rows, ("model",)) == [
+    assert merge_rounds(rows, ("model",)) == [
         {"model": "select", "note": "442 of 1,000 refused; slow"},
     ]
 

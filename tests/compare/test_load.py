@@ -224,9 +224,9 @@ def test_buckets_are_narrow_and_in_order() -> None:
 @pytest.mark.parametrize(
     ("protocol", "depth", "says"),
     [
-        (Corrupting, 1, "came back wrong"),
-        (Losing, 8, "came back wrong"),
-        (Chatty, 1, "sent more than it was sent"),
+        (Corrupting, 1, r"the echo of message .* is wrong from byte"),
+        (Losing, 8, r"the echo of message .* is wrong from byte"),
+        (Chatty, 1, "sent more than it received"),
     ],
 )
 def test_notices_a_wrong_echo(protocol: type[Echo], depth: int, says: str) -> None:
@@ -236,7 +236,10 @@ def test_notices_a_wrong_echo(protocol: type[Echo], depth: int, says: str) -> No
 
 def test_notices_crossed_echoes() -> None:
     Crossing.others.clear()
-    with served(Crossing) as port, pytest.raises(load.WrongEcho, match="came back wrong from byte"):
+    with (
+        served(Crossing) as port,
+        pytest.raises(load.WrongEcho, match=r"the echo of message .* is wrong from byte"),
+    ):
         go(port, connections=2)
 
 

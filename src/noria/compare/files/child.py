@@ -16,7 +16,7 @@ from typing import Any
 import noria
 from noria.compare.files.held import PAGE, Counter
 from noria.compare.files.steps import Walk
-from noria.compare.measure.child import answer
+from noria.compare.measure.child import reply
 from noria.errors import NoriaError
 
 PIECE = 1024 * 1024  # bytes: random, so that no file system writes less than it was given
@@ -42,14 +42,14 @@ def _serve(runner: asyncio.Runner, engine: str, directory: str, size: int) -> No
     walk: Walk = runner.run(_walk(directory, counter))
     try:
         if walk.engine != engine:
-            answer({"error": _why_not(runner), "kind": "refused"})
+            reply({"error": _why_not(runner), "kind": "refused"})
             return
         # What is done once only is done now: a thread begun, a module loaded.
         runner.run(walk.once(data[:PAGE]))
-        answer({"counted": counter.way, "reason": counter.reason})
+        reply({"counted": counter.way, "reason": counter.reason})
         for _ in sys.stdin:
             rows = runner.run(walk.once(data))
-            answer({"rows": rows, "idle_us": runner.run(walk.idle()) * 1e6})
+            reply({"rows": rows, "idle_us": runner.run(walk.idle()) * 1e6})
         _leave(directory)
     except BrokenPipeError:
         _leave(directory)
@@ -80,7 +80,7 @@ def _why_not(runner: asyncio.Runner) -> str:
 
 def _fail(error: Any) -> None:
     with contextlib.suppress(BrokenPipeError):
-        answer({"error": getattr(error, "strerror", None) or str(error), "kind": "failed"})
+        reply({"error": getattr(error, "strerror", None) or str(error), "kind": "failed"})
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def render(results: dict[str, Any]) -> str:
         notes=figure.notes(results),
         sentence=page.UNIT.sub("\N{NO-BREAK SPACE}", figure.sentence(results)),
         css=Markup(page.text("report.css") + _text("files.css")),
-        script=page.script(_text("files.js")),
+        script=page.script(page.text("static", "theme.js")),
         data=page.embed(results),
     )
 

@@ -9,17 +9,17 @@ from typing import Any
 from noria.compare.files import place
 from noria.compare.files.held import PAGE
 from noria.compare.files.steps import STEPS
-from noria.compare.measure.bench import Progress, Row
 from noria.compare.measure.child import Child, ChildFailed
-from noria.compare.measure.medians import merge, middle
-from noria.compare.measure.run import about
+from noria.compare.measure.experiment import Progress, Row
+from noria.compare.measure.medians import median_number, merge_rounds
+from noria.compare.measure.run import run_info
 
 ENGINES = ("ring", "threads")
 SIZE, QUICK_SIZE = 8 * 1024 * 1024, 1024 * 1024
 REPEATS, QUICK_REPEATS = 9, 3
-PATIENCE = 60.0
-SLOWEST = 1e6
-"""A walk may take PATIENCE seconds, and longer where the device takes SLOWEST bytes a second."""
+REPLY_TIMEOUT_SECONDS = 60.0
+MIN_BYTES_PER_SECOND = 1e6
+"""The timeout of a walk is REPLY_TIMEOUT_SECONDS and the time for its bytes at this rate."""
 
 
 def measure(
@@ -53,7 +53,7 @@ def measure(
         for name in ENGINES:
             child = stack.enter_context(Child("noria.compare.files.child", name, own, str(size)))
             try:
-                told = child.hear(PATIENCE)
+                told = child.receive(REPLY_TIMEOUT_SECONDS)
             except ChildFailed as failed:
                 if failed.kind != "refused":
                     raise
@@ -67,19 +67,21 @@ def measure(
             for name in sorted(children, reverse=bool(turn % 2)):
                 if progress is not None:
                     progress(turn / repeats, f"{name}, {turn + 1} of {repeats}")
-                told = children[name].ask(PATIENCE + size * len(STEPS) / SLOWEST)
+                told = children[name].request(
+                    REPLY_TIMEOUT_SECONDS + size * len(STEPS) / MIN_BYTES_PER_SECOND
+                )
                 rows += told["rows"]
                 idle.setdefault(name, []).append(told["idle_us"])
     for engine in engines:
-        engine["idle_us"] = middle(idle.get(engine["name"], ()))
-    merged = merge(rows, ("engine", "step"))
+        engine["idle_us"] = median_number(idle.get(engine["name"], ()))
+    merged = merge_rounds(rows, ("engine", "step"))
     if not where["device"]:
         merged = [row | {"device": None} for row in merged]
     command = ["noria compare files", *(["--quick"] if quick else [])]
     command += [f"--size {size}"] if size != (QUICK_SIZE if quick else SIZE) else []
     command += [f"--repeats {repeats}"] if repeats != (QUICK_REPEATS if quick else REPEATS) else []
     return {
-        **about(" ".join(command), quick),
+        **run_info(" ".join(command), quick),
         "size": size,
         "page": PAGE,
         "repeats": repeats,

@@ -1,1 +1,4 @@
-"""The measurements of `noria compare`, each in processes of its own. Imports `loadgen`."""
+"""The measurements of `noria compare`; server and clients run in child processes.
+
+Imports loadgen and the public noria.
+"""

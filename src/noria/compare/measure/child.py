@@ -1,7 +1,7 @@
-"""A process that does a part of the experiment, told what to do by lines of JSON.
+"""A child process of the experiment, controlled by lines of JSON on its standard input.
 
-It is in a process group of its own, so that Ctrl-C reaches only the one who holds it; that one ends
-it, and if that one dies without having done so, the child sees the end of its input and leaves.
+It has its own process group, so that Ctrl-C reaches only the parent, which ends the child. If the
+parent dies first, the child reads the end of its input and exits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Message = dict[str, Any]
 
 
 class ChildFailed(Exception):
-    """The process died, did not answer in time, or told of an error; the message says which."""
+    """The process died, did not reply in time, or reported an error; the message says which."""
 
     def __init__(self, reason: str, kind: str = ""):
         super().__init__(reason)
@@ -32,12 +32,12 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """``python -m MODULE ARGUMENTS`` between ``with`` and its end."""
+    """``python -m MODULE ARGUMENTS``, for the time of a ``with`` block."""
 
     def __init__(self, module: str, *arguments: str):
         self.name = module.rpartition(".")[2]
         self._unread = b""
-        # A file, not a pipe: nobody reads it until the child has died. Open as long as the child.
+        # A file, because it is read only after the child has died, and a full pipe would block it.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self.process = subprocess.Popen(
@@ -52,17 +52,17 @@ class Child:
             self._errors.close()
             raise
 
-    def tell(self, message: Message) -> None:
-        """Sends one line."""
+    def send(self, message: Message) -> None:
+        """Send one line."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            raise ChildFailed(self._last_words()) from None
+            raise ChildFailed(self._exit_reason()) from None
 
-    def hear(self, timeout: float) -> Message:
-        """The next line; raises ChildFailed for an error, silence of `timeout` s, or its death."""
+    def receive(self, timeout: float) -> Message:
+        """Return the next line; raise ChildFailed for an error, a timeout, or its death."""
         assert self.process.stdout is not None
         fd = self.process.stdout.fileno()
         until = time.monotonic() + timeout
@@ -71,10 +71,10 @@ class Child:
         while b"\n" not in self._unread:
             left = until - time.monotonic()
             if left <= 0 or not poll.poll(left * 1000):
-                raise ChildFailed(f"the {self.name} said nothing for {timeout:.0f} s")
+                raise ChildFailed(f"the {self.name} did not reply in {timeout:.0f} s")
             piece = os.read(fd, 65536)
             if not piece:
-                raise ChildFailed(self._last_words())
+                raise ChildFailed(self._exit_reason())
             self._unread += piece
         line, _, self._unread = self._unread.partition(b"\n")
         message: Message = json.loads(line)
@@ -82,23 +82,23 @@ class Child:
             raise ChildFailed(str(message["error"]), str(message.get("kind", "")))
         return message
 
-    def ask(self, timeout: float = 10.0, **message: Any) -> Message:
-        """Sends one line and gives the answer."""
-        self.tell(message)
-        return self.hear(timeout)
+    def request(self, timeout: float = 10.0, **message: Any) -> Message:
+        """Send one line and return the reply."""
+        self.send(message)
+        return self.receive(timeout)
 
     def end(self) -> None:
-        """Ends the process, whatever it is at, and waits until it is gone."""
+        """Kill the process and wait for its end."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):  # what was not sent has no reader now
+            with contextlib.suppress(BrokenPipeError):  # unsent data, and no reader
                 pipe.close()
         self._errors.close()
 
-    def _last_words(self) -> str:
-        """Why it died, as far as it told."""
+    def _exit_reason(self) -> str:
+        """The last line of its standard error, or its exit status."""
         status = self.process.wait(5)
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
@@ -117,12 +117,12 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    """The child finds the same noria as this process, wherever that was found."""
+    """The environment, with this process's noria first in PYTHONPATH."""
     here = str(Path(noria.__file__).parent.parent)
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, path)))}
 
 
-def answer(message: Message) -> None:
-    """What a child says: one line, in one piece, on its standard output."""
+def reply(message: Message) -> None:
+    """In the child: write one line to standard output, with one write(2)."""
     os.write(1, json.dumps(message).encode() + b"\n")

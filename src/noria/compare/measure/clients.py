@@ -1,7 +1,7 @@
 """Clients of the experiment: ``python -m noria.compare.measure.clients``, controlled by JSON lines.
 
-One process for the whole run, on a core of its own. Each order is one line with the key "do", and
-is answered by one line; "load" also says {"began": true} when its measured time begins.
+One process for the whole run, on its own core. Each command is one line with the key "command", and
+gets one line as the reply; "load" also gets {"started": true} when its measured time begins.
 """
 
 from __future__ import annotations
@@ -15,74 +15,74 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from noria.compare.loadgen import load
-from noria.compare.measure import newcomers, sender
-from noria.compare.measure.child import Message, answer
+from noria.compare.measure import sample_sender, waiting_clients
+from noria.compare.measure.child import Message, reply
 from noria.errors import NoriaError
 
 HOST = "127.0.0.1"
 
 
 class Clients:
-    """What can be ordered; keeps the idle connections between two orders."""
+    """The commands. The idle connections stay open between two commands."""
 
     def __init__(self) -> None:
         self.idle: list[load.IdleConnections] = []
 
     def load(self, port: int, **options: Any) -> Message:
         """The compiled load generator: see noria.compare.loadgen.load.run."""
-        result = load.run(HOST, port, at_start=lambda: answer({"began": True}), **options)
+        result = load.run(HOST, port, at_start=lambda: reply({"started": True}), **options)
         found = result.as_dict()
         del found["histogram"]
         return found
 
-    def rest(self, port: int, total: int) -> Message:
-        """Opens idle connections until there are `total`."""
+    def open_idle(self, port: int, total: int) -> Message:
+        """Open idle connections until there are `total`."""
         more = total - sum(map(len, self.idle))
         if more > 0:
             self.idle.append(load.open_idle(HOST, port, more))
         return {"idle": sum(map(len, self.idle))}
 
-    def leave(self) -> Message:
-        """Closes the idle connections."""
+    def close_idle(self) -> Message:
+        """Close the idle connections."""
         while self.idle:
             self.idle.pop().close()
         return {"idle": 0}
 
-    def send(self, port: int, **options: Any) -> Message:
-        """Sample messages: see noria.compare.measure.sender."""
-        return {"samples": sender.send(HOST, port, **options)}
+    def send_samples(self, port: int, **options: Any) -> Message:
+        """Send sample messages: see noria.compare.measure.sample_sender."""
+        return {"samples": sample_sender.send_samples(HOST, port, **options)}
 
-    def come(self, port: int, **options: Any) -> Message:
-        """Clients that come at once: see noria.compare.measure.newcomers."""
-        return {"first_answer_ms": newcomers.come(HOST, port, **options)}
+    def first_answers(self, port: int, **options: Any) -> Message:
+        """Connect clients at once: see noria.compare.measure.waiting_clients."""
+        return {"first_answer_ms": waiting_clients.first_answers(HOST, port, **options)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command until the end of its input; returns its exit status."""
+    """Run until the end of the input; return the exit status."""
     p = argparse.ArgumentParser(prog="python -m noria.compare.measure.clients")
-    p.add_argument("--cpu", type=int, metavar="N", help="run on this core alone")
+    p.add_argument("--cpu", type=int, metavar="N", help="run on this core only")
     options = p.parse_args(arguments)
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     clients = Clients()
-    orders: dict[str, Callable[..., Message]] = {
+    commands: dict[str, Callable[..., Message]] = {
         "load": clients.load,
-        "rest": clients.rest,
-        "leave": clients.leave,
-        "send": clients.send,
-        "come": clients.come,
+        "open_idle": clients.open_idle,
+        "close_idle": clients.close_idle,
+        "send_samples": clients.send_samples,
+        "first_answers": clients.first_answers,
     }
-    answer({"ready": True})
+    reply({"ready": True})
     for line in sys.stdin:
-        order = json.loads(line)
+        message = json.loads(line)
         try:
-            found = orders[order.pop("do")](**order)
+            found = commands[message.pop("command")](**message)
         except (OSError, NoriaError) as error:
             text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             found = {"error": text, "kind": type(error).__name__}
-        answer(found)
+        reply(found)
     return 0
 
 

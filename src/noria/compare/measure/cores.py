@@ -1,4 +1,4 @@
-"""Which core the server runs on, and which one its clients."""
+"""The cores of the server and of the clients."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def pair(allowed: set[int] | None = None) -> tuple[int, int] | None:
-    """Two of the cores that this process may use, not two halves of one if that can be had.
+    """Two cores that this process may use; if possible, not hyperthreads of one physical core.
 
-    None if there is only one: then nothing is pinned, and everything shares it.
+    None if there is only one core: then no process is pinned.
     """
     cores = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
     if len(cores) < 2:
         return None
-    # The first core has most of the machine's interrupts: taken only where there is no other.
+    # The first core often handles most interrupts: avoid it if there are more than two.
     server = cores[1] if len(cores) > 2 else cores[0]
     others = [core for core in reversed(cores) if core != server]
     siblings = _siblings(server)
@@ -24,7 +24,7 @@ def pair(allowed: set[int] | None = None) -> tuple[int, int] | None:
 
 
 def _siblings(core: int) -> set[int]:
-    """The cores that share a physical one with this, itself among them."""
+    """The hyperthreads of the same physical core, including this one."""
     try:
         text = (TOPOLOGY / f"cpu{core}/topology/thread_siblings_list").read_text()
     except OSError:
@@ -38,7 +38,7 @@ def _siblings(core: int) -> set[int]:
 
 
 def busy(core: int) -> float | None:
-    """Seconds that the core has not been idle since the machine began; None if that is unknown."""
+    """Busy seconds of the core since boot (proc(5)); None if unknown."""
     try:
         for line in Path("/proc/stat").read_text().splitlines():
             name, *ticks = line.split()
@@ -52,7 +52,7 @@ def busy(core: int) -> float | None:
 
 
 def processor() -> str:
-    """The processor's name as the kernel tells it, or that of its architecture."""
+    """The CPU's model name from /proc/cpuinfo, or the architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, value = line.partition(":")

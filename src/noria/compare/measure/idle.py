@@ -1,44 +1,44 @@
-"""What one message costs beside connections that say nothing."""
+"""Idle connections: the cost of one message beside connections that send nothing."""
 
 from __future__ import annotations
 
 import time
 
 import noria
-from noria.compare.measure.bench import OVER, Bench, Row, Server
 from noria.compare.measure.child import ChildFailed
+from noria.compare.measure.experiment import OUT_OF_TIME, Experiment, Row, Server
 
 KEYS = ("model", "idle")
-ALONE = "serves one connection at a time: an idle one before it keeps it waiting for ever"
+ONE_CONNECTION = "serves one connection at a time: an active one waits for ever behind an idle one"
 
 
-def steps(bench: Bench) -> int:
-    """How many steps one model has."""
-    return len(bench.settings.idle)
+def steps(experiment: Experiment) -> int:
+    """Number of steps of one model."""
+    return len(experiment.settings.idle)
 
 
-def measure(bench: Bench, model: str) -> list[Row]:
-    """One row for each number of idle connections, all beside one and the same server.
+def measure(experiment: Experiment, model: str) -> list[Row]:
+    """Return one row per number of idle connections, all to the same server.
 
-    The time is the median round trip of one active connection, the processor time the server's.
+    The time is the median round trip of one active connection, the CPU time that of the server.
     """
     rows: list[Row] = []
     failure = ""
-    if bench.over:
-        return [_empty(model, idle, OVER) for idle in bench.settings.idle]
+    if experiment.out_of_time:
+        return [_empty(model, idle, OUT_OF_TIME) for idle in experiment.settings.idle]
     try:
-        with bench.server(model) as server:
-            for idle in bench.settings.idle:
-                row = _row(bench, model, server, idle)
+        with experiment.server(model) as server:
+            for idle in experiment.settings.idle:
+                row = _row(experiment, model, server, idle)
                 rows.append(row)
     except ChildFailed as failed:
         failure = str(failed)
-    rows += [_empty(model, idle, failure) for idle in bench.settings.idle[len(rows) :]]
-    # Only now, with the server gone: it need not see thousands of connections end.
+    rows += [_empty(model, idle, failure) for idle in experiment.settings.idle[len(rows) :]]
+    # After the server has ended, so that it does not process thousands of closes.
     try:
-        bench.order(bench.patience, do="leave")
+        experiment.request(experiment.reply_timeout, command="close_idle")
     except ChildFailed:
-        bench.dismiss()
+        experiment.stop_clients()
     return rows
 
 
@@ -52,43 +52,47 @@ def _empty(model: str, idle: int, note: str) -> Row:
     }
 
 
-def _row(bench: Bench, model: str, server: Server, idle: int) -> Row:
+def _row(experiment: Experiment, model: str, server: Server, idle: int) -> Row:
     row = _empty(model, idle, "")
     limit = ""
     try:
-        bench.step(f"idle connections: {model}, {idle:,}")
+        experiment.step(f"idle connections: {model}, {idle:,}")
         if idle and noria.info(model).limit == "one":
-            row["note"] = ALONE
+            row["note"] = ONE_CONNECTION
             return row
-        limit = _open(bench, server, idle)
+        limit = _open_idle(experiment, server, idle)
         if not limit:
-            found, use = bench.load(server, connections=1, seconds=bench.settings.idle_seconds)
+            found, cost = experiment.load(
+                server, connections=1, seconds=experiment.settings.idle_seconds
+            )
             row["us_per_message"] = found["p50_us"]
-            row["cpu_us_per_message"] = use and use.user_us + use.kernel_us
-            row["note"] = server.limit() or (use.note if use else "")
+            row["cpu_us_per_message"] = cost and cost.user_us + cost.kernel_us
+            row["note"] = server.refusals() or (cost.note if cost else "")
     except ChildFailed as failed:
-        limit = server.limit() or str(failed)
+        limit = server.refusals() or str(failed)
     row["note"] = row["note"] or limit
     return row
 
 
-def _open(bench: Bench, server: Server, idle: int) -> str:
-    """Opens connections until the server has accepted so many; why not, if it did not.
+def _open_idle(experiment: Experiment, server: Server, idle: int) -> str:
+    """Open connections until the server has accepted `idle`; return why it did not, or "".
 
-    In batches: thousands at once would be thousands of threads that begin at once, in one of the
-    models, and a backlog that overflows in others.
+    They open in batches: thousands at once would overflow the backlog, and would start thousands of
+    threads at once on the model ``threaded``.
     """
-    settings = bench.settings
-    until = time.monotonic() + settings.idle_patience
+    settings = experiment.settings
+    until = time.monotonic() + settings.idle_timeout
     found = server.stats()
     while found["open"] < idle and not found["refused"]:
         if time.monotonic() > until:
-            return f"{found['open']:,} of {idle:,} were accepted in {settings.idle_patience:g} s"
+            return f"{found['open']:,} of {idle:,} were accepted in {settings.idle_timeout:g} s"
         total = min(idle, found["open"] + settings.idle_batch)
-        bench.order(bench.patience, do="rest", port=server.port, total=total)
+        experiment.request(
+            experiment.reply_timeout, command="open_idle", port=server.port, total=total
+        )
         while time.monotonic() < until:
             found = server.stats()
             if found["open"] >= total or found["refused"]:
                 break
             time.sleep(0.002)
-    return server.limit()
+    return server.refusals()

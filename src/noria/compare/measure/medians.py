@@ -1,4 +1,4 @@
-"""Several rounds made one: the median of each number."""
+"""Merge the rows of several rounds: the median of each number."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Row = dict[str, Any]
 _NUMBER = re.compile(r"\d[\d,.]*")
 
 
-def merge(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
-    """One row for each value of `keys`, in order of the first; texts and notes are joined,
-    and of those that differ in their numbers alone the first stands for all.
+def merge_rounds(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
+    """Return one row per value of `keys`, in order of first appearance.
 
-    A number that some rounds lack is the median of the others, None if all lack it.
+    A number becomes the median of the rounds that have it, None if none has. Texts are joined; of
+    texts that differ only in their numbers, the first is kept.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -24,8 +24,8 @@ def merge(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
     return [_merged(group, keys) for group in groups.values()]
 
 
-def middle(values: Iterable[Any]) -> Any:
-    """The median of the numbers among them, None if there is none."""
+def median_number(values: Iterable[Any]) -> Any:
+    """The median of the numbers in `values`, ignoring other values; None without numbers."""
     numbers = [value for value in values if isinstance(value, (int, float))]
     if not numbers:
         return None
@@ -33,12 +33,12 @@ def middle(values: Iterable[Any]) -> Any:
     return round(found) if all(isinstance(value, int) for value in numbers) else found
 
 
-def joined(texts: Iterable[str]) -> str:
-    """The texts that say something else than those before them."""
-    told: dict[str, str] = {}
+def distinct_texts(texts: Iterable[str]) -> str:
+    """Join the texts, without those that differ from an earlier one only in numbers."""
+    distinct: dict[str, str] = {}
     for text in filter(None, texts):
-        told.setdefault(_NUMBER.sub("#", text), text)
-    return "; ".join(told.values())
+        distinct.setdefault(_NUMBER.sub("#", text), text)
+    return "; ".join(distinct.values())
 
 
 def _merged(group: list[Row], keys: Sequence[str]) -> Row:
@@ -48,7 +48,7 @@ def _merged(group: list[Row], keys: Sequence[str]) -> Row:
             continue
         values = [row.get(key) for row in group]
         if isinstance(merged[key], str):
-            merged[key] = joined(map(str, values))
+            merged[key] = distinct_texts(map(str, values))
             continue
-        merged[key] = middle(values)
+        merged[key] = median_number(values)
     return merged

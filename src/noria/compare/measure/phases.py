@@ -1,41 +1,43 @@
-"""The two phases of an input: when a message was waited for, and when it was copied."""
+"""The two phases of input: waiting for a message, and copying it."""
 
 from __future__ import annotations
 
-from noria.compare.measure.bench import Bench, Row
 from noria.compare.measure.child import ChildFailed
+from noria.compare.measure.experiment import Experiment, Row
 
 KEYS = ("model", "sample")
-WARMUP = 10
+WARMUP_MESSAGES = 10
 
 
-def steps(bench: Bench) -> int:
-    """How many steps one model has."""
+def steps(experiment: Experiment) -> int:
+    """Number of steps of one model."""
     return 1
 
 
-def measure(bench: Bench, model: str) -> list[Row]:
-    """One row for each sample message; times in ns since it was sent."""
-    settings = bench.settings
+def measure(experiment: Experiment, model: str) -> list[Row]:
+    """Return one row per sample message; times in ns since its send."""
+    settings = experiment.settings
     try:
-        bench.step(f"the two phases: {model}")
-        with bench.server(model, "--record", str(settings.sample_size)) as server:
-            sent = bench.order(
-                bench.patience + settings.samples * settings.pause_ms / 1000,
-                do="send",
+        experiment.step(f"the two phases: {model}")
+        with experiment.server(model, "--record", str(settings.sample_size)) as server:
+            sent = experiment.request(
+                experiment.reply_timeout + settings.samples * settings.pause_ms / 1000,
+                command="send_samples",
                 port=server.port,
                 size=settings.sample_size,
                 samples=settings.samples,
-                warmup=WARMUP,
+                warmup=WARMUP_MESSAGES,
                 pause_ms=settings.pause_ms,
             )["samples"]
-            seen = server.child.ask(bench.patience, ask="samples")["samples"]
+            seen = server.child.request(experiment.reply_timeout, command="samples")["samples"]
     except ChildFailed as failed:
         return [{"model": model, "sample": 0, "handler": None, "note": str(failed)}]
-    # Matched from the front: what was sent first was also handled first.
+    # In order: the first message sent is the first one handled.
     return [
         _row(model, number, departure, arrival)
-        for number, (departure, arrival) in enumerate(zip(sent, seen[WARMUP:], strict=False))
+        for number, (departure, arrival) in enumerate(
+            zip(sent, seen[WARMUP_MESSAGES:], strict=False)
+        )
     ]
 
 
@@ -45,14 +47,14 @@ def _row(model: str, number: int, departure: list[int], arrival: list[int]) -> R
     row: Row = {
         "model": model,
         "sample": number,
-        # Asking that is at once answered leaves no earlier moment than the copy's own.
+        # If the first poll succeeds, the time of the copy is the only one.
         "asked": (copy_begin if model == "nonblocking" and not asks else asked) - sent,
         "sent": 0,
         "arrived": arrived - sent,
         "returned": returned - sent,
         "ready": ready - sent if ready else None,
         "copy_begin": copy_begin - sent if copy_begin else None,
-        # Where the kernel copies on its own, the process knows of it by the completion.
+        # If the kernel copies, the process knows of it from the completion.
         "copy_end": (copy_end or ready) - sent,
         "handler": handler - sent,
         "pieces": pieces,

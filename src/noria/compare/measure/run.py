@@ -1,4 +1,4 @@
-"""The comparison: every question, put to every model, in rounds; one document comes out."""
+"""The comparison: all measurements of all models, in rounds; the result is one document."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import noria
-from noria import models as known
+from noria import models as all_models
 from noria.compare.measure import cores, idle, phases, throughput, triggers, waiting
-from noria.compare.measure.bench import Bench, Progress, Row
-from noria.compare.measure.medians import merge
-from noria.compare.measure.settings import QUICK, WHOLE, Settings
+from noria.compare.measure.experiment import Experiment, Progress, Row
+from noria.compare.measure.medians import merge_rounds
+from noria.compare.measure.settings import FULL, QUICK, Settings
 
 
-class Question(Protocol):
-    """What a module of one measurement has."""
+class Measurement(Protocol):
+    """The interface of a measurement's module. KEYS identify a row, the same in each round."""
 
     KEYS: tuple[str, ...]
 
-    def steps(self, bench: Bench) -> int: ...
+    def steps(self, experiment: Experiment) -> int: ...
 
-    def measure(self, bench: Bench, model: str) -> list[Row]: ...
+    def measure(self, experiment: Experiment, model: str) -> list[Row]: ...
 
 
-QUESTIONS: dict[str, Any] = {
+MEASUREMENTS: dict[str, Any] = {
     "throughput": throughput,
     "phases": phases,
     "waiting": waiting,
@@ -35,7 +35,7 @@ QUESTIONS: dict[str, Any] = {
 }
 
 ORDER = ("phases", "waiting", "triggers", "throughput", "idle")
-"""What is soon done comes first, so that a slow machine leaves out the fewest questions."""
+"""The quick ones first, so that a slow machine misses as few as possible."""
 
 
 def compare(
@@ -45,14 +45,15 @@ def compare(
     only: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Runs the experiment and returns its document: see docs/compare.md for what is in it.
+    """Run the experiment and return its document, which docs/compare.md describes.
 
-    `models`: names of noria.MODELS, all of them if None; one that does not work here is left out,
-    with the reason. `only`: names of QUESTIONS. `progress(done, what)` is called at every step with
-    the part that is done (0 to 1) and what begins. No process outlives the call, not even if it
-    ends by KeyboardInterrupt. Raises UnknownModel, or ValueError for an unknown question.
+    `models`: names of noria.MODELS, None for all; models that do not work here are skipped, with
+    the reason in the document. `only`: names of MEASUREMENTS. `progress(done, what)` is called at
+    every step with the share that is done (0 to 1) and the next step. No process outlives the
+    call, not even after KeyboardInterrupt. Raises UnknownModel, or ValueError for an unknown
+    measurement.
     """
-    return run(QUICK if quick else WHOLE, models, quick=quick, only=only, progress=progress)
+    return run(QUICK if quick else FULL, models, quick=quick, only=only, progress=progress)
 
 
 def run(
@@ -63,60 +64,68 @@ def run(
     only: Sequence[str] | None,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """The same with settings of one's own."""
+    """Run the experiment with the given settings: see compare()."""
     for name in only or ():
-        if name not in QUESTIONS:
-            raise ValueError(f"unknown question {name!r}: choose from {', '.join(QUESTIONS)}")
-    chosen = list(dict.fromkeys(models or known.MODELS))
+        if name not in MEASUREMENTS:
+            raise ValueError(f"unknown measurement {name!r}; known are {', '.join(MEASUREMENTS)}")
+    chosen = list(dict.fromkeys(models or all_models.MODELS))
     described = [_describe(name) for name in chosen]
     available = [model["name"] for model in described if model["available"]]
-    with Bench(settings, progress) as bench:
-        results = _header(bench, models, quick, only) | {"models": described}
+    with Experiment(settings, progress) as experiment:
+        results = _header(experiment, models, quick, only) | {"models": described}
         results |= _empty(settings)
-        asked = {name: QUESTIONS[name] for name in QUESTIONS if not only or name in only}
-        bench.steps = sum(
-            question.steps(bench) * len(available) * _rounds(name, settings)
-            for name, question in asked.items()
+        chosen_measurements = {
+            name: MEASUREMENTS[name] for name in MEASUREMENTS if not only or name in only
+        }
+        experiment.steps = sum(
+            measurement.steps(experiment) * len(available) * _rounds(name, settings)
+            for name, measurement in chosen_measurements.items()
         )
-        for name in (name for name in ORDER if name in asked):
-            bench.allow(0.6 if name == "throughput" and "idle" in asked else 1.0)
-            results[name]["rows"] = _ask(bench, name, asked[name], available)
+        for name in (name for name in ORDER if name in chosen_measurements):
+            experiment.set_deadline(
+                0.6 if name == "throughput" and "idle" in chosen_measurements else 1.0
+            )
+            results[name]["rows"] = _measure_models(
+                experiment, name, chosen_measurements[name], available
+            )
         if progress is not None:
             progress(1.0, "done")
     return results
 
 
 def _rounds(name: str, settings: Settings) -> int:
-    """What a trigger tells is the same every time; all else is measured again in each round."""
+    """Number of rounds: triggers give the same result each time, so one."""
     return 1 if name == "triggers" else settings.rounds
 
 
-def _ask(bench: Bench, name: str, question: Question, available: list[str]) -> list[Row]:
-    """Puts one question to all models, in turn, as often as there are rounds."""
+def _measure_models(
+    experiment: Experiment, name: str, measurement: Measurement, available: list[str]
+) -> list[Row]:
+    """Run one measurement on all models, in rounds, and merge the rounds."""
     rows: dict[str, list[Row]] = {model: [] for model in available}
     if name == "idle":
-        # Thousands of threads take long to begin and to end: nobody else has to wait for them.
-        available = sorted(available, key=lambda model: "thread" in known.info(model).limit)
-    for number in range(_rounds(name, bench.settings)):
+        # Thousands of threads take long to start and to end: measure such models last.
+        available = sorted(available, key=lambda model: "thread" in all_models.info(model).limit)
+    for number in range(_rounds(name, experiment.settings)):
         turn = number % max(len(available), 1)
-        # Each round begins with another model: what comes after what is not always the same.
+        # Each round begins with another model, so that the order has no systematic effect.
         for model in available[turn:] + available[:turn]:
-            expected = bench.done + question.steps(bench)
-            found = question.measure(bench, model)
-            bench.done = expected
+            expected = experiment.done + measurement.steps(experiment)
+            found = measurement.measure(experiment, model)
+            experiment.done = expected
             if name == "phases":
-                # Samples are not merged: every one is a message that really came.
+                # Samples are not merged: each one stays a single real message.
                 at = len(rows[model])
                 found = [{**row, "sample": at + row["sample"]} for row in found]
             rows[model] += found
-    return [row for each in rows.values() for row in merge(each, question.KEYS)]
+    return [row for each in rows.values() for row in merge_rounds(each, measurement.KEYS)]
 
 
 def _describe(name: str) -> Row:
-    works, reason = known.availability(name)
-    about = known.info(name)._asdict()
-    del about["summary"]
-    return {"name": name, "available": works, "reason": reason, **about}
+    works, reason = all_models.availability(name)
+    info = all_models.info(name)._asdict()
+    del info["summary"]
+    return {"name": name, "available": works, "reason": reason, **info}
 
 
 def _empty(settings: Settings) -> dict[str, Any]:
@@ -130,25 +139,27 @@ def _empty(settings: Settings) -> dict[str, Any]:
 
 
 def _header(
-    bench: Bench, models: Sequence[str] | None, quick: bool, only: Sequence[str] | None
+    experiment: Experiment, models: Sequence[str] | None, quick: bool, only: Sequence[str] | None
 ) -> dict[str, Any]:
     command = ["noria compare"]
     command += ["--quick"] if quick else []
     command += [f"--models {','.join(models)}"] if models else []
     command += [f"--only {','.join(only)}"] if only else []
-    header = about(" ".join(command), quick)
-    if bench.cores is None:
-        header["machine"] += ", which server and clients share"
+    header = run_info(" ".join(command), quick)
+    if experiment.cores is None:
+        header["machine"] += ", shared by server and clients"
     return {
         **header,
         "only": list(only) if only else None,
-        "rounds": bench.settings.rounds,
-        "pinned": {"server": bench.cores[0], "clients": bench.cores[1]} if bench.cores else None,
+        "rounds": experiment.settings.rounds,
+        "pinned": {"server": experiment.cores[0], "clients": experiment.cores[1]}
+        if experiment.cores
+        else None,
     }
 
 
-def about(command: str, quick: bool) -> dict[str, Any]:
-    """What every document begins with: the machine, the versions, the date, the command."""
+def run_info(command: str, quick: bool) -> dict[str, Any]:
+    """The first keys of each document: versions, machine, date, command."""
     count = len(os.sched_getaffinity(0))
     return {
         "noria": noria.__version__,

@@ -1,13 +1,14 @@
 """The server of the experiment, controlled by JSON: ``python -m noria.compare.measure.server``.
 
-All models run it alike: the same Protocol class through noria.Reactor.listen. A thread of its own
-reads the questions, because a model that is asleep in `accept` or `recv` hears of nothing else;
-between two questions that thread is itself asleep and costs nothing.
+It is the same for all models: one Protocol class and noria.Reactor.listen. A thread reads the
+commands, because a model that is blocked in accept(2) or recv(2) cannot; the thread uses no CPU
+time between two commands.
 
-    it says              {"port": 40123, "pid": 1234}           once it listens
-    {"ask": "stats"}     {"user", "kernel", "open", "refused", "reason", "counters": {...}}
-    {"ask": "samples"}   {"samples": [[asked, ready, copy_begin, copy_end, asks, handler, pieces]]}
-    {"ask": "stop"}, or the end of its input, ends it
+    first output             {"port": 40123, "pid": 1234}           once it listens
+    {"command": "stats"}     {"user", "kernel", "open", "refused", "reason", "counters": {...}}
+    {"command": "samples"}   {"samples": [[asked, ready, copy_begin, copy_end, asks, handler,
+                              pieces]]}
+    {"command": "stop"}, or the end of its input, ends it
 """
 
 from __future__ import annotations
@@ -26,79 +27,79 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from noria import ModelLimit, Reactor
-from noria.compare.measure.child import Message, answer
+from noria.compare.measure.child import Message, reply
 from noria.servers.echo import Echo
 
 
 class Sampler(asyncio.Protocol):
-    """Answers nothing; notes when each message of `size` bytes was asked for, copied and handled.
+    """Send no answer; record when each message of `size` bytes was polled, copied and handled.
 
-    Of a message that comes in pieces: when the first was asked for and known of, and when the last
-    was copied and handled.
+    If a message arrives in several pieces: when the first was polled and reported ready, and when
+    the last was copied and handled.
     """
 
     def __init__(self, model: Any, size: int, samples: list[list[int]]):
         self.model = model
         self.size = size
         self.samples = samples
-        self.got = 0
+        self.received = 0
         self.first: tuple[int, ...] = ()
         self.pieces = 0
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()
         moments = self.model.last_timestamps()
-        if not self.got:
+        if not self.received:
             self.first = moments
             self.pieces = 0
-        self.got += len(data)
+        self.received += len(data)
         self.pieces += 1
-        while self.got >= self.size:  # a slow machine gets two at once
+        while self.received >= self.size:  # on a slow machine two can arrive at once
             asked, ready, copy_begin, _, asks = self.first
             self.samples.append([asked, ready, copy_begin, moments[3], asks, now, self.pieces])
             self.first = moments
-            self.got -= self.size
+            self.received -= self.size
             self.pieces = 1
 
 
 class Refusals:
-    """Counts the connections that the model refused, and keeps why it refused the first."""
+    """Count the connections that the model refused, and keep the reason for the first."""
 
     def __init__(self) -> None:
         self.refused = 0
         self.reason = ""
 
     def closed(self, stream: object, error: BaseException | None) -> None:
-        """A connection ended."""
+        """Called when a connection is closed."""
         if isinstance(error, ModelLimit):
             self.refused += 1
             self.reason = self.reason or str(error.strerror or error)
 
 
 class Control(threading.Thread):
-    """Answers the questions."""
+    """The thread that replies to commands."""
 
-    def __init__(self, answers: dict[str, Callable[[], Message]]):
+    def __init__(self, handlers: dict[str, Callable[[], Message]]):
         super().__init__(daemon=True, name="noria-control")
-        self.answers = answers
+        self.handlers = handlers
 
     def run(self) -> None:
         try:
             while line := sys.stdin.readline():
-                question = json.loads(line)["ask"]
-                if question == "stop":
+                command = json.loads(line)["command"]
+                if command == "stop":
                     break
-                answer(self.answers[question]())
+                reply(self.handlers[command]())
         except OSError:
-            pass  # nobody listens to the answers any more
+            pass  # the parent has closed the pipe
         except Exception:
             traceback.print_exc()
-        # At once, in every model: there is nothing here that an orderly end would save.
+        # At once on every model: nothing here needs an orderly shutdown.
         os._exit(0)
 
 
 def stats(reactor: Reactor, server: Any, refusals: Refusals) -> Message:
-    """Processor time in seconds and the model's counters, read together."""
+    """CPU time in seconds and the model's counters."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "counters": reactor.loop.model.stats(),
@@ -111,9 +112,9 @@ def stats(reactor: Reactor, server: Any, refusals: Refusals) -> Message:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Listens, tells where, and runs until it is told to stop."""
+    """Listen, report the port, and run until the command "stop"."""
     refusals = Refusals()
-    # One line for each of thousands is of no use where they are counted.
+    # Refused connections are counted; a log line for each would only cost time.
     logging.getLogger("noria").setLevel(logging.CRITICAL)
     with Reactor(options.model) as reactor:
         model = reactor.loop.model
@@ -135,16 +136,18 @@ def serve(options: argparse.Namespace) -> None:
             }
         )
         control.start()
-        answer({"port": server.port, "pid": os.getpid()})
+        reply({"port": server.port, "pid": os.getpid()})
         reactor.run()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the server; return the exit status."""
     p = argparse.ArgumentParser(prog="python -m noria.compare.measure.server")
     p.add_argument("model")
-    p.add_argument("--cpu", type=int, metavar="N", help="run on this core alone")
-    p.add_argument("--record", type=int, metavar="BYTES", help="note the moments of such messages")
+    p.add_argument("--cpu", type=int, metavar="N", help="run on this core only")
+    p.add_argument(
+        "--record", type=int, metavar="BYTES", help="record times of messages of this size"
+    )
     options = p.parse_args(arguments)
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
@@ -153,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         serve(options)
     except OSError as error:
-        answer({"error": str(error), "kind": type(error).__name__})
+        reply({"error": str(error), "kind": type(error).__name__})
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""How long and how often everything is measured: a quick run, or a whole one."""
+"""Durations and repetitions of a quick run and of a full run."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """The sizes of one comparison. Times in seconds unless the name says otherwise."""
+    """The settings of one comparison. Times are in seconds unless the name has another unit."""
 
     rounds: int
-    """Times that every model has its turn; what is told is the median."""
+    """Number of rounds; medians are reported."""
 
     seconds: float
-    """How long one throughput is measured."""
+    """Of one throughput measurement."""
 
     warmup: float
     budget: float
-    """When this is over, what was not measured yet is left out, with a note."""
+    """Of the whole run; what is not measured by then is skipped, with a note."""
 
     connections: tuple[int, ...] = (1, 10, 100, 1000)
     size: int = 1024
 
     samples: int = 7
-    """Messages of the two phases, in each round."""
+    """Messages per round of the two phases."""
 
     sample_size: int = 32 * 1024
-    """Large enough for the copy to be seen, small enough to come in one piece: a segment of the
-    loopback interface is 64 KiB less its headers, and the first window of a connection as much."""
+    """Large enough for a visible copy, small enough to arrive in one piece: a segment of the
+    loopback interface and a connection's first window are a little less than 64 KiB."""
 
     pause_ms: float = 3.0
 
     clients: int = 10
     hold_ms: float = 20.0
-    tries: int = 3
-    """Times that they come, in each round."""
+    repeats: int = 3
+    """Repetitions of the waiting clients per round."""
 
     idle: tuple[int, ...] = (0, 10, 100, 1000, 10_000)
     idle_seconds: float = 0.2
     idle_batch: int = 500
-    """So many idle connections are opened before the server is waited for."""
+    """Idle connections to open before waiting until the server has accepted them."""
 
-    idle_patience: float = 2.0
-    """How long a server may take to accept the idle connections of one row."""
+    idle_timeout: float = 2.0
+    """For the server to accept the idle connections of one row."""
 
-    asks: int = 5
-    """How often each trigger is asked about the same unread data."""
+    polls: int = 5
+    """Polls of each trigger with the same unread data."""
 
 
 QUICK = Settings(rounds=1, seconds=0.3, warmup=0.05, budget=50.0)
-WHOLE = Settings(
+FULL = Settings(
     rounds=3,
     seconds=1.5,
     warmup=0.3,
@@ -57,5 +57,5 @@ WHOLE = Settings(
     samples=11,
     pause_ms=10.0,
     idle_seconds=0.8,
-    idle_patience=12.0,
+    idle_timeout=12.0,
 )

@@ -1,25 +1,25 @@
-"""Messages a second, latency, and what a message costs the server, by number of connections."""
+"""Throughput: messages per second, latency and cost, by number of connections."""
 
 from __future__ import annotations
 
 import noria
-from noria.compare.measure.bench import Bench, Row
 from noria.compare.measure.child import ChildFailed
+from noria.compare.measure.experiment import Experiment, Row
 
 KEYS = ("model", "connections")
 
 
-def steps(bench: Bench) -> int:
-    """How many steps one model has."""
-    return len(bench.settings.connections)
+def steps(experiment: Experiment) -> int:
+    """Number of steps of one model."""
+    return len(experiment.settings.connections)
 
 
-def measure(bench: Bench, model: str) -> list[Row]:
-    """One row for each number of connections."""
-    return [_row(bench, model, connections) for connections in bench.settings.connections]
+def measure(experiment: Experiment, model: str) -> list[Row]:
+    """Return one row per number of connections."""
+    return [_row(experiment, model, connections) for connections in experiment.settings.connections]
 
 
-def _row(bench: Bench, model: str, connections: int) -> Row:
+def _row(experiment: Experiment, model: str, connections: int) -> Row:
     row: Row = {
         "model": model,
         "connections": connections,
@@ -37,29 +37,29 @@ def _row(bench: Bench, model: str, connections: int) -> Row:
     }
     notes = []
     try:
-        bench.step(f"throughput: {model}, {connections:,} connections")
-        with bench.server(model) as server:
+        experiment.step(f"throughput: {model}, {connections:,} connections")
+        with experiment.server(model) as server:
             try:
-                found, use = bench.load(
-                    server, connections=connections, seconds=bench.settings.seconds
+                found, cost = experiment.load(
+                    server, connections=connections, seconds=experiment.settings.seconds
                 )
             finally:
-                notes.append(server.limit())
+                notes.append(server.refusals())
     except ChildFailed as failed:
         row["note"] = "; ".join(filter(None, [*notes, str(failed)]))
         return row
     for key in ("served", "messages", "messages_per_second", "p50_us", "p99_us", "p999_us"):
         row[key] = found[key]
-    if use is not None:
-        row["user_us"], row["kernel_us"] = use.user_us, use.kernel_us
-        row["syscalls_per_message"] = use.syscalls
-        row["empty_asks_per_message"] = use.empty_asks
-        notes.append(use.note)
+    if cost is not None:
+        row["user_us"], row["kernel_us"] = cost.user_us, cost.kernel_us
+        row["syscalls_per_message"] = cost.syscalls
+        row["empty_asks_per_message"] = cost.empty_polls
+        notes.append(cost.note)
     if noria.info(model).limit == "one" and connections > 1:
-        notes.append("one connection is served at a time; the others wait")
+        notes.append("serves one connection at a time; the others wait")
     elif found["served"] < connections and not notes[0]:
-        notes.append(f"{found['served']:,} of {connections:,} connections had an answer")
+        notes.append(f"{found['served']:,} of {connections:,} connections received an answer")
     if model == "nonblocking":
-        notes.append("a round of asks each 1 ms, its default interval")
+        notes.append("polls all sockets every 1 ms, its default interval")
     row["note"] = "; ".join(filter(None, notes))
     return row

@@ -1,4 +1,4 @@
-"""The same unread data, and how often each trigger tells of it."""
+"""Level and edge: how many polls report the same unread data."""
 
 from __future__ import annotations
 
@@ -6,54 +6,57 @@ import selectors
 import socket
 
 import noria
-from noria.compare.measure.bench import Bench, Row
 from noria.compare.measure.child import ChildFailed
+from noria.compare.measure.experiment import Experiment, Row
 from noria.errors import NoriaError
 from noria.selectors import SELECTORS
 
 KEYS = ("model",)
-TIMEOUT = 0.02
-"""Seconds that a trigger has for telling; a level tells at once."""
+POLL_TIMEOUT_SECONDS = 0.02
+"""Per poll; a level-triggered model reports at once."""
 
 
-def steps(bench: Bench) -> int:
-    """How many steps one model has."""
+def steps(experiment: Experiment) -> int:
+    """Number of steps of one model."""
     return 1
 
 
-def measure(bench: Bench, model: str) -> list[Row]:
-    """One row, or none for a model that tells of no readiness.
+def measure(experiment: Experiment, model: str) -> list[Row]:
+    """Return one row, or none for a model without readiness.
 
-    `told`: of so many asks while the data lay unread; `told_of_more`: of one ask after more came.
+    `told`: number of polls that reported the unread data, of `asks` polls. `told_of_more`: 1 if a
+    poll reported more data that arrived later.
     """
     row: Row = {
         "model": model,
         "trigger": noria.info(model).trigger,
-        "unread_bytes": bench.settings.size,
-        "asks": bench.settings.asks,
+        "unread_bytes": experiment.settings.size,
+        "asks": experiment.settings.polls,
         "told": None,
         "told_of_more": None,
         "note": "",
     }
     try:
-        bench.step(f"level and edge: {model}")
+        experiment.step(f"level and edge: {model}")
         if model not in SELECTORS:
             return []
         if model == "io_uring":
-            # Its receives complete; as a selector it polls, anew after each that was told.
+            # Its receives complete; as a selector it polls, and re-arms after each event.
             row["trigger"] = "level"
-        row["told"], row["told_of_more"] = _tell(model, bench.settings.size, bench.settings.asks)
+        row["told"], row["told_of_more"] = _count_reports(
+            model, experiment.settings.size, experiment.settings.polls
+        )
     except (ChildFailed, NoriaError, OSError) as error:
         row["note"] = str(error)
     return [row]
 
 
-def _tell(model: str, size: int, asks: int) -> tuple[int, int]:
+def _count_reports(model: str, size: int, polls: int) -> tuple[int, int]:
     near, far = socket.socketpair()
     with near, far, noria.selector(model) as selector:
         near.setblocking(False)
         selector.register(near, selectors.EVENT_READ)
         far.sendall(bytes(size))
-        told = sum(bool(selector.select(TIMEOUT)) for _ in range(asks))
+        reports = sum(bool(selector.select(POLL_TIMEOUT_SECONDS)) for _ in range(polls))
         far.sendall(bytes(1))
-        return told, int(bool(selector.select(TIMEOUT)))
+        return reports, int(bool(selector.select(POLL_TIMEOUT_SECONDS)))

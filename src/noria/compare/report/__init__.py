@@ -1,1 +1,4 @@
-"""The tables and the HTML page of `noria compare`."""
+"""The sentences, tables and HTML page of `noria compare`.
+
+Imports only its own modules and the extra `cli`.
+"""

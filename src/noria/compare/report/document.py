@@ -1,7 +1,7 @@
-"""Reads the document of `noria compare`, which may have holes.
+"""Reads the document of `noria compare`, which may be incomplete.
 
-A run can be stopped, a model can be missing, a number can be null: everything that shows results
-asks here, and gets an empty list or None, never an exception.
+A run can be interrupted, a model can be missing, a number can be null. These functions return an
+empty list or None then, and never raise.
 """
 
 import math
@@ -12,13 +12,13 @@ Row = dict[str, Any]
 
 
 def section(results: dict[str, Any], name: str) -> Row:
-    """The part of the document called `name`, or an empty one."""
+    """The section `name` of the document, or an empty one."""
     part = results.get(name)
     return part if isinstance(part, dict) else {}
 
 
 def rows(results: dict[str, Any], name: str) -> list[Row]:
-    """The rows of a part, without those that name no model."""
+    """The rows of a section, without those that have no model."""
     found = section(results, name).get("rows")
     if not isinstance(found, list):
         return []
@@ -26,7 +26,7 @@ def rows(results: dict[str, Any], name: str) -> list[Row]:
 
 
 def number(row: Row, key: str) -> float | None:
-    """A finite number, or None where nothing was measured."""
+    """A finite number, or None if it was not measured."""
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -42,7 +42,7 @@ def models(results: dict[str, Any]) -> list[Row]:
 
 
 def model_order(results: dict[str, Any], found: Iterable[Row]) -> list[str]:
-    """The names of the models that have a row in `found`: first as the document lists them."""
+    """The models of the rows `found`: in the document's order, then those that it does not list."""
     present = dict.fromkeys(str(row["model"]) for row in found)
     listed = [str(model["name"]) for model in models(results)]
     return [name for name in listed if name in present] + [
@@ -57,10 +57,10 @@ def counts(found: Iterable[Row], key: str) -> list[int]:
 
 
 def phase_samples(results: dict[str, Any]) -> list[Row]:
-    """One sample a model: the median by the time from send to handler.
+    """One sample per model: the median by the time from send to handler.
 
-    Of an even number of samples it is the lower of the middle two, so that it is always a message
-    that really came, with all its moments. Times stay nanoseconds, relative to `sent` = 0.
+    With an even number of samples it is the lower of the middle two, so that it is always a real
+    message. Times are nanoseconds, relative to `sent` = 0.
     """
     whole = [row for row in rows(results, "phases") if number(row, "handler") is not None]
     medians = []
@@ -72,7 +72,7 @@ def phase_samples(results: dict[str, Any]) -> list[Row]:
 
 
 def _from_sent(row: Row) -> Row:
-    """The same row with `sent` at 0, whatever the document counted from."""
+    """The row with all times relative to `sent`."""
     sent = number(row, "sent") or 0.0
     moved = dict(row)
     for key in ("asked", "sent", "arrived", "ready", "copy_begin", "copy_end", "handler"):
@@ -83,7 +83,7 @@ def _from_sent(row: Row) -> Row:
 
 
 def first_answers(results: dict[str, Any]) -> dict[str, list[float]]:
-    """For each model the milliseconds after which its clients had a first answer, ascending."""
+    """For each model the times of its clients' first answers in milliseconds, ascending."""
     found = rows(results, "waiting")
     answers: dict[str, list[float]] = {}
     for name in model_order(results, found):

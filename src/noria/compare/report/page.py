@@ -1,7 +1,7 @@
-"""Writes `compare.html`: one file that holds everything and asks nothing of the network.
+"""Writes `compare.html`: one self-contained file that needs no network.
 
-The numbers go into the page as JSON, the figures are drawn from them in the reader's browser, and
-the sentences and tables are written here, so that they are there without any script.
+The page contains the numbers as JSON, and its scripts draw the figures from them. The sentences and
+tables are rendered here, so that they are visible without scripts.
 """
 
 import contextlib
@@ -23,22 +23,34 @@ from noria.compare.report import document, sentences, tables
 HERE = files("noria.compare.report")
 
 FIGURES = {
-    "throughput": ("Throughput", "How many messages a second, and what does one cost?"),
+    "throughput": ("Throughput", "How many messages per second, and what does one cost?"),
     "phases": ("The two phases", "Who waits for the data, and who copies it?"),
-    "waiting": ("Waiting clients", "Ten come at once: when is each first answered?"),
-    "idle": ("Idle connections", "What do connections cost that say nothing?"),
-    "triggers": ("Level and edge", "The same data lies unread: how often is it told?"),
+    "waiting": ("Waiting clients", "Ten connect at once: when does each receive its first answer?"),
+    "idle": ("Idle connections", "What do connections cost that send nothing?"),
+    "triggers": ("Level and edge", "The same data stays unread: how many polls report it?"),
 }
 """Each figure's heading and its question."""
 
 LIBRARIES = ("d3.min.js", "plot.umd.min.js")
-"""In the order in which a page has to load them."""
+SCRIPTS = (
+    "theme.js",
+    "data.js",
+    "format.js",
+    "drawing.js",
+    "throughput.js",
+    "phases.js",
+    "waiting.js",
+    "idle.js",
+    "triggers.js",
+    "page.js",
+)
+"""The scripts in the order in which the page loads them. They share one global scope."""
 
 UNIT = re.compile(r"(?<=\d) (?=(?:µs|ms|KiB|MiB|GiB)\b)")
 
 
 def render(results: dict[str, Any]) -> str:
-    """The whole page for the document of one comparison (its holes are left open, not filled)."""
+    """Return the page for the document of one comparison, which may be incomplete."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -62,28 +74,28 @@ def render(results: dict[str, Any]) -> str:
             if name in asked
         ],
         css=Markup(text("report.css")),
-        scripts=[script(text("vendor", name)) for name in LIBRARIES] + [script(text("report.js"))],
+        scripts=[
+            *(script(text("vendor", name)) for name in LIBRARIES),
+            *(script(text("static", name)) for name in SCRIPTS),
+        ],
         licences=[(name, text("vendor", f"LICENSE.{name}").strip()) for name in ("d3", "plot")],
         data=embed(results),
     )
 
 
 def write(results: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes the page to `path`: whole or not at all.
-
-    Raises OSError when the directory cannot be written.
-    """
+    """Write the page to `path` atomically. Raise OSError if the directory is not writable."""
     save(render(results), path)
 
 
 def save(page: str, path: str | os.PathLike[str]) -> None:
-    """The same with a page of one's own."""
+    """Write the text `page` to `path` atomically."""
     target = Path(path)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             out.write(page)
-        # mkstemp makes a private file; a page is as readable as any other file its owner writes.
+        # mkstemp makes a private file; the page gets the permissions of other new files.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
@@ -93,7 +105,7 @@ def save(page: str, path: str | os.PathLike[str]) -> None:
 
 
 def embed(results: dict[str, Any]) -> Markup:
-    """The document as JSON that no data in it can end: `<`, `>` and `&` are written as escapes."""
+    """The document as JSON for a script element: `<`, `>` and `&` are escaped."""
     written = json.dumps(_finite(results), ensure_ascii=False, allow_nan=False, default=str)
     for character in "<>&\u2028\u2029":
         written = written.replace(character, f"\\u{ord(character):04x}")
@@ -101,19 +113,19 @@ def embed(results: dict[str, Any]) -> Markup:
 
 
 def text(*parts: str) -> str:
-    """A file that lies beside this module."""
+    """The text of a file in this module's directory."""
     return HERE.joinpath(*parts).read_text("utf-8")
 
 
 def script(source: str) -> Markup:
-    """A script of ours or of a library, which must not end its own element."""
+    """The script as markup; raise ValueError if it would end its own element."""
     if re.search(r"</script|<!--", source, re.IGNORECASE):
-        raise ValueError("a script of the page would end its own element")
+        raise ValueError("the script contains '</script' or '<!--', which would end its element")
     return Markup(source)
 
 
 def _finite(value: Any) -> Any:
-    """The same data with null where a number is infinite or not a number: JSON has neither."""
+    """The data with None for infinite numbers and NaN, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -130,7 +142,7 @@ def _umask() -> int:
 
 
 def header(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was measured with, as pairs of word and value; what is not known is left out."""
+    """Machine, versions, date and command as pairs (label, value), without unknown values."""
     kind = {True: "quick", False: "full"}.get(results.get("quick"), "")  # type: ignore[arg-type]
     pairs = [
         ("machine", results.get("machine")),
@@ -154,17 +166,17 @@ def _date(value: Any) -> str:
 def _question(results: dict[str, Any], name: str) -> str:
     clients = document.number(document.section(results, "waiting"), "clients")
     if name == "waiting" and clients and clients != 10:
-        return f"{clients:,.0f} come at once: when is each first answered?"
+        return f"{clients:,.0f} connect at once: when does each receive its first answer?"
     return FIGURES[name][1]
 
 
 def _extra(results: dict[str, Any], name: str) -> list[tables.Table]:
-    """Tables that are part of a figure and not folded away under it."""
+    """Tables that a figure shows directly, not under "The numbers"."""
     return [tables.syscalls(results)] if name == "throughput" else []
 
 
 def _kinds(results: dict[str, Any]) -> list[str]:
-    """Every kind of capability that a model of the run speaks of, in first order."""
+    """All capabilities of the models, in order of first appearance."""
     kinds: dict[str, None] = {}
     for model in document.models(results):
         kinds.update(dict.fromkeys(model.get("capabilities") or {}))

@@ -1,8 +1,7 @@
-"""What each figure shows, in words computed from the numbers.
+"""Describes each figure in sentences computed from the numbers.
 
-One function a figure: the whole document in, one paragraph of plain text out. A sentence is
-written only where its numbers are there; with none at all the paragraph says that nothing was
-measured.
+One function per figure takes the whole document and returns one paragraph of plain text. A sentence
+is omitted if its numbers are missing; without any, the paragraph says that nothing was measured.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,22 +11,22 @@ from typing import Any
 from noria.compare.report import document
 from noria.compare.report.document import Row, number
 
-LEVEL = 1.05
-"""Two figures nearer than this ratio are called level: one run on one machine tells no more."""
+EQUAL_RATIO = 1.05
+"""Values within this ratio are called equal: one run on one machine is not more exact."""
 
-APART = 1.5
-"""From this ratio on two lines have parted ways."""
+APART_RATIO = 1.5
+"""From this ratio on, two lines count as apart."""
 
 
 def throughput(results: dict[str, Any]) -> str:
-    """Who answers the most messages, where the lines part, and what a message costs."""
+    """The fastest models, where others fall behind, and the cost of a message."""
     found = [
         row
         for row in document.rows(results, "throughput")
         if number(row, "connections") is not None and number(row, "messages_per_second")
     ]
     if not found:
-        return "Nothing was measured of throughput."
+        return "Throughput was not measured."
     said = []
     for connections in _ends(document.counts(found, "connections")):
         rates = _by_model(found, "connections", connections, "messages_per_second")
@@ -39,15 +38,15 @@ def throughput(results: dict[str, Any]) -> str:
 
 
 def phases(results: dict[str, Any]) -> str:
-    """How long from send to handler, who waited, who copied, and who asked in vain."""
+    """The time from send to handler, who copied, and the empty polls."""
     samples = document.phase_samples(results)
     if not samples:
-        return "Nothing was measured of the two phases."
+        return "The two phases were not measured."
     taken = {str(row["model"]): float(row["handler"]) for row in samples}
     quick, slow = min(taken, key=taken.__getitem__), max(taken, key=taken.__getitem__)
     said = []
     if len(taken) == 1:
-        said.append(f"On {quick} the handler had the message {_ns(taken[quick])} after the send.")
+        said.append(f"On {quick} the handler ran {_ns(taken[quick])} after the send.")
     else:
         said.append(
             f"From send to handler {quick} took {_ns(taken[quick])}, the shortest of the "
@@ -63,40 +62,39 @@ def phases(results: dict[str, Any]) -> str:
         what = f"The copy of {_bytes(size)}" if size else "The copy"
         least, most = min(copied.values()), max(copied.values())
         between = _ns(least) if _ns(least) == _ns(most) else f"{_ns(least)} to {_ns(most)}"
-        said.append(f"{what} took the process itself {between} on {_names(copied)}.")
-    told = [
+        said.append(f"{what} by the process took {between} on {_names(copied)}.")
+    delays = [
         row["ready"] - row["arrived"]
         for row in samples
         if row.get("ready") is not None and row.get("arrived") is not None
     ]
-    if told and median(told) >= 0:
+    if delays and median(delays) >= 0:
         said.append(
-            f"Where the kernel first tells that data is there, the process knew "
-            f"{_ns(median(told))} after the data had arrived (median of the models)."
+            f"Where the kernel reports readiness, the process knew of the data "
+            f"{_ns(median(delays))} after its arrival (median of the models)."
         )
     for row in samples:
         asks = number(row, "asks")
         if asks:
             said.append(
-                f"{row['model']} asked {_count(int(asks), 'time')} and found nothing before this "
-                f"message."
+                f"{_count(int(asks), 'poll')} of {row['model']} found no data before this message."
             )
     free = [name for name in taken if _synchronous(results, name) is False]
     if free:
         said.append(
-            f"On {_names(free)} the process was free in both phases: the kernel had waited and "
-            f"copied before the handler ran."
+            f"On {_names(free)} the process was free in both phases: the kernel waited and copied "
+            f"before the handler ran."
         )
     elif any(_synchronous(results, name) for name in taken):
-        said.append("On every model measured here the process is held in at least one phase.")
+        said.append("On every model measured here the process is blocked in at least one phase.")
     return " ".join(said)
 
 
 def waiting(results: dict[str, Any]) -> str:
-    """Who made the second client wait for the first, and how soon the others answered all."""
+    """The models that served one client after the other, and how soon the others answered all."""
     answers = {name: times for name, times in document.first_answers(results).items() if times}
     if not answers:
-        return "Nothing was measured of waiting clients."
+        return "Waiting clients were not measured."
     part = document.section(results, "waiting")
     hold = number(part, "hold_ms")
     clients = int(number(part, "clients") or max(map(len, answers.values())))
@@ -104,9 +102,9 @@ def waiting(results: dict[str, Any]) -> str:
     queued = [name for name, times in answers.items() if _queues(times, hold)]
     for name in queued:
         times = answers[name]
-        leave = f", because each holds the server for {hold:g} ms before it leaves" if hold else ""
+        cause = f", because each client stays connected for {hold:g} ms" if hold else ""
         last = f", the last {_ms(times[-1])}" if len(times) > 2 else ""
-        said.append(f"The second client of {name} waited {_ms(times[1])}{last}{leave}.")
+        said.append(f"On {name} the second client waited {_ms(times[1])}{last}{cause}.")
     together = {name: times[-1] for name, times in answers.items() if name not in queued}
     if together:
         slow = max(together, key=together.__getitem__)
@@ -122,17 +120,17 @@ def waiting(results: dict[str, Any]) -> str:
             )
     for name, times in answers.items():
         if len(times) < clients:
-            said.append(f"On {name} only {len(times)} of {clients} clients had an answer.")
+            said.append(f"On {name} only {len(times)} of {clients} clients received an answer.")
     return " ".join(said)
 
 
 def idle(results: dict[str, Any]) -> str:
-    """What idle connections add to one message, where the curves part, and where one ends."""
+    """What idle connections add to the cost of a message, and where a curve ends."""
     found = [row for row in document.rows(results, "idle") if number(row, "idle") is not None]
     key = next((k for k in ("cpu_us_per_message", "us_per_message") if _any(found, k)), None)
     if key is None:
-        return "Nothing was measured of idle connections."
-    what = "processor time" if key == "cpu_us_per_message" else "time"
+        return "Idle connections were not measured."
+    what = "CPU time" if key == "cpu_us_per_message" else "time"
     said = []
     grown: dict[str, tuple[float, int, int]] = {}
     for name in document.model_order(results, found):
@@ -142,48 +140,50 @@ def idle(results: dict[str, Any]) -> str:
     if grown:
         most = max(grown, key=lambda name: grown[name][0])
         ratio, start, end = grown[most]
-        if ratio >= LEVEL:
+        if ratio >= EQUAL_RATIO:
             first, last = (_curve(found, most, key)[i][1] for i in (0, -1))
             said.append(
-                f"From {start:,} to {end:,} idle connections the {what} of one message grew on "
-                f"{most} from {_us(first)} to {_us(last)}, {_times(ratio)}."
+                f"From {start:,} to {end:,} idle connections, the {what} per message on {most} "
+                f"grew from {_us(first)} to {_us(last)}, {_times(ratio)} as much."
             )
         flat = [name for name, (r, _, e) in grown.items() if r < 1.25 and e == end]
         if flat:
             worst = max(grown[name][0] for name in flat)
             change = f"by at most {100 * (worst - 1):.0f}%" if worst >= 1.005 else "not measurably"
-            said.append(f"It rose on {_names(flat)} {change}.")
+            said.append(f"On {_names(flat)} it grew {change}.")
     said.append(_idle_parting(found, key))
     said += [_stop(found, name, key) for name in document.model_order(results, found)]
-    told = " ".join(filter(None, said))
-    return told or "Too little was measured of idle connections to compare."
+    text = " ".join(filter(None, said))
+    return text or "Too few numbers of idle connections were measured to compare."
 
 
 def triggers(results: dict[str, Any]) -> str:
-    """How often each trigger told of the same unread data."""
+    """How many polls reported the same unread data."""
     found = [
         row
         for row in document.rows(results, "triggers")
         if number(row, "told") is not None and number(row, "asks")
     ]
     if not found:
-        return "Nothing was measured of level and edge."
+        return "Level and edge were not measured."
     groups: dict[tuple[str, int, int], list[str]] = {}
     for row in found:
-        told, asks = int(number(row, "told") or 0), int(number(row, "asks") or 0)
-        groups.setdefault((str(row.get("trigger") or "none"), told, asks), []).append(
+        reports, polls = int(number(row, "told") or 0), int(number(row, "asks") or 0)
+        groups.setdefault((str(row.get("trigger") or "none"), reports, polls), []).append(
             str(row["model"])
         )
     unread = {number(row, "unread_bytes") for row in found}
     size = unread.pop() if len(unread) == 1 else None
-    said = [f"The same {_bytes(size)} lay unread." if size else "The same data lay unread."]
-    for (trigger, told, asks), names in groups.items():
+    said = [f"The same {_bytes(size)} stayed unread." if size else "The same data stayed unread."]
+    for (trigger, reports, polls), names in groups.items():
         who = {"level": "Level-triggered ", "edge": "Edge-triggered "}.get(trigger, "")
-        said.append(f"{who}{_names(names)} told of it {_often(told)} in {_count(asks, 'ask')}.")
-    level = [told / asks for (trigger, told, asks) in groups if trigger == "level"]
-    edge = [told / asks for (trigger, told, asks) in groups if trigger == "edge"]
+        said.append(
+            f"{who}{_names(names)} reported it {_often(reports)} in {_count(polls, 'poll')}."
+        )
+    level = [reports / polls for (trigger, reports, polls) in groups if trigger == "level"]
+    edge = [reports / polls for (trigger, reports, polls) in groups if trigger == "edge"]
     if level and edge and min(level) > max(edge):
-        said.append("What an edge has told and the handler leaves unread is not told again.")
+        said.append("An edge-triggered model does not report again what the handler left unread.")
     return " ".join(said)
 
 
@@ -194,51 +194,52 @@ FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
     "idle": idle,
     "triggers": triggers,
 }
-"""The five figures in their order, each with its sentence."""
+"""The five figures in their order, each with the function for its sentences."""
 
 
 # -- throughput ------------------------------------------------------------------------------------
 
 
 def _fastest(connections: int, rates: dict[str, float]) -> str:
-    """Names the fastest model at one number of connections, and the next."""
+    """The fastest model at one number of connections, and the next."""
     ranked = sorted(rates, key=rates.__getitem__, reverse=True)
     where = f"With {_count(connections, 'connection')}"
     first = ranked[0]
-    best = f"{rates[first]:,.0f} messages a second"
+    best = f"{rates[first]:,.0f} messages per second"
     if len(ranked) == 1:
         return f"{where} {first} answers {best}."
     second = ranked[1]
     ratio = rates[first] / rates[second]
-    if ratio < LEVEL:
-        near = [name for name in ranked[1:] if rates[first] / rates[name] < LEVEL]
-        return f"{where} {first} answers {best}; {_names(near)} {_be(near)} level with it."
+    if ratio < EQUAL_RATIO:
+        near = [name for name in ranked[1:] if rates[first] / rates[name] < EQUAL_RATIO]
+        return f"{where} {first} answers {best}; {_names(near)} {_be(near)} equally fast."
     return f"{where} {first} is the fastest with {best}, {_times(ratio)} as many as {second}."
 
 
 def _parting(found: list[Row]) -> str:
-    """Where each model that serves everybody first is behind the fastest by APART."""
-    everybody = [row for row in found if not serves_some(row)]
-    if len({row["model"] for row in everybody}) < 2:
+    """Where each model that serves all clients first falls behind the fastest by APART_RATIO."""
+    serving_all = [row for row in found if not serves_some(row)]
+    if len({row["model"] for row in serving_all}) < 2:
         return ""
     fell: dict[str, tuple[int, float]] = {}
-    for connections in document.counts(everybody, "connections"):
-        rates = _by_model(everybody, "connections", connections, "messages_per_second")
+    for connections in document.counts(serving_all, "connections"):
+        rates = _by_model(serving_all, "connections", connections, "messages_per_second")
         best = max(rates.values())
         for name, rate in rates.items():
-            if best / rate >= APART:
+            if best / rate >= APART_RATIO:
                 fell.setdefault(name, (connections, best / rate))
     if not fell:
-        return f"No model that serves every client is ever {_times(APART)} behind the fastest."
+        behind = _times(APART_RATIO)
+        return f"No model that serves every client is slower than the fastest by {behind}."
     parts = [
         f"{_names(names)} at {_count(connections, 'connection')} ({_share(ratios)} of its messages)"
         for connections, names, ratios in _grouped(fell)
     ]
-    return f"The lines part from the fastest one: {_names(parts)}."
+    return f"Models fall behind the fastest: {_names(parts)}."
 
 
 def _cost(found: list[Row]) -> str:
-    """The least processor time and the fewest system calls, at the most connections."""
+    """The lowest and highest CPU time and system calls, at the most connections."""
     full = [row for row in found if number(row, "user_us") is not None]
     full = [row for row in full if number(row, "kernel_us") is not None and not serves_some(row)]
     if not full:
@@ -257,14 +258,13 @@ def _cost(found: list[Row]) -> str:
     calls = _by_model(here, "connections", connections, "syscalls_per_message")
     if len(calls) > 1:
         few, many = min(calls, key=calls.__getitem__), max(calls, key=calls.__getitem__)
-        said += (
-            f". System calls a message: from {calls[few]:.2f} ({few}) to {calls[many]:.2f} ({many})"
-        )
+        said += f". System calls per message: from {calls[few]:.2f} ({few}) "
+        said += f"to {calls[many]:.2f} ({many})"
     return said + "."
 
 
 def _one_at_a_time(found: list[Row]) -> str:
-    """Names the models that left clients unserved."""
+    """The models that left clients unserved."""
     left: dict[str, Row] = {}
     for row in found:
         if serves_some(row):
@@ -277,7 +277,7 @@ def _one_at_a_time(found: list[Row]) -> str:
 
 
 def serves_some(row: Row) -> bool:
-    """Whether a row of throughput left some of its connections unserved."""
+    """Whether a row of throughput has unserved connections."""
     served, connections = number(row, "served"), number(row, "connections")
     return served is not None and connections is not None and served < connections
 
@@ -291,7 +291,7 @@ def _most_compared(found: list[Row]) -> int:
     tally = dict.fromkeys(document.counts(found, "connections"), 0)
     for row in found:
         tally[int(number(row, "connections") or 0)] += 1
-    # A model that is missing at the top (blocking serves one) must not pull the view down to 1.
+    # A model without rows at the top (blocking serves one client) must not lower this to 1.
     return max(n for n in tally if tally[n] >= 0.75 * max(tally.values()))
 
 
@@ -299,7 +299,7 @@ def _most_compared(found: list[Row]) -> int:
 
 
 def _queues(times: list[float], hold: float | None) -> bool:
-    """Whether the clients were answered one after another: each at least most of a hold later."""
+    """Whether clients were answered one after the other, at least 80% of `hold` ms apart."""
     return hold is not None and hold > 0 and len(times) > 1 and times[1] - times[0] >= 0.8 * hold
 
 
@@ -313,16 +313,13 @@ def _curve(found: list[Row], name: str, key: str) -> list[tuple[int, float]]:
 
 
 def _idle_parting(found: list[Row], key: str) -> str:
-    """The number of idle connections at which each curve first is APART times its own start.
-
-    Against its own start: a model that is dear with no idle connection has not parted there.
-    """
+    """The number of idle connections at which each curve first is APART_RATIO times its start."""
     counts = document.counts(found, "idle")
     base = _by_model(found, "idle", counts[0], key)
     fell: dict[str, tuple[int, float]] = {}
     for n in counts[1:]:
         for name, value in _by_model(found, "idle", n, key).items():
-            if base.get(name) and value / base[name] >= APART:
+            if base.get(name) and value / base[name] >= APART_RATIO:
                 fell.setdefault(name, (n, value / base[name]))
     if not fell:
         return ""
@@ -330,11 +327,11 @@ def _idle_parting(found: list[Row], key: str) -> str:
         f"{_names(names)} at {n:,} ({_span(ratios)} the cost beside {counts[0]:,})"
         for n, names, ratios in _grouped(fell)
     ]
-    return f"The curves part: {_names(parts)}."
+    return f"The cost grows on {_names(parts)}."
 
 
 def _stop(found: list[Row], name: str, key: str) -> str:
-    """Where a curve ends early, and the reason that the run gave."""
+    """Where a curve ends early, and the reason in the document."""
     curve = _curve(found, name, key)
     after = curve[-1][0] if curve else -1
     ended = [
@@ -350,8 +347,9 @@ def _stop(found: list[Row], name: str, key: str) -> str:
     if not curve:
         return f"{name} was not measured{reason}"
     if len(curve) == 1:
-        return f"{name} was measured beside {after:,} idle connections only{reason}"
-    return f"{name} ends at {after:,} idle connections and has no cost at {_idle(first):,}{reason}"
+        return f"{name} was measured only with {after:,} idle connections{reason}"
+    missing = f"was not measured at {_idle(first):,}"
+    return f"{name} ends at {after:,} idle connections and {missing}{reason}"
 
 
 def _idle(row: Row) -> int:
@@ -362,7 +360,7 @@ def _idle(row: Row) -> int:
 
 
 def _grouped(fell: dict[str, tuple[int, float]]) -> list[tuple[int, list[str], list[float]]]:
-    """Models by the place where they fell behind, each group with its ratios."""
+    """Models by the count at which they fell behind, each group with its ratios."""
     return [
         (at, [n for n, (a, _) in fell.items() if a == at], [r for a, r in fell.values() if a == at])
         for at in sorted({at for at, _ in fell.values()})

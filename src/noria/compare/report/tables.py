@@ -1,7 +1,7 @@
-"""The numbers of a comparison as tables: built once, shown in the terminal and in the page.
+"""The numbers of a comparison as tables, for the terminal and the page.
 
-A `Table` knows nothing of either. Each column says which of its values is the best and how much
-it matters, so that a narrow terminal can leave out the least important ones.
+Each column says which of its values is the best, and how important it is: a narrow terminal omits
+the least important columns.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,19 +27,19 @@ class Column:
     write: Callable[[Any], str] = str
     best: Best = None
     keep: int = 9
-    """How long a narrow terminal keeps it: the lowest goes first, 9 never goes."""
+    """Its importance: a narrow terminal omits the lowest first, and never omits 9."""
     about: str = ""
-    """What it is, for a note under a table that has it."""
+    """An explanation for a note under the table."""
 
     @property
     def numeric(self) -> bool:
-        """Whether it holds numbers, which stand to the right."""
+        """Whether it has numbers, which are aligned right."""
         return self.write is not str
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One written value; `best` is set on the best of its column within its group."""
+    """One formatted value; `best` is set on the best of its column within its group."""
 
     text: str
     best: bool = False
@@ -47,18 +47,17 @@ class Cell:
 
 @dataclass
 class Table:
-    """A table in groups of rows; the best value is looked for within each group."""
+    """A table with groups of rows; the best value is that of a group."""
 
     title: str
     columns: list[Column]
     groups: list[list[list[Value]]]
     notes: list[str] = field(default_factory=list)
     outside: set[tuple[Value, Value]] = field(default_factory=set)
-    """The first two values of rows that do not compete: a figure won by serving one client of many
-    is no best."""
+    """The first two values of rows that cannot be the best: they served only some clients."""
 
-    def told(self, shown: Iterable[int] | None = None) -> list[str]:
-        """The notes, the first of them on the columns `shown` (all of them by default)."""
+    def all_notes(self, shown: Iterable[int] | None = None) -> list[str]:
+        """The notes; the first explains the columns `shown` (default: all)."""
         columns = self.columns if shown is None else [self.columns[i] for i in shown]
         about = {column.label: column.about for column in columns if column.about}
         words = "; ".join(f"{label}: {what}" for label, what in about.items())
@@ -70,15 +69,15 @@ class Table:
         return not any(self.groups)
 
     def cells(self) -> Iterator[list[list[Cell]]]:
-        """The groups, written, with the best values marked."""
+        """The groups with formatted values, the best ones marked."""
         for group in self.groups:
-            fair = [row for row in group if tuple(row[:2]) not in self.outside]
-            best = [_best(column, [row[i] for row in fair]) for i, column in self._numbered]
+            competing = [row for row in group if tuple(row[:2]) not in self.outside]
+            best = [_best(column, [row[i] for row in competing]) for i, column in self._numbered]
             yield [
                 [
                     Cell(
                         _text(column, row[i]),
-                        best[i] is not None and row[i] == best[i] and row in fair,
+                        best[i] is not None and row[i] == best[i] and row in competing,
                     )
                     for i, column in self._numbered
                 ]
@@ -91,7 +90,7 @@ class Table:
 
 
 def throughput(results: dict[str, Any]) -> Table:
-    """A row a model, a group a number of connections. Times in microseconds."""
+    """One row per model, one group per number of connections. Times in microseconds."""
     found = document.rows(results, "throughput")
     columns = [
         Column("conns", _whole),
@@ -103,7 +102,7 @@ def throughput(results: dict[str, Any]) -> Table:
         Column("user µs", _hundredths, "min", keep=6),
         Column("kernel µs", _hundredths, "min", keep=6),
         Column("syscalls", _hundredths, "min"),
-        Column("empty asks", _hundredths, "min", keep=3),
+        Column("empty polls", _hundredths, "min", keep=3),
     ]
     keys = ("messages_per_second", "p50_us", "p99_us", "p999_us")
     costs = ("user_us", "kernel_us", "syscalls_per_message", "empty_asks_per_message")
@@ -127,7 +126,7 @@ def throughput(results: dict[str, Any]) -> Table:
 
 
 def syscalls(results: dict[str, Any]) -> Table:
-    """System calls a message: a row a model, a column a number of connections."""
+    """System calls per message: one row per model, one column per number of connections."""
     found = document.rows(results, "throughput")
     key = "syscalls_per_message"
     known = [row for row in found if number(row, key) is not None]
@@ -138,20 +137,20 @@ def syscalls(results: dict[str, Any]) -> Table:
         for name in document.model_order(results, known)
     ]
     columns = [Column("model"), *(Column(f"{n:,}", _hundredths, "min") for n in counts)]
-    return Table("System calls a message, by connections", columns, [rows])
+    return Table("System calls per message, by connections", columns, [rows])
 
 
 def phases(results: dict[str, Any]) -> Table:
-    """A row a model: its median sample, in microseconds since the send."""
+    """One row per model: its median sample, in microseconds since the send."""
     columns = [
         Column("model"),
-        Column("asked µs", _fixed, keep=4),
+        Column("polled µs", _fixed, keep=4),
         Column("arrived µs", _fixed, keep=5),
-        Column("told µs", _fixed),
+        Column("ready µs", _fixed),
         Column("copy from µs", _fixed, keep=6),
         Column("copy to µs", _fixed),
         Column("handler µs", _fixed, "min"),
-        Column("empty asks", _whole, keep=3),
+        Column("empty polls", _whole, keep=3),
     ]
     keys = ("asked", "arrived", "ready", "copy_begin", "copy_end", "handler")
     rows: list[list[Value]] = [
@@ -165,7 +164,7 @@ def phases(results: dict[str, Any]) -> Table:
 
 
 def waiting(results: dict[str, Any]) -> Table:
-    """A row a model: when its first, second, middle and last client had an answer, in ms."""
+    """One row per model: first, second, median and last client's first answer, in ms."""
     columns = [
         Column("model"),
         Column("answered", _whole),
@@ -178,23 +177,23 @@ def waiting(results: dict[str, Any]) -> Table:
     for name, times in document.first_answers(results).items():
         if times:
             second = times[1] if len(times) > 1 else None
-            middle = times[(len(times) - 1) // 2]
-            rows.append([name, len(times), times[0], second, middle, times[-1]])
+            median = times[(len(times) - 1) // 2]
+            rows.append([name, len(times), times[0], second, median, times[-1]])
         else:
             rows.append([name, 0, None, None, None, None])
     return Table("Waiting clients, time to the first answer", columns, [rows])
 
 
 def idle(results: dict[str, Any]) -> list[Table]:
-    """Two tables, time and processor time of one message: a row a model, a column a count."""
+    """Two tables, time and CPU time per message: one row per model, one column per count."""
     found = document.rows(results, "idle")
     counts = document.counts(found, "idle")
     names = document.model_order(results, found)
     notes = _notes(found, "idle", "idle connections")
     made = []
-    for key, what in (("us_per_message", "time"), ("cpu_us_per_message", "processor time")):
+    for key, what in (("us_per_message", "time"), ("cpu_us_per_message", "CPU time")):
         value = {(r["model"], number(r, "idle")): number(r, key) for r in found}
-        # The ends tell most: a narrow terminal gives up the middle of the curve.
+        # The ends are the most important: a narrow terminal omits the middle of the curve.
         columns = [Column("model")] + [
             Column(f"{n:,} idle", _fixed, "min", 9 if n in (counts[0], counts[-1]) else 5)
             for n in counts
@@ -202,19 +201,19 @@ def idle(results: dict[str, Any]) -> list[Table]:
         rows: list[list[Value]] = [
             [name, *(value.get((name, n)) for n in counts)] for name in names
         ]
-        made.append(Table(f"Idle connections, {what} a message in µs", columns, [rows]))
+        made.append(Table(f"Idle connections, {what} per message in µs", columns, [rows]))
     made[-1].notes.extend(notes)
     return made
 
 
 def triggers(results: dict[str, Any]) -> Table:
-    """A row a model: how often it was asked, and how often it told of the same unread data."""
+    """One row per model: the number of polls, and of those that reported the unread data."""
     columns = [
         Column("model"),
         Column("trigger"),
         Column("unread bytes", _whole),
-        Column("asks", _whole),
-        Column("told", _whole),
+        Column("polls", _whole),
+        Column("reported", _whole),
     ]
     rows: list[list[Value]] = [
         [
@@ -236,9 +235,9 @@ def of_figure(results: dict[str, Any], figure: str) -> list[Table]:
 
 
 def print_tables(results: dict[str, Any], console: Console) -> None:
-    """Prints every table and, under each figure's, its sentence.
+    """Print the tables of each figure, with its sentences below.
 
-    Made for 100 columns; a narrower console gets fewer columns, never broken ones.
+    The tables fit 100 columns; a narrower console gets fewer columns.
     """
     missing = [
         f"{model['name']} ({model.get('reason') or 'no reason given'})"
@@ -263,7 +262,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
 
 
 def for_terminal(table: Table, width: int) -> Group:
-    """The table for a terminal of that many columns, with its notes under it."""
+    """The table for a terminal of `width` columns, with its notes below."""
     groups = list(table.cells())
     shown = _fitting(table.columns, groups, width)
     drawn = RichTable(
@@ -285,11 +284,11 @@ def for_terminal(table: Table, width: int) -> Group:
             drawn.add_row(
                 *(Text(row[i].text, style="bold green" if row[i].best else "") for i in shown)
             )
-    return Group(drawn, *(Text(note, style="dim") for note in table.told(shown)))
+    return Group(drawn, *(Text(note, style="dim") for note in table.all_notes(shown)))
 
 
 def _fitting(columns: list[Column], groups: list[list[list[Cell]]], width: int) -> list[int]:
-    """The columns that fit: while they do not, the one that matters least leaves."""
+    """The columns that fit, after omitting the least important ones."""
     wide = [
         max([len(column.label), *(len(row[i].text) for group in groups for row in group)])
         for i, column in enumerate(columns)
@@ -307,7 +306,7 @@ def _fitting(columns: list[Column], groups: list[list[list[Cell]]], width: int) 
 
 
 def _best(column: Column, values: list[Value]) -> Value:
-    """The best of a group, or None where there is nothing to be better than."""
+    """The best of a group, or None if all values are equal."""
     numbers = [value for value in values if isinstance(value, (int, float))]
     if column.best is None or len(numbers) < 2 or min(numbers) == max(numbers):
         return None
@@ -341,7 +340,7 @@ def _ordered(results: dict[str, Any], found: list[Row]) -> list[Row]:
 
 
 def _notes(found: list[Row], axis: str, what: str) -> list[str]:
-    """Each different note once, with the models it was said of and from where on."""
+    """Each distinct note once, with its models and from which count on."""
     said: dict[str, dict[str, int]] = {}
     for row in found:
         for note in str(row.get("note") or "").split("; "):

@@ -1,4 +1,4 @@
-"""Clients that come at once: each sends, holds its connection for a while once answered, leaves."""
+"""Clients that connect at once; each sends a message, and closes a while after its answer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import socket
 import time
 
 
-class Newcomer:
-    """One client."""
+class WaitingClient:
+    """One client and its socket."""
 
     def __init__(self, number: int, message: bytes):
         self.number = number
         self.message = message
-        self.got = 0
+        self.received = 0
         self.answered: float | None = None
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.sock.setblocking(False)
@@ -29,38 +29,38 @@ class Newcomer:
             raise OSError(error, os.strerror(error))
 
 
-def come(
+def first_answers(
     host: str, port: int, *, clients: int, hold_ms: float, size: int, timeout: float
 ) -> list[float | None]:
-    """When each client had its whole first answer, in ms since the first began to connect.
+    """Return the time of each client's complete first answer, in ms since the first connect.
 
-    None for one that had no answer within `timeout` seconds or whose connection was ended.
+    None for a client without an answer in `timeout` seconds, or whose connection was closed.
     """
-    crowd: list[Newcomer] = []
+    waiting: list[WaitingClient] = []
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.EpollSelector())
         for number in range(clients):
-            crowd.append(Newcomer(number, bytes(size)))
-            stack.enter_context(crowd[-1].sock)
+            waiting.append(WaitingClient(number, bytes(size)))
+            stack.enter_context(waiting[-1].sock)
         start = time.monotonic()
-        for client in crowd:
+        for client in waiting:
             client.connect(host, port)
             selector.register(client.sock, selectors.EVENT_WRITE, client)
         _run(selector, start, hold_ms / 1000, timeout)
-    return [None if c.answered is None else (c.answered - start) * 1000 for c in crowd]
+    return [None if c.answered is None else (c.answered - start) * 1000 for c in waiting]
 
 
 def _run(selector: selectors.EpollSelector, start: float, hold: float, timeout: float) -> None:
-    leaving: list[tuple[float, int, Newcomer]] = []
+    closing: list[tuple[float, int, WaitingClient]] = []
     while True:
         now = time.monotonic()
-        while leaving and leaving[0][0] <= now:
-            _end(selector, heapq.heappop(leaving)[2])
+        while closing and closing[0][0] <= now:
+            _close(selector, heapq.heappop(closing)[2])
         if not selector.get_map() or now >= start + timeout:
             return
-        until = min(start + timeout, leaving[0][0] if leaving else start + timeout)
+        until = min(start + timeout, closing[0][0] if closing else start + timeout)
         for key, events in selector.select(max(0.0, until - now)):
-            client: Newcomer = key.data
+            client: WaitingClient = key.data
             try:
                 if events & selectors.EVENT_WRITE:
                     client.sock.send(client.message)
@@ -69,15 +69,15 @@ def _run(selector: selectors.EpollSelector, start: float, hold: float, timeout: 
                 data = client.sock.recv(65536)
             except OSError:
                 data = b""
-            client.got += len(data)
-            if client.got >= len(client.message) and client.answered is None:
+            client.received += len(data)
+            if client.received >= len(client.message) and client.answered is None:
                 client.answered = time.monotonic()
-                heapq.heappush(leaving, (client.answered + hold, client.number, client))
+                heapq.heappush(closing, (client.answered + hold, client.number, client))
             elif not data:
-                _end(selector, client)
+                _close(selector, client)
 
 
-def _end(selector: selectors.EpollSelector, client: Newcomer) -> None:
+def _close(selector: selectors.EpollSelector, client: WaitingClient) -> None:
     if client.sock.fileno() >= 0:
         selector.unregister(client.sock)
         client.sock.close()

@@ -1,0 +1,139 @@
+// What the figures share: marks, labels and axes.
+"use strict";
+
+const style = { background: "transparent", color: "var(--ink)", fontFamily: "inherit", fontSize: "12px" };
+const identity = { type: "identity" };
+const halo = { stroke: "var(--card)", strokeWidth: 4 };
+const grid = { stroke: "var(--line)", strokeOpacity: 1 };
+const sentence = (name) => document.getElementById(`sentence-${name}`).textContent.trim();
+
+const plot = (name, label, options) =>
+  Plot.plot({ style, ariaLabel: label, ariaDescription: sentence(name), color: identity, ...options });
+
+const heading = (text, small) => {
+  const h = document.createElement("h3");
+  h.append(text);
+  if (small) {
+    const more = document.createElement("small");
+    more.textContent = `  ${small}`;
+    h.append(more);
+  }
+  return h;
+};
+
+// The drawn width of a text, in pixels.
+const ruler = document.createElement("canvas").getContext("2d");
+const widthOf = (text, size = 12, weight = 400) => {
+  ruler.font = `${weight} ${size}px ${getComputedStyle(document.body).fontFamily}`;
+  return ruler.measureText(text).width;
+};
+
+// Moves labels apart: at least `gap` between two of them, and all between `top` and `bottom`.
+const separateLabels = (labels, gap, top, bottom) => {
+  labels.sort((a, b) => a.y - b.y);
+  labels.forEach((label, i) => {
+    label.at = Math.max(label.y, top, i ? labels[i - 1].at + gap : -Infinity);
+  });
+  for (let i = labels.length - 1, limit = bottom; i >= 0; i--) {
+    labels[i].at = Math.min(labels[i].at, limit);
+    limit = labels[i].at - gap;
+  }
+  return labels;
+};
+
+const text = (parent, x, y, words, options = {}) =>
+  parent
+    .append("text")
+    .attr("x", x)
+    .attr("y", y)
+    .attr("dy", "0.32em")
+    .attr("fill", options.fill || "currentColor")
+    .attr("text-anchor", options.anchor || "start")
+    .attr("font-size", options.size || 12)
+    .attr("font-weight", options.weight || 400)
+    .attr("stroke", options.halo === false ? null : "var(--card)")
+    .attr("stroke-width", 4)
+    .attr("stroke-linejoin", "round")
+    .attr("paint-order", "stroke")
+    .attr("stroke-opacity", options.halo === false ? null : 0.9)
+    .style("pointer-events", "none")
+    .text(words);
+
+// Labels each line with its name: in the right margin if the line ends there, else near its last point.
+const labelLineEnds = (svg, series, xOf, yOf, frame) => {
+  const layer = d3.select(svg).append("g").attr("aria-hidden", "true");
+  const ends = series.map(({ name, points, stops }) => {
+    const last = points[points.length - 1];
+    return { name, stops, x: xOf(last), y: yOf(last) };
+  });
+  const edge = Math.max(...ends.map((end) => end.x));
+  const margin = separateLabels(ends.filter((end) => end.x > edge - 1), 14.5, frame.top, frame.bottom - 8);
+  for (const end of margin) {
+    layer
+      .append("path")
+      .attr("d", `M${end.x + 6},${end.y}L${end.x + 13},${end.at}`)
+      .attr("stroke", colour(end.name))
+      .attr("stroke-opacity", 0.55)
+      .attr("fill", "none");
+    text(layer, end.x + 16, end.at, end.name, { fill: colour(end.name), weight: 600 });
+  }
+  const inked = series.flatMap(({ points }) => {
+    const spots = [];
+    points.forEach((point, i) => {
+      if (!i) return spots.push([xOf(point), yOf(point)]);
+      for (let t = 0.05; t <= 1.001; t += 0.05) {
+        spots.push([
+          xOf(points[i - 1]) * (1 - t) + xOf(point) * t,
+          yOf(points[i - 1]) * (1 - t) + yOf(point) * t,
+        ]);
+      }
+    });
+    return spots;
+  });
+  for (const end of ends.filter((e) => e.x <= edge - 1)) {
+    const tight = frame.right - frame.left < 300;
+    const words = tight ? end.name : end.stops ? `${end.name} stops` : `${end.name}: one point`;
+    const wide = widthOf(words, 12, 600);
+    if (end.stops) {
+      layer
+        .append("path")
+        .attr("d", `M${end.x - 5},${end.y - 5}l10,10m0,-10l-10,10`)
+        .attr("stroke", colour(end.name))
+        .attr("stroke-width", 2.5)
+        .attr("fill", "none");
+    }
+    const places = [];
+    for (const dy of [16, 30, 44, 58, 74, 92, 112].flatMap((d) => [-d, d])) {
+      for (const dx of [-wide / 2, 8, -wide - 8]) places.push([end.x + dx, end.y + dy]);
+    }
+    // Scores a place: high if no line crosses it and it is near the end of its line.
+    const score = ([x, y]) => {
+      if (x < frame.left + 2 || x + wide > frame.right || y < frame.top + 4 || y > frame.bottom - 8) return -Infinity;
+      const clear = d3.min(inked, ([px, py]) =>
+        Math.hypot(Math.max(x - px, 0, px - x - wide), Math.max(Math.abs(py - y) - 7, 0)),
+      );
+      return Math.min(clear, 12) - (clear < 3 ? 40 : 0) - 0.2 * Math.hypot(x + wide / 2 - end.x, y - end.y);
+    };
+    const [x, y] = places.reduce((best, place) => (score(place) > score(best) ? place : best));
+    if (Math.abs(y - end.y) > 20) {
+      const from = Math.min(Math.max(end.x, x + 4), x + wide - 4);
+      layer
+        .append("path")
+        .attr("d", `M${end.x},${end.y + (y < end.y ? -7 : 7)}L${from},${y + (y < end.y ? 8 : -8)}`)
+        .attr("stroke", colour(end.name))
+        .attr("stroke-opacity", 0.55);
+    }
+    text(layer, x, y, words, { fill: colour(end.name), weight: 600 });
+  }
+};
+
+// Ticks of a log axis: powers of ten, with 2 and 5 between them if there are at most two powers.
+const logTicks = (low, high) => {
+  const powers = d3.range(Math.ceil(Math.log10(low)), Math.log10(high)).map((n) => 10 ** n);
+  if (powers.length > 1) return powers;
+  const first = Math.floor(Math.log10(low));
+  return d3
+    .range(first, Math.log10(high))
+    .flatMap((n) => [1, 2, 5].map((k) => k * 10 ** n))
+    .filter((v) => v >= low && v <= high);
+};
