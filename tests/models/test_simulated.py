@@ -10,7 +10,7 @@ import pytest
 
 from noria._core.loop import Loop
 from noria._core.models.simulated import STYLES, Simulated, Stuck
-from noria._core.stream import StreamSet
+from noria._core.transport import StreamSet
 
 SEEDS = int(os.environ.get("NORIA_SEEDS", "10000"))
 SLICES = 20

@@ -1,59 +1,60 @@
-"""The contract between what does I/O (a model) and what wants it (a channel).
+"""The contract between models, which do I/O, and channels, which use it.
 
-Everything above stands on these five: an `Event` is what happened, the `Queue` holds what happened
-and was not handled yet, a `Target` handles it, a `Channel` is a target with a descriptor, and a
-`Model` puts events in the queue. Nothing above asks which model it is talking to.
+Read this file first. It has five classes: an `Event` is something that happened, the `Queue` holds
+the events that have not been handled, a `Target` handles them, a `Channel` is a target with a
+descriptor, and a `Model` puts events into the queue. Code above this file uses a model's methods
+and flags; it never tests which model it has.
 """
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 
 cdef enum Interest:
-    ACCEPT = 1      # connections of a listening socket      -> accepted(fd)
-    RECEIVE = 2     # bytes or datagrams of a socket         -> received(bytes) / arrived(datagram)
-    SEND = 4        # room to send again                     -> writable()
-    READABLE = 8    # plain readiness, nothing is read       -> ready(mask)
+    ACCEPT = 1      # connections of a listening socket       -> accepted(fd)
+    RECEIVE = 2     # bytes, or datagrams, of a socket        -> received() or datagram_received()
+    SEND = 4        # the socket can take more data           -> writable()
+    READABLE = 8    # readiness of a descriptor that a user reads from -> ready(mask)
     WRITABLE = 16
-    URGENT = 32     # out-of-band data, an exceptional condition
+    URGENT = 32     # out-of-band data, or an exceptional condition
 
 cdef enum EventKind:
     CALL = 0        # run a callback; the only kind that is not I/O
-    READY = 1       # result: a mask of Interest the descriptor is ready for
-    RECEIVED = 2    # result: bytes received, 0 at the end, or -errno; data: where they are
+    READY = 1       # result: the Interest bits that the descriptor is ready for
+    RECEIVED = 2    # result: bytes received, 0 at the end of the stream, or -errno; data: the bytes
     ACCEPTED = 3    # result: the new descriptor, or -errno
-    DONE = 4        # an operation ended; result: its value, or -errno
-    SENT = 5        # send_later ended; result: bytes sent, or -errno
+    DONE = 4        # an operation has completed; result: its value, or -errno
+    SENT = 5        # a send_later has completed; result: bytes sent, or -errno
 
 cdef struct Event:
     PyObject *target    # a Target; the event owns a reference
     int kind
     int result
-    void *data          # the model's own; see Model.deliver
+    void *data          # private to the model; see Model.deliver
 
 cdef struct Counters:
     uint64_t waits              # calls that wait: select, poll, epoll_wait, io_uring_enter
-    uint64_t empty_waits        # of these, those that found nothing
-    uint64_t receives           # recv, recvfrom (not those the kernel did for a ring)
-    uint64_t empty_receives     # of these, those that found nothing (EAGAIN)
+    uint64_t empty_waits        # of these, calls that returned no event
+    uint64_t receives           # recv, recvfrom; without the receives that a ring makes
+    uint64_t empty_receives     # of these, calls that returned EAGAIN
     uint64_t sends              # send, sendmsg, sendto
-    uint64_t blocked_sends      # of these, those that found no room (EAGAIN)
-    uint64_t accepts            # accept4 (not those the kernel did for a ring)
-    uint64_t empty_accepts
-    uint64_t controls           # epoll_ctl, setsockopt and whatever else a model had to call
-    uint64_t connections        # accepted in all
-    uint64_t messages           # deliveries of bytes to a handler
+    uint64_t blocked_sends      # of these, calls that returned EAGAIN
+    uint64_t accepts            # accept4; without the accepts that a ring makes
+    uint64_t empty_accepts      # of these, calls that returned EAGAIN
+    uint64_t controls           # other system calls of the model: epoll_ctl, setsockopt
+    uint64_t connections        # connections accepted
+    uint64_t messages           # calls of a handler with received bytes
     uint64_t bytes_in
     uint64_t bytes_out
-    int64_t waiting_ns          # time asleep in the kernel, waiting
+    int64_t waiting_ns          # time asleep in the calls that wait
 
 cdef struct Timestamps:
-    # When the message that is being handled was asked for, known of, and copied; CLOCK_MONOTONIC
-    # in ns, 0 where the process cannot see it (a copy inside a sleeping call or by the kernel).
-    int64_t requested
-    int64_t ready
+    # Of the message that is being handled; CLOCK_MONOTONIC in ns. 0 for a moment that the process
+    # cannot observe: a copy that a sleeping call or the kernel makes.
+    int64_t requested           # the wait, or the first receive, began
+    int64_t ready               # the kernel reported readiness
     int64_t copy_begin
     int64_t copy_end
-    uint64_t empty_polls        # asks that found nothing since the last message
+    uint64_t empty_polls        # receives that returned EAGAIN since the message before
 
 cdef class Target:
     cdef int handle(self, Event *event) except -1
@@ -75,12 +76,12 @@ cdef class Dispatcher:
 
 cdef class Channel(Target):
     cdef readonly int fd
-    cdef unsigned short watched     # Interest bits that the owner asked for
-    cdef unsigned short state       # the model's own bits
-    cdef int slot                   # the model's own number
-    cdef bint datagrams             # recvfrom, not recv
-    cdef bint releasing             # let go of: the model gives it no more events
-    cdef bint level_triggered       # told of readiness while it is so, even where edges are told
+    cdef unsigned short watched     # the Interest bits that the owner watches
+    cdef unsigned short state       # private to the model
+    cdef int slot                   # private to the model
+    cdef bint datagrams             # received with recvfrom, not recv
+    cdef bint releasing             # released by its owner: the model delivers no more events to it
+    cdef bint level_triggered       # even on an edge-triggered model
     cdef Model model
     cdef bint expects_large(self) noexcept
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1
@@ -102,12 +103,11 @@ cdef class Operation(Target):
     cdef int64_t offset
     cdef char *buffer
     cdef Py_ssize_t size
-    cdef unsigned length            # of an address
     cdef bint pending
     cdef bint cancelled
-    cdef object buffer_owner                # what owns the buffer's memory
+    cdef object buffer_owner        # the object whose memory is `buffer`
     cdef object callback
-    cdef public object cleanup      # called instead of the callback when it was cancelled
+    cdef public object cleanup      # called instead of the callback if the operation is cancelled
     cdef Py_ssize_t perform(self) noexcept nogil
     cdef int finish(self, Py_ssize_t result) except -1
 
@@ -123,17 +123,18 @@ cdef class Model:
     cdef Dispatcher dispatcher
     cdef Counters counters
     cdef Timestamps timestamps
-    cdef public bint recording      # note the moments of each message
+    cdef public bint recording       # take the timestamps of each message
     cdef readonly bint closed
+    cdef readonly bint inherited     # this process is the child of a fork, and not the creator
+    cdef readonly int creator_pid    # the process that made the model
+    # Capabilities that the catalogue does not list: how the code above makes the best of a model.
     cdef readonly bint polls_memory  # a poll that finds nothing makes no system call
-    cdef readonly bint inherited    # this process is a child of the one that made it
-    cdef readonly int creator_pid   # the process that made it
-    cdef bint close_unwatches       # closing a descriptor ends its watch in the kernel
-    cdef char *scratch              # one message's bytes, between the kernel and the handler
-    cdef object spare_message       # the last message, if its handler let go of it; see stream.pyx
+    cdef bint close_unwatches        # closing a descriptor ends its registration in the kernel
+    cdef char *scratch               # received bytes, until the handler has returned
+    cdef object spare_message        # the last message, to be overwritten by the next: message.pxd
     cdef Py_ssize_t spare_size
-    cdef object thread_pool         # threads for what this model has no call for
-    cdef dict capabilities
+    cdef object thread_pool          # runs the operations that the model has no call for
+    # For channels.
     cdef int watch(self, Channel channel, int interest) except -1
     cdef int unwatch(self, Channel channel, int interest) except -1
     cdef bint recv_in_flight(self, Channel channel) noexcept
@@ -145,33 +146,24 @@ cdef class Model:
     cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1
     cdef int flush_sends(self) except -1
     cdef Py_ssize_t count_send(self, Py_ssize_t r) noexcept
+    cdef int submit(self, Operation operation) except -1
+    cdef int cancel(self, Operation operation) except -1
+    # The kernel's calls; each returns a number or -errno. `simulated` replaces them.
     cdef int64_t now(self) noexcept
     cdef int64_t tick(self) noexcept
-    # The kernel's own calls; each gives a number or -errno. `simulated` has its own kernel.
     cdef Py_ssize_t kernel_receive(self, int fd, char *data, Py_ssize_t n) noexcept
     cdef Py_ssize_t kernel_send(self, int fd, const char *data, Py_ssize_t n) noexcept
     cdef Py_ssize_t kernel_send_many(self, int fd, void *message) noexcept
     cdef int kernel_accept(self, int fd, int flags) noexcept
     cdef int kernel_end_sending(self, int fd) noexcept
     cdef int kernel_close(self, int fd) noexcept
-    cdef int submit(self, Operation operation) except -1
-    cdef int cancel(self, Operation operation) except -1
+    # For the loop.
+    cdef int start_run(self) except -1
     cdef int wait(self, int64_t timeout) except -1
     cdef int wake(self) except -1
-    cdef int start_run(self) except -1
     cdef int flush_closes(self) except -1
     cdef int end_run(self) except -1
     cdef int discard(self, Event *event) except -1
     cdef int tear_down(self) except -1
     cdef int raise_inherited(self) except -1
     cdef int after_fork_in_child(self) except -1
-
-cdef class WakeChannel(Channel):
-    pass
-
-cdef class WakeableModel(Model):
-    cdef Channel wake_reader
-    cdef int wake_writer
-    cdef bint wake_pending
-
-cdef int empty_pipe(int fd) except -1

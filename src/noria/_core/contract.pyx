@@ -1,15 +1,17 @@
-"""The contract of models and channels, with what all models share; contract.pxd has the shape."""
+"""The contract between models and channels, and the code that all models share.
+
+contract.pxd declares the classes and has the overview.
+"""
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.string cimport memset
 
 from noria._core.sys cimport (
-    EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, O_NONBLOCK, SHUT_WR, accept4, c_close,
-    c_connect, c_fsync, c_pread, c_pwrite, c_read, c_shutdown, c_write, coarse_ns, errno,
+    EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, accept4, c_close,
+    c_connect, c_fsync, c_pread, c_pwrite, c_shutdown, coarse_ns, errno,
     monotonic_ns, msghdr, recv, recvfrom, c_send, sendmsg, sockaddr, sockaddr_storage, socklen_t,
 )
 
@@ -21,23 +23,25 @@ from noria.errors import Unsupported
 
 interpreter.check()
 
-# Large enough for asyncio's customary 256 KiB read, small enough to stay in a core's cache.
+# In bytes. As large as asyncio's reads, and small enough for the cache of a core.
 SCRATCH_SIZE = 256 * 1024
 
 cdef enum:
-    DATAGRAMS = 64          # received of one socket before the others have their turn
+    MAX_DATAGRAMS = 64      # received from one socket before the other sockets have their turn
+    MAX_OPERATION_THREADS = 8
 
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
-cdef set live_models = set()     # addresses of this process's models
+# Addresses of the models that exist in this process.
+cdef set live_models = set()
 
 
 def close_inherited_models():
-    """Runs in the child of a fork, before anything else of it does.
+    """Close the models of the parent in the child of a fork, before any other code runs there.
 
-    What a model has of the kernel is shared with the parent: to alter a registration of epoll in
-    the child alters the parent's. So the child gives all of it back at once, while the numbers of
-    the descriptors are sure to be these, and its models refuse from then on.
+    A model's kernel objects are shared with the parent: changing an epoll registration in the
+    child changes the parent's. So the child closes its copies of the descriptors immediately,
+    while their numbers still refer to these objects; from then on its models raise RuntimeError.
     """
     cdef Model model
     cdef bint ran = False
@@ -50,35 +54,37 @@ def close_inherited_models():
             ran = True
         model.after_fork_in_child()
     if ran:
-        # A signal of the child must not be told to a descriptor of the parent.
+        # A signal that the child gets must not be written to a descriptor of the parent.
         try:
             signal.set_wakeup_fd(-1)
         except ValueError:
-            pass    # not in the main interpreter
+            pass    # this is not the main interpreter
 
 
 os.register_at_fork(after_in_child=close_inherited_models)
 
 
 cdef class Target:
-    """Something that an event can be for."""
+    """An object that handles events."""
 
     cdef int handle(self, Event *event) except -1:
+        """Handle one event, which has been taken out of the queue."""
         raise NotImplementedError
 
     cdef bint handle_error(self, object error) except -1:
-        """`handle` raised this; true if the target has dealt with it, false to have it logged."""
+        """Handle an exception that `handle` raised. Return false to have the loop log it."""
         return False
 
     cdef int clear(self) noexcept:
-        """It will not be called again: lets go of what it held for that."""
+        """Drop the references that only a further call of `handle` would need."""
         return 0
 
 
 cdef class Queue:
-    """What happened and was not handled yet, first in first out; grows, never allocates otherwise.
+    """Events that have not been handled: a ring buffer, first in, first out.
 
-    Every put and take runs under the GIL without calling Python, so any thread may put.
+    It allocates memory only to grow. `put` and `take` hold the GIL and call no Python code, so any
+    thread may put events.
     """
 
     def __cinit__(self):
@@ -111,7 +117,7 @@ cdef class Queue:
         return 0
 
     cdef bint take(self, Event *event) noexcept:
-        """The oldest event; its reference to the target passes to the caller."""
+        """Remove the oldest event; the caller gets its reference to the target."""
         if self.count == 0:
             return False
         event[0] = self.ring[self.head]
@@ -134,112 +140,99 @@ cdef class Queue:
 
 
 cdef class Dispatcher:
-    """What takes events out of the queue; a model with threads of its own asks it to."""
+    """Takes events out of the queue and has them handled."""
 
     cdef int drain(self) except -1:
+        """Handle the queued events; called by the threads of a model."""
         raise NotImplementedError
 
     cdef bint abandon(self) noexcept:
-        """The process is a child now: no event may be handled here. Whether it was running."""
+        """Stop handling events in the child of a fork; return whether the loop was running."""
         return False
 
 
 cdef class Channel(Target):
-    """A descriptor that a model looks after. Subclasses say what is done with what arrives."""
+    """A descriptor that a model watches. Subclasses override the upcalls that they need."""
 
     def __cinit__(self):
         self.fd = -1
         self.slot = -1
 
     def fileno(self):
-        """The descriptor, -1 once closed."""
+        """The descriptor, or -1 after it was closed."""
         return self.fd
 
     cdef int handle(self, Event *event) except -1:
-        # A model may have seen this event before the channel was closed by an earlier handler.
+        # The model checks whether an earlier handler of this turn has closed the channel.
         return self.model.deliver(self, event)
 
     cdef bint expects_large(self) noexcept:
-        """Whether the next bytes are likely to be many, so that `reserve` has a place for them."""
+        """Whether the next receive is likely to be large: `reserve` has a buffer for it."""
         return False
 
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1:
-        """Says where the next bytes should go, if not into the model's own scratch."""
+        """Provide a buffer for the next receive; return false to use the model's scratch buffer."""
         return False
 
     cdef int filled(self, Py_ssize_t n) except -1:
-        """`n` bytes were put where `reserve` said; 0 at the end, negative when none came."""
+        """`n` bytes are in the buffer of `reserve`: 0 at the end of the stream, -1 for an error."""
         raise NotImplementedError
 
     cdef int received(self, const char *data, Py_ssize_t n) except -1:
-        """Bytes arrived; 0 at the end of the stream."""
+        """`n` bytes were received; 0 at the end of the stream."""
         raise NotImplementedError
 
     cdef int datagram_received(self, const char *data, Py_ssize_t n, void *address,
                                unsigned length) except -1:
-        """A datagram arrived."""
+        """A datagram was received from a struct sockaddr of `length` bytes."""
         raise NotImplementedError
 
     cdef int accepted(self, int fd) except -1:
-        """A connection arrived; the channel owns `fd` now."""
+        """A connection was accepted; the channel now owns `fd`."""
         raise NotImplementedError
 
     cdef int writable(self) except -1:
-        """There is room to send again."""
+        """The socket can take more data."""
         raise NotImplementedError
 
     cdef int ready(self, int mask) except -1:
-        """The descriptor is ready for `mask` of Interest."""
+        """The descriptor is ready for the Interest bits in `mask`."""
         raise NotImplementedError
 
     cdef int failed(self, int error) except -1:
-        """The kernel refused to receive, accept or watch, with this errno.
+        """Receiving, accepting or watching failed with this errno.
 
-        EBADF: the descriptor was closed by its owner, and the model does not watch it any more.
+        EBADF: the owner closed the descriptor, and the model has stopped watching it.
         """
         raise NotImplementedError
 
     cdef bint sent_all(self, int result) noexcept:
-        """What was given to send_later is sent, and nothing else is to be done about it."""
+        """A send_later has completed; return true if that finishes the write.
+
+        Called before the completion is queued, so it must not call Python code.
+        """
         return False
 
     cdef int sent_later(self, int result) except -1:
-        """The same, for a result that sent_all has not dealt with."""
+        """A send_later has completed, and sent_all returned false for the result."""
         raise NotImplementedError
 
     cdef int released(self) except -1:
-        """The model and the kernel are done with the descriptor: it may be closed."""
+        """The model and the kernel no longer use the descriptor: it may be closed."""
         return 0
-
-
-cdef class WakeChannel(Channel):
-    """The reading end of the pipe by which other threads and signals end a wait."""
-
-    cdef int handle(self, Event *event) except -1:
-        return self.model.deliver(self, event)
-
-    cdef int ready(self, int mask) except -1:
-        empty_pipe(self.fd)
-        (<WakeableModel>self.model).wake_pending = False
-        PyErr_CheckSignals()
-        return 0
-
-    cdef int failed(self, int error) except -1:
-        raise OSError(error, "the pipe that wakes the loop was closed: threads cannot wake it")
-
-
-cdef int empty_pipe(int fd) except -1:
-    cdef char sink[256]
-    while c_read(fd, sink, sizeof(sink)) == sizeof(sink):
-        pass
-    return 0
 
 
 cdef class Operation(Target):
-    """One request to the kernel that will complete: connect, read, write or fsync.
+    """A request to the kernel: connect(2), pread(2), pwrite(2) or fsync(2).
 
-    `callback(result, error)` is called from the queue: `result` is the number of bytes (the bytes
-    themselves for a read), `error` an OSError or None.
+    Args:
+        kind: CONNECT, PREAD, PWRITE or FSYNC.
+        fd: the descriptor.
+        buffer: bytes to write, or the struct sockaddr to connect to.
+        size: number of bytes to read.
+        offset: position in the file.
+        callback: ``callback(result, error)`` is called from the queue. `result` is the bytes of a
+            PREAD, or the number that the system call returned; `error` is an OSError or None.
     """
 
     def __init__(self, int kind, int fd, object buffer, Py_ssize_t size, int64_t offset,
@@ -259,11 +252,11 @@ cdef class Operation(Target):
 
     @property
     def done(self):
-        """True once the callback has been called or the operation was refused."""
+        """Whether the operation has completed, or was never submitted."""
         return not self.pending
 
     cdef Py_ssize_t perform(self) noexcept nogil:
-        """Does it here and now, asleep in the call; the result, or -errno."""
+        """Make the system call, which may sleep; return its result, or -errno."""
         cdef Py_ssize_t r
         while True:
             if self.kind == PREAD:
@@ -283,6 +276,7 @@ cdef class Operation(Target):
         return self.finish(event.result)
 
     cdef int finish(self, Py_ssize_t result) except -1:
+        """Call the callback, or the cleanup if the operation was cancelled."""
         cdef object callback = self.callback
         cdef object value = None
         cdef object error = None
@@ -305,7 +299,7 @@ cdef class Operation(Target):
 
 
 cdef class Model:
-    """One way of doing I/O. Subclasses say how to wait and how events come about."""
+    """One way of doing I/O. A subclass implements how to wait, and what creates events."""
 
     def __cinit__(self, *args, **kwargs):
         self.queue = Queue()
@@ -316,9 +310,9 @@ cdef class Model:
         self.scratch = <char *>PyMem_RawMalloc(SCRATCH_SIZE)
         if self.scratch == NULL:
             raise MemoryError
-        # glibc maps blocks above a threshold afresh each time, at a page fault for every 4 KiB; the
-        # first such block to be freed raises the threshold to its size (mallopt(3)). Large
-        # messages are worth that.
+        # glibc maps each block above a threshold with mmap(2), at the cost of a page fault for each
+        # 4 KiB. Freeing one such block raises the threshold to its size (mallopt(3)), so that large
+        # messages are allocated without mmap.
         PyMem_RawFree(PyMem_RawMalloc(4 * SCRATCH_SIZE))
 
     def __dealloc__(self):
@@ -328,38 +322,38 @@ cdef class Model:
     def __repr__(self):
         return f"<noria model {self.name!r}{' closed' if self.closed else ''}>"
 
-    # What a channel may ask for.
+    # For channels.
 
     cdef int watch(self, Channel channel, int interest) except -1:
-        """Begins to look for `interest` (any of Interest) on the channel, in addition."""
+        """Watch the channel for more Interest bits."""
         raise NotImplementedError
 
     cdef int unwatch(self, Channel channel, int interest) except -1:
-        """Stops looking. What was on its way may still come."""
+        """Stop watching for these bits. Data that is already being received may still arrive."""
         raise NotImplementedError
 
     cdef bint recv_in_flight(self, Channel channel) noexcept:
-        """Whether bytes may be on their way to the channel even if it is not watched."""
+        """Whether received bytes may still reach the channel when it is not watched."""
         return True
 
     cdef int release(self, Channel channel) except -1:
-        """The owner is done; `released` is called when the kernel is too, here or later."""
+        """Stop using the channel; call its `released` as soon as the kernel has stopped, too."""
         channel.releasing = True
         if channel.watched:
             self.unwatch(channel, channel.watched)
         return channel.released()
 
     cdef int deliver(self, Channel channel, Event *event) except -1:
-        """An event came out of the queue: turns it into one of the channel's upcalls."""
+        """Turn an event that was taken out of the queue into an upcall of the channel."""
         raise NotImplementedError
 
     cdef bint receive_datagrams(self, Channel channel) except -1:
-        """Receives what there is, up to a number; whether there may be more."""
+        """Receive up to MAX_DATAGRAMS datagrams; return whether there may be more."""
         cdef sockaddr_storage address
         cdef socklen_t length
         cdef Py_ssize_t n
         cdef int _left
-        for _left in range(DATAGRAMS):
+        for _left in range(MAX_DATAGRAMS):
             length = sizeof(address)
             self.counters.receives += 1
             n = recvfrom(channel.fd, self.scratch, scratch_size, MSG_DONTWAIT,
@@ -370,11 +364,11 @@ cdef class Model:
                 if errno == EAGAIN:
                     self.counters.empty_receives += 1
                     return False
-                if errno == EBADF:      # closed by its owner: it would be so each time
+                if errno == EBADF:      # closed by its owner: each receive would fail
                     self.unwatch(channel, channel.watched)
                     channel.failed(EBADF)
                     return False
-                channel.failed(errno)   # of one datagram: ECONNREFUSED of an earlier send
+                channel.failed(errno)   # for example ECONNREFUSED of an earlier send
             else:
                 self.counters.messages += 1
                 self.counters.bytes_in += n
@@ -384,7 +378,7 @@ cdef class Model:
         return True
 
     cdef Py_ssize_t send(self, Channel channel, const char *data, Py_ssize_t n) except? -1:
-        """Sends now what there is room for; the number of bytes, or -errno."""
+        """Send without waiting; return the number of bytes, or -errno."""
         cdef Py_ssize_t r
         while True:
             self.counters.sends += 1
@@ -393,7 +387,7 @@ cdef class Model:
                 return self.count_send(r)
 
     cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1:
-        """The same for a struct msghdr: several buffers."""
+        """Send several buffers, given as a struct msghdr; return as `send` does."""
         cdef Py_ssize_t r
         while True:
             self.counters.sends += 1
@@ -402,30 +396,34 @@ cdef class Model:
                 return self.count_send(r)
 
     cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1:
-        """Sends with the next wait, in one call for all channels, what there is room for then.
+        """Send with the next wait, in one system call for all channels, without waiting for space.
 
-        The channel keeps the data until it is told the result. False where the model cannot.
+        The channel keeps the data until `sent_all` or `sent_later` is called with the result.
+        Return false if the model cannot do this.
         """
         return False
 
     cdef int flush_sends(self) except -1:
-        """What was given to send_later is sent now."""
+        """Send the data of all send_later calls now."""
         return 0
 
     @cython.final
     cdef Py_ssize_t count_send(self, Py_ssize_t r) noexcept:
+        """Count the result of a send, and return it."""
         if r >= 0:
             self.counters.bytes_out += r
         elif r == -EAGAIN:
             self.counters.blocked_sends += 1
         return r
 
-    # What the kernel does. All but a few models take these as they are.
+    # The kernel's calls. Most models use these implementations.
 
     cdef int64_t now(self) noexcept:
+        """CLOCK_MONOTONIC in ns."""
         return monotonic_ns()
 
     cdef int64_t tick(self) noexcept:
+        """CLOCK_MONOTONIC_COARSE in ns: cheaper, and advances with each tick of the kernel."""
         return coarse_ns()
 
     cdef Py_ssize_t kernel_receive(self, int fd, char *data, Py_ssize_t n) noexcept:
@@ -452,107 +450,108 @@ cdef class Model:
         return c_close(fd)
 
     cdef int submit(self, Operation operation) except -1:
-        """Starts an operation. Here: in a thread, for models whose kernel call would sleep."""
+        """Start an operation: here in a worker thread, for models without asynchronous files."""
         if self.inherited:
             self.raise_inherited()
         operation.pending = True
         if self.thread_pool is None:
             from concurrent.futures import ThreadPoolExecutor
-            self.thread_pool = ThreadPoolExecutor(max_workers=8,
+            self.thread_pool = ThreadPoolExecutor(max_workers=MAX_OPERATION_THREADS,
                                                   thread_name_prefix="noria-operation")
         self.thread_pool.submit(perform_in_thread, self, operation)
         return 0
 
     cdef int cancel(self, Operation operation) except -1:
-        """Its callback will not be called; its memory is kept until the kernel is done with it."""
+        """Drop the callback of an operation; its memory is kept until the kernel has finished."""
         operation.cancelled = True
         return 0
 
-    # What the loop asks for.
+    # For the loop.
 
     cdef int wait(self, int64_t timeout) except -1:
-        """Sleeps until something happens, at most `timeout` ns (-1: no limit), and queues it."""
+        """Wait for events for at most `timeout` ns (-1: no limit), and put them into the queue."""
         raise NotImplementedError
 
     cdef int wake(self) except -1:
-        """Ends a wait, from any thread."""
+        """End a wait. May be called from any thread."""
         raise NotImplementedError
 
     cdef int start_run(self) except -1:
-        """Called at the start of a run, on the thread that will wait."""
+        """Prepare for a run; called in the thread that will wait."""
         if self.inherited:
             self.raise_inherited()
         return 0
 
     cdef int end_run(self) except -1:
-        """Called on the thread that waited, at the end of a run: another may call `begin` next."""
+        """Finish a run; called in the thread that has waited. The next run may be in another."""
         return 0
 
     cdef int flush_closes(self) except -1:
-        """What was released is let go of by the kernel now, not at the next wait."""
+        """Have the kernel close the released channels now, not during the next wait."""
         return 0
 
     cdef int discard(self, Event *event) except -1:
-        """An event will not be handled: frees what its `data` owns."""
+        """Free the `data` of an event that will not be handled."""
         return 0
 
     cdef int tear_down(self) except -1:
-        """Gives back what the model holds of the kernel."""
+        """Close the model's kernel objects."""
         return 0
 
-    # What a fork does.
+    # After a fork.
 
     @cython.final
     cdef int raise_inherited(self) except -1:
-        """Raises: only the process that made the model may use it."""
+        """Raise RuntimeError: a model may be used only in the process that made it."""
         raise RuntimeError(f"this {self.name} loop was made before a fork and belongs to process "
                            f"{self.creator_pid}: make a new loop in the child")
 
     cdef int after_fork_in_child(self) except -1:
-        """Called in the child: closes its copies of the model's descriptors, and no more."""
+        """Close the child's copies of the model's descriptors, and do nothing else."""
         return 0
 
-    # What Python may ask for.
+    # For Python.
 
     def capability(self, str kind):
-        """``"native"``, ``"emulated"`` or ``"none"``; KeyError for an unknown kind."""
+        """``"native"``, ``"emulated"`` or ``"none"``. Raises KeyError for an unknown kind."""
         return catalogue.info(self.name).capabilities[kind]
 
     def require(self, str kind):
-        """Raises Unsupported if the model cannot do this."""
+        """Raise Unsupported if the model does not have this capability."""
         if self.capability(kind) == "none":
             raise Unsupported(catalogue.refusal(self.name, kind))
 
     def stats(self):
-        """The counters as a dict: calls made, calls that found nothing, messages, bytes."""
+        """The counters as a dict; contract.pxd (struct Counters) describes them."""
         return dict(self.counters)
 
     def last_timestamps(self):
-        """(asked, ready, copy_begin, copy_end, asks) of the message being handled, times in ns.
+        """(requested, ready, copy_begin, copy_end, empty_polls) of the message being handled.
 
-        Only while `recording` is true; 0 stands for a moment that the process cannot see.
+        Times in ns, 0 for a moment that the process cannot observe; only while `recording` is
+        true.
         """
         return (self.timestamps.requested, self.timestamps.ready, self.timestamps.copy_begin,
                 self.timestamps.copy_end, self.timestamps.empty_polls)
 
     def interrupt(self):
-        """Ends a wait, from any thread."""
+        """End a wait. May be called from any thread."""
         if not self.closed:
             self.wake()
 
     def wake_fd(self):
-        """The descriptor to write a byte to for waking, for signal.set_wakeup_fd; or -1."""
+        """The descriptor that wakes the model when written to (signal.set_wakeup_fd), or -1."""
         return -1
 
     def close(self):
-        """Ends the model; a second call does nothing."""
+        """Close the model and discard the queued events. A second call does nothing."""
         cdef Event event
         if self.closed:
             return
         self.closed = True
         self.tear_down()
         if self.thread_pool is not None:
-            self.thread_pool.shutdown(wait=not self.inherited)  # threads are not inherited
+            self.thread_pool.shutdown(wait=not self.inherited)  # a child has no threads
             self.thread_pool = None
         self.dispatcher = None
         while self.queue.take(&event):
@@ -562,48 +561,10 @@ cdef class Model:
 
 
 def perform_in_thread(Model model, Operation operation):
-    """One emulated operation, on a thread of the pool."""
+    """Perform an operation in a worker thread and queue its completion."""
     cdef Py_ssize_t result
     with nogil:
         result = operation.perform()
     if not model.closed:
         model.queue.put(operation, DONE, <int>result, NULL)
         model.wake()
-
-
-cdef class WakeableModel(Model):
-    """A model that is woken through a pipe."""
-
-    cdef int start_run(self) except -1:
-        cdef Channel waker
-        if self.inherited:
-            self.raise_inherited()
-        if self.wake_reader is None:
-            reader, self.wake_writer = os.pipe2(O_NONBLOCK | os.O_CLOEXEC)
-            waker = WakeChannel.__new__(WakeChannel)
-            waker.fd = reader
-            waker.model = self
-            self.wake_reader = waker
-        return 0
-
-    cdef int wake(self) except -1:
-        if not self.wake_pending and self.wake_reader is not None:
-            self.wake_pending = True
-            c_write(self.wake_writer, b"\0", 1)
-        return 0
-
-    def wake_fd(self):
-        return self.wake_writer if self.wake_reader is not None else -1
-
-    cdef int tear_down(self) except -1:
-        if self.wake_reader is not None:
-            c_close(self.wake_reader.fd)
-            c_close(self.wake_writer)
-            self.wake_reader.fd = -1
-            self.wake_reader.model = None
-            self.wake_reader = None
-            self.wake_writer = -1
-        return 0
-
-    cdef int after_fork_in_child(self) except -1:
-        return WakeableModel.tear_down(self)

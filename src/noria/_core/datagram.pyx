@@ -1,39 +1,40 @@
-"""A datagram socket between a model and an asyncio.DatagramProtocol."""
+"""Datagram sockets between a model and an asyncio.DatagramProtocol."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
 from noria._core.address cimport noria_address
-from noria._core.contract cimport RECEIVE, SEND, Channel
+from noria._core.contract cimport CALL, RECEIVE, SEND, Event
 from noria._core.loop cimport Loop
+from noria._core.transport cimport TransportChannel
 
-import logging
 import os
 import socket
 from collections import deque
 
-log = logging.getLogger("noria")
 
+cdef class DatagramChannel(TransportChannel):
+    """A bound or connected datagram socket. Subclasses implement `sendto` and `try_send`.
 
-cdef class Datagrams(Channel):
-    """The methods of asyncio.DatagramTransport. The socket stays a Python socket, as sending to
-    an address goes through its own conversion of addresses."""
+    Datagrams that the socket does not take are kept, and sent when it is writable.
+    """
 
-    cdef object protocol
-    cdef object sock
-    cdef Loop loop
-    cdef object waiting
-    cdef bint closed, closing
-
-    def __init__(self, Loop loop, sock, protocol):
+    cdef int open(self, Loop loop, object sock, object protocol) except -1:
+        """Take over the socket object."""
         self.loop = loop
         self.model = loop.model
         self.sock = sock
-        self.protocol = protocol
-        self.waiting = deque()
-        self.datagrams = True
         self.fd = sock.fileno()
-        protocol.connection_made(self)
-        self.model.watch(self, RECEIVE)
+        self.protocol = protocol
+        self.unsent = deque()
+        self.datagrams = True
+        return 0
+
+    cdef int handle(self, Event *event) except -1:
+        if event.kind == CALL:
+            return self.call_connection_lost()
+        return self.model.deliver(self, event)
+
+    # Receiving.
 
     cdef int datagram_received(self, const char *data, Py_ssize_t n, void *address,
                                unsigned length) except -1:
@@ -50,30 +51,84 @@ cdef class Datagrams(Channel):
             self.protocol.error_received(OSError(error, os.strerror(error)))
         return 0
 
-    cdef bint handle_error(self, object error) except -1:
-        if self.protocol is None:
-            return False
-        log.error("%r raised: its socket is closed", self.protocol, exc_info=error)
-        self.force_close(error)
-        return True
+    # Sending.
+
+    cdef bint try_send(self, object data, object address) except -1:
+        """Send one datagram, or report its error to the protocol; false if the socket is full."""
+        raise NotImplementedError
+
+    cdef int keep_unsent(self, bytes data, object address) except -1:
+        """Keep a datagram until the socket is writable."""
+        self.unsent.append((data, address))
+        self.model.watch(self, SEND)
+        return 0
+
+    cdef int unsent_removed(self, object data) except -1:
+        """A kept datagram was sent, or has failed."""
+        return 0
+
+    cdef int writable(self) except -1:
+        while self.unsent and not self.closed:
+            data, address = self.unsent[0]
+            if not self.try_send(data, address):
+                return 0
+            # The protocol's error_received may have closed the socket.
+            if self.unsent:
+                self.unsent.popleft()
+                self.unsent_removed(data)
+        if not self.closed:
+            self.model.unwatch(self, SEND)
+            if self.closing:
+                self.force_close(None)
+        return 0
+
+    cdef int discard_unsent(self) except -1:
+        self.unsent.clear()
+        return 0
+
+    # Closing.
+
+    def close(self):
+        """Stop receiving; close the socket after the kept datagrams were sent."""
+        if self.closing or self.closed:
+            return
+        self.closing = True
+        if self.watched & RECEIVE:
+            self.model.unwatch(self, RECEIVE)
+        if not self.unsent:
+            self.force_close(None)
+
+    cdef int released(self) except -1:
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+            self.fd = -1
+        return 0
+
+
+cdef class Datagrams(DatagramChannel):
+    """The transport of Reactor.datagram: the methods of asyncio.DatagramTransport."""
+
+    def __init__(self, Loop loop, sock, protocol):
+        self.open(loop, sock, protocol)
+        protocol.connection_made(self)
+        self.model.watch(self, RECEIVE)
 
     def sendto(self, data, addr=None):
-        """Sends one datagram, now or when there is room; `addr` None for the connected peer."""
+        """Send one datagram to `addr`, or to the connected peer if it is None; never wait."""
         if self.closed or self.closing:
             return
         data = bytes(data)
-        if not self.waiting and self.try_send(data, addr):
-            return
-        self.waiting.append((data, addr))
-        self.model.watch(self, SEND)
+        if self.unsent or not self.try_send(data, addr):
+            self.keep_unsent(data, addr)
 
-    def try_send(self, bytes data, addr):
+    cdef bint try_send(self, object data, object address) except -1:
         self.model.counters.sends += 1
         try:
-            if addr is None:
+            if address is None:
                 self.sock.send(data, socket.MSG_DONTWAIT)
             else:
-                self.sock.sendto(data, socket.MSG_DONTWAIT, addr)
+                self.sock.sendto(data, socket.MSG_DONTWAIT, address)
         except BlockingIOError:
             self.model.counters.blocked_sends += 1
             return False
@@ -82,56 +137,6 @@ cdef class Datagrams(Channel):
             return True
         self.model.counters.bytes_out += len(data)
         return True
-
-    cdef int writable(self) except -1:
-        while self.waiting and not self.closed:
-            if not self.try_send(*self.waiting[0]):
-                return 0
-            self.waiting.popleft()
-        if not self.closed:
-            self.model.unwatch(self, SEND)
-            if self.closing:
-                self.force_close(None)
-        return 0
-
-    def close(self):
-        """Ends once what is waiting is sent."""
-        if not self.closing and not self.closed:
-            self.closing = True
-            self.model.unwatch(self, RECEIVE)
-            if not self.waiting:
-                self.force_close(None)
-
-    def abort(self):
-        """Ends now."""
-        self.force_close(None)
-
-    def is_closing(self):
-        """True once it is ending."""
-        return self.closed or self.closing
-
-    def force_close(self, error):
-        if self.closed:
-            return
-        self.closed = self.closing = True
-        self.waiting.clear()
-        if self.watched:
-            self.model.unwatch(self, self.watched)
-        self.loop.call_soon(self.call_connection_lost, error)
-
-    def call_connection_lost(self, error):
-        protocol, self.protocol = self.protocol, None
-        try:
-            protocol.connection_lost(error)
-        finally:
-            self.model.release(self)
-
-    cdef int released(self) except -1:
-        if self.sock is not None:
-            self.sock.close()
-            self.sock = None
-            self.fd = -1
-        return 0
 
     def get_extra_info(self, name, default=None):
         """``"socket"``, ``"sockname"`` or ``"peername"``."""

@@ -5,9 +5,12 @@ from typing import Any
 
 from noria._core.contract import Channel
 from noria._core.loop import Loop
-from noria._core.stream import StreamSet
+from noria._core.transport import StreamSet
 
-class Listener(Channel):
+class AcceptChannel(Channel):
+    def resume(self) -> None: ...
+
+class Listener(AcceptChannel):
     group: StreamSet
     def __init__(
         self,
@@ -18,5 +21,4 @@ class Listener(Channel):
     ) -> None: ...
     @property
     def sockname(self) -> Any: ...
-    def resume(self) -> None: ...
     def close(self) -> None: ...

@@ -1,11 +1,12 @@
-"""A listening socket: makes a stream and a protocol of each connection that arrives."""
+"""Listening sockets: accepting connections, and making a stream and a protocol for each."""
 
 from noria._core.contract cimport ACCEPT, Channel
 from noria._core.loop cimport Loop
-from noria._core.stream cimport StreamSet, Stream
+from noria._core.stream cimport Stream
 from noria._core.sys cimport (
     ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO, c_close,
 )
+from noria._core.transport cimport StreamSet
 
 import logging
 import os
@@ -15,17 +16,53 @@ from noria.errors import NoriaError
 
 log = logging.getLogger("noria")
 
-# How long a listener that found no free descriptor rests, if none is closed before, in seconds.
-REST = 0.25
+# Seconds until accepting is retried after accept(2) has found no free descriptor.
+ACCEPT_RETRY_DELAY = 0.25
 
 
-cdef class Listener(Channel):
-    """Accepts on one listening socket, whose descriptor it takes over, until closed."""
+cdef class AcceptChannel(Channel):
+    """A listening socket. Subclasses implement `accepted` and `report_exhausted`."""
+
+    cdef int failed(self, int error) except -1:
+        """Handle an error of accept(2).
+
+        Errors of one connection are ignored. Without free descriptors or memory, accepting is
+        retried after `retry_delay`: level-triggered readiness would be reported again at once.
+        """
+        if error in (ECONNABORTED, EPROTO):
+            return 0
+        if error not in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+            raise OSError(error, os.strerror(error), "accept")
+        self.report_exhausted(error)
+        self.model.unwatch(self, ACCEPT)
+        self.retry_timer = self.loop.call_later(self.retry_delay, self.resume)
+        return 0
+
+    cdef int report_exhausted(self, int error) except -1:
+        """Report that accept(2) failed for want of descriptors or memory."""
+        raise NotImplementedError
+
+    cdef int cancel_retry(self) except -1:
+        if self.retry_timer is not None:
+            self.retry_timer.cancel()
+            self.retry_timer = None
+        return 0
+
+    def resume(self):
+        """Accept again after descriptors ran out."""
+        self.cancel_retry()
+        if self.fd >= 0 and not self.releasing:
+            self.model.watch(self, ACCEPT)
+
+
+cdef class Listener(AcceptChannel):
+    """Accepts on a listening socket, which it takes over, until it is closed."""
 
     def __init__(self, Loop loop, sock, factory, StreamSet group):
         self.loop = loop
         self.factory = factory
         self.group = group
+        self.retry_delay = ACCEPT_RETRY_DELAY
         self.tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
         self.address = sock.getsockname()
         self.model = loop.model
@@ -39,12 +76,12 @@ cdef class Listener(Channel):
 
     @property
     def sockname(self):
-        """The address it listens on, as socket.getsockname gives it."""
+        """The address that it listens on, as socket.getsockname returns it."""
         return self.address
 
     cdef int accepted(self, int fd) except -1:
         cdef Stream stream
-        self.warned = False
+        self.exhausted = False
         try:
             protocol = self.factory()
         except Exception:
@@ -56,46 +93,29 @@ cdef class Listener(Channel):
         try:
             stream.start()
         except NoriaError as error:
-            # A limit of the model, not a fault of the protocol: no traceback, but what to do.
+            # A limit of the model, not an error of the protocol: the message says what to do.
             log.error("%s; this connection is closed", error.args[len(error.args) - 1])
             stream.force_close(error)
         except Exception as error:
             stream.handle_error(error)
         return 0
 
-    cdef int failed(self, int error) except -1:
-        if error in (ECONNABORTED, EPROTO):
-            return 0    # that client has left already
-        if error not in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-            raise OSError(error, os.strerror(error), f"accept on {self.address}")
-        if not self.warned:
-            self.warned = True
-            log.error("accept on %s: %s; waiting for one to be free", self.address,
-                      os.strerror(error))
-        # Level-triggered, it would be told again at once, for ever: rest until one is free.
-        self.model.unwatch(self, ACCEPT)
+    cdef int report_exhausted(self, int error) except -1:
+        if not self.exhausted:
+            self.exhausted = True
+            log.error("accept on %s: %s; accepting resumes when a connection closes, or in %g s",
+                      self.address, os.strerror(error), self.retry_delay)
         self.group.on_descriptor_freed = self.resume
-        self.rest = self.loop.call_later(REST, self.resume)
         return 0
-
-    def resume(self):
-        """Accepts again after running out of descriptors."""
-        if self.rest is not None:
-            self.rest.cancel()
-            self.rest = None
-        if self.fd >= 0 and not self.releasing:
-            self.model.watch(self, ACCEPT)
 
     cdef bint handle_error(self, object error) except -1:
         log.error("accepting on %s failed", self.address, exc_info=error)
         return True
 
     def close(self):
-        """Stops accepting; connections that are open stay."""
+        """Stop accepting; open connections stay open."""
         if self.fd >= 0 and not self.releasing:
-            if self.rest is not None:
-                self.rest.cancel()
-                self.rest = None
+            self.cancel_retry()
             self.model.release(self)
 
     cdef int released(self) except -1:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from noria._core.listener import Listener
-from noria._core.stream import StreamSet
+from noria._core.transport import StreamSet
 from noria.net.socket_files import remove_file_of_inode, remove_socket_file
 from noria.net.socket_options import set_listening_options
 

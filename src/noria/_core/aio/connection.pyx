@@ -14,7 +14,8 @@ from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyConte
 from noria._core.address cimport noria_address
 from noria._core.aio.core cimport Core
 from noria._core.contract cimport CALL, RECEIVE, SEND, Event
-from noria._core.stream cimport SENDFILE, PAUSED, Stream, bytes_of
+from noria._core.message cimport bytes_of
+from noria._core.stream cimport PAUSED, SENDFILE, Stream
 from noria._core.sys cimport EAGAIN, EBADF, EINTR, getpeername, getsockname, sockaddr, socklen_t
 
 import logging

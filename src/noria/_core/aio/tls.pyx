@@ -12,14 +12,11 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport Py_DECREF
 
 from noria._core.aio.connection cimport Connection
-from noria._core.stream cimport Raw, DirectProtocol, bytes_of
+from noria._core.message cimport Raw, bytes_of, new_bytes, resize_bytes
+from noria._core.transport cimport DirectProtocol
 
 import ssl
 from asyncio import sslproto
-
-cdef extern from "Python.h":
-    int _PyBytes_Resize(Raw **bytes, Py_ssize_t size) except -1
-    Raw *bytes_of_size "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
 
 cdef enum:
     RECORD = 16 * 1024      # the most plain bytes of one record: RFC 8446, section 5.1
@@ -151,7 +148,7 @@ cdef class Secure(DirectProtocol):
         cdef Py_ssize_t room = min(pending + RECORD, MOST)
         cdef Py_ssize_t size = 0
         cdef Py_ssize_t n = 1
-        cdef Raw *raw = bytes_of_size(NULL, room)
+        cdef Raw *raw = new_bytes(NULL, room)
         cdef char *place = PyBytes_AS_STRING(<bytes>raw)
         cdef bytes data
         cdef object error = None
@@ -175,10 +172,10 @@ cdef class Secure(DirectProtocol):
             error = failure
         if size < room:
             if size:
-                _PyBytes_Resize(&raw, size)
+                resize_bytes(&raw, size)
             else:
                 Py_DECREF(<object>raw)
-                raw = bytes_of_size(NULL, 0)
+                raw = new_bytes(NULL, 0)
         data = <bytes>raw
         Py_DECREF(data)
         if error is None and n:

@@ -42,11 +42,12 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from noria._core.contract cimport (
-    ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, PREAD, READABLE, READY, RECEIVE, RECEIVED, SENT, SEND,
-    Channel, Event, Operation, Queue, Target, WakeableModel,
+    ACCEPT, ACCEPTED, CONNECT, DONE, FSYNC, PREAD, READABLE, READY, RECEIVE, RECEIVED, SENT,
+    SEND, Channel, Event, Operation, Queue, Target,
 )
 from noria._core.models.epoll cimport Epoll
 from noria._core.models.readiness cimport PLAIN
+from noria._core.models.wakeable cimport WakeableModel
 from noria._core.uring.abi cimport *
 from noria._core.sys cimport (
     EAGAIN, EBADF, EBUSY, ECANCELED, EINTR, EINVAL, ENOBUFS, ETIME, F_GETFL, F_SETFL, MSG_DONTWAIT,

@@ -7,9 +7,10 @@ there is nothing. It shares the array of `poll`, and asks where that one waits.
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
-from noria._core.contract cimport READABLE, Channel, empty_pipe
+from noria._core.contract cimport READABLE, Channel
 from noria._core.models.poll cimport Poll
 from noria._core.models.readiness cimport IN, OUT
+from noria._core.models.wakeable cimport drain_pipe
 from noria._core.sys cimport POLLIN, POLLOUT, c_ppoll, monotonic_ns, pollfd, timespec
 
 
@@ -49,7 +50,7 @@ cdef class Nonblocking(Poll):
             with nogil:
                 pass    # other threads may want to run
         if self.wake_pending or woken:
-            empty_pipe(self.wake_reader.fd)
+            drain_pipe(self.wake_reader.fd)
             self.wake_pending = False
         PyErr_CheckSignals()
         for i in range(self.count):

@@ -1,7 +1,8 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
-from noria._core.contract cimport Channel, Event, Model, WakeableModel
+from noria._core.contract cimport Channel, Event, Model
+from noria._core.models.wakeable cimport WakeableModel
 
 cdef enum ReadyBits:    # what a kernel tells of: in, out, exceptional
     IN = 1

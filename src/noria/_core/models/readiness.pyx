@@ -11,8 +11,9 @@ from libc.string cimport memset
 
 from noria._core.contract cimport (
     ACCEPT, CONNECT, DONE, READABLE, READY, RECEIVE, SEND, URGENT, WRITABLE, Channel, Event,
-    Operation, WakeableModel,
+    Operation,
 )
+from noria._core.models.wakeable cimport WakeableModel
 from noria._core.sys cimport (
     EAGAIN, EBADF, ECONNABORTED, EINPROGRESS, EINTR, F_GETFD, F_GETFL, F_SETFL, O_NONBLOCK,
     SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, c_connect, c_fcntl, errno,

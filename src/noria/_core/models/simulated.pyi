@@ -4,7 +4,7 @@ from collections.abc import Callable
 from noria._core.contract import Model
 from noria._core.listener import Listener
 from noria._core.loop import Loop
-from noria._core.stream import StreamSet
+from noria._core.transport import StreamSet
 
 STYLES: tuple[str, ...]
 

@@ -22,10 +22,10 @@ from noria._core.contract cimport (
 from noria._core.listener cimport Listener
 from noria._core.loop cimport Loop
 from noria._core.models.readiness cimport HANGUP, IN, OUT, Readiness
-from noria._core.stream cimport StreamSet
 from noria._core.sys cimport (
     EAGAIN, ECONNRESET, EINTR, EMFILE, ENOBUFS, EPIPE, msghdr,
 )
+from noria._core.transport cimport StreamSet
 
 import heapq
 import socket

@@ -13,9 +13,9 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t
 
 from noria._core.contract cimport (
-    ACCEPT, ACCEPTED, READY, RECEIVE, RECEIVED, SEND, Channel, Event, Timestamps, WakeableModel,
-    empty_pipe,
+    ACCEPT, ACCEPTED, READY, RECEIVE, RECEIVED, SEND, Channel, Event, Timestamps,
 )
+from noria._core.models.wakeable cimport WakeableModel, drain_pipe
 from noria._core.sys cimport (
     EAGAIN, EINTR, F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, POLLOUT, SHUT_RDWR, SO_RCVTIMEO,
     SOCK_CLOEXEC, SOL_SOCKET, accept4, c_close, c_fcntl, c_ppoll, c_shutdown, errno, monotonic_ns,
@@ -239,7 +239,7 @@ cdef class Threaded(WakeableModel):
             c_ppoll(&pipe, 1, until, NULL)
         if timeout:
             self.counters.waiting_ns += monotonic_ns() - before
-        empty_pipe(self.wake_reader.fd)
+        drain_pipe(self.wake_reader.fd)
         self.wake_pending = False
         PyErr_CheckSignals()
         return 0

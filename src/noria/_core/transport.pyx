@@ -1,0 +1,143 @@
+"""What the channels with an asyncio protocol share: closing, and the calls that go with it."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+from noria._core.contract cimport CALL, Channel
+
+import logging
+import socket
+from asyncio import trsock
+
+log = logging.getLogger("noria")
+
+
+cdef class DirectProtocol:
+    """A compiled protocol: it gets received bytes as a C pointer, without a Python call."""
+
+    cdef int feed(self, const char *data, Py_ssize_t n) except -1:
+        """Take `n` received bytes; the memory is valid during this call only."""
+        raise NotImplementedError
+
+    cdef int feed_bytes(self, bytes data) except -1:
+        """Take received bytes that are an object already."""
+        return self.feed(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+
+cdef class StreamSet:
+    """The open streams of a server or a client. Iteration goes over a snapshot."""
+
+    def __cinit__(self):
+        self.streams = set()
+
+    def __len__(self):
+        return len(self.streams)
+
+    def __iter__(self):
+        return iter(list(self.streams))
+
+    cdef int add(self, TransportChannel stream) except -1:
+        self.streams.add(stream)
+        return 0
+
+    cdef int discard(self, TransportChannel stream) except -1:
+        """Remove a stream that has closed its descriptor."""
+        self.streams.discard(stream)
+        if self.on_descriptor_freed is not None:
+            callback, self.on_descriptor_freed = self.on_descriptor_freed, None
+            callback()
+        return 0
+
+
+cdef class TransportChannel(Channel):
+    """A channel with a protocol, and the part of asyncio.BaseTransport that closes it.
+
+    Subclasses implement `close`.
+    """
+
+    def abort(self):
+        """Close now, without sending the unsent data."""
+        self.force_close(None)
+
+    def is_closing(self):
+        """Whether the transport is closing or closed."""
+        return self.closing != 0 or self.closed != 0
+
+    def get_protocol(self):
+        """The current protocol."""
+        return self.protocol
+
+    cdef int force_close(self, object error) except -1:
+        """Stop sending and receiving; queue the call of connection_lost(error)."""
+        if self.closed:
+            return 0
+        self.closed = self.closing = True
+        self.error = error
+        self.discard_unsent()
+        if self.model.closed:
+            # The queue is not read any more, and would keep the channel alive.
+            self.drop_protocol()
+            return self.model.release(self)
+        if self.watched:
+            self.model.unwatch(self, self.watched)
+        self.model.queue.put(self, CALL, CONNECTION_LOST, NULL)
+        return 0
+
+    cdef int call_connection_lost(self) except -1:
+        cdef object protocol = self.protocol
+        cdef object error = self.error
+        if protocol is None:
+            return 0
+        self.drop_protocol()
+        self.error = None
+        try:
+            protocol.connection_lost(error)
+        finally:
+            self.finish_close(error)
+        return 0
+
+    cdef int discard_unsent(self) except -1:
+        """Drop the data that was not sent."""
+        return 0
+
+    cdef int drop_protocol(self) except -1:
+        """Drop the references to the protocol."""
+        self.protocol = None
+        return 0
+
+    cdef int finish_close(self, object error) except -1:
+        """Release the descriptor; connection_lost was called with `error`."""
+        return self.model.release(self)
+
+    cdef bint handle_error(self, object error) except -1:
+        """Close this transport after its protocol raised; other transports are not affected."""
+        if self.protocol is None:
+            return False
+        log.error("%r raised: its transport is closed", self.protocol, exc_info=error)
+        self.force_close(error)
+        return True
+
+    def get_extra_info(self, name, default=None):
+        """``"socket"``, ``"sockname"`` or ``"peername"``, as asyncio's transports have them."""
+        if self.extra is None:
+            self.extra = {}
+        if name in self.extra:
+            return self.extra[name]
+        if name not in ("socket", "sockname", "peername") or self.fd < 0:
+            return default
+        if "socket" not in self.extra:
+            self.socket_owns_fd = True
+            self.extra["socket"] = trsock.TransportSocket(socket.socket(fileno=self.fd))
+        sock = self.extra["socket"]
+        if name != "socket":
+            try:
+                self.extra[name] = sock.getsockname() if name == "sockname" else sock.getpeername()
+            except OSError:
+                self.extra[name] = None     # disconnected
+        return self.extra[name]
+
+    cdef int detach_socket(self) except -1:
+        """Detach the Python socket of get_extra_info: the descriptor is closed by this class."""
+        if self.socket_owns_fd:
+            self.socket_owns_fd = False
+            self.extra["socket"]._sock.detach()
+        return 0
