@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "bench").exists(), reason="the sdist has no bench/, to which pages link"
+)
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
 
 # Folders of websockets and tests of aiofiles, which the pages name too.
@@ -58,6 +61,16 @@ def test_paths(page: Path) -> None:
         found = re.fullmatch(r"((?:src|tests|docs|bench|examples)/[\w./-]+)(?:::.*)?", code)
         if found and not code.startswith(OTHER_PROJECTS):
             assert (ROOT / found[1]).exists(), f"{found[1]} does not exist"
+
+
+def test_source_files_in_the_design_pages() -> None:
+    """Names such as `aio/run.py` are the end of a source file's path."""
+    sources = [str(path) for path in (ROOT / "src").rglob("*.p*")]
+    for page in [*ROOT.glob("docs/design/*.md"), ROOT / "docs" / "free-threading.md"]:
+        for code in CODE.findall(prose(page)):
+            if re.fullmatch(r"[\w/]+\.(py|pyx|pxd)", code) and not code.startswith("tests/"):
+                found = any(path.endswith(f"/{code}") for path in sources)
+                assert found, f"{page.name}: no file {code}"
 
 
 def test_the_rooms() -> None:
