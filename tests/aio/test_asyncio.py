@@ -33,7 +33,7 @@ def model(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-# What noria adds.
+# Features that only noria has.
 
 
 @pytest.mark.parametrize("name", ["blocking", "threaded", "nonblocking"])
@@ -82,7 +82,7 @@ def test_transports_are_asyncio_transports(model):
         client.transport.close()
         await client.lost
         await keeper.lost
-        # Also afterwards, when the socket tells nothing any more.
+        # Also after the close, when the socket has no address any more.
         assert keeper.transport.get_extra_info("peername")[0] == "127.0.0.1"
         server.close()
 
@@ -141,12 +141,12 @@ def test_callbacks_of_a_connection_share_a_context_of_their_own(model):
     noria.run(main(), model=model)
 
 
-# Faults of others, one test each.
+# Bugs of other loops, one test each.
 
 
 @LONG
 def test_reused_descriptor_gets_no_data_of_its_former_owner(model):
-    """Open, wait, cancel, close, reopen: a request that is left over must not take the new data."""
+    """Open, wait, cancel, close, reopen: an old request must not receive the new data."""
     rounds = count(2000, 100_000)
 
     async def main() -> None:
@@ -336,7 +336,7 @@ def test_no_wake_up_from_threads_is_lost(model):
 
 
 def test_a_sleeping_loop_is_woken_each_time(model):
-    """One call at a time, each into a loop that sleeps."""
+    """One call at a time, each while the loop sleeps."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -353,7 +353,7 @@ def test_a_sleeping_loop_is_woken_each_time(model):
 
 
 def test_a_datagram_that_is_sent_between_close_and_connection_lost(model):
-    """It goes out, and an error is reported, as long as the socket is open."""
+    """It is sent, and its error is reported, while the socket is open."""
 
     class Sender(asyncio.DatagramProtocol):
         def __init__(self) -> None:
@@ -421,7 +421,7 @@ def test_datagrams_to_nobody_are_reported_and_the_socket_goes_on(model):
 
 
 def test_reader_of_a_reused_descriptor_is_called(model):
-    """The first owner closes without remove_reader, and the number is used again."""
+    """A descriptor is closed without remove_reader, and its number is reused."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -446,7 +446,7 @@ def test_reader_of_a_reused_descriptor_is_called(model):
 
 
 def test_a_signal_right_before_the_wait_is_not_slept_over(model):
-    """SIGINT from outside ends a loop that has nothing else to do."""
+    """SIGINT from another process ends an idle loop."""
     code = f"""
 import asyncio, noria
 async def main():
@@ -525,7 +525,7 @@ noria.run(main(), model={model!r})
 
 
 def test_calls_after_cancelled_ones_all_run(model):
-    """Whose handles nobody kept: the loop uses them again."""
+    """The loop reuses handles that have no other reference."""
 
     async def main() -> list[int]:
         loop = asyncio.get_running_loop()
@@ -575,7 +575,7 @@ def test_what_a_thread_calls_runs_in_its_context_and_changes_nobodys(model):
 
 
 def test_handles_let_go_of_what_they_held(model):
-    """Once run, cancelled, failed or left behind by a loop that closed."""
+    """After it ran, was cancelled, raised, or its loop was closed."""
 
     class Holder:
         handle: object = None
@@ -611,7 +611,7 @@ def test_handles_let_go_of_what_they_held(model):
 
 
 def test_timers_never_fire_early(model):
-    """Nor late by what held the loop up before they were due."""
+    """Callbacks that delay the loop before a timer is due do not delay the timer."""
 
     async def main() -> tuple[list[float], list[float]]:
         loop = asyncio.get_running_loop()
@@ -673,7 +673,7 @@ def test_debug_mode_reports_slow_callbacks(model, caplog):
 
 
 def test_several_writes_of_a_turn_go_together_in_order_and_whole(model: str) -> None:
-    """Also where the last of them is close, abort, write_eof, or something that is not bytes."""
+    """Also if the last operation is close, abort, write_eof, or a write of another type."""
 
     async def main() -> None:
         client, keeper, server = await pair()
@@ -697,7 +697,8 @@ def test_several_writes_of_a_turn_go_together_in_order_and_whole(model: str) -> 
             transport.write(b"two")
             expected.extend(b"onetwo")
             await until(whole)
-            if n:  # the first time it is not known yet that there are several
+            # In the first turn the connection is not known to write several times.
+            if n:
                 assert counters()["sends"] == before + 1
             transport.write(b"x" * 100_000)
             transport.write(b"y")

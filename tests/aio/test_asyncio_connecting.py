@@ -1,4 +1,4 @@
-"""create_connection, create_server and their relatives: arguments, addresses, what is left over."""
+"""create_connection, create_server and the like: arguments, addresses, leaked resources."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on."""
+    """A port on which no process listens."""
     with socket.socket() as sock:
         sock.bind((host, 0))
         port: int = sock.getsockname()[1]
@@ -36,7 +36,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def resolves_to(*addresses: tuple[str, int]) -> Callable[..., Any]:
-    """A getaddrinfo that finds these IPv4 addresses."""
+    """A getaddrinfo that returns these IPv4 addresses."""
 
     async def getaddrinfo(*args: Any, **options: Any) -> list[Any]:
         return [(socket.AF_INET, *TCP, address) for address in addresses]
@@ -140,7 +140,7 @@ def test_arguments_that_do_not_go_together_are_refused(case: str, model: str) ->
 )
 @pytest.mark.parametrize("port", [80, "80", b"80", None, "http", ""])
 def test_a_literal_address_is_what_getaddrinfo_says(host: Any, port: Any) -> None:
-    """None means that getaddrinfo is asked, so only what is not None has to agree."""
+    """None means that getaddrinfo is called, so only other results are compared."""
     info = ip_address_info(host, port, 0, socket.SOCK_STREAM, 0)
     if info is None:
         assert host not in ("127.0.0.1", b"127.0.0.1", "::1") or port == "http"
@@ -255,7 +255,8 @@ def test_a_connection_that_is_cancelled_leaves_no_socket(model: str) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        while open_descriptors() != before:  # asyncio's attempts may end a turn later
+        # asyncio's attempts may end a turn later.
+        while open_descriptors() != before:
             assert model == ORACLE
             await asyncio.sleep(0)
         if model != ORACLE:
@@ -343,7 +344,7 @@ def test_a_protocol_that_cannot_be_made_leaves_no_socket(model: str) -> None:
         for _ in range(10):
             await asyncio.sleep(0)
         server.close()
-        # What the server has accepted ends with its client; the listening socket is closed.
+        # The accepted connection ends with its client; the listening socket is closed.
         while open_descriptors() >= before:
             await asyncio.sleep(0)
 
@@ -526,7 +527,7 @@ def test_a_socket_that_must_not_block_is_named_in_debug_mode(model: str) -> None
 
 
 def test_a_subclass_of_socket_and_odd_buffers(model: str) -> None:
-    """What the compiled sock_recv and sock_sendall do not take."""
+    """Arguments that the compiled sock_recv and sock_sendall pass on to Python code."""
 
     class Socket(socket.socket):
         pass
@@ -543,7 +544,7 @@ def test_a_subclass_of_socket_and_odd_buffers(model: str) -> None:
             assert await received == b"ace"
             with pytest.raises(BufferError):
                 await loop.sock_sendall(peer, memoryview(b"abcdef")[::2])
-            # asyncio takes items for bytes, and never ends.
+            # asyncio counts items as bytes, and never returns.
             items = "B" if model == ORACLE else "I"
             view = memoryview(bytearray(range(200)) * 4096).cast(items)
             sending = asyncio.ensure_future(loop.sock_sendall(sock, view))
@@ -577,7 +578,7 @@ def test_a_cancelled_receive_watches_nothing(model: str) -> None:
     run(main(), model)
 
 
-# What was found by reading.
+# Found in code review.
 
 
 @pytest.mark.parametrize("delay", [None, 0.01], ids=["in turn", "staggered"])
@@ -696,7 +697,7 @@ def test_cancelled_twice_while_attempts_end(model: str) -> None:
 
 
 def test_an_address_that_the_machine_does_not_have(model: str) -> None:
-    """192.0.2.0/24 is for documentation: RFC 5737."""
+    """192.0.2.0/24 is reserved for documentation (RFC 5737)."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

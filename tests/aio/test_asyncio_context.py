@@ -1,4 +1,4 @@
-"""Context variables: a server's clients are served in copies of the context it was made in."""
+"""Context variables: each client is served in a copy of the server's context."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ place: contextvars.ContextVar[str] = contextvars.ContextVar("place", default="no
 
 
 class Noting(asyncio.Protocol):
-    """Notes what the variable is in each callback."""
+    """Records the variable's value in each callback."""
 
     def __init__(self, seen: dict[str, str], done: asyncio.Future[None]) -> None:
         self.seen, self.done = seen, done
@@ -99,7 +99,8 @@ def test_stream_handlers_run_in_the_context_of_start_server(model: str, streams:
             return started
 
         server = await loop.create_task(serve())
-        for _ in range(2):  # what one client's handler sets, the next does not see
+        # The second client does not see what the first one's handler sets.
+        for _ in range(2):
             sock = socket.create_connection(server.sockets[0].getsockname())
             sock.shutdown(socket.SHUT_WR)
             sock.setblocking(False)
@@ -148,7 +149,7 @@ def test_what_a_servers_protocol_sets_is_seen_by_its_later_calls(model: str) -> 
 
 
 def test_a_clients_context_is_copied_before_or_after_its_factory(model: str) -> None:
-    """Before it from Python 3.15 on: connection_made does not see what the factory sets."""
+    """Before the factory from Python 3.15 on: connection_made does not see its values."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

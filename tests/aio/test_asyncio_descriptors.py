@@ -13,7 +13,8 @@ import pytest
 import noria
 from support.loops import MODELS, ORACLE, Keeper, run, until
 
-KERNEL = ("epoll", "epoll-edge", "io_uring")  # the kernel drops a closed descriptor by itself
+# models whose kernel drops a closed descriptor
+KERNEL = ("epoll", "epoll-edge", "io_uring")
 
 ADDS = pytest.mark.parametrize("method", ["add_reader", "add_writer"])
 
@@ -29,7 +30,7 @@ def counters() -> dict[str, int]:
 
 
 async def is_idle() -> bool:
-    """Whether the loop sleeps while nothing happens, and does not wait again and again."""
+    """Whether the loop sleeps while nothing happens, and does not poll continuously."""
     for _ in range(5):
         before = counters()
         await asyncio.sleep(0.1)
@@ -53,7 +54,7 @@ def watch(sock: Any) -> asyncio.Event:
 
 
 class Reports:
-    """The loop's exception handler: keeps what is reported."""
+    """The loop's exception handler: stores the reports."""
 
     def __init__(self) -> None:
         self.contexts: list[dict[str, Any]] = []
@@ -161,7 +162,8 @@ def test_the_peer_of_a_watched_socket_that_is_closed_sees_the_end_at_once(model:
             here, there = socket.socketpair()
             with there:
                 method(here, int)
-                await asyncio.sleep(0.01)  # the kernel has the registration
+                # By then the kernel has the registration.
+                await asyncio.sleep(0.01)
                 here.close()
                 there.setblocking(False)
                 assert there.recv(1) == b""
@@ -226,7 +228,7 @@ def test_a_watched_descriptor_that_is_closed_does_not_end_the_loop(model: str, m
                 assert not reports.contexts
                 assert getattr(loop, mode.replace("add", "remove"))(here)
             else:
-                # Whatever waits there is told once, and finds out by its own call.
+                # Each callback is called once, and its own system call fails.
                 assert calls == ["former"]
                 assert reports.errors() == [9]
             loop.remove_reader(other)
@@ -314,7 +316,7 @@ def test_a_datagram_socket_that_is_closed_does_not_end_the_loop(model: str) -> N
 
 
 async def reuse(former: socket.socket) -> tuple[socket.socket, socket.socket]:
-    """Closes it, and opens another socket with its number."""
+    """Close it, and open another socket with its number."""
     number = former.fileno()
     former.close()
     here, there = socket.socketpair()
@@ -329,7 +331,7 @@ async def reuse(former: socket.socket) -> tuple[socket.socket, socket.socket]:
 def test_a_number_that_is_reused_and_watched_again_is_its_new_owners(
     model: str, first: str, slept: bool
 ) -> None:
-    """As libpq does: the descriptor is closed without remove_reader, another has its number."""
+    """As libpq does: close without remove_reader, then reuse the number."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -352,7 +354,7 @@ def test_a_number_that_is_reused_and_watched_again_is_its_new_owners(
             again, other = await reuse(here)
             with again, other:
                 if slept and model in KERNEL:
-                    # Nothing of the former registration is left that another file could set off.
+                    # The former registration is removed: another file cannot trigger it.
                     other.send(b"x")
                     assert await is_idle()
                     assert not calls
@@ -384,7 +386,7 @@ def test_a_number_that_is_reused_and_watched_again_is_its_new_owners(
 
 
 def test_a_writer_of_a_former_file_is_not_called_for_the_new_one(model: str) -> None:
-    """The new owner of the number adds a reader only."""
+    """Only a reader is added for the reused number."""
     if model not in KERNEL:
         pytest.skip("select and poll know numbers only, not files")
 
@@ -415,7 +417,7 @@ def test_a_writer_of_a_former_file_is_not_called_for_the_new_one(model: str) -> 
 
 
 def test_a_duplicate_of_a_former_file_calls_nobody_and_burns_no_core(model: str) -> None:
-    """A fork's child or a duplicate keeps the file open that was watched and closed here."""
+    """A child process or a duplicate keeps open the file that was watched and closed here."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -434,7 +436,7 @@ def test_a_duplicate_of_a_former_file_calls_nobody_and_burns_no_core(model: str)
                     there.send(b"for the duplicate")
                     assert await is_idle()
                     assert not heard.is_set()
-                    # The others are called still.
+                    # The other callbacks are still called.
                     peer.send(b"x")
                     other.send(b"y")
                     await elsewhere.wait()
@@ -505,7 +507,8 @@ def test_many_ready_descriptors_are_each_called_once_a_turn(model: str) -> None:
             there.send(b"x")
         await until(lambda: all(calls))
         assert await is_idle()
-        assert calls == [1] * len(pairs)  # none was called with nothing to receive
+        # No callback was called without data to receive.
+        assert calls == [1] * len(pairs)
         for here, there in pairs:
             loop.remove_reader(here)
             here.close()
@@ -534,7 +537,7 @@ def test_many_sock_recv_in_a_row_share_a_registration(model: str) -> None:
 
 
 def test_another_file_with_a_former_number_is_not_watched_in_its_place(model: str) -> None:
-    """Also when the event of a duplicate makes the loop register everything once more."""
+    """Also if an event of a duplicate makes the loop register all descriptors again."""
     if model in ("select", "poll"):
         pytest.skip("select and poll know numbers only, not files")
 
@@ -553,7 +556,8 @@ def test_another_file_with_a_former_number_is_not_watched_in_its_place(model: st
             again, _other = await reuse(here)
             with stranger, other, again, _other:
                 other.send(b"for nobody")
-                watch(again)  # its number was that of a file which the duplicate keeps open
+                # Its number belonged to a file that the duplicate keeps open.
+                watch(again)
                 there.send(b"for the duplicate")
                 assert await is_idle()
                 assert not calls

@@ -1,4 +1,4 @@
-"""The asyncio loop among processes, signals, threads, and when it is closed too soon.
+"""The asyncio loop with processes, signals and threads, and closed with work in progress.
 
 Each test runs on asyncio's own loop too.
 """
@@ -69,7 +69,7 @@ def test_subprocesses_that_exit_while_others_begin(model):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # child watchers, on some Pythons
 def test_subprocess_while_sigchld_is_ignored(model):
-    """The kernel keeps no status then: the process is waited for all the same."""
+    """The kernel keeps no exit status; wait() returns all the same."""
 
     async def main() -> None:
         process = await asyncio.create_subprocess_exec(
@@ -77,7 +77,8 @@ def test_subprocess_while_sigchld_is_ignored(model):
         )
         out, _ = await process.communicate(b"go\n")
         assert out == b""
-        assert process.returncode in (3, 255)  # 255: asyncio's word for a status that is lost
+        # 255: asyncio's value for a lost status
+        assert process.returncode in (3, 255)
 
     former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
@@ -104,7 +105,7 @@ def test_subprocess_that_is_cancelled_while_waited_for(model):
 
 
 def test_getaddrinfo_cancelled(model, monkeypatch):
-    """The future is; the thread goes on, and its answer goes nowhere."""
+    """The future is cancelled; the thread continues, and its result is discarded."""
     real = socket.getaddrinfo
     begun, answer = threading.Event(), threading.Event()
 
@@ -132,7 +133,7 @@ def test_getaddrinfo_cancelled(model, monkeypatch):
             with pytest.raises(asyncio.CancelledError):
                 await task
             answer.set()
-        # The loop's executor answers again.
+        # The loop's executor works again.
         assert await loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
         assert not told
 
@@ -140,7 +141,7 @@ def test_getaddrinfo_cancelled(model, monkeypatch):
 
 
 def test_executor_whose_thread_outlives_the_loop(model):
-    """Its answer comes when the loop is closed already: it goes nowhere, and nobody raises."""
+    """Its result arrives after the loop was closed: it is discarded without an error."""
     begun, answer = threading.Event(), threading.Event()
 
     def slow() -> None:
@@ -163,7 +164,7 @@ def test_executor_whose_thread_outlives_the_loop(model):
 
 
 def test_keyboard_interrupt_during_a_storm_of_signals(model):
-    """Another process sends as fast as it can; Ctrl-C comes in the middle."""
+    """Another process sends as fast as it can, and SIGINT arrives meanwhile."""
     code = """
         import asyncio, os, signal, subprocess, sys
         import noria
@@ -206,14 +207,14 @@ def test_keyboard_interrupt_during_a_storm_of_signals(model):
     assert run_source(code, model) == "interrupted\n"
 
 
-# Closed with work in flight.
+# Closed with work in progress.
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # unclosed transports, as asyncio says
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("model", MODELS)  # asyncio's own keeps the TLS client's task
 def test_loop_closed_with_work_in_flight_leaves_nothing(model, monkeypatch):
-    """Unsent data, readers, a listener, a connect, handshakes: descriptors and objects go."""
+    """Unsent data, readers, a listener, a connect, handshakes: nothing leaks."""
     endings = ("Transport", "Protocol", "Connection", "Task", "Descriptor", "Acceptor")
     before = alive(*endings)
     faults: list[Any] = []
@@ -235,7 +236,7 @@ def test_loop_closed_with_work_in_flight_leaves_nothing(model, monkeypatch):
         cancelled = asyncio.ensure_future(asyncio.sleep(100))
         loop.call_later(100, print)
 
-        # A listener whose backlog is full: connects to it stay under way.
+        # A listener whose backlog is full: a connect to it does not end.
         full = socket.socket()
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -246,7 +247,7 @@ def test_loop_closed_with_work_in_flight_leaves_nothing(model, monkeypatch):
             connecting.append(
                 (sock, asyncio.ensure_future(loop.sock_connect(sock, full.getsockname())))
             )
-        # A server that never answers: the handshake stays under way, on either side.
+        # A server that never replies: the handshake does not end, on either side.
         mute = socket.create_server(("127.0.0.1", 0))
         shaking = asyncio.ensure_future(
             loop.create_connection(
@@ -277,7 +278,7 @@ def test_loop_closed_with_work_in_flight_leaves_nothing(model, monkeypatch):
         ]
 
     kept = loop.run_until_complete(start())
-    # These are Python's sockets, and Python's to close.
+    # These are Python sockets, which the test closes.
     for thing in kept:
         if isinstance(thing, (socket.socket, asyncio.AbstractServer)):
             thing.close()
@@ -325,5 +326,5 @@ def test_pause_writing_that_raises_is_reported_and_the_connection_goes_on(model)
 
 
 if sys.version_info < (3, 12):
-    # Its child watcher speaks of a status that is lost; later ones do too, but by logging alone.
+    # Its child watcher warns of a lost status; later versions only log it.
     pytestmark = pytest.mark.filterwarnings("ignore:.*exit status already read")

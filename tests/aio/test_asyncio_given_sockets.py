@@ -1,4 +1,4 @@
-"""Sockets that a caller passes in with `sock=` and closes himself."""
+"""Sockets that the caller passes in with `sock=` and closes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def model(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def numbers() -> Iterator[list[int]]:
-    """Descriptors that a test opened in place of those that it closed."""
+    """Descriptors that a test opened with the numbers of those that it closed."""
     opened: list[int] = []
     yield opened
     for fd in opened:
@@ -66,7 +66,8 @@ def test_a_transport_closes_no_descriptor_but_its_own(
         getattr(keeper.transport, ending)()
         await keeper.lost
         await asyncio.sleep(0)
-        os.fstat(number)  # it is open
+        # raises if it is not open
+        os.fstat(number)
         peer.close()
 
     run(main(), model)
@@ -103,7 +104,8 @@ def test_a_write_that_is_held_goes_nowhere_else(model: str, numbers: list[int]) 
             readers.append(close_and_reuse(mine, numbers)[0])
 
         loop.call_soon(write_and_close)
-        loop.call_soon(int)  # while others wait for their turn, a write may be held
+        # While other events wait for their handlers, a write may be deferred.
+        loop.call_soon(int)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert is_empty(readers[0])
@@ -145,7 +147,7 @@ def test_datagrams_go_to_no_descriptor_but_their_own(model: str, numbers: list[i
     run(main(), model)
 
 
-# Sockets and names that programs and their tests replace.
+# Classes and functions that programs and their tests replace.
 
 
 def test_a_socket_with_methods_of_its_own_has_them_called(model: str) -> None:

@@ -1,4 +1,4 @@
-"""Handles, clocks and debug mode, as tools that look into an asyncio loop find them."""
+"""Handles, clocks and debug mode, as tools that inspect an asyncio loop see them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def test_handles_can_be_referred_to_weakly(model: str) -> None:
             lambda: loop.call_later(60, int),
             lambda: loop.call_soon_threadsafe(int),
         ):
-            for _ in range(3):  # memory that is used again has no old references to it
+            # Weak references to a handle do not refer to the next one in its memory.
+            for _ in range(3):
                 handle: Any = make()
                 reference = weakref.ref(handle, died.append)
                 assert reference() is handle
@@ -86,7 +87,8 @@ def test_a_replaced_time_moves_the_timers(model: str) -> None:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert fired == ["minute", "hour"]
-        await asyncio.sleep(0.001)  # the loop's own clock again
+        # by the loop's own clock again
+        await asyncio.sleep(0.001)
 
     run(main(), model)
 
@@ -152,7 +154,7 @@ def test_a_closed_loop_needs_no_garbage_collector(model: str) -> None:
 
 
 def test_a_loop_keeps_nothing_in_its_dict() -> None:
-    """With an empty one, the interpreter finds the loop's methods sooner."""
+    """With an empty instance dict, the interpreter finds the loop's methods faster."""
     loop = noria.new_event_loop()
     try:
         loop.run_until_complete(asyncio.sleep(0))
@@ -189,7 +191,7 @@ def run_in_mode(main: Any, model: str, debug: bool) -> Any:
 
 
 def is_blocked(thread: threading.Thread) -> bool:
-    """Whether the thread still waits in `cancel` or `cancelled`."""
+    """Whether the thread is still blocked in `cancel` or `cancelled`."""
     thread.join(0.05)
     return thread.is_alive()
 
@@ -232,7 +234,7 @@ def test_other_threads_wait_for_a_threadsafe_callback(model: str, method: str, d
 def test_a_threadsafe_callback_that_raises_lets_other_threads_go_on(
     model: str, error: BaseException, debug: bool
 ) -> None:
-    """They wait until the exception was reported, and the report knows the callback."""
+    """They wait until the exception is reported, and the report names the callback."""
     reports: list[str] = []
     threads: list[threading.Thread] = []
 

@@ -1,4 +1,4 @@
-"""CPython's tools that look at tasks find those on noria's loop, from inside and from outside."""
+"""CPython's tools for inspecting tasks work on noria's loop, in the process and from another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ profiler = pytest.mark.skipif(
     importlib.util.find_spec("profiling") is None, reason="the profiler came with Python 3.15"
 )
 
-# What the tools print where the kernel lets no other process read this one's memory: ptrace(2).
+# Printed by the tools if ptrace(2) does not allow them to read the process's memory.
 REFUSED = ("insufficient permissions", "unable to access process memory", "not permitted")
 
 PROGRAM = """
@@ -69,7 +69,7 @@ def model(request: pytest.FixtureRequest) -> str:
 
 @contextlib.contextmanager
 def program(*arguments: str) -> Iterator[int]:
-    """The number of a process that runs PROGRAM, whose tasks wait (or one is busy)."""
+    """The pid of a process that runs PROGRAM, whose tasks wait (or one is busy)."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments],
         stdin=subprocess.PIPE,
@@ -81,12 +81,13 @@ def program(*arguments: str) -> Iterator[int]:
             assert process.stdout.readline() == "ready\n"
             yield process.pid
         finally:
-            process.communicate()  # the end of its input ends it
+            # It exits at the end of its input.
+            process.communicate()
     assert process.returncode == 0
 
 
 def run_tool(*arguments: str) -> str:
-    """What the tool prints; skips the test where the kernel does not let it look."""
+    """The output of the tool; skips the test if the kernel does not allow the access."""
     done = subprocess.run(
         [sys.executable, "-m", *arguments],
         capture_output=True,
@@ -131,7 +132,7 @@ def test_a_call_graph_shows_which_task_awaits_which(model: str) -> None:
         for name in ("the child", "inner()", "outer()", "the parent", "parent()"):
             assert name in printed.getvalue()
 
-        # Of the task that runs, from within a function that it calls.
+        # The running task, from a function that it calls.
         own = library.capture_call_graph()
         assert own.future is asyncio.current_task()
         assert "main" in [entry.frame.f_code.co_name for entry in own.call_stack]

@@ -1,4 +1,4 @@
-"""The table of asyncio's private names fits the running Python, and it is complete."""
+"""The table of asyncio's private names is complete and matches the running Python."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_entry_is_complete_and_used(entry: PrivateName) -> None:
 
 
 def names_of_asyncio() -> set[str]:
-    """All private names in the source of asyncio, in the package and in its C half."""
+    """All private names of asyncio: of the package's source and of the C module."""
     found: set[str] = set()
     for path in Path(asyncio.__file__).parent.glob("*.py"):
         found.update(re.findall(r"\b_[a-zA-Z]\w*", path.read_text()))
@@ -86,7 +86,7 @@ def test_every_private_name_in_use_is_in_the_table() -> None:
         if file in OWN_FILES:
             continue
         for number, line in enumerate(text.splitlines(), 1):
-            # An attribute, or its name in a string, as for getattr and __slots__.
+            # An attribute, or its name in a string (getattr, __slots__).
             for name in re.findall(r"(?<=[.\"'])_[a-zA-Z]\w*", line.partition("#")[0]):
                 if name not in theirs or name in CORE or line.startswith(("from", "import")):
                     continue
@@ -105,7 +105,7 @@ def test_the_version_up_to_which_nothing_is_checked_at_import_is_the_newest_test
 
 
 def test_the_transports_have_the_private_names_that_asyncio_calls_on_them() -> None:
-    """In sslproto, start_tls, sendfile and the streams, which work over noria's transports."""
+    """asyncio's sslproto, start_tls, sendfile and streams work over noria's transports."""
     package = Path(asyncio.__file__).parent
     used = set()
     for file in ("sslproto.py", "base_events.py", "streams.py"):
@@ -123,7 +123,7 @@ def test_the_transports_have_the_private_names_that_asyncio_calls_on_them() -> N
 
 
 # Simulates a later Python: executes asyncio's modules again with changed source.
-TOMORROW = r"""
+LATER_PYTHON = r"""
 import asyncio, asyncio.sslproto, asyncio.streams, inspect, ssl, sys, warnings
 
 def rewrite(module, old, new):
@@ -137,7 +137,7 @@ class Version(tuple):
     major = property(lambda self: self[0])
     minor = property(lambda self: self[1])
 
-def grow_old():
+def simulate_later_version():
     if not hasattr(asyncio.events, "_ThreadSafeHandle"):    # it came with Python 3.14
         asyncio.events._ThreadSafeHandle = asyncio.Handle
     sys.version_info = Version((3, 99, 0, "final", 0))
@@ -183,7 +183,7 @@ async def exchange(upgrade):
     await server.wait_closed()
 
 async def cancel():
-    # In every turn of the loop up to the end of the handshake.
+    # In each turn of the loop until the end of the handshake.
     loop = asyncio.get_running_loop()
     server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context)
     turns = 0
@@ -232,8 +232,8 @@ for warning in caught:
 
 
 def run_tomorrow(*changes: str) -> list[str]:
-    """Runs an echo over TLS after the changes; what it printed, line by line."""
-    program = "\n".join((TOMORROW, *changes, f"certificate = {str(CERTIFICATE)!r}", ECHO))
+    """Run an echo over TLS after the changes; return the lines that it printed."""
+    program = "\n".join((LATER_PYTHON, *changes, f"certificate = {str(CERTIFICATE)!r}", ECHO))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=50
     )
@@ -242,7 +242,7 @@ def run_tomorrow(*changes: str) -> list[str]:
 
 
 def test_a_newer_python_that_differs_in_nothing_is_served_in_silence() -> None:
-    assert run_tomorrow("grow_old()") == ["0 0 TLSProtocol noria.aio.stream_classes"]
+    assert run_tomorrow("simulate_later_version()") == ["0 0 TLSProtocol noria.aio.stream_classes"]
 
 
 TLS_CHANGES = [
@@ -263,7 +263,7 @@ TLS_CHANGES = [
 @pytest.mark.parametrize(("old", "new"), TLS_CHANGES)
 def test_tls_works_where_a_private_name_is_unknown(old: str, new: str, grown: bool) -> None:
     change = f"rewrite(asyncio.sslproto, {old!r}, {new!r})"
-    first, *warned = run_tomorrow(change, "grow_old()" if grown else "")
+    first, *warned = run_tomorrow(change, "simulate_later_version()" if grown else "")
     assert first == f"{int(grown)} 1 PlainTLSProtocol noria.aio.stream_classes"
     assert len(warned) == 1
     assert "asyncio.sslproto" in warned[0]
@@ -281,7 +281,7 @@ STREAM_CHANGES = [
 @pytest.mark.parametrize(("old", "new"), STREAM_CHANGES)
 def test_streams_work_where_a_private_name_is_unknown(old: str, new: str, grown: bool) -> None:
     change = f"rewrite(asyncio.streams, {old!r}, {new!r})"
-    first, *warned = run_tomorrow(change, "grow_old()" if grown else "")
+    first, *warned = run_tomorrow(change, "simulate_later_version()" if grown else "")
     assert first == f"{int(grown)} 1 TLSProtocol asyncio.streams"
     assert len(warned) == 1
     assert "asyncio.Stream" in warned[0]
@@ -289,9 +289,14 @@ def test_streams_work_where_a_private_name_is_unknown(old: str, new: str, grown:
 
 def test_the_sentences() -> None:
     def sentences(*changes: str) -> str:
-        program = (*changes, "grow_old()", "warnings.simplefilter('always')", "import noria.aio")
+        program = (
+            *changes,
+            "simulate_later_version()",
+            "warnings.simplefilter('always')",
+            "import noria.aio",
+        )
         done = subprocess.run(
-            [sys.executable, "-c", "\n".join((TOMORROW, *program))],
+            [sys.executable, "-c", "\n".join((LATER_PYTHON, *program))],
             capture_output=True, text=True, timeout=50,
         )  # fmt: skip
         first, _, rest = done.stderr.partition("\n")

@@ -11,7 +11,7 @@ from support.loops import MODELS
 
 POLICIES = sys.version_info < (3, 16)
 
-# Python 3.16 is to remove policies. It may keep private names: these go too.
+# Python 3.16 will remove policies. It may keep private names: the test removes these, too.
 WITHOUT_POLICIES = """
 import asyncio, asyncio.events, asyncio.unix_events, sys
 for module in (asyncio, asyncio.events, asyncio.unix_events):
@@ -28,7 +28,7 @@ async def main():
 
 
 def run_python(code: str, *options: str) -> str:
-    """The output of a new interpreter for which each warning is an error."""
+    """Run a new interpreter with warnings as errors; return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", *options, "-c", code],
         capture_output=True,
@@ -118,7 +118,7 @@ assert asyncio.StreamReader is streams
 @pytest.mark.parametrize("thread", [False, True], ids=["main thread", "other thread"])
 @pytest.mark.parametrize("model", MODELS)
 def test_subprocesses_warn_of_nothing(model: str, thread: bool) -> None:
-    """Child watchers are deprecated from Python 3.12 on, and gone in 3.14."""
+    """Child watchers are deprecated from Python 3.12 on, and removed in 3.14."""
     code = f"""
 import asyncio, noria, sys, threading
 async def main():

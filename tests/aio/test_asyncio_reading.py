@@ -1,4 +1,4 @@
-"""What a protocol is given: whole, in order, and not while it is paused or closed."""
+"""Received data is complete, in order, and not delivered while paused or closed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 class Buffered(asyncio.BufferedProtocol):
-    """Keeps what comes, through a buffer smaller than most of it."""
+    """Stores received data; its buffer is smaller than most messages."""
 
     def __init__(self, size: int = 100) -> None:
         self.buffer = bytearray(size)
@@ -49,7 +49,7 @@ class Stopping(Buffered):
 
 
 async def connected(factory: Any) -> tuple[Any, socket.socket]:
-    """A protocol of the loop and the plain socket that is its peer."""
+    """A protocol of the loop, and the plain socket that is its peer."""
     mine, peer = socket.socketpair()
     mine.setblocking(False)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -63,7 +63,7 @@ def pattern(size: int) -> bytes:
 
 
 def step(coroutine: Any) -> Any:
-    """Run a coroutine that need not wait, here and now."""
+    """Run a coroutine that does not wait, synchronously."""
     try:
         coroutine.send(None)
     except StopIteration as end:
@@ -86,7 +86,8 @@ def test_sock_recv_within_buffer_updated_leaves_the_delivery_alone(model: str, s
                 taken.append(step(loop.sock_recv(other, 4096)))
 
         protocol, peer = await connected(Nested)
-        for _ in range(4):  # large messages take another path from the second on
+        # From the second on, large messages take another path.
+        for _ in range(4):
             protocol.data.clear()
             data = pattern(size)[:size]
             peer.sendall(data)
@@ -215,7 +216,7 @@ def test_nothing_is_delivered_after_closing(model: str, ending: str) -> None:
 
 
 def test_another_protocol_takes_over_within_buffer_updated(model: str) -> None:
-    """What was received already goes to the new protocol, whatever kind it is."""
+    """Data that was received before goes to the new protocol, of either kind."""
 
     async def main() -> None:
         class Changing(Buffered):

@@ -16,7 +16,8 @@ import pytest
 
 from support.loops import MODELS, Keeper, client_context, reset, run, server_context, until
 
-SIZE = 64 << 20  # bytes: more than the buffers of both ends take
+# bytes; more than the socket buffers of both ends
+SIZE = 64 << 20
 
 
 @pytest.fixture(params=MODELS)
@@ -55,7 +56,7 @@ def has_room(fd: int) -> bool:
 
 
 async def stalled(fd: int) -> None:
-    """Waits until the descriptor has had no room for some turns of the loop."""
+    """Wait until the descriptor was not writable for some turns of the loop."""
     turns = 0
     while turns < 20:
         turns = 0 if has_room(fd) else turns + 1
@@ -63,7 +64,7 @@ async def stalled(fd: int) -> None:
 
 
 def receive_all(peer: socket.socket) -> int:
-    """Receives until the end; the number of bytes."""
+    """Receive until the end of file; return the number of bytes."""
     got = 0
     peer.settimeout(20)
     with contextlib.suppress(ConnectionResetError):
@@ -87,10 +88,10 @@ def test_sendfile_of_a_transport_that_is_closed_raises(
             with pytest.raises(ConnectionError):
                 await asyncio.wait_for(sending, 10)
             assert await keeper.lost is None
-            # What the peer has got is the beginning, and then the end.
+            # The peer has received the start of the file, and then the end of file.
             got = await loop.run_in_executor(None, receive_all, peer)
             assert 0 < got < SIZE
-        # The loop goes on.
+        # The loop still works.
         async with peer_that_reads_nothing() as (keeper, peer):
             keeper.transport.write(b"more")
             assert await loop.run_in_executor(None, peer.recv, 10) == b"more"
@@ -216,7 +217,7 @@ def test_sock_sendfile_of_a_socket_that_is_closed_raises(model: str, file: IO[by
             await stalled(here.fileno())
             number = here.fileno()
             here.close()
-            # Another file with the number gets nothing, and its writer is its own.
+            # Another file with the number receives nothing, and its writer stays registered.
             with socket.socket() as other:
                 assert other.fileno() == number
                 with pytest.raises(ConnectionError):

@@ -30,7 +30,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 async def served(
     handler: Any, **options: Any
 ) -> AsyncIterator[tuple[noria.StreamReader, noria.StreamWriter]]:
-    """A client of a server whose connections this handler serves."""
+    """A client of a server that calls this handler for each connection."""
     server = await noria.start_server(handler, "127.0.0.1", 0, **options)
     host, port = server.sockets[0].getsockname()[:2]
     reader, writer = await noria.open_connection(host, port, **options)
@@ -65,7 +65,7 @@ def test_they_are_asyncios_own(run: Run) -> None:
             writer.write(b"x")
             assert await reader.read(1) == b"x"
         assert kinds == [(noria.StreamReader, noria.StreamWriter)]
-        # Nobody asked for asyncio's to be replaced.
+        # asyncio's classes are not replaced without install(streams=True).
         assert asyncio.StreamReader is not noria.StreamReader
 
     run(main())
@@ -91,7 +91,7 @@ def test_every_way_of_reading(run: Run) -> None:
 
 
 def test_the_same_as_asyncios_for_any_pieces() -> None:
-    """The same reads of the same pieces give the same, also at the end and beyond the limit."""
+    """asyncio's and noria's reader return the same, also at end of file and above the limit."""
 
     async def reads(kind: Any, seed: int) -> list[Any]:
         dice = random.Random(seed)
@@ -153,7 +153,7 @@ def test_a_slow_reader_holds_back_the_sender_and_loses_nothing(run: Run) -> None
                 got += data
                 if len(got) < 20_000:
                     await asyncio.sleep(0)
-                    # Of what comes while nobody reads, no more than one receive is kept.
+                    # While no coroutine reads, at most the data of one receive is kept.
                     assert len(reader._buffer) < 2 * 4096 + 300_000
             assert got == sent
 

@@ -1,4 +1,4 @@
-"""create_task and task factories, as the running Python's asyncio has them."""
+"""create_task and task factories behave as in the running Python's asyncio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import noria
 from support.loops import MODELS, ORACLE, run
 
 EAGER_FACTORY = sys.version_info >= (3, 12)
-EAGER_START = sys.version_info >= (3, 14)  # an argument of Task before, of create_task from then on
+# From Python 3.14 on, create_task has the argument that only Task had before.
+EAGER_START = sys.version_info >= (3, 14)
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 
@@ -52,7 +53,7 @@ CALLS: dict[str, dict[str, Any]] = {
 
 
 async def outcome(create: Any, arguments: dict[str, Any]) -> Any:
-    """What came of a call: the task's name, result and eagerness, or the type of the exception."""
+    """The result of a call: the task's name, result and eagerness, or the exception's type."""
     coroutine = value()
     try:
         task = create(coroutine, **arguments)
@@ -98,7 +99,7 @@ def without_class_names(found: dict[str, Any]) -> dict[str, Any]:
 
 
 async def factory_calls() -> dict[str, Any]:
-    """What factories of several signatures are passed for each call, and what comes of it."""
+    """The arguments that task factories of several signatures get, and the results."""
     loop = asyncio.get_running_loop()
     passed: list[Any] = []
 

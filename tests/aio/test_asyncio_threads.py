@@ -1,4 +1,4 @@
-"""A loop that is made in one thread, runs in others, and is closed from yet another."""
+"""A loop that is created in one thread, runs in others and is closed in another one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def new_loop(model: str) -> asyncio.AbstractEventLoop:
 
 
 def in_a_thread(function: Callable[[], Any]) -> Any:
-    """The function's result, or what it raised, from a thread of its own."""
+    """Run the function in a new thread; return its result or raise its exception."""
     results: list[Any] = []
     errors: list[BaseException] = []
 
@@ -145,7 +145,7 @@ def test_data_that_came_between_two_runs_is_not_lost(model: str) -> None:
     keeper = loop.run_until_complete(connect())
     expected = b""
     for number in range(20):
-        # Some of it arrives while the loop runs, and may be received without being delivered.
+        # Some data arrives while the loop runs, and may be received but not delivered.
         loop.call_soon(loop.stop)
         peer.send(b"a%d" % number)
         in_a_thread(loop.run_forever)
@@ -165,7 +165,8 @@ def test_closing_from_another_thread_leaks_no_socket(model: str) -> None:
     transport, _ = loop.run_until_complete(loop.create_connection(Keeper, sock=mine))
     in_a_thread(loop.close)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # it was never closed
+        # The loop was never closed.
+        warnings.simplefilter("ignore", ResourceWarning)
         del transport, mine, _
         gc.collect()
     peer.settimeout(30)
@@ -253,7 +254,8 @@ def test_thousands_of_connections_go_on_in_the_next_run(model: str) -> None:
     for transport in transports:
         transport.abort()
     loop.run_until_complete(asyncio.sleep(0))
-    for _, peer in pairs:  # the end of the run has closed them all
+    # The end of the run has closed all connections.
+    for _, peer in pairs:
         peer.setblocking(False)
         assert peer.recv(1) == b""
         peer.close()
@@ -311,7 +313,7 @@ async def nothing() -> str:
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Within it no descriptor is free."""
+    """A context in which no descriptor is free."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
     try:
@@ -321,7 +323,7 @@ def no_descriptors() -> Iterator[None]:
 
 
 class Interrupting(Keeper):
-    """Its callback of that name is cut short once, as by Ctrl-C."""
+    """The callback of that name raises KeyboardInterrupt once."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""TLS on the asyncio loop: how connections end, well and badly. Each test runs on asyncio's too."""
+"""TLS on the asyncio loop: how connections end. Each test also runs on asyncio's own loop."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 def note_errors() -> list[dict[str, Any]]:
-    """What the running loop reports from now on."""
+    """The list to which the running loop's reports are appended."""
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
     return told
 
 
 class Peer:
-    """A TLS peer that does only what it is told, over a bare socket."""
+    """A TLS peer that the test controls step by step, over a plain socket."""
 
     def __init__(self, sock: socket.socket, server_side: bool) -> None:
         self.sock = sock
@@ -70,7 +70,7 @@ class Peer:
         return bool(data)
 
     async def handshake(self, limit: int = 1 << 30) -> bool:
-        """Shakes hands, but sends no more than `limit` bytes; whether that was enough."""
+        """Do the handshake with at most `limit` bytes sent; return whether it succeeded."""
         while True:
             try:
                 self.tls.do_handshake()
@@ -102,7 +102,7 @@ class Peer:
 
 
 async def with_peer(server_side: bool, **options: Any) -> tuple[Keeper, Peer, Any]:
-    """Ours on the side asked for, a Peer on the other, hands shaken; and what to close."""
+    """A connection of the loop on the given side and a Peer on the other, after the handshake."""
     loop = asyncio.get_running_loop()
     if server_side:
         made = loop.create_future()
@@ -155,7 +155,7 @@ def test_tls_closed_while_reading_is_paused(model, data):
 
 
 def test_tls_peer_ends_while_reading_is_paused(model):
-    """What it sent before comes once reading is resumed, then its end."""
+    """After resume_reading the data that was sent before arrives, then the end of file."""
 
     async def main() -> None:
         client, keeper, server = await pair(secure=True)
@@ -205,7 +205,7 @@ def test_tls_peer_that_resets(model, server_side):
 @pytest.mark.parametrize("server_side", [True, False], ids=["server", "client"])
 @pytest.mark.parametrize("data", [b"", b"x" * 10_000_000], ids=["idle", "data"])
 def test_tls_peer_that_ignores_close_notify(model, server_side, data):
-    """It stays connected and silent: the transport ends all the same, when its time is up."""
+    """The peer stays connected and sends nothing: the transport closes after its timeout."""
 
     async def main() -> None:
         note_errors()
@@ -226,7 +226,7 @@ def test_tls_garbage_after_the_handshake_ends_the_connection(model, server_side)
         keeper, peer, server = await with_peer(server_side)
         await asyncio.get_running_loop().sock_sendall(peer.sock, b"no record of any kind" * 10)
         error = await asyncio.wait_for(keeper.lost, PATIENCE)
-        # OpenSSL's error is an OSError: asyncio tells the protocol of it and nobody else.
+        # OpenSSL's error is an OSError: asyncio passes it to the protocol only.
         assert isinstance(error, ssl.SSLError)
         assert not told
         peer.sock.close()
@@ -236,7 +236,7 @@ def test_tls_garbage_after_the_handshake_ends_the_connection(model, server_side)
 
 
 def test_start_tls_with_unsent_data_in_the_plain_transport(model):
-    """All that was written in plain goes before the first byte of the handshake."""
+    """All plaintext is sent before the first byte of the handshake."""
     size = 5_000_000
 
     async def main() -> None:
@@ -268,14 +268,14 @@ def test_start_tls_with_unsent_data_in_the_plain_transport(model):
         sock.close()
         await asyncio.wait_for(keeper.lost, PATIENCE)
         listener.close()
-        # asyncio's own tells the TLS protocol to resume what it was never told to pause.
+        # asyncio's transport calls resume_writing of the TLS protocol without pause_writing.
         assert not told or model == ORACLE
 
     run(main(), model)
 
 
 def test_start_tls_with_received_data_in_the_plain_transport(model):
-    """The peer began before: what came while reading was paused belongs to the handshake."""
+    """Data that arrives while reading is paused belongs to the handshake."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -312,7 +312,7 @@ LEFT = ("Transport", "Protocol", "Connection", "Task", "Timer", "TimerHandle")
 
 
 async def nothing_left(before: Counter[str]) -> None:
-    """Waits for what is about to end; then there is no more of anything than before."""
+    """Wait for pending work; then check that no object or descriptor leaks."""
     for _ in range(100):
         if not alive(*LEFT) - before:
             return
@@ -386,7 +386,7 @@ def test_tls_handshakes_cut_off_anywhere_leave_nothing_at_the_client(model):
 
         before = alive(*LEFT)
         for _ in range(rounds):
-            # At most the whole of the server's part without its tickets.
+            # At most all that the server sends, without its tickets.
             await asyncio.gather(serve(chance.randrange(1200)), attempt())
         await nothing_left(before)
         listener.close()
@@ -440,7 +440,7 @@ def test_tls_handshake_with_garbage(model, kind):
         for _ in range(3):
             reader, writer = await asyncio.open_connection(*address)
             writer.write(garbage)
-            # It may say why, in an alert; then it ends.
+            # It may send an alert; then it closes the connection.
             with contextlib.suppress(ConnectionError):
                 await asyncio.wait_for(reader.read(), PATIENCE)
             writer.close()
@@ -452,7 +452,7 @@ def test_tls_handshake_with_garbage(model, kind):
         told.clear()
         server.close()
 
-        # And a server that answers with garbage.
+        # A server that replies with garbage.
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         attempt = asyncio.ensure_future(
@@ -472,7 +472,7 @@ def test_tls_handshake_with_garbage(model, kind):
     gc.collect()
 
 
-# Buffers, and reading that is paused from the start.
+# BufferedProtocol, and reading that is paused from the start.
 
 
 def test_a_buffered_protocol_may_give_a_bytearray(model):
@@ -506,7 +506,8 @@ def test_a_buffered_protocol_may_give_a_bytearray(model):
         _, writer = await asyncio.open_connection(
             *server.sockets[0].getsockname(), ssl=client_context()
         )
-        data = bytes(range(1, 256)) * 400  # several records, none with a zero
+        # several records, none with a zero
+        data = bytes(range(1, 256)) * 400
         writer.write(data)
         writer.close()
         await writer.wait_closed()
@@ -556,7 +557,7 @@ def test_a_client_that_pauses_at_once_ends_its_handshake(model):
     run(main(), model)
 
 
-# start_tls on a connection that is full, or no longer there.
+# start_tls on a connection with a full write buffer, and on a lost one.
 
 
 def test_start_tls_while_the_protocol_is_paused_resumes_it(model):
@@ -667,7 +668,7 @@ def test_a_connection_that_ends_while_start_tls_begins(model, ending):
 
 
 def test_protocols_of_both_kinds_take_turns(model):
-    """Each callback sets a protocol of the other kind, while more records are there."""
+    """Each callback sets a protocol of the other kind, while more records are buffered."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -729,7 +730,8 @@ def test_a_start_tls_that_fails_leaves_no_cycle(model):
     async def fail(loop: Any, address: Any) -> weakref.ref[Any]:
         transport, protocol = await loop.create_connection(asyncio.Protocol, *address)
         context = ssl.create_default_context()  # the server's certificate is not trusted by it
-        try:  # pytest.raises would keep the exception
+        # pytest.raises would keep a reference to the exception.
+        try:
             await loop.start_tls(transport, protocol, context, server_hostname="localhost")
         except ssl.SSLCertVerificationError:
             return weakref.ref(transport)
@@ -745,7 +747,8 @@ def test_a_start_tls_that_fails_leaves_no_cycle(model):
         with contextlib.suppress(ssl.SSLError):
             await Peer(sock, True).handshake()
         transport = await failing
-        for _ in range(1000):  # connection_lost has to be called
+        # until connection_lost is called
+        for _ in range(1000):
             if transport() is None:
                 break
             await asyncio.sleep(0.001)
@@ -786,7 +789,7 @@ def test_start_tls_takes_what_a_stream_reader_has_buffered(model, streams):
         server = await streams.start_server(serve, "127.0.0.1", 0)
         reader, writer = await streams.open_connection(*server.sockets[0].getsockname())
         await writer.start_tls(client_context(), server_hostname="localhost")
-        # asyncio's streams before Python 3.14 pause the plain transport in place of the new one.
+        # asyncio's streams before Python 3.14 pause the plain transport, not the new one.
         assert await accepted or (streams is asyncio and sys.version_info < (3, 14))
         writer.write(b"x" * 300_000)
         assert await reader.read() == b"x" * 300_000
@@ -827,7 +830,7 @@ def test_what_a_client_has_buffered_before_start_tls_stays_plain_text(model, str
 
 @pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])
 def test_a_peer_that_ends_and_reads_slowly_gets_all_that_was_written(model, server_side):
-    """Also close_notify, which has to wait behind data that finds no room."""
+    """Also close_notify, which waits behind data in a full write buffer."""
     if model == ORACLE and sys.version_info < (3, 13):
         pytest.skip("asyncio loses what is written after close() before Python 3.13")
     size = 6_000_000

@@ -1,4 +1,4 @@
-"""What the kernel had at the start of a turn is delivered in that turn."""
+"""Data that the kernel has at the start of a turn is delivered in that turn."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def test_streams_exchange_in_a_few_turns(model: str) -> None:
         for _ in range(10):
             writer.write(b"again")
             answer = asyncio.ensure_future(reader.read(100))
-            for _ in range(8):  # there: woken, read, written; and back
+            # wake, read, write; there and back
+            for _ in range(8):
                 await asyncio.sleep(0)
             assert answer.done()
             assert answer.result() == b"again"
@@ -88,7 +89,7 @@ def test_streams_exchange_in_a_few_turns(model: str) -> None:
 
 
 def test_a_chain_of_calls_polls_again_once_there_is_io(model: str) -> None:
-    """After many turns without I/O polls may become rare; I/O of the loop ends that."""
+    """After many turns without I/O the loop may skip polls; its own I/O ends that."""
 
     async def main() -> None:
         keeper, peer = await connected()
@@ -129,7 +130,7 @@ def test_a_cancelled_connect_has_closed_its_socket_two_turns_later(model: str) -
 
 
 def wait_for_exit(pid: int) -> None:
-    """Block until the process has exited, whoever reaps it."""
+    """Block until the process has exited, without reaping it."""
     stat = Path(f"/proc/{pid}/stat")
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         while stat.read_text().rpartition(")")[2].split()[0] != "Z":
@@ -159,11 +160,12 @@ def test_all_pipes_of_a_process_give_their_data_before_one_is_lost(model: str) -
                 Process, "/bin/sh", "-c", "read line; echo out; echo error >&2"
             )
             transport.get_pipe_transport(0).write(b"\n")  # type: ignore[union-attr]
-            # The loop sees all that the process did at once.
+            # The loop sees all output of the process at once.
             wait_for_exit(transport.get_pid())
             await exited
             transport.close()
-            events = [event for event in events if event[1]]  # those of the two outputs
+            # the events of the two outputs
+            events = [event for event in events if event[1]]
             assert sorted(events[:2]) == [("data", 1), ("data", 2)]
             assert sorted(events[2:]) == [("lost", 1), ("lost", 2)]
 

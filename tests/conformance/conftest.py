@@ -1,4 +1,4 @@
-"""The server under test: each model in turn, and the oracle."""
+"""The server under test: one for each model, and asyncio's own loop as the oracle."""
 
 from __future__ import annotations
 

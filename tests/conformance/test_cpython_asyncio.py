@@ -1,4 +1,4 @@
-"""CPython's own tests of asyncio, from the Python that runs, bound to noria's loop.
+"""CPython's own tests of asyncio, from the running Python, on noria's loop.
 
 On the model that `auto` takes; NORIA_CONFORMANCE=all runs them on every model that drives asyncio,
 NORIA_CONFORMANCE=select,poll on these.
@@ -53,17 +53,17 @@ CASES: tuple[tuple[str, str | None, int], ...] = (
     ("test_graph", None, 28),
 )
 
-# Those that came later; their numbers above are those of that Python.
+# Modules that came later; their numbers above are of that version.
 SINCE = {
     "TestServer2": (3, 12),
     "test_eager_task_factory": (3, 12),
     "test_graph": (3, 14),
 }
 
-# Those of streams and pipes run once more on noria's compiled streams in asyncio's place.
+# The tests of streams and pipes also run on noria's compiled streams.
 COMPILED = (("test_streams", "StreamTests"), ("test_subprocess", "SubprocessMixin"))
 
-# Tests that look inside asyncio's own classes: "Class.test" -> why.
+# Tests of asyncio's internals: "Class.test" -> reason
 _REPLACES_SOCKET = (
     "it replaces the module `socket` that asyncio.base_events imports, for addresses "
     "that no machine has; noria's create_server is in another module"
@@ -76,10 +76,10 @@ UNEQUAL: dict[str, str] = {
         "test_a_peer_that_ends_and_reads_slowly_gets_all_that_was_written"
     ),
 }
-# Those of UNEQUAL that never end: they are not run.
+# Tests of UNEQUAL that never end: they are not run.
 ENDLESS = {"TestSSL.test_remote_shutdown_receives_trailing_data_on_slow_socket"}
 
-# These tests leave things to the garbage collector and use what later Pythons deprecate.
+# These tests rely on the garbage collector and use deprecated functions.
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -89,7 +89,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def _temporary_working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """These tests, and their setUpClass, make files in the working directory."""
+    """These tests and their setUpClass create files in the working directory."""
     with contextlib.chdir(tmp_path_factory.mktemp("cpython")):
         yield
 
@@ -119,7 +119,7 @@ def _compiled_streams() -> Iterator[None]:
 
 
 def _marked(function: Any, mark: pytest.MarkDecorator) -> Any:
-    """The test with the mark, which the function of the base class does not get."""
+    """A marked copy of the test; the base class's function stays unmarked."""
 
     @functools.wraps(function)
     def marked(self: Any) -> Any:
@@ -129,7 +129,7 @@ def _marked(function: Any, mark: pytest.MarkDecorator) -> Any:
 
 
 def _bound(base: type, model: str, streams: bool = False) -> type[unittest.TestCase]:
-    """The class as a test case of its own whose loops are noria's on this model."""
+    """A subclass of the test case whose loops are noria's on this model."""
 
     def make(self: Any) -> asyncio.AbstractEventLoop:
         return noria.aio.new_event_loop(model)
@@ -149,7 +149,8 @@ def _bound(base: type, model: str, streams: bool = False) -> type[unittest.TestC
 
     body: dict[str, Any] = {"create_event_loop": make, "new_loop": make, "run": run}
     if base.__name__ in ("SubprocessTestsMixin", "SubprocessMixin"):
-        body["setUp"] = own_loop  # in CPython that comes from the class that they are mixed with
+        # In CPython another base class provides it.
+        body["setUp"] = own_loop
     parents = (base,) if issubclass(base, unittest.TestCase) else (base, test_utils.TestCase)
     name = f"{base.__name__}_{model.replace('-', '_')}{'_compiled' if streams else ''}"
     case = type(name, parents, body)
@@ -157,7 +158,8 @@ def _bound(base: type, model: str, streams: bool = False) -> type[unittest.TestC
     for name, reason in UNEQUAL.items():
         if name.startswith(f"{base.__name__}."):
             test = name.partition(".")[2]
-            if hasattr(base, test):  # other Pythons may not have it
+            # Other Python versions may not have the test.
+            if hasattr(base, test):
                 mark = pytest.mark.xfail(reason=reason, strict=True, run=name not in ENDLESS)
                 setattr(case, test, _marked(getattr(base, test), mark))
     return case
@@ -177,7 +179,7 @@ def _classes(module: ModuleType, name: str | None) -> list[type]:
 
 
 def _collect() -> dict[tuple[str, str | None, str], int]:
-    """Puts the cases where pytest finds them; the number of tests of each."""
+    """Make the test cases module attributes, for pytest; return the number of tests of each."""
     counts = {}
     for model in _wanted():
         for module_name, class_name, _ in CASES:

@@ -1,4 +1,4 @@
-"""Bytes go in and come out: all of them, in order, each to its own connection."""
+"""An echo server returns all bytes, in order, to the connection that sent them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_message_and_answer(server: Serving, size: int) -> None:
 
 
 class BoundedEcho(Recorder, Echo):
-    """Echo with a note of what it was told and of the most that was kept."""
+    """An echo that records its flow control and the largest size of its write buffer."""
 
     most = 0
 
@@ -60,14 +60,14 @@ class BoundedEcho(Recorder, Echo):
 
 @pytest.mark.parametrize("size", [1_000_000, 10_000_000])
 def test_large_message_and_a_slow_reader(server: Serving, size: int) -> None:
-    """The reader begins late and is slow at first: writing is paused and resumed, nothing lost."""
+    """The client reads late and slowly: writing is paused and resumed, and no data is lost."""
     data = payload(size)
     with connect(server.start(BoundedEcho)) as client:
         sender = threading.Thread(target=client.sendall, args=(data,))
         sender.start()
         protocol = server.protocol()
         if size > 5_000_000 and not server.waits_in_write:
-            # More than the sockets of both sides take in: however slow the server is, it is told.
+            # More than the socket buffers of both sides: pause_writing is called in any case.
             until(lambda: "pause" in protocol.calls)
         digest, received = hashlib.sha256(), 0
         while received < size:
@@ -79,7 +79,7 @@ def test_large_message_and_a_slow_reader(server: Serving, size: int) -> None:
                 time.sleep(0.002)
         sender.join()
         assert digest.digest() == hashlib.sha256(data).digest()
-        # An echo never keeps more than the limit and the one message that went over it.
+        # An echo buffers at most the limit and the one message that exceeded it.
         assert protocol.most <= 64 * 1024 + 256 * 1024
     until(lambda: protocol.lost)
     flow = [call for call in protocol.calls if call in ("pause", "resume")]
@@ -89,7 +89,7 @@ def test_large_message_and_a_slow_reader(server: Serving, size: int) -> None:
 
 
 def test_a_peer_that_never_reads_is_not_read_for_ever(server: Serving) -> None:
-    """Flow control: what the server takes in is bounded by what it can give away."""
+    """Flow control: the server receives no more than it can send."""
     with connect(server.start(BoundedEcho)) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
@@ -100,11 +100,12 @@ def test_a_peer_that_never_reads_is_not_read_for_ever(server: Serving) -> None:
                 sent += client.send(bytes(65536))
         assert server.protocol().most <= 64 * 1024 + 256 * 1024
         if server.waits_in_write:
-            reset(client)  # it is asleep in send and can be told nothing else
+            # The server sleeps in send(2): only a reset ends that.
+            reset(client)
 
 
 def test_many_connections_never_cross(server: Serving) -> None:
-    """200 connections, each with a tag of its own; for a model that serves one, one by one."""
+    """200 connections, each with its own tag; one by one on a model that serves only one."""
     address = server.start(Echo)
     count = 200
 
@@ -131,7 +132,7 @@ def test_many_connections_never_cross(server: Serving) -> None:
 
 
 def test_the_next_client_of_one_at_a_time_waits(server: Serving) -> None:
-    """What `blocking` is: the second is served when the first has left. All others serve both."""
+    """`blocking` serves the second client after the first has left; other models serve both."""
     address = server.start(Echo)
     with connect(address) as first, connect(address) as second:
         first.sendall(b"first")
@@ -147,7 +148,7 @@ def test_the_next_client_of_one_at_a_time_waits(server: Serving) -> None:
 
 
 def test_descriptor_numbers_are_used_again(server: Serving) -> None:
-    """2,000 connections in quick succession, ended in three ways: none gets another's bytes."""
+    """2,000 quick connections, closed in three ways: none receives another's bytes."""
     address = server.start(Echo)
     for number in range(2000):
         client = connect(address)
@@ -203,7 +204,7 @@ def test_extra_info_of_tcp(server: Serving) -> None:
         sock = server.call(transport.get_extra_info, "socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert server.call(transport.get_extra_info, "cipher") is None
-        # Asking for the socket does not take it away: the connection goes on after it is forgotten.
+        # The socket object does not own the descriptor: the connection survives its deletion.
         del sock
         client.sendall(b"on")
         until(lambda: server.protocol().got == b"on")

@@ -1,4 +1,4 @@
-"""A handler that raises ends its own connection, with the error logged; the server goes on."""
+"""An exception of a handler closes its connection and is logged; the server continues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Boom(Exception):
 
 
 class Fragile(Recorder, Echo):
-    """Raises where it is told to, the first time only."""
+    """Raises in the given callback, the first time only."""
 
     where = ""
     left = 1
@@ -62,7 +62,7 @@ def test_a_handler_raises(server: Serving, place: str, caplog: Any) -> None:
         where = place
 
     address = server.start(Raises)
-    # A connection beside the one that raises; in connection_made it is the first that does.
+    # A second connection; for connection_made the first one raises.
     bystander, victim_index = None, 0
     if not server.one_at_a_time and place != "connection_made":
         bystander, victim_index = connect(address), 1
@@ -117,7 +117,7 @@ def test_the_factory_raises(server: Serving, caplog: Any) -> None:
 
 
 def test_a_call_raises(server: Serving, caplog: Any) -> None:
-    """An error in a callback that belongs to no connection is logged and harms none."""
+    """An exception of a callback without a connection is logged and affects no connection."""
     server.errors_expected = True
 
     def boom() -> None:
@@ -138,7 +138,7 @@ class RaisesWhileMany(Recorder, Echo):
 
 
 def test_one_of_many_raises(server: Serving) -> None:
-    """Those whose events are in the same turn get theirs."""
+    """Other events of the same turn are still handled."""
     if server.one_at_a_time:
         pytest.skip("blocking serves one connection at a time")
     server.errors_expected = True

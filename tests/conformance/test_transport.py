@@ -1,4 +1,4 @@
-"""What a protocol may do with its transport, and when it is called: asyncio's meaning on all."""
+"""Methods of transports and the order of protocol calls are asyncio's on each model."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_what_is_no_buffer_is_refused(server: Serving, wrong: Any) -> None:
         transport = server.protocol().transport
         with pytest.raises(TypeError):
             server.call(transport.write, wrong)
-        # asyncio's writelines skips parts that are false, from Python 3.14 on.
+        # From Python 3.14 on, asyncio's writelines skips empty buffers.
         skips = server.name == ORACLE and not wrong
         with contextlib.suppress(TypeError) if skips else pytest.raises(TypeError):
             server.call(transport.writelines, [wrong])
@@ -234,11 +234,11 @@ def test_what_is_no_buffer_is_refused(server: Serving, wrong: Any) -> None:
 
 
 def test_writelines_of_many_parts(server: Serving) -> None:
-    """More than one system call takes, and more than there is room for."""
+    """More buffers than one system call takes, and more bytes than the socket buffer."""
     with connect(server.start(Recorder)) as client:
         parts = [b"%06d" % number * 100 for number in range(5000)]
         transport = server.protocol().transport
-        # Not `call`: under blocking it comes back when all is taken.
+        # Not `call`: on blocking it returns when all data is sent.
         server.call_soon_threadsafe(lambda: transport.writelines(parts))
         assert read_exactly(client, 3_000_000) == b"".join(parts)
 
@@ -361,7 +361,7 @@ def test_the_server_ends_its_side_and_still_reads(server: Serving) -> None:
     ]
 
 
-# Ending.
+# Closing.
 
 
 def test_abort(server: Serving) -> None:
@@ -411,7 +411,7 @@ def test_reset_by_the_peer(server: Serving) -> None:
 
 
 def test_writing_to_a_peer_that_has_gone(server: Serving) -> None:
-    """connection_lost says why, once; further writes are ignored."""
+    """connection_lost gets the error, once; further writes are ignored."""
     address = server.start(PausedFromTheStart)
     client = connect(address)
     protocol = server.protocol()
@@ -430,7 +430,7 @@ def test_writing_to_a_peer_that_has_gone(server: Serving) -> None:
 
 
 class Buffered(asyncio.BufferedProtocol):
-    """Gets its bytes in a buffer of its own, a small one."""
+    """A BufferedProtocol with a small buffer."""
 
     def __init__(self) -> None:
         self.buffer = bytearray(1000)
@@ -471,7 +471,7 @@ def test_buffered_protocol(server: Serving) -> None:
 
 
 class Switches(Recorder):
-    """Hands the connection to another protocol at a word."""
+    """Sets another protocol when it receives a keyword."""
 
     following: type[Any]
 

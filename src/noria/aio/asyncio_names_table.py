@@ -367,7 +367,7 @@ NAMES: tuple[PrivateName, ...] = (
     ),
     *_group(
         "asyncio.SelectorEventLoop",
-        "noria._core.aio.core",
+        "noria._core.aio.scheduler",
         "none: debug mode fails",
         (METHOD, "_check_thread", "self", "debug mode: calls from another thread"),
         (
@@ -389,7 +389,7 @@ NAMES: tuple[PrivateName, ...] = (
     *_group(
         "asyncio.SelectorEventLoop",
         "noria._core.aio.core",
-        "none: pipes, signal handlers and debug mode call it by this name",
+        "none: pipes call it by this name",
         (
             HOOK,
             "_add_reader _add_writer",
@@ -403,6 +403,11 @@ NAMES: tuple[PrivateName, ...] = (
             "asyncio's pipes call it to stop that",
         ),
         (OVERRIDDEN, "_ensure_fd_no_transport", "self fd", "refuses a transport's descriptor"),
+    ),
+    *_group(
+        "asyncio.SelectorEventLoop",
+        "noria._core.aio.scheduler",
+        "none: signal handlers and debug mode call it by this name",
         (OVERRIDDEN, "_add_callback", "self handle", "queues a handle"),
         (OVERRIDDEN, "_add_callback_signalsafe", "self handle", "queues a signal's handle"),
         (OVERRIDDEN, "_timer_handle_cancelled", "self handle", "debug mode's timers call it"),
@@ -444,7 +449,7 @@ NAMES: tuple[PrivateName, ...] = (
     ),
     *_group(
         "asyncio.events",
-        "noria._core.aio.core",
+        "noria._core.aio.scheduler",
         "debug mode's handles of call_soon_threadsafe are plain ones, without a lock",
         (
             CLASS,
@@ -474,19 +479,19 @@ NAMES: tuple[PrivateName, ...] = (
     ),
     *_group(
         "asyncio.Handle",
-        "noria._core.aio.core",
+        "noria._core.aio.scheduler",
         "none: debug mode fails",
         (FIELD, "_source_traceback", None, "debug mode: where a handle was made"),
     ),
     *_group(
         "asyncio.base_events",
-        "noria._core.aio.core",
+        "noria._core.aio.scheduler",
         "messages have the repr of the callback",
         (FUNCTION, "_format_handle", "handle", "names a callback that debug mode found slow"),
     ),
     *_group(
         "asyncio.format_helpers",
-        "noria._core.aio.core",
+        "noria._core.aio.scheduler",
         "messages have the repr of the callback",
         (FUNCTION, "_format_callback_source", "func args", "names a callback that has raised"),
     ),

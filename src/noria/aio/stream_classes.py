@@ -11,7 +11,11 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from noria._core.aio.streams import Feed, Reader, Writer
+from noria._core.aio.streams import (
+    StreamReaderBase,
+    StreamReaderProtocolBase,
+    StreamWriterBase,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -32,11 +36,11 @@ _Reader = asyncio.StreamReader
 _Writer = asyncio.StreamWriter
 
 
-class StreamReader(Reader, _Reader):
+class StreamReader(StreamReaderBase, _Reader):
     """asyncio.StreamReader, compiled."""
 
 
-class StreamWriter(Writer, _Writer):
+class StreamWriter(StreamWriterBase, _Writer):
     """asyncio.StreamWriter, compiled."""
 
     def __init__(self, transport: Any, protocol: Any, reader: Any, loop: Any):
@@ -55,7 +59,7 @@ class StreamWriter(Writer, _Writer):
             reader._transport = self._transport
 
 
-class StreamReaderProtocol(Feed, _Protocol):
+class StreamReaderProtocol(StreamReaderProtocolBase, _Protocol):
     """asyncio.StreamReaderProtocol, compiled."""
 
     def connection_made(self, transport: Any) -> None:

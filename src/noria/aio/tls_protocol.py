@@ -12,7 +12,7 @@ from asyncio import sslproto
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from noria._core.aio.tls import Secure
+from noria._core.aio.tls import SSLProtocolBase
 
 if TYPE_CHECKING:
     import ssl
@@ -40,7 +40,7 @@ class SSLTransport(sslproto._SSLProtocolTransport):
         self.writelines = ssl_protocol.writelines  # type: ignore[method-assign]
 
 
-class TLSProtocol(Secure, _SSLProtocol):
+class TLSProtocol(SSLProtocolBase, _SSLProtocol):
     """TLS over any transport; over noria's own, a message needs no Python call."""
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -49,7 +49,7 @@ class TLSProtocol(Secure, _SSLProtocol):
         # get_buffer allocates it again.
         self._ssl_buffer = bytearray()
         self._ssl_buffer_view = memoryview(self._ssl_buffer)
-        self.bind()
+        self.look_up_methods()
 
     def _get_app_transport(self) -> asyncio.Transport:
         if self._app_transport is None and not self._app_transport_created:
@@ -63,7 +63,7 @@ class TLSProtocol(Secure, _SSLProtocol):
             # asyncio decrypts into slices of the buffer; slices of a bytearray would be copies.
             get_buffer = self._app_protocol_get_buffer
             self._app_protocol_get_buffer = lambda hint: memoryview(get_buffer(hint))
-        self.adopt(app_protocol)
+        self.use_protocol(app_protocol)
 
     @property
     def app_transport(self) -> asyncio.Transport:
@@ -87,7 +87,7 @@ class TLSProtocol(Secure, _SSLProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Start the handshake over the plain transport."""
-        self.attach(transport)
+        self.set_plain_transport(transport)
         _SSLProtocol.connection_made(self, transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

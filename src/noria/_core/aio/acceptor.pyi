@@ -16,7 +16,7 @@ class Acceptor(Channel):
         sock: socket.socket,
         factory: Factory,
         server: Any,
-        secure: Callable[[Factory, socket.socket, Any], None] | None,
+        serve_tls: Callable[[Factory, socket.socket, Any], None] | None,
         context: contextvars.Context | None = None,
     ) -> None: ...
     def stop(self) -> None: ...

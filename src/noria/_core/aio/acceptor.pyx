@@ -19,27 +19,28 @@ cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 cdef class Acceptor(Channel):
-    """Makes a protocol and a connection of each client, until closed. The socket stays Python's.
+    """Accepts clients and makes a protocol and a connection for each, until `stop`.
 
-    `secure`, if not None, is called with a connected Python socket instead; it performs the TLS
-    handshake. Each client is served in a copy of `context`, by default a copy of the current one.
+    It does not own the socket. `serve_tls`, if not None, is called with the factory, the client's
+    socket and the server instead. Each client is served in a copy of `context`, by default a copy
+    of the current one.
     """
 
     cdef Core core
     cdef object factory
     cdef object sock
     cdef object server
-    cdef object secure
-    cdef object rest
+    cdef object serve_tls
+    cdef object retry_timer
     cdef object context
     cdef bint tcp
 
-    def __init__(self, Core core, sock, factory, server, secure, context=None):
+    def __init__(self, Core core, sock, factory, server, serve_tls, context=None):
         self.core = core
         self.sock = sock
         self.factory = factory
         self.server = server
-        self.secure = secure
+        self.serve_tls = serve_tls
         self.context = PyContext_CopyCurrent() if context is None else context
         self.tcp = sock.family in INTERNET
         self.model = core.model
@@ -50,15 +51,15 @@ cdef class Acceptor(Channel):
         cdef object context = PyContext_Copy(self.context)
         PyContext_Enter(context)
         try:
-            if self.secure is not None:
-                self.secure(self.factory, socket.socket(fileno=fd), self.server)
+            if self.serve_tls is not None:
+                self.serve_tls(self.factory, socket.socket(fileno=fd), self.server)
             else:
-                self.welcome(fd, context)
+                self.connect_client(fd, context)
         finally:
             PyContext_Exit(context)
         return 0
 
-    cdef int welcome(self, int fd, object context) except -1:
+    cdef int connect_client(self, int fd, object context) except -1:
         cdef Connection connection
         try:
             protocol = self.factory()
@@ -84,20 +85,21 @@ cdef class Acceptor(Channel):
 
     cdef int failed(self, int error) except -1:
         if error in (ECONNABORTED, EPROTO):
-            return 0    # that client has left already
+            # The client has closed its connection already.
+            return 0
         if error not in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
             raise OSError(error, os.strerror(error), f"accept on {self.sock!r}")
         self.core.report_exception("socket.accept() out of system resource",
                                    OSError(error, os.strerror(error)),
                                    {"socket": TransportSocket(self.sock)})
-        # Level-triggered, it would be told again at once, for ever.
+        # A level-triggered model would report the same condition at once, again and again.
         self.model.unwatch(self, ACCEPT)
-        self.rest = self.core.call_later(constants.ACCEPT_RETRY_DELAY, self.resume)
+        self.retry_timer = self.core.call_later(constants.ACCEPT_RETRY_DELAY, self.resume)
         return 0
 
     def resume(self):
-        """Accepts again after running out of descriptors."""
-        self.rest = None
+        """Accept again after running out of descriptors."""
+        self.retry_timer = None
         if not self.releasing:
             self.model.watch(self, ACCEPT)
 
@@ -106,12 +108,12 @@ cdef class Acceptor(Channel):
         return True
 
     def stop(self):
-        """Stops accepting; the socket stays open."""
+        """Stop accepting; the socket stays open."""
         if self.releasing:
             return
-        if self.rest is not None:
-            self.rest.cancel()
-            self.rest = None
+        if self.retry_timer is not None:
+            self.retry_timer.cancel()
+            self.retry_timer = None
         self.model.release(self)
-        # The kernel must have let go of the socket, or it would go on listening.
+        # A pending request of the kernel would keep the socket listening after its close.
         self.model.flush_closes()

@@ -3,20 +3,30 @@ from noria._core.stream cimport Stream
 
 cdef class Connection(Stream):
     cdef Core core
-    cdef object context             # its protocol's calls run in it
-    cdef object caller_socket       # the caller's socket object, who may close it
-    cdef readonly object transport  # what the protocol knows; None after connection_lost
+    # the contextvars.Context in which the protocol's methods run
+    cdef object context
+    # the socket object of a caller that may close it, or None
+    cdef object caller_socket
+    # None after connection_lost
+    cdef readonly object transport
     cdef object server
-    cdef object waiter              # set once connection_made was called
-    cdef object empty_waiter        # set once all that was written is sent
-    cdef bytes deferred_write               # what is held, and what the model's send_later has
-    cdef unsigned char peer[32]     # raw addresses; longer ones are asked for when wanted
+    # done after connection_made
+    cdef object waiter
+    # done when all written data is sent
+    cdef object empty_waiter
+    # corked data as one object, or the data that the model's send_later has
+    cdef bytes deferred_write
+    # struct sockaddr of both ends; longer addresses are not stored
+    cdef unsigned char peer[32]
     cdef unsigned char name[32]
     cdef unsigned char peer_length
     cdef unsigned char name_length
-    cdef unsigned char bursty       # it writes several times a turn: see connection.pyx
-    cdef unsigned char corked       # what is kept is sent at the end of this turn
-    cdef unsigned last_write_turn   # the turn of the last write
+    # writes several times in a turn: see connection.pyx
+    cdef unsigned char bursty
+    # the outgoing data is sent at the end of this turn
+    cdef unsigned char corked
+    cdef unsigned last_write_turn
+    cdef int start_outgoing(self, bytes data) except -1
     cdef bint cork(self, data) except -1
     cdef int uncork(self) except -1
     cdef int flush_corked(self, bytes data) except -1

@@ -1,10 +1,17 @@
-"""A stream as asyncio has it: with a context, a server it belongs to, and asyncio's manner of
-reporting what a protocol raises.
+"""A stream of the asyncio loop: it has a context, a server, and asyncio's error reports.
 
-The protocol knows its `transport`, a real subclass of asyncio.Transport; what is called for each
-message is this object's own.
+The protocol's transport is an instance of a subclass of asyncio.Transport (`noria.aio.transports`)
+whose `write` and `writelines` are this object's methods.
+
+A write is sent at once if no other event of the turn is waiting for its handler. Otherwise it is
+deferred until these have run, unless that takes long (may_defer_write): writes of many connections
+cost less when they are sent one after the other, as their peers wake up together, and io_uring
+takes all of them in one call. A connection that writes several times in a turn, as web servers do
+with a head and a body, would send a packet for each write: its next writes are corked, which means
+joined and sent at the end of the turn, until a turn has only one.
 """
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_FULL_RO, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
 )
@@ -28,16 +35,19 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 log = logging.getLogger("noria")
 
 cdef enum:
-    STARTED = 3         # results of its own CALL events, beside those of Stream
-    MAX_CORKED = 16 * 1024  # bytes that are held until the end of a turn at most
-    MAX_COPIED = 4 * 1024   # of these, in a buffer that is the caller's
+    # result of a CALL event, beside those of Stream
+    STARTED = 3
+    # bytes that one connection defers to the end of the turn
+    MAX_CORKED = 16 * 1024
+    # bytes that are copied from a caller's buffer to be deferred
+    MAX_COPIED = 4 * 1024
 
 
 cdef class Connection(Stream):
-    """One connected socket."""
+    """A connected socket of the asyncio loop."""
 
     cdef int call_connection_made(self) except -1:
-        """The protocol is told that it has a connection, and receives from now on."""
+        """Call connection_made, start to receive, and set the waiter's result."""
         self.core.connect_protocol(self.protocol, self.transport)
         if not self.paused and not self.closing and not self.closed:
             self.model.watch(self, RECEIVE)
@@ -48,7 +58,7 @@ cdef class Connection(Stream):
         return 0
 
     def schedule_connection_made(self, waiter=None):
-        """Tells the protocol from the queue, then the waiter."""
+        """Queue the call of connection_made; `waiter` is done after it."""
         self.waiter = waiter
         self.model.queue.put(self, CALL, STARTED, NULL)
 
@@ -68,7 +78,8 @@ cdef class Connection(Stream):
 
     cdef int writable(self) except -1:
         if self.deferred_write is not None:
-            return 0        # its bytes are held or with the kernel; sent_later goes on from there
+            # Its bytes are corked or being sent by the kernel; sent_later continues.
+            return 0
         Stream.writable(self)
         if self.empty_waiter is not None and not self.unsent_size and not self.closed:
             if not self.empty_waiter.done():
@@ -126,31 +137,29 @@ cdef class Connection(Stream):
             if self.caller_socket.fileno() != self.fd:
                 if self.core.fd_transport(self.fd) is self:
                     self.core.set_fd_transport(self.fd, None)
-                self.fd = -1        # its owner closed it
+                # The caller has closed it.
+                self.fd = -1
                 self.socket_owns_fd = False
             self.caller_socket = None
         return Stream.detach_socket(self)
 
     cdef bint closed_by_caller(self) except -1:
-        """Whether the caller has closed the socket that it gave: the connection ends, as the number
-        of the descriptor may belong to another file by now."""
+        """Whether the caller has closed the socket that it passed in.
+
+        The connection is then closed, as the descriptor's number may refer to another file.
+        """
         if self.closed or self.caller_socket.fileno() == self.fd:
             return False
         self.force_close(OSError(EBADF, os.strerror(EBADF)))
         return True
 
     def __dealloc__(self):
-        # Dropped while open: its number is about to be free.
+        # Freed while open: the number of its descriptor becomes available.
         if self.fd >= 0 and self.core is not None and self.fd < self.core.fd_transports_size and \
                 self.core.fd_transports[self.fd] == <void *>self:
             self.core.fd_transports[self.fd] = NULL
 
-    # A write is sent at once when no other event of the turn waits for its handler. Else it is held
-    # as a parcel until these have run, if that does not take long (may_hold): what many connections
-    # write costs less when it is sent one after the other, as their peers are woken together, and
-    # io_uring takes it all in one call. And who writes several times a turn, as web servers do with
-    # a head and a body, would pay for a packet each: such a connection's next writes are corked,
-    # which is to say made one parcel at the end of the turn, until there is one that comes alone.
+    # Writing.
 
     cpdef write(self, data):
         if self.caller_socket is not None and self.closed_by_caller():
@@ -164,10 +173,10 @@ cdef class Connection(Stream):
         elif self.core.events_left:
             if self.defer_write(data):
                 return
-        elif self.last_write_turn == self.core.turns:
+        elif self.last_write_turn == self.core.turn_number:
             self.bursty = True
         else:
-            self.last_write_turn = self.core.turns
+            self.last_write_turn = self.core.turn_number
         Stream.write(self, data)
 
     def writelines(self, list_of_data):
@@ -179,9 +188,9 @@ cdef class Connection(Stream):
             Stream.writelines(self, list_of_data)
 
     cdef int flush_corked(self, bytes data) except -1:
-        """Send what is corked and `data`, now.
+        """Send the corked data and `data` now.
 
-        The protocol is told of flow control after that, as what it writes then comes last.
+        Flow control is reported after that, so that data that the protocol then writes comes last.
         """
         if self.write_state:
             self.raise_unwritable("write")
@@ -192,9 +201,8 @@ cdef class Connection(Stream):
         self.corked = False
         if data:
             self.append_outgoing(data, 0)
-        elif self.outgoing is None:
-            self.outgoing = [self.deferred_write]
-            self.first = self.offset = 0
+        else:
+            self.start_outgoing(self.deferred_write)
         self.deferred_write = None
         self.flush()
         if (self.unsent_size or self.protocol_paused) and not self.closed:
@@ -202,11 +210,11 @@ cdef class Connection(Stream):
         return 0
 
     cdef bint defer_write(self, data) except -1:
-        """Holds the data as a parcel of its own; False if it has to go another way."""
+        """Defer one write; return False if the data has to be sent otherwise."""
         cdef bytes deferred_write
         cdef Py_ssize_t n
         if self.unsent_size or self.write_state or self.closed or self.closing:
-            # Nothing is held yet, so what is kept is a parcel on its way: a second write.
+            # Not corked: a deferred write is with the model already, and this is the turn's second.
             self.bursty = self.deferred_write is not None
             return False
         deferred_write = data if type(data) is bytes else small_copy(data)
@@ -217,7 +225,7 @@ cdef class Connection(Stream):
             return False
         self.deferred_write = deferred_write
         self.unsent_size = n
-        # A socket that its owner may close before the turn ends is looked at once more then.
+        # A caller may close its socket before the turn ends: it is checked again then.
         if self.caller_socket is not None or not self.model.send_later(
                 self, PyBytes_AS_STRING(deferred_write), n):
             self.corked = True
@@ -225,7 +233,7 @@ cdef class Connection(Stream):
         return True
 
     cdef bint cork(self, data) except -1:
-        """Holds the data behind what is held already; False if it has to go another way."""
+        """Append the data to the corked data; return False if it has to be sent otherwise."""
         cdef bytes part = data if type(data) is bytes else small_copy(data)
         cdef Py_ssize_t n
         if part is None:
@@ -243,13 +251,20 @@ cdef class Connection(Stream):
         return True
 
     cdef int append_outgoing(self, bytes data, Py_ssize_t offset) except -1:
-        if self.deferred_write is not None and self.outgoing is None:
-            self.outgoing = [self.deferred_write]
-            self.first = self.offset = 0
+        if self.deferred_write is not None:
+            self.start_outgoing(self.deferred_write)
         return Stream.append_outgoing(self, data, offset)
 
+    @cython.final
+    cdef int start_outgoing(self, bytes data) except -1:
+        """Put a deferred write into `outgoing`, if it is not in there."""
+        if self.outgoing is None:
+            self.outgoing = [data]
+            self.first = self.offset = 0
+        return 0
+
     cdef bint coalesce(self) except -1:
-        """Makes one parcel of all that is held; False if there is nothing."""
+        """Join the corked data into one deferred write; return False if there is none."""
         self.corked = False
         if self.closed or not self.unsent_size \
                 or (self.caller_socket is not None and self.closed_by_caller()):
@@ -261,13 +276,13 @@ cdef class Connection(Stream):
         return True
 
     cdef int send_deferred_write(self) noexcept:
-        """Sends what is held; the result, if sent_later has to deal with it, or 0."""
+        """Send the deferred write; return 0, or the result that sent_later has to handle."""
         cdef int sent = <int>self.model.send(self, PyBytes_AS_STRING(self.deferred_write),
                                              self.unsent_size)
         return 0 if self.sent_all(sent) else sent
 
     cdef int uncork(self) except -1:
-        """Sends what is held, now."""
+        """Send the corked data now."""
         cdef int sent
         if self.corked and self.coalesce():
             sent = self.send_deferred_write()
@@ -280,7 +295,8 @@ cdef class Connection(Stream):
         if not self.corked:
             return 0
         if self.outgoing is None or len(self.outgoing) == 1:
-            self.bursty = False     # it was the only write of this turn
+            # It was the only write of this turn.
+            self.bursty = False
         if not self.coalesce() or self.model.send_later(
                 self, PyBytes_AS_STRING(self.deferred_write), self.unsent_size):
             return 0
@@ -312,9 +328,7 @@ cdef class Connection(Stream):
             return 0
         if result < 0 and result != -EAGAIN and result != -EINTR:
             return self.force_close(OSError(-result, os.strerror(-result)))
-        if self.outgoing is None:
-            self.outgoing = [deferred_write]
-            self.first = self.offset = 0
+        self.start_outgoing(deferred_write)
         self.count_sent(max(result, 0))
         if self.unsent_size:
             return self.watch_writable()
@@ -338,12 +352,13 @@ cdef class Connection(Stream):
         self.uncork()
         if self.deferred_write is None or self.closed:
             return self.unsent_size
-        return self.unsent_size - PyBytes_GET_SIZE(self.deferred_write)  # it is on its way
+        # The model is sending the deferred write.
+        return self.unsent_size - PyBytes_GET_SIZE(self.deferred_write)
 
-    # For sendfile, which needs the descriptor to itself.
+    # Exclusive use of the descriptor by sendfile.
 
     def begin_sendfile(self):
-        """A future, done when all that was written is sent; until `end_sendfile` nothing may be."""
+        """Refuse writes until `end_sendfile`; return a future, done when all data is sent."""
         if self.empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
         if self.write_state:
@@ -357,10 +372,10 @@ cdef class Connection(Stream):
         return self.empty_waiter
 
     def wait_writable(self):
-        """A future, done when the socket can take more data.
+        """Return a future, done when the socket is writable.
 
-        Only between `begin_sendfile` and `end_sendfile`. It fails with
-        ConnectionError when the connection ends first.
+        To be called between `begin_sendfile` and `end_sendfile`. The future fails with
+        ConnectionError if the connection ends first.
         """
         self.empty_waiter = self.core.create_future()
         if self.closed or self.closing:
@@ -370,7 +385,7 @@ cdef class Connection(Stream):
         return self.empty_waiter
 
     def end_sendfile(self):
-        """Writing is possible again."""
+        """Accept writes again."""
         self.empty_waiter = None
         if self.watched & SEND and not self.unsent_size:
             self.model.unwatch(self, SEND)
@@ -379,7 +394,7 @@ cdef class Connection(Stream):
         if not self.closed:
             self.core.set_fd_transport(self.fd, self)
 
-    # What it tells of itself.
+    # State.
 
     def get_extra_info(self, name, default=None):
         if self.extra is None:
@@ -395,41 +410,41 @@ cdef class Connection(Stream):
         return self.extra[name]
 
     def abort_with(self, error):
-        """Ends now; connection_lost will be told the error."""
+        """Close the connection now; connection_lost is called with the error."""
         self.uncork()
         self.force_close(error)
 
     def get(self, name, default=None):
-        """As get_extra_info: it stands for the dict `_extra` of asyncio's transports."""
+        """As get_extra_info: this object is the mapping `_extra` of its transport."""
         return self.get_extra_info(name, default)
 
     @property
     def reading_paused(self):
-        """Whether pause_reading was called last."""
+        """Whether reading is paused by pause_reading."""
         return self.paused & PAUSED != 0
 
     @property
     def event_loop(self):
-        """The loop it belongs to."""
+        """The event loop of the connection."""
         return self.core
 
     @property
     def writing_paused(self):
-        """Whether the protocol was told pause_writing."""
+        """Whether pause_writing was called last, not resume_writing."""
         return self.protocol_paused != 0
 
     @property
     def at_eof(self):
-        """Whether the peer has ended its sending side."""
+        """Whether the peer has shut down its sending side."""
         return self.eof_delivered
 
     @property
     def connection_lost_called(self):
-        """Whether connection_lost was called; set_protocol may have been called since."""
+        """Whether connection_lost was called, even if set_protocol was called since."""
         return self.protocol is None or self.transport is None
 
     def close_unreferenced(self, transport):
-        """Ends without a word, as nobody holds the transport any more."""
+        """Close the connection of a transport that has no references; call no protocol method."""
         if self.fd < 0 or self.releasing:
             return
         self.uncork()
@@ -444,9 +459,9 @@ cdef class Connection(Stream):
 
 cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp,
                                object context):
-    """A connection on a descriptor that it takes over, with a transport for its protocol.
+    """Create a connection, which then owns the descriptor, and its transport.
 
-    `context`: in which the protocol's methods are called; None: a copy of the current one.
+    The protocol's methods run in `context`, by default a copy of the current one.
     """
     cdef Connection connection = Connection.__new__(Connection)
     cdef socklen_t length = sizeof(connection.peer)
@@ -469,11 +484,9 @@ cdef Connection new_connection(Core core, int fd, object protocol, object server
 
 
 def connect(Core core, sock, protocol, server, bint from_caller, context):
-    """Make a connection on a Python socket, which it takes over.
+    """Create a connection, which then owns the socket; schedule_connection_made starts it.
 
-    `schedule_connection_made` then starts it.
-
-    `from_caller`: others hold the socket object too, and may close it.
+    `from_caller`: the caller of a public method has the socket object, too, and may close it.
     """
     cdef Connection connection
     cdef int fd = sock.fileno()
@@ -488,7 +501,7 @@ def connect(Core core, sock, protocol, server, bint from_caller, context):
 
 
 cdef bytes small_copy(data):
-    """What is in a buffer of the caller's, if it is worth a copy; or None."""
+    """Copy a caller's buffer if it is small and contiguous; return None otherwise."""
     cdef Py_buffer view
     cdef bytes copy = None
     if type(data) is not memoryview and type(data) is not bytearray:

@@ -1,15 +1,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from noria._core.contract import Model
+from noria._core.aio.scheduler import Scheduler
 
-# What it shares with asyncio's loop (call_soon, add_reader and so on) is typed there.
-class Core:
-    model: Model
+# The methods of asyncio's loop (add_reader and so on) have the types of asyncio's class.
+class Core(Scheduler):
     make_transport: Callable[[Any], object]
     has_selector_transports: bool
-    def __init__(self, model: Model) -> None: ...
-    def use_clock(self, replaced: bool) -> None: ...
-    def turn_until_stopped(self) -> None: ...
     def close_core(self) -> None: ...
     def watched(self, fd: int) -> int: ...

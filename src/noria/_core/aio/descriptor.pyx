@@ -1,10 +1,10 @@
-"""A descriptor of the user's own: add_reader, add_writer and what waits in sock_recv.
+"""A descriptor that the program watches with add_reader, add_writer or sock_recv.
 
-After a sock_recv the descriptor stays watched where the kernel drops a closed descriptor by itself
-(epoll), as mostly another sock_recv follows: registering each time costs two system calls. An event
-that finds no reader and no receiver ends the watch. A number may be closed and used again
-meanwhile, so the watch is trusted only for the very socket it was made for. Other models stop at
-once, which costs them nothing: select and poll would stumble over a descriptor that was closed.
+After a sock_recv, a model whose kernel drops closed descriptors (epoll) keeps the watch, as another
+sock_recv mostly follows and each registration costs two system calls. An event without a reader or
+a receiver ends the watch. The descriptor may be closed and its number reused meanwhile, so the
+watch is valid only for the socket object that it was started for. The other models stop watching
+at once: it costs no system call, and a closed descriptor would be an error for select and poll.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -17,21 +17,21 @@ import os
 import weakref
 
 cdef enum:
-    ROOM = 256 * 1024
+    RECEIVE_BUFFER_SIZE = 256 * 1024
 
-# Not the model's scratch: a protocol that is being fed from there may call sock_recv. Nothing runs
-# between the receive into this memory and the copy out of it, so all loops share it.
-cdef char room[ROOM]
+# All loops share it: no other code runs between a receive into it and the copy out of it. The
+# model's own buffer will not do, as sock_recv may be called while a protocol reads from that one.
+cdef char receive_buffer[RECEIVE_BUFFER_SIZE]
 
 
 cdef object receive_now(Model model, int fd, Py_ssize_t n):
-    """At most `n` bytes that are here already, None if there are none; raises OSError."""
+    """Receive at most `n` bytes without waiting; None if there are none. Raises OSError."""
     cdef ssize_t got
     while True:
         model.counters.receives += 1
-        got = recv(fd, room, min(n, <Py_ssize_t>ROOM), MSG_DONTWAIT)
+        got = recv(fd, receive_buffer, min(n, <Py_ssize_t>RECEIVE_BUFFER_SIZE), MSG_DONTWAIT)
         if got >= 0:
-            return PyBytes_FromStringAndSize(room, got)
+            return PyBytes_FromStringAndSize(receive_buffer, got)
         if errno == EAGAIN:
             model.counters.empty_receives += 1
             return None
@@ -39,19 +39,19 @@ cdef object receive_now(Model model, int fd, Py_ssize_t n):
             raise OSError(errno, os.strerror(errno))
 
 
-def run_own(handle):
-    """Runs one of asyncio's own handles, of debug mode, which reports what its callback raises."""
+def run_asyncio_handle(handle):
+    """Run a handle of debug mode, which is asyncio's own and reports its callback's exception."""
     if not handle._cancelled:
         handle._run()
 
 
 cdef class Descriptor(Channel):
-    """Calls its reader and its writer, in their contexts, for as long as it is ready."""
+    """Calls its reader and its writer while the descriptor is ready (level-triggered)."""
 
     cdef int add(self, int interest, object handle) except -1:
         former = self.reader if interest == READABLE else self.writer
         if former is not None or self.watched & interest:
-            # The number may belong to another file by now: the kernel is told of it anew.
+            # The number may refer to another file by now: register it again.
             self.remove(interest)
         self.model.watch(self, interest)
         if interest == READABLE:
@@ -86,23 +86,23 @@ cdef class Descriptor(Channel):
         cdef object writer = self.writer if mask & WRITABLE else None
         if mask & READABLE:
             if self.reader is not None:
-                self.call(self.reader)
+                self.call_handle(self.reader)
             elif self.receiver is not None:
                 self.receive()
             else:
-                self.of = None
+                self.socket_ref = None
                 self.model.unwatch(self, READABLE)
-        # The reader may have taken the writer away.
+        # The reader may have removed the writer.
         if writer is not None and writer is self.writer:
-            self.call(writer)
+            self.call_handle(writer)
         return 0
 
     cdef int failed(self, int error) except -1:
-        # It was closed while it was watched. The callbacks are called once, as asyncio calls them
-        # for POLLNVAL: what they try fails with EBADF, and so ends what waits for it.
+        # The descriptor was closed while it was watched. The callbacks are called once, as asyncio
+        # calls them for POLLNVAL: their system call fails with EBADF, which ends a wait for it.
         cdef object reader = self.reader, writer = self.writer, receiver = self.receiver
         cdef object problem = OSError(error, os.strerror(error))
-        self.reader = self.writer = self.receiver = self.fileobj = self.of = None
+        self.reader = self.writer = self.receiver = self.fileobj = self.socket_ref = None
         self.core.discard_descriptor(self.fd)
         if receiver is not None and not receiver.done():
             receiver.set_exception(problem)
@@ -115,18 +115,18 @@ cdef class Descriptor(Channel):
         })
         for handle in (reader, writer):
             if handle is not None:
-                self.call(handle)
+                self.call_handle(handle)
                 handle.cancel()
         return 0
 
-    cdef int expect(self, object sock, object future, Py_ssize_t wanted) except -1:
-        """The future will have the next bytes that arrive."""
+    cdef int start_receive(self, object sock, object future, Py_ssize_t max_bytes) except -1:
+        """Have the future receive the next bytes."""
         self.receiver = future
-        self.wanted = wanted
-        if self.of is None or self.of() is not sock:
+        self.max_bytes = max_bytes
+        if self.socket_ref is None or self.socket_ref() is not sock:
             if self.watched & READABLE:
                 self.model.unwatch(self, READABLE)
-            self.of = weakref.ref(sock)
+            self.socket_ref = weakref.ref(sock)
         if not self.watched & READABLE:
             self.model.watch(self, READABLE)
         return 0
@@ -134,28 +134,28 @@ cdef class Descriptor(Channel):
     cdef int receive(self) except -1:
         cdef object future = self.receiver
         if future.done():
-            return self.forget_receiver()
+            return self.clear_receiver()
         try:
-            data = receive_now(self.model, self.fd, self.wanted)
+            data = receive_now(self.model, self.fd, self.max_bytes)
         except OSError as error:
-            self.forget_receiver()
+            self.clear_receiver()
             future.set_exception(error)
             return 0
         if data is not None:
-            self.forget_receiver()
+            self.clear_receiver()
             future.set_result(data)
         return 0
 
-    cdef int forget_receiver(self) except -1:
+    cdef int clear_receiver(self) except -1:
         self.receiver = None
-        if not self.lasting and self.reader is None and self.watched & READABLE:
-            self.of = None
+        if not self.keeps_watch and self.reader is None and self.watched & READABLE:
+            self.socket_ref = None
             self.model.unwatch(self, READABLE)
         return 0
 
-    cdef int call(self, object handle) except -1:
+    cdef int call_handle(self, object handle) except -1:
         if type(handle) is not Handle:
-            run_own(handle)
+            run_asyncio_handle(handle)
             return 0
         try:
             (<Handle>handle).handle(NULL)

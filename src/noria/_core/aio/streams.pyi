@@ -2,17 +2,17 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-class Reader:
+class StreamReaderBase:
     def feed_data(self, data: Any) -> None: ...
     async def read(self, n: int = -1) -> bytes: ...
     async def readexactly(self, n: int) -> bytes: ...
     async def readline(self) -> bytes: ...
     async def readuntil(self, separator: Any = b"\n") -> bytes: ...
 
-class Feed:
+class StreamReaderProtocolBase:
     def data_received(self, data: bytes) -> None: ...
 
-class Writer:
+class StreamWriterBase:
     _transport: Any
     _protocol: Any
     _reader: asyncio.StreamReader | None

@@ -1,8 +1,7 @@
-"""Stream readers and writers, compiled where asyncio's run for each message.
+"""The compiled halves of stream readers and writers: the methods that run for each message.
 
-Mixed with asyncio's own StreamReader, StreamWriter and StreamReaderProtocol: what is here is the
-way that a message takes when all is well. Ends, faults and limits that are passed are left to
-asyncio's methods, which look at the same fields.
+`noria.aio.stream_classes` puts them in front of asyncio's own classes. Ends of file, errors and
+exceeded limits are left to asyncio's methods, which use the same fields.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
@@ -13,17 +12,19 @@ from noria._core.transport cimport DirectProtocol
 
 import asyncio
 
-cdef object InheritedReader = asyncio.StreamReader
-cdef object InheritedWriter = asyncio.StreamWriter
+cdef object AsyncioStreamReader = asyncio.StreamReader
+cdef object AsyncioStreamWriter = asyncio.StreamWriter
 
 
-cdef class Reader:
-    """The compiled half of a stream reader."""
+cdef class StreamReaderBase:
+    """The compiled half of asyncio.StreamReader."""
 
-    cdef bytearray kept
-    cdef bytes whole                # what came last, if nothing is kept before it
-    cdef bint any                   # whoever waits takes what comes, as it comes
-    # asyncio's names: its half sets and reads them too.
+    cdef bytearray buffer
+    # the last message, if nothing is buffered before it; the buffer is empty then
+    cdef bytes message
+    # whether the waiting coroutine takes any number of bytes
+    cdef bint takes_any
+    # asyncio's names: its methods use these fields, too.
     cdef public Py_ssize_t _limit
     cdef public object _loop
     cdef public object _waiter
@@ -34,178 +35,179 @@ cdef class Reader:
 
     @property
     def _buffer(self):
-        """All that came and was not read, for asyncio's half: it may change it."""
+        """The bytes that were not read, for asyncio's methods, which may change it."""
         self.join()
-        return self.kept
+        return self.buffer
 
     @_buffer.setter
-    def _buffer(self, bytearray kept):
-        self.kept = kept
-        self.whole = None
+    def _buffer(self, bytearray buffer):
+        self.buffer = buffer
+        self.message = None
 
     cdef Py_ssize_t size(self) noexcept:
-        if self.whole is not None:
-            return PyBytes_GET_SIZE(self.whole)
-        return PyByteArray_GET_SIZE(self.kept)
+        if self.message is not None:
+            return PyBytes_GET_SIZE(self.message)
+        return PyByteArray_GET_SIZE(self.buffer)
 
     cdef int join(self) except -1:
-        cdef bytes whole = self.whole
-        if whole is not None:
-            self.whole = None
-            self.append(PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole))
+        cdef bytes message = self.message
+        if message is not None:
+            self.message = None
+            self.append(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
         return 0
 
     cdef int append(self, const char *data, Py_ssize_t n) except -1:
-        cdef Py_ssize_t before = PyByteArray_GET_SIZE(self.kept)
-        PyByteArray_Resize(self.kept, before + n)
-        memcpy(PyByteArray_AS_STRING(self.kept) + before, data, n)
+        cdef Py_ssize_t before = PyByteArray_GET_SIZE(self.buffer)
+        PyByteArray_Resize(self.buffer, before + n)
+        memcpy(PyByteArray_AS_STRING(self.buffer) + before, data, n)
         return 0
 
-    cdef int take_in(self, const char *data, Py_ssize_t n) except -1:
-        """Bytes that came: kept, and whoever waits for them is woken."""
-        if self.any and self.size() == 0:
-            return self.take_bytes(PyBytes_FromStringAndSize(data, n))
-        self.refuse_after_end()
+    cdef int feed_buffer(self, const char *data, Py_ssize_t n) except -1:
+        """Buffer bytes and wake the waiting coroutine."""
+        if self.takes_any and self.size() == 0:
+            return self.feed_message(PyBytes_FromStringAndSize(data, n))
+        self.check_eof()
         self.join()
         self.append(data, n)
-        return self.came()
+        return self.data_added()
 
-    cdef int take_bytes(self, bytes data) except -1:
-        """The same, without a copy where somebody is about to take all of it."""
-        self.refuse_after_end()
+    cdef int feed_message(self, bytes data) except -1:
+        """As feed_buffer, without a copy if nothing is buffered."""
+        self.check_eof()
         if self.size():
             self.join()
             self.append(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         else:
-            self.whole = data
-        return self.came()
+            self.message = data
+        return self.data_added()
 
-    cdef int refuse_after_end(self) except -1:
+    cdef int check_eof(self) except -1:
         if self._eof:
             raise AssertionError("feed_data after feed_eof")
         return 0
 
-    cdef int came(self) except -1:
+    cdef int data_added(self) except -1:
         if self._waiter is not None and self.size():
             waiter, self._waiter = self._waiter, None
             if not waiter.done():
                 waiter.set_result(None)
         if self.size() > 2 * self._limit and not self._paused and self._transport is not None:
-            self.hold_back()
+            self.pause_transport()
         return 0
 
-    cdef int hold_back(self) except -1:
+    cdef int pause_transport(self) except -1:
         try:
             self._transport.pause_reading()
         except NotImplementedError:
-            self._transport = None      # it cannot: all has to be kept
+            # It cannot pause: the buffer may grow without limit.
+            self._transport = None
         else:
             self._paused = True
         return 0
 
-    cdef bytes take_out(self, Py_ssize_t n):
-        """The first n bytes; reading goes on below once there is room."""
-        cdef bytes data = self.whole
+    cdef bytes take(self, Py_ssize_t n):
+        """Remove and return the first n bytes; resume reading if the buffer is below its limit."""
+        cdef bytes data = self.message
         if data is not None and n == PyBytes_GET_SIZE(data):
-            self.whole = None
+            self.message = None
         else:
             self.join()
-            data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.kept), n)
-            if n == PyByteArray_GET_SIZE(self.kept):
-                PyByteArray_Resize(self.kept, 0)
+            data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.buffer), n)
+            if n == PyByteArray_GET_SIZE(self.buffer):
+                PyByteArray_Resize(self.buffer, 0)
             else:
-                del self.kept[:n]
+                del self.buffer[:n]
         if self._paused and self.size() <= self._limit:
             self._paused = False
             self._transport.resume_reading()
         return data
 
-    cdef object begin_waiting(self, str method):
+    cdef object create_waiter(self, str method):
         if self._waiter is not None:
             raise RuntimeError(f"{method}() called while another coroutine is already waiting for "
                                "incoming data")
         if self._paused:
-            # Whoever waits for more than the limit would wait for ever.
+            # A coroutine that waits for more bytes than the limit would never be woken.
             self._paused = False
             self._transport.resume_reading()
         self._waiter = self._loop.create_future()
         return self._waiter
 
     def feed_data(self, data):
-        """Bytes for whoever reads."""
-        self.take_bytes(data if type(data) is bytes else bytes(data))
+        """Add bytes to the buffer. As asyncio.StreamReader.feed_data."""
+        self.feed_message(data if type(data) is bytes else bytes(data))
 
     async def read(self, n=-1):
-        """At most `n` bytes, at least one; b"" at the end. As asyncio.StreamReader.read."""
+        """Read 1 to `n` bytes, or b"" at the end of file. As asyncio.StreamReader.read."""
         cdef Py_ssize_t wanted = n
         if self._exception is not None:
             raise self._exception
         if wanted <= 0:
-            return await InheritedReader.read(self, n)
+            return await AsyncioStreamReader.read(self, n)
         if not self.size() and not self._eof:
-            waiter = self.begin_waiting("read")
-            self.any = True
+            waiter = self.create_waiter("read")
+            self.takes_any = True
             try:
                 await waiter
             finally:
                 self._waiter = None
-                self.any = False
-        return self.take_out(min(wanted, self.size()))
+                self.takes_any = False
+        return self.take(min(wanted, self.size()))
 
     async def readexactly(self, n):
         """Exactly `n` bytes. As asyncio.StreamReader.readexactly."""
         cdef Py_ssize_t wanted = n
         if self._exception is not None or wanted <= 0:
-            return await InheritedReader.readexactly(self, n)
+            return await AsyncioStreamReader.readexactly(self, n)
         while self.size() < wanted:
             if self._eof:
-                return await InheritedReader.readexactly(self, n)
-            waiter = self.begin_waiting("readexactly")
+                return await AsyncioStreamReader.readexactly(self, n)
+            waiter = self.create_waiter("readexactly")
             try:
                 await waiter
             finally:
                 self._waiter = None
-        return self.take_out(wanted)
+        return self.take(wanted)
 
     async def readline(self):
-        """A line with its end, or what is left. As asyncio.StreamReader.readline."""
-        cdef Py_ssize_t looked = 0
+        """Read a line with its newline, or the rest. As asyncio.StreamReader.readline."""
+        cdef Py_ssize_t searched = 0
         cdef Py_ssize_t found
         if self._exception is not None:
             raise self._exception
         while True:
-            found = self.find(b"\n", looked)
+            found = self.find(b"\n", searched)
             if 0 <= found <= self._limit:
-                return self.take_out(found + 1)
-            looked = self.size()
-            if found >= 0 or self._eof or looked > self._limit:
-                return await InheritedReader.readline(self)
-            waiter = self.begin_waiting("readuntil")
+                return self.take(found + 1)
+            searched = self.size()
+            if found >= 0 or self._eof or searched > self._limit:
+                return await AsyncioStreamReader.readline(self)
+            waiter = self.create_waiter("readuntil")
             try:
                 await waiter
             finally:
                 self._waiter = None
 
     async def readuntil(self, separator=b"\n"):
-        """Bytes up to and with the separator. As asyncio.StreamReader.readuntil."""
-        cdef Py_ssize_t looked = 0
+        """Read bytes up to and including the separator. As asyncio.StreamReader.readuntil."""
+        cdef Py_ssize_t searched = 0
         cdef Py_ssize_t found, length
         cdef bytes end
         if type(separator) is not bytes or not separator:
-            return await InheritedReader.readuntil(self, separator)
+            return await AsyncioStreamReader.readuntil(self, separator)
         if self._exception is not None:
             raise self._exception
         end = separator
         length = PyBytes_GET_SIZE(end)
         while True:
-            found = self.find(end, looked)
+            found = self.find(end, searched)
             if 0 <= found <= self._limit:
-                return self.take_out(found + length)
-            # The last bytes may be the separator's first.
-            looked = max(0, self.size() + 1 - length)
-            if found >= 0 or self._eof or looked > self._limit:
-                return await InheritedReader.readuntil(self, separator)
-            waiter = self.begin_waiting("readuntil")
+                return self.take(found + length)
+            # The last bytes may be the start of a separator.
+            searched = max(0, self.size() + 1 - length)
+            if found >= 0 or self._eof or searched > self._limit:
+                return await AsyncioStreamReader.readuntil(self, separator)
+            waiter = self.create_waiter("readuntil")
             try:
                 await waiter
             finally:
@@ -216,17 +218,18 @@ cdef class Reader:
         cdef char *place
         self.join()
         if PyBytes_GET_SIZE(end) > 1:
-            return self.kept.find(end, start)
-        if start >= PyByteArray_GET_SIZE(self.kept):
-            return -1       # somebody else has read meanwhile
-        base = PyByteArray_AS_STRING(self.kept)
+            return self.buffer.find(end, start)
+        if start >= PyByteArray_GET_SIZE(self.buffer):
+            # Another coroutine has read meanwhile.
+            return -1
+        base = PyByteArray_AS_STRING(self.buffer)
         place = <char *>memchr(base + start, PyBytes_AS_STRING(end)[0],
                                self.size() - start)
         return -1 if place == NULL else place - base
 
 
-cdef class Feed(DirectProtocol):
-    """The compiled half of the protocol between a transport and its reader."""
+cdef class StreamReaderProtocolBase(DirectProtocol):
+    """The compiled half of asyncio.StreamReaderProtocol."""
 
     cdef public object _stream_reader_wr
     cdef public bint _paused
@@ -234,16 +237,16 @@ cdef class Feed(DirectProtocol):
 
     def __cinit__(self, *args, **kwargs):
         self.wants_objects = True
-        # A subclass may have a data_received of its own: it is called then, as in asyncio.
-        self.enabled = type(self).data_received is Feed.data_received
+        # If a subclass overrides data_received, the override is called, as in asyncio.
+        self.enabled = type(self).data_received is StreamReaderProtocolBase.data_received
 
     cdef int feed(self, const char *data, Py_ssize_t n) except -1:
         cdef object reader
         if self._stream_reader_wr is None:
             return 0
         reader = self._stream_reader_wr()
-        if isinstance(reader, Reader):
-            (<Reader>reader).take_in(data, n)
+        if isinstance(reader, StreamReaderBase):
+            (<StreamReaderBase>reader).feed_buffer(data, n)
         elif reader is not None:
             reader.feed_data(PyBytes_FromStringAndSize(data, n))
         return 0
@@ -253,19 +256,19 @@ cdef class Feed(DirectProtocol):
         if self._stream_reader_wr is None:
             return 0
         reader = self._stream_reader_wr()
-        if isinstance(reader, Reader):
-            (<Reader>reader).take_bytes(data)
+        if isinstance(reader, StreamReaderBase):
+            (<StreamReaderBase>reader).feed_message(data)
         elif reader is not None:
             reader.feed_data(data)
         return 0
 
     def data_received(self, data):
-        """Bytes for the reader."""
+        """Feed bytes to the reader."""
         self.feed_bytes(data if type(data) is bytes else bytes(data))
 
 
-cdef class Writer:
-    """The compiled half of a stream writer."""
+cdef class StreamWriterBase:
+    """The compiled half of asyncio.StreamWriter."""
 
     cdef public object _transport
     cdef public object _protocol
@@ -273,19 +276,20 @@ cdef class Writer:
     cdef public object _loop
 
     def write(self, data):
-        """Sends at once what there is room for and keeps the rest; `drain` waits for room."""
+        """Write data to the transport; `drain` waits for its flow control."""
         self._transport.write(data)
 
     def writelines(self, data):
-        """Sends several buffers."""
+        """Write several buffers to the transport."""
         self._transport.writelines(data)
 
     async def drain(self):
-        """Waits until there is room to write more. As asyncio.StreamWriter.drain."""
-        cdef Feed protocol
-        if isinstance(self._protocol, Feed) and isinstance(self._reader, Reader):
-            protocol = <Feed>self._protocol
-            if (<Reader>self._reader)._exception is None and not protocol._paused and \
+        """Wait until the transport accepts more data. As asyncio.StreamWriter.drain."""
+        cdef StreamReaderProtocolBase protocol
+        if isinstance(self._protocol, StreamReaderProtocolBase) \
+                and isinstance(self._reader, StreamReaderBase):
+            protocol = <StreamReaderProtocolBase>self._protocol
+            if (<StreamReaderBase>self._reader)._exception is None and not protocol._paused and \
                     not protocol._connection_lost and not self._transport.is_closing():
                 return
-        await InheritedWriter.drain(self)
+        await AsyncioStreamWriter.drain(self)

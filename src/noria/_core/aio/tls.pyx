@@ -1,9 +1,9 @@
-"""What of TLS runs for each message: decrypting what came, encrypting what goes.
+"""The compiled half of the TLS protocol: decrypts and encrypts the records.
 
-Mixed with asyncio's own SSLProtocol, which brings the handshake, the shutdown and their time
-limits. Its fields that are looked at for each message are fields of this class, under the same
-names, so that both halves see the same state. Certificates and contexts are those of the ssl
-module; between it and the socket are two `ssl.MemoryBIO`.
+`noria.aio.tls_protocol` puts it in front of asyncio's SSLProtocol, which performs the handshake and
+the shutdown, with their timeouts. Fields of asyncio's class that are used for each message are
+fields of this class, under the same names, so that both see one state. Certificates and contexts
+are those of the ssl module; ciphertext passes through two `ssl.MemoryBIO`.
 """
 
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
@@ -19,20 +19,23 @@ import ssl
 from asyncio import sslproto
 
 cdef enum:
-    RECORD = 16 * 1024      # the most plain bytes of one record: RFC 8446, section 5.1
-    LIKELY = 2048           # up to here a copy costs less than a view
-    MOST = 256 * 1024       # the most bytes given to data_received at once
+    # plaintext bytes of one record (RFC 8446, section 5.1)
+    MAX_RECORD_SIZE = 16 * 1024
+    # bytes up to which a copy costs less than a memoryview
+    MAX_COPIED_INPUT = 2048
+    # bytes of one call of data_received
+    MAX_MESSAGE_SIZE = 256 * 1024
 
-cdef object Inherited = sslproto.SSLProtocol
+cdef object SSLProtocol = sslproto.SSLProtocol
 cdef object WRAPPED = sslproto.SSLProtocolState.WRAPPED
 cdef object FLUSHING = sslproto.SSLProtocolState.FLUSHING
-cdef tuple Again = (ssl.SSLWantReadError, ssl.SSLSyscallError)
+cdef tuple NEED_MORE_INPUT = (ssl.SSLWantReadError, ssl.SSLSyscallError)
 
 
-cdef class Secure(DirectProtocol):
-    """The compiled half of a TLS connection."""
+cdef class SSLProtocolBase(DirectProtocol):
+    """The compiled half of asyncio.sslproto.SSLProtocol."""
 
-    # asyncio's names: its half sets and reads them too.
+    # asyncio's names: its methods use these fields, too.
     cdef public object _state
     cdef public object _sslobj
     cdef public object _incoming
@@ -47,45 +50,47 @@ cdef class Secure(DirectProtocol):
     cdef public bint _ssl_writing_paused
     cdef public bint _app_writing_paused
     cdef public bint _app_protocol_is_buffer
-    # Looked up once.
+    # methods of the application's protocol, the SSL object and the MemoryBIOs
     cdef object data_received
-    cdef object decrypt, encrypt, take_in, put_out
-    cdef Connection raw
-    cdef bint partial               # a part of a record waits inside the SSL object
+    cdef object decrypt, encrypt, write_incoming, read_outgoing
+    # the channel of the plain transport, if that is noria's
+    cdef Connection connection
+    # whether the SSL object holds a part of a record
+    cdef bint has_partial_record
 
     def __cinit__(self, *args, **kwargs):
         self.enabled = True
 
-    def bind(self):
-        """After asyncio's __init__: what is called for each message is looked up."""
-        # The SSLObject's own read and write are thin Python around these.
+    def look_up_methods(self):
+        """Look up the methods that are called for each message; after asyncio's __init__."""
+        # SSLObject.read and write are Python functions that call these.
         inner = getattr(self._sslobj, "_sslobj", self._sslobj)
         self.decrypt = inner.read
         self.encrypt = inner.write
-        self.take_in = self._incoming.write
-        self.put_out = self._outgoing.read
+        self.write_incoming = self._incoming.write
+        self.read_outgoing = self._outgoing.read
 
-    def attach(self, transport):
-        """The transport below; one of noria's is spoken to without any Python between."""
+    def set_plain_transport(self, transport):
+        """Set the transport for ciphertext; methods of noria's are called without Python code."""
         connection = getattr(transport, "_connection", None)
-        self.raw = connection if isinstance(connection, Connection) else None
+        self.connection = connection if isinstance(connection, Connection) else None
 
-    def adopt(self, protocol):
-        """What is called with the plain bytes."""
+    def use_protocol(self, protocol):
+        """Look up the method that is called with plaintext."""
         self.data_received = None if self._app_protocol_is_buffer else \
             getattr(protocol, "data_received", None)
 
-    # What came.
+    # Decrypting.
 
     cdef int feed(self, const char *data, Py_ssize_t n) except -1:
-        if n <= LIKELY:
-            self.take_in(PyBytes_FromStringAndSize(data, n))
+        if n <= MAX_COPIED_INPUT:
+            self.write_incoming(PyBytes_FromStringAndSize(data, n))
         else:
-            self.take_in(PyMemoryView_FromMemory(<char *>data, n, PyBUF_READ))
+            self.write_incoming(PyMemoryView_FromMemory(<char *>data, n, PyBUF_READ))
         if self._state is WRAPPED:
             self._do_read()
         else:
-            Inherited.buffer_updated(self, 0)
+            SSLProtocol.buffer_updated(self, 0)
         return 0
 
     def _do_read(self):
@@ -103,7 +108,7 @@ cdef class Secure(DirectProtocol):
                 elif self._app_writing_paused or self._outgoing.pending:
                     self._process_outgoing()
             elif self._outgoing.pending:
-                # A peer waits for it (the end of the handshake, say), whether we read or not.
+                # The peer may wait for it, for example for the end of the handshake.
                 self._process_outgoing()
             pending = self._incoming.pending
             if self._ssl_reading_paused or pending >= self._incoming_high_water:
@@ -112,22 +117,22 @@ cdef class Secure(DirectProtocol):
             self._fatal_error(error, "Fatal error on SSL protocol")
 
     cdef int read_messages(self) except -1:
-        """Gives data_received the records that are here whole, then tells the peer's end."""
+        """Call data_received with the complete records, then eof_received at close_notify."""
         cdef Py_ssize_t pending
         cdef bint more = True
         cdef bytes data
         while more and not self._app_reading_paused:
             if self.data_received is None:
-                # The protocol was replaced by a BufferedProtocol within data_received.
+                # data_received has replaced the protocol by a BufferedProtocol.
                 self._do_read__buffered()
                 return 0
             pending = self._incoming.pending
-            if not self.partial and 0 < pending <= RECORD:
-                # A plain text is never longer than its record.
+            if not self.has_partial_record and 0 < pending <= MAX_RECORD_SIZE:
+                # Plaintext is never longer than its record.
                 try:
                     data = self.decrypt(pending)
-                except Again:
-                    self.partial = True
+                except NEED_MORE_INPUT:
+                    self.has_partial_record = True
                     return 0
                 if not data:
                     return self.ended()
@@ -144,8 +149,8 @@ cdef class Secure(DirectProtocol):
         return 0
 
     cdef bytes read_bulk(self, Py_ssize_t pending, bint *more):
-        """Several records as one object, decrypted straight into it; None if there was nothing."""
-        cdef Py_ssize_t room = min(pending + RECORD, MOST)
+        """Decrypt several records into one object; None if there is no plaintext."""
+        cdef Py_ssize_t room = min(pending + MAX_RECORD_SIZE, MAX_MESSAGE_SIZE)
         cdef Py_ssize_t size = 0
         cdef Py_ssize_t n = 1
         cdef Raw *raw = new_bytes(NULL, room)
@@ -160,14 +165,15 @@ cdef class Secure(DirectProtocol):
                 if n == 0:
                     break
                 size += n
-                self.partial = False
+                self.has_partial_record = False
                 pending = self._incoming.pending
                 if pending == 0 and size < room:
-                    break       # all is read: the next try could only fail
+                    # All is read: another call would only raise.
+                    break
             more[0] = size == room
-        except Again:
-            # The SSL object takes from its input as much of a record as there is.
-            self.partial = pending > 0
+        except NEED_MORE_INPUT:
+            # The SSL object has taken the incomplete record from the MemoryBIO.
+            self.has_partial_record = pending > 0
         except Exception as failure:
             error = failure
         if size < room:
@@ -180,7 +186,7 @@ cdef class Secure(DirectProtocol):
         Py_DECREF(data)
         if error is None and n:
             return data if size else None
-        # What came before the end, or before the fault, is told first.
+        # Deliver the plaintext before the end or the error.
         more[0] = False
         if size:
             self.data_received(data)
@@ -190,30 +196,30 @@ cdef class Secure(DirectProtocol):
         return None
 
     cdef int ended(self) except -1:
-        """close_notify: the peer sends no more."""
+        """Handle close_notify: the peer sends no more data."""
         self._call_eof_received()
         self._start_shutdown()
         return 0
 
-    # What goes.
+    # Encrypting.
 
     def write(self, data):
-        """Encrypts and sends at once, what finds no room is kept below. As Transport.write."""
+        """Encrypt data and write it to the plain transport. As Transport.write."""
         if type(data) is bytes and self._state is WRAPPED and not self._write_backlog:
             if not data:
                 return
             try:
                 self.encrypt(data)
-            except Again:
+            except NEED_MORE_INPUT:
                 self._write_appdata((data,))
                 return
             except Exception as error:
                 self._fatal_error(error, "Fatal error on SSL protocol")
                 return
-            if self.raw is not None and not self._ssl_writing_paused and \
+            if self.connection is not None and not self._ssl_writing_paused and \
                     not self._app_writing_paused and self._outgoing_high_water > 0:
-                # A fault of the socket ends the connection from the queue, not in here.
-                self.raw.write(self.put_out())
+                # It raises no error of the socket: the connection is closed from the queue.
+                self.connection.write(self.read_outgoing())
             else:
                 self._process_outgoing()
             return
@@ -224,10 +230,10 @@ cdef class Secure(DirectProtocol):
             self._write_appdata((data,))
 
     def writelines(self, list_of_data):
-        """Encrypts several buffers as one. As Transport.writelines."""
+        """Encrypt several buffers as one. As Transport.writelines."""
         parts = [bytes_of(part) for part in list_of_data]
         self.write(b"".join(parts))
 
     def _write_appdata(self, list_of_data):
-        # What has to be kept is kept as it is now, whatever the caller does with its buffer.
-        Inherited._write_appdata(self, [bytes_of(part) for part in list_of_data])
+        # Copies: the caller may change its buffer before the data is encrypted.
+        SSLProtocol._write_appdata(self, [bytes_of(part) for part in list_of_data])

@@ -1,4 +1,4 @@
-"""Writes that are held while other events of the turn wait: none is lost, late or out of order."""
+"""Deferred writes: none is lost, sent late or out of order."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def model(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def held(count: int) -> list[tuple[Keeper, socket.socket]]:
-    """Connections of the loop, each with the plain socket that is its peer."""
+async def connect_pairs(count: int) -> list[tuple[Keeper, socket.socket]]:
+    """Open connections of the loop; each one's peer is a plain socket."""
     loop = asyncio.get_running_loop()
     made = []
     for _ in range(count):
@@ -34,8 +34,8 @@ async def held(count: int) -> list[tuple[Keeper, socket.socket]]:
     return made
 
 
-def there(peer: socket.socket) -> bytes:
-    """What has come by now."""
+def receive_all(peer: socket.socket) -> bytes:
+    """Receive what has arrived so far."""
     got = b""
     while True:
         try:
@@ -47,18 +47,18 @@ def there(peer: socket.socket) -> bytes:
         got += data
 
 
-async def ended(connections: list[tuple[Keeper, socket.socket]]) -> None:
+async def close_all(connections: list[tuple[Keeper, socket.socket]]) -> None:
     for keeper, peer in connections:
         keeper.transport.abort()
         await keeper.lost
         peer.close()
 
 
-async def everything_of_all(seed: int) -> None:
-    """Any ways of writing, by many in one turn, some of which cannot be taken at once."""
+async def write_in_all_ways(seed: int) -> None:
+    """Many connections write in one turn, in all ways, some more than the socket takes."""
     odds = random.Random(seed)
     loop = asyncio.get_running_loop()
-    connections = await held(30)
+    connections = await connect_pairs(30)
     wrote = {keeper: bytearray() for keeper, _ in connections}
     came = {keeper: bytearray() for keeper, _ in connections}
 
@@ -73,12 +73,13 @@ async def everything_of_all(seed: int) -> None:
                 wrote[keeper] += data[:7] + data + data[7:]
                 continue
             keeper.transport.write((data, data, data, buffer, memoryview(buffer))[way - 1])
-            buffer[:] = bytes(len(buffer))  # its own again
+            # The caller may reuse its buffer.
+            buffer[:] = bytes(len(buffer))
             wrote[keeper] += data
 
     def read_all() -> bool:
         for keeper, peer in connections:
-            came[keeper] += there(peer)
+            came[keeper] += receive_all(peer)
         return all(len(came[keeper]) == len(wrote[keeper]) for keeper in wrote)
 
     for _ in range(20):
@@ -89,19 +90,19 @@ async def everything_of_all(seed: int) -> None:
             await until(read_all)
     await until(read_all)
     assert came == wrote
-    await ended(connections)
+    await close_all(connections)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_many_write_in_a_turn_arrives_whole_and_in_order(model: str, seed: int) -> None:
-    noria.run(everything_of_all(seed), model=model)
+    noria.run(write_in_all_ways(seed), model=model)
 
 
 @pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
 def test_an_end_in_the_turn_of_the_write_comes_after_it(model: str, end: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        connections = await held(20)
+        connections = await connect_pairs(20)
         sizes: list[int] = []
 
         def write_and_end(keeper: Keeper) -> None:
@@ -122,7 +123,7 @@ def test_an_end_in_the_turn_of_the_write_comes_after_it(model: str, end: str) ->
             if end != "write_eof":
                 assert await keeper.lost is None
         if end == "write_eof":
-            await ended(connections)
+            await close_all(connections)
         else:
             for _, peer in connections:
                 peer.close()
@@ -130,8 +131,8 @@ def test_an_end_in_the_turn_of_the_write_comes_after_it(model: str, end: str) ->
     noria.run(main(), model=model)
 
 
-# Asks from a process of its own, so that nothing but the sockets wakes the loop.
-ASK = """
+# Sends requests from another process, so that only the sockets wake the loop.
+REQUESTS = """
 import socket, sys
 for _ in range(5):
     with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 20) as s:
@@ -145,7 +146,7 @@ for _ in range(5):
 
 
 class Multiplier(asyncio.Protocol):
-    """Answers each byte with many; the peer's end ends it."""
+    """Replies to each byte with many; closes at the peer's end of file."""
 
     times = 1
 
@@ -165,7 +166,7 @@ def test_an_answer_and_its_end_need_nothing_else_to_happen(
         protocol = type("Protocol", (Multiplier,), {"times": times})
         server = await loop.create_server(protocol, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        words = [sys.executable, "-c", ASK, str(port), str(size), str(times)]
+        words = [sys.executable, "-c", REQUESTS, str(port), str(size), str(times)]
         process = await asyncio.create_subprocess_exec(*words)
         assert await process.wait() == 0
         server.close()
@@ -174,7 +175,7 @@ def test_an_answer_and_its_end_need_nothing_else_to_happen(
 
 
 async def small_buffers() -> tuple[Keeper, socket.socket]:
-    """A connection whose socket takes next to nothing at a time."""
+    """A connection whose socket buffer is very small."""
     loop = asyncio.get_running_loop()
     mine, peer = socket.socketpair()
     mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
@@ -203,10 +204,11 @@ def test_a_held_write_that_finds_no_room_goes_on_when_there_is(model: str) -> No
             loop.call_soon(keeper.transport.write, b"%d" % number * 12_000)
         thread = threading.Thread(target=read_slowly)
         loop.call_soon(thread.start)
-        got = await received  # nothing but the sockets wakes the loop until then
+        # Until then only the sockets wake the loop.
+        got = await received
         thread.join()
         assert got == [b"%d" % number * 12_000 for number in range(4)]
-        await ended(connections)
+        await close_all(connections)
 
     noria.run(main(), model=model)
 
@@ -214,12 +216,12 @@ def test_a_held_write_that_finds_no_room_goes_on_when_there_is(model: str) -> No
 def test_a_loop_that_is_never_idle_holds_nothing_for_long(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        connections = await held(2)
+        connections = await connect_pairs(2)
         turns: list[int] = []
         done = loop.create_future()
 
         def step(turn: int) -> None:
-            if there(connections[0][1]):
+            if receive_all(connections[0][1]):
                 done.set_result(turn)
             elif turn < 100:
                 loop.call_soon(step, turn + 1)
@@ -232,8 +234,9 @@ def test_a_loop_that_is_never_idle_holds_nothing_for_long(model: str) -> None:
         loop.call_soon(write)
         loop.call_soon(step, 0)
         turns.append(await done)
-        assert turns == [1]  # the turn after the one in which it was written
-        await ended(connections)
+        # It arrives in the turn after the write.
+        assert turns == [1]
+        await close_all(connections)
 
     noria.run(main(), model=model)
 
@@ -241,14 +244,15 @@ def test_a_loop_that_is_never_idle_holds_nothing_for_long(model: str) -> None:
 def test_who_comes_first_does_not_wait_for_all_the_slow_ones(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        connections = await held(40)
+        connections = await connect_pairs(40)
         seen: list[int] = []
 
         def slow(number: int) -> None:
             connections[number][0].transport.write(b"done")
-            if not seen and there(connections[0][1]):
+            if not seen and receive_all(connections[0][1]):
                 seen.append(number)
-            time.sleep(0.012)  # longer than any tick of the coarse clock
+            # longer than a tick of the coarse clock
+            time.sleep(0.012)
 
         for number in range(len(connections)):
             loop.call_soon(slow, number)
@@ -256,7 +260,7 @@ def test_who_comes_first_does_not_wait_for_all_the_slow_ones(model: str) -> None
         await asyncio.sleep(0)
         assert seen, "nothing was sent before the last handler had run"
         assert seen[0] < 10
-        await ended(connections)
+        await close_all(connections)
 
     noria.run(main(), model=model)
 
@@ -264,7 +268,7 @@ def test_who_comes_first_does_not_wait_for_all_the_slow_ones(model: str) -> None
 def test_a_peer_that_has_gone_while_a_write_is_held(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        connections = await held(10)
+        connections = await connect_pairs(10)
 
         def write(keeper: Keeper, peer: socket.socket) -> None:
             keeper.transport.write(b"to nobody")
@@ -281,7 +285,7 @@ def test_a_peer_that_has_gone_while_a_write_is_held(model: str) -> None:
 def test_what_is_held_is_no_backlog(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        connections = await held(3)
+        connections = await connect_pairs(3)
         sizes: list[Any] = []
 
         def write(keeper: Keeper) -> None:
@@ -294,8 +298,8 @@ def test_what_is_held_is_no_backlog(model: str) -> None:
         await asyncio.sleep(0)
         assert sizes == [0, 0, 0]
         for _, peer in connections:
-            await until(lambda peer=peer: there(peer) == b"a little")  # type: ignore[misc]
-        await ended(connections)
+            await until(lambda peer=peer: receive_all(peer) == b"a little")  # type: ignore[misc]
+        await close_all(connections)
 
     noria.run(main(), model=model)
 
@@ -311,12 +315,14 @@ def test_what_pause_writing_writes_comes_behind_what_led_to_it(model: str, way: 
         mine, peer = socket.socketpair()
         peer.setblocking(False)
         _, protocol = await loop.create_connection(Answering, sock=mine)
-        for _ in range(3):  # who writes twice in a turn has its next writes sent together
+        # After two writes in a turn, the connection's next writes are corked.
+        for _ in range(3):
             protocol.transport.write(b"-")
             protocol.transport.write(b"-")
             await asyncio.sleep(0)
         filler = mine.dup()
-        for size in (10_000, 1):  # no more room, which the transport does not know
+        # The socket is full, which the transport does not know yet.
+        for size in (10_000, 1):
             try:
                 while True:
                     filler.send(b"." * size, socket.MSG_DONTWAIT)
@@ -331,7 +337,7 @@ def test_what_pause_writing_writes_comes_behind_what_led_to_it(model: str, way: 
             protocol.transport.writelines([bytes(20_000), b"second"])
         got = bytearray()
         while not got.endswith(b">"):
-            got += there(peer)
+            got += receive_all(peer)
             await asyncio.sleep(0)
         assert bytes(got.lstrip(b"-.")) == b"first" + bytes(20_000) + b"second<paused>"
         protocol.transport.abort()

@@ -1,0 +1,33 @@
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t
+
+from noria._core.loop cimport Loop
+from noria._core.timers cimport Handle
+
+cdef enum:
+    MAX_SPARE_HANDLES = 64
+    MAX_DEFERRED_WRITES = 64
+
+cdef class Scheduler(Loop):
+    cdef bint debugging
+    # whether `time` was replaced: timers then follow it
+    cdef bint time_replaced
+    # handles that have run and have no other reference; owned
+    cdef PyObject *spare_handles[64]
+    cdef int spare_handle_count
+    # connections with data to send at the end of the turn
+    cdef list corked
+    # number of writes deferred in this turn
+    cdef unsigned deferred_writes
+    # tick of the coarse clock at the first of them
+    cdef int64_t deferring_since
+    # unlike Loop.turns, it wraps around
+    cdef unsigned turn_number
+    cdef int end_turn(self) except -1
+    cdef bint may_defer_write(self) except -1
+    cdef int flush_deferred_writes(self) except -1
+    cdef int handle_all(self) except -1
+    cdef int turn_until_error(self) except -1
+    cdef int handle_callback_error(self, object error) except -1
+    cdef Handle make_handle(self, object callback, tuple args, object context)
+    cdef int report_exception(self, str message, object error, dict more) except -1

@@ -1,0 +1,430 @@
+"""asyncio's scheduling: call_soon, timers, tasks, the turns of the loop and its deferred writes.
+
+In debug mode handles are asyncio's own, which record where they were created; otherwise they are
+compiled.
+"""
+
+cimport cython
+from cpython.long cimport PyLong_AsDouble
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from cpython.version cimport PY_VERSION_HEX
+from libc.stdint cimport int64_t
+
+from noria._core.contract cimport CALL, Target
+from noria._core.loop cimport Loop
+from noria._core.stream cimport Stream
+from noria._core.sys cimport monotonic_ns
+from noria._core.timers cimport (
+    Handle, ThreadSafeHandle, Timer, current_context, nanoseconds, new_timer,
+)
+
+import asyncio
+from asyncio import base_events, events, format_helpers, tasks
+from asyncio.log import logger
+
+from noria._core.aio.descriptor import run_asyncio_handle as run_asyncio_handle_
+
+# A handle that has run is reused if the loop has the only counted reference, taken from the queue.
+# Each uncounted reference of the interpreter (Python 3.14) implies another counted one: see
+# stream.pyx, which reuses messages in the same way.
+cdef extern from *:
+    """
+    static inline int noria_is_reusable(PyObject *o, PyObject *type) {
+    #ifdef Py_GIL_DISABLED
+        return 0;   /* Without the GIL a count of one proves nothing. */
+    #else
+        return Py_TYPE(o) == (PyTypeObject *)type && Py_REFCNT(o) == 1
+            && *(PyObject **)((char *)o + Py_TYPE(o)->tp_weaklistoffset) == NULL;
+    #endif
+    }
+    """
+    bint is_reusable "noria_is_reusable"(PyObject *o, PyObject *exact_type)
+
+
+def repr_callback(callback, args):
+    """Describe a callback on a Python without asyncio's function for that."""
+    return repr(callback)
+
+
+cdef object Inherited = asyncio.SelectorEventLoop
+cdef object Future = asyncio.Future
+cdef object run_asyncio_handle = run_asyncio_handle_
+cdef object format_handle = getattr(base_events, "_format_handle", repr)
+cdef object format_callback_source = getattr(format_helpers, "_format_callback_source",
+                                             repr_callback)
+# the default of arguments for which None is a value
+cdef object ABSENT = object()
+
+# Whether `cancel` in another thread waits for a running callback of call_soon_threadsafe. Before
+# Python 3.14 asyncio's does not wait, and a callback may wait for the thread that cancels it.
+cdef bint BLOCKING_CANCEL = PY_VERSION_HEX >= 0x030E0000
+cdef object DebugThreadSafeHandle = getattr(events, "_ThreadSafeHandle", asyncio.Handle)
+
+cdef class Scheduler(Loop):
+    """The loop's scheduling methods, with asyncio's names and semantics."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.corked = []
+        self.turn_number = 1
+
+    def __dealloc__(self):
+        while self.spare_handle_count:
+            self.spare_handle_count -= 1
+            Py_DECREF(<object>self.spare_handles[self.spare_handle_count])
+
+    # Callbacks and tasks.
+
+    cdef Handle make_handle(self, object callback, tuple args, object context):
+        cdef Handle handle
+        if self.spare_handle_count:
+            self.spare_handle_count -= 1
+            handle = <Handle>self.spare_handles[self.spare_handle_count]
+            # the reference of the array
+            Py_DECREF(handle)
+            handle.dropped = False
+        else:
+            handle = Handle.__new__(Handle)
+        handle.callback = callback
+        handle.args = args
+        handle.context = current_context() if context is None else context
+        return handle
+
+    @cython.binding(False)
+    def call_soon(self, callback, *args, context=None):
+        """Queue a callback; return its handle. As AbstractEventLoop.call_soon."""
+        cdef Handle handle
+        if self.closed:
+            self.check_closed()
+        if self.debugging:
+            self._check_thread()
+            self._check_callback(callback, "call_soon")
+            return self.debug_call(callback, args, context)
+        handle = self.make_handle(callback, args, context)
+        self.queue.put(handle, CALL, 0, NULL)
+        return handle
+
+    @cython.binding(False)
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        """Queue a callback from any thread or signal handler, and wake the loop if it sleeps.
+
+        As AbstractEventLoop.call_soon_threadsafe of the running Python: from 3.14 on, the handle's
+        `cancel` and `cancelled` block other threads while the callback runs.
+        """
+        cdef Handle handle
+        if self.closed:
+            self.check_closed()
+        if self.debugging:
+            self._check_callback(callback, "call_soon_threadsafe")
+            result = self.debug_threadsafe_call(callback, args, context)
+        else:
+            if BLOCKING_CANCEL:
+                handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
+                handle.callback = callback
+                handle.args = args
+                handle.context = current_context() if context is None else context
+            else:
+                handle = self.make_handle(callback, args, context)
+            self.queue.put(handle, CALL, 0, NULL)
+            result = handle
+        # The GIL orders this: the loop checks the queue before it sets `asleep`.
+        if self.asleep:
+            self.model.wake()
+        return result
+
+    @cython.binding(False)
+    def call_later(self, delay, callback, *args, context=None):
+        """Call after `delay` seconds; return a timer. As AbstractEventLoop.call_later.
+
+        A delay of a second or more starts at the end of the turn, at most 20 ms later.
+        """
+        cdef double seconds
+        cdef Timer timer
+        if delay is None:
+            raise TypeError("delay must not be None")
+        # For an int, without creating a float object.
+        seconds = PyLong_AsDouble(delay) if type(delay) is int else delay
+        if seconds >= 1 and self.dispatching \
+                and not (self.debugging or self.closed or self.time_replaced):
+            timer = new_timer()
+            timer.callback = callback
+            timer.args = args
+            timer.context = current_context() if context is None else context
+            self.timers.add_deferred(timer, seconds)
+            return timer
+        seconds += self.now() / 1e9
+        if self.debugging or self.closed:
+            return self.debug_timer(seconds, callback, args, context)
+        return self.set_timer(seconds, callback, args,
+                              current_context() if context is None else context)
+
+    @cython.binding(False)
+    def call_at(self, when, callback, *args, context=None):
+        """Call at `when`, in seconds of `time()`; return a timer. As AbstractEventLoop.call_at."""
+        if when is None:
+            raise TypeError("when cannot be None")
+        if self.debugging or self.closed:
+            return self.debug_timer(when, callback, args, context)
+        return self.set_timer(when, callback, args,
+                              current_context() if context is None else context)
+
+    cdef int64_t now(self) except? -1:
+        if self.time_replaced:
+            return nanoseconds(self.time())
+        return self.model.now()
+
+    def use_clock(self, bint replaced):
+        """Run timers by `self.time()`, or by the model's clock again."""
+        if self.timers.deferred_count:
+            self.timers.arm_deferred()
+        self.time_replaced = replaced
+
+    def debug_call(self, callback, args, context):
+        # Compiled code has no frames: the handle's traceback ends at the caller.
+        handle = asyncio.Handle(callback, args, self, context)
+        self._add_callback(handle)
+        return handle
+
+    def debug_threadsafe_call(self, callback, args, context):
+        handle = DebugThreadSafeHandle(callback, args, self, context)
+        if DebugThreadSafeHandle is not asyncio.Handle and handle._source_traceback:
+            # the frame of its own __init__
+            del handle._source_traceback[-1]
+        self._add_callback(handle)
+        return handle
+
+    def debug_timer(self, double when, callback, args, context):
+        if self.closed:
+            self.check_closed()
+        self._check_thread()
+        self._check_callback(callback, "call_at")
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self.set_timer(when, run_asyncio_handle, (handle,), None)
+        return handle
+
+    def _timer_handle_cancelled(self, handle):
+        # In debug mode a cancelled timer stays set, and does nothing when it is due.
+        pass
+
+    def _add_callback(self, handle):
+        cdef Handle call = Handle.__new__(Handle)
+        call.callback = run_asyncio_handle
+        call.args = (handle,)
+        self.queue.put(call, CALL, 0, NULL)
+
+    def _add_callback_signalsafe(self, handle):
+        self._add_callback(handle)
+        if self.asleep:
+            self.model.wake()
+
+    @cython.binding(False)
+    def create_future(self):
+        """Create a future of this loop."""
+        return Future(loop=self)
+
+    @cython.binding(False)
+    def create_task(self, coro, *, name=ABSENT, context=ABSENT, **kwargs):
+        """Create a task that starts in the next turn. As AbstractEventLoop.create_task.
+
+        Other keyword arguments (`eager_start`) are passed to the running Python's asyncio.
+        """
+        if self.debugging or kwargs or self._task_factory is not None:
+            # A task factory gets the arguments that the caller passed, and no others.
+            if name is not ABSENT:
+                kwargs["name"] = name
+            if context is not ABSENT:
+                kwargs["context"] = context
+            return Inherited.create_task(self, coro, **kwargs)
+        if self.closed:
+            self.check_closed()
+        return tasks.Task(coro, loop=self, name=None if name is ABSENT else name,
+                          context=None if context is ABSENT else context)
+
+    def get_debug(self):
+        """Whether debug mode is on."""
+        return self.debugging
+
+    def set_debug(self, enabled):
+        """Turn debug mode on or off: see "Developing with asyncio" in Python's documentation."""
+        self._debug = self.debugging = bool(enabled)
+        if self.running:
+            self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+
+    def _check_running(self):
+        # After fork(2) the child's copy looks as if it were running: report the fork instead.
+        if self.abandoned:
+            self.model.raise_inherited()
+        Inherited._check_running(self)
+
+    def is_closed(self):
+        """Whether the loop is closed."""
+        return self.closed or self.model is None
+
+    # Turns.
+
+    def turn_until_stopped(self):
+        """Run turns until `stop`; one turn if `stop` was called before."""
+        self.start_run()
+        self.events_left = 0
+        # A run of a single turn polls, too.
+        self.poll_every_turn()
+        try:
+            while True:
+                try:
+                    self.turn_until_error()
+                    break
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as error:
+                    if not self.dispatching:
+                        # an error of the model
+                        raise
+                    self.handle_callback_error(error)
+                    if self.stopping and not self.events_left:
+                        break
+        finally:
+            self.drop_event()
+            self.dispatching = self.stopping = False
+            self.events_left = 0
+            try:
+                self.end_turn()
+            finally:
+                self.end_run()
+
+    cdef int turn_until_error(self) except -1:
+        # No try block, which would cost as much as a callback: an exception ends this method, and
+        # turn_until_stopped calls it again for the rest of the turn.
+        while True:
+            if not self.events_left:
+                self.dispatching = False
+                self.end_turn()
+                self.collect()
+                self.events_left = self.queue.count
+            self.dispatching = True
+            self.handle_events()
+            if self.stopping:
+                return 0
+
+    cdef int end_turn(self) except -1:
+        self.turn_number += 1
+        if self.deferred_writes or self.corked:
+            self.deferred_writes = 0
+            self.flush_deferred_writes()
+            if self.queue.count and not self.model.polls_memory:
+                # The next turn may skip its poll.
+                self.model.flush_sends()
+        return 0
+
+    cdef bint may_defer_write(self) except -1:
+        """Whether one more connection may defer a write to the end of the turn.
+
+        Not in a long turn, so that no write waits for many other callbacks.
+        """
+        cdef int64_t now
+        # The clock costs as much as the rest of this method: it is read for every fourth write.
+        if not self.deferred_writes & 3:
+            now = self.model.tick()
+            if not self.deferred_writes:
+                self.deferring_since = now
+            elif now != self.deferring_since or self.deferred_writes >= MAX_DEFERRED_WRITES:
+                self.deferred_writes = 0
+                self.flush_deferred_writes()
+                self.model.flush_sends()
+                return False
+        self.deferred_writes += 1
+        return True
+
+    cdef int flush_deferred_writes(self) except -1:
+        cdef Stream stream
+        self.corked.reverse()
+        while self.corked:
+            # If one fails, the others stay in the list.
+            stream = <Stream>self.corked.pop()
+            stream.flush_at_turn_end()
+        return 0
+
+    cdef int handle_callback_error(self, object error) except -1:
+        cdef Target target = <Target>self.event.target
+        if not target.handle_error(error):
+            self.report(error)
+        return 0
+
+    def stop(self):
+        """Stop run_forever after this turn."""
+        self.stopping = True
+        if self.asleep:
+            self.model.wake()
+
+    def check_closed(self):
+        if self.closed:
+            raise RuntimeError("Event loop is closed")
+
+    cdef int handle_events(self) except -1:
+        cdef int64_t before
+        cdef Target target
+        if not self.debugging:
+            return self.handle_all()
+        self.drop_event()
+        while self.events_left and self.queue.take(&self.event):
+            self.events_left -= 1
+            target = <Target>self.event.target
+            callback = args = None
+            if isinstance(target, Handle):
+                callback = (<Handle>target).callback
+                args = (<Handle>target).args
+            before = monotonic_ns()
+            target.handle(&self.event)
+            self.warn_if_slow(target, callback, args, (monotonic_ns() - before) / 1e9)
+            Py_DECREF(target)
+        self.event.target = NULL
+        self.events_left = 0
+        return 0
+
+    @cython.final
+    cdef int handle_all(self) except -1:
+        # As Loop.handle_events, but reuses each handle that has no other reference.
+        cdef PyObject *target
+        self.drop_event()
+        while self.events_left and self.queue.take(&self.event):
+            self.events_left -= 1
+            target = self.event.target
+            (<Target>target).handle(&self.event)
+            if self.spare_handle_count < MAX_SPARE_HANDLES \
+                    and is_reusable(target, <PyObject *>Handle):
+                self.spare_handles[self.spare_handle_count] = target
+                self.spare_handle_count += 1
+            else:
+                Py_DECREF(<object>target)
+        self.event.target = NULL
+        self.events_left = 0
+        return 0
+
+    def warn_if_slow(self, target, callback, args, double seconds):
+        if seconds < self.slow_callback_duration:
+            return
+        if callback is run_asyncio_handle:
+            what = format_handle(args[0])
+        else:
+            what = repr(target) if callback is None else format_callback_source(callback, args)
+        logger.warning("Executing %s took %.3f seconds", what, seconds)
+
+    cdef int report(self, object error) except -1:
+        cdef Target target = <Target>self.event.target
+        cdef Handle handle
+        if isinstance(target, Handle):
+            handle = <Handle>target
+            try:
+                source = format_callback_source(handle.callback, handle.args)
+                self.report_exception(f"Exception in callback {source}", error, {"handle": handle})
+            finally:
+                handle.clear()
+                if type(handle) is ThreadSafeHandle:
+                    (<ThreadSafeHandle>handle).finish()
+            return 0
+        return self.report_exception(f"Exception in callback of {target!r}", error, {})
+
+    cdef int report_exception(self, str message, object error, dict more) except -1:
+        context = {"message": message, "exception": error}
+        context.update(more)
+        self.call_exception_handler(context)
+        return 0
