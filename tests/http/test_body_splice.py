@@ -41,14 +41,14 @@ def go(request):
 def moves(monkeypatch):
     """The bytes that each call moved, and why it ended."""
     found = []
-    run = body_splice.Mover._moved
+    run = body_splice.BodySplicer._splice_once
 
     async def seen(self, *arguments):
         answer = await run(self, *arguments)
         found.append(answer)
         return answer
 
-    monkeypatch.setattr(body_splice.Mover, "_moved", seen)
+    monkeypatch.setattr(body_splice.BodySplicer, "_splice_once", seen)
     return found
 
 
@@ -207,11 +207,11 @@ def test_no_thread_waits_for_a_slow_client(go, tmp_path, moves):
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
             (connection,) = server.server_state.connections
-            body = connection.receiving.body
+            body = connection.receiver.receiving.body
             assert body.received == BEGUN
-            assert not body.moving
+            assert not body.splicing_since
             calls = len(moves)
-            await asyncio.sleep(2 * body_splice.PAUSE)
+            await asyncio.sleep(2 * body_splice.SLOW_CLIENT_PAUSE_SECONDS)
             assert len(moves) == calls
             writer.write(DATA[BEGUN:])
             assert (await answer(reader))[0] == 201
@@ -227,12 +227,12 @@ def test_who_sends_too_little_is_told_so(go, tmp_path, moves):
             reader, writer = await begun(port, moves)
             (connection,) = server.server_state.connections
             limits = server.server_state.limits
-            connection.receiving.body.moving = time.monotonic()
+            connection.receiver.receiving.body.splicing_since = time.monotonic()
             connection.check_timeouts(
                 time.monotonic() + 2 * limits.rate_window
             )  # it is the disk that is slow
-            connection.receiving.body.moving = 0.0
-            assert connection.receiving is not None
+            connection.receiver.receiving.body.splicing_since = 0.0
+            assert connection.receiver.receiving is not None
             connection.check_timeouts(time.monotonic() + 4 * limits.rate_window)
             assert (await answer(reader))[0] == 408
             await closed(writer)
@@ -249,7 +249,7 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
             (connection,) = server.server_state.connections
-            body = connection.receiving.body
+            body = connection.receiver.receiving.body
             calls = len(moves)
             for number in range(most):
                 writer.write(DATA[BEGUN + number :][:1])
@@ -258,9 +258,9 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
             assert all(why == Why.WAITS for _, why in moves[calls:])
             assert len(moves) - calls < most / 2  # they gather meanwhile
             # It is judged, a thread or not.
-            body.moving = now = time.monotonic()
+            body.splicing_since = now = time.monotonic()
             connection.check_timeouts(now + 0.5)
-            connection.receiving.window = (
+            connection.receiver.receiving.rate_sample = (
                 now - 2 * server.server_state.limits.rate_window,
                 body.received,
             )
@@ -284,7 +284,9 @@ def test_a_disk_that_stalls_at_the_start_is_no_slow_client(go, tmp_path, monkeyp
         async with serving(tmp_path) as (server, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(put("/file", len(DATA)) + DATA)
-            await loops.until(lambda: any(one.lent for one in server.server_state.connections))
+            await loops.until(
+                lambda: any(one.receiver.splicing for one in server.server_state.connections)
+            )
             (connection,) = server.server_state.connections
             for number in (2, 4):
                 connection.check_timeouts(
@@ -329,7 +331,9 @@ def test_a_move_that_fails_ends_the_connection_however_much_comes(go, tmp_path, 
             writer.write(DATA[BEGUN:])
             hostile = b"DELETE /victim HTTP/1.1\r\nHost: a\r\n\r\n" * 200_000
             writer.write(put("/more", len(hostile)) + hostile)
-            await loops.until(lambda: connection.broken or not connection.left)
+            await loops.until(
+                lambda: connection.receiver.closing or not connection.receiver.remaining
+            )
             gate.set()
             status, head, _ = await answer(reader)
             assert status == 500

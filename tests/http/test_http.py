@@ -26,6 +26,7 @@ from noria.http.limits import Limits
 from noria.http.messages import FileBody, HTTPException, Response
 from noria.http.protocol import HTTPProtocol
 from noria.http.request_body import RequestBody
+from noria.http.request_parser import RequestParser
 from noria.http.server_state import ServerState
 from noria.http.tls import TLSProtocolFactory
 
@@ -417,7 +418,7 @@ def test_a_field_without_an_end_is_refused_before_it_ends():
 
 @pytest.mark.parametrize("eager", [True, False])
 def test_pipelined_requests_are_answered_in_order(eager, monkeypatch):
-    monkeypatch.setattr(protocol_module, "EAGER", eager and protocol_module.EAGER)
+    monkeypatch.setattr(protocol_module, "EAGER_TASKS", eager and protocol_module.EAGER_TASKS)
     names = [b"/a", b"/wait", b"/big", b"/file", b"/stream", b"/none", b"/fail", b"/refuse", b"/z"]
     raw = b"".join(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % name for name in names)
 
@@ -468,7 +469,7 @@ def test_no_more_is_answered_than_the_client_takes(model, secure):
             )
             writer.transport.pause_reading()
             writer.write(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * count)
-            await loops.until(lambda: any(one.blocked for one in state.connections))
+            await loops.until(lambda: any(one.flow.writable for one in state.connections))
             (connection,) = state.connections
             for _ in range(100):
                 await asyncio.sleep(0)
@@ -507,14 +508,14 @@ def test_requests_of_one_client_do_not_keep_the_loop():
 def test_empty_lines_within_a_chunk_do_not_split_it(content, monkeypatch):
     """Each piece costs a call of the parser: a body could keep the loop with few bytes."""
     pieces = 0
-    feed = HTTPProtocol._feed
+    feed = RequestParser._feed
 
     def counted(self, data):
         nonlocal pieces
         pieces += 1
         feed(self, data)
 
-    monkeypatch.setattr(HTTPProtocol, "_feed", counted)
+    monkeypatch.setattr(RequestParser, "_feed", counted)
     chunk = content * 30_000
     raw = b"PUT /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + (
         b"%x\r\n%b\r\n" % (len(chunk), chunk) * 2
@@ -565,7 +566,7 @@ def test_a_body_of_tiny_chunks():
     body = RequestBody(lambda: None)
     for _ in range(count):
         body.feed(b"ab")
-    assert body.held == 2 * count
+    assert body.unread == 2 * count
     assert len(body.chunks) < 50  # objects, each of which takes more than its bytes
     assert b"".join(body.chunks) == b"ab" * count
 
@@ -716,7 +717,7 @@ def test_a_field_is_not_split_in_two_and_a_file_that_shrinks_ends_its_connection
     run(main())
     assert "line break" in caplog.text
     assert "shorter" in caplog.text
-    assert "6 bytes, and not as many" in caplog.text
+    assert "6 bytes, which is not its Content-Length" in caplog.text
 
 
 def test_a_body_that_is_not_read_is_not_received():
@@ -733,9 +734,9 @@ def test_a_body_that_is_not_read_is_not_received():
                     await writer.drain()
 
             sending = asyncio.create_task(send())
-            await loops.until(lambda: any(one.paused for one in state.connections))
+            await loops.until(lambda: any(one.flow.read_paused for one in state.connections))
             (connection,) = state.connections
-            assert connection.receiving.body.held < 2 << 20
+            assert connection.receiver.receiving.body.unread < 2 << 20
             assert state.bytes_received < size // 2
             # Another client is served meanwhile.
             assert statuses(await said(port, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")) == [200]
@@ -883,7 +884,7 @@ def test_slow_clients_end_and_do_not_hold_up_others():
             body[1].write(b"PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nab")
             taker[1].write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 16)
             await loops.until(lambda: state.active_uploads and len(state.connections) == 4)
-            await loops.until(lambda: any(one.sending for one in state.connections))
+            await loops.until(lambda: any(one._responder.sending_file for one in state.connections))
             sweep(state, 5)
             assert len(state.connections) == 4
             sweep(state, 12)
@@ -950,7 +951,7 @@ def test_answers_are_told():
     run(main())
     assert [(request and request.path, status, sent) for request, status, sent, _, _ in told] == [
         ("/file", 200, 5),
-        (None, 501, len("The method of the request is not known here.\n")),
+        (None, 501, len("The server does not know the request's method.\n")),
     ]
     assert told[0][4] == "127.0.0.1"
 

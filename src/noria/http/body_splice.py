@@ -1,7 +1,8 @@
-"""The rest of a large body on its way from the socket into a file, past this process's memory.
+"""Splicing the rest of a large body from the socket into a file, past this process's memory.
 
-A thread moves a piece and waits for the client only for a moment, and what comes of a slow one is
-left to gather: so slow clients do not have all threads. While nothing comes, the loop waits.
+A worker thread splices and waits for the client only briefly; what a slow client sends is left to
+accumulate in the socket, so slow clients do not occupy all threads. The loop watches the socket
+while nothing arrives.
 """
 
 from __future__ import annotations
@@ -9,103 +10,110 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from noria._core.files.splice import Splice, Why
+from noria.http.request_body import RequestBody, SpliceFunction
 from noria.http.worker_threads import await_uncancelled, run_in_thread
 
-if TYPE_CHECKING:
-    from noria.http.request_body import RequestBody
-
-PIECE = 8 * 1024 * 1024  # bytes after which the other uploads have their turn
-PATIENCE = 2  # milliseconds that a thread waits for the client
-LITTLE = 256 * 1024  # bytes: who sends no more in a thread's turn is not worth one at once
-PAUSE = 0.02  # seconds until the next, then
-
-# Move(splice, socket, most) moves in a thread, and gives (bytes, why it ended), as Splice.move
-Move = Callable[[Splice, int, int], tuple[int, int]]
+# Bytes that one call splices before other uploads get the thread.
+MAX_SPLICE_BYTES = 8 * 1024 * 1024
+# How long a thread waits for the client.
+SPLICE_WAIT_MS = 2
+# If one call spliced fewer bytes, the next one begins after SLOW_CLIENT_PAUSE_SECONDS.
+MIN_BYTES_WITHOUT_PAUSE = 256 * 1024
+SLOW_CLIENT_PAUSE_SECONDS = 0.02
 
 
-class Lender(Protocol):
-    """A connection whose body another receives."""
+class SplicedConnection(Protocol):
+    """The connection whose body is spliced."""
 
-    left: int  # bytes that are still to come
+    remaining: int  # bytes of the body that have not arrived
 
-    def moved(self, count: int) -> None: ...
-    def lose_track(self) -> None: ...
-    def take_back(self) -> None: ...
+    def count_spliced(self, count: int) -> None:
+        """Account for `count` bytes of the body."""
+
+    def lose_body_end(self) -> None:
+        """Close after this response: it is unknown where the body ends."""
+
+    def end_splice(self) -> None:
+        """Resume reading from the socket."""
 
 
-class Mover:
-    """Receives from the socket `fd` in the place of `lender`. `run` is to be awaited once.
+class BodySplicer:
+    """Receives from the socket `fd` in place of `connection`.
 
-    Raises OSError where there are no descriptors left.
+    `run` is awaited once. Raises OSError if the process has no descriptors left.
     """
 
-    def __init__(self, fd: int, body: RequestBody, lender: Lender) -> None:
+    def __init__(self, fd: int, body: RequestBody, connection: SplicedConnection) -> None:
         self._body = body
-        self._lender = lender
-        self._splice = Splice(PATIENCE)
+        self._connection = connection
+        self._splice = Splice(SPLICE_WAIT_MS)
         try:
-            # A descriptor of its own: the connection may be closed while a thread is at it.
+            # The connection may be closed while a thread uses the descriptor.
             self._fd = os.dup(fd)
         except OSError:
             self._splice.close()
             raise
-        self._blocking = os.get_blocking(self._fd)
+        self._was_blocking = os.get_blocking(self._fd)
         os.set_blocking(self._fd, False)
         self._work: asyncio.Future[tuple[int, int]] | None = None
 
-    async def run(self, move: Move, before: asyncio.Future[None]) -> None:
-        """Moves until the body is whole, or until it has to be received as before; not until
-        `before` is done. Raises what the body failed with, and what `move` and `before` raise.
+    async def run(self, splice_to_file: SpliceFunction, before: asyncio.Future[None]) -> None:
+        """Wait for `before`, then splice until the body is complete or can no longer be spliced.
+
+        Raises the exceptions of the body, of `splice_to_file` and of `before`.
         """
         try:
-            self._body.moving = time.monotonic()  # until the disk has that
+            # A wait for `before` is a wait for the disk.
+            self._body.splicing_since = time.monotonic()
             await await_uncancelled(before)
-            while self._lender.left:
-                self._body.check()
-                count, why = await self._moved(move)
-                self._lender.moved(count)
+            while self._connection.remaining:
+                self._body.raise_if_failed()
+                count, why = await self._splice_once(splice_to_file)
+                self._connection.count_spliced(count)
                 if why == Why.REFUSED:
-                    self._body.lend = None
+                    self._body.start_splice = None
                     return
                 if why == Why.ENDED:
-                    self._body.fail(ConnectionResetError("the body ended too soon"))
+                    self._body.fail(ConnectionResetError("the client closed before the body's end"))
                 elif why == Why.WAITS:
-                    if count < LITTLE:
-                        await asyncio.sleep(PAUSE)
-                    await self._body.arrival(self._fd)
+                    if count < MIN_BYTES_WITHOUT_PAUSE:
+                        await asyncio.sleep(SLOW_CLIENT_PAUSE_SECONDS)
+                    await self._body.wait_readable(self._fd)
         finally:
-            await self._end()
+            await self._finish()
 
-    async def _moved(self, move: Move) -> tuple[int, int]:
-        self._work = run_in_thread(move, self._splice, self._fd, min(self._lender.left, PIECE))
-        self._body.moving = time.monotonic()
+    async def _splice_once(self, splice_to_file: SpliceFunction) -> tuple[int, int]:
+        size = min(self._connection.remaining, MAX_SPLICE_BYTES)
+        self._work = run_in_thread(splice_to_file, self._splice, self._fd, size)
+        self._body.splicing_since = time.monotonic()
         try:
             count, why = await await_uncancelled(self._work)
-        except Exception:  # nobody knows how much had come out of the socket
-            self._lender.lose_track()
+        except Exception:
+            # It is unknown how many bytes had left the socket.
+            self._connection.lose_body_end()
             raise
-        self._body.moving = 0.0
+        self._body.splicing_since = 0.0
         return count, why
 
-    async def _end(self) -> None:
-        """Not before a thread that is at it has ended: who waits for this closes the file then."""
+    async def _finish(self) -> None:
+        """Wait until no thread uses the descriptors: the caller closes the file afterwards."""
         work = self._work
         try:
-            if work is not None and not work.done():  # it was cancelled meanwhile
+            # If `run` was cancelled, the thread may still be at work.
+            if work is not None and not work.done():
                 await asyncio.wait([work])
         finally:
             if work is None or work.done():
-                self._let_go()
+                self._release()
             else:
-                work.add_done_callback(lambda _: self._let_go())
+                work.add_done_callback(lambda _: self._release())
 
-    def _let_go(self) -> None:
-        self._body.moving = 0.0
+    def _release(self) -> None:
+        self._body.splicing_since = 0.0
         self._splice.close()
-        os.set_blocking(self._fd, self._blocking)
+        os.set_blocking(self._fd, self._was_blocking)
         os.close(self._fd)
-        self._lender.take_back()
+        self._connection.end_splice()

@@ -1,31 +1,30 @@
-"""A body on its way into a file: blocks are gathered while a thread writes the one before."""
+"""Writing a request body in worker threads, while the next blocks arrive."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable
 
-from noria.http.body_splice import Move
-from noria.http.request_body import RequestBody
+from noria.http.request_body import RequestBody, SpliceFunction
 from noria.http.worker_threads import await_uncancelled, run_in_thread
 
-BLOCK = 2 * 1024 * 1024  # bytes given to a thread at a time
+WRITE_BLOCK_SIZE = 2 * 1024 * 1024  # bytes given to a thread at a time
 
 
 async def write_body(
     chunks: AsyncIterable[bytes],
     write: Callable[[list[bytes]], None],
-    move: Move | None,
+    splice_to_file: SpliceFunction | None,
     rest: list[bytes],
 ) -> None:
-    """Takes all of `chunks` and has all but the last of it written: that is left in `rest`, also
-    when this raises what the body failed with.
+    """Write all of `chunks` but the last block, which is left in `rest`, also if this raises.
 
-    `write` and `move` are called in threads, one at a time. What is left of a large body goes by
-    `move`, if it is given and where that is possible.
+    `write` and `splice_to_file` are called in worker threads, one at a time. If `splice_to_file` is
+    given, the rest of a large body is spliced where that is possible. Raises the exceptions of the
+    body and of both functions.
     """
 
-    def handed() -> asyncio.Future[None]:
+    def start_write() -> asyncio.Future[None]:
         block = rest[:]
         rest.clear()
         return run_in_thread(write, block)
@@ -36,20 +35,17 @@ async def write_body(
         async for chunk in chunks:
             rest.append(chunk)
             size += len(chunk)
-            if size < BLOCK:
+            if size < WRITE_BLOCK_SIZE:
                 continue
             if pending is not None:
                 await await_uncancelled(pending)
             size = 0
-            if (
-                move is not None
-                and isinstance(chunks, RequestBody)
-                and (mover := chunks.mover(rest))
-            ):
-                pending = handed()
-                await mover.run(move, pending)
-            else:
-                pending = handed()
+            splicer = None
+            if splice_to_file is not None and isinstance(chunks, RequestBody):
+                splicer = chunks.detach(rest)
+            pending = start_write()
+            if splicer is not None and splice_to_file is not None:
+                await splicer.run(splice_to_file, pending)
     finally:
         if pending is not None:
             await await_uncancelled(pending)

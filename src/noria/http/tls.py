@@ -1,4 +1,4 @@
-"""TLS before HTTP: a connection counts from when it is accepted, and not only once it is secure."""
+"""HTTP over TLS: a connection counts from the start of its handshake."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 from noria.aio.tls import TLSProtocol
 from noria.http.protocol import HTTPProtocol
 from noria.http.server_state import ServerState
+from noria.http.worker_threads import consume_exception
 
 
 class TLSProtocolFactory:
-    """The protocols of a TLS port, whose connections `front` answers. They need noria's own loop.
+    """Returns the protocol of a new TCP connection when called. Requires noria's event loop.
 
     A handshake may take as long as the head of a request.
     """
@@ -22,46 +23,48 @@ class TLSProtocolFactory:
         self.context = context
 
     def __call__(self) -> HandshakeProtocol:
-        """The protocol of a new connection, until its handshake begins."""
-        return HandshakeProtocol(self)
+        return HandshakeProtocol(self.server_state, self.context)
 
 
 class HandshakeProtocol(asyncio.Protocol):
-    """A TCP connection: it is counted, and handed to TLS. One too many is ended without a word."""
+    """Counts a TCP connection and passes its transport to TLS.
 
-    def __init__(self, secured: TLSProtocolFactory) -> None:
-        self._secured = secured
-        self._connection: HTTPProtocol | None = None
+    Above a limit the connection is aborted: a response would require the handshake.
+    """
+
+    def __init__(self, state: ServerState, context: ssl.SSLContext) -> None:
+        self._state = state
+        self._context = context
+        self._protocol: HTTPProtocol | None = None
 
     def connection_made(self, transport: Any) -> None:
-        state = self._secured.server_state
-        self._connection = connection = HTTPProtocol(state)
-        if not connection.greet(transport):
+        limits = self._state.limits
+        self._protocol = protocol = HTTPProtocol(self._state)
+        if not protocol.handshake_started(transport):
             transport.abort()
             return
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        done.add_done_callback(self._greeted)
-        secure = TLSProtocol(
+        handshake: asyncio.Future[None] = loop.create_future()
+        handshake.add_done_callback(self._on_handshake_end)
+        tls = TLSProtocol(
             loop,
-            connection,
-            self._secured.context,
-            done,
+            protocol,
+            self._context,
+            handshake,
             True,
-            ssl_handshake_timeout=state.limits.head_timeout,
-            ssl_shutdown_timeout=state.limits.linger_timeout,
+            ssl_handshake_timeout=limits.head_timeout,
+            ssl_shutdown_timeout=limits.linger_timeout,
         )
-        transport.set_protocol(secure)
-        secure.connection_made(transport)
+        transport.set_protocol(tls)
+        tls.connection_made(transport)
 
-    def _greeted(self, done: asyncio.Future[None]) -> None:
-        """The handshake is over: well, badly (TLS has told of that), or by the client's leaving."""
-        if not done.cancelled():
-            done.exception()
-        if self._connection is not None and self._connection.transport is None:
-            self._connection.leave()
+    def _on_handshake_end(self, handshake: asyncio.Future[None]) -> None:
+        """The handshake succeeded, failed (TLS has reported that), or the client closed."""
+        consume_exception(handshake)
+        if self._protocol is not None and self._protocol.transport is None:
+            self._protocol.forget()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Of one that was refused."""
-        if self._connection is not None:
-            self._connection.leave()
+        """Called only if the connection was refused: else TLS is the transport's protocol."""
+        if self._protocol is not None:
+            self._protocol.forget()
