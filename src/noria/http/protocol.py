@@ -219,7 +219,9 @@ class HTTPProtocol(asyncio.Protocol):
             else:
                 self.task = task
                 task.add_done_callback(self._on_task_done)
-        self.receiver.update_reading()
+        receiver = self.receiver
+        if receiver.receiving is not None or queue or flow.read_paused:
+            receiver.update_reading()
 
     def _try_fast_path(self, cycle: RequestResponseCycle) -> bool:
         """Answer without a task if `ServerState.fast_path` can."""

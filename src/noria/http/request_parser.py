@@ -166,11 +166,6 @@ class RequestParser:
         self._parser = httptools.HttpRequestParser(self)
         self.on_message_complete()
 
-    def _count_head(self, size: int) -> None:
-        self.head_size += size
-        if self.head_size > self._limits.max_head_size:
-            raise self._head_too_large()
-
     def _head_too_large(self) -> HTTPException:
         return HTTPException(
             431, f"The head of a request must not exceed {self._limits.max_head_size} bytes."
@@ -190,16 +185,22 @@ class RequestParser:
         if self._ignore_events:
             return
         self._url += url
-        self._count_head(len(url))
+        self.head_size += len(url)
+        if self.head_size > self._limits.max_head_size:
+            raise self._head_too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._ignore_events:
             return
-        self._count_head(len(name) + len(value) + 4)
-        self._fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
-        if len(self._fields) > self._limits.max_fields:
+        limits = self._limits
+        self.head_size += len(name) + len(value) + 4
+        if self.head_size > limits.max_head_size:
+            raise self._head_too_large()
+        fields = self._fields
+        fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+        if len(fields) > limits.max_fields:
             raise HTTPException(
-                431, f"A request must not have more than {self._limits.max_fields} fields."
+                431, f"A request must not have more than {limits.max_fields} fields."
             )
 
     def on_headers_complete(self) -> None:

@@ -76,7 +76,10 @@ class Responder:
         """
         body, status = response.body, response.status
         fields = [("Date", self._state.date.text()), *response.headers]
-        has_length = any(name.lower() == "content-length" for name, _ in response.headers)
+        has_length = False
+        for name, _ in response.headers:
+            if name.lower() == "content-length":
+                has_length = True
         without_length = False
         if isinstance(body, (bytes, FileBody)):
             if not has_length and status not in BODYLESS_STATUSES and status >= 200:
