@@ -47,7 +47,7 @@ def cachestat_works(directory):
     with path.open("rb") as file:
         counter.check(file.fileno())
     path.unlink()
-    return counter.way == "cachestat"
+    return counter.call == "cachestat"
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def walked(directory, size, engine, monkeypatch, counter=None):
         walk = steps.Walk(str(directory), counter or Counter())
         assert walk.engine == engine
         try:
-            return await walk.once(os.urandom(size))
+            return await walk.run(os.urandom(size))
         finally:
             walk.stop()
 
@@ -129,12 +129,12 @@ def test_who_waited(engine, tmp_path, monkeypatch):
     assert all(row["us"] > 0 and row["stall_us"] >= 0 for row in rows.values())
 
 
-@pytest.mark.parametrize("number", held.REFUSED)
+@pytest.mark.parametrize("number", held.UNSUPPORTED_ERRNOS)
 def test_mincore_where_cachestat_is_refused(number, device, monkeypatch):
     monkeypatch.setattr(held, "cachestat", refuse(number))
     counter = Counter()
     rows = walked(device, SIZE, "threads", monkeypatch, counter)
-    assert counter.way == "mincore"
+    assert counter.call == "mincore"
     assert errno.errorcode[number] in counter.reason
     assert all(row["dirty"] is row["writeback"] is None for row in rows.values())
     known = {step: (row["cached"], row["device"]) for step, row in rows.items()}
@@ -151,8 +151,8 @@ def test_mincore_where_cachestat_sees_nothing(tmp_path, monkeypatch):
     path.write_bytes(bytes(SIZE))
     with path.open("rb") as file:
         counter.check(file.fileno())
-        assert counter.held(file.fileno()) == (pages(SIZE), None, None)
-    assert counter.way == "mincore"
+        assert counter.cached_bytes(file.fileno()) == (pages(SIZE), None, None)
+    assert counter.call == "mincore"
 
 
 def test_other_errors_are_told(tmp_path, monkeypatch):
@@ -162,7 +162,7 @@ def test_other_errors_are_told(tmp_path, monkeypatch):
         mincore_pages(-1, 1)
     monkeypatch.setattr(held, "cachestat", refuse(errno.EBADF))
     with pytest.raises(OSError, match="Bad file descriptor"):
-        Counter().held(0)
+        Counter().cached_bytes(0)
 
 
 @pytest.mark.parametrize("size", [0, 1, PAGE, PAGE + 1, 5000 * PAGE])
@@ -197,9 +197,9 @@ def test_a_stall_is_seen():
         ticker = Ticker(asyncio.get_running_loop())
         ticker.start()
         time.sleep(0.05)
-        stood = await ticker.longest()
+        stalled = await ticker.longest()
         ticker.stop()
-        return stood
+        return stalled
 
     assert noria.run(main()) >= 0.05
 
@@ -325,9 +325,15 @@ def test_only_columns_that_are_there_are_explained(width):
     out = printed(document, width)
     head = next(line for line in out.splitlines() if line.startswith("step "))
     said = " ".join(out.split())
-    for column, about in (("loop stood", figure.STOOD), ("loop worked", figure.WORKED)):
+    for column, about in (
+        ("loop blocked", figure.BLOCKED_NOTE),
+        ("loop worked", figure.WORKED_NOTE),
+    ):
         assert (column in head) is (f"{column}: {about}" in said)
-    assert f"loop stood: {figure.STOOD}; loop worked: {figure.WORKED}." in page.render(document)
+    assert (
+        f"loop blocked: {figure.BLOCKED_NOTE}; loop worked: {figure.WORKED_NOTE}."
+        in page.render(document)
+    )
 
 
 def test_dirty_and_clean_are_told_apart():
@@ -354,7 +360,7 @@ def test_mincore_tells_less():
 def test_memory_has_no_device():
     document = made(place={"directory": "/x", "device": False, "note": place.NO_DEVICE})
     out = printed(document)
-    assert "none here" in out
+    assert "no device" in out
     assert "no device" in out
     assert "on to the device" not in out
 

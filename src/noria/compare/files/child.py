@@ -1,7 +1,7 @@
-"""One engine's turns: ``python -m noria.compare.files.child ENGINE DIRECTORY SIZE``.
+"""The process of one engine: ``python -m noria.compare.files.child ENGINE DIRECTORY SIZE``.
 
-Each line of its input is answered by the rows of one walk along the path, and by how late the
-ticker is of itself.
+For each line of input it runs all steps once, and replies with their rows and with the delay of the
+ticker in an idle loop.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from noria.compare.files.steps import Walk
 from noria.compare.measure.child import reply
 from noria.errors import NoriaError
 
-PIECE = 1024 * 1024  # bytes: random, so that no file system writes less than it was given
+# Random bytes, so that no file system compresses or deduplicates them.
+RANDOM_BYTES = 1024 * 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs until the end of its input; returns the exit status."""
+    """Run until the end of the input; return the exit status."""
     engine, directory, size = sys.argv[1:] if arguments is None else arguments
     os.environ["NORIA_FILES"] = engine
     try:
@@ -36,23 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(runner: asyncio.Runner, engine: str, directory: str, size: int) -> None:
-    piece = os.urandom(min(size, PIECE))
+    piece = os.urandom(min(size, RANDOM_BYTES))
     data = (piece * (size // len(piece) + 1))[:size]
     counter = Counter()
     walk: Walk = runner.run(_walk(directory, counter))
     try:
         if walk.engine != engine:
-            reply({"error": _why_not(runner), "kind": "refused"})
+            reply({"error": _refusal_reason(runner), "kind": "refused"})
             return
-        # What is done once only is done now: a thread begun, a module loaded.
-        runner.run(walk.once(data[:PAGE]))
-        reply({"counted": counter.way, "reason": counter.reason})
+        # A first run without measurement: it starts threads and loads modules.
+        runner.run(walk.run(data[:PAGE]))
+        reply({"counted": counter.call, "reason": counter.reason})
         for _ in sys.stdin:
-            rows = runner.run(walk.once(data))
+            rows = runner.run(walk.run(data))
             reply({"rows": rows, "idle_us": runner.run(walk.idle()) * 1e6})
-        _leave(directory)
+        _remove_directory(directory)
     except BrokenPipeError:
-        _leave(directory)
+        _remove_directory(directory)
     finally:
         walk.stop()
 
@@ -61,21 +62,21 @@ async def _walk(directory: str, counter: Counter) -> Walk:
     return Walk(directory, counter)
 
 
-def _leave(directory: str) -> None:
-    """Whoever made the directory is gone: the last one here removes it."""
+def _remove_directory(directory: str) -> None:
+    """Remove the directory, because the parent that made it has died."""
     with contextlib.suppress(OSError):
         os.rmdir(directory)
 
 
-def _why_not(runner: asyncio.Runner) -> str:
-    """What the kernel says to a ring."""
+def _refusal_reason(runner: asyncio.Runner) -> str:
+    """The reason that the kernel refuses a ring."""
     from noria.files.ring_engine import RingEngine
 
     try:
         RingEngine(runner.get_loop()).close()
     except (OSError, NotImplementedError) as error:
         return getattr(error, "strerror", None) or str(error)
-    return "no ring was to be had"
+    return "the kernel refuses a ring"
 
 
 def _fail(error: Any) -> None:

@@ -1,6 +1,6 @@
-"""The document as a picture in words and numbers: the terminal and the page both draw from it.
+"""The document as stages, texts and a table, which the terminal and the page draw.
 
-A number that is missing stays missing: it is None here, and drawn as unknown.
+A missing number is None here, and drawn as unknown.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from noria.compare.report.tables import Column, Table
 
 STATIONS = ("process buffer", "page cache", "device")
 
-STOOD = "its longest stall in the step, seen by a ticker"
-WORKED = "processor time of its thread, which is mostly copying"
+BLOCKED_NOTE = "longest stall of the loop in the step, measured by a timer"
+WORKED_NOTE = "CPU time of the loop thread, mostly for copying"
 
 Part = tuple[str, float]
-"""What the bytes are ("buffer", "clean", "dirty", "writeback", "cached", "device"), and which share
-of all bytes that is, 0 to 1. "cached" is clean or dirty: mincore does not tell."""
+"""The state of bytes ("buffer", "clean", "dirty", "writeback", "cached", "device") and their share
+of all bytes, 0 to 1. "cached" is clean or dirty: mincore(2) does not distinguish."""
 
 
 @dataclass(frozen=True)
 class Station:
-    """Where bytes are: the parts of its bar, and the same in words."""
+    """A place of bytes: the parts of its bar, and their text."""
 
     parts: list[Part]
     text: str
@@ -34,7 +34,7 @@ class Station:
 
 @dataclass(frozen=True)
 class Time:
-    """How long a step took with one engine; the stall as a share of all that is drawn, too."""
+    """Time and stall of a step with one engine, also as shares of the longest time."""
 
     engine: str
     us: float | None
@@ -46,7 +46,7 @@ class Time:
 
 @dataclass(frozen=True)
 class Stage:
-    """What was seen after one step. `engines` that saw the same share one picture."""
+    """Where the bytes are after one step. `engines` with the same numbers share a stage."""
 
     step: str
     what: str
@@ -56,7 +56,7 @@ class Stage:
 
 
 def stages(results: dict[str, Any]) -> list[Stage]:
-    """A stage for each step, more where the engines differ."""
+    """One stage per step, several if the engines differ."""
     rows = _rows(results)
     size = number(results, "size") or 1.0
     longest = max([number(row, "us") or 0.0 for row in rows], default=0.0) or 1.0
@@ -81,7 +81,7 @@ def stages(results: dict[str, Any]) -> list[Stage]:
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row a step, the engines side by side."""
+    """One row per step, the engines side by side."""
     rows = _rows(results)
     engines = list(dict.fromkeys(str(row.get("engine")) for row in rows))
     columns = [Column("step")]
@@ -89,8 +89,8 @@ def table(results: dict[str, Any]) -> Table:
         columns += [
             Column(engine, duration),
             Column("waited"),
-            Column("loop stood", duration, keep=8, about=STOOD),
-            Column("loop worked", duration, keep=2, about=WORKED),
+            Column("loop blocked", duration, keep=8, about=BLOCKED_NOTE),
+            Column("loop worked", duration, keep=2, about=WORKED_NOTE),
         ]
     lines: list[list[Any]] = []
     for step in STEPS:
@@ -108,13 +108,13 @@ def table(results: dict[str, Any]) -> Table:
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """What has to be known to read the figures, and what could not be measured."""
+    """Explanations of the figures, and what could not be measured."""
     said = []
     if results.get("counted"):
         said.append(f"Process buffer: counted by the file object. {_counted(results)}")
         if not _no_device(results):
             said.append(
-                f"Device: concluded, as {_concluded(results)}. After a direct write the bytes may "
+                f"Device: derived, as {_concluded(results)}. After a direct write the bytes may "
                 "still be in the device's own cache, which only fsync empties."
             )
     place = section(results, "place")
@@ -132,21 +132,21 @@ def notes(results: dict[str, Any]) -> list[str]:
         if (late := number(engine, "idle_us")) is not None
     ]
     if idle:
-        said.append(f"Without any step the loop's longest stall was {', '.join(idle)}.")
+        said.append(f"In an idle loop the longest stall was {', '.join(idle)}.")
     return list(dict.fromkeys(said))
 
 
-def untold(results: dict[str, Any]) -> bool:
-    """Whether clean and dirty mean nothing here: not known, or no device to differ from."""
+def dirty_unknown(results: dict[str, Any]) -> bool:
+    """Whether clean and dirty pages are not distinguished: unknown, or there is no device."""
     return results.get("counted") == "mincore" or _no_device(results)
 
 
 def sentence(results: dict[str, Any]) -> str:
-    """What the figure shows, in words; shorter where numbers are missing."""
+    """The figure in sentences, without those whose numbers are missing."""
     rows = {(row["step"], row.get("engine")): row for row in _rows(results)}
     engine = next((name for name in ("ring", "threads") if ("write", name) in rows), None)
     if engine is None:
-        return "Nothing was measured."
+        return "No step was measured."
 
     def took(step: str, words: str) -> str:
         us = number(rows.get((step, engine), {}), "us")
@@ -158,12 +158,12 @@ def sentence(results: dict[str, Any]) -> str:
         took("write", "into the process's buffer"),
         took("flush", "from there into the page cache"),
         "" if no_device else took("fsync", "on to the device"),
-        "" if no_device else took("direct write", "past the cache"),
+        "" if no_device else took("direct write", "bypassing the cache"),
     ]
     back = [
         took("read cached", "from the cache"),
-        "" if no_device else took("read dropped", "once the cache was dropped"),
-        "" if no_device else took("direct read", "past the cache"),
+        "" if no_device else took("read dropped", "after the cache was dropped"),
+        "" if no_device else took("direct read", "bypassing the cache"),
     ]
     stalls = {
         step: number(row, "stall_us") or 0.0 for (step, at), row in rows.items() if at == engine
@@ -173,12 +173,12 @@ def sentence(results: dict[str, Any]) -> str:
     said = [f"With {engine}, {what} took {', '.join(filter(None, there))}."]
     if any(back):
         said.append(f"Reading them back took {', '.join(filter(None, back))}.")
-    said.append(f"The loop stood still longest in the step '{worst}': {duration(stalls[worst])}.")
+    said.append(f"The loop was blocked longest in the step '{worst}': {duration(stalls[worst])}.")
     return " ".join(said)
 
 
 def amount(size: float) -> str:
-    """Bytes for people."""
+    """A number of bytes as text."""
     if size < 1024:
         return f"{size:.0f} B"
     for unit in ("KiB", "MiB"):
@@ -189,7 +189,7 @@ def amount(size: float) -> str:
 
 
 def duration(us: float) -> str:
-    """Microseconds for people."""
+    """Microseconds as text."""
     if us < 1000:
         return f"{us:.0f} µs"
     return f"{us / 1000:.1f} ms" if us < 100_000 else f"{us / 1000:,.0f} ms"
@@ -203,14 +203,14 @@ def _counted(results: dict[str, Any]) -> str:
         return "Page cache: counted by cachestat(2), in whole pages."
     return (
         f"Page cache: counted by mincore(2), in whole pages, as {results.get('counted_reason')}. "
-        "mincore does not tell clean pages from dirty ones."
+        "mincore does not distinguish clean and dirty pages."
     )
 
 
 def _concluded(results: dict[str, Any]) -> str:
     if results["counted"] == "cachestat":
-        return "what is neither in the process nor dirty nor under writeback"
-    return "all of it once fsync has come back or no page is cached, else not known"
+        return "the bytes that are not in the process, dirty or under writeback"
+    return "all bytes after fsync has returned or while no page is cached, else unknown"
 
 
 def _rows(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -230,8 +230,10 @@ def _no_device(results: dict[str, Any]) -> bool:
 def _stations(seen: dict[str, float | None], size: float, results: dict[str, Any]) -> list[Station]:
     buffer, cached = seen["buffer"], seen["cached"]
     device = None if _no_device(results) else seen["device"]
-    dirty, writeback = (None, None) if untold(results) else (seen["dirty"], seen["writeback"])
-    nothing = "none here" if _no_device(results) else "not known"
+    dirty, writeback = (
+        (None, None) if dirty_unknown(results) else (seen["dirty"], seen["writeback"])
+    )
+    nothing = "no device" if _no_device(results) else "not known"
     return [
         Station(_parts({"buffer": buffer}, size), _text(buffer)),
         _cache(cached, dirty, writeback, size),
@@ -266,7 +268,7 @@ def _time(row: dict[str, Any], longest: float) -> Time:
 
 
 def _who(row: dict[str, Any]) -> str:
-    """Who waited: the word of the document, for people."""
+    """What waited, as text."""
     return {"loop": "the loop", "ring": "the ring", "threads": "a thread"}.get(
         str(row.get("waited")), str(row.get("waited") or "")
     )

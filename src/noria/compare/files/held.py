@@ -1,4 +1,4 @@
-"""How many bytes of a file the page cache holds, and in what state."""
+"""Counts the bytes of a file in the page cache, by their state."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from noria._core.files.page_cache import cachestat, mincore_pages
 
 PAGE = os.sysconf("SC_PAGESIZE")
-REFUSED = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
+UNSUPPORTED_ERRNOS = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 
 
-class Held(NamedTuple):
-    """Bytes of whole pages. `dirty` and `writeback` are None where mincore counted."""
+class CachedBytes(NamedTuple):
+    """Bytes of whole pages. `dirty` and `writeback` are None if mincore(2) counted."""
 
     cached: int
     dirty: int | None
@@ -21,32 +21,36 @@ class Held(NamedTuple):
 
 
 class Counter:
-    """Counts by cachestat(2); by mincore(2) from the first time on that it is refused.
+    """Count with cachestat(2), or with mincore(2) if cachestat is refused.
 
-    `way` is the call in use, `reason` says why it is not cachestat.
+    `call` is the call in use, `reason` why it is not cachestat. Both calls are from noria._core,
+    because noria has no public name for them.
     """
 
     def __init__(self) -> None:
-        self.way = "cachestat"
+        self.call = "cachestat"
         self.reason = ""
 
     def check(self, fd: int) -> None:
-        """Looks at a file of which pages are in the cache: an overlay's file has pages of its own,
-        none, and cachestat counts those; mincore sees the pages of the file below."""
-        if self.held(fd).cached == 0 and mincore_pages(fd, os.fstat(fd).st_size):
+        """Use mincore if cachestat does not see the pages of this file, which are in the cache.
+
+        On overlayfs, cachestat counts the pages of the overlay's file, which has none; mincore
+        counts those of the underlying file.
+        """
+        if self.cached_bytes(fd).cached == 0 and mincore_pages(fd, os.fstat(fd).st_size):
             self._fall_back("cachestat(2) does not see the pages of this file system")
 
-    def held(self, fd: int) -> Held:
-        """What the page cache holds of the file, which must be open for reading now."""
-        if self.way == "cachestat":
+    def cached_bytes(self, fd: int) -> CachedBytes:
+        """Count the pages of an open, readable file."""
+        if self.call == "cachestat":
             try:
-                return Held(*(pages * PAGE for pages in cachestat(fd)))
+                return CachedBytes(*(pages * PAGE for pages in cachestat(fd)))
             except OSError as error:
-                if error.errno not in REFUSED:
+                if error.errno not in UNSUPPORTED_ERRNOS:
                     raise
                 name = errno.errorcode[error.errno]
                 self._fall_back(f"cachestat(2) is refused ({name}); it needs Linux 6.5")
-        return Held(mincore_pages(fd, os.fstat(fd).st_size) * PAGE, None, None)
+        return CachedBytes(mincore_pages(fd, os.fstat(fd).st_size) * PAGE, None, None)
 
     def _fall_back(self, reason: str) -> None:
-        self.way, self.reason = "mincore", reason
+        self.call, self.reason = "mincore", reason

@@ -1,4 +1,4 @@
-"""Writes the page of `noria compare files`: one file that asks nothing of the network."""
+"""Writes the page of `noria compare files`: one self-contained file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from noria.compare.report import page
 HERE = files("noria.compare.files")
 
 WORDS = {
-    "dirty": "dirty: the device does not have it yet",
-    "writeback": "under writeback: on its way to the device",
-    "clean": "clean: the device has it too",
+    "dirty": "dirty: not on the device yet",
+    "writeback": "under writeback: being written to the device",
+    "clean": "clean: also on the device",
     "cached": "cached",
 }
 
 
 def render(results: dict[str, Any]) -> str:
-    """The whole page for the document of one run."""
+    """Return the page for the document of one run."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    untold = figure.untold(results)
+    dirty_unknown = figure.dirty_unknown(results)
     place = results.get("place") or {}
     header = page.header(results)
     if place:
@@ -41,7 +41,9 @@ def render(results: dict[str, Any]) -> str:
         stations=figure.STATIONS,
         stages=figure.stages(results),
         duration=figure.duration,
-        legend=[(name, words) for name, words in WORDS.items() if untold == (name == "cached")],
+        legend=[
+            (name, words) for name, words in WORDS.items() if dirty_unknown == (name == "cached")
+        ],
         table=figure.table(results),
         notes=figure.notes(results),
         sentence=page.UNIT.sub("\N{NO-BREAK SPACE}", figure.sentence(results)),
@@ -52,7 +54,7 @@ def render(results: dict[str, Any]) -> str:
 
 
 def write(results: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes the page to `path`: whole or not at all. Raises OSError."""
+    """Write the page to `path` atomically. Raises OSError."""
     page.save(render(results), path)
 
 

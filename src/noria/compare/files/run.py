@@ -30,11 +30,11 @@ def measure(
     quick: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Runs it and returns its document: see docs/compare-files.md for what is in it.
+    """Run the measurement and return its document, which docs/compare-files.md describes.
 
-    `size` in bytes, which are held in memory several times. The files are made in a directory of
-    their own within `directory` and are gone afterwards, also after KeyboardInterrupt. Raises
-    OSError where they cannot be made, and ChildFailed where they cannot be written.
+    `size` in bytes, which memory holds several times. The files are made in a new directory below
+    `directory` and removed afterwards, also after KeyboardInterrupt. Raises OSError if they cannot
+    be made, and ChildFailed if they cannot be written.
     """
     size = size or (QUICK_SIZE if quick else SIZE)
     repeats = repeats or (QUICK_REPEATS if quick else REPEATS)
@@ -53,25 +53,25 @@ def measure(
         for name in ENGINES:
             child = stack.enter_context(Child("noria.compare.files.child", name, own, str(size)))
             try:
-                told = child.receive(REPLY_TIMEOUT_SECONDS)
+                message = child.receive(REPLY_TIMEOUT_SECONDS)
             except ChildFailed as failed:
                 if failed.kind != "refused":
                     raise
                 engines.append({"name": name, "available": False, "reason": str(failed)})
                 continue
             engines.append({"name": name, "available": True, "reason": ""})
-            counted, reason = told["counted"], told["reason"]
+            counted, reason = message["counted"], message["reason"]
             children[name] = child
         for turn in range(repeats):
-            # The first of a turn is another one each time.
+            # Alternate the order.
             for name in sorted(children, reverse=bool(turn % 2)):
                 if progress is not None:
                     progress(turn / repeats, f"{name}, {turn + 1} of {repeats}")
-                told = children[name].request(
+                message = children[name].request(
                     REPLY_TIMEOUT_SECONDS + size * len(STEPS) / MIN_BYTES_PER_SECOND
                 )
-                rows += told["rows"]
-                idle.setdefault(name, []).append(told["idle_us"])
+                rows += message["rows"]
+                idle.setdefault(name, []).append(message["idle_us"])
     for engine in engines:
         engine["idle_us"] = median_number(idle.get(engine["name"], ()))
     merged = merge_rounds(rows, ("engine", "step"))

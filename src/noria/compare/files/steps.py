@@ -1,4 +1,4 @@
-"""The path of the bytes, step by step, with a look at where they are after each."""
+"""The steps on the path of the bytes. After each one, count where the bytes are."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import Any
 
 import noria
 from noria.compare.files.held import PAGE, Counter
-from noria.compare.files.watch import Ticker, Witness
+from noria.compare.files.watch import Ticker, WaitRecorder
 from noria.files.binary import DEFAULT_BUFFER_SIZE
 from noria.files.engine import current
 
 Row = dict[str, Any]
 
 STEPS = {
-    "write": "the bytes go into the file object's own buffer",
-    "flush": "the buffer goes to the kernel, which keeps it in its page cache",
-    "fsync": "the kernel writes the cache to the device, and waits for it",
-    "read cached": "pread of what is in the page cache",
-    "drop": "the cache lets go of its clean pages: posix_fadvise, DONTNEED",
-    "read dropped": "pread once more: the device is read, and the cache filled",
-    "direct write": "write and flush with direct=True: to the device, past the cache",
-    "direct read": "pread with direct=True: from the device, past the cache",
+    "write": "copies the bytes into the file object's buffer",
+    "flush": "writes the buffer to the kernel, which keeps it in the page cache",
+    "fsync": "the kernel writes the cached bytes to the device, and waits for it",
+    "read cached": "pread of bytes that are in the page cache",
+    "drop": "the cache drops its clean pages: posix_fadvise with DONTNEED",
+    "read dropped": "pread again: reads the device, and fills the cache",
+    "direct write": "write and flush with direct=True: to the device, bypassing the cache",
+    "direct read": "pread with direct=True: from the device, bypassing the cache",
 }
-"""Each step and what happens in it, in order."""
+"""The steps in order, each with a description."""
 
-NO_DIRECT = "O_DIRECT is refused here: the steps past the cache are left out"
-STAYED = "Pages stayed in the cache when it was dropped"
-THROUGH = "This file system takes O_DIRECT and goes through the cache all the same"
+NO_DIRECT = "O_DIRECT is refused here: the direct steps are skipped"
+PAGES_NOT_DROPPED = "Some pages stayed in the cache after the drop"
+DIRECT_CACHED = "This file system accepts O_DIRECT, but uses the cache nevertheless"
 
 
 class Walk:
-    """Takes bytes along the path as often as it is asked, on the running loop."""
+    """Run all steps on the running loop, any number of times."""
 
     def __init__(self, directory: str, counter: Counter) -> None:
         self._names = [Path(directory, f"{os.getpid()}.{name}") for name in ("cached", "direct")]
@@ -44,12 +44,12 @@ class Walk:
         self._counter = counter
         engine = current()
         self.engine = engine.name
-        self._witness = Witness(engine)
+        self._wait_recorder = WaitRecorder(engine)
         self._ticker = Ticker(engine.loop)
         self._rows: list[Row] = []
 
-    async def once(self, data: bytes) -> list[Row]:
-        """A row for each step; the files are gone afterwards. Raises OSError."""
+    async def run(self, data: bytes) -> list[Row]:
+        """Run all steps and return one row per step. The files are removed. Raises OSError."""
         self._data = data
         self._rows = []
         try:
@@ -66,8 +66,7 @@ class Walk:
         return self._rows
 
     async def idle(self) -> float:
-        """Seconds of the loop's longest stall in 20 ms without any step: by so much the ticker is
-        late of itself."""
+        """The longest stall (seconds) of an idle loop in 20 ms: the ticker's own delay."""
         self._ticker.start()
         await asyncio.sleep(0.02)
         return await self._ticker.longest()
@@ -82,7 +81,7 @@ class Walk:
 
     async def _cached(self, path: Path) -> None:
         size = len(self._data)
-        # The buffer holds everything, so that write alone hands nothing over.
+        # The buffer holds all bytes, so that write passes nothing to the kernel.
         async with noria.open(path, "xb+", max(size, DEFAULT_BUFFER_SIZE)) as file:
             await self._step("write", file, file.write(self._data))
             await self._step("flush", file, file.flush())
@@ -101,15 +100,17 @@ class Walk:
     async def _step(
         self, name: str, file: Any, doing: Awaitable[Any], *, settled: bool = False
     ) -> None:
-        """Does it, and adds its row. `settled`: fsync has come back, and nothing was written since,
-        so that what is in the cache is known to be on the device too."""
-        self._witness.start()
+        """Await `doing`, and add a row for it.
+
+        `settled`: nothing was written since the last fsync, so all cached bytes are on the device.
+        """
+        self._wait_recorder.start()
         self._ticker.start()
         began, work = time.perf_counter(), time.thread_time()
         await doing
         took, work = time.perf_counter() - began, time.thread_time() - work
-        waited, stall = self._witness.waited, await self._ticker.longest()
-        held = self._counter.held(file.fileno())
+        waited, stall = self._wait_recorder.waited, await self._ticker.longest()
+        held = self._counter.cached_bytes(file.fileno())
         buffer = file._unflushed_size()
         unsaved = None if held.dirty is None else held.dirty + (held.writeback or 0)
         if unsaved is None and (settled or not held.cached):
@@ -134,9 +135,9 @@ class Walk:
 
     def _note(self, name: str, cached: int) -> str:
         if name == "drop" and cached:
-            return STAYED
-        if name == "direct write" and cached > PAGE:  # a last piece of a page may go through it
-            return THROUGH
+            return PAGES_NOT_DROPPED
+        if name == "direct write" and cached > PAGE:  # the last, partial page may be cached
+            return DIRECT_CACHED
         return ""
 
 

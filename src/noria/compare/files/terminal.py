@@ -1,4 +1,4 @@
-"""The path drawn on a terminal: a row a step, a bar for each place where bytes can be."""
+"""Draws the path on a terminal: one row per step, one bar per station of the bytes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PARTS = {
     "cached": ("░", "cyan"),
     "device": ("█", "green"),
 }
-"""A character and a colour for each, so that none needs the other."""
+"""A character and a colour for each, so that either is enough."""
 
 LEGEND = "▓ dirty   ▒ under writeback   ░ clean"
-NARROWEST, WIDEST = 8, 24
+MIN_BAR_WIDTH, MAX_BAR_WIDTH = 8, 24
 
 
 def print_all(results: dict[str, Any], console: Console) -> None:
-    """The drawing, the table of times, what has to be known, and a sentence."""
+    """Print the drawing, the table of times, the notes and the sentence."""
     place = results.get("place") or {}
     known = results.get("rows")
     if known:
         console.print(_drawing(results, console.width))
-        if not figure.untold(results):
+        if not figure.dirty_unknown(results):
             console.print(Text(LEGEND, style="dim"))
         console.print()
         console.print(tables.for_terminal(figure.table(results), console.width))
@@ -48,7 +48,7 @@ def print_all(results: dict[str, Any], console: Console) -> None:
 def _drawing(results: dict[str, Any], width: int) -> Table:
     found = figure.stages(results)
     first = max([len(_name(stage, found)) for stage in found], default=4)
-    bar = max(NARROWEST, min(WIDEST, (width - first) // 3 - 3))
+    bar = max(MIN_BAR_WIDTH, min(MAX_BAR_WIDTH, (width - first) // 3 - 3))
     size = figure.amount(float(results.get("size") or 0))
     drawn = Table(
         title=Text(f"Where {size} are after each step", style="bold"),
@@ -70,18 +70,18 @@ def _drawing(results: dict[str, Any], width: int) -> Table:
 
 
 def _name(stage: figure.Stage, found: list[figure.Stage]) -> str:
-    """The step; with its engine where the engines saw different things."""
+    """The step, with its engine if the engines differ."""
     alone = sum(other.step == stage.step for other in found) == 1
     return stage.step if alone else f"{stage.step} ({', '.join(stage.engines)})"
 
 
 def _station(station: figure.Station, width: int) -> Text:
-    """The bar, and under it what it says."""
+    """The bar, and its text below."""
     drawn = Text()
     left = width
     for name, share in station.parts:
         character, colour = PARTS[name]
-        count = min(left, max(1, round(share * width)))  # what is there is seen
+        count = min(left, max(1, round(share * width)))  # at least one character
         drawn.append(character * count, style=colour)
         left -= count
     drawn.append(("·" if station.known else "?") * left, style="dim")

@@ -1,4 +1,4 @@
-"""Who waited for a step: the engine's calls counted, and the loop's longest stall."""
+"""Records what waited for a step (the loop, the ring or a thread), and the loop's longest stall."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from noria.files.engine_base import Engine
 
-PERIOD = 0.0002
-"""Seconds between two ticks. A stall in the middle of a step can be told too short by as much."""
+TICK_SECONDS = 0.0002
+"""Between two ticks. A stall may be reported too short by this time."""
 
 
 class Ticker:
-    """Ticks on the loop each PERIOD; what comes late was held up."""
+    """A timer on the loop every TICK_SECONDS. Its delay is how long the loop was blocked."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -23,16 +23,15 @@ class Ticker:
         self._handle: asyncio.Handle = loop.call_soon(self._tick)
 
     def start(self) -> None:
-        """Forgets what was until now. A tick is due at once, so that no work before the loop's next
-        turn stays unseen."""
+        """Reset. The first tick is due now, so that the current iteration of the loop counts."""
         self._handle.cancel()
         self._longest = 0.0
         self._due = time.perf_counter()
         self._handle = self._loop.call_soon(self._tick)
 
     async def longest(self) -> float:
-        """Seconds that the latest of all ticks since `start` was late."""
-        await asyncio.sleep(2 * PERIOD)  # a stall is seen by the tick that ends it
+        """The longest delay (seconds) of a tick since start()."""
+        await asyncio.sleep(2 * TICK_SECONDS)  # the tick after a stall records it
         return self._longest
 
     def stop(self) -> None:
@@ -41,12 +40,12 @@ class Ticker:
     def _tick(self) -> None:
         now = time.perf_counter()
         self._longest = max(self._longest, now - self._due)
-        self._due = now + PERIOD
-        self._handle = self._loop.call_later(PERIOD, self._tick)
+        self._due = now + TICK_SECONDS
+        self._handle = self._loop.call_later(TICK_SECONDS, self._tick)
 
 
-class Witness:
-    """Counts what an engine does by its ring and in threads; what is neither, the loop did."""
+class WaitRecorder:
+    """Count an engine's calls that wait for the ring or a thread; the loop itself does the rest."""
 
     def __init__(self, engine: Engine) -> None:
         self._seen: dict[str, int] = {}
