@@ -189,11 +189,11 @@ def test_a_login_is_bytes_in_every_locale(server, tmp_path):
 
 
 @pytest.mark.parametrize("proxy", ["foo://x", "http://[::1", "http://h:x"])
-def test_a_proxy_that_is_none(server, capsys, monkeypatch, proxy):
+def test_an_unusable_proxy(server, capsys, monkeypatch, proxy):
     monkeypatch.delenv("NO_PROXY")
     monkeypatch.setenv("http_proxy", proxy)
     assert run(["get", f"{server.url}/a"]) == 1
-    assert "the proxy that the environment names cannot be used" in capsys.readouterr().err
+    assert "cannot use the proxy that the environment names" in capsys.readouterr().err
 
 
 def test_ctrl_c_while_the_command_is_imported(tmp_path):
@@ -259,25 +259,28 @@ def test_the_token_from_the_environment(server, tmp_path, monkeypatch):
     [
         (["get"], "Missing argument"),
         (["put"], "Missing arguments 'FILE...' and 'URL'"),
-        (["put", "a"], "Missing argument 'URL': where is a to go?"),
-        (["put", "http://u:x@h/a"], "Missing argument 'FILE...': what is to be sent to http://h/a"),
+        (["put", "a"], "Missing argument 'URL': where should a go?"),
+        (
+            ["put", "http://u:x@h/a"],
+            "Missing argument 'FILE...': what should be uploaded to http://h/a",
+        ),
         (["get", "a"], "is not a URL"),
         (["get", "ftp://h/a"], "is not a URL"),
         (["get", "http://h:x/a"], "is not a URL"),
         (["get", "http://h:99999/a"], "99999 is not a port"),
         (["get", "http://xn--/a"], "is not a URL"),
         (["get", "http://u:x@[::1/a"], "'http://[::1/a' is not a URL"),
-        (["put", "http://[::1/x"], "what is to be sent to http://[::1/x?"),
+        (["put", "http://[::1/x"], "what should be uploaded to http://[::1/x?"),
         (["put", "a", "http://[::1/x"], "is not a URL"),
         (["get", "http://h/a", "--token", "\xfc"], "ASCII"),
         (["put", "a", "http://"], "is not a URL"),
         (["get", "http://h/a", "--auth", "user"], "USER:PASSWORD"),
-        (["get", "http://h/a", "--auth", "u:p", "--token", "t"], "exclude each other"),
+        (["get", "http://h/a", "--auth", "u:p", "--token", "t"], "cannot be combined"),
         (["get", "http://h/a", "http://h/b", "-o", "-"], "Only one"),
         (["get", "http://h", "-o", "-"], "Only one"),
-        (["get", "http://h/a", "-o", "-", "--json"], "both want"),
-        (["get", "http://h/a", "http://h/b", "-o", "none"], "make it first"),
-        (["put", "-", "a", "http://h/"], "alone"),
+        (["get", "http://h/a", "-o", "-", "--json"], "both write to"),
+        (["get", "http://h/a", "http://h/b", "-o", "none"], "create it first"),
+        (["put", "-", "a", "http://h/"], "cannot be combined with files"),
         (["put", "-", "http://h/"], "no name"),
         (["get", "http://h/a", "--jobs", "0"], "--jobs"),
         (["get", "http://h/a", "--ca", "none"], "--ca"),
@@ -319,13 +322,13 @@ def test_standard_output_that_nobody_reads_any_more_is_quiet(server, tmp_path):
     process.stderr.close()
 
 
-def test_another_attempt_is_told_unless_quiet(server, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(retry, "FIRST", 0.001)
+def test_retries_are_reported_unless_quiet(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
     (tmp_path / "root" / "a").write_bytes(b"a")
     server.faults["GET"] = [503]
     assert run(["get", f"{server.url}/a"]) == 0
     assert capsys.readouterr().err == (
-        "noria: a: the server says 503 Service Unavailable; trying again in 0.0 s (1 of 5)\n"
+        "noria: a: the server says 503 Service Unavailable; retrying in 0.0 s (1 of 5)\n"
     )
     server.faults["GET"] = [503]
     assert run(["get", f"{server.url}/a", "-q", "--overwrite"]) == 0
@@ -340,10 +343,10 @@ def test_several_files_to_no_directory_is_status_1(server, capsys):
 def test_a_file_without_certificates(server, tmp_path, capsys):
     (tmp_path / "here" / "none.pem").touch()
     assert run(["get", f"{server.url}/a", "--ca", "none.pem"]) == 1
-    assert "no certificates can be read from it" in capsys.readouterr().err
+    assert "cannot load certificates from it" in capsys.readouterr().err
 
 
-def test_ctrl_c_keeps_the_part_and_says_how_to_go_on(server, tmp_path):
+def test_ctrl_c_keeps_the_part_and_says_how_to_resume(server, tmp_path):
     (tmp_path / "root" / "a").write_bytes(DATA)
     server.faults["GET"] = [("cut", 1_000_000), *[503] * 100]
     process = start("get", f"{server.url}/a", "--retries", "1000")
@@ -352,7 +355,7 @@ def test_ctrl_c_keeps_the_part_and_says_how_to_go_on(server, tmp_path):
     process.send_signal(signal.SIGINT)
     status, out, err = finish(process)
     assert (status, out) == (130, b"")
-    assert b"interrupted. The same command goes on" in err
+    assert b"interrupted. Run the same command again to resume" in err
     assert b"Traceback" not in err
     assert (tmp_path / "here" / "a.part").stat().st_size == 1_000_000
     server.faults.clear()

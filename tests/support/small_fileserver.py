@@ -362,14 +362,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def keep_secret(monkeypatch):
-    """A file called `secret` cannot be read by `put`: chmod(2) does not keep root from reading."""
-    from noria.transfer import file_digests  # which wants httpx
+    """Let `put` fail to read files named `secret`: chmod(2) does not stop root from reading."""
+    from noria.transfer import worker_thread  # needs httpx
 
-    of_file = file_digests.of_file
+    hash_path = worker_thread._hash_path
 
-    def refusing(path, *args, **more):
+    def refuse_secret(path, *args, **options):
         if path.name == "secret":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return of_file(path, *args, **more)
+        return hash_path(path, *args, **options)
 
-    monkeypatch.setattr(file_digests, "of_file", refusing)
+    monkeypatch.setattr(worker_thread, "_hash_path", refuse_secret)

@@ -26,7 +26,7 @@ SMALL = 64 * 1024  # bytes up to which a file that is in memory is answered as b
 
 
 async def answer_file(
-    root: Root, request: Request, fd: int, *, inline_active: bool, known: digests.Known
+    root: Root, request: Request, fd: int, *, inline_active: bool, known: digests.DigestCache
 ) -> Response:
     """The answer of the open file `fd`, which it closes or hands on. Raises HTTPException."""
     try:
@@ -37,7 +37,9 @@ async def answer_file(
 
 
 class _File:
-    def __init__(self, root: Root, request: Request, inline_active: bool, known: digests.Known):
+    def __init__(
+        self, root: Root, request: Request, inline_active: bool, known: digests.DigestCache
+    ):
         self.known = known
         self.root = root
         self.request = request
@@ -66,7 +68,7 @@ class _File:
             kept = ("ETag", "Last-Modified", "Vary", "Cache-Control")
             return Response(304, [field for field in headers if field[0] in kept])
         if self._wants_digest():
-            headers.append(("Repr-Digest", await self.known.of(fd, etag(status))))
+            headers.append(("Repr-Digest", await self.known.repr_digest(fd, etag(status))))
         asked = self.request.headers.get("range")
         if (
             asked

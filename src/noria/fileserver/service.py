@@ -71,7 +71,7 @@ class FileService:
         self.disk_floor = disk_floor
         self.inline_active = inline_active
         self.quota = Quota(self.root, quota, shared)
-        self._digests = digests.Known()
+        self._digests = digests.DigestCache()
         self.quick = Quick(self.root, inline_active)
         self.on_change: list[Callable[[str], None]] = []  # told a directory's path in the URL
 
@@ -266,7 +266,7 @@ class FileService:
             self.quota,
             max_size=self.max_size,
             floor=self.disk_floor,
-            sha256=digests.parse(sha256) if isinstance(sha256, str) else sha256,
+            sha256=digests.require_hex_sha256(sha256) if isinstance(sha256, str) else sha256,
         )
         new, tag = await put.run(
             chunks,
@@ -331,7 +331,7 @@ class FileService:
             if_match=request.headers.get("if-match"),
             if_none_match=request.headers.get("if-none-match"),
             expect_size=request.length,
-            sha256=digests.expected(request.headers),
+            sha256=digests.request_sha256(request.headers),
         )
         headers = [("ETag", tag)]
         if new:

@@ -1,1 +1,4 @@
-"""The other end of the file server: files fetched and sent, in parts where the way is long."""
+"""`noria get` and `noria put`: downloads and uploads that can be resumed.
+
+May import noria.errors, noria.state_directory and noria.http.
+"""

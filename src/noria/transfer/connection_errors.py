@@ -1,80 +1,91 @@
-"""Why a connection failed: in words, and whether another attempt may go well."""
+"""Why a request failed: as a message, and whether another attempt may succeed."""
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 from collections.abc import Iterator
 
 import httpx
 
-from noria.transfer.parsers import PORTS
+from noria.errors import os_error_reason
+from noria.transfer.parsers import DEFAULT_PORTS
 
-NO_NAME = frozenset(
+PERMANENT_NAME_ERRNOS = frozenset(
     getattr(socket, name)
     for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")
     if hasattr(socket, name)
 )
-"""Answers of getaddrinfo(3) that stay the same: EAI_AGAIN is another matter."""
+"""Errors of getaddrinfo(3) that another attempt gets too; EAI_AGAIN is not one."""
 
-NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
-"""OpenSSL's reasons, by version, when words come in place of a TLS record."""
+NOT_TLS_REASONS = frozenset(
+    {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+)
+"""OpenSSL's reasons, by version, for data that is not a TLS record."""
 
 
-def lasting(error: Exception) -> bool:
-    """Whether it stays so: a name that nobody has, a certificate, a port without TLS."""
+def is_permanent(error: Exception) -> bool:
+    """Whether another attempt would fail too: an unknown name, a certificate, no TLS."""
     if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
         return True
-    cause = root(error)
+    cause = root_cause(error)
     if isinstance(cause, socket.gaierror):
-        return cause.errno in NO_NAME
-    return isinstance(error, httpx.ConnectError) and _of_tls(cause)
+        return cause.errno in PERMANENT_NAME_ERRNOS
+    return isinstance(error, httpx.ConnectError) and _is_tls_error(cause)
 
 
-def connecting(error: Exception) -> str:
-    """What to say of a connection that did not come about: host, port and the system's reason."""
-    said = f"cannot connect to {_place(error)}"
+def describe_http_error(error: Exception) -> str:
+    """Return the message of an error of httpx, as part of a sentence."""
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+        return describe_connect_error(error)
     if isinstance(error, httpx.TimeoutException):
-        return f"{said}: no answer in time"
-    return f"{said}: {words(root(error)) or 'no answer'}"
+        return "no answer in time"
+    if isinstance(cause := root_cause(error), ssl.SSLError):
+        return _describe_cause(cause)
+    return " ".join(str(error).split()).rstrip(".") or "the connection was lost"
 
 
-def words(cause: BaseException) -> str:
-    """An error of the system or of OpenSSL without numbers and places in somebody's source."""
+def describe_connect_error(error: Exception) -> str:
+    """Return why a connection failed: host, port and the system's reason."""
+    message = f"cannot connect to {_host_and_port(error)}"
+    if isinstance(error, httpx.TimeoutException):
+        return f"{message}: no answer in time"
+    return f"{message}: {_describe_cause(root_cause(error)) or 'no answer'}"
+
+
+def _describe_cause(cause: BaseException) -> str:
+    """Return the message of the system or of OpenSSL, without numbers and source lines."""
     if isinstance(cause, ssl.SSLCertVerificationError):
-        why = cause.verify_message.rstrip(".") or "its certificate could not be verified"
-        return f"its certificate is not trusted ({why}); --ca FILE names certificates to trust"
+        reason = cause.verify_message.rstrip(".") or "verification failed"
+        return f"its certificate is not trusted ({reason}); --ca FILE names certificates to trust"
     if isinstance(cause, ssl.SSLError):
-        if cause.reason in NOT_TLS:
-            return "it does not speak TLS there; is it http:// in place of https://?"
+        if cause.reason in NOT_TLS_REASONS:
+            return "the server does not speak TLS on this port; try http:// instead of https://"
         return f"TLS failed: {(cause.reason or 'the connection ended').replace('_', ' ').lower()}"
-    if isinstance(cause, socket.gaierror):
-        return (cause.strerror or str(cause)).lower()
     if isinstance(cause, OSError) and cause.errno:
-        text = os.strerror(cause.errno)
-        return text[0].lower() + text[1:]
+        return os_error_reason(cause)
     return " ".join(str(cause).split())
 
 
-def root(error: BaseException) -> BaseException:
-    """The system's own error beneath those of the libraries, or the error itself."""
+def root_cause(error: BaseException) -> BaseException:
+    """Return the error of the system or of OpenSSL that httpx wrapped, or the error itself."""
     found = error
-    for each in _chain(error):
-        if _of_tls(each) or isinstance(each, socket.gaierror):
+    for each in _causes(error):
+        if _is_tls_error(each) or isinstance(each, socket.gaierror):
             return each
         if isinstance(each, OSError) and each.errno:
             found = each
     return found
 
 
-def _of_tls(error: BaseException) -> bool:
-    """An error that TLS itself found; that the other end was gone is another matter."""
-    gone = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-    return isinstance(error, ssl.SSLError) and not isinstance(error, gone)
+def _is_tls_error(error: BaseException) -> bool:
+    """Whether TLS itself failed, and not because the connection was closed."""
+    closed = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    return isinstance(error, ssl.SSLError) and not isinstance(error, closed)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, its causes and contexts, each once."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -89,13 +100,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             waiting.append(next)
 
 
-def _place(error: Exception) -> str:
-    """The host and port that were asked; with a proxy, those that it was to ask."""
+def _host_and_port(error: Exception) -> str:
+    """Return the address of the request: with a proxy, that of the server behind it."""
     try:
         url = error.request.url if isinstance(error, httpx.RequestError) else None
-    except RuntimeError:  # it came before there was a request
+    except RuntimeError:  # the error came before there was a request
         url = None
     if url is None:
         return "the server"
     host = f"[{url.host}]" if ":" in url.host else url.host
-    return f"{host}:{url.port or PORTS.get(url.scheme)}"
+    return f"{host}:{url.port or DEFAULT_PORTS.get(url.scheme)}"

@@ -1,25 +1,28 @@
-"""The errors of a transfer: final, or worth another attempt."""
+"""The errors of a transfer: permanent, or worth another attempt."""
 
 from __future__ import annotations
 
 from noria.errors import NoriaError
 
 
-class Failure(NoriaError):
-    """The file cannot be sent or fetched, and trying again would not help."""
+class TransferError(NoriaError):
+    """The transfer failed, and another attempt would fail too."""
 
 
-class Exists(Failure):
-    """A file has that name already."""
+class TargetExists(TransferError):
+    """A file with this name exists already."""
 
 
-class BadResponse(Failure):
+class BadResponse(TransferError):
     """The server sent something malformed that the transfer depends on."""
 
 
-class Passing(Exception):
-    """It failed, and may go well later; not before `after` seconds, if the server said so."""
+class RetryableError(Exception):
+    """The attempt failed, and another may succeed.
 
-    def __init__(self, reason: str, after: float = 0.0) -> None:
+    `retry_after` is the server's minimum pause in seconds, 0 if it gave none.
+    """
+
+    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
-        self.after = after
+        self.retry_after = retry_after

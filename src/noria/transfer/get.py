@@ -1,4 +1,4 @@
-"""Fetching files and directories."""
+"""`get`: downloads files, and directories with everything below them."""
 
 from __future__ import annotations
 
@@ -6,254 +6,273 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
 import httpx
 
 from noria.transfer import parsers, redirects, response_body
-from noria.transfer.download import DIRECTORY, Download
-from noria.transfer.errors import Failure
+from noria.transfer.destination import PipeDestination
+from noria.transfer.download import DIRECTORY_MESSAGE, Download
+from noria.transfer.errors import TransferError
 from noria.transfer.http_client import Client
-from noria.transfer.parsers import last_name, same_origin, shown
-from noria.transfer.retry import check, later, persist
+from noria.transfer.options import TransferOptions
+from noria.transfer.parsers import is_directory_url, redact_url, same_origin, url_file_name
+from noria.transfer.progress import Outcome, ProgressReporter
+from noria.transfer.retry import with_retries
 from noria.transfer.session import (
-    ERRORS,
-    Bar,
-    Options,
-    Outcome,
-    all_of,
-    connect,
-    explained,
-    is_directory,
+    TRANSFER_ERRORS,
+    Transfer,
+    describe_error,
+    open_client,
+    run_transfers,
 )
-from noria.transfer.sinks import Pipe
+from noria.transfer.status_errors import raise_for_status, raise_if_retryable
 
-MAX_ENTRIES = 500_000  # of all listings of one run: a file that waits takes about 1 KiB
+MAX_ENTRIES = 500_000  # of all listings of one run: a waiting file takes about 1 KiB
 MAX_DIRECTORIES = 100_000  # of one run
 MAX_PATH_BYTES = 256 << 20  # of all URLs and paths of one run
-MAX_DEPTH = 255  # levels beneath the directory that a URL names, as noria serve files has them
+MAX_DEPTH = 255  # levels below the directory that a URL names, as in noria serve files
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FileToGet:
     url: str
     target: Path
 
 
 @dataclass
-class Listed:
-    """What the listings of one run have had so far."""
+class ListingTotals:
+    """The totals of all listings of one run."""
 
     entries: int = 0
     directories: int = 0
     path_bytes: int = 0
 
-    def add(self, url: str, place: Path, entries: list[parsers.Entry]) -> None:
-        """Counts a directory and its entries. Raises Failure if that is too much for one run."""
+    def add(self, url: str, directory: Path, entries: list[parsers.Entry]) -> None:
+        """Count a directory and its entries. Raises TransferError above the limits of one run."""
         self.entries += len(entries)
         self.directories += 1
-        self.path_bytes += len(entries) * (len(url) + len(str(place)))
-        self.path_bytes += sum(4 * len(entry.name) for entry in entries)  # 3 where it is quoted
+        self.path_bytes += len(entries) * (len(url) + len(str(directory)))
+        self.path_bytes += sum(
+            4 * len(entry.name) for entry in entries
+        )  # of which 3 if all of it is quoted
         for count, limit, what in (
             (self.entries, MAX_ENTRIES, "entries"),
             (self.directories, MAX_DIRECTORIES, "directories"),
             (self.path_bytes, MAX_PATH_BYTES, "bytes of paths"),
         ):
             if count > limit:
-                raise Failure(f"more than {limit:,} {what} for one run; the rest is skipped: "
+                raise TransferError(f"more than {limit:,} {what} in one run; the rest is skipped: "
                               "fetch its directories separately")  # fmt: skip
 
 
 async def get(
     urls: list[str],
     output: Path,
-    options: Options,
+    options: TransferOptions,
     *,
     recursive: bool = False,
-    bars: Callable[[str], Bar] = lambda _: Bar(),
+    new_reporter: Callable[[str], ProgressReporter] = lambda _: ProgressReporter(),
 ) -> list[Outcome]:
-    """Fetches each URL into the directory `output`, or the only one into the file `output`.
+    """Download each URL into the directory `output`, or a single one to the file `output`.
 
-    A URL whose path ends in "/" is a directory, and so is one that the server sends from there to
-    the same with "/"; with `recursive` all beneath it is fetched. One with a query is fetched as
-    it is. What failed is among the outcomes.
+    A URL is a directory if its path ends in "/", or if the server redirects it to the same path
+    with a final "/". With `recursive`, everything below it is downloaded. A URL with a query is
+    never a directory. `new_reporter` is called with the name of each file. Errors are in the
+    outcomes.
     """
-    async with connect(options) as http:
-        wanted: list[Wanted] = []
-        directories: set[Path] = set()  # no part may have the name of one, or of a file wanted
+    async with open_client(options) as http:
+        files: list[FileToGet] = []
+        directories: set[Path] = set()
         failed: list[Outcome] = []
-        listed = Listed()
+        totals = ListingTotals()
         for url in urls:
-            name = shown(url)
+            name = redact_url(url)
             try:
                 parsers.require_url(url)
-                last = _file_name(url)
+                last = _usable_file_name(url)
                 name = last or name
-                directory = url if is_directory(url) else ""
+                directory = url if is_directory_url(url) else ""
                 if recursive and not directory:
-                    directory = await _directory(http, url, options, bars(name))
+                    directory = await _find_directory(http, url, options, new_reporter(name))
                 if directory and not recursive:
-                    raise Failure(DIRECTORY)
+                    raise TransferError(DIRECTORY_MESSAGE)
                 if directory:
-                    files, places = await _tree(
-                        http, directory, output, options, failed, listed, bars
+                    tree = await _list_tree(
+                        http, directory, output, options, failed, totals, new_reporter
                     )
-                    wanted += files
-                    directories.update(places)
+                    files += tree[0]
+                    directories.update(tree[1])
                 else:
-                    wanted.append(Wanted(url, _place(output, last, len(urls))))
-            except ERRORS as error:
-                failed.append(Outcome(name, shown(url), "failed", error=explained(error)))
+                    files.append(FileToGet(url, _choose_target(output, last, len(urls))))
+            except TRANSFER_ERRORS as error:
+                failed.append(Outcome(name, redact_url(url), "failed", error=describe_error(error)))
+        # A part file must not have the name of a directory or of another file.
         reserved = frozenset(
-            os.path.abspath(path) for path in directories.union(one.target for one in wanted)
+            os.path.abspath(path) for path in directories.union(file.target for file in files)
         )
-        work = (_work(http, options, one, reserved, bars) for one in wanted)
-        return failed + await all_of(work, options.jobs)
+        transfers = (_transfer(http, options, file, reserved, new_reporter) for file in files)
+        return failed + await run_transfers(transfers, options.jobs)
 
 
 async def get_to_pipe(
-    url: str, file: BinaryIO, options: Options, bars: Callable[[str], Bar] = lambda _: Bar()
+    url: str,
+    file: BinaryIO,
+    options: TransferOptions,
+    new_reporter: Callable[[str], ProgressReporter] = lambda _: ProgressReporter(),
 ) -> list[Outcome]:
-    """Fetches one file onto an open binary file that cannot seek.
+    """Download one file to an open binary file that cannot seek.
 
-    Raises BrokenPipeError if nobody reads it any more.
+    Raises BrokenPipeError if its reader is gone.
     """
-    gone: list[BrokenPipeError] = []
-    async with connect(options) as http:
+    broken: list[BrokenPipeError] = []
+    async with open_client(options) as http:
 
-        async def do(outcome: Outcome, bar: Bar) -> None:
+        async def transfer(outcome: Outcome, reporter: ProgressReporter) -> None:
             parsers.require_url(url)
             try:
-                await Download(http, options, outcome, bar, url).to_pipe(Pipe(file))
-            except BrokenPipeError as error:  # no connection's: httpx has names of its own
-                gone.append(error)
+                download = Download(http, options, outcome, reporter, url)
+                await download.to_pipe(PipeDestination(file))
+            except BrokenPipeError as error:  # of the pipe: httpx wraps those of connections
+                broken.append(error)
                 raise
 
-        name = url.rpartition("/")[2] or shown(url)
-        outcomes = await all_of([(Outcome(name, shown(url)), bars(name), do)], 1)
-    if gone:
-        raise gone[0]
+        name = url.rpartition("/")[2] or redact_url(url)
+        outcomes = await run_transfers(
+            [(Outcome(name, redact_url(url)), new_reporter(name), transfer)], 1
+        )
+    if broken:
+        raise broken[0]
     return outcomes
 
 
-def _work(
+def _transfer(
     http: Client,
-    options: Options,
-    one: Wanted,
+    options: TransferOptions,
+    file: FileToGet,
     reserved: frozenset[str],
-    bars: Callable[[str], Bar],
-) -> tuple[Outcome, Bar, Any]:
-    async def do(outcome: Outcome, bar: Bar) -> None:
-        await Download(http, options, outcome, bar, one.url).to_file(one.target, reserved)
+    new_reporter: Callable[[str], ProgressReporter],
+) -> Transfer:
+    async def transfer(outcome: Outcome, reporter: ProgressReporter) -> None:
+        download = Download(http, options, outcome, reporter, file.url)
+        await download.to_file(file.target, reserved)
 
-    return Outcome(str(one.target), shown(one.url)), bars(one.target.name), do
+    outcome = Outcome(str(file.target), redact_url(file.url))
+    return outcome, new_reporter(file.target.name), transfer
 
 
-def _file_name(url: str) -> str:
-    """The name that a URL gives its file; "" if it gives none, or none that can be used."""
+def _usable_file_name(url: str) -> str:
+    """Return the file name at the end of a URL; "" if there is none, or it is unusable."""
     try:
-        return last_name(url)
-    except Failure:
+        return url_file_name(url)
+    except TransferError:
         return ""
 
 
-def _place(output: Path, name: str, count: int) -> Path:
-    """Into a directory under its own name, or under the name given, as cp(1) has it."""
+def _choose_target(output: Path, name: str, count: int) -> Path:
+    """Return `output/name` if `output` is a directory, otherwise `output`, like cp(1)."""
     if os.path.isdir(output) or count > 1:
         if not os.path.isdir(output):
-            raise Failure(f"{output} is not a directory, and several files are to go there")
+            raise TransferError(f"{output} is not a directory, which several files need")
         if not name:
-            raise Failure("the URL does not end in a usable file name; -o FILE gives one")
+            raise TransferError("the URL does not end in a usable file name; -o FILE gives one")
         return output / name
     return output
 
 
-async def _tree(
+async def _list_tree(
     http: Client,
     url: str,
     output: Path,
-    options: Options,
+    options: TransferOptions,
     failed: list[Outcome],
-    listed: Listed,
-    bars: Callable[[str], Bar],
-) -> tuple[list[Wanted], list[Path]]:
-    """All files beneath the directory at `url`, and the local directories, which are made.
+    totals: ListingTotals,
+    new_reporter: Callable[[str], ProgressReporter],
+) -> tuple[list[FileToGet], list[Path]]:
+    """Return all files below the directory at `url`, and the local directories, which are created.
 
-    One that cannot be listed or made is skipped, and is among the `failed`; entries that cannot be
-    used are there as one for each directory.
+    A directory that cannot be listed or created is skipped and added to `failed`; for unusable
+    entries, one outcome for each directory is added.
     """
-    wanted: list[Wanted] = []
-    places: list[Path] = []
+    files: list[FileToGet] = []
+    directories: list[Path] = []
     path = urlsplit(url).path or "/"
     url = urlsplit(url)._replace(path=path, query="", fragment="").geturl()
-    name = last_name(url.rstrip("/")) if path.strip("/") else ""
+    name = url_file_name(url.rstrip("/")) if path.strip("/") else ""
     waiting = [(url, output / name, 0)]
     while waiting:
-        url, place, depth = waiting.pop()
+        url, directory, depth = waiting.pop()
         try:
-            entries = await _entries(http, url, options, bars(place.name or shown(url)))
-            place.mkdir(parents=True, exist_ok=True)
-            places.append(place)
-        except ERRORS as error:
-            failed.append(_failed(url, explained(error)))
+            reporter = new_reporter(directory.name or redact_url(url))
+            entries = await _list_directory(http, url, options, reporter)
+            directory.mkdir(parents=True, exist_ok=True)
+            directories.append(directory)
+        except TRANSFER_ERRORS as error:
+            failed.append(_failed(url, describe_error(error)))
             continue
         try:
-            listed.add(url, place, entries)
-        except Failure as error:
+            totals.add(url, directory, entries)
+        except TransferError as error:
             failed.append(_failed(url, str(error)))
             break
-        problems = [entry.problem for entry in entries if entry.problem]
+        errors = [entry.error for entry in entries if entry.error]
         for entry in entries:
-            inside = url + quote(entry.name, safe="")
-            if entry.problem:
+            entry_url = url + quote(entry.name, safe="")
+            if entry.error:
                 continue
             if not entry.is_directory:
-                wanted.append(Wanted(inside, place / entry.local))
+                files.append(FileToGet(entry_url, directory / entry.local))
             elif depth < MAX_DEPTH:
-                waiting.append((f"{inside}/", place / entry.local, depth + 1))
+                waiting.append((f"{entry_url}/", directory / entry.local, depth + 1))
             else:
-                problems.append(f"directories are nested more than {MAX_DEPTH} deep: skipped")
-        if problems:
-            more = f" (and {len(problems) - 1:,} more entries)" if len(problems) > 1 else ""
-            failed.append(_failed(url, problems[0] + more))
-    return wanted, places
+                errors.append(f"directories are nested more than {MAX_DEPTH} deep: skipped")
+        if errors:
+            more = f" (and {len(errors) - 1:,} more entries)" if len(errors) > 1 else ""
+            failed.append(_failed(url, errors[0] + more))
+    return files, directories
 
 
 def _failed(url: str, error: str) -> Outcome:
-    return Outcome(shown(url), shown(url), "failed", error=error)
+    return Outcome(redact_url(url), redact_url(url), "failed", error=error)
 
 
-async def _directory(http: Client, url: str, options: Options, bar: Bar) -> str:
-    """The URL of the directory that the server says is at `url`, or "".
+async def _find_directory(
+    http: Client, url: str, options: TransferOptions, reporter: ProgressReporter
+) -> str:
+    """Return the URL of the directory to which the server redirects `url`, or "".
 
-    Raises Failure if it is on another host: logins would go there with every further request.
+    Raises TransferError if it is on another host, which would get the login with each request.
     """
     if urlsplit(url).query:
         return ""
 
     async def attempt() -> httpx.Response:
         response = await http.head(url, follow_redirects=True)
-        await later(response)
+        await raise_if_retryable(response)
         return response
 
-    response = await persist(attempt, options.retries, tell=bar.note)
-    if not redirects.to_directory(response):
+    response = await with_retries(attempt, options.retries, report=reporter.message)
+    if not redirects.leads_to_directory(response):
         return ""
-    there = urlsplit(str(response.url))
-    if not same_origin(url, there.geturl()):
-        raise Failure(f"it is a directory on another host: fetch {shown(there.geturl())}")
-    return urlsplit(url)._replace(path=there.path).geturl()
+    target = urlsplit(str(response.url))
+    if not same_origin(url, target.geturl()):
+        raise TransferError(
+            f"it is a directory on another host: fetch {redact_url(target.geturl())}"
+        )
+    return urlsplit(url)._replace(path=target.path).geturl()
 
 
-async def _entries(http: Client, url: str, options: Options, bar: Bar) -> list[parsers.Entry]:
-    """The entries of a directory by its listing as JSON."""
+async def _list_directory(
+    http: Client, url: str, options: TransferOptions, reporter: ProgressReporter
+) -> list[parsers.Entry]:
+    """Return the entries of a directory, from its listing as JSON."""
 
     async def attempt() -> list[parsers.Entry]:
         async with http.stream("GET", url, headers={"accept": "application/json"}) as response:
-            await check(response, 200)
-            return parsers.listing(
+            await raise_for_status(response, 200)
+            return parsers.parse_listing(
                 await response_body.read_listing(response, response_body.MAX_LISTING_BYTES)
             )
 
-    return await persist(attempt, options.retries, tell=bar.note)
+    return await with_retries(attempt, options.retries, report=reporter.message)

@@ -1,4 +1,4 @@
-"""The HTTP client of transfers: httpx, with bounds on time and memory that a server can take."""
+"""httpx's client, with bounds on the time and the memory that a server can use."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ MAX_REDIRECTS = 20
 
 
 class NoCookies(CookieJar):
-    """Keeps none: http.cookiejar cannot be trusted with what a hostile server sends."""
+    """Stores no cookies: http.cookiejar fails on some malformed ones."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
-        """Leaves all out."""
+        """Do nothing."""
 
 
 class Client(httpx.AsyncClient):
-    """Each response is bounded.
+    """An httpx.AsyncClient whose responses are bounded.
 
-    Its head must be there `seconds` after the request was sent, however slowly bytes of it come.
-    Redirects are checked before they are followed. Of a response that is not streamed,
-    response_body.MAX_MESSAGE_BYTES are kept, and all of it must be there within `seconds` too.
+    The head must be complete `timeout` seconds after the request was sent, even if bytes of it
+    arrive all the time. Redirects are checked before they are followed. A response that is not
+    streamed must be complete within `timeout` seconds after its head, and only the first
+    response_body.MAX_MESSAGE_BYTES are kept.
     """
 
-    def __init__(self, seconds: float, **options: Any) -> None:
+    def __init__(self, timeout: float, **options: Any) -> None:
         super().__init__(
-            timeout=seconds,
+            timeout=timeout,
             event_hooks={"response": [parsers.check_redirect]},
             cookies=NoCookies(),
             **options,
         )
-        self.seconds = seconds
+        self.timeout_seconds = timeout
 
     async def send(
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
-        """Sends a request. Raises BadResponse, httpx.HTTPError."""
+        """Send a request. Raises BadResponse, httpx.HTTPError."""
         follow = options.pop("follow_redirects", None) is True
         history: list[httpx.Response] = []
         while True:
-            response = await self._head(request, options)
+            response = await self._send_for_head(request, options)
             response.history = list(history)
             if not follow or response.next_request is None:
                 break
@@ -54,12 +55,14 @@ class Client(httpx.AsyncClient):
                 raise BadResponse(f"the server redirects more than {MAX_REDIRECTS} times")
             history.append(response)
             request = response.next_request
-            # httpx has kept or removed the login as the new URL wants; it must not be added again.
+            # httpx has kept or removed the login, depending on the new URL; do not add it again.
             options["auth"] = httpx.Auth()
-        return response if stream else await self._message(response)
+        return response if stream else await self._read_message(response)
 
-    async def _head(self, request: httpx.Request, options: dict[str, Any]) -> httpx.Response:
-        """The response without its body. Raises ReadTimeout if the head is not there in time."""
+    async def _send_for_head(
+        self, request: httpx.Request, options: dict[str, Any]
+    ) -> httpx.Response:
+        """Return the response without its body. Raises ReadTimeout if the head is late."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as deadline:
@@ -68,7 +71,7 @@ class Client(httpx.AsyncClient):
                     if deadline.expired():
                         return
                     if event.endswith("receive_response_headers.started"):
-                        deadline.reschedule(loop.time() + self.seconds)
+                        deadline.reschedule(loop.time() + self.timeout_seconds)
                     elif event.endswith("receive_response_headers.complete"):
                         deadline.reschedule(None)
 
@@ -77,12 +80,12 @@ class Client(httpx.AsyncClient):
         except TimeoutError:
             raise httpx.ReadTimeout("no answer in time", request=request) from None
 
-    async def _message(self, response: httpx.Response) -> httpx.Response:
-        """The response with the beginning of its body."""
+    async def _read_message(self, response: httpx.Response) -> httpx.Response:
+        """Return the response with the beginning of its body."""
         try:
-            async with asyncio.timeout(self.seconds):
+            async with asyncio.timeout(self.timeout_seconds):
                 body = await response_body.read_start(response, response_body.MAX_MESSAGE_BYTES)
-        except BadResponse:  # it cannot be decompressed; the status says enough
+        except BadResponse:  # it cannot be decompressed, but the status is known
             body = b""
         except TimeoutError:
             raise httpx.ReadTimeout("no answer in time", request=response.request) from None

@@ -1,14 +1,12 @@
 """Parsers for everything that a server sends: header fields, URLs and listings.
 
-No other module of the client parses what a server sent. What a transfer cannot do without raises
-BadResponse if it is malformed. What is only a hint (a date, a checksum, an ETag, Retry-After) is
-ignored if it is malformed, as RFC 9110 recommends.
+No other module of transfer parses what a server sent. If a malformed value is required for the
+transfer, the parser raises BadResponse. If it is only a hint (a date, a checksum, an ETag,
+Retry-After), it is ignored, as RFC 9110 recommends.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import os
 import re
@@ -19,47 +17,46 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import httpx
 
-from noria.transfer.errors import BadResponse, Failure
+from noria.http import digests
+from noria.transfer.errors import BadResponse, TransferError
 
-PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
-MAX_DIGITS = 18  # of a number of bytes: below 2**63, which is what a file's offset can be
+MAX_DIGITS = 18  # of a number of bytes, which is below 2**63 then, like a file's offset
 MAX_ETAG_CHARACTERS = 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
-MAX_NAME_BYTES = 255  # of Linux's file systems (NAME_MAX)
-MAX_LISTING_ENTRIES = 300_000  # some 32 MiB (bodies.MAX_LISTING_BYTES) with names of usual length
+MAX_NAME_BYTES = 255  # NAME_MAX of Linux's file systems
+MAX_LISTING_ENTRIES = 300_000  # about 32 MiB (MAX_LISTING_BYTES) with names of usual length
 
 _DIGITS = f"([0-9]{{1,{MAX_DIGITS}}})"
 _NUMBER = re.compile(_DIGITS)
 _RANGE = re.compile(f"bytes {_DIGITS}-{_DIGITS}/{_DIGITS}")
 _UNSATISFIED = re.compile(rf"bytes \*/{_DIGITS}")
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
-_REPR_DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]+):", re.IGNORECASE)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_USED_KEYS = frozenset({"entries", "name", "type"})  # of a listing and its entries
-_TOO_MANY = "the listing has more than {:,} entries; fetch its directories separately"
-_LOGIN = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
+_KEPT_KEYS = frozenset({"entries", "name", "type"})  # of a listing and its entries
+_TOO_MANY_ENTRIES = "the listing has more than {:,} entries; fetch its directories separately"
+_USER_INFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
 
 
 # Numbers, dates, checksums, ETags
 
 
 def number(text: str) -> int | None:
-    """A number of bytes in ASCII digits, or None."""
+    """Return a number of bytes in ASCII digits, or None."""
     return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def content_length(response: httpx.Response) -> int | None:
-    """The length of the body, or None if the server does not say."""
+    """Return the length of the body, or None if there is no Content-Length."""
     text = response.headers.get("content-length", "")
     if text and number(text) is None:
-        raise BadResponse("the server sends a Content-Length that is not a number of bytes")
+        raise BadResponse("the server sent a Content-Length that is not a number of bytes")
     return number(text)
 
 
 @dataclass(frozen=True)
 class ContentRange:
-    """The part that a 206 carries: bytes `first` to `last` of `total`."""
+    """The part of a file in a 206 response: bytes `first` to `last` of `total`."""
 
     first: int
     last: int
@@ -67,7 +64,7 @@ class ContentRange:
 
 
 def content_range(response: httpx.Response) -> ContentRange | None:
-    """The Content-Range of a 206 (RFC 9110 section 14.4), or None if it is malformed."""
+    """Return the Content-Range of a 206 (RFC 9110, section 14.4); None if it is malformed."""
     found = _RANGE.fullmatch(response.headers.get("content-range", ""))
     if not found:
         return None
@@ -76,25 +73,25 @@ def content_range(response: httpx.Response) -> ContentRange | None:
 
 
 def unsatisfied_range(response: httpx.Response) -> int | None:
-    """The size of the file that a 416 states, or None."""
+    """Return the size of the file in the Content-Range of a 416, or None."""
     found = _UNSATISFIED.fullmatch(response.headers.get("content-range", ""))
     return int(found[1]) if found else None
 
 
 def strong_etag(text: str) -> str:
-    """`text` if it is a strong ETag that can be sent back in a header field, else ""."""
+    """Return the text if it is a strong ETag that a request can contain, else ""."""
     if len(text) <= MAX_ETAG_CHARACTERS and _STRONG_ETAG.fullmatch(text):
         return text
     return ""
 
 
 def etag(response: httpx.Response) -> str:
-    """The strong ETag of the representation, or ""; a weak one says nothing of bytes."""
+    """Return the strong ETag, or "". A weak one does not identify bytes."""
     return strong_etag(response.headers.get("etag", ""))
 
 
 def last_modified(response: httpx.Response) -> float | None:
-    """Last-Modified in seconds since the epoch, or None."""
+    """Return Last-Modified in seconds since the epoch, or None."""
     try:
         return parsedate_to_datetime(response.headers.get("last-modified", "")[:64]).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -102,29 +99,29 @@ def last_modified(response: httpx.Response) -> float | None:
 
 
 def retry_after(text: str) -> float:
-    """Retry-After in seconds, five minutes at most; a date counts as 0."""
+    """Return Retry-After in seconds, at most MAX_RETRY_AFTER_SECONDS; 0 for a date."""
     if not (text.isascii() and text.isdigit()):
         return 0.0
     return min(float(text[:MAX_DIGITS]), MAX_RETRY_AFTER_SECONDS)
 
 
-def sha256(response: httpx.Response) -> str:
-    """The SHA-256 of the whole file in hexadecimal, or "".
+def response_sha256(response: httpx.Response) -> str:
+    """Return the SHA-256 of the whole file in hexadecimal, or "".
 
-    It is in Repr-Digest (RFC 9530), or in hexadecimal in X-Checksum-Sha256.
+    It is in Repr-Digest (RFC 9530) or, in hexadecimal, in X-Checksum-Sha256.
     """
-    if found := _REPR_DIGEST.search(response.headers.get("repr-digest", "")):
-        try:
-            text = base64.b64decode(found[1], validate=True).hex()
-        except binascii.Error:
-            return ""
-    else:
-        text = str(response.headers.get("x-checksum-sha256", "")).strip().lower()
-    return text if _SHA256.fullmatch(text) else ""
+    try:
+        sha256 = digests.parse_repr_digest(response.headers.get("repr-digest", ""))
+        if sha256 is None:
+            text = response.headers.get("x-checksum-sha256", "").strip()
+            sha256 = digests.parse_hex_sha256(text)
+    except ValueError:
+        return ""
+    return sha256.hex()
 
 
 def content_encoding(response: httpx.Response) -> str:
-    """The coding of the body in lower case; "" if it has none."""
+    """Return the Content-Encoding in lower case, "" if there is none."""
     text = str(response.headers.get("content-encoding", "")).strip().lower()
     return "" if text == "identity" else text
 
@@ -133,19 +130,19 @@ def content_encoding(response: httpx.Response) -> str:
 
 
 def upload_offset(response: httpx.Response, size: int) -> int:
-    """Upload-Offset: how many of the `size` bytes of an upload the server has."""
+    """Return Upload-Offset: how many of an upload's `size` bytes the server has."""
     offset = number(response.headers.get("upload-offset", ""))
     if offset is None:
-        raise BadResponse("the server sends no valid Upload-Offset: it does not follow tus 1.0")
+        raise BadResponse("the server sent no valid Upload-Offset, which tus 1.0 requires")
     if offset > size:
-        raise BadResponse(f"the server claims {offset} bytes of a file that has {size}")
+        raise BadResponse(f"the server claims to have {offset} bytes of a file of {size}")
     return offset
 
 
 def tus_extensions(response: httpx.Response) -> frozenset[str] | None:
-    """The extensions of tus 1.0 that the server offers, or None if it does not speak tus.
+    """Return the extensions of tus 1.0 that the server supports, or None if it has no tus.
 
-    "checksum" is among them only if the server knows SHA-256.
+    "checksum" is included only if the server supports SHA-256.
     """
     if "1.0.0" not in response.headers.get("tus-version", ""):
         return None
@@ -160,17 +157,14 @@ def tus_extensions(response: httpx.Response) -> frozenset[str] | None:
 
 
 def parse_url(text: str) -> httpx.URL:
-    """An absolute URL of HTTP that a connection can be made to.
-
-    Raises ValueError that says what is wrong with it.
-    """
+    """Return an absolute http or https URL with a valid host. Raises ValueError."""
     try:
-        urlsplit(text)  # the other parser that this client uses must not stumble over it later
+        urlsplit(text)  # is used on URLs elsewhere, where it must not fail
         url = httpx.URL(text)
         host, port = url.host, url.port  # decodes the host: IDNAError is a ValueError
     except httpx.InvalidURL as error:
         raise ValueError(str(error)) from None
-    if url.scheme not in PORTS:
+    if url.scheme not in DEFAULT_PORTS:
         raise ValueError("it does not begin with http:// or https://")
     if not host:
         raise ValueError("it names no host")
@@ -185,23 +179,23 @@ def parse_url(text: str) -> httpx.URL:
 
 
 def require_url(text: str) -> None:
-    """Raises Failure unless `text` is a URL as of `parse_url`."""
+    """Raise TransferError unless `parse_url` accepts the text."""
     try:
         parse_url(text)
     except ValueError as error:
-        raise Failure(f"{shown(text)} is not a usable URL: {error}") from None
+        raise TransferError(f"{redact_url(text)} is not a usable URL: {error}") from None
 
 
-def shown(text: str) -> str:
-    """A URL without a user's name and password in it. Takes any text."""
-    return _LOGIN.sub(r"\1", text)
+def redact_url(text: str) -> str:
+    """Return a URL without the user and password in it. Accepts any text."""
+    return _USER_INFO.sub(r"\1", text)
 
 
 def location(response: httpx.Response) -> httpx.URL:
-    """The absolute URL that Location leads to. Raises BadResponse without one."""
+    """Return the absolute URL of Location. Raises BadResponse if it is missing or malformed."""
     text = response.headers.get("location", "")
     if not text:
-        raise BadResponse("the server sends no Location, which should name where to go on")
+        raise BadResponse("the server sent no Location, which this response requires")
     try:
         joined = response.request.url.join(text)
         return parse_url(str(joined))
@@ -210,15 +204,15 @@ def location(response: httpx.Response) -> httpx.URL:
 
 
 async def check_redirect(response: httpx.Response) -> None:
-    """Raises BadResponse for a redirect that leads to no usable URL."""
+    """Raise BadResponse for a redirect without a usable URL."""
     if response.status_code in REDIRECT_STATUSES and "location" in response.headers:
         location(response)
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Whether both URLs have the same scheme, host and port: logins are sent nowhere else.
+    """Whether both URLs have the same scheme, host and port. Logins are not sent elsewhere.
 
-    False if one is no URL of HTTP.
+    False if one is not an http or https URL.
     """
     try:
         return _origin(one) == _origin(other)
@@ -228,74 +222,80 @@ def same_origin(one: str, other: str) -> bool:
 
 def _origin(text: str) -> tuple[str, str, int]:
     url = parse_url(text)
-    return url.scheme, url.host, url.port or PORTS[url.scheme]
+    return url.scheme, url.host, url.port or DEFAULT_PORTS[url.scheme]
+
+
+def is_directory_url(url: str) -> bool:
+    """Whether the URL names a directory: no query, and its path is empty or ends in "/"."""
+    parts = urlsplit(url)
+    return not parts.query and (parts.path.endswith("/") or not parts.path)
 
 
 # Names and listings
 
 
 def local_name(name: bytes) -> str:
-    """The name of a local file for one that a server or a URL gives, which is UTF-8.
+    """Return the local file name for a name in UTF-8 from a server or a URL.
 
-    Raises Failure unless it is one plain name in a directory.
+    Raises TransferError unless it is a single name that a directory can contain.
     """
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         shown = name[:MAX_NAME_BYTES].decode("utf-8", "backslashreplace")
-        raise Failure(f"the server gives {shown!r} as a file's name, which it cannot be: skipped")
+        raise TransferError(f"the server lists {shown!r}, which is not a valid file name: skipped")
     return os.fsdecode(name)
 
 
-def last_name(url: str) -> str:
-    """The name that the path of a URL ends in, as a local file name; "" if it ends in "/".
+def url_file_name(url: str) -> str:
+    """Return the last segment of a URL's path as a local file name; "" if it ends in "/".
 
-    Raises Failure for one that is no file name: "..", or with a "/" or NUL hidden in it.
+    Raises TransferError for one that is not a file name: "..", or with an encoded "/" or NUL.
     """
     last = urlsplit(url).path.rpartition("/")[2]
     name = unquote_to_bytes(last.encode("utf-8", "surrogateescape"))
     try:
         return local_name(name) if name else ""
-    except Failure:
-        raise Failure("the URL does not end in a usable name") from None
+    except TransferError:
+        raise TransferError("the URL does not end in a usable file name") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of a directory: its name in a URL and as a local file, or what is wrong with it."""
+    """An entry of a listing: its name in a URL and as a local file, or why it is unusable."""
 
     name: bytes = b""
     local: str = ""
     is_directory: bool = False
-    problem: str = ""
+    error: str = ""
 
 
-def listing(body: bytes) -> list[Entry]:
-    """The entries of a directory from its listing as JSON; a malformed one has a problem.
+def parse_listing(body: bytes) -> list[Entry]:
+    """Return the entries of a JSON listing; a malformed entry has an error.
 
-    Raises BadResponse if it is no listing, or has more than MAX_LISTING_ENTRIES.
+    Raises BadResponse if it is not a listing, or has more than MAX_LISTING_ENTRIES.
     """
     limit = MAX_LISTING_ENTRIES
     objects = 0
 
-    def entry(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    def keep_entry(pairs: list[tuple[str, object]]) -> dict[str, object]:
         nonlocal objects
         objects += 1
-        if objects > limit + 1:  # the listing is one too
-            raise BadResponse(_TOO_MANY.format(limit))
-        return {key: value for key, value in pairs if key in _USED_KEYS}
+        if objects > limit + 1:  # the listing itself is an object too
+            raise BadResponse(_TOO_MANY_ENTRIES.format(limit))
+        return {key: value for key, value in pairs if key in _KEPT_KEYS}
 
-    # Before it is parsed: a value of two bytes may be an object of 60 in memory. Commas and
-    # brackets of names count too, for which there is room.
+    # Checked before parsing, as a value of two bytes may take 60 bytes in memory. The limits leave
+    # room for commas and brackets in names.
     if body.count(b",") > 8 * limit or body.count(b"[") > 4 * limit:
-        raise BadResponse(_TOO_MANY.format(limit))
+        raise BadResponse(_TOO_MANY_ENTRIES.format(limit))
     try:
-        found = json.loads(body, object_pairs_hook=entry)
+        found = json.loads(body, object_pairs_hook=keep_entry)
     except (ValueError, RecursionError):
         found = None
     entries = found.get("entries") if isinstance(found, dict) else None
     if not isinstance(entries, list):
-        raise BadResponse("the server gives no listing as JSON; is it noria serve files?")
+        raise BadResponse("the server did not send a JSON listing; is it noria serve files?")
     if len(entries) > limit:
-        raise BadResponse(_TOO_MANY.format(limit))
+        raise BadResponse(_TOO_MANY_ENTRIES.format(limit))
     return list(_entries(entries))
 
 
@@ -303,17 +303,16 @@ def _entries(found: list[object]) -> Iterator[Entry]:
     for each in found:
         name = each.get("name") if isinstance(each, dict) else None
         if not isinstance(each, dict) or not isinstance(name, str):
-            yield Entry(problem="the server lists an entry without a name: skipped")
+            yield Entry(error="the server lists an entry without a name: skipped")
             continue
         try:
             raw = name.encode("utf-8", "surrogateescape")
             if len(raw) > MAX_NAME_BYTES:
-                raise Failure(f"the server gives a file's name of {len(raw):,} bytes, of which "
-                              f"there can be {MAX_NAME_BYTES}: skipped")  # fmt: skip
+                raise TransferError(f"the server lists a name of {len(raw):,} bytes, and the limit "
+                                    f"is {MAX_NAME_BYTES}: skipped")  # fmt: skip
             yield Entry(raw, local_name(raw), each.get("type") == "directory")
         except UnicodeEncodeError:
             start = name[:MAX_NAME_BYTES]
-            yield Entry(problem=f"the server gives {start!a} as a file's name, which is no text: "
-                        "skipped")  # fmt: skip
-        except Failure as error:
-            yield Entry(problem=str(error))
+            yield Entry(error=f"the server lists {start!a}, which is not text: skipped")
+        except TransferError as error:
+            yield Entry(error=str(error))

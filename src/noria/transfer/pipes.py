@@ -1,4 +1,4 @@
-"""Reading what cannot be read again, without a thread that hangs in it after Ctrl-C."""
+"""Reading a pipe without a thread that would block in it after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ import os
 from collections.abc import AsyncIterator
 from typing import BinaryIO
 
-from noria.transfer.session import BLOCK
+BLOCK_BYTES = 256 * 1024
 
 
-async def blocks(file: BinaryIO) -> AsyncIterator[bytes]:
-    """What the file gives until its end. One with a descriptor is read past its own buffer."""
+async def read_blocks(file: BinaryIO) -> AsyncIterator[bytes]:
+    """Yield the contents of a file. If it has a descriptor, its buffer is bypassed."""
     try:
         fd = file.fileno()
-    except OSError:  # it is in memory
-        while block := file.read(BLOCK):
+    except OSError:  # a file in memory
+        while block := file.read(BLOCK_BYTES):
             yield block
         return
     while True:
-        await readable(fd)
-        block = os.read(fd, BLOCK)
+        await _wait_readable(fd)
+        block = os.read(fd, BLOCK_BYTES)
         if not block:
             return
         yield block
 
 
-async def readable(fd: int) -> None:
-    """Waits until reading does not; regular files and some devices never make one wait."""
+async def _wait_readable(fd: int) -> None:
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     try:
         loop.add_reader(fd, ready.set)
-    except PermissionError:  # what epoll_ctl(2) says of those
+    except PermissionError:  # epoll_ctl(2) refuses regular files, which are always readable
         return
     try:
         await ready.wait()

@@ -1,4 +1,4 @@
-"""Bodies of responses, bounded: in size after decompression, and in time."""
+"""Bodies of responses, bounded in size (after decompression) and in time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from noria.transfer import parsers
 from noria.transfer.errors import BadResponse
 
 MAX_MESSAGE_BYTES = 64 << 10
-"""What is kept of a response that only says how a request ended."""
+"""How much is kept of a response that only reports how a request ended."""
 
 MAX_LISTING_BYTES = 32 << 20
 """The longest listing that is accepted. Parsed, it is several times as large."""
 
-_INFLATED = frozenset({"gzip", "x-gzip", "deflate"})
+_SUPPORTED_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 
 
-async def blocks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The body as it comes. Raises ReadTimeout if no byte of it comes within the client's timeout.
+async def iterate_body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """Yield the body as it arrives.
 
-    httpx's own timeout is for bytes of the connection: the framing of chunks would count.
+    Raises ReadTimeout if no byte of it arrives within the client's timeout. (httpx's own timeout
+    counts any bytes of the connection, such as the framing of chunks.)
     """
     timeout = response.request.extensions.get("timeout", {}).get("read")
     async with _closing(response.aiter_raw()) as parts:
@@ -42,7 +43,7 @@ async def blocks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
 
 @contextlib.asynccontextmanager
 async def _closing(parts: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes], None]:
-    """As contextlib.aclosing, for what httpx declares as an iterator: it is a generator."""
+    """Close a generator that httpx declares as an iterator; else like contextlib.aclosing."""
     try:
         yield parts
     finally:
@@ -51,7 +52,7 @@ async def _closing(parts: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[
 
 
 async def read_listing(response: httpx.Response, limit: int) -> bytes:
-    """The whole listing, decompressed. Raises BadResponse if it has more than `limit` bytes."""
+    """Return the body, decompressed. Raises BadResponse if it has more than `limit` bytes."""
     body = await read_start(response, limit + 1)
     if len(body) > limit:
         raise BadResponse(
@@ -61,18 +62,22 @@ async def read_listing(response: httpx.Response, limit: int) -> bytes:
 
 
 async def read_start(response: httpx.Response, limit: int) -> bytes:
-    """The first `limit` bytes of the body, decompressed. Not much more is ever in memory."""
+    """Return the first `limit` bytes of the body, decompressed; little more is read.
+
+    Raises BadResponse if it cannot be decompressed.
+    """
     coding = parsers.content_encoding(response)
-    if coding and coding not in _INFLATED:
-        raise BadResponse(f"the server compressed its answer unasked ({coding[:40]})")
-    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if coding else None  # 32: zlib or gzip
+    if coding and coding not in _SUPPORTED_CODINGS:
+        raise BadResponse(f"the server compressed its response unasked ({coding[:40]})")
+    # 32: zlib finds out whether the format is zlib or gzip.
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if coding else None
     body = bytearray()
-    async with contextlib.aclosing(blocks(response)) as incoming:
-        async for block in incoming:
+    async with contextlib.aclosing(iterate_body(response)) as blocks:
+        async for block in blocks:
             try:
                 body += inflate.decompress(block, limit - len(body)) if inflate else block
             except zlib.error:
-                raise BadResponse("the server's answer cannot be decompressed") from None
+                raise BadResponse("the server's response cannot be decompressed") from None
             if len(body) >= limit:
                 break
     return bytes(body[:limit])

@@ -1,4 +1,4 @@
-"""What one run leaves for the next: where an interrupted transfer stands."""
+"""What a run stores so that the next one can resume an interrupted transfer."""
 
 from __future__ import annotations
 
@@ -10,69 +10,66 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-
-def directory() -> Path:
-    """Where programs keep their state (XDG Base Directory Specification), and noria's part of it.
-
-    A relative path in XDG_STATE_HOME counts as none, as the specification wants.
-    """
-    home = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(home):
-        # Not Path.home(), which raises RuntimeError for a user who has none.
-        home = os.path.join(os.path.expanduser("~"), ".local", "state")
-    base = Path("/", home)
-    return base / "noria" / "transfers"
+from noria.errors import os_error_reason
+from noria.state_directory import state_directory
 
 
-_told: set[Path] = set()  # directories of which it was said that nothing can be kept there
+def records_directory() -> Path:
+    """Return the directory of all records."""
+    return state_directory() / "transfers"
 
 
-class Note:
-    """A small JSON file that tells of one transfer, named by what makes that transfer itself."""
+_warned_directories: set[Path] = set()  # in which no record could be written
 
-    def __init__(self, *what: str) -> None:
-        name = hashlib.sha256("\n".join(what).encode("utf-8", "surrogateescape")).hexdigest()
-        self.path = directory() / f"{name[:40]}.json"
-        self.kept = False  # the last `write` succeeded
+
+class ResumeRecord:
+    """A small JSON file about one transfer. `key` identifies the transfer."""
+
+    def __init__(self, *key: str) -> None:
+        name = hashlib.sha256("\n".join(key).encode("utf-8", "surrogateescape")).hexdigest()
+        self.path = records_directory() / f"{name[:40]}.json"
+        self.saved = False  # the last `write` succeeded
 
     def read(self) -> dict[str, Any]:
-        """What was written, or nothing if it was not or cannot be understood."""
+        """Return what was written; an empty dict if there is nothing, or it is damaged."""
         try:
-            found = json.loads(self.path.read_bytes())
+            values = json.loads(self.path.read_bytes())
         except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return values if isinstance(values, dict) else {}
 
-    def write(self, **what: Any) -> str:
-        """Writes it whole, readable by its user alone: an upload's URL lets others write to it.
+    def write(self, **values: Any) -> str:
+        """Write the values, readable by the user only: an upload's URL is a permission to write.
 
-        Returns "", or what to warn of if that cannot be, the first time for each directory: the
-        transfer itself does not need it.
+        Returns "", or a warning if it failed, once for each directory: the transfer itself does
+        not need the record.
         """
-        self.kept = False
+        self.saved = False
         try:
-            self._write(what)
-            self.kept = True
+            self._write(values)
+            self.saved = True
         except OSError as error:
-            place = self.path.parent
-            if place in _told:
+            directory = self.path.parent
+            if directory in _warned_directories:
                 return ""
-            _told.add(place)
-            words = (error.strerror or str(error)).lower()
-            return f"{place}: {words}; if it is interrupted, the next run begins anew"
+            _warned_directories.add(directory)
+            return (
+                f"cannot write to {directory}: {os_error_reason(error)}; "
+                "if the transfer is interrupted, it cannot be resumed"
+            )
         return ""
 
-    def _write(self, what: dict[str, Any]) -> None:
+    def _write(self, values: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd, name = tempfile.mkstemp(dir=self.path.parent)
         try:
             with os.fdopen(fd, "w") as file:
-                json.dump(what, file)
+                json.dump(values, file)
             os.replace(name, self.path)
         except BaseException:
             os.unlink(name)
             raise
 
-    def forget(self) -> None:
-        with contextlib.suppress(OSError):  # where nothing can be written, nothing was
+    def delete(self) -> None:
+        with contextlib.suppress(OSError):  # where nothing can be written, there is no file
             self.path.unlink()

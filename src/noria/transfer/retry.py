@@ -1,133 +1,56 @@
-"""Attempts that are repeated, and the reasons why they failed."""
+"""Attempts that are repeated after a failure."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import httpx
 
-from noria.transfer import connection_errors, response_body
-from noria.transfer.errors import BadResponse, Exists, Failure, Passing
-from noria.transfer.parsers import retry_after
+from noria.transfer.connection_errors import describe_http_error, is_permanent
+from noria.transfer.errors import RetryableError, TransferError
 
 T = TypeVar("T")
 
-FIRST, LONGEST = 0.5, 30.0  # seconds between attempts
-
-PASSING = frozenset({408, 423, 425, 429, 460, 500, 502, 503, 504})
-"""Statuses after which the same request may go well; 460 is tus' own: the checksum was another."""
-
-EXISTS = "{} exists; --overwrite replaces it"
-DIRECTORY = '{} is a directory: end the URL in "/" to put files into it'
-
-SENTENCE_BYTES = 1200
-SENTENCE_SECONDS = 5.0
-
-HINTS = {
-    401: "it wants a login: --auth USER:PASSWORD or --token TOKEN",
-    403: "it does not allow this",
-    404: "there is no such file or directory",
-    413: "it is larger than the server takes",
-    507: "the server's disk or quota is full",
-}
-
-REFUSED = "the login was refused; is it the right one?"
+FIRST_PAUSE_SECONDS = 0.5
+MAX_PAUSE_SECONDS = 30.0
 
 
-async def persist(
+async def with_retries(
     attempt: Callable[[], Awaitable[T]],
     retries: int,
     *,
-    moved: Callable[[], int] = lambda: 0,
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Callable[[], int] = lambda: 0,
+    report: Callable[[str], None] = lambda _: None,
 ) -> T:
-    """What `attempt` returns, tried again up to `retries` times in a row without `moved` growing.
+    """Return what `attempt` returns, after up to `retries` failures in a row without progress.
 
-    Only beyond what it was ever before does `moved` count: a server that gives and takes back the
-    same bytes must not keep it going. Each time `tell` is given the reason, and in how many seconds
-    it is tried again. Raises Failure with the last reason; at once for one that stays.
+    `progress` returns the number of bytes transferred. Only a new maximum counts, so a server that
+    sends and discards the same bytes does not keep it running. Each failure is given to `report`,
+    with the pause before the next attempt. Raises TransferError with the last reason, at once if it
+    is permanent.
     """
-    failed, most = 0, moved()
+    failures, maximum = 0, progress()
     while True:
         try:
             return await attempt()
-        except (Passing, httpx.TransportError) as error:
-            now = moved()
-            failed = 1 if now > most else failed + 1
-            most = max(most, now)
-            said = reason(error)
-            if failed > retries or connection_errors.lasting(error):
-                raise Failure(said) from error
-            after = max(error.after if isinstance(error, Passing) else 0.0, pause(failed))
-            shown = f"{after:.0f}" if after >= 1 else f"{after:.1f}"
-            tell(f"{said}; trying again in {shown} s ({failed} of {retries})")
-            await asyncio.sleep(after)
+        except (RetryableError, httpx.TransportError) as error:
+            now = progress()
+            failures = 1 if now > maximum else failures + 1
+            maximum = max(maximum, now)
+            reason = describe_http_error(error)
+            if failures > retries or is_permanent(error):
+                raise TransferError(reason) from error
+            minimum = error.retry_after if isinstance(error, RetryableError) else 0.0
+            pause = max(minimum, pause_seconds(failures))
+            shown = f"{pause:.0f}" if pause >= 1 else f"{pause:.1f}"
+            report(f"{reason}; retrying in {shown} s ({failures} of {retries})")
+            await asyncio.sleep(pause)
 
 
-def pause(failed: int) -> float:
-    """Seconds to wait: twice as long each time, and never the same for all who lost a server."""
-    return min(FIRST * 2.0 ** (failed - 1), LONGEST) * random.uniform(0.5, 1.0)
-
-
-def reason(error: Exception) -> str:
-    """The error in words, for a line."""
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        return connection_errors.connecting(error)
-    if isinstance(error, httpx.TimeoutException):
-        return "no answer in time"
-    if isinstance(cause := connection_errors.root(error), ssl.SSLError):
-        return connection_errors.words(cause)
-    return " ".join(str(error).split()).rstrip(".") or "the connection was lost"
-
-
-async def check(response: httpx.Response, *good: int) -> None:
-    """Returns if the status is one of `good`; else raises Passing or Failure with the reason.
-
-    The server's own sentence is read from a text body (at most 300 characters of it).
-    """
-    status = response.status_code
-    if status in good:
-        return
-    said = f"the server says {status} {response.reason_phrase}".rstrip()
-    login = REFUSED if "authorization" in response.request.headers else HINTS[401]
-    hint = login if status == 401 else HINTS.get(status, "")
-    if words := await sentence(response) or hint:
-        said += f": {words}"
-    if status == 401 and login not in said:
-        said += f" ({login})"
-    if status in PASSING:
-        raise Passing(said, retry_after(response.headers.get("retry-after", "")))
-    raise Failure(said)
-
-
-async def later(response: httpx.Response) -> None:
-    """Raises Passing if a HEAD is to be asked again later; 500 may be all that it ever gets."""
-    if response.status_code in PASSING - {500}:
-        await check(response)
-
-
-async def refused(response: httpx.Response) -> None:
-    """Raises Exists, Failure or Passing unless a file, or the beginning of one, was taken."""
-    if response.status_code == 412:
-        raise Exists(EXISTS.format(response.url.path))
-    await check(response, 200, 201, 204)
-
-
-async def sentence(response: httpx.Response) -> str:
-    """The server's own words, from the beginning of a text body; "" if there are none."""
-    if not response.headers.get("content-type", "").startswith("text/plain"):
-        return ""
-    if response.is_closed:
-        text = response.content
-    else:
-        try:
-            async with asyncio.timeout(SENTENCE_SECONDS):
-                text = await response_body.read_start(response, SENTENCE_BYTES)
-        except (BadResponse, TimeoutError, httpx.TransportError):
-            return ""
-    words = " ".join(text[:SENTENCE_BYTES].decode("utf-8", "replace").split())
-    return "".join(c for c in words if c.isprintable())[:300]
+def pause_seconds(failures: int) -> float:
+    """Return the pause after a failure: doubled each time, with jitter, so clients spread out."""
+    longest = min(FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), MAX_PAUSE_SECONDS)
+    return longest * random.uniform(0.5, 1.0)

@@ -1,4 +1,4 @@
-"""What all transfers of one command share: the options, the connections, how progress is told."""
+"""The HTTP client of one command, and its transfers, several at a time."""
 
 from __future__ import annotations
 
@@ -7,86 +7,36 @@ import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from noria._version import __version__
-from noria.transfer.errors import Failure
+from noria.errors import os_error_reason
+from noria.transfer.connection_errors import describe_http_error
+from noria.transfer.errors import TransferError
 from noria.transfer.http_client import Client
-from noria.transfer.retry import reason
+from noria.transfer.options import TransferOptions
+from noria.transfer.progress import Outcome, ProgressReporter
 
-ERRORS = (Failure, OSError, httpx.HTTPError, httpx.InvalidURL)
-"""What ends one transfer and not the others."""
+TRANSFER_ERRORS = (TransferError, OSError, httpx.HTTPError, httpx.InvalidURL)
+"""What ends one transfer; the others continue."""
 
-BLOCK = 256 * 1024  # bytes read or sent at a time
-
-
-@dataclass(frozen=True)
-class Options:
-    """`timeout` is in seconds, for a connection, the head of an answer, and silence in a body.
-
-    `ca` is a file of certificates.
-    """
-
-    jobs: int = 4
-    retries: int = 5
-    overwrite: bool = False
-    auth: tuple[str | bytes, str | bytes] | None = None
-    token: str | None = None
-    ca: str | None = None
-    timeout: float = 30.0
+Transfer = tuple[Outcome, ProgressReporter, Callable[[Outcome, ProgressReporter], Awaitable[None]]]
 
 
-class Bar:
-    """The progress of one file. This one shows nothing."""
+def open_client(options: TransferOptions) -> Client:
+    """Return an HTTP client. It requests bodies without compression, which would change offsets.
 
-    def start(self, done: int, total: int | None) -> None:
-        """It stands at `done` bytes of `total`, now and after each new beginning."""
-
-    def advance(self, count: int) -> None:
-        """`count` more bytes."""
-
-    def note(self, text: str) -> None:
-        """Something that the user should know of while it goes on."""
-
-    def end(self, outcome: Outcome) -> None:
-        """It has ended, well or not."""
-
-
-@dataclass
-class Outcome:
-    """How one transfer ended: `status` is "done", "unchanged" (it was there) or "failed"."""
-
-    name: str
-    url: str
-    status: str = "done"
-    size: int = 0  # bytes of the whole file
-    sent: int = 0  # bytes that went over the network in this run
-    sha256: str = ""
-    verified: bool = False  # the other side's SHA-256 was compared with ours
-    seconds: float = 0.0
-    error: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def connect(options: Options) -> Client:
-    """An HTTP client. It asks for bodies as they are: a compressed one has other offsets.
-
-    Raises Failure if the file of certificates or a proxy of the environment cannot be used.
+    Raises TransferError if the file of certificates or a proxy of the environment is unusable.
     """
     headers = {"user-agent": f"noria/{__version__}", "accept-encoding": "identity"}
     if options.token:
         headers["authorization"] = f"Bearer {options.token}"
     try:
         verify = ssl.create_default_context(cafile=options.ca) if options.ca else True
-    except OSError as error:
-        words = error.strerror or str(error)
-        raise Failure(f"{options.ca}: no certificates can be read from it: {words}") from None
+    except OSError as error:  # an ssl.SSLError too
+        reason = error.strerror or str(error)
+        raise TransferError(f"{options.ca}: cannot load certificates from it: {reason}") from None
     try:
         return Client(
             options.timeout,
@@ -96,29 +46,27 @@ def connect(options: Options) -> Client:
             limits=httpx.Limits(max_connections=options.jobs + 2),
         )
     except (ValueError, ImportError, httpx.InvalidURL) as error:
-        raise Failure(f"the proxy that the environment names cannot be used: {error}") from None
+        raise TransferError(f"cannot use the proxy that the environment names: {error}") from None
 
 
-async def all_of(
-    work: Iterable[tuple[Outcome, Bar, Callable[[Outcome, Bar], Awaitable[None]]]], jobs: int
-) -> list[Outcome]:
-    """Does all of it in `jobs` tasks; one transfer that fails does not stop the others.
+async def run_transfers(transfers: Iterable[Transfer], jobs: int) -> list[Outcome]:
+    """Run all transfers in `jobs` tasks. One that fails does not stop the others.
 
-    `work` is iterated over as they go.
+    `transfers` is iterated over as tasks become free.
     """
     outcomes: list[Outcome] = []
-    waiting = iter(work)
+    waiting = iter(transfers)
 
     async def worker() -> None:
-        for outcome, bar, do in waiting:  # shared by all workers
+        for outcome, reporter, transfer in waiting:  # shared by all workers
             outcomes.append(outcome)
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
-                await do(outcome, bar)
-            except ERRORS as error:
-                outcome.status, outcome.error = "failed", explained(error, outcome.name)
-            outcome.seconds = time.monotonic() - begun
-            bar.end(outcome)
+                await transfer(outcome, reporter)
+            except TRANSFER_ERRORS as error:
+                outcome.status, outcome.error = "failed", describe_error(error, outcome.name)
+            outcome.seconds = time.monotonic() - started
+            reporter.finish(outcome)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(jobs):
@@ -126,18 +74,12 @@ async def all_of(
     return outcomes
 
 
-def explained(error: Exception, name: str = "") -> str:
-    """One of ERRORS in words; the system's name the file unless it is `name`."""
-    if isinstance(error, Failure):
+def describe_error(error: Exception, name: str = "") -> str:
+    """Return the message of one of TRANSFER_ERRORS, with the file of an OSError unless `name`."""
+    if isinstance(error, TransferError):
         return str(error)
     if not isinstance(error, OSError):
-        return reason(error)
-    words = (error.strerror or str(error)).lower()
+        return describe_http_error(error)
+    reason = os_error_reason(error)
     file = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-    return f"{file}: {words}" if file and file != name else words
-
-
-def is_directory(url: str) -> bool:
-    """Whether the URL itself says so: its path ends in "/", or it has none; and no query."""
-    parts = urlsplit(url)
-    return not parts.query and (parts.path.endswith("/") or not parts.path)
+    return f"{file}: {reason}" if file and file != name else reason

@@ -1,4 +1,4 @@
-"""What is to be sent, and where to: files, and directories with all that is beneath them."""
+"""What `put` sends: files, and directories with everything below them."""
 
 from __future__ import annotations
 
@@ -9,80 +9,85 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from noria.transfer.errors import Failure
+from noria.errors import os_error_reason
+from noria.transfer.errors import TransferError
 
 
 @dataclass(frozen=True)
-class Item:
-    """A file or (its URL ends in "/") a directory. `problem` says why it cannot be sent."""
+class Source:
+    """A file, or a directory if its URL ends in "/". `error` is why it cannot be sent, or ""."""
 
     path: Path
     url: str
-    problem: str = ""
+    error: str = ""
 
 
-def items(sources: list[Path], url: str) -> Iterator[Item]:
-    """Each directory before what is in it. A URL that ends in "/" takes files under their names.
+def find_sources(paths: list[Path], url: str) -> Iterator[Source]:
+    """Yield what is to be sent, each directory before its contents.
 
-    Raises Failure if several things would go to one name.
+    A URL that ends in "/" is a directory, and each path goes into it under its own name. Raises
+    TransferError if several things would get the same name.
     """
     if not urlsplit(url).path:
         url += "/"
-    into = url.endswith("/")
-    if not into and len(sources) > 1:
-        raise Failure(f'several files can only go into a directory: end the URL in "/": {url}/')
-    if not into and os.path.isdir(sources[0]):
-        raise Failure(
-            f"{sources[0]} is a directory, and goes into another under its own name: "
+    into_directory = url.endswith("/")
+    if not into_directory and len(paths) > 1:
+        raise TransferError(
+            f'several files can only go into a directory: end the URL in "/": {url}/'
+        )
+    if not into_directory and os.path.isdir(paths[0]):
+        raise TransferError(
+            f"{paths[0]} is a directory, which goes into another directory under its own name: "
             f'end the URL in "/": {url}/'
         )
-    for source in sources:
-        name = source.name or source.resolve().name  # "." and "dir/.." have a name too
-        target = url + quoted(name) if into and name not in ("", "..") else url
-        if os.path.isdir(source):
-            yield from tree(source.resolve() if name == ".." else source, f"{target.rstrip('/')}/")
+    for path in paths:
+        name = path.name or path.resolve().name  # "." and "dir/.." have a name too
+        target = url + quote_name(name) if into_directory and name not in ("", "..") else url
+        if os.path.isdir(path):
+            yield from _walk(path.resolve() if name == ".." else path, f"{target.rstrip('/')}/")
         else:
-            yield file(source, target)
+            yield _file_source(path, target)
 
 
-def tree(path: Path, url: str) -> Iterator[Item]:
-    """A directory and all beneath it, however deep; links to directories are not followed."""
-    waiting = [Item(path, url)]
-    while waiting:
-        item = waiting.pop()
-        yield item
-        if not item.url.endswith("/") or item.problem:
+def _walk(path: Path, url: str) -> Iterator[Source]:
+    """Yield a directory and everything below it. Links to directories are not followed."""
+    waiting = [Source(path, url)]
+    while waiting:  # not recursive: a tree may be deeper than Python's stack
+        source = waiting.pop()
+        yield source
+        if not source.url.endswith("/") or source.error:
             continue
         try:
-            with os.scandir(item.path) as found:
+            with os.scandir(source.path) as found:
                 entries = sorted(found, key=lambda entry: entry.name, reverse=True)
         except OSError as error:
-            yield Item(item.path, item.url, f"cannot be listed: {error.strerror}")
+            yield Source(source.path, source.url, f"cannot be listed: {os_error_reason(error)}")
             continue
-        waiting += [_item(item.path / each.name, item.url + quoted(each.name), each)
-                    for each in entries]  # fmt: skip
+        for entry in entries:
+            url = source.url + quote_name(entry.name)
+            waiting.append(_entry_source(source.path / entry.name, url, entry))
 
 
-def _item(path: Path, url: str, entry: os.DirEntry[str]) -> Item:
+def _entry_source(path: Path, url: str, entry: os.DirEntry[str]) -> Source:
     try:
         if entry.is_dir(follow_symlinks=False):
-            return Item(path, f"{url}/")
+            return Source(path, f"{url}/")
         if entry.is_dir():
-            return Item(path, url, "is a symbolic link to a directory, which is not followed")
-    except OSError as error:  # a symbolic link that leads to itself
-        return Item(path, url, (error.strerror or str(error)).lower())
-    return file(path, url)
+            return Source(path, url, "is a symbolic link to a directory, which is not followed")
+    except OSError as error:  # a symbolic link to itself
+        return Source(path, url, os_error_reason(error))
+    return _file_source(path, url)
 
 
-def file(path: Path, url: str) -> Item:
-    """A file, if it is one: a FIFO would be waited for without end."""
+def _file_source(path: Path, url: str) -> Source:
+    """Return the Source of a regular file; of others with an error: a FIFO could block forever."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        return Item(path, url, (error.strerror or str(error)).lower())
-    return Item(path, url, "" if stat.S_ISREG(mode) else "is not a regular file")
+        return Source(path, url, os_error_reason(error))
+    return Source(path, url, "" if stat.S_ISREG(mode) else "is not a regular file")
 
 
-def quoted(name: str) -> str:
-    """A file's name as a segment of a URL's path (RFC 3986), byte for byte."""
+def quote_name(name: str) -> str:
+    """Return a file's name as a segment of a URL's path (RFC 3986), byte for byte."""
     return quote(os.fsencode(name), safe="")

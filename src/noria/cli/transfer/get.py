@@ -1,4 +1,4 @@
-"""``noria get``: files fetched from a server."""
+"""``noria get``: downloads files from a server."""
 
 import sys
 from pathlib import Path
@@ -6,27 +6,22 @@ from typing import Any
 
 import click
 
-from noria.cli.transfer.options import (
-    checked_url,
-    options,
-    perform,
-    require_stream,
-    with_options,
-)
+from noria.cli.transfer.options import add_transfer_options, parse_options, parse_url_argument
+from noria.cli.transfer.run import require_stream, run_command
 
 
-@click.command(short_help="Fetch files from a server.")
+@click.command(short_help="Download files from a server.")
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
     metavar="PATH",
     type=click.Path(readable=False),
-    help="The directory or the file to write; '-' is standard output. Devices and FIFOs are "
-    "written into.  [default: here]",
+    help="Directory or file to write to; '-' is standard output. Devices and FIFOs are written "
+    "into.  [default: the current directory]",
 )
-@click.option("-r", "--recursive", is_flag=True, help="Fetch directories and all in them.")
-@with_options
+@click.option("-r", "--recursive", is_flag=True, help="Download directories with their contents.")
+@add_transfer_options
 def get(
     urls: tuple[str, ...],
     output: str | None,
@@ -35,14 +30,15 @@ def get(
     as_json: bool,
     **more: Any,
 ) -> int:
-    """Fetch files over HTTP: from 'noria serve files', or from any web server.
+    """Download files over HTTP, from 'noria serve files' or any web server.
 
-    What is there already is gone on with: NAME.part is the beginning of NAME, and becomes it once
-    it is whole and its SHA-256 is the server's (if the server gives one). No file is replaced
-    without --overwrite; one with the size and date of the server's is taken for the same.
+    Data is written to NAME.part, which becomes NAME when it is complete and its SHA-256 is verified
+    (if the server sends one). Run the same command again to resume an interrupted download.
+    Existing files are not replaced without --overwrite; a file with the server's size and date
+    counts as unchanged.
 
     \b
-    Exit status: 0 all is here, 1 something failed, 2 wrong use, 130 interrupted.
+    Exit status: 0 all complete, 1 something failed, 2 wrong use, 130 interrupted.
 
     \b
     Examples:
@@ -50,29 +46,31 @@ def get(
       noria get http://127.0.0.1:8000/photos/ -r -o /tmp
       noria get http://127.0.0.1:8000/logs.tar -o - | tar -t
     """
-    urls = tuple(checked_url(url) for url in urls)
-    settings = options(**more)
-    from noria.transfer import get as client
-    from noria.transfer.session import is_directory
+    urls = tuple(parse_url_argument(url) for url in urls)
+    options = parse_options(**more)
+    from noria.transfer import get as downloads
+    from noria.transfer.parsers import is_directory_url
 
     if output == "-":
-        if len(urls) > 1 or is_directory(urls[0]):
-            raise click.UsageError("Only one file can go to standard output.")
+        if len(urls) > 1 or is_directory_url(urls[0]):
+            raise click.UsageError("Only one file can be written to standard output.")
         if as_json:
-            raise click.UsageError("--json and '-o -' both want standard output.")
-        out = require_stream(sys.stdout, "output", "-o FILE writes to a file")
-        return perform(
-            lambda bars: client.get_to_pipe(urls[0], out, settings, bars),
+            raise click.UsageError("--json and '-o -' both write to standard output.")
+        out = require_stream(sys.stdout, "output", "-o FILE writes to a file instead")
+        return run_command(
+            lambda new_reporter: downloads.get_to_pipe(urls[0], out, options, new_reporter),
             quiet=quiet,
             as_json=False,
-            go_on="What has gone to standard output cannot be gone on with.",
+            interrupted="A download to standard output cannot be resumed.",
         )
-    place = Path(output) if output else Path()
-    if not place.is_dir() and (len(urls) > 1 or (output and output.endswith("/"))):
-        raise click.UsageError(f"{output} is not a directory; make it first.")
-    return perform(
-        lambda bars: client.get(list(urls), place, settings, recursive=recursive, bars=bars),
+    target = Path(output) if output else Path()
+    if not target.is_dir() and (len(urls) > 1 or (output and output.endswith("/"))):
+        raise click.UsageError(f"{output} is not a directory; create it first.")
+    return run_command(
+        lambda new_reporter: downloads.get(
+            list(urls), target, options, recursive=recursive, new_reporter=new_reporter
+        ),
         quiet=quiet,
         as_json=as_json,
-        go_on="The same command goes on from where it stood; what is there is kept as NAME.part.",
+        interrupted="Run the same command again to resume; NAME.part has what was received.",
     )

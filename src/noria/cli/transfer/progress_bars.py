@@ -1,4 +1,4 @@
-"""Progress bars on standard error: how far, how fast, how long still."""
+"""Progress bars on standard error: bytes transferred, speed, and time left."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from noria.transfer.session import Bar, Outcome
+from noria.transfer.progress import Outcome, ProgressReporter
 
-WIDTH = 28  # columns of a name
+NAME_COLUMNS = 28
 
 
-class Bars:
-    """All bars of a command, in the order in which the transfers begin."""
+class ProgressBars:
+    """The bars of one command, in the order in which the transfers start."""
 
     def __init__(self) -> None:
-        self.progress = Progress(
+        self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             DownloadColumn(binary_units=True),
@@ -35,11 +35,11 @@ class Bars:
             expand=True,
         )
 
-    def bar(self, name: str) -> Bar:
-        return Line(self.progress, name)
+    def new_bar(self, name: str) -> ProgressReporter:
+        return ProgressBar(self._progress, name)
 
-    def __enter__(self) -> Bars:
-        self.progress.start()
+    def __enter__(self) -> ProgressBars:
+        self._progress.start()
         return self
 
     def __exit__(
@@ -48,15 +48,15 @@ class Bars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.progress.stop()
+        self._progress.stop()
 
 
-class Line(Bar):
-    """The bar of one file; it is there once the file's transfer has begun."""
+class ProgressBar(ProgressReporter):
+    """The bar of one file. It appears when the transfer starts."""
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress = progress
-        self._name = short(name)
+        self._name = shorten_name(name)
         self._task: TaskID | None = None
 
     def start(self, done: int, total: int | None) -> None:
@@ -69,24 +69,25 @@ class Line(Bar):
         if self._task is not None:
             self._progress.advance(self._task, count)
 
-    def note(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self._progress.console.print(escape(f"{self._name.strip()}: {text}"), highlight=False)
 
-    def end(self, outcome: Outcome) -> None:
+    def finish(self, outcome: Outcome) -> None:
         if self._task is None:
             self.start(0, None)
         assert self._task is not None
         if outcome.status == "failed":
-            self._progress.update(self._task, description=f"✗ {self._name}"[: WIDTH + 2])
+            description = f"✗ {self._name}"[: NAME_COLUMNS + 2]
+            self._progress.update(self._task, description=description)
         else:
-            size = outcome.size or 1  # an empty file is done too
+            size = outcome.size or 1  # so that the bar of an empty file is full too
             self._progress.update(self._task, total=size, completed=size)
         self._progress.stop_task(self._task)
 
 
-def short(name: str) -> str:
-    """A name in a column's width, its end kept: that is where names differ."""
+def shorten_name(name: str) -> str:
+    """Return a name of NAME_COLUMNS characters. Its end is kept, as names often differ there."""
     name = "".join(c if c.isprintable() else "�" for c in name)
-    if len(name) > WIDTH:
-        name = f"{name[: WIDTH // 2 - 1]}…{name[-(WIDTH // 2) :]}"
-    return name.ljust(WIDTH)
+    if len(name) > NAME_COLUMNS:
+        name = f"{name[: NAME_COLUMNS // 2 - 1]}…{name[-(NAME_COLUMNS // 2) :]}"
+    return name.ljust(NAME_COLUMNS)

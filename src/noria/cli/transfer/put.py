@@ -1,4 +1,4 @@
-"""``noria put``: files sent to a server."""
+"""``noria put``: uploads files to a server."""
 
 import sys
 from pathlib import Path
@@ -6,30 +6,25 @@ from typing import Any
 
 import click
 
-from noria.cli.transfer.options import (
-    checked_url,
-    options,
-    perform,
-    require_stream,
-    with_options,
-)
+from noria.cli.transfer.options import add_transfer_options, parse_options, parse_url_argument
+from noria.cli.transfer.run import require_stream, run_command
 
 
-@click.command(short_help="Send files to a server.")
+@click.command(short_help="Upload files to a server.")
 @click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(readable=False))
 @click.argument("url", metavar="URL", required=False)
-@with_options
+@add_transfer_options
 def put(files: tuple[str, ...], url: str | None, quiet: bool, as_json: bool, **more: Any) -> int:
-    """Send files and directories to 'noria serve files --upload'.
+    """Upload files and directories to 'noria serve files --upload'.
 
-    A URL that ends in '/' is a directory, made if it is missing, and takes files under their own
-    names; FILE '-' is standard input. Large files go in parts (tus 1.0), and the same command goes
-    on with what an interrupted one left, for as long as the server keeps it. Every part is sent
-    with its SHA-256.
-    No file is replaced without --overwrite; one with the same SHA-256 is taken for the same.
+    A URL that ends in '/' is a directory: it is created if it is missing, and files keep their
+    names in it. FILE '-' is standard input. Large files are sent in parts (tus 1.0), each with its
+    SHA-256. Run the same command again to resume an interrupted upload, as long as the server keeps
+    it. Existing files are not replaced without --overwrite; a file with the same SHA-256 counts as
+    unchanged.
 
     \b
-    Exit status: 0 all is there, 1 something failed, 2 wrong use, 130 interrupted.
+    Exit status: 0 all complete, 1 something failed, 2 wrong use, 130 interrupted.
 
     \b
     Examples:
@@ -38,37 +33,39 @@ def put(files: tuple[str, ...], url: str | None, quiet: bool, as_json: bool, **m
       tar -c src | noria put - http://127.0.0.1:8000/src.tar
     """
     if not url or not files:
-        raise click.UsageError(missing(url))
-    url = checked_url(url)
-    settings = options(**more)
-    from noria.transfer import put as client
+        raise click.UsageError(_missing_argument(url))
+    url = parse_url_argument(url)
+    options = parse_options(**more)
+    from noria.transfer import put as uploads
 
     if "-" in files:
         if len(files) > 1:
-            raise click.UsageError("Standard input ('-') can only be sent alone.")
+            raise click.UsageError("Standard input ('-') cannot be combined with files.")
         if url.endswith("/"):
-            raise click.UsageError("Standard input has no name: end the URL in one.")
-        source = require_stream(sys.stdin, "input", "name the file to send")
-        return perform(
-            lambda bars: client.put_from_pipe(source, url, settings, bars),
+            raise click.UsageError("Standard input has no name: add one to the URL.")
+        source = require_stream(sys.stdin, "input", "name the file to upload")
+        return run_command(
+            lambda new_reporter: uploads.put_from_pipe(source, url, options, new_reporter),
             quiet=quiet,
             as_json=as_json,
-            go_on="Standard input cannot be gone on with; nothing was left there.",
+            interrupted="An upload of standard input cannot be resumed; nothing was stored.",
         )
-    return perform(
-        lambda bars: client.put([Path(name) for name in files], url, settings, bars=bars),
+    return run_command(
+        lambda new_reporter: uploads.put(
+            [Path(name) for name in files], url, options, new_reporter=new_reporter
+        ),
         quiet=quiet,
         as_json=as_json,
-        go_on="The same command goes on from where it stood.",
+        interrupted="Run the same command again to resume.",
     )
 
 
-def missing(given: str | None) -> str:
-    """What to say where there are not a FILE and a URL, but the one argument `given`, or none."""
+def _missing_argument(given: str | None) -> str:
+    """Return the message for a command with only the argument `given`, or with none."""
     if not given:
-        return "Missing arguments 'FILE...' and 'URL': what is to be sent, and where."
+        return "Missing arguments 'FILE...' and 'URL': what to upload, and where."
     if given.startswith(("http://", "https://")):
-        from noria.transfer.parsers import shown  # without a password that is in it
+        from noria.transfer.parsers import redact_url
 
-        return f"Missing argument 'FILE...': what is to be sent to {shown(given)}?"
-    return f"Missing argument 'URL': where is {given} to go? (such as http://127.0.0.1:8000/)"
+        return f"Missing argument 'FILE...': what should be uploaded to {redact_url(given)}?"
+    return f"Missing argument 'URL': where should {given} go? (such as http://127.0.0.1:8000/)"

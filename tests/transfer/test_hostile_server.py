@@ -17,38 +17,24 @@ import pytest
 pytest.importorskip("httpx")
 
 import noria
-from noria.transfer import get as getting
-from noria.transfer import parsers, response_body, resume_state, retry
-from noria.transfer import put as putting
-from noria.transfer.errors import Failure
-from noria.transfer.session import Options
-from noria.transfer.tus import CHUNK
+from noria.transfer import get as downloads
+from noria.transfer import parsers, response_body, resume_state, status_errors
+from noria.transfer import put as uploads
+from noria.transfer.errors import TransferError
+from noria.transfer.options import TransferOptions
+from noria.transfer.tus import CHUNK_BYTES
 from support.scripted_server import ScriptedServer, response
 
 LARGE = b"x" * ((1 << 20) + 5)  # more than one PUT sends
 
 
-@pytest.fixture(autouse=True)
-def apart(tmp_path, monkeypatch):
-    """State of its own, no proxy, and no waiting between attempts."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(retry, "FIRST", 0.0001)
-
-
-@pytest.fixture
-def here(tmp_path):
-    (tmp_path / "here").mkdir()
-    return tmp_path / "here"
-
-
 def get(server, paths, output, *, recursive=False, **options):
     urls = [server.url + path for path in paths]
-    return noria.run(getting.get(urls, output, Options(**options), recursive=recursive))
+    return noria.run(downloads.get(urls, output, TransferOptions(**options), recursive=recursive))
 
 
 def put(server, sources, path, **options):
-    return noria.run(putting.put(sources, server.url + path, Options(**options)))
+    return noria.run(uploads.put(sources, server.url + path, TransferOptions(**options)))
 
 
 def by_name(outcomes):
@@ -184,7 +170,7 @@ def test_a_part_that_was_not_requested_is_refused(here):
         assert (here / "a.part").read_bytes() == b"a" * 30
         server.answer = lambda *_: response(206, b"0123456789", content_range="bytes 0-9/10")
         [outcome] = get(server, ["/a"], here)
-    assert outcome.error == "the server sent a part of the file, which was not requested"
+    assert outcome.error == "the server sent a part of the file, but all of it was requested"
     assert os.listdir(here) == ["a.part"]
 
 
@@ -329,7 +315,7 @@ def test_a_body_that_stops_is_ended_by_the_timeout(here, chunked):
         assert outcome.error == "no answer in time"
 
 
-def test_a_body_that_is_slow_goes_on(here):
+def test_a_slow_body_is_not_ended(here):
     """It takes longer than the timeout, and never stops for so long."""
 
     def answer(method, path, headers):
@@ -354,8 +340,8 @@ def test_an_answer_to_put_that_drips_is_ended_by_the_timeout(here):
     assert outcome.error == "no answer in time"
 
 
-def test_an_error_whose_words_drip_is_told_without_them(here, monkeypatch):
-    monkeypatch.setattr(retry, "SENTENCE_SECONDS", 0.2)
+def test_an_error_text_that_drips_is_left_out(here, monkeypatch):
+    monkeypatch.setattr(status_errors, "ERROR_TEXT_SECONDS", 0.2)
 
     def answer(method, path, headers):
         head = response(404, content_type="text/plain", content_length=1000)
@@ -429,7 +415,7 @@ def test_what_is_no_listing_fails_alone(here, body):
 
     with ScriptedServer(answer) as server:
         bad, good = get(server, ["/d/", "/good"], here, recursive=True)
-    assert bad.error == "the server gives no listing as JSON; is it noria serve files?"
+    assert bad.error == "the server did not send a JSON listing; is it noria serve files?"
     assert good.status == "done"
 
 
@@ -478,10 +464,10 @@ def test_entries_of_a_listing_are_bounded(here, monkeypatch, entries):
         assert said not in {each.error for each in get(server, ["/d/"], here, recursive=True)}
 
 
-def test_malformed_entries_are_told_in_one_line(here):
+def test_malformed_entries_are_reported_in_one_line(here):
     with ScriptedServer(listed([{"name": ".."}, 1, {}] * 2 + [{"name": "good"}])) as server:
         bad, good = get(server, ["/d/"], here, recursive=True)
-    said = "the server gives '..' as a file's name, which it cannot be: skipped"
+    said = "the server lists '..', which is not a valid file name: skipped"
     assert bad.error == f"{said} (and 5 more entries)"
     assert good.status == "done"
 
@@ -512,17 +498,17 @@ def endless(method, path, headers):
     ],
 )
 def test_a_tree_without_end_is_bounded(here, monkeypatch, limit, count, what):
-    monkeypatch.setattr(getting, limit, count)
-    monkeypatch.setattr(getting, "MAX_DEPTH", 20)
+    monkeypatch.setattr(downloads, limit, count)
+    monkeypatch.setattr(downloads, "MAX_DEPTH", 20)
     with ScriptedServer(endless) as server:
         bad, *good = get(server, ["/d/"], here, recursive=True)
-    assert bad.error.startswith(f"more than {count} {what} for one run; the rest is skipped")
+    assert bad.error.startswith(f"more than {count} {what} in one run; the rest is skipped")
     assert {each.status for each in good} == {"done"}
     assert len(server.seen) < 20
 
 
 def test_the_depth_of_a_tree_is_bounded(here, monkeypatch):
-    monkeypatch.setattr(getting, "MAX_DEPTH", 1)
+    monkeypatch.setattr(downloads, "MAX_DEPTH", 1)
     with ScriptedServer(endless) as server:
         outcomes = get(server, ["/d/"], here, recursive=True)
     said = "directories are nested more than 1 deep: skipped (and 1 more entries)"
@@ -548,12 +534,15 @@ def test_a_listing_that_cannot_be_decompressed(here, coding):
     with ScriptedServer(lambda *_: response(body=b"{}", content_encoding=coding)) as server:
         [outcome] = get(server, ["/d/"], here, recursive=True)
     assert outcome.error.startswith(
-        ("the server compressed its answer unasked", "the server's answer cannot be decompressed")
+        (
+            "the server compressed its response unasked",
+            "the server's response cannot be decompressed",
+        )
     )
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br"])
-def test_a_compressed_error_is_told_by_its_status(here, coding):
+def test_a_compressed_error_is_reported_by_its_status(here, coding):
     fields = {"content_encoding": coding, "content_type": "text/plain"}
     (here / "x").write_bytes(b"x")
     with ScriptedServer(lambda *_: response(404, b"{}", **fields)) as server:
@@ -610,7 +599,7 @@ def test_an_upload_that_leads_to_no_url_fails_alone(files, location):
     with ScriptedServer(tus(location=location)) as server:
         outcomes = by_name(put(server, files, "/d/", retries=0))
     assert outcomes["large"].error.startswith(
-        ("the server's Location is not a usable URL: ", "the server sends no Location")
+        ("the server's Location is not a usable URL: ", "the server sent no Location")
     )
     assert outcomes["small"].status == "done"
 
@@ -627,11 +616,12 @@ def test_an_offset_that_is_none_fails_alone(files, offset):
 def test_an_upload_is_not_done_because_the_server_claims_more_than_there_is(files):
     """The second run is told an offset behind the end of the file."""
     with ScriptedServer(tus(offset="7")) as server:
-        assert put(server, files[:1], f"/{CHUNK}", retries=0)[0].status == "failed"
+        assert put(server, files[:1], f"/{CHUNK_BYTES}", retries=0)[0].status == "failed"
         server.answer = tus(offset=str(len(LARGE) + 1))
-        [outcome] = put(server, files[:1], f"/{CHUNK}", retries=0)
+        [outcome] = put(server, files[:1], f"/{CHUNK_BYTES}", retries=0)
     assert (
-        outcome.error == f"the server claims {len(LARGE) + 1} bytes of a file that has {len(LARGE)}"
+        outcome.error
+        == f"the server claims to have {len(LARGE) + 1} bytes of a file of {len(LARGE)}"
     )
 
 
@@ -651,7 +641,7 @@ def test_an_offset_that_goes_back_and_forth_is_no_progress(files):
 @pytest.mark.parametrize("note", [b"[" * 200_000, b'{"upload": "http://[::1"}', b'{"upload": 1}'])
 def test_a_damaged_note_of_an_upload_is_none(files, note):
     with ScriptedServer(tus()) as server:
-        path = resume_state.Note("put", f"{server.url}/a", str(files[0].absolute())).path
+        path = resume_state.ResumeRecord("put", f"{server.url}/a", str(files[0].absolute())).path
         path.parent.mkdir(parents=True)
         path.write_bytes(note)
         [outcome] = put(server, files[:1], "/a")
@@ -677,9 +667,9 @@ def test_retry_after_that_is_none(value):
 def test_a_url_that_is_none_is_a_failure(here):
     (here / "a").touch()
     for url in ("http://[::1/x", "http://h:99999/x", "x", "http://xn--/"):
-        [outcome] = noria.run(getting.get([url], here, Options()))
+        [outcome] = noria.run(downloads.get([url], here, TransferOptions()))
         assert "is not a usable URL" in outcome.error
-        [outcome] = noria.run(getting.get_to_pipe(url, io.BytesIO(), Options()))
+        [outcome] = noria.run(downloads.get_to_pipe(url, io.BytesIO(), TransferOptions()))
         assert "is not a usable URL" in outcome.error
-        with pytest.raises(Failure, match="is not a usable URL"):
-            noria.run(putting.put([here / "a"], url, Options()))
+        with pytest.raises(TransferError, match="is not a usable URL"):
+            noria.run(uploads.put([here / "a"], url, TransferOptions()))
