@@ -99,8 +99,8 @@ def main() -> None:
     options = p.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 0.3
-    rows = harness.chosen(options.rows, list(ROWS))
-    servers = harness.chosen(options.servers, harness.SERVERS)
+    rows = harness.parse_names(options.rows, list(ROWS))
+    servers = harness.parse_names(options.servers, harness.SERVERS)
     server_core, load_core = harness.cores()
     found: dict[str, Found] = {row: {} for row in rows}
 
@@ -126,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    harness.guarded(main)
+    harness.run_main(main)

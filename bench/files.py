@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import harness
-from harness import Unable, median, shown
+from harness import Unavailable, median, shown
 from loop import measure, rows_like, turns
 from rows.row import BEST, PYTHON_PEERS, Place, Row, Sample, answer
 from rows.show import figure
@@ -27,7 +27,7 @@ PEERS = ("blazio", "pool", "aiofiles", "sync")
 WAYS = ("noria", "noria-threads", "noria-asyncio", *PEERS)
 LINE = 100  # bytes, on average, of the log
 TMPFS = "/dev/shm"
-PATIENCE = 600.0  # seconds for the slowest
+TIMEOUT_SECONDS = 600.0  # seconds for the slowest
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class FileRow(Row):
 
 
 def work(does: str, on: str, way: str, at: Place) -> FileSample:
-    """A row of peers/file_work.py on a file, or in a directory of its own. Raises Unable."""
+    """A row of peers/file_work.py on a file, or in a directory of its own. Raises Unavailable."""
     if way in ("blazio", "aiofiles") and importlib.util.find_spec(way) is None:
-        raise Unable(f"not installed: pip install {way}")
+        raise Unavailable(f"not installed: pip install {way}")
     with contextlib.ExitStack() as stack:
         where = at.scratch / on
         if on == TMPFS:
@@ -66,7 +66,7 @@ def work(does: str, on: str, way: str, at: Place) -> FileSample:
         environment = os.environ | {"NORIA_FILES": "threads" if way == "noria-threads" else "ring"}
         words = [sys.executable, str(PYTHON_PEERS / "file_work.py"), way, does, str(where)]
         cores = os.sched_getaffinity(0)
-        value, stall = answer([*words, str(at.seconds)], PATIENCE, cores, environment)
+        value, stall = answer([*words, str(at.seconds)], TIMEOUT_SECONDS, cores, environment)
     return FileSample(value, stall=stall)
 
 
@@ -218,7 +218,7 @@ def main() -> None:
     if options.list or not rows:
         print("\n".join(row.name for row in (rows or ROWS)))
         return
-    ways = harness.chosen(options.ways, WAYS)
+    ways = harness.parse_names(options.ways, WAYS)
     every = {row.name: Found(row) for row in rows}
     with tempfile.TemporaryDirectory(prefix="files-", dir=options.dir) as name:
         make_files(Path(name), max(options.size, 16) * MIB)
@@ -249,4 +249,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    harness.guarded(main)
+    harness.run_main(main)

@@ -53,7 +53,7 @@ def main() -> None:
     if options.list or not chosen:
         print("\n".join(row.name for row in (chosen or known)))
         return
-    servers = harness.chosen(options.servers, KNOWN) if options.servers else list(SERVERS)
+    servers = harness.parse_names(options.servers, KNOWN) if options.servers else list(SERVERS)
     noria = next((server for server in servers if is_noria(server)), None)
     harness.raise_descriptor_limit()
     server_core, load_core = harness.cores()
@@ -62,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fileserver-", dir=options.dir) as scratch:
         place = Place(server_core, load_core, options.seconds, Path(scratch))
         kind = file_system(place.scratch)
-        harness.say(f"the files are in {place.scratch}, on {kind}; --dir takes another place")
+        harness.log(f"the files are in {place.scratch}, on {kind}; --dir takes another place")
         try:
             for number, row, server in turns(options.rounds, chosen, servers):
                 measure(every[row.name], number, server, place)
@@ -81,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    harness.guarded(main)
+    harness.run_main(main)

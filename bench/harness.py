@@ -1,6 +1,6 @@
-"""What the benchmarks share: servers in processes of their own, the load on another core, tables.
+"""Shared by the benchmarks: servers in child processes, the load on another core, tables.
 
-A server that is not installed, or that this machine refuses, is left out with a message.
+A server that is not installed, or that this machine refuses, is skipped with a message.
 """
 
 from __future__ import annotations
@@ -44,32 +44,32 @@ if importlib.util.find_spec("noria") is None:  # a checkout, built in place: the
 Measurement = dict[str, Any]
 
 
-class Unable(Exception):
-    """A server cannot be measured here; the message says why."""
+class Unavailable(Exception):
+    """A server cannot be measured here; the message is the reason."""
 
 
 def cores() -> tuple[int, int]:
-    """A core for the server and another one for the load."""
+    """Return a core for the server and one for the load."""
     found = sorted(os.sched_getaffinity(0))
     if len(found) == 1:
-        say("only one core: server and load share it, and the figures mean little")
+        log("only one core: server and load share it, so the figures mean little")
         return found[0], found[0]
     return found[0], found[1]
 
 
-def say(text: str) -> None:
-    """A line for the person who waits, apart from the results."""
+def log(text: str) -> None:
+    """Print a line to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def raise_descriptor_limit() -> None:
-    """Allow this process as many open files as it may have."""
+    """Raise RLIMIT_NOFILE to its hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def built(source: Path, *libraries: str) -> Path:
-    """Compile a C program if it is older than its source and its headers; returns the program."""
+    """Compile a C program if its source or a header is newer; return its path."""
     program = BUILD / source.stem
     newest = max(path.stat().st_mtime for path in (source, *source.parent.glob("*.h")))
     if not program.exists() or program.stat().st_mtime < newest:
@@ -79,54 +79,54 @@ def built(source: Path, *libraries: str) -> Path:
         try:
             subprocess.run(words, check=True, capture_output=True, text=True)
         except subprocess.CalledProcessError as error:
-            raise Unable(f"{source.name} cannot be compiled: {error.stderr.strip()}") from None
+            raise Unavailable(f"{source.name} cannot be compiled: {error.stderr.strip()}") from None
         except OSError as error:
-            raise Unable(f"{source.name} cannot be compiled: {error}") from None
+            raise Unavailable(f"{source.name} cannot be compiled: {error}") from None
     return program
 
 
 def build_limit() -> Path:
-    """The C echo server."""
+    """Compile the C echo server and return its path."""
     return built(BENCH / "limit" / "epoll_echo.c")
 
 
 def command(server: str) -> list[str]:
-    """How a server is started."""
+    """The command that starts a server."""
     if server == LIMIT:
         return [str(build_limit())]
     if server in PEERS:
         if server != "asyncio" and importlib.util.find_spec(server) is None:
-            raise Unable(f"not installed: pip install {server}")
+            raise Unavailable(f"not installed: pip install {server}")
         return [sys.executable, str(BENCH / "peers" / "protocol_echo.py"), server]
     kind, _, model = server.partition("-")
     if kind == "noria" and model:
         return [sys.executable, str(BENCH / "peers" / "noria_echo.py"), model]
-    raise Unable(f"not known; known are {', '.join(SERVERS)}")
+    raise Unavailable(f"unknown server; known are {', '.join(SERVERS)}")
 
 
 @contextlib.contextmanager
 def serving(server: str, core: int) -> Iterator[tuple[int, int]]:
-    """Start a server on a core; gives its pid and its port, and ends it afterwards."""
+    """Run a server on a core for the time of the block; yield its pid and port."""
     with serving_command(command(server), core) as started:
         yield started
 
 
 @contextlib.contextmanager
 def serving_command(words: list[str], core: int) -> Iterator[tuple[int, int]]:
-    """The same for a server of the caller's own, which prints "listening PORT"."""
-    with ready(words, core, said_port) as started:
+    """Like serving(), for a command that prints "listening PORT"."""
+    with ready(words, core, read_port) as started:
         yield started
 
 
 @contextlib.contextmanager
 def serving_port(words: list[str], core: int, port: int) -> Iterator[tuple[int, int]]:
-    """The same for a program that knows nothing of this: it is ready when it accepts there."""
+    """Like serving(), for a program that is ready when it accepts connections on `port`."""
     with ready(words, core, partial(accepts, port)) as started:
         yield started
 
 
-def said_port(process: subprocess.Popen[str]) -> int | None:
-    """What a server says that it listens on."""
+def read_port(process: subprocess.Popen[str]) -> int | None:
+    """Read the port from the server's line "listening PORT"; None if there is none."""
     assert process.stdout is not None
     readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
     said = process.stdout.readline().split() if readable else []
@@ -134,7 +134,7 @@ def said_port(process: subprocess.Popen[str]) -> int | None:
 
 
 def accepts(port: int, process: subprocess.Popen[str]) -> int | None:
-    """The port, once a connection to it is made."""
+    """Wait until the port accepts a connection; return it, or None."""
     latest = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < latest:
         with contextlib.suppress(ConnectionRefusedError), socket.socket() as client:
@@ -145,7 +145,7 @@ def accepts(port: int, process: subprocess.Popen[str]) -> int | None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has at the moment."""
+    """A port of 127.0.0.1 that is free at the moment."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -156,14 +156,14 @@ def free_port() -> int:
 def ready(
     words: list[str], core: int, port_of: Callable[[subprocess.Popen[str]], int | None]
 ) -> Iterator[tuple[int, int]]:
-    """A server on a core, which is ended afterwards."""
-    with tempfile.TemporaryFile("w+") as errors:  # a pipe would fill, and stop a server that logs
+    """Run a server on a core for the time of the block; `port_of` waits until it is ready."""
+    with tempfile.TemporaryFile("w+") as errors:  # a pipe could fill up and block the server
         process = subprocess.Popen(
             words,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            process_group=0,  # Ctrl-C is for this process, which then ends its children
+            process_group=0,  # Ctrl-C reaches this process only, which ends its children
             preexec_fn=partial(os.sched_setaffinity, 0, {core}),
         )
         try:
@@ -171,26 +171,26 @@ def ready(
             if port is None:
                 process.kill()
                 process.wait()
-                raise Unable(last_words(errors) or "it did not start")
+                raise Unavailable(last_error_line(errors) or "it did not start")
             yield process.pid, port
-        except Unable:
-            # A server that ended by itself knows better than the load what was wrong.
+        except Unavailable:
+            # The error of a server that has ended explains more than that of the load.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                if process.wait(0.3) > 0 and (why := last_words(errors)):
-                    raise Unable(why) from None
+                if process.wait(0.3) > 0 and (why := last_error_line(errors)):
+                    raise Unavailable(why) from None
             raise
         finally:
             end(process)
 
 
-def last_words(errors: TextIO) -> str:
-    """The last line of what a child wrote to its standard error."""
+def last_error_line(errors: TextIO) -> str:
+    """The last line that a child wrote to standard error."""
     errors.seek(0)
     return (errors.read().strip().splitlines() or [""])[-1]
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """End a child: asked once, then made to, with children of its own (all have their group)."""
+    """End a child: SIGTERM, then SIGKILL to its process group."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -201,9 +201,9 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def load(
-    port: int, core: int, *, pid: int, patience: float = 30.0, **options: float | str
+    port: int, core: int, *, pid: int, timeout: float = 30.0, **options: float | str
 ) -> Measurement:
-    """Run the load generator on a core; the options are those of its command line."""
+    """Run the load generator on a core, with the options of its command line."""
     arguments = [sys.executable, "-m", "noria.compare.loadgen", "127.0.0.1", str(port)]
     arguments += ["--json", "--cpu", str(core), "--pid", str(pid)]
     for name, value in options.items():
@@ -216,37 +216,37 @@ def load(
         process_group=0,
     )
     try:
-        out, errors = process.communicate(timeout=float(options["seconds"]) + patience)
+        out, errors = process.communicate(timeout=float(options["seconds"]) + timeout)
     except subprocess.TimeoutExpired:
-        raise Unable("the load did not end") from None
+        raise Unavailable("the load did not end") from None
     finally:
         end(process)
     if process.returncode:
-        raise Unable((errors.strip().splitlines() or ["the load failed"])[-1])
+        raise Unavailable((errors.strip().splitlines() or ["the load failed"])[-1])
     found: Measurement = json.loads(out)
     del found["histogram"]
     return found
 
 
 def waiting_to_be_accepted(port: int) -> int:
-    """Connections in the queue of the listener on 127.0.0.1: made, and not yet accepted."""
+    """Connections in the accept queue of the listener on 127.0.0.1."""
     listener = f"0100007F:{port:04X}"
     with open("/proc/net/tcp") as lines:
         next(lines)
         for line in lines:
             words = line.split()
-            if words[3] != "0A":  # TCP_LISTEN: those come first, and thousands of others after
+            if words[3] != "0A":  # TCP_LISTEN: these lines come first, before thousands of others
                 break
             if words[1] == listener:
                 return int(words[4].partition(":")[2], 16)
-    raise Unable("it no longer listens")
+    raise Unavailable("it no longer listens")
 
 
 @contextlib.contextmanager
 def idle(port: int, count: int) -> Iterator[None]:
     """Hold connections that send nothing, all of them accepted by the server.
 
-    They are made a few at a time: some servers do not get through a queue of thousands.
+    They open in batches: some servers cannot handle an accept queue of thousands.
     """
     from noria.compare.loadgen.load import open_idle
 
@@ -259,11 +259,11 @@ def idle(port: int, count: int) -> Iterator[None]:
             latest = time.monotonic() + ACCEPT_SECONDS
             while waiting_to_be_accepted(port):
                 if time.monotonic() > latest:
-                    raise Unable("it stopped accepting connections")
+                    raise Unavailable("it stopped accepting connections")
                 time.sleep(0.002)
         yield
         if ended := sum(some.ended() for some in held):
-            raise Unable(f"it closed {ended:,} connections")
+            raise Unavailable(f"it closed {ended:,} connections")
 
 
 def rounds(
@@ -271,8 +271,8 @@ def rounds(
 ) -> Iterator[tuple[int, str, str, Any]]:
     """Measure each case on each server `count` times: case by case, the servers in turn.
 
-    Their order is rotated from round to round, so that none is always the one after a busy one. A
-    server that is unable is left out from then on.
+    Their order rotates from round to round, so that none always follows the same one. A server
+    that raises Unavailable is skipped from then on.
     """
     left = list(servers)
     done, total, began = 0, count * len(cases) * len(servers), time.monotonic()
@@ -284,16 +284,16 @@ def rounds(
                 done += 1
                 try:
                     yield number, case, server, measure(case, server)
-                except Unable as error:
+                except Unavailable as error:
                     progress_end()
-                    say(f"{server} is left out: {error}")
+                    log(f"{server} is skipped: {error}")
                     left.remove(server)
                     total -= (count - number) * len(cases)
     progress_end()
 
 
 def progress(done: int, total: int, began: float, text: str) -> None:
-    """One line that overwrites itself, on a terminal only."""
+    """Show a progress line that overwrites itself, only on a terminal."""
     if sys.stderr.isatty():
         share = min(done / total, 1.0) if total > 0 else 1.0
         so_far = time.monotonic() - began
@@ -308,17 +308,17 @@ def progress_end() -> None:
 
 
 def median(values: Sequence[float]) -> float | None:
-    """The median, or None of nothing."""
+    """The median, or None without values."""
     return statistics.median(values) if values else None
 
 
 def ratio(found: dict[int, float], base: dict[int, float]) -> float | None:
-    """The median of the ratios within a round: what drifts between rounds does not count."""
+    """The median of the ratios within each round, which excludes drift between rounds."""
     return median([found[n] / base[n] for n in found if base.get(n)])
 
 
 def shown(value: float | None, pattern: str) -> str:
-    """A number, or a dash where there is none."""
+    """A formatted number, or a dash for None."""
     return "–" if value is None else format(value, pattern)
 
 
@@ -342,13 +342,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         drawn.add_column(column, justify="right" if i else "left", no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
-    # A file or a pipe is as wide as the table; a terminal has its own width.
+    # In a file or pipe, the width is that of the table.
     whole = max(len(title), sum(widths) + 3 * len(widths) + 1)
     Console(width=None if sys.stdout.isatty() else whole).print(drawn)
 
 
 def machine() -> Measurement:
-    """What the figures were measured on."""
+    """The machine, versions, date and command of the figures."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -359,29 +359,29 @@ def machine() -> Measurement:
 
 
 def write(path: str | None, found: Measurement) -> None:
-    """Write the figures as JSON, if a file was asked for."""
+    """Write the figures as JSON, if `path` is given."""
     if path:
         where = Path(path)
         where.parent.mkdir(parents=True, exist_ok=True)
         where.write_text(json.dumps(machine() | found, indent=1) + "\n")
-        say(f"wrote {where}")
+        log(f"wrote {where}")
 
 
-def chosen(text: str | None, known: Sequence[str]) -> list[str]:
-    """The comma-separated names that were given, or all of them; exits on a name not known."""
+def parse_names(text: str | None, known: Sequence[str]) -> list[str]:
+    """Parse comma-separated names, None for all; exit on an unknown one."""
     names = text.split(",") if text else list(known)
     for name in names:
         if name not in known:
-            say(f"unknown: {name!r}; known are {', '.join(known)}")
+            log(f"unknown: {name!r}; known are {', '.join(known)}")
             sys.exit(2)
     return names
 
 
-def guarded(main: Callable[[], None]) -> None:
-    """Run a benchmark so that Ctrl-C and SIGTERM end it cleanly, with what it has found by then."""
+def run_main(main: Callable[[], None]) -> None:
+    """Run a benchmark; Ctrl-C and SIGTERM end it, after it has printed its results so far."""
 
     def interrupted(_number: int, _frame: object) -> None:
-        # One more would interrupt the ending, and leave children and files behind.
+        # A second signal would interrupt the clean-up, and leave children and files behind.
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
@@ -392,5 +392,5 @@ def guarded(main: Callable[[], None]) -> None:
         main()
     except KeyboardInterrupt:
         progress_end()
-        say("interrupted")
+        log("interrupted")
         sys.exit(130)

@@ -15,7 +15,7 @@ def costs(measured: harness.Measurement) -> dict[str, float]:
     """Microseconds a message: the server's processor time, and the time that passed."""
     messages = measured["messages"]
     if not messages:
-        raise harness.Unable("it answered nothing")
+        raise harness.Unavailable("it answered nothing")
     return {
         "cpu_us": (measured["user_seconds"] + measured["kernel_seconds"]) / messages * 1e6,
         "elapsed_us": measured["seconds"] / messages * 1e6,
@@ -39,7 +39,7 @@ def main() -> None:
     counts = options.idle.split(",")
     if "0" not in counts or not all(count.isdigit() for count in counts):
         p.error("--idle takes numbers, and 0 must be one of them: it is what the others are beside")
-    servers = harness.chosen(options.servers, harness.SERVERS if options.servers else SERVERS)
+    servers = harness.parse_names(options.servers, harness.SERVERS if options.servers else SERVERS)
     harness.raise_descriptor_limit()
     server_core, load_core = harness.cores()
     found: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
@@ -105,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    harness.guarded(main)
+    harness.run_main(main)

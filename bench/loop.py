@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import harness
-from harness import LIMIT, Unable
+from harness import LIMIT, Unavailable
 from rows import ROWS
 from rows.row import BEST, SERVERS, UVLOOP, Place, Row
 from rows.show import columns_of, print_table
@@ -56,20 +56,20 @@ def turns(count: int, rows: Sequence[Row], loops: Sequence[str]) -> Iterator[tup
 
 
 def rotated(loops: list[str], by: int) -> list[str]:
-    """The same, beginning further on."""
+    """Return the loops, rotated by `by`."""
     turn = by % max(len(loops), 1)
     return loops[turn:] + loops[:turn]
 
 
 def measure(found: Found, number: int, loop: str, place: Place) -> None:
-    """One measurement. A loop that was never able to do a row is not asked again."""
+    """Run one measurement. A loop that cannot do a row is not measured again."""
     if loop in found.none:
         return
     try:
         sample = found.row.measure(loop, place)
-    except (Unable, subprocess.TimeoutExpired) as error:
+    except (Unavailable, subprocess.TimeoutExpired) as error:
         harness.progress_end()
-        harness.say(f"{loop} is left out of {found.row.name!r}: {error}")
+        harness.log(f"{loop} is skipped for {found.row.name!r}: {error}")
         if loop not in found.samples:
             found.none[loop] = str(error)
     else:
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--models", action="store_true", help="noria on each of its models too")
     p.add_argument("--json", metavar="FILE", help="write every measurement there")
     p.add_argument(
-        "--fresh", action="store_true", help="servers that have not yet seen a connection end"
+        "--fresh", action="store_true", help="measure servers before any connection has ended"
     )
     p.add_argument("--list", action="store_true", help="print the rows' names")
     return p
@@ -100,14 +100,14 @@ def main() -> None:
     if options.list or not rows:
         print("\n".join(row.name for row in (rows or ROWS)))
         return
-    loops = harness.chosen(options.peers, KNOWN) if options.peers else [*PEERS, LIMIT]
+    loops = harness.parse_names(options.peers, KNOWN) if options.peers else [*PEERS, LIMIT]
     loops = list(dict.fromkeys(loops))
     if options.models:
         loops += [model for model in MODELS if model not in loops]
     noria = next((loop for loop in loops if is_noria(loop)), None)
     harness.raise_descriptor_limit()
     server, load = harness.cores()
-    os.sched_setaffinity(0, {load})  # what is measured never has to share its core with this
+    os.sched_setaffinity(0, {load})  # so that no measured process shares its core with this one
     every = {row.name: Found(row) for row in rows}
     with tempfile.TemporaryDirectory(prefix="loops-") as scratch:
         place = Place(server, load, options.seconds, Path(scratch), options.fresh)
@@ -134,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    harness.guarded(main)
+    harness.run_main(main)

@@ -85,7 +85,7 @@ def main() -> None:
     p.add_argument("--json", metavar="FILE", help="write every measurement there")
     p.add_argument("--quick", action="store_true", help="one round")
     options = p.parse_args()
-    servers = harness.chosen(options.servers, harness.SERVERS if options.servers else SERVERS)
+    servers = harness.parse_names(options.servers, harness.SERVERS if options.servers else SERVERS)
     harness.raise_descriptor_limit()
     server_core, load_core = harness.cores()
     os.sched_setaffinity(0, {load_core})
@@ -136,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    harness.guarded(main)
+    harness.run_main(main)

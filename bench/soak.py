@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from traffic import KINDS, RARE, Site
+from traffic import KINDS, WEIGHTS, Servers
 
 import noria
 
@@ -58,24 +58,26 @@ class Soak:
 
     async def traffic(self, seconds: float, phase: str) -> None:
         """Keep CONCURRENT_TASKS tasks running for `seconds`; return when all have ended."""
-        site = Site(str(CERTIFICATE), self.random)
-        await site.open()
+        servers = Servers(str(CERTIFICATE), self.random)
+        await servers.open()
         deadline = time.monotonic() + seconds
         progress = asyncio.create_task(self.show_progress(seconds, phase))
         try:
-            await asyncio.gather(*(self.run_tasks(site, deadline) for _ in range(CONCURRENT_TASKS)))
+            await asyncio.gather(
+                *(self.run_tasks(servers, deadline) for _ in range(CONCURRENT_TASKS))
+            )
         finally:
             progress.cancel()
             harness.progress_end()
-            await site.close()
+            await servers.close()
 
-    async def run_tasks(self, site: Site, deadline: float) -> None:
+    async def run_tasks(self, servers: Servers, deadline: float) -> None:
         """Run one random task after another until the deadline."""
         names = list(KINDS)
-        weights = [RARE.get(name, 1) for name in names]
+        weights = [WEIGHTS.get(name, 1) for name in names]
         while time.monotonic() < deadline:
             (name,) = self.random.choices(names, weights)
-            task = asyncio.ensure_future(KINDS[name](site))
+            task = asyncio.ensure_future(KINDS[name](servers))
             if self.random.random() < CANCELLED_SHARE:
                 await asyncio.sleep(self.random.random() ** 4 / 10)
                 task.cancel()
@@ -236,7 +238,7 @@ def main() -> int:
             print_result(result)
         return 1 if result["grown"] or result["findings"] else 0
     harness.progress_end()
-    harness.say("interrupted")
+    harness.log("interrupted")
     return 130
 
 

@@ -1,7 +1,7 @@
-"""Traffic with faults in it, for the soak: each kind does one thing once, checks it, and ends.
+"""Traffic with injected faults for bench/soak.py: each kind does one thing once and checks it.
 
-A kind may be cancelled at any moment. What goes wrong by intent is swallowed where it is caused;
-all else that is raised is a finding.
+A kind may be cancelled at any time. Each suppresses the exceptions of its own faults; any other
+exception is a finding.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 import noria
 
 HOST = "127.0.0.1"
-LARGEST = 300_000  # bytes of a message: more than a socket's buffers take at once
+MAX_MESSAGE_BYTES = 300_000  # more than a socket's buffers hold
 
-Kind = Callable[["Site"], Awaitable[None]]
+Kind = Callable[["Servers"], Awaitable[None]]
 KINDS: dict[str, Kind] = {}
-RARE = {"process": 0.1}  # how often, where the others are 1: this costs more than all else
+WEIGHTS = {"process": 0.1}  # the default is 1; a process costs more than all other kinds
 
 
 def kind(function: Kind) -> Kind:
@@ -32,7 +32,7 @@ def kind(function: Kind) -> Kind:
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what comes; holds off reading while its peer does not take it."""
+    """Send data back; pause reading while the peer does not read."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -56,24 +56,24 @@ class EchoDatagrams(asyncio.DatagramProtocol):
         self.transport.sendto(data, address)
 
 
-class Taker(asyncio.DatagramProtocol):
-    """The next datagram or error."""
+class Receiver(asyncio.DatagramProtocol):
+    """Queue received datagrams and errors."""
 
     def __init__(self) -> None:
-        self.got: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self.received: asyncio.Queue[bytes | Exception] = asyncio.Queue()
 
     def datagram_received(self, data: bytes, _address: Any) -> None:
-        self.got.put_nowait(data)
+        self.received.put_nowait(data)
 
     def error_received(self, error: Exception) -> None:
-        self.got.put_nowait(error)
+        self.received.put_nowait(error)
 
 
-class Site:
-    """The servers that the traffic goes to, all in this loop."""
+class Servers:
+    """The servers of the traffic, all on the running loop."""
 
-    def __init__(self, certificate: str, chance: random.Random) -> None:
-        self.chance = chance
+    def __init__(self, certificate: str, source: random.Random) -> None:
+        self.random = source
         self.contexts = (
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
             ssl.create_default_context(cafile=certificate),
@@ -106,119 +106,119 @@ class Site:
             await server.wait_closed()
 
     def message(self) -> bytes:
-        return self.chance.randbytes(int(LARGEST ** self.chance.random()))
+        return self.random.randbytes(int(MAX_MESSAGE_BYTES ** self.random.random()))
 
     async def connected(self, tls: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        opened = noria.open_connection if self.chance.random() < 0.5 else asyncio.open_connection
+        opened = noria.open_connection if self.random.random() < 0.5 else asyncio.open_connection
         if tls:
             return await opened(*self.secure, ssl=self.contexts[1], server_hostname="localhost")
-        return await opened(*(self.plain if self.chance.random() < 0.5 else self.streams))
+        return await opened(*(self.plain if self.random.random() < 0.5 else self.streams))
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Ends with RST in place of FIN."""
+    """Close the connection with RST instead of FIN."""
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-async def echoed(site: Site, tls: bool) -> None:
-    reader, writer = await site.connected(tls)
+async def echoed(servers: Servers, tls: bool) -> None:
+    reader, writer = await servers.connected(tls)
     try:
-        for _ in range(site.chance.randint(1, 20)):
-            message = site.message()
+        for _ in range(servers.random.randint(1, 20)):
+            message = servers.message()
             writer.write(message)
             if await reader.readexactly(len(message)) != message:
                 raise AssertionError("bytes came back changed")
-        if not tls and site.chance.random() < 0.5:
+        if not tls and servers.random.random() < 0.5:
             writer.write_eof()
             if await reader.read():
-                raise AssertionError("bytes that nobody sent")
+                raise AssertionError("received bytes that were not sent")
     finally:
         writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
 
 
-async def broken(site: Site, tls: bool) -> None:
-    """The connection is reset with bytes on their way in both directions."""
-    reader, writer = await site.connected(tls)
+async def aborted(servers: Servers, tls: bool) -> None:
+    """Reset a connection with data in flight in both directions."""
+    reader, writer = await servers.connected(tls)
     try:
-        writer.write(bytes(LARGEST))
-        await reader.readexactly(site.chance.randint(1, LARGEST))
+        writer.write(bytes(MAX_MESSAGE_BYTES))
+        await reader.readexactly(servers.random.randint(1, MAX_MESSAGE_BYTES))
     finally:
         reset(writer)
 
 
 @kind
-async def tcp(site: Site) -> None:
-    await echoed(site, tls=False)
+async def tcp(servers: Servers) -> None:
+    await echoed(servers, tls=False)
 
 
 @kind
-async def tls(site: Site) -> None:
-    await echoed(site, tls=True)
+async def tls(servers: Servers) -> None:
+    await echoed(servers, tls=True)
 
 
 @kind
-async def tcp_reset(site: Site) -> None:
-    await broken(site, tls=False)
+async def tcp_reset(servers: Servers) -> None:
+    await aborted(servers, tls=False)
 
 
 @kind
-async def tls_reset(site: Site) -> None:
-    await broken(site, tls=True)
+async def tls_reset(servers: Servers) -> None:
+    await aborted(servers, tls=True)
 
 
 @kind
-async def handshake_cut_off(site: Site) -> None:
-    """A peer of the TLS server that sends something else, or a part of a greeting, and goes."""
-    _, writer = await asyncio.open_connection(*site.secure)
-    writer.write(site.chance.choice((b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n")))
+async def handshake_cut_off(servers: Servers) -> None:
+    """Send a partial ClientHello or plain HTTP to the TLS server, then reset."""
+    _, writer = await asyncio.open_connection(*servers.secure)
+    writer.write(servers.random.choice((b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n")))
     await asyncio.sleep(0)
     reset(writer)
 
 
 @kind
-async def udp(site: Site) -> None:
+async def udp(servers: Servers) -> None:
     loop = asyncio.get_running_loop()
-    transport, taker = await loop.create_datagram_endpoint(
-        Taker, remote_addr=site.datagrams.get_extra_info("sockname")
+    transport, receiver = await loop.create_datagram_endpoint(
+        Receiver, remote_addr=servers.datagrams.get_extra_info("sockname")
     )
     try:
-        message = site.chance.randbytes(site.chance.randint(1, 1400))
+        message = servers.random.randbytes(servers.random.randint(1, 1400))
         with contextlib.suppress(TimeoutError):  # the kernel may drop datagrams
             async with asyncio.timeout(2):
                 transport.sendto(message)
-                if await taker.got.get() != message:
+                if await receiver.received.get() != message:
                     raise AssertionError("a datagram came back changed")
     finally:
         transport.close()
 
 
 @kind
-async def udp_to_nobody(_site: Site) -> None:
+async def udp_unreachable(_servers: Servers) -> None:
     loop = asyncio.get_running_loop()
     with socket.socket(type=socket.SOCK_DGRAM) as free:
         free.bind((HOST, 0))
         address = free.getsockname()
-    transport, taker = await loop.create_datagram_endpoint(Taker, remote_addr=address)
+    transport, receiver = await loop.create_datagram_endpoint(Receiver, remote_addr=address)
     try:
         transport.sendto(b"anybody?")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
-                await taker.got.get()
+                await receiver.received.get()
     finally:
         transport.close()
 
 
 @kind
-async def sockets(site: Site) -> None:
+async def sockets(servers: Servers) -> None:
     loop = asyncio.get_running_loop()
     with socket.socket() as sock:
         sock.setblocking(False)
-        await loop.sock_connect(sock, site.plain)
-        message = site.message()
+        await loop.sock_connect(sock, servers.plain)
+        message = servers.message()
         sending = asyncio.ensure_future(loop.sock_sendall(sock, message))
         try:
             left = len(message)
@@ -230,7 +230,7 @@ async def sockets(site: Site) -> None:
 
 
 @kind
-async def refused(_site: Site) -> None:
+async def refused(_servers: Servers) -> None:
     with socket.socket() as free:
         free.bind((HOST, 0))
         address = free.getsockname()
@@ -239,7 +239,7 @@ async def refused(_site: Site) -> None:
 
 
 @kind
-async def threads(_site: Site) -> None:
+async def threads(_servers: Servers) -> None:
     loop = asyncio.get_running_loop()
     woken = asyncio.Event()
     await loop.run_in_executor(None, loop.call_soon_threadsafe, woken.set)
@@ -247,26 +247,26 @@ async def threads(_site: Site) -> None:
 
 
 @kind
-async def timers(site: Site) -> None:
+async def timers(servers: Servers) -> None:
     loop = asyncio.get_running_loop()
     for _ in range(100):
-        loop.call_later(site.chance.random() * 60, int).cancel()
-    await asyncio.sleep(site.chance.random() / 100)
+        loop.call_later(servers.random.random() * 60, int).cancel()
+    await asyncio.sleep(servers.random.random() / 100)
 
 
 @kind
-async def name(_site: Site) -> None:
+async def name(_servers: Servers) -> None:
     await asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
 
 @kind
-async def process(site: Site) -> None:
-    """A process that ends, or is killed."""
+async def process(servers: Servers) -> None:
+    """Run a process that exits or is killed."""
     child = await asyncio.create_subprocess_exec(
         "cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     try:
-        if site.chance.random() < 0.5:
+        if servers.random.random() < 0.5:
             child.kill()
         else:
             await child.communicate(b"hello")
@@ -274,5 +274,5 @@ async def process(site: Site) -> None:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         await asyncio.shield(child.wait())
-        if sys.version_info < (3, 12):  # there the process's pipes are closed some turns later
+        if sys.version_info < (3, 12):  # the pipes are closed some loop iterations later
             await asyncio.sleep(0)

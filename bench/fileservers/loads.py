@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness import Unable
+from harness import Unavailable
 from rows.loads import started
 from rows.row import Place
 
@@ -38,7 +38,7 @@ KINDS = {
 
 @contextlib.contextmanager
 def kept_alive(port: int, count: int) -> Iterator[None]:
-    """Hold connections that each had an answer; raises Unable if the server ends one."""
+    """Hold connections that each had an answer; raises Unavailable if the server ends one."""
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(asked(port)) for _ in range(count)]
         yield
@@ -46,7 +46,7 @@ def kept_alive(port: int, count: int) -> Iterator[None]:
         for sock in held:
             poll.register(sock, select.POLLIN)
         if ended := len(poll.poll(0)):
-            raise Unable(f"it closed {ended:,} connections")
+            raise Unavailable(f"it closed {ended:,} connections")
 
 
 def asked(port: int) -> socket.socket:
@@ -58,17 +58,17 @@ def asked(port: int) -> socket.socket:
         while len(answer.partition(b"\r\n\r\n")[2]) < SMALL_BYTES:
             data = sock.recv(65536)
             if not data:
-                raise Unable("it closed a connection in place of an answer")
+                raise Unavailable("it closed a connection in place of an answer")
             answer += data
     except OSError as error:
         sock.close()
-        raise Unable(f"a connection had no answer: {error}") from None
+        raise Unavailable(f"a connection had no answer: {error}") from None
     except BaseException:
         sock.close()
         raise
     if not answer.startswith(b"HTTP/1.1 200"):
         sock.close()
-        raise Unable(f"it answered {answer[:20]!r}")
+        raise Unavailable(f"it answered {answer[:20]!r}")
     return sock
 
 
@@ -77,7 +77,7 @@ def slow(kind: str, port: int, at: Place) -> Iterator[None]:
     """Have slowhttptest hold its connections to the server; they must be there at the end too."""
     program = shutil.which("slowhttptest")
     if not program:
-        raise Unable("slowhttptest is not installed")
+        raise Unavailable("slowhttptest is not installed")
     count = SLOW[kind]
     words = [program, "-c", str(count), "-r", str(A_SECOND), "-i", "2", "-l", str(SLOW_SECONDS)]
     if idle := shutil.which("chrt"):
@@ -88,12 +88,12 @@ def slow(kind: str, port: int, at: Place) -> Iterator[None]:
         latest = time.monotonic() + count / A_SECOND + ANSWER_SECONDS
         while (came := connected(port)) < count:
             if process.poll() is not None or time.monotonic() > latest:
-                raise Unable(f"only {came} of {count} slow clients came in")
+                raise Unavailable(f"only {came} of {count} slow clients came in")
             time.sleep(0.05)
         time.sleep(FILLED_SECONDS)
         yield
         if (left := connected(port)) < count // 2:
-            raise Unable(f"it ended the slow clients but for {left}")
+            raise Unavailable(f"it ended the slow clients but for {left}")
 
 
 def connected(port: int) -> int:

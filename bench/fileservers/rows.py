@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness import BENCH, Unable
+from harness import BENCH, Unavailable
 from memory import settled
 from rows.loads import compiled, wrk_said
 from rows.row import Place, Row, Sample
@@ -66,7 +66,7 @@ def requests(port: int, connections: int, at: Place, pid: int) -> tuple[Sample, 
     found, out = wrk_said(url, "-s", FILES, at=at, pid=pid, connections=connections)
     last = re.search(r"p99 (\d+) us", out)
     if not last:
-        raise Unable("wrk told no percentile")
+        raise Unavailable("wrk told no percentile")
     return found, float(last[1])
 
 
@@ -92,9 +92,9 @@ def upload(big: int, server: str, at: Place) -> Sample:
         with serving(server, top, at) as (pid, port):
             found = compiled("upload", port, top / "big", head, tail, at=at, pid=pid)
         if (top / "uploaded").stat().st_size != big:
-            raise Unable("what it stored is not as long as what was sent")
+            raise Unavailable("what it stored is not as long as what was sent")
     except FileNotFoundError:
-        raise Unable("it stored nothing") from None
+        raise Unavailable("it stored nothing") from None
     finally:
         (top / "uploaded").unlink(missing_ok=True)
     return replace(found, value=found.value / 1e6)

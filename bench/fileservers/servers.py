@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import Unable, free_port, serving_port
+from harness import Unavailable, free_port, serving_port
 from rows.row import Place
 
 NORIA, NGINX, PLAIN, UPLOADS = "noria", "nginx", "http.server", "uploadserver"
@@ -108,7 +108,7 @@ def command(server: str, top: Path, port: int) -> list[str]:
             words += [f"--max-{limit}", str(MOST)]
         return words
     if server == UPLOADS and importlib.util.find_spec(server) is None:
-        raise Unable("not installed: pip install uploadserver")
+        raise Unavailable("not installed: pip install uploadserver")
     module = server.partition("-")[0]
     words = [sys.executable, "-m", module, "--bind", "127.0.0.1", "--directory", str(top)]
     if server == PLAIN:
@@ -120,10 +120,10 @@ def nginx(own: Path, top: Path, port: int) -> list[str]:
     """Writes the configuration, below a directory of its own."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if not program:
-        raise Unable("not installed: apt-get install nginx")
+        raise Unavailable("not installed: apt-get install nginx")
     about = subprocess.run([program, "-V"], capture_output=True, text=True).stderr
     if "--with-http_dav_module" not in about:
-        raise Unable("it was built without its dav module")
+        raise Unavailable("it was built without its dav module")
     own.mkdir()
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
     file = own / "nginx.conf"
@@ -143,4 +143,4 @@ def worker(master: int) -> int:
         if found:
             return int(found[0])
         time.sleep(0.02)
-    raise Unable("it has no worker")
+    raise Unavailable("it has no worker")

@@ -9,7 +9,7 @@ import time
 from functools import partial
 
 import memory
-from harness import BENCH, LIMIT, Unable, built
+from harness import BENCH, LIMIT, Unavailable, built
 
 from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command
 
@@ -58,7 +58,7 @@ def idle(loop: str, at: Place) -> Sample:
     try:
         _, each = memory.measure(words, IDLE - memory.FIRST, at.server)
     except OSError as error:
-        raise Unable(str(error)) from None
+        raise Unavailable(str(error)) from None
     return Sample(each)
 
 

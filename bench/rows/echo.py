@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness import LIMIT, Measurement, Unable, load
+from harness import LIMIT, Measurement, Unavailable, load
 
 from rows.row import UVLOOP, Place, Row, Sample, server_command, serving
 
@@ -12,7 +12,7 @@ from rows.row import UVLOOP, Place, Row, Sample, server_command, serving
 def sample(found: Measurement) -> Sample:
     """Of what the load generator found."""
     if not found["messages"]:
-        raise Unable("no message came back")
+        raise Unavailable("no message came back")
     used, passed = found["user_seconds"] + found["kernel_seconds"], found["seconds"]
     return Sample(
         found["messages_per_second"],

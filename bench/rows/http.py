@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from harness import Unable, free_port, serving_port
+from harness import Unavailable, free_port, serving_port
 
 from rows.loads import exchange, wrk
 from rows.row import (
@@ -46,7 +46,7 @@ def framework(kind: str, packages: str, loop: str, at: Place) -> Sample:
     """Requests a second of a web server."""
     for package in packages.split():
         if importlib.util.find_spec(package) is None:
-            raise Unable(f"not installed: pip install {package}")
+            raise Unavailable(f"not installed: pip install {package}")
     if loop == GRANIAN:
         return granian(kind, at)
     with serving(server_command(loop, kind), at) as (pid, port):
@@ -56,7 +56,7 @@ def framework(kind: str, packages: str, loop: str, at: Place) -> Sample:
 def granian(kind: str, at: Place) -> Sample:
     """Requests a second of that application under granian, with one worker on uvloop."""
     if importlib.util.find_spec(GRANIAN) is None:
-        raise Unable("not installed: pip install granian")
+        raise Unavailable("not installed: pip install granian")
     port = free_port()
     words = [sys.executable, "-m", "granian", "--interface", "asgi", "--http", "1", "--no-ws"]
     words += ["--loop", "uvloop", "--port", str(port), "--backlog", str(BACKLOG), "--no-log"]

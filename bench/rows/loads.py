@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from harness import BENCH, Unable, built, end
+from harness import BENCH, Unavailable, built, end
 
 from noria.compare.loadgen.command import CpuTime
 from rows.row import Place, Sample
 
-PATIENCE = 20.0  # seconds beyond those of the run
+TIMEOUT_SECONDS = 20.0  # seconds beyond those of the run
 SETTLE = 0.3  # seconds until wrk's connections are made
 
 
@@ -69,7 +69,7 @@ def compiled(program: str, *words: object, at: Place, pid: int, libraries: str =
                 break
         _, errors = process.communicate()
         if not said or process.returncode:
-            raise Unable((errors.strip().splitlines() or ["the load did not end"])[-1])
+            raise Unavailable((errors.strip().splitlines() or ["the load did not end"])[-1])
     found = shares.sample(int(said[1]) / float(said[2]))
     return replace(found, last=float(said[3]) / float(said[2])) if said[3:] else found
 
@@ -91,7 +91,7 @@ def wrk_said(url: str, *options: str, at: Place, pid: int, connections: int) -> 
     It counts whole seconds: at least those that are asked for.
     """
     if not shutil.which("wrk"):
-        raise Unable("wrk is not installed")
+        raise Unavailable("wrk is not installed")
     seconds = math.ceil(at.seconds)
     with started(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *options, url], at) as process:
         time.sleep(SETTLE)
@@ -103,7 +103,7 @@ def wrk_said(url: str, *options: str, at: Place, pid: int, connections: int) -> 
     found = re.search(r"Requests/sec:\s+([\d.]+)", out)
     wrong = re.search(r"Socket errors:.*|Non-2xx.*", out)
     if wrong or not found or not float(found[1]):
-        raise Unable(wrong[0] if wrong else errors.strip() or "wrk had no answer")
+        raise Unavailable(wrong[0] if wrong else errors.strip() or "wrk had no answer")
     return shares.sample(float(found[1])), out
 
 
@@ -118,12 +118,12 @@ def started(words: list[str], at: Place) -> Iterator[subprocess.Popen[str]]:
         process_group=0,
         preexec_fn=partial(os.sched_setaffinity, 0, {at.load}),
     )
-    patience = threading.Timer(at.seconds + PATIENCE, process.kill)
-    patience.start()
+    killer = threading.Timer(at.seconds + TIMEOUT_SECONDS, process.kill)
+    killer.start()
     try:
         yield process
     except OSError as error:  # a process whose clock is asked for is no longer there
-        raise Unable(f"the server or the load ended: {error}") from None
+        raise Unavailable(f"the server or the load ended: {error}") from None
     finally:
-        patience.cancel()
+        killer.cancel()
         end(process)

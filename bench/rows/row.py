@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from harness import BENCH, LIMIT, Unable, build_limit, serving_command
+from harness import BENCH, LIMIT, Unavailable, build_limit, serving_command
 
 PYTHON_PEERS = BENCH / "peers"
 
@@ -58,8 +58,8 @@ Measure = Callable[[str, Place], Sample]
 class Row:
     """One thing that loops are compared by.
 
-    `measure` takes the name of a loop and raises Unable where the loop cannot. A goal is a ratio to
-    uvloop, to the best peer, or to what noria itself reaches in another row.
+    `measure` takes the name of a loop and raises Unavailable if the loop cannot do it. A goal is a
+    ratio to uvloop, to the best peer, or to noria itself in another row.
     """
 
     name: str
@@ -113,7 +113,7 @@ def serving(words: list[str], at: Place, unix: str | None = None) -> Iterator[tu
 def answer(
     words: list[str], seconds: float, cores: set[int], environment: dict[str, str] | None = None
 ) -> list[float]:
-    """What a program prints: numbers. Raises Unable with what it says if it fails."""
+    """What a program prints: numbers. Raises Unavailable with what it says if it fails."""
     done = subprocess.run(
         words,
         capture_output=True,
@@ -123,5 +123,5 @@ def answer(
         env=environment,
     )
     if done.returncode:
-        raise Unable((done.stderr.strip().splitlines() or ["it failed"])[-1])
+        raise Unavailable((done.stderr.strip().splitlines() or ["it failed"])[-1])
     return [float(word) for word in done.stdout.split()]

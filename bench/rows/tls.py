@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from functools import partial
 
-from harness import Unable
+from harness import Unavailable
 
 from rows.loads import exchange
 from rows.row import Place, Row, Sample, server_command, serving
@@ -20,7 +20,7 @@ def certificate(at: Place) -> list[str]:
         try:
             subprocess.run([*words.split(), *files], check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise Unable(f"no certificate: {error}") from None
+            raise Unavailable(f"no certificate: {error}") from None
     return ["--tls", str(cert), str(key)]
 
 

@@ -1,7 +1,7 @@
 """The load generator as a command: ``python -m noria.compare.loadgen HOST PORT --seconds 2``.
 
-It runs in a process, and on a core, of its own, so that it does not share the server's. With
-``--pid`` it also reads how much processor time the server took for a message.
+It runs in its own process, on another core than the server. With ``--pid`` it also measures the
+server's CPU time per message.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import noria._core  # noqa: F401 - first: if it cannot be imported, it says why
 from noria.compare.loadgen import load
 from noria.errors import NoriaError
 
-# The low bits of a CPU clock's number say which of a process' clocks is meant (clock_getres(2)).
+# The low bits of a clock id select one of the process's CPU clocks (clock_getres(2)).
 _USER_AND_KERNEL, _USER, _SCHEDULED = 0, 1, 2
 
 
 class CpuTime:
     """User and kernel time of another process between start() and stop(), in seconds.
 
-    The sum is exact: it is the scheduler's. How it divides into user and kernel time the kernel
-    samples at its timer ticks, so take that from runs of a second or more. `waiting` is the time
-    that its threads could have run while others had their core.
+    The sum is exact: it is the scheduler's. The kernel samples its division into user and kernel
+    time at timer ticks, so that needs runs of a second or more. `waiting` is the time for which its
+    threads were runnable while others used the core.
     """
 
     def __init__(self, pid: int) -> None:
@@ -37,7 +37,7 @@ class CpuTime:
         self.user = 0.0
         self.kernel = 0.0
         self.waiting = 0.0
-        self._begun = self._read()
+        self._start = self._read()
 
     def _read(self) -> tuple[float, float, float, float]:
         both, user, exact = (
@@ -49,26 +49,26 @@ class CpuTime:
     def _waited(self) -> float:
         nanoseconds = 0
         for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
-            # A thread may have ended, and a kernel may not count.
+            # A thread may have ended, or the kernel may have no schedstat.
             with contextlib.suppress(OSError, IndexError):
                 nanoseconds += int(path.read_text().split()[1])
         return nanoseconds / 1e9
 
     def start(self) -> None:
-        """Begin to count."""
-        self._begun = self._read()
+        """Start counting."""
+        self._start = self._read()
 
     def stop(self) -> None:
-        """End: `user` and `kernel` are there now."""
+        """Stop counting; set `user`, `kernel` and `waiting`."""
         both, user, exact, self.waiting = (
-            now - then for now, then in zip(self._read(), self._begun, strict=True)
+            now - then for now, then in zip(self._read(), self._start, strict=True)
         )
         self.user = exact * user / both if both else 0.0
         self.kernel = exact - self.user
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of the command."""
+    """The command's argument parser."""
     p = argparse.ArgumentParser(
         prog="python -m noria.compare.loadgen", description="Load an echo server and measure it."
     )
@@ -80,22 +80,29 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--depth", type=int, default=1, metavar="N", help="messages kept in flight")
     p.add_argument("--seconds", type=float, default=2.0)
     p.add_argument("--warmup", type=float, default=0.1, metavar="SECONDS")
-    p.add_argument("--idle", type=int, default=0, metavar="N", help="silent connections beside")
-    p.add_argument("--no-verify", dest="verify", action="store_false", help="only count bytes")
-    p.add_argument("--cpu", type=int, metavar="N", help="run on this core alone")
-    p.add_argument("--pid", type=int, help="the server: measure its processor time too")
-    p.add_argument("--json", action="store_true", help="print JSON, without it one line of text")
+    p.add_argument(
+        "--idle", type=int, default=0, metavar="N", help="idle connections to open besides"
+    )
+    p.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="do not compare echoes with messages",
+    )
+    p.add_argument("--cpu", type=int, metavar="N", help="run on this core only")
+    p.add_argument("--pid", type=int, help="pid of the server: measure its CPU time too")
+    p.add_argument("--json", action="store_true", help="print JSON instead of a line of text")
     return p
 
 
 def raise_descriptor_limit() -> None:
-    """Allow this process as many open files as it may have."""
+    """Raise RLIMIT_NOFILE to its hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
-    """Run the load that the options ask for; the server's CPU in microseconds a message."""
+    """Run the load; return the results, with the server's CPU time in microseconds per message."""
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
     raise_descriptor_limit()
@@ -139,9 +146,9 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 
 def in_words(found: dict[str, object]) -> str:
-    """One line for a person."""
+    """The results as one line of text."""
     if not found["messages"]:
-        return "no message came back"
+        return "no echo was received"
     text = (
         "{messages_per_second:,.0f} messages/s, p50 {p50_us:,.0f} µs, p99 {p99_us:,.0f} µs, "
         "p99.9 {p999_us:,.0f} µs, {served} of {connections} connections served"
@@ -152,7 +159,7 @@ def in_words(found: dict[str, object]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0, 1 (failed), 2 (wrong use), 130 (Ctrl-C)."""
+    """Run the command; return its exit status: 0, 1 (failure), 2 (wrong usage), 130 (Ctrl-C)."""
     p = parser()
     options = p.parse_args(arguments)
     if options.unix is None and not 0 < options.port < 65536:
