@@ -1,4 +1,4 @@
-"""What the tests of the asyncio loop share: models, protocols that keep what comes, TLS, counts."""
+"""Helpers of the tests of the asyncio loop: models, a recording protocol, TLS, counts."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ from typing import Any, TypeVar
 import noria
 
 MODELS = ("select", "poll", "epoll", "epoll-edge", "io_uring")
-ORACLE = "asyncio"  # asyncio's own loop, in the place of a model
+# asyncio's own loop, in place of a model
+ORACLE = "asyncio"
 
 FULL = os.environ.get("NORIA_COUNTS") == "full"
-SEED = os.environ.get("NORIA_SEED", "")  # other dice for the tests that try at random
+# Added to the seeds of the random tests.
+SEED = os.environ.get("NORIA_SEED", "")
 
-CERTIFICATE = Path(__file__).parents[1] / "data" / "localhost.pem"  # of these tests, and its key
+# a certificate for localhost, and its key
+CERTIFICATE = Path(__file__).parents[1] / "data" / "localhost.pem"
 
 T = TypeVar("T")
 
 
 def count(usual: int, full: int) -> int:
-    """How often: as in every run, or with NORIA_COUNTS=full."""
+    """The number of repetitions: `usual`, or `full` with NORIA_COUNTS=full."""
     return full if FULL else usual
 
 
 def run(main: Coroutine[Any, Any, T], model: str) -> T:
-    """Runs it on a model, or on asyncio's own loop."""
+    """Run the coroutine on a model, or on asyncio's own loop."""
     return asyncio.run(main) if model == ORACLE else noria.run(main, model=model)
 
 
 class Keeper(asyncio.Protocol):
-    """Keeps what comes."""
+    """Records what it receives."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -64,7 +67,7 @@ class Keeper(asyncio.Protocol):
 async def pair(
     secure: bool = False, **server_options: Any
 ) -> tuple[Keeper, Keeper, asyncio.AbstractServer]:
-    """Two ends of a TCP connection, and its server."""
+    """Open a TCP connection; return the client's and the server's protocol, and the server."""
     loop = asyncio.get_running_loop()
     accepted = loop.create_future()
 
@@ -87,7 +90,7 @@ async def pair(
 
 
 async def until(true: Callable[[], object]) -> None:
-    """Waits until `true()`; the test's own time limit ends it otherwise."""
+    """Wait until `true()` returns a true value, at most until the test's own timeout."""
     while not true():
         await asyncio.sleep(0.001)
 
@@ -103,13 +106,13 @@ def client_context() -> ssl.SSLContext:
 
 
 def reset(sock: socket.socket) -> None:
-    """Closes with RST in place of FIN."""
+    """Close the connection with RST instead of FIN."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
 def alive(*endings: str) -> Counter[str]:
-    """Live objects of noria's and asyncio's types whose names end so."""
+    """Count live objects of noria's and asyncio's types, by type; names end in `endings`."""
     gc.collect()
     return Counter(
         type(thing).__name__

@@ -258,7 +258,7 @@ NAMES: tuple[PrivateName, ...] = (
     *_group(
         "asyncio.trsock",
         "noria._core.aio.connection, noria._core.aio.datagrams, noria._core.aio.acceptor, "
-        "noria._core.stream",
+        "noria._core.transport",
         "none: get_extra_info('socket') returns it, and users expect asyncio's class",
         (CLASS, "TransportSocket", "self sock", "what get_extra_info('socket') returns"),
     ),
@@ -270,7 +270,7 @@ NAMES: tuple[PrivateName, ...] = (
     ),
     *_group(
         "asyncio.trsock.TransportSocket",
-        "noria._core.stream",
+        "noria._core.transport",
         "none: a stream whose socket get_extra_info has returned cannot be closed",
         (FIELD, "_sock", None, "the socket.socket, detached when the stream is closed"),
     ),

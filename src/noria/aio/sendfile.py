@@ -183,11 +183,11 @@ async def _read_chunks(
     done = 0
     try:
         while count is None or done < count:
-            room = buffer if count is None else buffer[: count - done]
-            n = await loop.run_in_executor(None, file.readinto, room)
+            target = buffer if count is None else buffer[: count - done]
+            n = await loop.run_in_executor(None, file.readinto, target)
             if not n:
                 break
-            yield room[:n]
+            yield target[:n]
             done += n
     finally:
         if done and seekable:

@@ -89,8 +89,8 @@ class SocketMethods(AsyncioBase):
     async def sock_recvfrom_into(self, sock: Any, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
         """Receive a datagram into `buf`; return its length and its sender's address."""
         self.check_socket(sock)
-        room = nbytes or len(buf)
-        received: tuple[int, Any] = await self._receive(sock, lambda: sock.recvfrom_into(buf, room))
+        size = nbytes or len(buf)
+        received: tuple[int, Any] = await self._receive(sock, lambda: sock.recvfrom_into(buf, size))
         return received
 
     async def send_all(self, sock: Any, data: Any) -> None:

@@ -1,4 +1,4 @@
-"""Addresses of servers: name resolution and the order in which addresses are tried."""
+"""Name resolution, the order in which addresses are tried, and the race between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-# What socket.getaddrinfo returns: (family, type, protocol, canonical name, address).
+# an item of socket.getaddrinfo: (family, type, protocol, canonical name, address)
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 _PROTOCOLS: dict[int, int] = {
@@ -26,9 +26,9 @@ async def resolve(
     proto: int = 0,
     flags: int = 0,
 ) -> Sequence[AddressInfo]:
-    """The addresses of (host, port, ...), without a thread if the host is an IP address.
+    """Resolve (host, port, ...); an IP address needs no call of getaddrinfo.
 
-    Raises what `loop.getaddrinfo` raises, and OSError if it finds nothing.
+    Raises the exceptions of `loop.getaddrinfo`, and OSError if it returns an empty list.
     """
     host, port, *more = address
     info = ip_address_info(host, port, family, type, proto, *more)
@@ -51,7 +51,7 @@ def ip_address_info(
     flowinfo: int = 0,
     scope_id: int = 0,
 ) -> AddressInfo | None:
-    """The only address info of an IP address and a port number; None if getaddrinfo is needed."""
+    """The address info of an IP address and a port number; None if getaddrinfo is needed."""
     if host is None or type not in _PROTOCOLS or proto not in (0, *_PROTOCOLS.values()):
         return None
     try:
@@ -59,7 +59,8 @@ def ip_address_info(
         name = host.decode("ascii") if isinstance(host, bytes) else host
         families = (socket.AF_INET, socket.AF_INET6) if family == socket.AF_UNSPEC else (family,)
     except (TypeError, ValueError):
-        return None  # a service or a host by name
+        # a service name or a host name
+        return None
     for candidate in families:
         try:
             socket.inet_pton(candidate, name)
@@ -71,9 +72,9 @@ def ip_address_info(
 
 
 def interleave(infos: Iterable[AddressInfo], first_family_count: int) -> list[AddressInfo]:
-    """The infos with their families taking turns (RFC 8305, section 4).
+    """Order the infos with alternating families (RFC 8305, section 4).
 
-    `first_family_count`: how many addresses of the first family come before the first of another.
+    `first_family_count`: the number of addresses of the first family before one of another.
     """
     families: dict[int, list[AddressInfo]] = {}
     for info in infos:
@@ -88,11 +89,11 @@ def interleave(infos: Iterable[AddressInfo], first_family_count: int) -> list[Ad
 async def staggered_race(
     attempts: Sequence[Callable[[], Awaitable[socket.socket]]], delay: float
 ) -> socket.socket | None:
-    """The socket of the first attempt that succeeds; None if each fails with OSError (RFC 8305, 5).
+    """Return the socket of the first attempt that succeeds (RFC 8305, section 5).
 
-    An attempt starts `delay` seconds after the one before, or when that one has failed. When one
-    has succeeded the others are cancelled, and sockets that these have connected are closed.
-    Raises an exception of another kind only if no attempt succeeds.
+    Each attempt starts `delay` seconds after the previous one, or when that one has failed. After
+    the first success the others are cancelled, and their sockets closed. Returns None if each
+    attempt fails with OSError; raises another exception only if no attempt succeeds.
     """
     loop = asyncio.get_running_loop()
     running: set[asyncio.Task[socket.socket]] = set()
@@ -114,9 +115,9 @@ async def staggered_race(
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in done:
-                    winner = _outcome(task, winner, unexpected)
+                    winner = _pick_winner(task, winner, unexpected)
         finally:
-            await _end(running)
+            await _cancel_attempts(running)
         if winner is None and unexpected:
             raise unexpected[0]
         return winner
@@ -125,7 +126,7 @@ async def staggered_race(
             winner.close()
         raise
     finally:
-        # Exceptions of the attempts have tracebacks that refer to this frame.
+        # Tracebacks of the attempts' exceptions refer to this frame.
         del attempts, remaining, unexpected, newest
 
 
@@ -133,15 +134,16 @@ async def _start(attempt: Callable[[], Awaitable[socket.socket]]) -> socket.sock
     try:
         return await attempt()
     finally:
-        del attempt  # the traceback of its exception refers to this frame
+        # The traceback of its exception refers to this frame.
+        del attempt
 
 
-def _outcome(
+def _pick_winner(
     task: asyncio.Task[socket.socket],
     winner: socket.socket | None,
     unexpected: list[BaseException],
 ) -> socket.socket | None:
-    """The winner so far, after the task has ended."""
+    """The winner after the task has ended; the socket of a second success is closed."""
     if task.cancelled():
         return winner
     error = task.exception()
@@ -155,10 +157,10 @@ def _outcome(
     return winner
 
 
-async def _end(tasks: set[asyncio.Task[socket.socket]]) -> None:
-    """Cancel the attempts and close the sockets of those that have succeeded meanwhile.
+async def _cancel_attempts(tasks: set[asyncio.Task[socket.socket]]) -> None:
+    """Cancel the attempts, wait until all have ended, and close their sockets.
 
-    It waits until all have ended, also if it is cancelled itself.
+    If it is cancelled itself, it raises CancelledError only after all have ended.
     """
     for task in tasks:
         task.cancel()

@@ -1,1 +1,4 @@
-"""The compiled part of the asyncio event loop: what runs once for every call and message."""
+"""The compiled part of the asyncio event loop: the code that runs for each call and message.
+
+May import noria._core.
+"""

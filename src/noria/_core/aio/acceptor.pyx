@@ -7,18 +7,19 @@ from cpython.version cimport PY_VERSION_HEX
 
 from noria._core.aio.connection cimport Connection, new_connection
 from noria._core.aio.core cimport Core
-from noria._core.contract cimport ACCEPT, Channel
-from noria._core.sys cimport ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO, c_close
+from noria._core.contract cimport ACCEPT
+from noria._core.listener cimport AcceptChannel
+from noria._core.sys cimport c_close
 
 import os
 import socket
 from asyncio import constants
 from asyncio.trsock import TransportSocket
 
-cdef tuple INTERNET = (socket.AF_INET, socket.AF_INET6)
+cdef tuple INET_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
-cdef class Acceptor(Channel):
+cdef class Acceptor(AcceptChannel):
     """Accepts clients and makes a protocol and a connection for each, until `stop`.
 
     It does not own the socket. `serve_tls`, if not None, is called with the factory, the client's
@@ -27,22 +28,21 @@ cdef class Acceptor(Channel):
     """
 
     cdef Core core
-    cdef object factory
     cdef object sock
     cdef object server
     cdef object serve_tls
-    cdef object retry_timer
     cdef object context
     cdef bint tcp
 
     def __init__(self, Core core, sock, factory, server, serve_tls, context=None):
         self.core = core
+        self.loop = core
         self.sock = sock
         self.factory = factory
         self.server = server
         self.serve_tls = serve_tls
         self.context = PyContext_CopyCurrent() if context is None else context
-        self.tcp = sock.family in INTERNET
+        self.tcp = sock.family in INET_FAMILIES
         self.model = core.model
         self.fd = sock.fileno()
         self.model.watch(self, ACCEPT)
@@ -83,25 +83,12 @@ cdef class Acceptor(Channel):
             connection.force_close(error)
         return 0
 
-    cdef int failed(self, int error) except -1:
-        if error in (ECONNABORTED, EPROTO):
-            # The client has closed its connection already.
-            return 0
-        if error not in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-            raise OSError(error, os.strerror(error), f"accept on {self.sock!r}")
+    cdef int report_exhausted(self, int error) except -1:
+        self.retry_delay = constants.ACCEPT_RETRY_DELAY
         self.core.report_exception("socket.accept() out of system resource",
                                    OSError(error, os.strerror(error)),
                                    {"socket": TransportSocket(self.sock)})
-        # A level-triggered model would report the same condition at once, again and again.
-        self.model.unwatch(self, ACCEPT)
-        self.retry_timer = self.core.call_later(constants.ACCEPT_RETRY_DELAY, self.resume)
         return 0
-
-    def resume(self):
-        """Accept again after running out of descriptors."""
-        self.retry_timer = None
-        if not self.releasing:
-            self.model.watch(self, ACCEPT)
 
     cdef bint handle_error(self, object error) except -1:
         self.core.report_exception(f"accepting on {self.sock!r} failed", error, {})
@@ -111,9 +98,7 @@ cdef class Acceptor(Channel):
         """Stop accepting; the socket stays open."""
         if self.releasing:
             return
-        if self.retry_timer is not None:
-            self.retry_timer.cancel()
-            self.retry_timer = None
+        self.cancel_retry()
         self.model.release(self)
         # A pending request of the kernel would keep the socket listening after its close.
         self.model.flush_closes()

@@ -30,7 +30,7 @@ import os
 import socket
 from asyncio.trsock import TransportSocket
 
-INTERNET = (socket.AF_INET, socket.AF_INET6)
+INET_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 log = logging.getLogger("noria")
 
@@ -490,7 +490,7 @@ def connect(Core core, sock, protocol, server, bint from_caller, context):
     """
     cdef Connection connection
     cdef int fd = sock.fileno()
-    cdef bint tcp = sock.proto == 6 or (sock.proto == 0 and sock.family in INTERNET)
+    cdef bint tcp = sock.proto == 6 or (sock.proto == 0 and sock.family in INET_FAMILIES)
     core._ensure_fd_no_transport(fd)
     connection = new_connection(core, fd, protocol, server, tcp, context)
     connection.extra = {"socket": TransportSocket(sock)}

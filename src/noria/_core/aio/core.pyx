@@ -222,17 +222,17 @@ cdef class Core(Scheduler):
         return None
 
     cdef int set_fd_transport(self, int fd, object connection) except -1:
-        cdef Py_ssize_t room
+        cdef Py_ssize_t new_size
         cdef void **fd_transports
         if fd >= self.fd_transports_size:
-            room = max(fd + 1, 2 * self.fd_transports_size, 64)
-            fd_transports = <void **>PyMem_RawRealloc(self.fd_transports, room * sizeof(void *))
+            new_size = max(fd + 1, 2 * self.fd_transports_size, 64)
+            fd_transports = <void **>PyMem_RawRealloc(self.fd_transports, new_size * sizeof(void *))
             if fd_transports == NULL:
                 raise MemoryError
             memset(&fd_transports[self.fd_transports_size], 0,
-                   (room - self.fd_transports_size) * sizeof(void *))
+                   (new_size - self.fd_transports_size) * sizeof(void *))
             self.fd_transports = fd_transports
-            self.fd_transports_size = room
+            self.fd_transports_size = new_size
         self.fd_transports[fd] = NULL if connection is None else <void *>connection
         return 0
 

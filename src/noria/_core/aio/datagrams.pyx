@@ -1,8 +1,8 @@
-"""A datagram socket as asyncio has it.
+"""Datagram sockets of the asyncio loop.
 
-A reply mostly goes to the address that the last datagram came from: that one's tuple and its raw
-form are remembered, so that neither is made anew. Other addresses go through the socket module,
-which knows all their forms.
+A reply mostly goes to the sender of the last datagram: the tuple and the struct sockaddr of its
+address are kept, so that neither is created again. Other addresses are converted by Python's socket
+module, which supports all families.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -12,7 +12,8 @@ from libc.string cimport memcmp, memcpy
 
 from noria._core.address cimport noria_address
 from noria._core.aio.core cimport Core
-from noria._core.contract cimport CALL, RECEIVE, SEND, Channel, Event
+from noria._core.contract cimport CALL, RECEIVE, Event
+from noria._core.datagram cimport DatagramChannel
 from noria._core.sys cimport (
     EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, c_send, errno, sendto, sockaddr, ssize_t,
 )
@@ -21,55 +22,55 @@ import os
 from asyncio import constants
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
-from collections import deque
 
 cdef enum:
-    STARTED = 1
-    LOST = 2
-    ADDRESS_SIZE = 128      # struct sockaddr_storage
-    HEADER = 8              # asyncio counts so much for each that waits
+    # result of a CALL event, beside that of TransportChannel
+    STARTED = 2
+    # sizeof(struct sockaddr_storage)
+    MAX_ADDRESS_SIZE = 128
+    # bytes that asyncio adds to the size of each datagram in the write buffer
+    HEADER_SIZE = 8
+    DEFAULT_HIGH_WATER = 64 * 1024
 
 
-cdef class DatagramSocket(Channel):
-    """A bound or connected datagram socket, which stays a Python socket."""
+cdef class DatagramSocket(DatagramChannel):
+    """A bound or connected datagram socket; it owns the socket object.
+
+    `from_caller`: the caller of a public method has the socket object, too, and may close it.
+    `address`: the only address that it sends to, or None.
+    """
 
     cdef Core core
-    cdef object sock
-    cdef bint from_caller       # others hold the socket object too, and may close it
-    cdef object protocol
+    cdef bint from_caller
     cdef object context
-    cdef readonly object transport  # what the protocol knows; None after connection_lost
-    cdef object address         # to which alone it sends, if not None
+    # None after connection_lost
+    cdef readonly object transport
+    cdef object address
+    # done after connection_made
     cdef object waiter
-    cdef object waiting         # (bytes, address) that found no room
-    cdef object error
-    cdef object last            # the tuple of the last sender
-    cdef char raw[ADDRESS_SIZE]
-    cdef unsigned raw_length
-    cdef dict extra
-    cdef Py_ssize_t size, high, low
-    cdef bint connected, paused, protocol_paused, closing, closed
+    # the last sender's address, as a tuple and as a struct sockaddr
+    cdef object last_sender
+    cdef char raw_sender[MAX_ADDRESS_SIZE]
+    cdef unsigned raw_sender_length
+    # of the write buffer, in bytes
+    cdef Py_ssize_t unsent_size, high, low
+    cdef bint connected, protocol_paused
     cdef int writes_after_close
 
     def __init__(self, Core core, sock, protocol, address, waiter, make_transport,
                  bint from_caller):
+        self.open(core, sock, protocol)
         self.core = core
-        self.model = core.model
-        self.sock = sock
         self.from_caller = from_caller
-        self.fd = sock.fileno()
-        self.protocol = protocol
         self.context = PyContext_CopyCurrent()
         self.address = address
         self.waiter = waiter
-        self.waiting = deque()
-        self.datagrams = True
-        self.high = 64 * 1024
-        self.low = 16 * 1024
+        self.high = DEFAULT_HIGH_WATER
+        self.low = DEFAULT_HIGH_WATER // 4
         self.extra = {"socket": TransportSocket(sock), "sockname": None, "peername": None}
-        for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
+        for name, method in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
             try:
-                self.extra[name] = ask()
+                self.extra[name] = method()
             except OSError:
                 pass
         self.connected = self.extra["peername"] is not None
@@ -108,22 +109,14 @@ cdef class DatagramSocket(Channel):
                                unsigned length) except -1:
         if self.closed:
             return 0
-        if length != self.raw_length or self.last is None \
-                or memcmp(self.raw, address, length) != 0:
-            self.last = noria_address(address, length)
-            if length > ADDRESS_SIZE:
+        if length != self.raw_sender_length or self.last_sender is None \
+                or memcmp(self.raw_sender, address, length) != 0:
+            self.last_sender = noria_address(address, length)
+            if length > MAX_ADDRESS_SIZE:
                 length = 0
-            memcpy(self.raw, address, length)
-            self.raw_length = length
-        self.protocol.datagram_received(PyBytes_FromStringAndSize(data, n), self.last)
-        return 0
-
-    cdef int received(self, const char *data, Py_ssize_t n) except -1:
-        return self.datagram_received(data, n, NULL, 0)
-
-    cdef int failed(self, int error) except -1:
-        if not self.closed:
-            self.protocol.error_received(OSError(error, os.strerror(error)))
+            memcpy(self.raw_sender, address, length)
+            self.raw_sender_length = length
+        self.protocol.datagram_received(PyBytes_FromStringAndSize(data, n), self.last_sender)
         return 0
 
     cdef bint handle_error(self, object error) except -1:
@@ -138,7 +131,10 @@ cdef class DatagramSocket(Channel):
     # Sending.
 
     def sendto(self, data, addr=None):
-        """Sends one datagram, now or when there is room. As asyncio.DatagramTransport.sendto."""
+        """Send one datagram, now or when the socket is writable.
+
+        As asyncio.DatagramTransport.sendto.
+        """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError("data argument must be a bytes-like object, "
                             f"not {type(data).__name__!r}")
@@ -152,31 +148,29 @@ cdef class DatagramSocket(Channel):
                 self.writes_after_close += 1
                 return
         if self.closed:
-            # As in asyncio, until connection_lost; what finds no room is dropped.
+            # Until connection_lost it is sent, as in asyncio; it is dropped if the socket is full.
             if self.protocol is not None and self.sock is not None:
                 self.try_send(data, addr)
             return
-        if not self.waiting and self.try_send(data, addr):
+        if not self.unsent and self.try_send(data, addr):
             return
         data = bytes(data)
-        self.waiting.append((data, addr))
-        self.size += len(data) + HEADER
-        self.model.watch(self, SEND)
-        if self.size > self.high and not self.protocol_paused:
+        self.keep_unsent(data, addr)
+        self.unsent_size += len(data) + HEADER_SIZE
+        if self.unsent_size > self.high and not self.protocol_paused:
             self.protocol_paused = True
             self.core.notify_flow_control(self.protocol, self.transport, True)
 
     cdef bint try_send(self, object data, object addr) except -1:
-        """Whether it is done with, well or badly; False if there is no room."""
         cdef Py_buffer view
         cdef ssize_t sent
         cdef int error
         if self.from_caller and self.sock.fileno() != self.fd:
-            # Closed by the caller: the number may belong to another file by now.
+            # The caller has closed it: the number may refer to another file.
             self.protocol.error_received(OSError(EBADF, os.strerror(EBADF)))
             return True
         self.model.counters.sends += 1
-        if not self.connected and (addr is not self.last or addr is None):
+        if not self.connected and (addr is not self.last_sender or addr is None):
             try:
                 self.sock.sendto(data, MSG_DONTWAIT, addr)
             except (BlockingIOError, InterruptedError):
@@ -190,7 +184,7 @@ cdef class DatagramSocket(Channel):
             sent = c_send(self.fd, view.buf, view.len, MSG_DONTWAIT | MSG_NOSIGNAL)
         else:
             sent = sendto(self.fd, view.buf, view.len, MSG_DONTWAIT | MSG_NOSIGNAL,
-                          <sockaddr *>self.raw, self.raw_length)
+                          <sockaddr *>self.raw_sender, self.raw_sender_length)
         error = errno
         PyBuffer_Release(&view)
         if sent >= 0:
@@ -202,84 +196,34 @@ cdef class DatagramSocket(Channel):
         self.protocol.error_received(OSError(error, os.strerror(error)))
         return True
 
-    cdef int writable(self) except -1:
-        while self.waiting and not self.closed:
-            data, addr = self.waiting[0]
-            if not self.try_send(data, addr):
-                return 0
-            if self.waiting:
-                self.waiting.popleft()
-                self.size -= len(data) + HEADER
-        if self.closed:
-            return 0
-        self.model.unwatch(self, SEND)
-        if self.protocol_paused and self.size <= self.low:
+    cdef int unsent_removed(self, object data) except -1:
+        self.unsent_size -= len(data) + HEADER_SIZE
+        if self.protocol_paused and not self.unsent:
             self.protocol_paused = False
             self.core.notify_flow_control(self.protocol, self.transport, False)
-        if self.closing and not self.waiting:
-            self.force_close(None)
         return 0
 
-    # Ending.
+    cdef int discard_unsent(self) except -1:
+        self.unsent_size = 0
+        return DatagramChannel.discard_unsent(self)
 
-    def close(self):
-        """Ends once what is waiting is sent."""
-        if self.closing or self.closed:
-            return
-        self.closing = True
-        if self.watched & RECEIVE:
-            self.model.unwatch(self, RECEIVE)
-        if not self.waiting:
-            self.force_close(None)
-
-    def abort(self):
-        """Ends now."""
-        self.force_close(None)
-
-    def is_closing(self):
-        """True once it is ending."""
-        return self.closing or self.closed
+    # Closing.
 
     cdef int force_close(self, object error) except -1:
-        if self.closed:
-            return 0
-        self.closed = self.closing = True
-        self.writes_after_close += 1
-        self.error = error
-        self.waiting.clear()
-        self.size = 0
-        if self.model.closed:
-            self.protocol = None
-            return self.released()
-        if self.watched:
-            self.model.unwatch(self, self.watched)
-        self.model.queue.put(self, CALL, LOST, NULL)
-        return 0
+        if not self.closed:
+            self.writes_after_close += 1
+        return DatagramChannel.force_close(self, error)
 
-    cdef int call_connection_lost(self) except -1:
-        protocol, self.protocol = self.protocol, None
-        error, self.error = self.error, None
-        if protocol is None:
-            return 0
-        try:
-            protocol.connection_lost(error)
-        finally:
-            self.transport = None
-            self.core.set_fd_transport(self.fd, None)
-            self.model.release(self)
-            # At once, as asyncio does: a request that is being cancelled holds the file itself.
-            self.released()
-        return 0
-
-    cdef int released(self) except -1:
-        if self.sock is not None:
-            self.sock.close()
-            self.sock = None
-            self.fd = -1
+    cdef int finish_close(self, object error) except -1:
+        self.transport = None
+        self.core.set_fd_transport(self.fd, None)
+        self.model.release(self)
+        # At once, as asyncio does: a request that is being cancelled has a reference to the file.
+        self.released()
         return 0
 
     def close_unreferenced(self, transport):
-        """Ends without a word, as nobody holds the transport any more."""
+        """Close the socket of a transport that has no references; call no protocol method."""
         if not self.closed:
             self.closed = self.closing = True
             self.protocol = None
@@ -289,37 +233,29 @@ cdef class DatagramSocket(Channel):
                 self.core.set_fd_transport(self.fd, None)
                 self.model.release(self)
 
-    # What it tells of itself.
+    # State.
 
     @property
     def connection_lost_called(self):
         """Whether connection_lost was called."""
         return self.protocol is None
 
-    def get_extra_info(self, name, default=None):
-        """``"socket"``, ``"sockname"`` and ``"peername"``."""
-        return self.extra.get(name, default)
-
     def get(self, name, default=None):
-        """As get_extra_info: it stands for the dict `_extra` of asyncio's transports."""
-        return self.extra.get(name, default)
+        """As get_extra_info: this object is the mapping `_extra` of its transport."""
+        return self.get_extra_info(name, default)
 
     def set_protocol(self, protocol):
-        """What is called from now on."""
+        """Set the protocol whose methods are called."""
         self.protocol = protocol
 
-    def get_protocol(self):
-        """What is called."""
-        return self.protocol
-
     def get_write_buffer_size(self):
-        """Bytes that wait for room, and 8 for each datagram."""
-        return self.size
+        """The bytes of the unsent datagrams, plus 8 for each."""
+        return self.unsent_size
 
     def set_write_buffer_limits(self, high=None, low=None):
-        """Bytes that may wait before pause_writing is called, and for resume_writing."""
+        """Set the sizes, in bytes, above which and at which the flow control is called."""
         if high is None:
-            high = 64 * 1024 if low is None else 4 * low
+            high = DEFAULT_HIGH_WATER if low is None else 4 * low
         if low is None:
             low = high // 4
         if not high >= low >= 0:

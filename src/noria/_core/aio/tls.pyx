@@ -150,33 +150,34 @@ cdef class SSLProtocolBase(DirectProtocol):
 
     cdef bytes read_bulk(self, Py_ssize_t pending, bint *more):
         """Decrypt several records into one object; None if there is no plaintext."""
-        cdef Py_ssize_t room = min(pending + MAX_RECORD_SIZE, MAX_MESSAGE_SIZE)
+        cdef Py_ssize_t capacity = min(pending + MAX_RECORD_SIZE, MAX_MESSAGE_SIZE)
         cdef Py_ssize_t size = 0
         cdef Py_ssize_t n = 1
-        cdef Raw *raw = new_bytes(NULL, room)
+        cdef Raw *raw = new_bytes(NULL, capacity)
         cdef char *place = PyBytes_AS_STRING(<bytes>raw)
         cdef bytes data
         cdef object error = None
         more[0] = False
         try:
-            while size < room:
-                n = self.decrypt(room - size,
-                                 PyMemoryView_FromMemory(place + size, room - size, PyBUF_WRITE))
+            while size < capacity:
+                n = self.decrypt(
+                    capacity - size,
+                    PyMemoryView_FromMemory(place + size, capacity - size, PyBUF_WRITE))
                 if n == 0:
                     break
                 size += n
                 self.has_partial_record = False
                 pending = self._incoming.pending
-                if pending == 0 and size < room:
+                if pending == 0 and size < capacity:
                     # All is read: another call would only raise.
                     break
-            more[0] = size == room
+            more[0] = size == capacity
         except NEED_MORE_INPUT:
             # The SSL object has taken the incomplete record from the MemoryBIO.
             self.has_partial_record = pending > 0
         except Exception as failure:
             error = failure
-        if size < room:
+        if size < capacity:
             if size:
                 resize_bytes(&raw, size)
             else:
