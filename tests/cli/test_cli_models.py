@@ -26,10 +26,10 @@ def test_the_overview_fits_80_columns_and_is_whole(capsys):
     assert "…" not in text
     for name in models.MODELS:
         assert text.count(f"\n {name} ") == 3  # a row in each table
-    assert f"auto takes {models.choose()[0]} here: {models.choose()[1]}" in text
+    assert f"auto chooses {models.choose()[0]} here: {models.choose()[1]}" in text
 
 
-def test_what_is_refused_here_is_told_with_its_reason(monkeypatch, capsys):
+def test_an_unavailable_model_is_shown_with_its_reason(monkeypatch, capsys):
     monkeypatch.setenv("NORIA_IO_URING", "0")
     assert run(["models"]) == 0
     text = " ".join(capsys.readouterr().out.split())
@@ -91,7 +91,7 @@ def test_drawings_are_narrow_and_show_process_and_kernel(name):
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_who_waits_and_who_copies_is_drawn_as_the_catalogue_says(name):
+def test_drawings_agree_with_the_catalogue(name):
     """Only where the kernel copies by itself has the process's lane neither phase."""
     lane = drawings.drawing(name).splitlines()[1]
     waits, copies = any(mark in lane for mark in "░▒"), "█" in lane

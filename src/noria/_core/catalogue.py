@@ -1,4 +1,4 @@
-"""What there is to know of each model without having one: the one table that all else reads."""
+"""The catalogue of models: names, descriptions and capabilities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CAPABILITIES = (
 
 
 class ModelInfo(NamedTuple):
-    """One way of doing I/O, in words. `synchronous`: some part of it makes the process wait."""
+    """The description of a model. `synchronous`: the process waits during a part of the I/O."""
 
     name: str
     summary: str
@@ -44,9 +44,9 @@ _INFOS = (
     # The marks stand for CAPABILITIES, in their order.
     ModelInfo(
         "blocking",
-        "one connection at a time; every call sleeps until it is done",
+        "one connection at a time; every call blocks until it is complete",
         "none",
-        "process, asleep in accept or recv",
+        "process, blocked in accept or recv",
         "process, in recv",
         "the call returns",
         "one",
@@ -55,31 +55,31 @@ _INFOS = (
     ),
     ModelInfo(
         "threaded",
-        "a thread for each connection; each sleeps in its own calls",
+        "a thread for each connection; each blocks in its own calls",
         "none",
-        "one thread for each connection, asleep in recv",
+        "one thread for each connection, blocked in recv",
         "the thread, in recv",
         "the call returns",
-        "one a thread",
+        "one per thread",
         True,
         _capabilities("~ + ~ + + - + + + ~ -"),
     ),
     ModelInfo(
         "nonblocking",
-        "sockets asked in turn, again and again, with a pause between rounds",
+        "sockets polled one after the other, with a pause between rounds",
         "none",
-        "process, asking and asking again",
+        "process, polling repeatedly",
         "process, in recv",
-        "asking",
-        "many, each costs an ask a round",
+        "polling",
+        "many, each polled every round",
         True,
         _capabilities("+ + + + + ~ + + + ~ -"),
     ),
     ModelInfo(
         "select",
-        "asleep in select; three sets of bits go to the kernel and back each time",
+        "blocked in select; three bit sets are copied to the kernel and back at each call",
         "level",
-        "process, asleep in select",
+        "process, blocked in select",
         "process, in recv",
         "scanning every descriptor",
         "descriptor numbers below 1024",
@@ -88,44 +88,44 @@ _INFOS = (
     ),
     ModelInfo(
         "poll",
-        "asleep in poll; an array of descriptors goes to the kernel each time",
+        "blocked in poll; an array of descriptors is copied to the kernel at each call",
         "level",
-        "process, asleep in poll",
+        "process, blocked in poll",
         "process, in recv",
         "scanning every descriptor",
-        "many, each costs a look a wait",
+        "many, each checked at every call",
         True,
         _capabilities("+ + + + + + + + + ~ +"),
     ),
     ModelInfo(
         "epoll",
-        "asleep in epoll_wait; the kernel keeps the set and tells what is ready",
+        "blocked in epoll_wait; the kernel keeps the set and returns what is ready",
         "level",
-        "process, asleep in epoll_wait",
+        "process, blocked in epoll_wait",
         "process, in recv",
-        "a list of what is ready, while it is",
+        "a list of what is ready, at every call",
         "many",
         True,
         _capabilities("+ + + + + + + + + ~ +"),
     ),
     ModelInfo(
         "epoll-edge",
-        "the same, told once for each change; drained to EAGAIN",
+        "as epoll, reported once for each change; read until EAGAIN",
         "edge",
-        "process, asleep in epoll_wait",
-        "process, in recv, drained to EAGAIN",
-        "once, when it becomes ready",
+        "process, blocked in epoll_wait",
+        "process, in recv, until EAGAIN",
+        "a list of what became ready, once",
         "many",
         True,
         _capabilities("+ + + + + + + + + ~ +"),
     ),
     ModelInfo(
         "io_uring",
-        "requests in a ring, completions in another; the kernel has copied already",
+        "requests in one ring, completions in another; the kernel copies the data",
         "completion",
-        "nobody: the process is free",
+        "nothing: the process is free",
         "kernel, before the completion",
-        "a completion: the data is already here",
+        "a completion, after the data was copied",
         "many",
         False,
         _capabilities("+ + + + + + + + ~ + +"),
@@ -134,7 +134,7 @@ _INFOS = (
         "simulated",
         "for tests: a network in memory, a virtual clock and seeded faults",
         "level",
-        "nobody: the clock jumps",
+        "nothing: the clock jumps",
         "process, from memory",
         "a schedule drawn from the seed",
         "many",
@@ -147,7 +147,7 @@ _BY_NAME = {entry.name: entry for entry in _INFOS}
 
 MODELS = tuple(name for name in _BY_NAME if name != "simulated")
 
-# What to take instead where a model has a "none".
+# What to use instead of a model that lacks a capability.
 _INSTEAD = {
     "connections": "threaded, epoll or io_uring",
     "readiness": "select, poll, epoll, epoll-edge or io_uring",
@@ -157,18 +157,18 @@ _INSTEAD = {
 }
 
 _WHY = {
-    "connections": "it is asleep in one call for one connection",
+    "connections": "it blocks in one call for one connection",
     "readiness": "it has no call that waits for several descriptors",
     "asyncio": "an event loop must wait for many descriptors and timers in one place",
 }
 
 
 def info(name: str) -> ModelInfo:
-    """What there is to know of the model. Raises UnknownModel, which lists the names."""
+    """Return the description of a model. Raises UnknownModel, which lists the names."""
     try:
         return _BY_NAME[name]
     except KeyError:
-        import difflib  # here, as who makes no mistake need not wait for it
+        import difflib  # only needed for the error
 
         close = difflib.get_close_matches(name, [*_BY_NAME, "auto"], 1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -178,6 +178,6 @@ def info(name: str) -> ModelInfo:
 
 
 def refusal(name: str, kind: str) -> str:
-    """Why the model cannot do `kind`, and what can."""
+    """Return why the model lacks the capability `kind`, and what to use instead."""
     why = f": {_WHY[kind]}" if kind in _WHY else ""
     return f"the model {name!r} has no {kind!r}{why}. Use {_INSTEAD.get(kind, 'another model')}"

@@ -1,4 +1,4 @@
-"""``noria models``: the models on this machine in tables, and a page for each."""
+"""``noria models``: the I/O models in tables, and a page for each."""
 
 import json as jsonlib
 from collections.abc import Iterable
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 SYMBOLS = {"native": "●", "emulated": "○", "none": "·"}
 STYLES = {"native": "green", "emulated": "yellow", "none": "dim"}
-HEADS = {  # what fits above a column of single symbols
+COLUMN_HEADERS = {  # short enough for a column of single symbols
     "connections": "many\nconns",
     "receive": "re-\nceive",
     "connect": "con-\nnect",
     "readiness": "ready",
     "asyncio": "async\nio",
 }
-NAMED = ("auto", "simulated")  # these have a page but no row
+PAGES_ONLY = ("auto", "simulated")  # these have a page but no row in the tables
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "json", is_flag=True, help="The facts as JSON, for scripts.")
+@click.option("--json", "json", is_flag=True, help="Print JSON.")
 def models(name: str | None, json: bool) -> None:
-    """Show the I/O models, and which of them work here.
+    """List the I/O models and whether they work on this machine.
 
-    With NAME: one model explained on a page, with a drawing of who waits and who copies. 'auto' and
+    With NAME, explain one model, with a drawing of what waits and what copies. 'auto' and
     'simulated' have a page too.
 
     \b
@@ -43,59 +43,59 @@ def models(name: str | None, json: bool) -> None:
     """
     from noria.models import MODELS, choose
 
-    names = (*MODELS, *NAMED)
+    names = (*MODELS, *PAGES_ONLY)
     if name is not None and name not in names:
         raise click.UsageError(unknown_choice("model", name, names))
     if json:
-        wanted = MODELS if name is None else (choose()[0] if name == "auto" else name,)
-        click.echo(jsonlib.dumps([_record(each) for each in wanted], indent=2))
+        selected = MODELS if name is None else (choose()[0] if name == "auto" else name,)
+        click.echo(jsonlib.dumps([_record(each) for each in selected], indent=2))
         return
     from rich.console import Console
 
     console = Console(highlight=False)
     if name is None:
-        _overview(console, MODELS)
+        _print_overview(console, MODELS)
     else:
-        _page(console, name)
+        _print_page(console, name)
 
 
 def _record(name: str) -> dict[str, Any]:
-    """The JSON object of a model."""
+    """Return the JSON object of a model."""
     from noria.models import availability, info
 
-    about = info(name)
+    model = info(name)
     available, reason = availability(name)
     return {
-        "name": about.name,
+        "name": model.name,
         "available": available,
         "reason": reason,
-        "trigger": about.trigger,
-        "limit": about.limit,
-        "synchronous": about.synchronous,
-        "capabilities": dict(about.capabilities),
+        "trigger": model.trigger,
+        "limit": model.limit,
+        "synchronous": model.synchronous,
+        "capabilities": dict(model.capabilities),
     }
 
 
-def _overview(console: "Console", names: Iterable[str]) -> None:
-    """Three narrow tables, one question each: they fit 80 columns."""
+def _print_overview(console: "Console", names: Iterable[str]) -> None:
+    """Print three tables, narrow enough for 80 columns."""
     from noria.models import availability, info
 
-    known = [info(name) for name in names]
-    here = {about.name: availability(about.name) for about in known}
-    console.print(_phases(known, here))
-    console.print(_kinds(known))
-    console.print(_abilities(known))
-    for name, (works, reason) in here.items():
+    infos = [info(name) for name in names]
+    available = {model.name: availability(model.name) for model in infos}
+    console.print(_phases_table(infos, available))
+    console.print(_triggers_table(infos))
+    console.print(_capabilities_table(infos))
+    for name, (works, reason) in available.items():
         if not works:
             console.print(
                 _line("red", f"{name} is not available: ", reason.removeprefix(f"{name} is "))
             )
     console.print(_choice())
-    console.print(_line("dim", "'noria models NAME' explains one, with a drawing.", ""))
+    console.print(_line("dim", "'noria models NAME' explains one model, with a drawing.", ""))
 
 
 def _choice() -> "RenderableType":
-    """What ``auto`` takes here."""
+    """Return a line with the model that ``auto`` chooses here."""
     from noria.errors import ModelUnavailable
     from noria.models import choose
 
@@ -103,7 +103,7 @@ def _choice() -> "RenderableType":
         name, why = choose()
     except ModelUnavailable as error:
         return _line("red", "auto finds no model here: ", str(error.args[-1]))
-    return _line("bold", f"auto takes {name} here: ", why)
+    return _line("bold", f"auto chooses {name} here: ", why)
 
 
 def _line(style: str, head: str, rest: str) -> "RenderableType":
@@ -127,47 +127,47 @@ def _table(title: str, space: int = 1) -> "Table":
     )
 
 
-def _phases(known: "list[ModelInfo]", here: dict[str, tuple[bool, str]]) -> "Table":
-    """Who waits, who copies, and how the program learns of events."""
-    table = _table("Who waits, and who copies")
+def _phases_table(infos: "list[ModelInfo]", available: dict[str, tuple[bool, str]]) -> "Table":
+    """Return what waits, what copies, and how the program is notified."""
+    table = _table("What waits, and what copies")
     table.add_column("model", no_wrap=True)
     table.add_column("here", no_wrap=True)
     table.add_column("waits for data", ratio=3)
     table.add_column("copies data", ratio=3)
-    table.add_column("learns by", ratio=3)
-    for about in known:
-        works = "[green]yes[/]" if here[about.name][0] else "[red]no[/]"
-        table.add_row(about.name, works, about.waits, about.copies, about.learns)
+    table.add_column("notified by", ratio=3)
+    for model in infos:
+        works = "[green]yes[/]" if available[model.name][0] else "[red]no[/]"
+        table.add_row(model.name, works, model.waits, model.copies, model.learns)
     return table
 
 
-def _kinds(known: "list[ModelInfo]") -> "Table":
-    """Trigger, limit, synchronous or not."""
-    table = _table("How it tells, and how many it serves")
+def _triggers_table(infos: "list[ModelInfo]") -> "Table":
+    """Return trigger, kind of I/O, and limit."""
+    table = _table("How it notifies, and how many connections it serves")
     table.add_column("model", no_wrap=True)
     table.add_column("trigger", no_wrap=True)
     table.add_column("I/O is", no_wrap=True)
     table.add_column("connections at once")
-    for about in known:
-        kind = "synchronous" if about.synchronous else "[green]asynchronous[/]"
-        table.add_row(about.name, about.trigger, kind, about.limit)
+    for model in infos:
+        kind = "synchronous" if model.synchronous else "[green]asynchronous[/]"
+        table.add_row(model.name, model.trigger, kind, model.limit)
     return table
 
 
-def _abilities(known: "list[ModelInfo]") -> "Table":
-    """A symbol for each capability."""
+def _capabilities_table(infos: "list[ModelInfo]") -> "Table":
+    """Return a symbol for each capability."""
     from noria.models import CAPABILITIES
 
-    table = _table("What it can do", space=0)
+    table = _table("Capabilities", space=0)
     table.caption = "   ".join(f"{_mark(kind)} {kind}" for kind in SYMBOLS)
     table.caption_justify = "left"
     table.caption_style = ""
     table.add_column("model", no_wrap=True, vertical="bottom")
     for kind in CAPABILITIES:
-        table.add_column(HEADS.get(kind, kind), no_wrap=True, justify="center")
-    for about in known:
-        marks = [_mark(about.capabilities[kind]) for kind in CAPABILITIES]
-        table.add_row(about.name, *marks)
+        table.add_column(COLUMN_HEADERS.get(kind, kind), no_wrap=True, justify="center")
+    for model in infos:
+        marks = [_mark(model.capabilities[kind]) for kind in CAPABILITIES]
+        table.add_row(model.name, *marks)
     return table
 
 
@@ -175,8 +175,8 @@ def _mark(can: str) -> str:
     return f"[{STYLES[can]}]{SYMBOLS[can]}[/]"
 
 
-def _page(console: "Console", name: str) -> None:
-    """One model: facts, drawing, words."""
+def _print_page(console: "Console", name: str) -> None:
+    """Print the page of a model: facts, drawing, text."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -192,50 +192,50 @@ def _page(console: "Console", name: str) -> None:
         console.print(_choice())
         picture, legend = drawings.auto(tried), ""
     else:
-        about = info(name)
-        console.print(Text.assemble((name, "bold"), f": {about.summary}"), width=width)
-        console.print(_facts(about, *availability(name)), width=width)
+        model = info(name)
+        console.print(Text.assemble((name, "bold"), f": {model.summary}"), width=width)
+        console.print(_facts_grid(model, *availability(name)), width=width)
         picture = drawings.drawing(name)
         legend = "" if name == "simulated" else drawings.LEGEND
     console.print()
-    # Wider than the terminal it is cut, not folded: folded lanes cannot be read.
+    # If the terminal is too narrow, crop the drawing: with folded lines it would be unreadable.
     console.print(_coloured(picture), no_wrap=True, overflow="crop", crop=True)
     if legend:
         console.print(Text(f"\n{legend}", "dim"))
-    for head, words in (
+    for heading, text in (
         ("How it works", page.how),
         ("System calls", page.calls),
         ("When to use it", page.use),
         ("What it cannot do", page.cannot),
         ("Source", page.source),
     ):
-        if words:
-            console.print(Text(f"\n{head}", "bold cyan"))
-            body = words if isinstance(words, str) else _calls(words)
+        if text:
+            console.print(Text(f"\n{heading}", "bold cyan"))
+            body = text if isinstance(text, str) else _calls_grid(text)
             console.print(Padding(body, (0, 0, 0, 2)), width=width, markup=False)
 
 
-def _facts(about: "ModelInfo", works: bool, reason: str) -> "RenderableType":
-    """The row of the overview, as a list."""
+def _facts_grid(model: "ModelInfo", works: bool, reason: str) -> "RenderableType":
+    """Return the model's rows of the tables, as a list."""
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
     grid.add_row("here", "[green]available[/]" if works else f"[red]not available:[/] {reason}")
-    grid.add_row("waits", about.waits)
-    grid.add_row("copies", about.copies)
-    grid.add_row("learns by", about.learns)
-    kind = "synchronous" if about.synchronous else "asynchronous"
-    grid.add_row("kind", f"{kind}; trigger: {about.trigger}; connections at once: {about.limit}")
+    grid.add_row("waits", model.waits)
+    grid.add_row("copies", model.copies)
+    grid.add_row("notified by", model.learns)
+    kind = "synchronous" if model.synchronous else "asynchronous"
+    grid.add_row("kind", f"{kind}; trigger: {model.trigger}; connections at once: {model.limit}")
     for can in SYMBOLS:
-        kinds = [kind for kind, value in about.capabilities.items() if value == can]
+        kinds = [kind for kind, value in model.capabilities.items() if value == can]
         if kinds:
             grid.add_row(can, f"[{STYLES[can]}]{', '.join(kinds)}[/]")
     return grid
 
 
-def _calls(calls: tuple[tuple[str, str], ...]) -> "RenderableType":
+def _calls_grid(calls: tuple[tuple[str, str], ...]) -> "RenderableType":
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2))

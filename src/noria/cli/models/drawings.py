@@ -1,16 +1,16 @@
-"""One drawing a model: process and kernel as lanes, time to the right.
+"""A drawing for each model: process and kernel as lanes, time from left to right.
 
 After Stevens, Fenner and Rudoff, UNIX Network Programming vol. 1, figures 6.1 to 6.5. Waiting is
-hatched, copying is solid; an arrow down is a system call, an arrow up its return. Plain text, at
+hatched and copying solid; an arrow down is a system call, an arrow up its return. Plain text, at
 most 78 columns wide.
 """
 
 from collections.abc import Callable, Sequence
 
 WIDTH = 78
-LEGEND = "░ asleep, waiting   ▒ awake, asking   █ copying   ▼ system call   ▲ return"
+LEGEND = "░ blocked, waiting   ▒ running, polling   █ copying   ▼ system call   ▲ return"
 
-_ASLEEP, _ASKING, _COPY = "░", "▒", "█"
+_BLOCKED, _POLLING, _COPY = "░", "▒", "█"
 
 
 class _Lanes:
@@ -25,23 +25,23 @@ class _Lanes:
         self.text(self.KERNEL, 0, "kernel")
 
     def text(self, row: int, column: int, words: str) -> None:
-        """Write *words* from *column* on."""
+        """Write *words*, starting at *column*."""
         for place, character in enumerate(words, column):
             self._grid[row][place] = character
 
     def centred(self, row: int, column: int, words: str) -> None:
-        """Write *words* with their middle at *column*, kept inside the drawing."""
+        """Write *words* centred at *column*, inside the drawing."""
         start = min(column - len(words) // 2, WIDTH - len(words))
         self.text(row, start, words)
 
     def bar(self, row: int, start: int, end: int, fill: str, words: str = "") -> None:
-        """Fill a stretch of a lane, *end* not included, with *words* in its middle."""
+        """Fill a row from *start* to *end* (excluded), with *words* in the middle."""
         self.text(row, start, fill * (end - start))
         if words:
             self.centred(row, (start + end) // 2, f" {words} ")
 
     def call(self, column: int, name: str, words: str = "") -> None:
-        """A system call from process to kernel, with what it takes along."""
+        """Draw a system call from process to kernel, with its arguments."""
         self.centred(self.CALLS, column, name)
         self.text(self.PROCESS, column, "┬")
         self.text(self.DOWN, column, "│")
@@ -50,7 +50,7 @@ class _Lanes:
             self.text(self.DOWN, column + 2, words)
 
     def back(self, column: int, words: str = "") -> None:
-        """The return of a call, and what it brings."""
+        """Draw the return of a call, with its result."""
         self.text(self.PROCESS, column, "┬")
         self.text(self.DOWN, column, "▲")
         self.text(self.UP, column, "│")
@@ -59,18 +59,18 @@ class _Lanes:
             self.centred(self.CALLS, column, words)
 
     def arrives(self, column: int, words: str = "data arrives") -> None:
-        """Data come from the network."""
+        """Draw data that arrives from the network."""
         self.text(self.KERNEL, column, "┬")
         self.text(self.ARRIVE, column, "▲")
         self.centred(self.EVENT, column, words)
 
     def handler(self, column: int) -> None:
-        """The handler runs from *column* to the end."""
+        """Draw the handler, which runs from *column* to the end."""
         self.bar(self.PROCESS, column, self.END, "─", "handler")
         self.text(self.PROCESS, self.END, "▶")
 
     def phase(self, start: int, end: int, words: str) -> None:
-        """A stretch named below the lanes, both ends included."""
+        """Name the columns from *start* to *end* (included) below the lanes."""
         self.bar(self.PHASES, start, end + 1, "─", words)
         self.text(self.PHASES, start, "├")
         self.text(self.PHASES, end, "┤")
@@ -82,10 +82,10 @@ class _Lanes:
 def _blocking() -> str:
     lanes = _Lanes(rows=10)
     lanes.text(lanes.PROCESS, 9, "──")
-    lanes.bar(lanes.PROCESS, 12, 44, _ASLEEP, "asleep in recv")
+    lanes.bar(lanes.PROCESS, 12, 44, _BLOCKED, "blocked in recv")
     lanes.bar(lanes.PROCESS, 44, 63, _COPY, "still in recv")
     lanes.call(11, "recv")
-    lanes.bar(lanes.KERNEL, 11, 43, _ASLEEP, "no data yet")
+    lanes.bar(lanes.KERNEL, 11, 43, _BLOCKED, "no data yet")
     lanes.arrives(43)
     lanes.bar(lanes.KERNEL, 44, 63, _COPY, "copies")
     lanes.back(63, "n bytes")
@@ -93,7 +93,7 @@ def _blocking() -> str:
     lanes.phase(11, 43, "waiting")
     lanes.phase(44, 63, "copying")
     lanes.text(9, 0, "client 2")
-    lanes.bar(9, 11, WIDTH, _ASLEEP, "connected, and waits until client 1 has left")
+    lanes.bar(9, 11, WIDTH, _BLOCKED, "connected, waits until client 1 disconnects")
     return str(lanes)
 
 
@@ -101,7 +101,7 @@ def _threaded() -> str:
     """The kernel lies between two threads, so that no arrow crosses a lane."""
     lanes = _Lanes("thread 1", rows=9)
     lanes.text(lanes.PROCESS, 9, "──")
-    lanes.bar(lanes.PROCESS, 12, 36, _ASLEEP, "asleep in recv")
+    lanes.bar(lanes.PROCESS, 12, 36, _BLOCKED, "blocked in recv")
     lanes.bar(lanes.PROCESS, 36, 50, _COPY, "in recv")
     lanes.call(11, "recv")
     lanes.back(50, "n bytes")
@@ -111,15 +111,15 @@ def _threaded() -> str:
     lanes.bar(lanes.KERNEL, 56, 70, _COPY, "for 2")
     lanes.text(lanes.KERNEL, 50, "┘")
     lanes.text(lanes.KERNEL, 70, "┐")
-    lanes.text(lanes.UP, 19, "data for 1 arrive ─▶")
-    lanes.text(lanes.ARRIVE, 39, "data for 2 arrive ─▶")
+    lanes.text(lanes.UP, 19, "data arrives (1) ──▶")
+    lanes.text(lanes.ARRIVE, 39, "data arrives (2) ──▶")
     lanes.text(lanes.ARRIVE, 17, "▲")
     lanes.text(lanes.EVENT, 17, "│")
     lanes.text(lanes.ARRIVE, 70, "│")
     lanes.text(lanes.EVENT, 70, "▼")
     lanes.text(lanes.PHASES, 0, "thread 2")
     lanes.text(lanes.PHASES, 9, "────────┴")
-    lanes.bar(lanes.PHASES, 18, 56, _ASLEEP, "asleep in recv")
+    lanes.bar(lanes.PHASES, 18, 56, _BLOCKED, "blocked in recv")
     lanes.bar(lanes.PHASES, 56, 70, _COPY, "in recv")
     lanes.text(lanes.PHASES, 70, "┴─────▶")
     lanes.centred(8, 17, "recv")
@@ -130,8 +130,8 @@ def _threaded() -> str:
 def _nonblocking() -> str:
     lanes = _Lanes()
     lanes.text(lanes.PROCESS, 9, "──")
-    lanes.bar(lanes.PROCESS, 11, 47, _ASKING)
-    lanes.bar(lanes.KERNEL, 11, 47, _ASLEEP)
+    lanes.bar(lanes.PROCESS, 11, 47, _POLLING)
+    lanes.bar(lanes.KERNEL, 11, 47, _BLOCKED)
     for column in (11, 23, 35):
         lanes.call(column, "recv")
         lanes.text(lanes.KERNEL, column, " EAGAIN ")
@@ -143,19 +143,19 @@ def _nonblocking() -> str:
     lanes.bar(lanes.KERNEL, 47, 65, _COPY, "copies")
     lanes.back(65, "n bytes")
     lanes.handler(66)
-    lanes.phase(11, 45, "waiting: asked again and again")
+    lanes.phase(11, 45, "waiting: polled repeatedly")
     lanes.phase(47, 65, "copying")
     return str(lanes)
 
 
-def _multiplexed(call: str, taken: str, after: str) -> str:
-    """select and poll: one call sleeps for all descriptors, another one copies."""
+def _multiplexed(call: str, arguments: str, after: str) -> str:
+    """Draw select or poll: one call waits for all descriptors, another one copies."""
     lanes = _Lanes()
     lanes.text(lanes.PROCESS, 9, "──")
-    lanes.bar(lanes.PROCESS, 12, 38, _ASLEEP, f"asleep in {call}")
-    lanes.call(11, call, taken)
-    lanes.bar(lanes.KERNEL, 11, 32, _ASLEEP, "no data yet")
-    lanes.arrives(32, "data arrive for one of them")
+    lanes.bar(lanes.PROCESS, 12, 38, _BLOCKED, f"blocked in {call}")
+    lanes.call(11, call, arguments)
+    lanes.bar(lanes.KERNEL, 11, 32, _BLOCKED, "no data yet")
+    lanes.arrives(32, "data arrives for one of them")
     lanes.text(lanes.KERNEL, 33, "─────")
     lanes.back(38, "1 is ready")
     lanes.bar(lanes.PROCESS, 39, 50, "─", after)
@@ -184,9 +184,9 @@ def _epoll_lanes(last: str) -> _Lanes:
     lanes.bar(lanes.PROCESS, 12, 22, "─")
     lanes.call(22, "")
     lanes.text(lanes.CALLS, 19, "epoll_wait")
-    lanes.bar(lanes.PROCESS, 23, 44, _ASLEEP, "asleep")
-    lanes.bar(lanes.KERNEL, 11, 39, _ASLEEP, "it keeps the set")
-    lanes.arrives(39, "data arrive: onto the ready list")
+    lanes.bar(lanes.PROCESS, 23, 44, _BLOCKED, "blocked")
+    lanes.bar(lanes.KERNEL, 11, 39, _BLOCKED, "keeps the set")
+    lanes.arrives(39, "data arrives: onto the ready list")
     lanes.text(lanes.KERNEL, 40, "────")
     lanes.back(44, "[fd 7]")
     lanes.bar(lanes.PROCESS, 45, 50, "─")
@@ -200,13 +200,13 @@ def _epoll_lanes(last: str) -> _Lanes:
     return lanes
 
 
-def _asked(lanes: _Lanes, told: Sequence[str]) -> str:
-    """Below the lanes: what epoll_wait says when asked again while data lie unread."""
+def _with_repeated_waits(lanes: _Lanes, results: Sequence[str]) -> str:
+    """Add below the lanes what epoll_wait returns while data is unread."""
     rows = (
         ("unread bytes", ("0", "1024", "1024", "1024", "2048", "2048")),
-        ("epoll_wait", told),
+        ("epoll_wait", results),
     )
-    lanes.text(9, 0, "Asked again, and nothing is read:")
+    lanes.text(9, 0, "epoll_wait called repeatedly, without reading:")
     for row, (name, values) in enumerate(rows, 10):
         lanes.text(row, 2, name)
         for column, value in zip(range(22, 78, 9), values, strict=False):
@@ -215,12 +215,14 @@ def _asked(lanes: _Lanes, told: Sequence[str]) -> str:
 
 
 def _epoll() -> str:
-    return _asked(_epoll_lanes("in recv"), ("-", "told", "told", "told", "told", "told"))
+    return _with_repeated_waits(
+        _epoll_lanes("in recv"), ("-", "ready", "ready", "ready", "ready", "ready")
+    )
 
 
 def _epoll_edge() -> str:
     lanes = _epoll_lanes("to EAGAIN")
-    return _asked(lanes, ("-", "told", "-", "-", "told", "-"))
+    return _with_repeated_waits(lanes, ("-", "ready", "-", "-", "ready", "-"))
 
 
 def _io_uring() -> str:
@@ -228,7 +230,7 @@ def _io_uring() -> str:
     lanes.text(lanes.PROCESS, 9, "─────")
     lanes.bar(lanes.PROCESS, 15, 62, "─", "free: other handlers run meanwhile")
     lanes.call(14, "io_uring_enter", "one call submits many requests")
-    lanes.bar(lanes.KERNEL, 14, 40, _ASLEEP, "no data yet")
+    lanes.bar(lanes.KERNEL, 14, 40, _BLOCKED, "no data yet")
     lanes.arrives(40)
     lanes.bar(lanes.KERNEL, 41, 62, _COPY, "the kernel copies")
     lanes.back(62, "a completion: n bytes")
@@ -246,7 +248,7 @@ clock                0.000 ══ jumps ══▶ 0.250 ═════ jumps �
                          │                │                           │
                          ▼                ▼                           ▼
 process              ─ handler ──────── handler ────────────────── handler ──▶
-kernel               (not asked: no socket, no system call)"""
+kernel               (not involved: no socket, no system call)"""
 
 
 _DRAWINGS: dict[str, Callable[[], str]] = {
@@ -263,18 +265,18 @@ _DRAWINGS: dict[str, Callable[[], str]] = {
 
 
 def drawing(name: str) -> str:
-    """The drawing of the model *name*; KeyError when there is none."""
+    """Return the drawing of the model *name*. Raises KeyError."""
     return _DRAWINGS[name]()
 
 
 def auto(tried: Sequence[tuple[str, bool]]) -> str:
-    """How ``auto`` chooses: the models in the order tried, and whether each works here."""
+    """Return a drawing of how ``auto`` chooses: the models in order, and whether each works."""
     lines = []
     taken = False
     for place, (name, works) in enumerate(tried):
         lead = "auto ──▶ " if place == 0 else "         "
         here = "" if taken else "   ◀── here" if works else "   not here"
-        lines.append(f"{lead}{name:10} works?  ── yes ──▶  taken{here}")
+        lines.append(f"{lead}{name:10} works?  ── yes ──▶  chosen{here}")
         taken = taken or works
         if place < len(tried) - 1:
             lines += ["           │ no", "           ▼"]
