@@ -96,8 +96,8 @@ PAGES = {
         how="The kernel keeps the set, and epoll_ctl changes it. When data arrives, the kernel "
         "adds the descriptor to a ready list. epoll_wait returns only this list, so idle "
         "connections cost nothing. The process still copies with a call of its own: this is "
-        "multiplexing, and synchronous in Stevens' sense. Level-triggered: a descriptor with unread data is reported "
-        "by every call.",
+        "multiplexing, and synchronous in Stevens' sense. Level-triggered: a descriptor with "
+        "unread data is reported by every call.",
         calls=(
             ("epoll_ctl", "adds, changes or removes a descriptor, once"),
             ("epoll_wait", "blocks until the ready list is not empty; returns the list"),

@@ -13,9 +13,7 @@ import click
 
 from noria.cli.errors import CommandError, listen_error
 from noria.cli.param_types import ModelName, Seconds, Size
-from noria.cli.serve.certificates import load_tls_context
 from noria.cli.serve.output import print_line
-from noria.cli.serve.socket_activation import passed_sockets
 from noria.errors import os_error_reason
 
 
@@ -201,6 +199,8 @@ def serve_files(
     if not all(name.strip() for name in allow_host):
         raise click.BadParameter("a name is empty; * accepts any.", param_hint="--allow-host")
     _check_model(model)
+    from noria.cli.serve.certificates import load_tls_context
+    from noria.cli.serve.socket_activation import passed_sockets
     from noria.fileserver.options import ServerOptions
     from noria.http.limits import Limits
 

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from noria.cli.transfer.options import add_transfer_options, parse_options, parse_url_argument
-from noria.cli.transfer.run import require_stream, run_command
 
 
 @click.command(short_help="Download files from a server.")
@@ -48,6 +47,7 @@ def get(
     """
     urls = tuple(parse_url_argument(url) for url in urls)
     options = parse_options(**more)
+    from noria.cli.transfer.run import require_stream, run_command
     from noria.transfer import get as downloads
     from noria.transfer.parsers import is_directory_url
 

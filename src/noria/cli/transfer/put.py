@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from noria.cli.transfer.options import add_transfer_options, parse_options, parse_url_argument
-from noria.cli.transfer.run import require_stream, run_command
 
 
 @click.command(short_help="Upload files to a server.")
@@ -36,6 +35,7 @@ def put(files: tuple[str, ...], url: str | None, quiet: bool, as_json: bool, **m
         raise click.UsageError(_missing_argument(url))
     url = parse_url_argument(url)
     options = parse_options(**more)
+    from noria.cli.transfer.run import require_stream, run_command
     from noria.transfer import put as uploads
 
     if "-" in files:
