@@ -19,8 +19,8 @@ from libc.stdlib cimport calloc, free
 
 from noria._core.uring.abi cimport *
 from noria._core.uring.ring cimport (
-    Ring, ring_cancel_all, ring_close, ring_close_in_child, ring_enter, ring_needs_enter,
-    ring_next_sqe, ring_setup, ring_sq_used,
+    Ring, ring_close, ring_close_in_child, ring_enter, ring_needs_enter, ring_next_sqe,
+    ring_setup, ring_sq_used,
 )
 from noria._core.sys cimport EAGAIN, ECANCELED, EINTR, c_close, iovec
 
@@ -557,7 +557,7 @@ cdef class FileRing:
             return
         if self.in_flight:
             self.make_room(1)
-            ring_cancel_all(&self.ring)
+            ring_next_sqe(&self.ring, OP_ASYNC_CANCEL, -1).op_flags = CANCEL_ANY | CANCEL_ALL
         while self.in_flight and waits:
             timeout.tv_sec, timeout.tv_nsec = 0, CLOSE_WAIT_NS
             ring_enter(&self.ring, 1, &timeout, True)

@@ -80,10 +80,3 @@ cdef inline int ring_enter(Ring *ring, unsigned min_complete, noria_timespec *ti
     if result < 0:
         ring_check_enter_error(error)
     return 0
-
-
-cdef inline noria_sqe *ring_cancel_all(Ring *ring) noexcept:
-    """The entry that cancels every request of the ring. The caller has made sure of room."""
-    cdef noria_sqe *sqe = ring_next_sqe(ring, OP_ASYNC_CANCEL, -1)
-    sqe.op_flags = CANCEL_ANY | CANCEL_ALL
-    return sqe

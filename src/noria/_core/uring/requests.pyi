@@ -1,0 +1,3 @@
+from noria._core.contract import Model
+
+class RequestModel(Model): ...
