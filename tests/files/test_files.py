@@ -1,4 +1,4 @@
-"""noria.open, binary: the same as the built-in open, on every loop."""
+"""noria.open in binary mode behaves as the built-in open, on every loop."""
 
 import asyncio
 import ctypes
@@ -33,7 +33,7 @@ def go(request, monkeypatch):
 
 @pytest.fixture(params=[LOOPS_AND_ENGINES[-1], LOOPS_AND_ENGINES[2]], ids="-".join)
 def some(request, monkeypatch):
-    """A few of the loops, for what does not depend on them much."""
+    """Two of the loops, for tests that hardly depend on the loop."""
     return make_runner(request.param, monkeypatch)
 
 
@@ -44,7 +44,7 @@ def test_every_method(go, tmp_path):
         async with noria.open(path, "wb+") as file:
             assert await file.write(b"one\ntwo\nthree") == 13
             assert await file.tell() == 13
-            assert path.read_bytes() == b""  # gathered
+            assert path.read_bytes() == b""  # buffered
             await file.flush()
             assert path.read_bytes() == b"one\ntwo\nthree"
             assert await file.seek(0) == 0
@@ -98,7 +98,7 @@ def test_awaited_and_closed(go, tmp_path):
 
 
 def operations(dice, size):
-    """Method and arguments, at random."""
+    """A random method and its arguments."""
     data = bytes(dice.choices(b"ab\n\r", k=dice.choice((0, 1, 7, 100, 5000))))
     some = dice.choice((0, 1, 3, 50, size, -1))
     return dice.choice(
@@ -150,7 +150,7 @@ def test_the_same_as_the_built_in(mode, buffering, some, tmp_path):
                         history
                     )
                     if "a" in mode and buffering and name.startswith("write"):
-                        # The built-in's idea of where it stands is wrong until it is told.
+                        # After an append the built-in's position is wrong until the next seek.
                         assert oracle.seek(0, 2) == await file.seek(0, 2)
         assert ours.read_bytes() == theirs.read_bytes(), history
 
@@ -280,7 +280,7 @@ def test_a_pipe(go):
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            # What comes after is not lost with the read that was given up.
+            # Data that arrives later is not lost with the cancelled read.
             await writer.write(b"one\ntwo\nrest")
             await writer.flush()
             assert await reader.readline() == b"one\n"
@@ -293,7 +293,7 @@ def test_a_pipe(go):
 
 
 async def reading_a_pipe(read):
-    """A file, its read that waits, and the end to write to."""
+    """A pipe's file, a read of it in progress, and the descriptor to write to."""
     a, b = os.pipe()
     file = await noria.open(a, "rb")
     reading = asyncio.ensure_future(getattr(file, read)())
@@ -302,7 +302,7 @@ async def reading_a_pipe(read):
 
 
 def test_a_closed_reader_takes_nothing_from_its_pipe(some):
-    """A read that was given up is given up by the kernel too, once its file is closed."""
+    """After its file is closed, the kernel cancels a cancelled read too."""
     if some.engine == "threads":
         pytest.skip("a thread cannot be given up")
 
@@ -320,7 +320,7 @@ def test_a_closed_reader_takes_nothing_from_its_pipe(some):
 
 
 def test_a_ring_closes_at_once_where_reads_wait_for_others():
-    """Whatever waits for a pipe is given up by the kernel before close comes back."""
+    """The kernel cancels all reads of pipes before close returns."""
 
     async def main():
         ring = FileRing(asyncio.get_running_loop())
@@ -331,7 +331,7 @@ def test_a_ring_closes_at_once_where_reads_wait_for_others():
         ring.cancel(requests[0])
         assert (requests[0].completed, ring.in_flight) == (True, 1)
         ring.close()
-        # At its time limit close would leave it as it is.
+        # Not completed if close had reached its time limit.
         assert (requests[1].completed, ring.in_flight) == (True, 0)
         for request in requests:
             with pytest.raises(OSError, match="ancel"):
@@ -365,7 +365,7 @@ def test_several_buffers(go, tmp_path, monkeypatch):
                 assert await file.readv(parts, 9) == 1
                 assert parts == [b"923", b"", b"4567"]
                 for part in parts:
-                    part.append(0)  # nobody holds them any more
+                    part.append(0)  # no buffer is exported any more
                 assert await file.readv([]) == 0
                 assert await file.writev([], 0) == 0
                 assert await file.writev([b"89", memoryview(b"a")]) == 3
@@ -395,7 +395,7 @@ def test_several_buffers(go, tmp_path, monkeypatch):
 
 
 def test_buffers_are_kept_while_they_are_filled():
-    """Also those of a reader that has given up."""
+    """Also if the task that reads was cancelled."""
 
     async def main():
         ring = FileRing(asyncio.get_running_loop())
@@ -437,7 +437,7 @@ def test_a_cancelled_write_says_what_came_of_it(go, tmp_path):
 
 
 def test_a_write_cancelled_in_the_middle(some):
-    """A pipe that is full: what fits is in it, and the error says how much that is."""
+    """A full pipe: the CancelledError has the count of bytes that were written."""
     if some.engine == "threads":
         pytest.skip("a thread cannot be given up")
 
@@ -575,7 +575,7 @@ def test_direct_with_several_buffers(some, tmp_path):
 @pytest.mark.parametrize("piece", [0, 1, 2])
 @pytest.mark.parametrize("there", [True, False], ids=["pwrite", "write"])
 def test_a_cancelled_direct_write_says_all_it_has_written(there, piece, some, tmp_path):
-    """It is several writes: up to the first whole block, the blocks, and the rest."""
+    """It is several writes: before the first whole block, the blocks, and the rest."""
     path = tmp_path / "file"
     before, data = b"b" * 100, b"x" * 150_000
 
@@ -627,7 +627,7 @@ def test_a_forgotten_file_warns_and_keeps_what_was_written(some, tmp_path):
 
 
 def test_a_loop_that_ends_with_reads_under_way():
-    """The ring goes with its loop, whatever is still under way."""
+    """The ring is closed with its loop, with requests in flight."""
 
     async def main():
         file, task, b = await reading_a_pipe("read")
@@ -681,7 +681,7 @@ def test_the_environment_is_checked(monkeypatch):
 
 
 def test_a_cancelled_direct_read_leaves_its_memory_to_the_thread(tmp_path, monkeypatch):
-    """What the thread still writes to is neither released nor used again."""
+    """Memory that the thread still writes to is neither released nor reused."""
     go = make_runner((LOOPS_AND_ENGINES[-1][0], "threads"), monkeypatch)
     path = tmp_path / "file"
     path.write_bytes(bytes(8192))
@@ -730,7 +730,7 @@ def test_an_opening_that_is_taken_for_a_file_says_how_it_becomes_one(tmp_path):
         asyncio.run(main())
         gc.collect()
 
-    # Of the second alone: what is entered is closed first.
+    # Only of the second: the file that was entered is closed first.
     with pytest.warns(RuntimeWarning, match=r"coroutine 'noria\.open' was never awaited") as said:
         tried()
     assert len(said) == 1

@@ -1,4 +1,4 @@
-"""Closing a file that has bytes to write: both go to the kernel together, and nothing is lost."""
+"""Closing a file with unflushed bytes: one chain of requests writes and closes; nothing is lost."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_disk_that_takes_nothing(go):
 
 
 def test_a_disk_that_takes_a_part(go, tmp_path):
-    """As much as RLIMIT_FSIZE allows, setrlimit(2): the first write is short, the second fails."""
+    """RLIMIT_FSIZE, setrlimit(2): the first write is short, the second fails."""
     path = tmp_path / "file"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -120,7 +120,7 @@ def test_a_disk_that_takes_a_part(go, tmp_path):
 @pytest.mark.parametrize("buffering", [0, -1])
 @pytest.mark.parametrize("pipe", [False, True])
 def test_cancelled_while_another_operation_uses_the_descriptor(tmp_path, pipe, buffering):
-    """Its number must not become another file's before that operation has ended."""
+    """The descriptor's number must not be reused before that operation has ended."""
 
     async def main():
         out = -1
@@ -150,7 +150,7 @@ def test_cancelled_while_another_operation_uses_the_descriptor(tmp_path, pipe, b
             for _ in range(5):
                 await asyncio.sleep(0)
             assert is_open(fd)
-            assert closing.done() is pipe  # which may take nothing for long
+            assert closing.done() is pipe  # which may block for long
         finally:
             gate.set()
             del file._engine.write
@@ -211,14 +211,14 @@ def test_who_writes_meanwhile_is_told(go, tmp_path):
 
 
 class Late:
-    """A ring whose requests' tasks are cancelled once these are done, before the tasks know."""
+    """A ring that cancels a task after its request is done and before the task runs."""
 
     def __init__(self, ring):
         self.ring = ring
         self.task = None
 
     def __getattr__(self, name):
-        def asked(*arguments, **options):
+        def make_request(*arguments, **options):
             answer = getattr(self.ring, name)(*arguments, **options)
             future = getattr(answer, "future", answer)
             if isinstance(future, asyncio.Future) and self.task is not None:
@@ -226,7 +226,7 @@ class Late:
                 future.add_done_callback(lambda _: task.cancel())
             return answer
 
-        return asked
+        return make_request
 
 
 @pytest.mark.parametrize("what", ["close", "flush", "write"])
@@ -256,7 +256,7 @@ def test_cancelled_when_it_was_done_nothing_is_done_twice(go, tmp_path, what):
             engine.ring = late.ring
         if what == "write":
             assert caught.value.result == size
-        with other.open("rb+") as another:  # may get the number
+        with other.open("rb+") as another:  # may reuse the number
             if what != "close":
                 assert is_open(fd)
                 await file.close()
@@ -327,7 +327,7 @@ def test_what_could_not_be_asked_leaves_the_file_open(go, tmp_path, monkeypatch)
             with pytest.raises(BlockingIOError):
                 await file.close()
         assert file.closed
-        assert path.read_bytes() == b"hello"  # it was written the other way
+        assert path.read_bytes() == b"hello"  # written without the ring's chain
 
     go(main())
 
@@ -354,7 +354,7 @@ OPERATIONS = {
     "truncate": ("truncate", 10),
     "fsync": ("fsync",),
     "fdatasync": ("fdatasync",),
-    "pread": ("pread", 3_000_000, 0),  # more than is read without waiting
+    "pread": ("pread", 3_000_000, 0),  # above the limit of cached reads in a turn
     "pwrite": ("pwrite", b"x", 0),
     "readv": ("readv", [bytearray(3)]),
     "writev": ("writev", [b"x"]),
@@ -367,7 +367,7 @@ OPERATIONS = {
 @pytest.mark.parametrize("buffering", [-1, 0])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_what_begins_before_ends_and_what_begins_after_is_refused(go, tmp_path, buffering, name):
-    """No operation reaches the kernel with a descriptor that is closed: no EBADF."""
+    """No operation uses a closed descriptor: no EBADF."""
     path = tmp_path / "file"
     method, *arguments = OPERATIONS[name]
 
@@ -380,7 +380,7 @@ def test_what_begins_before_ends_and_what_begins_after_is_refused(go, tmp_path, 
         closing = asyncio.ensure_future(file.close())
         between = asyncio.ensure_future(operation(*arguments))
         found = await asyncio.gather(*before, between, return_exceptions=True)
-        several = name in ("readlines", "writelines")  # operations, between which it is closed
+        several = name in ("readlines", "writelines")  # operations; the file is closed between them
         for result in () if several else found[:2]:
             assert not isinstance(result, Exception)
         assert not any(isinstance(result, OSError) for result in found)
@@ -396,7 +396,7 @@ def test_what_begins_before_ends_and_what_begins_after_is_refused(go, tmp_path, 
 def test_the_descriptor_stays_open_while_it_is_read(
     go, tmp_path, monkeypatch, buffering, cancelled
 ):
-    """Else its number may be another file's by the time that a thread gets to it."""
+    """Otherwise the number could be reused before the thread uses it."""
     (tmp_path / "file").write_bytes(b"content")
 
     async def main():

@@ -1,4 +1,4 @@
-"""noria.open beside the built-in open: the same random operations on both, the same outcome."""
+"""Random operations on files of noria.open and of the built-in open have the same outcome."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def go(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Go:
 
 
 async def outcome(file: Any, name: str, *arguments: Any) -> Any:
-    """What a method returns, or what it raises in a form that can be compared."""
+    """A method's result, or its exception as a value that can be compared."""
     try:
         result = getattr(file, name)(*arguments)
         return await result if inspect.isawaitable(result) else result
@@ -57,7 +57,7 @@ BAD = [b"\xff", b"\xe2\x82", b"\x80", b"\xd8\x00", b"\0", b"\x81"]
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_text_that_cannot_be_decoded(go: Go, tmp_path: Path, large: bool) -> None:
-    """An error loses the bytes that it loses with the built-in file, and no more.
+    """A decoding error loses the same bytes as in the built-in file.
 
     The built-in decodes 8 KiB at a time. In larger files only reads of less are compared.
     """
@@ -145,7 +145,7 @@ def test_binary_files(go: Go, tmp_path: Path, buffering: int) -> None:
             expected = await outcome(there, *operation)
             got = await outcome(here, *operation)
             assert got == expected, (mode, [str(each)[:30] for each in done[-4:]])
-            if mode[0] == "a":  # where what is not yet appended stands differs
+            if mode[0] == "a":  # the position of unflushed bytes differs
                 await outcome(there, "flush")
                 await outcome(here, "flush")
         await outcome(there, "close")
@@ -161,7 +161,7 @@ def test_binary_files(go: Go, tmp_path: Path, buffering: int) -> None:
 
 @contextlib.contextmanager
 def limited(size: int) -> Iterator[None]:
-    """No file may become larger meanwhile: setrlimit(2)."""
+    """Limit the size of files: setrlimit(2)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -194,7 +194,7 @@ def test_unbuffered_files_at_the_limit_of_their_size(go: Go, tmp_path: Path) -> 
             except OSError as error:
                 expected = OSError, error.errno
             else:
-                # Where a part has room, pwrite of a noria file goes on, and fails like that.
+                # After a short write, pwrite of a noria file writes the rest, which fails.
                 expected = written if written == len(data) else (OSError, errno.EFBIG)
             with limited(limit):
                 assert await outcome(here, "pwrite", data, offset) == expected
@@ -210,7 +210,7 @@ def test_unbuffered_files_at_the_limit_of_their_size(go: Go, tmp_path: Path) -> 
 def test_what_is_kept_at_the_limit_is_written_when_there_is_room(
     go: Go, tmp_path: Path, text: bool
 ) -> None:
-    """What a write took is in the file in the end, once and in order, whatever failed meanwhile."""
+    """All bytes that a write accepted are in the file, once and in order, despite failures."""
     path = tmp_path / "file"
 
     async def one(dice: random.Random) -> None:
@@ -262,7 +262,7 @@ def no_descriptors() -> Iterator[None]:
 
 @pytest.mark.parametrize("mode", ["r", "rb", "wb", "a", "xb", "rb+"])
 def test_opening_without_descriptors(go: Go, tmp_path: Path, mode: str) -> None:
-    """It fails as the built-in open does; files that are open go on, and later ones open."""
+    """It fails as the built-in open does; open files keep working, and later ones open."""
     path = tmp_path / "file"
     path.write_bytes(b"content")
     new = tmp_path / "new"
@@ -289,7 +289,7 @@ def test_opening_without_descriptors(go: Go, tmp_path: Path, mode: str) -> None:
 
 
 def test_the_first_file_of_a_loop_without_descriptors(tmp_path: Path) -> None:
-    """The ring has no descriptor either: threads stand in until there is one."""
+    """Without a descriptor for the ring, threads are used until there is one."""
 
     async def main(works: bool) -> None:
         with no_descriptors(), pytest.raises(OSError, match="Too many open files"):

@@ -1,4 +1,4 @@
-"""noria.os and noria.path: the same as os and os.path, on every loop."""
+"""noria.os and noria.path behave as os and os.path, on every loop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tree(top: Path) -> None:
 
 
 def now(function: Any, *arguments: Any, **more: Any) -> Any:
-    """What the built-in function gives, or what its error is."""
+    """The built-in function's result, or its error as a value."""
     try:
         return function(*arguments, **more)
     except Exception as error:
@@ -123,7 +123,7 @@ def test_what_changes_a_directory(go, tmp_path):
         await here.unlink(top / "a" / "moved")
         await here.rmdir(top / "a" / "b" / "c")
         await here.removedirs(top / "a" / "b")
-        assert [path.name for path in tmp_path.iterdir()] == ["beside"]  # which ends it
+        assert [path.name for path in tmp_path.iterdir()] == ["beside"]  # removedirs stops there
 
     (tmp_path / "keeps this directory").touch()
 

@@ -1,4 +1,4 @@
-"""File.pread: a coroutine in all respects, though what is in memory takes no turn of the loop."""
+"""File.pread is a coroutine in all respects, though cached reads take no turn of the loop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def path(tmp_path):
 
 
 def forget(path):
-    """Nothing of the file is in memory."""
+    """Nothing of the file is in the page cache."""
     fd = os.open(path, os.O_RDWR)
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -132,7 +132,7 @@ def test_it_is_a_coroutine(go, path):
 
 
 def test_one_that_waits_can_be_closed_and_thrown_into(go):
-    """What is in memory is never told of /proc, so that its reads always go to the engine."""
+    """/proc does not support cached reads, so that its reads always use the engine."""
     name = "/proc/version"
     with open(name, "rb") as plain:
         start = plain.read(4)
@@ -146,7 +146,7 @@ def test_one_that_waits_can_be_closed_and_thrown_into(go):
             waits = reading.send(None)
             if waits is not None:
                 return reading, waits
-            reading.close()  # the thread was quicker: it waits for no future, but for a turn
+            reading.close()  # the thread has ended: it waits for a turn, not for a future
 
     async def main():
         async with noria.open(name, "rb") as file:
@@ -167,7 +167,7 @@ def test_one_that_waits_can_be_closed_and_thrown_into(go):
 
 @pytest.mark.parametrize("tasks", [1, 64])
 def test_who_only_reads_what_is_in_memory_does_not_starve_the_loop(go, path, tasks):
-    turns = []  # the reads done by then
+    turns = []  # the count of reads at each turn
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -214,7 +214,7 @@ def test_sizes_above_what_the_kernel_takes(go, path, size, buffering):
 
 
 class Immediate(concurrent.futures.ThreadPoolExecutor):
-    """Threads that are done before anyone looks."""
+    """An executor whose futures are done when they are returned."""
 
     def submit(self, function, /, *arguments, **more):
         future = concurrent.futures.Future()

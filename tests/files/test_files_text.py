@@ -1,4 +1,4 @@
-"""noria.open, text: the same as the built-in open."""
+"""noria.open in text mode behaves as the built-in open."""
 
 import asyncio
 import codecs
@@ -57,7 +57,7 @@ def operations(dice, encoding):
 @pytest.mark.parametrize("newline", NEWLINES, ids=repr)
 @pytest.mark.parametrize("mode", ["r", "w", "a", "x", "r+", "w+", "a+"])
 def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
-    """Between reading and writing both seek, as what is read ahead differs in size."""
+    """Both seek between reading and writing, because they read ahead by different sizes."""
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     dice = random.Random(f"{mode}{newline}{SEED}")
 
@@ -85,7 +85,7 @@ def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
                         wrote = not name.startswith("read")
                     history.append((name, arguments))
                     if name == "tell-seek":
-                        # The numbers are each one's own; where they lead is the same.
+                        # The numbers differ; the positions are the same.
                         if not marks or dice.random() < 0.5:
                             if not lost:
                                 marks.append((oracle.tell(), await file.tell()))
@@ -105,22 +105,22 @@ def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
                         expected = describe_error(error)
                     got = await result_or_error(getattr(file, name)(*arguments))
                     if "UnicodeDecodeError" in (expected if isinstance(expected, tuple) else ()):
-                        # Written over in part, the file is no text any more. The built-in decodes
-                        # even for no characters, and where both stand now is not defined.
+                        # A partly overwritten file cannot be decoded. The built-in decodes even
+                        # to read no characters. Both positions are undefined now.
                         assert got == expected or arguments == [0], history
                         break
                     assert got == expected, history
                     if name == "readlines":
-                        # An iteration left before its end forbids the built-in to tell. flush
-                        # allows it again, though it has not kept where it is: it then decodes
-                        # memory behind the end of its bytes. A seek mends that.
+                        # After an unfinished iteration the built-in's tell() raises. After a flush
+                        # it no longer does, without a valid position: it then decodes memory beyond
+                        # its buffer. A seek repairs that.
                         try:
                             oracle.tell()
                         except OSError:
                             lost = True
                     elif name == "seek" and not isinstance(got, tuple):
                         lost = False
-                    # The built-in forgets endings when it tells.
+                    # The built-in's tell() forgets the line endings.
                     if (name, arguments) == ("read", []) and not marks:
                         assert file.newlines == oracle.newlines, history
         assert ours.read_bytes() == theirs.read_bytes(), history
@@ -270,7 +270,7 @@ def test_the_mark_of_the_byte_order_is_written_once(go, tmp_path):
 
 
 def test_tell_after_writing_at_the_end_from_elsewhere(go, tmp_path):
-    """Appended is at the end, wherever the file stood before."""
+    """Appends go to the end, whatever the position was."""
     path = tmp_path / "file"
     path.write_text("é日", encoding="utf-8")
 
@@ -330,7 +330,7 @@ def test_the_encoding_is_the_built_ins(utf8, tmp_path):
 
 
 def test_after_an_error_of_decoding_it_goes_on_as_the_built_in_does(go, tmp_path):
-    """What stands before the 8 KiB with the error is delivered, and what stands behind them."""
+    """Text before and after the 8 KiB with the error is returned."""
     path = tmp_path / "file"
     good = b"a line\n" * 1500
     path.write_bytes(good + b"\xff bad\n" + b"another line\n" * 3000 + b"\xff" + good)

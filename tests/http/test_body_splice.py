@@ -19,7 +19,7 @@ pytest.importorskip("httptools")
 
 import noria
 from noria import models
-from noria._core.files.splice import Splice, Why
+from noria._core.files.splice import Splice, StopReason
 from noria.fileserver.app import FileServerApp, make_service
 from noria.fileserver.options import ServerOptions
 from noria.fileserver.storage import Part, ahead
@@ -111,7 +111,7 @@ async def begun(port, moves):
     """A PUT of /slow that waits for more."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(put("/slow", len(DATA)) + DATA[:BEGUN])
-    await loops.until(lambda: moves and moves[-1][1] == Why.WAITS)
+    await loops.until(lambda: moves and moves[-1][1] == StopReason.WOULD_BLOCK)
     return reader, writer
 
 
@@ -199,7 +199,7 @@ def test_what_had_arrived_of_a_lost_connection_is_kept_by_an_upload_and_not_by_a
         return (await reader.readuntil(b"\r\n\r\n")).decode().lower()
 
     go(main())
-    assert Why.ENDED in {why for _, why in moves}
+    assert StopReason.EOF in {why for _, why in moves}
 
 
 def test_no_thread_waits_for_a_slow_client(go, tmp_path, moves):
@@ -255,7 +255,7 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
                 writer.write(DATA[BEGUN + number :][:1])
                 await asyncio.sleep(0.001)
             await loops.until(lambda: body.received == BEGUN + most)
-            assert all(why == Why.WAITS for _, why in moves[calls:])
+            assert all(why == StopReason.WOULD_BLOCK for _, why in moves[calls:])
             assert len(moves) - calls < most / 2  # they gather meanwhile
             # It is judged, a thread or not.
             body.splicing_since = now = time.monotonic()
@@ -400,14 +400,14 @@ def test_urgent_data_is_no_part_of_the_body(go, tmp_path, moves):
             with socket.create_connection(("127.0.0.1", port)) as sock:
                 sock.setblocking(False)
                 await loop.sock_sendall(sock, put("/file", len(DATA)) + DATA[:begin])
-                await loops.until(lambda: moves and moves[-1][1] == Why.WAITS)
+                await loops.until(lambda: moves and moves[-1][1] == StopReason.WOULD_BLOCK)
                 sock.send(b"!", socket.MSG_OOB)
                 await loop.sock_sendall(sock, DATA[begin:])
                 assert (await loop.sock_recv(sock, 4096)).startswith(b"HTTP/1.1 201 ")
             assert (tmp_path / "file").read_bytes() == DATA
 
     go(main())
-    assert Why.REFUSED in {why for _, why in moves}
+    assert StopReason.UNSUPPORTED in {why for _, why in moves}
 
 
 def test_a_disk_that_fails_is_told(go, tmp_path, monkeypatch):
@@ -474,13 +474,13 @@ def test_why_a_move_ends(ends, tmp_path):
     path = tmp_path / "file"
     with path.open("wb", 0) as file:
         theirs.send(b"abcdef")
-        assert splice.move(ours.fileno(), file.fileno(), 4) == (4, Why.ENOUGH)
-        assert splice.move(ours.fileno(), file.fileno(), 4) == (2, Why.WAITS)
-        assert splice.move(ours.fileno(), file.fileno(), 0) == (0, Why.ENOUGH)
+        assert splice.move(ours.fileno(), file.fileno(), 4) == (4, StopReason.COUNT_REACHED)
+        assert splice.move(ours.fileno(), file.fileno(), 4) == (2, StopReason.WOULD_BLOCK)
+        assert splice.move(ours.fileno(), file.fileno(), 0) == (0, StopReason.COUNT_REACHED)
         theirs.send(b"gh")
         theirs.close()
-        assert splice.move(ours.fileno(), file.fileno(), 4) == (2, Why.ENDED)
-        assert splice.move(file.fileno(), file.fileno(), 4) == (0, Why.REFUSED)
+        assert splice.move(ours.fileno(), file.fileno(), 4) == (2, StopReason.EOF)
+        assert splice.move(file.fileno(), file.fileno(), 4) == (0, StopReason.UNSUPPORTED)
         splice.close()
         splice.close()
     assert path.read_bytes() == b"abcdefgh"
@@ -492,8 +492,8 @@ def test_a_file_that_takes_nothing_from_a_pipe(ends, tmp_path):
     fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     data = os.urandom(150_000)
     theirs.send(data)
-    assert splice.move(ours.fileno(), fd, 100_000) == (100_000, Why.ENOUGH)
-    assert splice.move(ours.fileno(), fd, 100_000) == (50_000, Why.WAITS)
+    assert splice.move(ours.fileno(), fd, 100_000) == (100_000, StopReason.COUNT_REACHED)
+    assert splice.move(ours.fileno(), fd, 100_000) == (50_000, StopReason.WOULD_BLOCK)
     os.close(fd)
     assert (tmp_path / "file").read_bytes() == data
 

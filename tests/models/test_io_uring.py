@@ -1,4 +1,4 @@
-"""io_uring refused by the machine, for real; the ring's owner; its buffers; stale requests."""
+"""io_uring refused by the system; the thread of a ring; its buffers; requests of closed sockets."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SYSCTL = Path("/proc/sys/kernel/io_uring_disabled")
 works, why_not = models.availability("io_uring")
 needs_io_uring = pytest.mark.skipif(not works, reason=why_not)
 
-# A filter that answers io_uring_setup (425) with an errno and lets all else pass. It cannot be
-# taken off again, so it is for processes of their own.
+# A seccomp filter that fails io_uring_setup (425) with an errno. It cannot be removed, so each test
+# uses a process of its own.
 SECCOMP = """
 import ctypes, logging, struct, sys, time
 import errno as errnos
@@ -106,7 +106,7 @@ else:
 
 
 def test_auto_falls_back_when_the_preferred_is_refused() -> None:
-    """auto with io_uring first, as it is where it measures faster; and the server says why."""
+    """auto, which prefers io_uring, uses epoll and logs the reason."""
     run(
         SECCOMP
         + """
@@ -149,7 +149,7 @@ def test_turned_off_by_the_sysctl() -> None:
             SYSCTL.write_text("2")
         except OSError as error:
             pytest.skip(f"the sysctl kernel.io_uring_disabled cannot be changed here: {error}")
-        # In another process: what was found out in this one is remembered.
+        # In another process: this one caches whether io_uring is available.
         run(
             """
             import noria
@@ -195,7 +195,7 @@ def test_no_descriptor_for_the_ring() -> None:
 
 @pytest.mark.parametrize("model", ["epoll", pytest.param("io_uring", marks=needs_io_uring)])
 def test_no_memory(model: str) -> None:
-    """The address space at its limit: an error, and the process goes on with its descriptors."""
+    """With the address space exhausted, making a model fails and leaves other descriptors open."""
     outcomes = {
         run(
             """
@@ -252,7 +252,7 @@ def test_a_ring_belongs_to_one_thread() -> None:
 
 @pytest.fixture
 def plain() -> Iterator[Reactor]:
-    """A reactor on a ring with whole buffers, as before Linux 6.12."""
+    """A reactor whose ring uses a whole buffer for each arrival, as before Linux 6.12."""
     from noria._core.models.io_uring import IoUring
 
     with Reactor("io_uring") as reactor:
@@ -262,7 +262,7 @@ def plain() -> Iterator[Reactor]:
 
 
 def serve_while(reactor: Reactor, client: Callable[[int], None]) -> None:
-    """Serves echo while `client(port)` talks in a thread; raises what it raised."""
+    """Serve echo while `client(port)` runs in a thread; raises its exception."""
     server = reactor.listen(Echo)
     problems: list[BaseException] = []
 
@@ -309,8 +309,8 @@ def receive(sock: socket.socket, size: int) -> bytes:
 
 
 def burst(reactor: Reactor, count: int = 1000) -> Callable[[int], None]:
-    """`count` connections send 16 KiB each while the reactor is held: 16 MB come at once, for
-    which the buffers (4 MiB) cannot do."""
+    """A client of `count` connections that send 16 KiB each while the reactor is blocked: 16 MB
+    arrive at once, more than the buffers hold (4 MiB)."""
 
     def client(port: int) -> None:
         clients = [socket.create_connection(("127.0.0.1", port), LIMIT) for _ in range(count)]
@@ -335,7 +335,7 @@ def burst(reactor: Reactor, count: int = 1000) -> Callable[[int], None]:
 
 @needs_io_uring
 def test_more_at_once_than_there_are_whole_buffers(plain: Reactor) -> None:
-    """The kernel finds no buffer (ENOBUFS): the requests are made anew and nothing is lost."""
+    """The kernel runs out of buffers (ENOBUFS): requests are made again, and nothing is lost."""
     serve_while(plain, burst(plain))
 
 
@@ -345,12 +345,12 @@ def test_more_at_once_than_there_is_room_in_shared_buffers() -> None:
         serve_while(reactor, burst(reactor))
 
 
-# Stale requests.
+# Requests of closed sockets.
 
 
 @needs_io_uring
 def test_a_request_never_reads_from_the_next_owner_of_a_number() -> None:
-    """Connections that are paused, cancelled and closed; their numbers are used again at once."""
+    """Connections are paused, cancelled and closed; their numbers are reused at once."""
 
     class Leaves(Echo):
         def connection_made(self, transport: Any) -> None:
@@ -386,7 +386,7 @@ def test_a_request_never_reads_from_the_next_owner_of_a_number() -> None:
 
 @needs_io_uring
 def test_a_watched_number_that_is_used_again() -> None:
-    """2,000 times: watched, closed with the poll under way, opened anew with the same number."""
+    """2,000 times: watch a socket, close it with the poll in flight, open one with its number."""
     told: list[bytes] = []
     with Reactor("io_uring") as reactor:
         numbers = set()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from noria._core.files.page_cache import begin_writeback, reserve
-from noria._core.files.splice import Splice, Why
+from noria._core.files.splice import Splice, StopReason
 from noria.fileserver import syscalls
 from noria.fileserver.quota import Quota, check_disk
 from noria.fileserver.request_paths import HIDDEN, names
@@ -88,7 +88,7 @@ class Part:
         """
         with self._lock:
             if self._ended:
-                return 0, Why.ENDED
+                return 0, StopReason.EOF
             begin, count = self.size, 0
             self._admit(most)
             try:

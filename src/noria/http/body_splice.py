@@ -12,7 +12,7 @@ import os
 import time
 from typing import Protocol
 
-from noria._core.files.splice import Splice, Why
+from noria._core.files.splice import Splice, StopReason
 from noria.http.request_body import RequestBody, SpliceFunction
 from noria.http.worker_threads import await_uncancelled, run_in_thread
 
@@ -73,12 +73,12 @@ class BodySplicer:
                 self._body.raise_if_failed()
                 count, why = await self._splice_once(splice_to_file)
                 self._connection.count_spliced(count)
-                if why == Why.REFUSED:
+                if why == StopReason.UNSUPPORTED:
                     self._body.start_splice = None
                     return
-                if why == Why.ENDED:
+                if why == StopReason.EOF:
                     self._body.fail(ConnectionResetError("the client closed before the body's end"))
-                elif why == Why.WAITS:
+                elif why == StopReason.WOULD_BLOCK:
                     if count < MIN_BYTES_WITHOUT_PAUSE:
                         await asyncio.sleep(SLOW_CLIENT_PAUSE_SECONDS)
                     await self._body.wait_readable(self._fd)

@@ -1,4 +1,4 @@
-"""The page cache: what it holds of a file, that it is to be written, and where to."""
+"""The page cache of a file: its counts, the start of writeback, and reserved disk space."""
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -38,17 +38,17 @@ cdef struct Counts:         # struct cachestat
     uint64_t recently_evicted
 
 cdef enum:
-    SLICE = 4096            # pages asked of mincore at once
-    BEGIN = 2               # SYNC_FILE_RANGE_WRITE
-    KEEP_SIZE = 1           # FALLOC_FL_KEEP_SIZE
+    MINCORE_PAGES = 4096    # of one call
+    SYNC_FILE_RANGE_WRITE = 2
+    FALLOC_FL_KEEP_SIZE = 1
 
-cdef Py_ssize_t PAGE = os.sysconf("SC_PAGESIZE")
+cdef Py_ssize_t PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
 def cachestat(int fd):
-    """Pages of the file in the cache, of these dirty, and of these being written: cachestat(2).
+    """Return the counts of cached pages, dirty ones, and ones in writeback: cachestat(2).
 
-    Raises OSError: ENOSYS before Linux 6.5, EPERM where it is refused.
+    Raises OSError: ENOSYS before Linux 6.5, EPERM if it is forbidden.
     """
     cdef Range whole
     cdef Counts counts
@@ -59,21 +59,21 @@ def cachestat(int fd):
 
 
 def mincore_pages(int fd, Py_ssize_t size):
-    """Pages of the first `size` bytes in the cache: mincore(2) on a mapping, which reads nothing.
+    """Return the count of cached pages of the first `size` bytes: mincore(2).
 
-    The descriptor must be open for reading. Raises OSError.
+    The descriptor must be open for reading; nothing is read. Raises OSError.
     """
-    cdef unsigned char present[SLICE]
-    cdef Py_ssize_t pages = (size + PAGE - 1) // PAGE, first, count, i, found = 0
+    cdef unsigned char present[MINCORE_PAGES]
+    cdef Py_ssize_t pages = (size + PAGE_BYTES - 1) // PAGE_BYTES, first, count, i, found = 0
     cdef int failed = 0
     if not pages:
         return 0
     cdef char *memory = <char *>mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0)
     if memory == <char *>MAP_FAILED:
         raise OSError(errno, os.strerror(errno))
-    for first in range(0, pages, SLICE):
-        count = min(SLICE, pages - first)
-        if mincore(memory + first * PAGE, count * PAGE, present) < 0:
+    for first in range(0, pages, MINCORE_PAGES):
+        count = min(MINCORE_PAGES, pages - first)
+        if mincore(memory + first * PAGE_BYTES, count * PAGE_BYTES, present) < 0:
             failed = errno
             break
         for i in range(count):
@@ -85,22 +85,23 @@ def mincore_pages(int fd, Py_ssize_t size):
 
 
 def begin_writeback(int fd, int64_t offset, int64_t size):
-    """Has the device begin to write what is dirty of a range, so that an fsync(2) afterwards has
-    less to wait for: sync_file_range(2), which waits only while the device's queue is full. Where
-    the file system has none of that, nothing happens."""
+    """Start writing the dirty pages of a range to the device: sync_file_range(2).
+
+    An fsync(2) afterwards waits for less. Blocks only while the device's queue is full. Errors are
+    ignored: not every file system supports it.
+    """
     with nogil:
-        sync_file_range(fd, offset, size, BEGIN)
+        sync_file_range(fd, offset, size, SYNC_FILE_RANGE_WRITE)
 
 
 def reserve(int fd, int64_t offset, int64_t size):
-    """Has the file system find room for what is about to be written, at once and in one place:
-    fallocate(2), which leaves the file's size as it is. ext4 has more to do where it finds it page
-    by page. Where the file system has none of that, nothing happens.
+    """Reserve disk space for a range that will be written: fallocate(2).
 
-    Raises OSError where there is no room.
+    The file's size does not change. ext4 allocates one range faster than page by page. Raises
+    OSError without space; does nothing if the file system does not support it.
     """
     cdef int r
     with nogil:
-        r = fallocate(fd, KEEP_SIZE, offset, size)
+        r = fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, size)
     if r < 0 and errno in (ENOSPC, EDQUOT, EFBIG):
         raise OSError(errno, os.strerror(errno))

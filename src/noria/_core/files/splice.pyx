@@ -1,4 +1,4 @@
-"""Bytes of a socket into a file, past the process's memory: splice(2) by way of a pipe."""
+"""Move bytes from a socket to a file through a pipe, not through the process: splice(2)."""
 
 from libc.stdint cimport int64_t
 
@@ -22,119 +22,120 @@ cdef extern from *:
                                  size_t count, unsigned flags) nogil
 
 cdef enum:
-    ROOM = 1024 * 1024      # bytes of the pipe: what anybody may have, pipe(7)
-    COPIED = 64 * 1024      # bytes that are copied at a time where the file cannot be spliced to
-    FAILED = -1             # in the place of a Why: the file did, errno says how
+    PIPE_BYTES = 1024 * 1024    # the largest pipe without privileges, pipe(7)
+    COPY_BYTES = 64 * 1024      # of one copy, if the file does not support splice
+    FILE_FAILED = -1            # instead of a StopReason: errno has the file's error
 
-cpdef enum Why:
-    """Why `Splice.move` has ended."""
-    ENOUGH = 0              # it moved as much as it was to
-    WAITS = 1               # nothing more has come yet
-    ENDED = 2               # nothing more will come: the peer ended its side, or it broke
-    REFUSED = 3             # what comes next has to be received in another way
+cpdef enum StopReason:
+    """Why `Splice.move` returned."""
+    COUNT_REACHED = 0       # it has moved as many bytes as requested
+    WOULD_BLOCK = 1         # no more data has arrived
+    EOF = 2                 # no more data will arrive: the peer's end of stream, or an error
+    UNSUPPORTED = 3         # the next data cannot be spliced: receive it
 
 
 cdef class Splice:
     """A pipe between a socket and a file. One call of `move` at a time; it may be in a thread.
 
-    A call waits `patience` milliseconds for the socket, in all.
+    A call waits at most `timeout_ms` milliseconds for the socket, in all.
     """
 
-    cdef int into, out, patience
-    cdef bint copies            # the file takes nothing from a pipe
+    cdef int write_fd, read_fd, timeout_ms
+    cdef bint copy_to_file      # the file does not support splice
 
-    def __cinit__(self, int patience):
-        self.patience = patience
-        self.into = self.out = -1
-        self.out, self.into = os.pipe()     # which are not inherited
-        # Where the user has too many large pipes already, it stays as it is.
-        c_fcntl(self.into, F_SETPIPE_SZ, ROOM)
+    def __cinit__(self, int timeout_ms):
+        self.timeout_ms = timeout_ms
+        self.write_fd = self.read_fd = -1
+        self.read_fd, self.write_fd = os.pipe()     # not inheritable
+        # Fails if the user has too many large pipes; the size is unchanged then.
+        c_fcntl(self.write_fd, F_SETPIPE_SZ, PIPE_BYTES)
 
-    def move(self, int source, int target, Py_ssize_t most):
-        """Puts at most so many bytes of the socket `source` into the file `target`, where its
-        offset stands.
+    def move(self, int source, int target, Py_ssize_t count):
+        """Move at most `count` bytes from the socket `source` to the file `target` at its position.
 
-        Gives (bytes, why it ended). Raises OSError of the file: what had come of the socket then
-        may be lost.
+        Returns (bytes, StopReason). Raises OSError if the file fails: bytes that were taken from
+        the socket may be lost then.
         """
         cdef Py_ssize_t moved = 0
-        cdef int why
+        cdef int reason
         with nogil:
-            why = self.run(source, target, most, &moved)
-        if why == FAILED:
+            reason = self.move_nogil(source, target, count, &moved)
+        if reason == FILE_FAILED:
             error = errno or EIO
             raise OSError(error, os.strerror(error))
-        return moved, why
+        return moved, reason
 
-    cdef int run(self, int source, int target, Py_ssize_t most, Py_ssize_t *moved) noexcept nogil:
+    cdef int move_nogil(self, int source, int target, Py_ssize_t count,
+                        Py_ssize_t *moved) noexcept nogil:
         cdef pollfd ready
         cdef Py_ssize_t n
-        cdef int64_t left, latest = 0
+        cdef int64_t left, deadline = 0
         cdef timespec wait
         cdef bint waited = False
         ready.fd, ready.events = source, POLLIN
-        while moved[0] < most:
-            n = c_splice(source, NULL, self.into, NULL, min(most - moved[0], <Py_ssize_t>ROOM),
+        while moved[0] < count:
+            n = c_splice(source, NULL, self.write_fd, NULL,
+                         min(count - moved[0], <Py_ssize_t>PIPE_BYTES),
                          SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
             if n > 0:
                 waited = False
-                if self.pour(target, n) < 0:
-                    return FAILED
+                if self.empty_pipe(target, n) < 0:
+                    return FILE_FAILED
                 moved[0] += n
             elif n == 0:
-                return ENDED
+                return EOF
             elif errno == EAGAIN:
-                # The pipe is empty, so it is the socket. What poll sees and splice does not is
-                # urgent data, which only recv steps over.
+                # The pipe is empty, so the socket would block. If it does although poll reported
+                # data, that is urgent data, which only recv skips.
                 if waited:
-                    return REFUSED
-                if latest == 0:
-                    latest = monotonic_ns() + self.patience * <int64_t>1000000
-                left = latest - monotonic_ns()
+                    return UNSUPPORTED
+                if deadline == 0:
+                    deadline = monotonic_ns() + self.timeout_ms * <int64_t>1000000
+                left = deadline - monotonic_ns()
                 if left <= 0:
-                    return WAITS
+                    return WOULD_BLOCK
                 wait.tv_sec, wait.tv_nsec = left // 1000000000, left % 1000000000
                 waited = c_ppoll(&ready, 1, &wait, NULL) > 0
             elif errno != EINTR:
-                # Refused where splice is unknown or forbidden; a broken connection says so again.
-                return REFUSED
-        return ENOUGH
+                # splice is unknown or forbidden; or the connection failed, which recv reports.
+                return UNSUPPORTED
+        return COUNT_REACHED
 
-    cdef int pour(self, int target, Py_ssize_t left) noexcept nogil:
-        """All that is in the pipe goes into the file."""
+    cdef int empty_pipe(self, int target, Py_ssize_t left) noexcept nogil:
+        """Write all data of the pipe to the file; -1 with errno if that fails."""
         cdef Py_ssize_t n
         while left:
-            if self.copies:
-                n = copy(self.out, target, left)
+            if self.copy_to_file:
+                n = copy(self.read_fd, target, left)
             else:
-                n = c_splice(self.out, NULL, target, NULL, left, SPLICE_F_MOVE)
+                n = c_splice(self.read_fd, NULL, target, NULL, left, SPLICE_F_MOVE)
             if n > 0:
                 left -= n
-            elif n < 0 and errno == EINVAL and not self.copies:
-                self.copies = True
+            elif n < 0 and errno == EINVAL and not self.copy_to_file:
+                self.copy_to_file = True
             elif n == 0 or errno != EINTR:
                 return -1
         return 0
 
     def close(self):
-        """Ends the pipe; nobody may be at it."""
-        self.end()
+        """Close the pipe. No call of `move` may be in progress."""
+        self.close_pipe()
 
     def __dealloc__(self):
-        self.end()
+        self.close_pipe()
 
-    cdef void end(self) noexcept:
-        if self.out >= 0:
-            c_close(self.out)
-            c_close(self.into)
-            self.out = self.into = -1
+    cdef void close_pipe(self) noexcept:
+        if self.read_fd >= 0:
+            c_close(self.read_fd)
+            c_close(self.write_fd)
+            self.read_fd = self.write_fd = -1
 
 
-cdef Py_ssize_t copy(int source, int target, Py_ssize_t most) noexcept nogil:
-    """Some bytes of the pipe to the file, by way of memory."""
-    cdef char data[COPIED]
+cdef Py_ssize_t copy(int source, int target, Py_ssize_t count) noexcept nogil:
+    """Copy some bytes of the pipe to the file; returns their count, or -1 with errno."""
+    cdef char data[COPY_BYTES]
     cdef Py_ssize_t have, n, done = 0
-    have = c_read(source, data, min(most, <Py_ssize_t>COPIED))
+    have = c_read(source, data, min(count, <Py_ssize_t>COPY_BYTES))
     while done < have:
         n = c_write(target, data + done, have - done)
         if n >= 0:

@@ -1,6 +1,6 @@
 """The model io_uring(7): requests go into one ring, completions come out of it.
 
-What shaped this file (uring/requests.pyx has more):
+What shaped this file (uring_requests.pyx has more):
 
 - The ring belongs to one thread (SINGLE_ISSUER), and the kernel completes requests only when that
   thread enters it (DEFER_TASKRUN, Linux 6.1). It is made disabled; the thread that runs the loop
@@ -32,12 +32,12 @@ from noria._core.contract cimport (
 )
 from noria._core.models.epoll cimport Epoll
 from noria._core.models.readiness cimport PLAIN
+from noria._core.models.uring_requests cimport *
 from noria._core.models.wakeable cimport WakeableModel
 from noria._core.uring.abi cimport *
 from noria._core.uring.buffers cimport (
     buffers_data, buffers_index, buffers_provide, buffers_provide_more, buffers_register,
 )
-from noria._core.uring.requests cimport *
 from noria._core.uring.ring cimport (
     ring_close_in_child, ring_has_completions, ring_needs_enter, ring_register,
 )

@@ -1,4 +1,4 @@
-"""Submit and cancel the requests that channels and operations need. requests.pxd has the states.
+"""Submit and cancel the requests of channels and operations. uring_requests.pxd has the states.
 
 - Receiving is multishot: one request completes for each arrival, with the bytes in a provided
   buffer. ENOBUFS ends the request and is not an error of the connection: the request is made again
@@ -9,7 +9,7 @@
   connections in advance are a tenth to a quarter slower.
 - A poll request holds a reference to its file: a socket that its user closes while the ring polls
   it stays open, and its peer sees no end. So descriptors that users watch are not polled here; see
-  models/io_uring.pyx.
+  io_uring.pyx.
 - Sockets must be in blocking mode: with O_NONBLOCK, requests end with EAGAIN.
 """
 

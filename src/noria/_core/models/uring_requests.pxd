@@ -4,9 +4,8 @@ A request holds a reference to its target until the kernel's last completion, an
 its descriptor: its number cannot be reused while a request for it is in flight.
 """
 
-from noria._core.contract cimport (
-    READABLE, RECEIVE, SEND, Channel, Operation, Target, WakeableModel,
-)
+from noria._core.contract cimport READABLE, RECEIVE, SEND, Channel, Operation, Target
+from noria._core.models.wakeable cimport WakeableModel
 from noria._core.sys cimport F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, POLLOUT, c_fcntl
 from noria._core.uring.abi cimport *
 from noria._core.uring.buffers cimport BufferRing
