@@ -76,7 +76,7 @@ class RingEngine(Engine):
         except asyncio.CancelledError:
             self.ring.cancel(request)
             if not future.cancelled() and future.exception() is None:
-                # The task was cancelled after the future was done: nobody gets the descriptor.
+                # The task was cancelled after the future was done: close the descriptor.
                 os.close(future.result())
             raise
 
