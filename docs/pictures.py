@@ -18,7 +18,7 @@ FIGURES = ("throughput", "phases", "waiting", "idle", "triggers")
 # Pixels. High enough for the highest figure; what is empty below it is cut off.
 FIGURE_SIZE = "1000,2600"
 # Pixels. The top of the page, to the end of the first chart.
-PAGE_SIZE = "1000,1480"
+PAGE_SIZE = "1000,1570"
 PICTURES = Path(__file__).parent / "pictures"
 
 
