@@ -139,7 +139,7 @@ def test_uploads_the_log_and_the_metrics(directory):
 
 
 def test_the_common_log_and_logins(directory):
-    made = str(auth.Hash.of("secret: pass"))
+    made = str(auth.PasswordHash.create("secret: pass"))
     arguments = ["--auth", f"me:{made}", "--log", "common"]
     with Server(directory, "--port", "0", *arguments, env={"NORIA_TOKEN": "tok123"}) as server:
 
@@ -385,7 +385,7 @@ def test_a_password_from_a_pipe(given, password):
         assert made.stderr.startswith(b"noria: no password on standard input\n")
     else:
         assert (made.returncode, made.stderr) == (0, b"")
-        assert auth.Hash.read(made.stdout.decode().strip()).fits(password)
+        assert auth.PasswordHash.parse(made.stdout.decode().strip()).verify(password)
 
 
 def test_a_password_is_hashed(monkeypatch, capsys):
@@ -393,10 +393,10 @@ def test_a_password_is_hashed(monkeypatch, capsys):
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda *_: "päss")
     monkeypatch.setattr("click.termui.hidden_prompt_func", lambda *_: "päss")
     assert run(["serve", "files", "--hash-password"]) == 0
-    made = auth.Hash.read(capsys.readouterr().out.strip())
-    assert made.fits("päss")
-    assert not made.fits("pass")
-    assert str(auth.Hash.of("päss")) != str(made)
+    made = auth.PasswordHash.parse(capsys.readouterr().out.strip())
+    assert made.verify("päss")
+    assert not made.verify("pass")
+    assert str(auth.PasswordHash.create("päss")) != str(made)
 
 
 @pytest.mark.parametrize(

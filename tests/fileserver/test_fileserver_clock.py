@@ -19,11 +19,11 @@ from support.fileservice import ask, serving
 pytest.importorskip("httptools")
 
 from noria.fileserver import file_age
-from noria.fileserver.file_age import Ages
-from noria.fileserver.partial_uploads import DIRECTORY, LIFE, Facts, Store
+from noria.fileserver.file_age import AgeLimits
 from noria.fileserver.root import Root
 from noria.fileserver.service import FileService
-from noria.fileserver.storage import ABANDONED
+from noria.fileserver.stale_files import STALE_AFTER
+from noria.fileserver.tus.upload_store import DIRECTORY, MAX_AGE, UploadInfo, UploadStore
 from noria.http.head import DateField
 from noria.http.messages import Headers, Request
 
@@ -63,7 +63,7 @@ def old(limits: tuple[float, float], modified: float) -> bool:
 
 
 def test_a_clock_that_nobody_sets(times: Times) -> None:
-    kept = Ages(DAY)
+    kept = AgeLimits(DAY)
     for _ in range(100):
         times.passes(900)
         assert kept.limits()[0] == pytest.approx(times.wall - DAY)
@@ -74,7 +74,7 @@ def test_a_clock_that_nobody_sets(times: Times) -> None:
 @pytest.mark.parametrize("step", [2 * DAY, YEARS])
 def test_set_forward(times: Times, step: float) -> None:
     """What was new a moment ago is not old, and becomes old a day later."""
-    kept = Ages(DAY)
+    kept = AgeLimits(DAY)
     times.passes(900)
     new, already = times.wall - 10, times.wall - DAY - 10
     times.wall += step
@@ -91,7 +91,7 @@ def test_set_forward(times: Times, step: float) -> None:
 @pytest.mark.parametrize("step", [3 * DAY, YEARS])
 def test_set_back(times: Times, step: float) -> None:
     """What seems to be of the future is kept for a day, and then it is old."""
-    kept = Ages(DAY)
+    kept = AgeLimits(DAY)
     for _ in range(100):
         times.passes(900)
         kept.limits()
@@ -107,14 +107,14 @@ def test_set_back(times: Times, step: float) -> None:
 
 
 def test_a_server_that_has_just_started_takes_nothing_for_the_future(times: Times) -> None:
-    kept = Ages(DAY)
+    kept = AgeLimits(DAY)
     assert kept.limits()[1] == math.inf
     times.passes(DAY + 1)
     assert kept.limits()[1] == times.wall + DAY
 
 
 def test_adjusting_is_no_step(times: Times) -> None:
-    kept = Ages(DAY)
+    kept = AgeLimits(DAY)
     for _ in range(1000):
         times.passes(900)
         times.wall += 0.5
@@ -122,55 +122,55 @@ def test_adjusting_is_no_step(times: Times) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[UploadStore]:
     root = Root(tmp_path)
-    store = Store(root)
+    store = UploadStore(root)
     yield store
     store.close()
     root.close()
 
 
-def test_uploads_of_another_time(tmp_path: Path, store: Store) -> None:
+def test_uploads_of_another_time(tmp_path: Path, store: UploadStore) -> None:
     now = time.time()
     place = tmp_path / DIRECTORY
     uploads = {}
-    for name, at in {"past": now - LIFE - 10, "now": now, "future": now + LIFE + 10}.items():
-        upload = uploads[name] = store.create(Facts("/x", 5))
+    for name, at in {"past": now - MAX_AGE - 10, "now": now, "future": now + MAX_AGE + 10}.items():
+        upload = uploads[name] = store.create(UploadInfo("/x", 5))
         (place / f"{upload}.data").write_bytes(b"123")
         for suffix in (".json", ".data"):
             os.utime(place / (upload + suffix), (at, at))
-    assert store.expire(now - LIFE, math.inf) == 3
+    assert store.expire(now - MAX_AGE, math.inf) == 3
     assert sorted(each.stem for each in place.glob("*.json")) == sorted(
         [uploads["now"], uploads["future"]]
     )
-    assert store.expire(now - LIFE, now + LIFE) == 3
+    assert store.expire(now - MAX_AGE, now + MAX_AGE) == 3
     assert [each.stem for each in place.glob("*.json")] == [uploads["now"]]
 
 
 def test_an_upload_that_is_sent_to_is_left_alone_whatever_its_age(
-    tmp_path: Path, store: Store
+    tmp_path: Path, store: UploadStore
 ) -> None:
     """Its facts too, which may be written anew at that moment."""
-    upload = store.create(Facts("/x", 5))
+    upload = store.create(UploadInfo("/x", 5))
     new = tmp_path / DIRECTORY / f"{upload}.new"
     new.write_bytes(b"{}")
-    with store.held(upload):
+    with store.locked(upload):
         assert store.expire(math.inf, math.inf) == 0
         assert new.exists()
-        assert store.facts(upload).path == "/x"
+        assert store.info(upload).path == "/x"
     store.expire(math.inf, math.inf)
     assert os.listdir(tmp_path / DIRECTORY) == []
 
 
 def test_parts_of_the_future_are_swept(tmp_path: Path) -> None:
     """The clock was set back since: their time would come in years."""
-    for name, age in {"past": 2 * ABANDONED, "now": 0.0, "future": -2 * ABANDONED}.items():
+    for name, age in {"past": 2 * STALE_AFTER, "now": 0.0, "future": -2 * STALE_AFTER}.items():
         part = tmp_path / f".noria-{name}.part"
         part.touch()
         os.utime(part, (time.time() - age,) * 2)
 
     async def main(service: FileService) -> None:
-        assert await service.sweep() == 2
+        assert await service.files.remove_stale() == 2
 
     serving(main, tmp_path, uploads=True)
     assert os.listdir(tmp_path) == [".noria-now.part"]
@@ -219,7 +219,7 @@ def test_a_file_of_any_time_is_served(at: int) -> None:
             with zipfile.ZipFile(BytesIO(body)) as packed:
                 assert len(packed.namelist()) == 2
             request = Request("GET", "/file", Headers())
-            quick = [service.quick(request) for _ in range(2)][-1]
+            quick = [service.fast_path(request) for _ in range(2)][-1]
             if quick is not None:  # the short way says what the long one does
                 assert tag.encode() in quick[0]
                 assert date.encode() in quick[0]

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("click")
 pytest.importorskip("httptools")
 
-from noria.fileserver.auth import Hash
+from noria.fileserver.auth import PasswordHash
 from support import loops
 from support.running import environment
 
@@ -162,7 +162,7 @@ def test_an_upload_that_is_gone_on_with(tmp_path: Path) -> None:
 
 def test_logins_and_tls(tmp_path: Path) -> None:
     pem = str(loops.CERTIFICATE)
-    login = ("--auth", f"me:{Hash.of('secret')}", "--token", "abc")
+    login = ("--auth", f"me:{PasswordHash.create('secret')}", "--token", "abc")
     with Served(tmp_path, "--tls", pem, pem, *login) as served:
         (served.root / "a").write_bytes(b"hello")
         url = f"{served.url}/a"

@@ -41,8 +41,8 @@ COMMON = """
             yield server
         finally:
             listening.close()
-            await server.server_state.drain(0)
-            server.uploads.stop()
+            await server.state.drain(0)
+            server.tus.stop()
             await listening.wait_closed()
             service.close()
 
@@ -69,7 +69,7 @@ COMMON = """
 
     def counted(server):
         size = sum(each.stat().st_size for each in DISK.rglob("*") if each.is_file())
-        return server.service.quota.used, size
+        return server.service.files.quota.used, size
 """
 
 FULL = """
@@ -116,7 +116,7 @@ FULL = """
         body = head % b"one" + b"1" + b"\\r\\n" + head % b"two" + DATA + b"\\r\\n--b--\\r\\n"
         kind = "multipart/form-data; boundary=b"
         status, _, text = await ask(server, "POST", "/", body, Content_Type=kind)
-        assert (status, "Stored before it: one" in text) == (507, True), (status, text)
+        assert (status, "Files stored before the error: one" in text) == (507, True), (status, text)
         assert left() == ["one"]
         assert (await ask(server, "DELETE", "/one"))[0] == 204
 
@@ -301,11 +301,11 @@ LIMITED = """
 RUN = """
     async def main(name):
         async with serving() as server:
-            await asyncio.to_thread(server.service.quota.count)  # before others write there
+            await asyncio.to_thread(server.service.files.quota.count)  # before others write there
             await globals()[name](server)
             used, size = counted(server)
             assert used == size, (used, size)
-            assert server.server_state.active_uploads == 0
+            assert server.state.active_uploads == 0
 
     noria.run(main(sys.argv[1]))
 """

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from noria.fileserver import archive
-from noria.fileserver.request_paths import check
+from noria.fileserver.request_paths import check_name
 from noria.fileserver.root import Root
 from noria.fileserver.service import FileService
 from noria.http import media_types, ranges
@@ -477,7 +477,7 @@ def test_a_file_that_changes_while_it_is_archived(tree: Path, size: int) -> None
     """The blocks come one by one, so the file can be changed in the middle of its own."""
     before = (tree / "d" / "large").read_bytes()
     root = Root(tree)
-    for make in (archive.tar, archive.zipped):
+    for make in (archive.tar_blocks, archive.zip_blocks):
         (tree / "d" / "large").write_bytes(before)
         top = root.open("/d/", os.O_RDONLY)
         blocks = make(root, top, "d")
@@ -485,7 +485,7 @@ def test_a_file_that_changes_while_it_is_archived(tree: Path, size: int) -> None
         os.truncate(tree / "d" / "large", size)
         data += b"".join(blocks)
         os.close(top)
-        if make is archive.tar:
+        if make is archive.tar_blocks:
             with tarfile.open(fileobj=io.BytesIO(data)) as opened:
                 file = opened.extractfile("d/large")
                 assert file is not None
@@ -506,7 +506,7 @@ def test_an_archive_keeps_no_file_in_memory(tree: Path) -> None:
         file.truncate(64 << 20)
     root = Root(tree)
     top = root.open("/d/", os.O_RDONLY)
-    sizes = [len(block) for block in archive.tar(root, top, "d")]
+    sizes = [len(block) for block in archive.tar_blocks(root, top, "d")]
     os.close(top)
     root.close()
     assert sum(sizes) > 64 << 20
@@ -539,8 +539,7 @@ def test_what_an_archive_is_without_is_told_once(
 
     serving(main, tree)
     assert [record.getMessage() for record in caplog.records] == [
-        "an archive of d is without what cannot be read, 2 in all; "
-        "the first is d/e (Permission denied)"
+        "an archive of d lacks 2 entries that cannot be read; the first is d/e (Permission denied)"
     ]
 
 
@@ -558,7 +557,7 @@ def test_an_archive_given_up(tree: Path) -> None:
 
 
 def test_names_of_one_file() -> None:
-    check("a")
+    check_name("a")
     for wrong in ("a/b", "", "..", "a\\b", ".noria-x"):
         with pytest.raises(HTTPException):
-            check(wrong)
+            check_name(wrong)

@@ -46,9 +46,9 @@ def raw(directory: Path, *requests: bytes) -> list[bytes]:
             answers.append(await reader.read())
             writer.close()
         listening.close()
-        await server.server_state.drain(0)
-        assert server.uploads is not None
-        server.uploads.stop()
+        await server.state.drain(0)
+        assert server.tus is not None
+        server.tus.stop()
         server.service.close()
         return answers
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from noria.fileserver.root import Root
-from noria.fileserver.storage import sweep
+from noria.fileserver.stale_files import remove_stale
 from support.loops import count
 from support.running import finish, start
 
@@ -30,7 +30,7 @@ STORING = """
             data = numbers.randbytes(numbers.choice([0, 10, 5000, 200_000, 1_500_000]))
             data += hashlib.sha256(data).digest()  # each file tells whether it is whole
             name = f"{which}-{number}" if number % 3 else f"again-{which}"
-            await service.store("/" + name, chunks(data))
+            await service.files.store("/" + name, chunks(data))
             os.write(said, f"{name} {len(data)} {hashlib.sha256(data).hexdigest()}\\n".encode())
 
     async def main(root, seed, said):
@@ -98,7 +98,8 @@ def test_a_part_is_held_while_its_process_lives(tmp_path: Path) -> None:
             print("written", flush=True)
             await asyncio.Event().wait()
 
-        noria.run(FileService(sys.argv[1], uploads=True, disk_floor=0).store("/file", chunks()))
+        service = FileService(sys.argv[1], uploads=True, disk_floor=0)
+        noria.run(service.files.store("/file", chunks()))
         """,
         str(tmp_path),
     )
@@ -107,10 +108,10 @@ def test_a_part_is_held_while_its_process_lives(tmp_path: Path) -> None:
     (part,) = tmp_path.iterdir()
     root = Root(tmp_path)
     os.utime(part, (1, 1))
-    assert sweep(root) == 0
+    assert remove_stale(root) == 0
     process.kill()
     process.communicate()
     os.utime(part, (1, 1))
-    assert sweep(root) == 1
+    assert remove_stale(root) == 1
     assert list(tmp_path.iterdir()) == []
     root.close()

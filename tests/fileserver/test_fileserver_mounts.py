@@ -25,7 +25,7 @@ MAIN = """
     from support.fileservice import ask
     from noria.http.messages import Headers, HTTPException, Request
     from noria.fileserver.service import FileService
-    from noria.fileserver.tus import Uploads
+    from noria.fileserver.tus.handler import TusHandler
     from test_fileserver_tus import encoded
 
     async def create(uploads, directory):
@@ -40,7 +40,7 @@ MAIN = """
 
     async def main(native):
         service = FileService(".", uploads=True, overwrite=True, disk_floor=0, native=native)
-        uploads = Uploads(service, None)
+        uploads = TusHandler(service.files)
         for place in ("/mounted/", "/mounted/below/", "/bound/"):
             assert (await ask(service, "PUT", place + "file", b"1")).status == 201
             assert (await ask(service, "GET", place + "file")).body == b"1"

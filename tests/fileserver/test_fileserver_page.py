@@ -115,7 +115,7 @@ def test_names_that_are_no_unicode():
 
 
 def test_an_empty_directory_says_so():
-    assert b"Nothing is here yet." in page(listing(), uploads=True)
+    assert b"This folder is empty." in page(listing(), uploads=True)
 
 
 @pytest.mark.parametrize("modified", [1e300, -1e300, -5.0])
@@ -135,7 +135,7 @@ def test_dates_out_of_all_calendars(modified):
     ],
 )
 def test_sizes(count, text):
-    assert pages.size(count) == text
+    assert pages.format_size(count) == text
 
 
 def test_every_asset_that_is_named_is_there():
@@ -282,7 +282,7 @@ def test_a_folder_is_deleted_with_what_is_in_it(server, browser, root):
     (root / "d" / "e" / "a#?").touch()
     show(browser, server.url + "/")
     browser.click("[data-act=delete]")
-    assert "all that is in it" in browser.ask("document.querySelector('dialog').textContent")
+    assert "everything in it" in browser.ask("document.querySelector('dialog').textContent")
     browser.press("Enter")
     browser.until("!document.querySelector('dialog').open")
     assert list(root.iterdir()) == []
@@ -325,10 +325,10 @@ def test_sending_with_faults_on_the_way(server, browser, root, tmp_path):
     assert (root / "empty").read_bytes() == b""
     browser.until("document.querySelectorAll('tbody tr').length === 3")
     title = "document.getElementById('uploads-title').textContent"
-    assert browser.ask(title) == "3 of 3 sent"
+    assert browser.ask(title) == "3 of 3 uploaded"
     browser.choose("#files", small)
     browser.until("document.querySelector('#queue li[data-state=failed]')")
-    assert "of that name" in browser.ask(
+    assert "with that name" in browser.ask(
         "document.querySelector('li[data-state=failed]').textContent"
     )
     browser.click("#clear")

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from noria.fileserver.request_paths import names
+from noria.fileserver.request_paths import split_path
 from noria.fileserver.root import Root
 from noria.fileserver.service import FileService
 from noria.http.messages import HTTPException
@@ -226,11 +226,11 @@ def test_directories_are_swapped_for_links_meanwhile(root: Path, native: bool) -
 
 
 def test_names_gives_the_parts_of_a_plain_path() -> None:
-    assert names("/") == []
-    assert names("/a/b c/é/") == ["a", "b c", "é"]
-    assert names("/100%/...") == ["100%", "..."]
+    assert split_path("/") == []
+    assert split_path("/a/b c/é/") == ["a", "b c", "é"]
+    assert split_path("/100%/...") == ["100%", "..."]
     with pytest.raises(HTTPException, match="UTF-8"):
-        names("/\udcff")
+        split_path("/\udcff")
 
 
 def test_a_root_must_be_a_directory(root: Path) -> None:

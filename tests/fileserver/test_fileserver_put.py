@@ -20,8 +20,7 @@ from typing import Any
 
 import pytest
 
-from noria.fileserver import storage as storing
-from noria.fileserver import syscalls
+from noria.fileserver import stale_files, syscalls
 from noria.fileserver.quota import Quota
 from noria.fileserver.root import Root
 from noria.fileserver.service import FileService
@@ -43,7 +42,7 @@ def test_a_file_is_stored_and_told_of(root: Path) -> None:
     (root / "d").mkdir()
 
     async def main(service: FileService) -> None:
-        service.on_change.append(changed.append)
+        service.files.on_change.append(changed.append)
         for path, data in {"/large": DATA, "/d/small é": b"1", "/empty": b""}.items():
             answer = await ask(service, "PUT", path, data)
             assert answer.status == 201
@@ -77,7 +76,7 @@ def test_nothing_is_changed_unless_it_is_allowed(root: Path) -> None:
             assert answer.status == 403
             assert b"--upload" in answer.body
         with pytest.raises(HTTPException):
-            await service.store("/new", chunks(b"2"))
+            await service.files.store("/new", chunks(b"2"))
 
     async def read_only(service: FileService) -> None:
         for answer in await every(service):
@@ -181,7 +180,7 @@ def test_nothing_is_seen_half_written(root: Path) -> None:
         assert (await ask(service, "GET", part)).status == 403
         archive = await ask(service, "GET", "/", query={"archive": "tar"})
         assert b".part" not in archive.body
-        assert await service.sweep() == 0
+        assert await service.files.remove_stale() == 0
         go_on.set()
         assert (await task).status == 201
         assert (await ask(service, "GET", "/file")).body == DATA
@@ -204,7 +203,7 @@ def test_an_upload_that_ends_in_the_middle_leaves_nothing(
                 raise ConnectionResetError("the client has gone")
             await asyncio.Event().wait()
 
-        task = asyncio.ensure_future(service.store("/file", body()))
+        task = asyncio.ensure_future(service.files.store("/file", body()))
         await halfway.wait()
         task.cancel() if ending == "cancelled" else None
         expected = asyncio.CancelledError if ending == "cancelled" else ConnectionResetError
@@ -220,7 +219,7 @@ def test_cancelled_at_any_turn(root: Path) -> None:
 
     async def main(service: FileService) -> None:
         for turns in range(60):
-            task = asyncio.ensure_future(service.store(f"/{turns}", chunks(b"x" * 1000)))
+            task = asyncio.ensure_future(service.files.store(f"/{turns}", chunks(b"x" * 1000)))
             for _ in range(turns):
                 await asyncio.sleep(0 if turns % 2 else 0.0001)
             task.cancel()
@@ -261,8 +260,8 @@ def test_the_quota_holds_for_all_together(root: Path) -> None:
         assert (await ask(service, "PUT", "/more", b"x" * 300_000)).status == 201
         assert (await ask(service, "PUT", "/more", b"x" * 100_001)).status == 507
         with pytest.raises(HTTPException, match="quota"):
-            await service.room("/x", 100_001)
-        await service.room("/x", 100_000)
+            await service.files.check_space("/x", 100_001)
+        await service.files.check_space("/x", 100_000)
 
     serving(main, root, uploads=True, quota=1_000_000)
     assert hidden(root) == []
@@ -317,11 +316,11 @@ def test_a_disk_that_fails_is_500_and_in_the_log(
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", broken)
             answer = await ask(service, "PUT", "/file", b"1")
-        assert (answer.status, answer.body) == (500, b"It failed: Input/output error.\n")
+        assert (answer.status, answer.body) == (500, b"The operation failed: Input/output error.\n")
 
     serving(main, root, uploads=True)
     assert os.listdir(root) == []
-    assert "PUT /file: It failed: Input/output error." in caplog.text
+    assert "PUT /file: The operation failed: Input/output error." in caplog.text
 
 
 def test_a_client_that_goes_is_not_answered(root: Path) -> None:
@@ -454,7 +453,7 @@ def test_a_form_that_is_wrong(root: Path) -> None:
         answer = await ask(service, "POST", "/", body, **FORM)
         assert answer.status == 409
         assert b"there: " in answer.body
-        assert b"Stored before it: first." in answer.body
+        assert b"Files stored before the error: first." in answer.body
         page = await ask(service, "POST", "/", whole, accept="text/html", **FORM)
         assert (page.status, page.headers.get("location")) == (303, "/")
 
@@ -520,7 +519,7 @@ def test_removing(root: Path) -> None:
     changed: list[str] = []
 
     async def main(service: FileService) -> None:
-        service.on_change.append(changed.append)
+        service.files.on_change.append(changed.append)
         assert (await ask(service, "DELETE", "/missing")).status == 404
         assert (await ask(service, "DELETE", "/file/")).status == 404
         assert (await ask(service, "DELETE", "/file", if_match='"x"')).status == 412
@@ -594,7 +593,7 @@ def test_moving(root: Path, renameat2: bool, monkeypatch: pytest.MonkeyPatch) ->
         assert await move(service, "/other", "/e/n%20w", overwrite="T") == 204
 
     async def watched(service: FileService) -> None:
-        service.on_change.append(changed.append)
+        service.files.on_change.append(changed.append)
         await main(service)
 
     serving(watched, root, uploads=True)
@@ -632,13 +631,13 @@ def test_storing_with_the_directories_above(root: Path) -> None:
     changed: list[str] = []
 
     async def main(service: FileService) -> None:
-        service.on_change.append(changed.append)
-        assert (await service.store("/a/b/c", chunks(b"1"), parents=True))[0]
-        assert (await service.store("/a/b/d", chunks(b"1"), parents=True))[0]
+        service.files.on_change.append(changed.append)
+        assert (await service.files.store("/a/b/c", chunks(b"1"), parents=True))[0]
+        assert (await service.files.store("/a/b/d", chunks(b"1"), parents=True))[0]
         with pytest.raises(HTTPException):
-            await service.store("/a/../b", chunks(b"1"), parents=True)
+            await service.files.store("/a/../b", chunks(b"1"), parents=True)
         with pytest.raises(HTTPException):
-            await service.store("/a/b/c/d", chunks(b"1"), parents=True)
+            await service.files.store("/a/b/c/d", chunks(b"1"), parents=True)
 
     serving(main, root, uploads=True)
     assert changed == ["/", "/a/", "/a/b/", "/a/b/"]
@@ -655,19 +654,19 @@ def test_adopting_a_file_that_is_there_already(root: Path) -> None:
             (root / ".noria-uploads" / "1").write_bytes(DATA)
 
         upload()
-        new, tag = await service.adopt(".noria-uploads/1", "/d/new", parents=True)
+        new, tag = await service.files.store_existing(".noria-uploads/1", "/d/new", parents=True)
         assert new
         got = await ask(service, "GET", "/d/new")
         assert (got.body, got.headers.get("etag")) == (DATA, tag)
         upload()
         with pytest.raises(HTTPException) as caught:
-            await service.adopt(".noria-uploads/1", "/old")
+            await service.files.store_existing(".noria-uploads/1", "/old")
         assert caught.value.status == 409
         for source in (".noria-uploads/link", ".noria-uploads/missing"):
             with pytest.raises(HTTPException):
-                await service.adopt(source, "/x")
+                await service.files.store_existing(source, "/x")
         tag = (await ask(service, "GET", "/old")).headers.get("etag")
-        assert not (await service.adopt(".noria-uploads/1", "/old", if_match=tag))[0]
+        assert not (await service.files.store_existing(".noria-uploads/1", "/old", if_match=tag))[0]
         assert (root / "old").read_bytes() == DATA
 
     serving(main, root, uploads=True)
@@ -675,14 +674,14 @@ def test_adopting_a_file_that_is_there_already(root: Path) -> None:
 
 def test_what_a_killed_process_left_is_swept(root: Path) -> None:
     (root / "d").mkdir()
-    old = time.time() - 2 * storing.ABANDONED
+    old = time.time() - 2 * stale_files.STALE_AFTER
     for name in (".noria-1.part", "d/.noria-2.part", ".noria-other", "file.part"):
         (root / name).touch()
         os.utime(root / name, (old, old))
     (root / ".noria-new.part").touch()
 
     async def main(service: FileService) -> None:
-        assert await service.sweep() == 2
+        assert await service.files.remove_stale() == 2
 
     serving(main, root, uploads=True)
     left = sorted(path.name for path in root.rglob("*") if path.is_file())
@@ -758,7 +757,7 @@ def test_who_counts_again_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.Mo
     root = Root(tmp_path)
     quota = Quota(root, 1000)
     walking, go_on = threading.Event(), threading.Event()
-    walk = quota._walk
+    walk = quota._sum_sizes
 
     def slow() -> int:
         used = walk()
@@ -766,7 +765,7 @@ def test_who_counts_again_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.Mo
         assert go_on.wait(20)
         return used
 
-    monkeypatch.setattr(quota, "_walk", slow)
+    monkeypatch.setattr(quota, "_sum_sizes", slow)
     with ThreadPoolExecutor() as threads:
         # The first number is needed: who asks meanwhile waits for it.
         first, second = (threads.submit(quota.check, size) for size in (900, 901))
@@ -778,17 +777,17 @@ def test_who_counts_again_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(HTTPException, match="quota"):
             second.result(20)
         # Later it is not, and what was stored while somebody counted is not forgotten.
-        monkeypatch.setattr("noria.fileserver.quota.COUNT_AGAIN", 0.0)
+        monkeypatch.setattr("noria.fileserver.quota.RECOUNT_INTERVAL", 0.0)
         walking.clear()
         go_on.clear()
         counting = threads.submit(quota.count)
         assert walking.wait(20)
-        quota.take(500)
-        quota.end(500)
+        quota.reserve(500)
+        quota.release(500)
         assert not counting.done()
         go_on.set()
         counting.result(20)
-        monkeypatch.setattr("noria.fileserver.quota.COUNT_AGAIN", 60.0)
+        monkeypatch.setattr("noria.fileserver.quota.RECOUNT_INTERVAL", 60.0)
         with pytest.raises(HTTPException, match="quota"):
             quota.check(401)
         quota.check(400)
@@ -802,8 +801,8 @@ def test_what_is_stored_as_a_count_begins_is_in_it(
     root = Root(tmp_path)
     quota = Quota(root, 1000)
     quota.check(0)
-    monkeypatch.setattr("noria.fileserver.quota.COUNT_AGAIN", 0.0)
-    due, calls = quota._due, []
+    monkeypatch.setattr("noria.fileserver.quota.RECOUNT_INTERVAL", 0.0)
+    due, calls = quota._is_due, []
 
     with ThreadPoolExecutor() as threads:
 
@@ -812,10 +811,10 @@ def test_what_is_stored_as_a_count_begins_is_in_it(
             calls.append(answer)
             if len(calls) == 2:  # another's first bytes, right behind the last look
                 with contextlib.suppress(TimeoutError):
-                    threads.submit(quota.take, 600).result(0.2)
+                    threads.submit(quota.reserve, 600).result(0.2)
             return answer
 
-        monkeypatch.setattr(quota, "_due", between)
+        monkeypatch.setattr(quota, "_is_due", between)
         quota.count()
     assert quota.used == 600
     quota.close()
@@ -823,13 +822,13 @@ def test_what_is_stored_as_a_count_begins_is_in_it(
 
 
 def test_several_processes_have_one_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noria.fileserver.quota.COUNT_AGAIN", 0.0)
+    monkeypatch.setattr("noria.fileserver.quota.RECOUNT_INTERVAL", 0.0)
     shared = os.memfd_create("of the test")
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
         other = Quota(Root(tmp_path), 1000, shared)
-        other.take(600)  # an upload under way, when the process is killed
+        other.reserve(600)  # an upload under way, when the process is killed
         os.write(tell, b".")
         time.sleep(60)
         os._exit(0)
@@ -837,9 +836,9 @@ def test_several_processes_have_one_quota(tmp_path: Path, monkeypatch: pytest.Mo
     root = Root(tmp_path)
     quota = Quota(root, 1000, shared)
     with pytest.raises(HTTPException, match="quota"):
-        quota.take(401)
-    quota.take(400)
-    quota.end(400, 400)
+        quota.reserve(401)
+    quota.reserve(400)
+    quota.release(400, 400)
     quota.count()  # it may not be, while another has an upload: what is on disk is not all of it
     assert quota.used == 600
     os.kill(pid, signal.SIGKILL)
@@ -860,8 +859,8 @@ def test_threads_and_processes_that_wait_for_each_other(tmp_path: Path) -> None:
 
     def work() -> None:
         for _ in range(300):
-            quota.take(1)
-            quota.end(1)
+            quota.reserve(1)
+            quota.release(1)
 
     status = 1
     try:

@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("httptools")
 
 from noria._core.files.openat2 import openat2, read_small_file
-from noria.fileserver import fast_path as quick_module
-from noria.fileserver.fast_path import Quick
+from noria.fileserver import fast_path
+from noria.fileserver.fast_path import FastPath
 from noria.fileserver.service import FileService
 from noria.http.limits import Limits
 from noria.http.messages import Headers, Request
@@ -31,7 +31,7 @@ def service(tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "directory").mkdir()
     (tmp_path / "directory" / "ä b.bin").write_bytes(b"\0\1")
-    (tmp_path / "large").write_bytes(bytes(quick_module.SMALL + 1))
+    (tmp_path / "large").write_bytes(bytes(fast_path.SMALL_FILE + 1))
     service = FileService(tmp_path)
     if not service.root.cached:
         service.close()
@@ -57,25 +57,25 @@ def test_both_ways_say_the_same(service, path):
 
     answer = asyncio.run(long())
     for _ in range(2):
-        head, body = service.quick(get(path, host="x", accept="*/*"))
+        head, body = service.fast_path(get(path, host="x", accept="*/*"))
         assert body == answer.body
         assert fields_of(head) == sorted(answer.response.headers)
 
 
 def test_a_change_is_seen(service, tmp_path):
     path = tmp_path / "a.txt"
-    seen = [service.quick(get("/a.txt"))]
+    seen = [service.fast_path(get("/a.txt"))]
     path.write_bytes(b"other")
     os.utime(path, ns=(1, 1))
-    seen.append(service.quick(get("/a.txt")))
+    seen.append(service.fast_path(get("/a.txt")))
     (tmp_path / "new").write_bytes(b"third one")
     os.replace(tmp_path / "new", path)
-    seen.append(service.quick(get("/a.txt")))
+    seen.append(service.fast_path(get("/a.txt")))
     assert [body for _, body in seen] == [b"first", b"other", b"third one"]
     tags = {dict(fields_of(head))["ETag"] for head, _ in seen}
     assert len(tags) == 3
     path.unlink()
-    assert service.quick(get("/a.txt")) is None
+    assert service.fast_path(get("/a.txt")) is None
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_a_change_is_seen(service, tmp_path):
     ],
 )
 def test_what_is_special_goes_the_long_way(service, fields):
-    assert service.quick(get("/a.txt")) is not None
-    assert service.quick(get("/a.txt", **fields)) is None
+    assert service.fast_path(get("/a.txt")) is not None
+    assert service.fast_path(get("/a.txt", **fields)) is None
 
 
 @pytest.mark.parametrize(
@@ -107,40 +107,40 @@ def test_what_is_not_plain_goes_the_long_way(service, tmp_path, path):
     (tmp_path / "zero").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / ".noria-x").touch()
-    assert service.quick(get(path)) is None
+    assert service.fast_path(get(path)) is None
 
 
 def test_a_link_that_came_to_lead_out_is_not_followed(service, tmp_path):
     outside = tmp_path.parent / f"{tmp_path.name}-outside"
     outside.write_bytes(b"first")
-    assert service.quick(get("/a.txt")) is not None
+    assert service.fast_path(get("/a.txt")) is not None
     (tmp_path / "a.txt").unlink()
     (tmp_path / "a.txt").symlink_to(outside)
-    assert service.quick(get("/a.txt")) is None
+    assert service.fast_path(get("/a.txt")) is None
     (tmp_path / "a.txt").unlink()
     (tmp_path / "a.txt").symlink_to("directory/ä b.bin")
-    assert service.quick(get("/a.txt"))[1] == b"\0\1"
+    assert service.fast_path(get("/a.txt"))[1] == b"\0\1"
 
 
 def test_other_methods_and_queries_go_the_long_way(service):
     for method in ("HEAD", "PUT", "POST", "DELETE"):
-        assert service.quick(Request(method, "/a.txt")) is None
-    assert service.quick(Request("GET", "/a.txt", query={"download": ""})) is None
+        assert service.fast_path(Request(method, "/a.txt")) is None
+    assert service.fast_path(Request("GET", "/a.txt", query={"download": ""})) is None
 
 
 def test_no_more_heads_are_kept_than_allowed(service, tmp_path, monkeypatch):
-    monkeypatch.setattr(quick_module, "MANY", 3)
+    monkeypatch.setattr(fast_path, "MAX_CACHED_HEADS", 3)
     for name in "bcdefg":
         (tmp_path / name).write_text(name)
-        assert service.quick(get(f"/{name}"))[1] == name.encode()
-    assert list(service.quick._kept) == ["/e", "/f", "/g"]
-    assert service.quick(get("/b"))[1] == b"b"
+        assert service.fast_path(get(f"/{name}"))[1] == name.encode()
+    assert list(service.fast_path._cached) == ["/e", "/f", "/g"]
+    assert service.fast_path(get("/b"))[1] == b"b"
 
 
 def test_without_openat2_there_is_no_short_way(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"first")
     service = FileService(tmp_path, native=False)
-    assert Quick(service.root, False)(get("/a.txt")) is None
+    assert FastPath(service.root, False)(get("/a.txt")) is None
     service.close()
 
 
@@ -150,7 +150,7 @@ def test_on_a_connection(service):
     async def main():
         loop = asyncio.get_running_loop()
         state = ServerState(
-            service.handle, Limits(), lambda *each: told.append(each[1:3]), service.quick
+            service.handle, Limits(), lambda *each: told.append(each[1:3]), service.fast_path
         )
         server = await loop.create_server(partial(HTTPProtocol, state), "127.0.0.1", 0)
         state.start()
@@ -220,7 +220,7 @@ def test_a_large_body_is_taken_whole_and_the_next_request_begins_behind_it(tmp_p
     async def main():
         loop = asyncio.get_running_loop()
         service = FileService(tmp_path, uploads=True, disk_floor=0)
-        state = ServerState(service.handle, Limits(), None, service.quick)
+        state = ServerState(service.handle, Limits(), None, service.fast_path)
         server = await loop.create_server(partial(HTTPProtocol, state), "127.0.0.1", 0)
         state.start()
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

@@ -19,8 +19,8 @@ from support import loops
 
 pytest.importorskip("httptools")
 
-from noria.fileserver import cleanup, storage
-from noria.fileserver.allowed_hosts import hosts_of
+from noria.fileserver import cleanup, stale_files
+from noria.fileserver.allowed_hosts import allowed_hosts_for
 from noria.fileserver.options import ServerOptions
 from noria.fileserver.root import Root
 from noria.fileserver.serve import serve_files
@@ -67,8 +67,8 @@ def test_as_many_calls_wait_for_the_disk_as_there_are_threads(tmp_path: Path) ->
 def test_what_lost_uploads_left_is_removed_at_the_start_and_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cleanup, "SECOND", 0.01)
-    monkeypatch.setattr(cleanup, "EVERY", 0.01)
+    monkeypatch.setattr(cleanup, "FIRST_INTERVAL", 0.01)
+    monkeypatch.setattr(cleanup, "INTERVAL", 0.01)
     (tmp_path / "d").mkdir()
     part = left_behind(tmp_path / "d")
     young = tmp_path / ".noria-fedcba9876543210.part"
@@ -93,9 +93,9 @@ def test_what_lost_uploads_left_is_removed_at_the_start_and_later(
 def test_a_sweep_that_fails_is_told_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cleanup, "SECOND", 0.01)
+    monkeypatch.setattr(cleanup, "FIRST_INTERVAL", 0.01)
     part = left_behind(tmp_path)
-    directories, calls = storage.directories, []
+    directories, calls = stale_files.walk_directories, []
 
     def failing(top: int) -> Any:
         calls.append(top)
@@ -107,7 +107,7 @@ def test_a_sweep_that_fails_is_told_and_tried_again(
         await loops.until(lambda: not part.exists())
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage, "directories", failing)
+        patched.setattr(stale_files, "walk_directories", failing)
         serve(tmp_path, main, upload=True)
     assert "of the test" in caplog.text
 
@@ -118,15 +118,15 @@ def test_a_sweep_ends_in_the_middle_when_the_server_does(tmp_path: Path) -> None
         left_behind(tmp_path / str(number))
     answers = iter([False, False, False, True])
     root = Root(tmp_path)
-    assert storage.sweep(root, lambda: next(answers)) == 2
-    assert storage.sweep(root) == 3
+    assert stale_files.remove_stale(root, lambda: next(answers)) == 2
+    assert stale_files.remove_stale(root) == 3
     root.close()
 
 
 def test_of_several_workers_one_sweeps_as_long_as_it_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cleanup, "EVERY", 0.01)
+    monkeypatch.setattr(cleanup, "INTERVAL", 0.01)
     turn = os.memfd_create("of the test")
     told, tell = os.pipe()
     end, ending = os.pipe()
@@ -195,17 +195,17 @@ def test_where_a_network_reaches_it_names_are_not_known() -> None:
     with socket.socket() as here, socket.socket() as everywhere:
         here.bind(("127.0.0.1", 0))
         everywhere.bind(("0.0.0.0", 0))
-        assert hosts_of((), [here]) is not None
-        assert hosts_of((), [here, everywhere]) is None
-        named = hosts_of(["files.example"], [everywhere])
+        assert allowed_hosts_for((), [here]) is not None
+        assert allowed_hosts_for((), [here, everywhere]) is None
+        named = allowed_hosts_for(["files.example"], [everywhere])
         assert named is not None
-        assert named.admits("files.example")
-        assert not named.admits("rebound.example")
+        assert named.allows("files.example")
+        assert not named.allows("rebound.example")
         for number in range(1000):  # what is remembered has an end
-            assert not named.admits(f"{number}.example")
-        assert len(named._known) < 300
+            assert not named.allows(f"{number}.example")
+        assert len(named._cache) < 300
     with socket.socket(socket.AF_UNIX) as unix:
-        assert hosts_of((), [unix]) is None
+        assert allowed_hosts_for((), [unix]) is None
 
 
 def test_with_tls_a_silent_client_counts(tmp_path: Path) -> None:
@@ -265,12 +265,12 @@ def test_the_plain_form_of_the_page(tmp_path: Path) -> None:
             assert answer.status_code == 409
             assert answer.headers["content-type"] == "text/html; charset=utf-8"
             assert "default-src 'self'" in answer.headers["content-security-policy"]
-            assert "there: There is a file of that name" in answer.text
-            assert "Stored before it: two." in answer.text
+            assert "there: A file with that name exists" in answer.text
+            assert "Files stored before the error: two." in answer.text
             assert '<a href="./">Back</a>' in answer.text
 
             answer = send(("there", b"new"), ("large", large * 4))
-            assert (answer.status_code, "Stored before" in answer.text) == (409, False)
+            assert (answer.status_code, "Files stored before" in answer.text) == (409, False)
             assert "connection" not in answer.headers  # all of it was taken, so the answer is seen
 
             answer = send(("<script>", b"3"), ("<b>/x", b"3"))
@@ -356,11 +356,11 @@ def test_a_page_for_who_may_not_come_in_or_asks_for_nonsense(tmp_path: Path) -> 
             page = client.get("/")
             assert page.status_code == 401
             assert page.headers["www-authenticate"].startswith("Bearer")
-            assert '<p role="alert">Log in first.</p>' in page.text
+            assert '<p role="alert">Authentication is required.</p>' in page.text
             assert client.put("/x", content=b"").headers["content-type"].startswith("text/plain")
             client.headers["Authorization"] = "Bearer t"
             page = client.get("/", params={"archive": "<b>\u202e"})
-            assert "archive=&lt;b&gt;\ufffd is unknown" in page.text
+            assert "archive=&lt;b&gt;\ufffd is not supported" in page.text
 
     async def main(port: int) -> None:
         await asyncio.to_thread(browse, port)

@@ -82,7 +82,7 @@ def test_clients_that_stop_reading_leave_no_file_and_no_task(
         loop = asyncio.get_running_loop()
         options = ServerOptions(directory=str(root))
         server = FileServerApp(make_service(options), options)
-        state, grace = server.server_state, options.limits.rate_window
+        state, grace = server.state, options.limits.rate_window
         listening = await loop.create_server(
             server.protocol_factory, "127.0.0.1", 0, ssl=server_context() if secure else None
         )

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from noria.fileserver.archive import ZIP_PATH_MAX
-from noria.fileserver.request_paths import DEPTH_MAX
+from noria.fileserver.request_paths import MAX_DEPTH
 from noria.fileserver.root import Root
 from noria.fileserver.service import FileService
-from noria.fileserver.tree_walk import directories, height
-from noria.fileserver.tus import Uploads
+from noria.fileserver.tree_walk import tree_height, walk_directories
+from noria.fileserver.tus.handler import TusHandler
 from noria.http.messages import Headers, HTTPException, Request
 from support.fileservice import ask, chunks, serving
 
@@ -73,8 +73,8 @@ def test_a_tree_of_any_depth_is_walked(root: Path, native: bool) -> None:
 
         async def main(service: FileService) -> None:
             assert (await ask(service, "PUT", "/new", b"123")).status == 201
-            assert service.quota.used == 5 + 1 + 1 + 3
-            assert await service.sweep() == 1
+            assert service.files.quota.used == 5 + 1 + 1 + 3
+            assert await service.files.remove_stale() == 1
             assert sorted(os.listdir(innermost)) == ["file"]
             assert (await ask(service, "GET", "/", accept="application/json")).status == 200
             assert (await ask(service, "GET", "/" + "d/" * 2000)).status == 200
@@ -109,14 +109,14 @@ def test_paths_that_a_zip_cannot_name_are_left_out(
         assert found[-1] == "root/z"
 
     serving(main, root)
-    assert "is without what cannot be read, 1 in all" in caplog.text
+    assert "lacks 1 entries that cannot be read" in caplog.text
 
 
 def walked(top: Path) -> Iterator[tuple[list[str], list[str]]]:
     """The names of each directory on the way, and those of what is in it."""
     fd = os.open(top, os.O_RDONLY)
     try:
-        for at, entries in directories(fd):
+        for at, entries in walk_directories(fd):
             yield list(at.names), sorted(each.name for each in entries)
     finally:
         os.close(fd)
@@ -134,7 +134,7 @@ def test_a_walk_sees_each_directory_once_and_follows_no_link(root: Path) -> None
         (["c"], ["file"]),
     ]
     fd = os.open(root, os.O_RDONLY)
-    assert height(fd, 10) == 2
+    assert tree_height(fd, 10) == 2
     os.close(fd)
 
 
@@ -175,7 +175,7 @@ TOO_DEEP = "too deep"
 
 @WAYS
 def test_no_request_makes_a_tree_too_deep(root: Path, native: bool) -> None:
-    full = "/" + "d/" * (DEPTH_MAX - 1)
+    full = "/" + "d/" * (MAX_DEPTH - 1)
 
     async def refused(service: FileService, method: str, path: str, **fields: str) -> None:
         answer = await ask(service, method, path, b"", **fields)
@@ -202,7 +202,7 @@ def test_no_request_makes_a_tree_too_deep(root: Path, native: bool) -> None:
         # A directory brings what is in it.
         (root / "tree" / "a" / "b").mkdir(parents=True)
         (root / "tree" / "a" / "file").write_bytes(b"1")
-        half = "/" + "d/" * (DEPTH_MAX - 3)
+        half = "/" + "d/" * (MAX_DEPTH - 3)
         await refused(service, "MOVE", "/tree", destination=half + "d/tree")
         answer = await ask(service, "MOVE", "/tree", destination=half + "tree")
         assert answer.status == 201
@@ -213,8 +213,8 @@ def test_no_request_makes_a_tree_too_deep(root: Path, native: bool) -> None:
         assert (await ask(service, "GET", full + "last/")).status == 200
         assert (await ask(service, "DELETE", full + "last/")).status == 204
         with pytest.raises(HTTPException, match=TOO_DEEP):
-            await service.store(full + "more/file", chunks(b"1"), parents=True)
-        uploads = Uploads(service, None)
+            await service.files.store(full + "more/file", chunks(b"1"), parents=True)
+        uploads = TusHandler(service.files)
         headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "1"}
         headers["Upload-Metadata"] = (
             "filename eA==,directory " + base64.b64encode((full + "more/").encode()).decode()
@@ -223,7 +223,7 @@ def test_no_request_makes_a_tree_too_deep(root: Path, native: bool) -> None:
             await uploads.handle(Request("POST", "/-/uploads/", Headers(headers.items())), "")
         uploads.stop()
 
-    os.close(nest(root, ["d"] * (DEPTH_MAX - 1)))
+    os.close(nest(root, ["d"] * (MAX_DEPTH - 1)))
     serving(main, root, uploads=True, native=native, disk_floor=0)
 
 
@@ -244,7 +244,7 @@ def test_moves_that_make_a_tree_deeper_and_deeper(root: Path, native: bool) -> N
         assert set(statuses) == {201, 403}
         fd = os.open(root, os.O_RDONLY)
         try:
-            assert height(fd, 10_000) <= DEPTH_MAX
+            assert tree_height(fd, 10_000) <= MAX_DEPTH
         finally:
             os.close(fd)
 

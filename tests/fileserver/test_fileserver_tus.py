@@ -23,8 +23,8 @@ pytest.importorskip("httptools")
 import noria
 from noria.fileserver.app import FileServerApp, make_service
 from noria.fileserver.options import ServerOptions
-from noria.fileserver.partial_uploads import DIRECTORY, LIFE
-from noria.fileserver.tus import destination, read_metadata
+from noria.fileserver.tus.fields import destination_of, parse_metadata
+from noria.fileserver.tus.upload_store import DIRECTORY, MAX_AGE
 from noria.http.messages import HTTPException
 
 KIND = {"Content-Type": "application/offset+octet-stream"}
@@ -92,8 +92,8 @@ async def serving(directory, **options):
         with contextlib.suppress(ConnectionError):
             await client.writer.wait_closed()
         listening.close()
-        await server.server_state.drain(0)
-        server.uploads.stop()
+        await server.state.drain(0)
+        server.tus.stop()
         await listening.wait_closed()
         server.service.close()
 
@@ -154,7 +154,7 @@ def test_what_arrived_before_the_connection_was_lost_is_kept(tmp_path, gone):
                 "PATCH", place, b"abcd", 10, Upload_Offset=0,
                 Content_Type="application/offset+octet-stream",
             )  # fmt: skip
-            await loops.until(lambda: client.server.server_state.active_uploads)
+            await loops.until(lambda: client.server.state.active_uploads)
             if gone:
                 lost.writer.close()
                 await until(client, place, 4)
@@ -232,9 +232,9 @@ def test_bytes_that_were_not_verified_do_not_count_after_a_crash(tmp_path):
                 "PATCH", place, b"XY", 4, Upload_Offset=2, Upload_Checksum="sha1 AAAA",
                 Content_Type="application/offset+octet-stream",
             )  # fmt: skip
-            await loops.until(lambda: client.server.server_state.active_uploads)
+            await loops.until(lambda: client.server.state.active_uploads)
             lost.writer.close()
-            await loops.until(lambda: not client.server.server_state.active_uploads)
+            await loops.until(lambda: not client.server.state.active_uploads)
             data = tmp_path / DIRECTORY / f"{place[-32:]}.data"
             while data.read_bytes() != b"abXY" or (await client.patch(place, 9, b""))[0] == 423:
                 await asyncio.sleep(0.005)
@@ -255,7 +255,7 @@ def test_a_crash_between_the_last_byte_and_the_rename(tmp_path, monkeypatch):
                 async def full(*args, **kwargs):
                     raise OSError(errno.ENOSPC, "of the test")
 
-                patched.setattr(client.server.service, "adopt", full)
+                patched.setattr(client.server.service.files, "store_existing", full)
                 assert (await client.patch(place, 0, b"abc"))[0] == 507
                 assert await client.offset(place) == 507  # not told that it is whole
             assert await client.offset(place) == 3
@@ -274,10 +274,10 @@ def test_termination_and_expiration(tmp_path):
             assert await client.offset(place) == 404
             assert (await client.patch(place, 0, b"x"))[0] == 404
             old, young = await client.create(5), await client.create(5)
-            past = time.time() - LIFE - 10
+            past = time.time() - MAX_AGE - 10
             for suffix in (".json", ".data"):
                 os.utime(tmp_path / DIRECTORY / (old[-32:] + suffix), (past, past))
-            client.server.uploads.start()
+            client.server.tus.start()
             while await client.offset(old) != 404:
                 await asyncio.sleep(0.005)
             assert await client.offset(young) == 0
@@ -294,7 +294,7 @@ def test_the_directory_stays_open_while_old_uploads_are_looked_for(tmp_path, mon
     async def main():
         async with serving(tmp_path) as client:
             await client.create(5)
-            uploads = client.server.uploads
+            uploads = client.server.tus
             listdir = os.listdir
 
             def slow(place):
@@ -484,7 +484,7 @@ def test_conditions_of_a_concatenation(tmp_path, monkeypatch):
             assert await join(client, If_None_Match="*") == 412
             assert await join(client, If_Match='"other"') == 412
             there.unlink()
-            uploads = client.server.uploads
+            uploads = client.server.tus
             joined = uploads._join
 
             def meanwhile(*arguments):
@@ -519,14 +519,14 @@ def test_options_say_what_is_known(tmp_path):
 
 
 def test_metadata():
-    assert read_metadata("a YQ==,b,c Yw==") == {"a": "a", "b": "", "c": "c"}
-    assert read_metadata("") == {}
-    assert destination(encoded(filename="x", relativePath="null")) == "/x"
-    assert destination(encoded(name="x", directory="/d/")) == "/d/x"
+    assert parse_metadata("a YQ==,b,c Yw==") == {"a": "a", "b": "", "c": "c"}
+    assert parse_metadata("") == {}
+    assert destination_of(encoded(filename="x", relativePath="null")) == "/x"
+    assert destination_of(encoded(name="x", directory="/d/")) == "/d/x"
     for wrong in ("a \x8a", "a *", "a gICA"):
         with pytest.raises(HTTPException, match="not UTF-8 in base64"):
-            read_metadata(wrong)
-    with pytest.raises(HTTPException, match="bytes at most"):
-        read_metadata("a" * 5000)
-    with pytest.raises(HTTPException, match="begins and ends"):
-        destination(encoded(filename="x", directory="d"))
+            parse_metadata(wrong)
+    with pytest.raises(HTTPException, match="at most 4096 bytes"):
+        parse_metadata("a" * 5000)
+    with pytest.raises(HTTPException, match="must begin and end"):
+        destination_of(encoded(filename="x", directory="d"))

@@ -22,7 +22,7 @@ from noria import models
 from noria._core.files.splice import Splice, StopReason
 from noria.fileserver.app import FileServerApp, make_service
 from noria.fileserver.options import ServerOptions
-from noria.fileserver.storage import Part, ahead
+from noria.fileserver.partial_file import PartialFile, reserve_ahead
 from noria.http import body_splice
 from noria.http.messages import HTTPException
 
@@ -63,8 +63,8 @@ async def serving(root, **options):
         yield server, listening.sockets[0].getsockname()[1]
     finally:
         listening.close()
-        await server.server_state.drain(5)
-        server.uploads.stop()
+        await server.state.drain(5)
+        server.tus.stop()
         service.close()
 
 
@@ -134,10 +134,10 @@ def test_a_large_body_is_moved_and_the_connection_goes_on(go, tmp_path, moves):
                 assert head.startswith(b"http/1.1 200")
                 assert b"content-length: %d" % len(DATA) in head
                 assert (tmp_path / name).read_bytes() == DATA
-            assert server.server_state.bytes_received > 2 * len(DATA)
-            server.service.quota.check(0)
-            assert server.service.quota.used == 2 * len(DATA)
-            assert server.service.quota._held == 0
+            assert server.state.bytes_received > 2 * len(DATA)
+            server.service.files.quota.check(0)
+            assert server.service.files.quota.used == 2 * len(DATA)
+            assert server.service.files.quota._reserved == 0
             await closed(writer)
 
     go(main())
@@ -206,7 +206,7 @@ def test_no_thread_waits_for_a_slow_client(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
-            (connection,) = server.server_state.connections
+            (connection,) = server.state.connections
             body = connection.receiver.receiving.body
             assert body.received == BEGUN
             assert not body.splicing_since
@@ -225,8 +225,8 @@ def test_who_sends_too_little_is_told_so(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
-            (connection,) = server.server_state.connections
-            limits = server.server_state.limits
+            (connection,) = server.state.connections
+            limits = server.state.limits
             connection.receiver.receiving.body.splicing_since = time.monotonic()
             connection.check_timeouts(
                 time.monotonic() + 2 * limits.rate_window
@@ -248,7 +248,7 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
-            (connection,) = server.server_state.connections
+            (connection,) = server.state.connections
             body = connection.receiver.receiving.body
             calls = len(moves)
             for number in range(most):
@@ -261,7 +261,7 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
             body.splicing_since = now = time.monotonic()
             connection.check_timeouts(now + 0.5)
             connection.receiver.receiving.rate_sample = (
-                now - 2 * server.server_state.limits.rate_window,
+                now - 2 * server.state.limits.rate_window,
                 body.received,
             )
             connection.check_timeouts(now + 0.5)
@@ -272,25 +272,25 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
 
 
 def test_a_disk_that_stalls_at_the_start_is_no_slow_client(go, tmp_path, monkeypatch):
-    write, gate = Part.write, threading.Event()
+    write, gate = PartialFile.write, threading.Event()
 
     def stalled(self, blocks):
         assert gate.wait(20)
         write(self, blocks)
 
-    monkeypatch.setattr(Part, "write", stalled)
+    monkeypatch.setattr(PartialFile, "write", stalled)
 
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(put("/file", len(DATA)) + DATA)
             await loops.until(
-                lambda: any(one.receiver.splicing for one in server.server_state.connections)
+                lambda: any(one.receiver.splicing for one in server.state.connections)
             )
-            (connection,) = server.server_state.connections
+            (connection,) = server.state.connections
             for number in (2, 4):
                 connection.check_timeouts(
-                    time.monotonic() + number * server.server_state.limits.rate_window
+                    time.monotonic() + number * server.state.limits.rate_window
                 )
             gate.set()
             assert (await answer(reader))[0] == 201
@@ -314,20 +314,20 @@ def test_a_move_that_fails_ends_the_connection_however_much_comes(go, tmp_path, 
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(body_splice, "Splice", Failing)
-    abandon, gate = Part.abandon, threading.Event()
+    abandon, gate = PartialFile.abandon, threading.Event()
 
     def slowly(self):
         assert gate.wait(20)
         abandon(self)
 
-    monkeypatch.setattr(Part, "abandon", slowly)
+    monkeypatch.setattr(PartialFile, "abandon", slowly)
 
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(put("/file", len(DATA)) + DATA[:BEGUN])
             await loops.until(failed.is_set)
-            (connection,) = server.server_state.connections
+            (connection,) = server.state.connections
             writer.write(DATA[BEGUN:])
             hostile = b"DELETE /victim HTTP/1.1\r\nHost: a\r\n\r\n" * 200_000
             writer.write(put("/more", len(hostile)) + hostile)
@@ -365,12 +365,12 @@ def test_a_resumed_upload_whose_task_is_cancelled_waits_for_its_thread(go, tmp_p
             place = await creation(reader, writer, len(DATA))
             writer.write(patch(place, 0, len(DATA)) + DATA[:BEGUN])
             await loops.until(begun.is_set)
-            (connection,) = server.server_state.connections
+            (connection,) = server.state.connections
             connection.task.cancel()
             await asyncio.sleep(0.05)
             gate.set()
             await closed(writer)
-            await loops.until(lambda: not server.server_state.connections)
+            await loops.until(lambda: not server.state.connections)
 
     go(main())
     assert len(seen) == 1
@@ -381,7 +381,7 @@ def test_the_server_ends_while_a_body_is_moved(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
-            assert await server.server_state.drain(0) == 1
+            assert await server.state.drain(0) == 1
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
             await closed(writer)
@@ -414,7 +414,7 @@ def test_a_disk_that_fails_is_told(go, tmp_path, monkeypatch):
     def full(self, splice, source, most):
         raise HTTPException(507, "The disk is full.")
 
-    monkeypatch.setattr(Part, "move", full)
+    monkeypatch.setattr(PartialFile, "move", full)
 
     async def main():
         async with serving(tmp_path) as (_, port):
@@ -502,21 +502,21 @@ def test_room_is_reserved_where_there_is_any_and_not_more_often_than_it_pays(tmp
     path = tmp_path / "file"
     with path.open("wb", 0) as file:
         fd = file.fileno()
-        reserved = ahead(fd, 0, 1 << 20, 0)
+        reserved = reserve_ahead(fd, 0, 1 << 20, 0)
         assert reserved == 1 << 20
         assert path.stat().st_size == 0
         file.write(b"hello")
-        assert ahead(fd, 5, 1 << 20, reserved) == reserved
-        assert ahead(fd, 1 << 19, 1 << 20, reserved) == reserved
-        assert ahead(fd, (1 << 19) + 1, 1 << 20, reserved) == (1 << 19) + 1 + (1 << 20)
-        assert ahead(fd, 5, 1000, reserved) == reserved
+        assert reserve_ahead(fd, 5, 1 << 20, reserved) == reserved
+        assert reserve_ahead(fd, 1 << 19, 1 << 20, reserved) == reserved
+        assert reserve_ahead(fd, (1 << 19) + 1, 1 << 20, reserved) == (1 << 19) + 1 + (1 << 20)
+        assert reserve_ahead(fd, 5, 1000, reserved) == reserved
     assert path.read_bytes() == b"hello"
     out, into = os.pipe()  # has no such thing, and that is no matter
-    assert ahead(into, 0, 1000, 0) == 1000
+    assert reserve_ahead(into, 0, 1000, 0) == 1000
     os.close(out)
     os.close(into)
     with path.open("wb", 0) as file, pytest.raises(OSError, match=r"too large|space"):
-        ahead(file.fileno(), 0, 1 << 62, 0)
+        reserve_ahead(file.fileno(), 0, 1 << 62, 0)
 
 
 def test_a_full_disk(ends):

@@ -1,1 +1,4 @@
-"""The file server: files go down and up over HTTP, beneath one directory and never outside it."""
+"""The file server: download and upload of the files below one directory, over HTTP.
+
+May import `noria.http`, `noria.servers`, `noria.aio`, `noria._core.files` and what these import.
+"""

@@ -1,7 +1,7 @@
-"""By which names a server may be called, against DNS rebinding.
+"""The host names that a server accepts, against DNS rebinding.
 
-A page of a hostile site whose name is made to lead to this machine would have the server's answers
-as its own. Its requests carry that name in their Host field.
+If the name of a hostile site is made to resolve to this machine, its page can read the server's
+responses as its own. Such requests have that name in their Host field.
 """
 
 from __future__ import annotations
@@ -10,47 +10,49 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 
-KNOWN = 256  # Host fields whose answers are remembered
+MAX_CACHED = 256  # Host fields with a cached result
 
 
-class Hosts:
-    """`names`: those that are admitted beside this machine's own; "*" admits all.
+class AllowedHosts:
+    """Accepts `names` and this machine's own names; "*" accepts all.
 
-    Addresses are always admitted: to be called by one proves that no name was made to lead here.
+    IP addresses are always accepted: such a request did not use a name.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = {_plain(name) for name in names} | {_plain(socket.gethostname())}
-        self._known: dict[str, bool] = {}
+        self._names = {_normalize(name) for name in names} | {_normalize(socket.gethostname())}
+        self._cache: dict[str, bool] = {}
 
-    def admits(self, host: str) -> bool:
-        """Whether a request with this Host field is answered."""
-        answer = self._known.get(host)
-        if answer is None:
-            answer = self._admits(_plain(host))
-            if len(self._known) < KNOWN:
-                self._known[host] = answer
-        return answer
+    def allows(self, host: str) -> bool:
+        """Whether a request with this Host field is accepted."""
+        allowed = self._cache.get(host)
+        if allowed is None:
+            allowed = self._allows(_normalize(host))
+            if len(self._cache) < MAX_CACHED:
+                self._cache[host] = allowed
+        return allowed
 
-    def _admits(self, name: str) -> bool:
+    def _allows(self, name: str) -> bool:
         own = name in ("", "localhost") or name.endswith(".localhost")  # RFC 6761, 6.3
         return own or name in self._names or "*" in self._names or _address(name) is not None
 
 
-def hosts_of(names: Iterable[str], sockets: Iterable[socket.socket]) -> Hosts | None:
-    """The names that a server on these sockets goes by; None if it may be called anything.
+def allowed_hosts_for(
+    names: Iterable[str], sockets: Iterable[socket.socket]
+) -> AllowedHosts | None:
+    """The accepted names of a server that listens on these sockets; None if any name is accepted.
 
-    Without `names` that depends on where it listens: who reaches it only from this machine calls it
-    by one of few names; what a network calls it is not known here.
+    Without `names`, only a server that listens on loopback addresses restricts them: the names that
+    a network uses for this machine are not known here.
     """
     names = list(names)
-    if names or all(_loopback(sock) for sock in sockets):
-        return Hosts(names)
+    if names or all(_listens_on_loopback(sock) for sock in sockets):
+        return AllowedHosts(names)
     return None
 
 
-def _plain(host: str) -> str:
-    """The name without a port, brackets, or the dot of the root."""
+def _normalize(host: str) -> str:
+    """The name without the port, brackets, and the dot of the root."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].removesuffix(".").lower()
@@ -63,11 +65,11 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def loopback(address: str) -> bool:
-    """Whether it is an address at which only this machine is reached."""
+def is_loopback(address: str) -> bool:
+    """Whether the address can be reached from this machine only."""
     found = _address(address)
     return found is not None and found.is_loopback
 
 
-def _loopback(sock: socket.socket) -> bool:
-    return sock.family in (socket.AF_INET, socket.AF_INET6) and loopback(sock.getsockname()[0])
+def _listens_on_loopback(sock: socket.socket) -> bool:
+    return sock.family in (socket.AF_INET, socket.AF_INET6) and is_loopback(sock.getsockname()[0])

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from functools import partial
 
 from noria.fileserver.access_log import AccessLog
-from noria.fileserver.auth import Guard
+from noria.fileserver.auth import Authenticator
+from noria.fileserver.error_pages import error_response
 from noria.fileserver.metrics import Metrics
 from noria.fileserver.options import ServerOptions
-from noria.fileserver.server_sent_events import Events
-from noria.fileserver.service import FileService, refused
-from noria.fileserver.tus import Uploads
+from noria.fileserver.server_sent_events import ChangeEvents
+from noria.fileserver.service import FileService
+from noria.fileserver.tus.handler import TusHandler
 from noria.fileserver.web.assets import asset
 from noria.http.messages import READ_METHODS, HTTPException, Request, Response
 from noria.http.protocol import HTTPProtocol
@@ -32,34 +33,33 @@ def make_service(options: ServerOptions) -> FileService:
         read_only=options.read_only,
         max_size=options.max_size,
         quota=options.quota,
-        shared=options.quota_fd,
+        quota_fd=options.quota_fd,
     )
 
 
 class FileServerApp:
     """Requests for files go to `service`, requests below /-/ to the server's own resources.
 
-    `protocol_factory` makes the HTTP protocol of a connection, which calls this application;
-    `server_state` is what these protocols share.
+    `protocol_factory` makes the HTTP protocols that call this application; they share `state`.
     """
 
     def __init__(self, service: FileService, options: ServerOptions) -> None:
         self.service = service
-        self.events = Events(service)
-        self.uploads = Uploads(service, options.max_size) if options.upload else None
-        self.guard = (
-            Guard(options.users, options.tokens) if options.users or options.tokens else None
+        self.events = ChangeEvents(service.files)
+        self.tus = TusHandler(service.files) if options.upload else None
+        self.authenticator = (
+            Authenticator(options.users, options.tokens)
+            if options.users or options.tokens
+            else None
         )
         self.metrics = Metrics() if options.metrics else None
         logged = options.log != "none" and sys.stdout is not None  # None: it is closed
         self.access_log = AccessLog(options.log, sys.stdout) if logged else None
         on_response = self._on_response if self.metrics or self.access_log else None
         # The fast path does not check credentials.
-        fast_path = service.quick if self.guard is None else None
-        self.server_state = ServerState(self.handle, options.limits, on_response, fast_path)
-        self.protocol_factory: Callable[[], asyncio.Protocol] = partial(
-            HTTPProtocol, self.server_state
-        )
+        fast_path = service.fast_path if self.authenticator is None else None
+        self.state = ServerState(self.handle, options.limits, on_response, fast_path)
+        self.protocol_factory: Callable[[], asyncio.Protocol] = partial(HTTPProtocol, self.state)
 
     def _on_response(
         self, request: Request | None, status: int, sent: int, seconds: float, peer: str
@@ -76,15 +76,15 @@ class FileServerApp:
         HTTPException.
         """
         try:
-            if self.guard is not None:
-                await self.guard.check(request)
+            if self.authenticator is not None:
+                await self.authenticator.check(request)
             if not request.path.startswith(RESERVED_PREFIX):
                 return await self.service.handle(request)
             response = await self._handle_reserved(request)
         except HTTPException as error:
             if request.method not in ("GET", "HEAD"):
                 raise
-            response = refused(request, error)
+            response = error_response(request, error)
         if NOSNIFF not in response.headers:
             response.headers.append(NOSNIFF)
         return response
@@ -96,17 +96,17 @@ class FileServerApp:
         if name == "assets":
             return asset(request, rest)
         if name == "uploads":
-            if self.uploads is None:
+            if self.tus is None:
                 raise HTTPException(403, "Uploads are disabled: start the server with --upload.")
-            return await self.uploads.handle(request, rest)
+            return await self.tus.handle(request, rest)
         if request.method not in ("GET", "HEAD"):
             raise HTTPException(
                 405, "This resource is read-only.", headers=[("Allow", READ_METHODS)]
             )
         if name == "events" and not rest:
-            return await self.events.answer(request)
+            return await self.events.respond(request)
         if name == "metrics" and not rest:
             if self.metrics is None:
                 raise HTTPException(404, "Metrics are disabled: start the server with --metrics.")
-            return self.metrics.page(self.server_state)
+            return self.metrics.respond(self.state)
         raise HTTPException(404, "There is no such resource.")

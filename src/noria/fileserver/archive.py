@@ -1,9 +1,9 @@
-"""A directory as a tar or zip that is made while it is sent; nothing is kept but a block.
+"""A directory as a tar or zip archive, generated block by block while it is sent.
 
-Links are neither followed nor kept, nor is what is neither file nor directory. A file that
-becomes shorter meanwhile is filled up with zeros in a tar, whose header is gone by then; one that
-grows ends where it ended when it was opened. What may not be read is left out too, and the log says
-so: the answer has begun by then.
+The archive has files and directories; symlinks and special files are skipped. A file that becomes
+shorter meanwhile is padded with zeros in a tar, because its header was already sent; one that grows
+is cut at the size it had when it was opened. Files that cannot be read are skipped and logged,
+because the response has already begun.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ import time
 import zipfile
 from collections.abc import Iterator
 
-from noria.fileserver.request_paths import usable
+from noria.fileserver.request_paths import is_valid_name
 from noria.fileserver.root import Root
 from noria.fileserver.tree_walk import Walker
 from noria.http.conditional import MAX_TIMESTAMP, MIN_TIMESTAMP
 
 log = logging.getLogger("noria")
 
-BLOCK = 256 * 1024  # bytes read, and at least given, at a time
-ZIP_PATH_MAX = 0xFFFF - 1  # bytes: the length has 16 bits, and a directory ends in "/"
+BLOCK = 256 * 1024  # bytes; reads have this size, and yielded blocks at least this size
+# Bytes: the field for the length has 16 bits, and the path of a directory ends in "/".
+ZIP_PATH_MAX = 0xFFFF - 1
 
-# What is gone, or became a link or a device, since its directory was listed.
-_CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+# Errors of entries that were removed or replaced after their directory was listed.
+_VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
-Found = tuple[str, int, os.stat_result]  # path in the archive, descriptor, status
+Entry = tuple[str, int, os.stat_result]  # path in the archive, descriptor, status
 
 
-def tar(root: Root, top: int, name: str) -> Iterator[bytes]:
-    """The blocks of a tar (pax) of the open directory `top`, all beneath `name` in it."""
-    out = _Gathered()
-    for path, fd, status in tree(root, top, name):
+def tar_blocks(root: Root, top: int, name: str) -> Iterator[bytes]:
+    """The blocks of a pax tar of the open directory `top`; paths in it begin with `name`."""
+    out = _BlockBuffer()
+    for path, fd, status in walk_entries(root, top, name):
         info = tarfile.TarInfo(path)
         info.mtime = int(status.st_mtime)
         info.mode = stat.S_IMODE(status.st_mode) & 0o777
@@ -63,16 +64,16 @@ def tar(root: Root, top: int, name: str) -> Iterator[bytes]:
     yield out.take()
 
 
-def zipped(root: Root, top: int, name: str) -> Iterator[bytes]:
-    """The blocks of a zip, lightly compressed, of the open directory `top`, beneath `name`."""
-    out = _Gathered()
+def zip_blocks(root: Root, top: int, name: str) -> Iterator[bytes]:
+    """The blocks of a zip, lightly compressed, of the open directory `top`; as `tar_blocks`."""
+    out = _BlockBuffer()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for path, fd, status in tree(root, top, name, ZIP_PATH_MAX):
+        for path, fd, status in walk_entries(root, top, name, ZIP_PATH_MAX):
             info = zipfile.ZipInfo(path, _zip_date(status.st_mtime))
             info.external_attr = (status.st_mode & 0o170777) << 16
             if stat.S_ISDIR(status.st_mode):
                 info.filename += "/"
-                info.external_attr |= 0x10  # MS-DOS's mark of a directory
+                info.external_attr |= 0x10  # the MS-DOS attribute of a directory
                 archive.writestr(info, b"")
                 continue
             info.compress_type = zipfile.ZIP_DEFLATED
@@ -84,17 +85,19 @@ def zipped(root: Root, top: int, name: str) -> Iterator[bytes]:
     yield out.take()
 
 
-def tree(root: Root, top: int, name: str, path_max: int = sys.maxsize) -> Iterator[Found]:
-    """What is beneath `top`, directories before what is in them; descriptors are closed here.
+def walk_entries(root: Root, top: int, name: str, path_max: int = sys.maxsize) -> Iterator[Entry]:
+    """The files and directories below `top`, each directory before its entries.
 
-    Paths of more than `path_max` bytes are skipped. At the end the log reports how many could not
-    be read, and the first of them.
+    The descriptors are valid until the next step. Paths of more than `path_max` bytes are skipped.
+    At the end the log reports the number of entries that could not be read, and the first one.
     """
-    unread = _Unread(name)
+    skipped = _SkippedEntries(name)
     try:
         with Walker(top) as at:
             yield name, at.fd, os.fstat(at.fd)
-            pending = [_inside(at.fd)]  # for each directory on the way, what is still to come
+            pending = [
+                _entry_names(at.fd)
+            ]  # for each directory on the path, the names still to visit
             while True:
                 if not pending[-1]:
                     if not at.names:
@@ -109,37 +112,38 @@ def tree(root: Root, top: int, name: str, path_max: int = sys.maxsize) -> Iterat
                         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
                     fd = root.open_from(at.fd, [each], os.O_RDONLY | os.O_NOFOLLOW)
                 except OSError as error:
-                    unread.add(path, error)
+                    skipped.add(path, error)
                     continue
                 status = os.fstat(fd)
                 if stat.S_ISDIR(status.st_mode):
                     at.enter(each, fd)
                     yield path, fd, status
-                    pending.append(_inside(fd))
+                    pending.append(_entry_names(fd))
                     continue
                 try:
                     yield path, fd, status
                 finally:
                     os.close(fd)
     finally:
-        unread.tell()
+        skipped.log()
 
 
-def _inside(fd: int) -> list[str]:
-    """The names of the files and directories in the open directory, the last first."""
+def _entry_names(fd: int) -> list[str]:
+    """The names of the files and directories in the open directory, in reverse order."""
     with os.scandir(fd) as found:
         return sorted(
             (
                 each.name
                 for each in found
-                if usable(each.name) and (each.is_dir(follow_symlinks=False) or _is_file(each))
+                if is_valid_name(each.name)
+                and (each.is_dir(follow_symlinks=False) or _is_file(each))
             ),
             reverse=True,
         )
 
 
-class _Unread:
-    """What an archive is without."""
+class _SkippedEntries:
+    """The entries that an archive lacks because they could not be read."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -147,16 +151,16 @@ class _Unread:
         self.first = ""
 
     def add(self, path: str, error: OSError) -> None:
-        if error.errno in _CHANGED:
+        if error.errno in _VANISHED:
             return
         self.count += 1
         self.first = self.first or f"{path} ({os.strerror(error.errno or 0)})"
 
-    def tell(self) -> None:
-        """One line for the whole archive."""
+    def log(self) -> None:
+        """Log one line for the whole archive."""
         if self.count:
             log.warning(
-                "an archive of %s is without what cannot be read, %d in all; the first is %s",
+                "an archive of %s lacks %d entries that cannot be read; the first is %s",
                 self.name,
                 self.count,
                 self.first,
@@ -168,7 +172,7 @@ def _is_file(each: os.DirEntry[str]) -> bool:
 
 
 def read(fd: int, size: int) -> Iterator[bytes]:
-    """`size` bytes, or fewer if the file has become shorter."""
+    """Blocks of `size` bytes in all, or fewer if the file has become shorter."""
     while size:
         block = os.read(fd, min(size, BLOCK))
         if not block:
@@ -178,7 +182,7 @@ def read(fd: int, size: int) -> Iterator[bytes]:
 
 
 def _zip_date(seconds: float) -> tuple[int, int, int, int, int, int]:
-    """What a zip can say: 1980 to 2107, in local time."""
+    """The time as a zip stores it: local time, from 1980 to 2107."""
     at = time.localtime(min(max(seconds, MIN_TIMESTAMP), MAX_TIMESTAMP))
     if at.tm_year < 1980:
         return 1980, 1, 1, 0, 0, 0
@@ -187,8 +191,8 @@ def _zip_date(seconds: float) -> tuple[int, int, int, int, int, int]:
     return at.tm_year, at.tm_mon, at.tm_mday, at.tm_hour, at.tm_min, at.tm_sec
 
 
-class _Gathered(io.RawIOBase):
-    """Where an archive is written to, and taken from in blocks; it cannot seek."""
+class _BlockBuffer(io.RawIOBase):
+    """A file object without seek that collects what an archive writes, to be taken in blocks."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -212,6 +216,6 @@ class _Gathered(io.RawIOBase):
         return data
 
     def full(self) -> Iterator[bytes]:
-        """A block, if there is enough for one."""
+        """Yield a block if there are enough bytes for one."""
         if len(self.data) >= BLOCK:
             yield self.take()

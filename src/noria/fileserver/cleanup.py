@@ -1,4 +1,4 @@
-"""What lost uploads left behind is removed when the server starts, and from time to time after."""
+"""Removes stale partial files when the server starts, and at intervals after that."""
 
 from __future__ import annotations
 
@@ -7,71 +7,68 @@ import contextlib
 import fcntl
 import logging
 import threading
-from typing import TYPE_CHECKING
 
-from noria.fileserver.storage import ABANDONED
+from noria.fileserver.file_store import FileStore
+from noria.fileserver.stale_files import STALE_AFTER
 from noria.http.worker_threads import run_in_thread
-
-if TYPE_CHECKING:
-    from noria.fileserver.service import FileService
 
 log = logging.getLogger("noria")
 
-SECOND = (
-    ABANDONED + 5.0
-)  # seconds to the second look: what was just killed is too young for the first
-EVERY = 3600.0  # seconds between two looks from then on: each is a walk through all directories
+# Seconds from the first walk to the second one. Files of a process that was killed just before the
+# start are too young for the first.
+FIRST_INTERVAL = STALE_AFTER + 5.0
+INTERVAL = 3600.0  # seconds between later walks, each through all directories
 
 
-class Upkeep:
-    """Sweeps the directory of `service`, in threads. Where nothing may be changed it does nothing.
+class Cleanup:
+    """Removes stale partial files from `files`, in threads, unless the files are read-only.
 
-    `turn` is a descriptor that several workers have in common, or -1: the one that gets its lock
-    sweeps for all as long as it lives.
+    `lock_fd` is a descriptor that the workers share, or -1 if there is one process. The worker that
+    holds the lock on it cleans up for all, until it exits.
     """
 
-    def __init__(self, service: FileService, turn: int = -1) -> None:
-        self._service = service
-        self._turn = turn
-        self._ending = threading.Event()
+    def __init__(self, files: FileStore, lock_fd: int = -1) -> None:
+        self._files = files
+        self._lock_fd = lock_fd
+        self._stopping = threading.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins, on the running loop."""
-        if self._service.writable:
-            self._task = asyncio.get_running_loop().create_task(self._sweeping())
+        """Start, on the running loop."""
+        if self._files.writable:
+            self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def _sweeping(self) -> None:
-        with contextlib.suppress(OSError):  # who stores something is told then
-            await run_in_thread(self._service.quota.count)
-        pause = SECOND
+    async def _run(self) -> None:
+        with contextlib.suppress(OSError):  # an upload will report it
+            await run_in_thread(self._files.quota.count)
+        pause = FIRST_INTERVAL
         while True:
-            if not self._mine():
-                await asyncio.sleep(EVERY)
+            if not self._has_lock():
+                await asyncio.sleep(INTERVAL)
                 continue
             try:
-                count = await self._service.sweep(self._ending.is_set)
+                count = await self._files.remove_stale(self._stopping.is_set)
             except OSError as error:
-                log.warning("looking for what lost uploads left behind failed: %s", error)
+                log.warning("cannot look for files of interrupted uploads: %s", error)
             else:
                 if count:
-                    log.info("removed what %d lost uploads left behind", count)
+                    log.info("removed the files of %d interrupted uploads", count)
             await asyncio.sleep(pause)
-            pause = EVERY
+            pause = INTERVAL
 
-    def _mine(self) -> bool:
-        if self._turn < 0:
+    def _has_lock(self) -> bool:
+        if self._lock_fd < 0:
             return True
         try:
-            # A lock of the process, fcntl(2): flock would be one for all that inherit it.
-            fcntl.lockf(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The workers would share a lock of flock(2). A record lock, fcntl(2), has one owner.
+            fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
         return True
 
     async def stop(self) -> None:
-        """Ends a walk that is under way at its next directory."""
-        self._ending.set()
+        """Stop; a walk that is running stops at its next directory."""
+        self._stopping.set()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

@@ -1,7 +1,7 @@
-"""The shortest way to an answer: a plain GET of a small file that the kernel has in memory.
+"""The fast path: a plain GET of a small file that the kernel has in memory.
 
-No task, no thread, and a head that is made once for each content of a file. Whatever is not that
-plain is None here and takes the long way (service.py), which alone says what is wrong.
+It needs neither a task nor a thread, and formats the response head once per version of a file. It
+returns None for all other requests: the service handles them and reports their errors.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import struct
 from dataclasses import dataclass
 
 from noria._core.files.openat2 import read_small_file
-from noria.fileserver.file_response import SMALL, fields_of
-from noria.fileserver.request_paths import names
+from noria.fileserver.file_response import SMALL_FILE, file_fields
+from noria.fileserver.request_paths import split_path
 from noria.fileserver.root import Root
 from noria.http.head import format_head
 from noria.http.messages import HTTPException, Request
 
-MANY = 4096  # files of which the head is kept
-# Fields that make an answer another one than the whole file as it is.
+MAX_CACHED_HEADS = 4096
+# Request fields with which the response may differ from the whole, unencoded file.
 _SPECIAL = frozenset(
     (
         "accept-encoding",
@@ -33,8 +33,8 @@ _SPECIAL = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """Of os.stat_result what an answer tells."""
+class FileStat:
+    """The fields of os.stat_result that a response depends on."""
 
     st_ino: int
     st_size: int
@@ -47,21 +47,21 @@ class Facts:
 
 
 @dataclass(slots=True)
-class Kept:
-    """A path that was answered: as the kernel takes it, and the head for what the file was."""
+class CachedHead:
+    """The response head for one version of a file, and its path relative to the root."""
 
     path: bytes
-    facts: bytes = b""
+    packed_stat: bytes = b""
     head: bytes = b""
 
 
-class Quick:
-    """Called with a request: its head without Date and Connection, and its body; or None."""
+class FastPath:
+    """Called with a request; returns (head without Date and Connection, body), or None."""
 
     def __init__(self, root: Root, inline_active: bool) -> None:
         self._root = root
         self._inline_active = inline_active
-        self._kept: dict[str, Kept] = {}
+        self._cached: dict[str, CachedHead] = {}
 
     def __call__(self, request: Request) -> tuple[bytes, bytes] | None:
         if request.method != "GET" or request.query:
@@ -70,28 +70,28 @@ class Quick:
             if name in _SPECIAL:
                 return None
         path = request.path
-        kept = self._kept.get(path)
-        if kept is None:
+        cached = self._cached.get(path)
+        if cached is None:
             if not self._root.cached or path.endswith("/") or path.startswith("/-/"):
                 return None
             try:
-                kept = Kept("/".join(names(path)).encode())
+                cached = CachedHead("/".join(split_path(path)).encode())
             except HTTPException:
                 return None
-        found = read_small_file(self._root.fd, kept.path, SMALL)
+        found = read_small_file(self._root.fd, cached.path, SMALL_FILE)
         if found is None:
             return None
-        facts, body = found
-        if facts != kept.facts:
-            self._keep(path, kept, facts)
-        return kept.head, body
+        packed_stat, body = found
+        if packed_stat != cached.packed_stat:
+            self._store(path, cached, packed_stat)
+        return cached.head, body
 
-    def _keep(self, path: str, kept: Kept, facts: bytes) -> None:
-        status = Facts(*struct.unpack("4q", facts))
-        fields = fields_of(path.rpartition("/")[2], status, inline_active=self._inline_active)
+    def _store(self, path: str, cached: CachedHead, packed_stat: bytes) -> None:
+        status = FileStat(*struct.unpack("4q", packed_stat))
+        fields = file_fields(path.rpartition("/")[2], status, inline_active=self._inline_active)
         fields.append(("Content-Length", str(status.st_size)))
         fields.append(("X-Content-Type-Options", "nosniff"))
-        kept.facts, kept.head = facts, format_head(200, fields)[:-2]
-        if path not in self._kept and len(self._kept) >= MANY:
-            del self._kept[next(iter(self._kept))]
-        self._kept[path] = kept
+        cached.packed_stat, cached.head = packed_stat, format_head(200, fields)[:-2]
+        if path not in self._cached and len(self._cached) >= MAX_CACHED_HEADS:
+            del self._cached[next(iter(self._cached))]
+        self._cached[path] = cached

@@ -9,23 +9,24 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from noria.fileserver import syscalls
-from noria.fileserver.request_paths import DEPTH_MAX, directory_of, names, require_depth
+from noria.fileserver.commit import locked, lstat_in
+from noria.fileserver.request_paths import MAX_DEPTH, parent_directory, require_depth, split_path
 from noria.fileserver.root import Root, to_http_exception
-from noria.fileserver.storage import locked, status_of, sweep_directory
-from noria.fileserver.tree_walk import height
+from noria.fileserver.stale_files import remove_stale_in
+from noria.fileserver.tree_walk import tree_height
 from noria.http.conditional import require_preconditions
 from noria.http.messages import Headers, HTTPException
 
-ELSEWHERE = (  # 502: RFC 4918, 9.9.4
-    "The new place is on another file system, to which nothing can be renamed: fetch it, and send "
-    "it there."
+OTHER_FILE_SYSTEM = (  # 502: RFC 4918, 9.9.4
+    "The new path is on another file system, which a rename cannot reach: download the file and "
+    "upload it there."
 )
 
 
 def remove(root: Root, path: str, conditions: Headers) -> int:
-    """Removes a file, a link itself, or an empty directory; gives the bytes that were freed."""
+    """Remove a file, a symlink, or an empty directory; return the bytes freed."""
     with root.parent(path) as (directory, name), locked(directory):
-        status = status_of(directory, name)
+        status = lstat_in(directory, name)
         require_preconditions(conditions, status)
         if status is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -33,7 +34,7 @@ def remove(root: Root, path: str, conditions: Headers) -> int:
         if stat.S_ISDIR(status.st_mode):
             inside = root.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                sweep_directory(inside)
+                remove_stale_in(inside)
             finally:
                 os.close(inside)
             os.rmdir(name, dir_fd=directory)
@@ -49,27 +50,29 @@ def remove(root: Root, path: str, conditions: Headers) -> int:
 
 
 def make_directory(root: Root, path: str) -> None:
-    """Makes one whose own directory exists; 405 if there is something already (RFC 4918, 9.3.1)."""
+    """Create a directory. Raises HTTPException 405 if the path exists (RFC 4918, 9.3.1)."""
     require_depth(path)
-    if not names(path):
+    if not split_path(path):
         raise HTTPException(
-            405, "The served directory exists already.", headers=[("Allow", "GET, HEAD")]
+            405, "The served directory already exists.", headers=[("Allow", "GET, HEAD")]
         )
     with root.parent(path) as (directory, name):
         try:
             os.mkdir(name, dir_fd=directory)
         except FileExistsError:
             raise HTTPException(
-                405, "There is something of that name already.", headers=[("Allow", "GET, HEAD")]
+                405,
+                "A file or directory with that name already exists.",
+                headers=[("Allow", "GET, HEAD")],
             ) from None
         os.fsync(directory)
 
 
 def make_parents(root: Root, path: str) -> list[str]:
-    """Makes the directories that are missing above `path`; gives them, outermost first."""
+    """Create the missing directories above `path`; return their paths, outermost first."""
     made: list[str] = []
-    above = directory_of(path)
-    parts = names(above)
+    above = parent_directory(path)
+    parts = split_path(above)
     for count in range(1, len(parts) + 1):
         each = "/" + "/".join(parts[:count]) + "/"
         with root.parent(each) as (directory, name):
@@ -83,40 +86,41 @@ def make_parents(root: Root, path: str) -> list[str]:
 
 
 def move(root: Root, path: str, target: str, conditions: Headers, overwrite: bool) -> bool:
-    """Renames; gives whether `target` is new. A file is replaced only with `overwrite`.
+    """Rename; return whether `target` is new. A file is replaced only with `overwrite`.
 
-    412 if there is one and it may not be replaced, 502 to another file system (RFC 4918, 9.9.4).
+    Raises HTTPException 412 if the target exists and may not be replaced, 502 if it is on another
+    file system (RFC 4918, 9.9.4).
     """
     if (target.rstrip("/") + "/").startswith(path.rstrip("/") + "/"):
-        raise HTTPException(409, "Nothing can be moved onto or into itself.")
+        raise HTTPException(409, "A file or directory cannot be moved onto or into itself.")
     _require_depth(root, path, target)
     with root.parent(path) as (source, name), root.parent(target) as (directory, new):
         with both_locked(source, directory):
-            status = status_of(source, name)
+            status = lstat_in(source, name)
             require_preconditions(conditions, status)
             if status is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             if not stat.S_ISDIR(status.st_mode) and path.endswith("/"):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            old = status_of(directory, new)
+            old = lstat_in(directory, new)
             if old is not None and not overwrite:
                 raise HTTPException(
                     412,
-                    "There is something of the new name; to overwrite it takes the header "
-                    '"Overwrite: T" and a server with --overwrite.',
+                    "The destination exists. To replace it, start the server with --overwrite and "
+                    'send the header "Overwrite: T".',
                 )
             try:
                 if old is None:
                     syscalls.rename_new(source, name, directory, new)
                 elif stat.S_ISDIR(status.st_mode) or not stat.S_ISREG(old.st_mode):
-                    raise HTTPException(409, "Only a file can be overwritten, and only by a file.")
+                    raise HTTPException(409, "Only a file can be replaced, and only by a file.")
                 else:
                     os.replace(name, new, src_dir_fd=source, dst_dir_fd=directory)
             except FileExistsError:
-                raise HTTPException(412, "There is something of the new name by now.") from None
+                raise HTTPException(412, "The destination was created meanwhile.") from None
             except OSError as error:
                 if error.errno == errno.EXDEV:
-                    raise HTTPException(502, ELSEWHERE) from None
+                    raise HTTPException(502, OTHER_FILE_SYSTEM) from None
                 if error.errno == errno.EINVAL:
                     raise HTTPException(409, "A directory cannot be moved into itself.") from None
                 raise
@@ -126,21 +130,21 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
 
 
 def _require_depth(root: Root, path: str, target: str) -> None:
-    """Raises HTTPException 403 if what is moved down would be too deep at `target`.
+    """Raise HTTPException 403 if the tree at `path` would be too deep at `target`.
 
-    The tree at `path` is measured without a lock: others may make it deeper meanwhile, which all
-    that walks through trees can deal with.
+    The tree is measured without a lock. Another process may make it deeper meanwhile; the code that
+    walks through trees can handle that.
     """
-    depth = len(names(target))
-    if depth <= len(names(path)):
-        return  # so what is too deep already can be moved up
+    depth = len(split_path(target))
+    if depth <= len(split_path(path)):
+        return  # a tree that is too deep can be moved up
     require_depth(target)
     try:
         top = root.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except HTTPException:
-        return  # not a directory, or one that cannot be read
+        return  # not a directory, or not readable
     try:
-        require_depth(target, height(top, DEPTH_MAX - depth))
+        require_depth(target, tree_height(top, MAX_DEPTH - depth))
     except OSError as error:
         raise to_http_exception(error) from None
     finally:
@@ -149,7 +153,7 @@ def _require_depth(root: Root, path: str, target: str) -> None:
 
 @contextmanager
 def both_locked(one: int, other: int) -> Iterator[None]:
-    """Two directories, always in the same order, or the one that both are."""
+    """Lock two directories, always in the same order; they may be the same one."""
     found = {}
     for fd in (one, other):
         status = os.fstat(fd)

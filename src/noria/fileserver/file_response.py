@@ -1,4 +1,4 @@
-"""A file as the answer to GET or HEAD: conditions, ranges, siblings, and the fields that say so."""
+"""The response to GET and HEAD of a file: conditions, ranges, compressed siblings, digests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import stat
 
 from noria._core.files.cached_read import read_cached
-from noria.fileserver.request_paths import names
+from noria.fileserver.request_paths import split_path
 from noria.fileserver.root import Root
 from noria.http import content_negotiation, digests, media_types, ranges
 from noria.http.conditional import (
@@ -21,39 +21,43 @@ from noria.http.worker_threads import ThreadedIterator, run_in_thread
 
 # Suffixes of the compressed siblings of a file, by content coding.
 CODING_SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
+SMALL_FILE = 64 * 1024  # bytes; a file in memory up to this size is sent as bytes
 
-SMALL = 64 * 1024  # bytes up to which a file that is in memory is answered as bytes
 
-
-async def answer_file(
-    root: Root, request: Request, fd: int, *, inline_active: bool, known: digests.DigestCache
+async def file_response(
+    root: Root,
+    request: Request,
+    fd: int,
+    *,
+    inline_active: bool,
+    known_digests: digests.DigestCache,
 ) -> Response:
-    """The answer of the open file `fd`, which it closes or hands on. Raises HTTPException."""
+    """The response with the open file `fd`, which it closes or passes on. Raises HTTPException."""
     try:
-        return await _File(root, request, inline_active, known).answer(fd)
+        return await _FileResponder(root, request, inline_active, known_digests).respond(fd)
     except BaseException:
         os.close(fd)
         raise
 
 
-class _File:
+class _FileResponder:
     def __init__(
         self, root: Root, request: Request, inline_active: bool, known: digests.DigestCache
     ):
-        self.known = known
+        self.known_digests = known
         self.root = root
         self.request = request
         self.inline_active = inline_active
-        self.name = names(request.path)[-1]
+        self.name = split_path(request.path)[-1]
 
-    async def answer(self, fd: int) -> Response:
-        """Closes `fd` unless the body is read from it or this raises."""
+    async def respond(self, fd: int) -> Response:
+        """Return the response; close `fd` unless the body is read from it or this raises."""
         coding, sibling, status = await self._sibling(os.fstat(fd))
         if sibling >= 0:
-            # The caller knows this number: the sibling takes it over.
+            # The caller knows the number `fd`, so the sibling is duplicated onto it.
             os.dup2(sibling, fd, inheritable=False)
             os.close(sibling)
-        headers = fields_of(
+        headers = file_fields(
             self.name,
             status,
             coding,
@@ -62,27 +66,27 @@ class _File:
         )
         outcome = evaluate_preconditions(self.request.headers, status)
         if outcome == 412:
-            raise HTTPException(412, "The file is not what the request names: it was changed.")
+            raise HTTPException(412, "The file was changed since the request's condition was made.")
         if outcome == 304:
             os.close(fd)
             kept = ("ETag", "Last-Modified", "Vary", "Cache-Control")
             return Response(304, [field for field in headers if field[0] in kept])
         if self._wants_digest():
-            headers.append(("Repr-Digest", await self.known.repr_digest(fd, etag(status))))
-        asked = self.request.headers.get("range")
+            headers.append(("Repr-Digest", await self.known_digests.repr_digest(fd, etag(status))))
+        requested = self.request.headers.get("range")
         if (
-            asked
+            requested
             and self.request.method == "GET"
             and if_range_matches(self.request.headers, status)
         ):
-            found = ranges.parse_range(asked, status.st_size)
+            found = ranges.parse_range(requested, status.st_size)
             if found is not None:
                 return self._ranges(fd, status.st_size, headers, found)
         headers.append(("Content-Length", str(status.st_size)))
         return Response(200, headers, self._body(fd, 0, status.st_size))
 
     async def _sibling(self, plain: os.stat_result) -> tuple[str, int, os.stat_result]:
-        """(coding, descriptor, status) of the best sibling that is accepted, or ("", -1, plain)."""
+        """(coding, descriptor, status) of the best accepted sibling, or ("", -1, plain)."""
         if "download" in self.request.query:
             return "", -1, plain
         for coding in content_negotiation.preferred_codings(
@@ -96,7 +100,7 @@ class _File:
             except HTTPException:
                 continue
             status = os.fstat(fd)
-            # One that is older than the file was made of another content.
+            # A sibling that is older than the file was made from an older version.
             if stat.S_ISREG(status.st_mode) and status.st_mtime_ns >= plain.st_mtime_ns:
                 return coding, fd, status
             os.close(fd)
@@ -114,21 +118,21 @@ class _File:
             headers.append(("Content-Range", ranges.format_content_range(offset, length, size)))
             headers.append(("Content-Length", str(length)))
             return Response(206, headers, self._body(fd, offset, length))
-        several = ranges.MultipartByteRanges(found, size, dict(headers)["Content-Type"])
-        headers[0] = ("Content-Type", f"multipart/byteranges; boundary={several.boundary}")
-        headers.append(("Content-Length", str(several.content_length)))
-        return Response(206, headers, ThreadedIterator(several.read_blocks(fd), fd))
+        multipart = ranges.MultipartByteRanges(found, size, dict(headers)["Content-Type"])
+        headers[0] = ("Content-Type", f"multipart/byteranges; boundary={multipart.boundary}")
+        headers.append(("Content-Length", str(multipart.content_length)))
+        return Response(206, headers, ThreadedIterator(multipart.read_blocks(fd), fd))
 
     def _body(self, fd: int, offset: int, size: int) -> bytes | FileBody:
-        """Bytes if there are few and the kernel has them in memory, so that nothing waits."""
+        """The body: bytes if the file is small and in memory, else the open file."""
         if self.request.method == "HEAD":
             os.close(fd)
             return b""
-        if size > SMALL:
+        if size > SMALL_FILE:
             return FileBody(fd, offset, size)
         try:
             data = read_cached(fd, size, offset)
-        except OSError:  # who sends it meets it again
+        except OSError:  # sending the file will report it
             data = None
         if data is None or len(data) < size:
             return FileBody(fd, offset, size)
@@ -136,7 +140,7 @@ class _File:
         return data
 
 
-def fields_of(
+def file_fields(
     name: str,
     status: FileStatus,
     coding: str = "",
@@ -144,7 +148,7 @@ def fields_of(
     inline_active: bool,
     download: bool = False,
 ) -> list[tuple[str, str]]:
-    """What is said of a file whatever is sent of it."""
+    """The header fields of a file, for all its responses."""
     kind = media_types.guess_media_type(name)
     headers = [
         ("Content-Type", kind),

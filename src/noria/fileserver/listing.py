@@ -1,4 +1,4 @@
-"""A directory as data."""
+"""The listing of a directory as data, for the page and for JSON."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import os
 import stat
 from typing import Any
 
-from noria.fileserver.request_paths import usable
+from noria.fileserver.request_paths import is_valid_name
 from noria.fileserver.root import Root, to_http_exception
 from noria.http.messages import HTTPException
 
 
 def entries(root: Root, path: str) -> list[dict[str, Any]]:
-    """The files and directories in `path`, by name; `size` in bytes, `modified` since the epoch.
+    """The files and directories in `path`, sorted by name.
 
-    What cannot be asked for is left out: devices, links that lead out, parts of uploads, names
-    that no request may use. Raises HTTPException.
+    `size` is in bytes, `modified` in seconds since the epoch. Entries that no request can open are
+    skipped: devices, symlinks that lead out, uploads under way, invalid names. Raises
+    HTTPException.
     """
     fd = root.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -30,7 +31,7 @@ def entries(root: Root, path: str) -> list[dict[str, Any]]:
 
 
 def _entry(root: Root, path: str, each: os.DirEntry[str]) -> dict[str, Any] | None:
-    if not usable(each.name) or (path == "/" and each.name == "-"):
+    if not is_valid_name(each.name) or (path == "/" and each.name == "-"):
         return None
     try:
         if each.is_symlink():
@@ -38,7 +39,7 @@ def _entry(root: Root, path: str, each: os.DirEntry[str]) -> dict[str, Any] | No
         else:
             status = each.stat(follow_symlinks=False)
     except (OSError, HTTPException):
-        return None  # it is gone, or the link leads out
+        return None  # removed meanwhile, or the symlink leads out
     if stat.S_ISDIR(status.st_mode):
         kind, size = "directory", 0
     elif stat.S_ISREG(status.st_mode):
@@ -49,7 +50,7 @@ def _entry(root: Root, path: str, each: os.DirEntry[str]) -> dict[str, Any] | No
 
 
 def listing(root: Root, path: str, writable: bool) -> dict[str, Any]:
-    """What the page and the JSON are made of. Raises HTTPException."""
+    """The data of the page and of the JSON document. Raises HTTPException."""
     return {"path": path, "writable": writable, "entries": entries(root, path)}
 
 

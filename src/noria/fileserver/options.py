@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from noria.fileserver.auth import Hash
+from noria.fileserver.auth import PasswordHash
 from noria.http.limits import Limits
 
 
@@ -26,12 +26,12 @@ class ServerOptions:
     upload: bool = False
     overwrite: bool = False
     read_only: bool = False
-    users: Mapping[str, Hash] = field(default_factory=dict)
+    users: Mapping[str, PasswordHash] = field(default_factory=dict)
     tokens: Sequence[str] = ()
     max_size: int | None = None  # bytes
     quota: int | None = None  # bytes
     metrics: bool = False
-    allowed_hosts: Sequence[str] = ()  # as for allowed_hosts.for_sockets
+    allowed_hosts: Sequence[str] = ()  # as for allowed_hosts_for
     cleanup_fd: int = -1  # as for Cleanup
     quota_fd: int = -1  # as for Quota
     log: str = "none"  # "none", "common" or "json"

@@ -1,4 +1,4 @@
-"""How much may still be stored: the quota of the served directory, and the floor of the disk."""
+"""Limits of what can be stored: the quota of the served directory, and the free disk space."""
 
 from __future__ import annotations
 
@@ -13,135 +13,148 @@ import time
 from collections.abc import Iterator
 
 from noria.fileserver.root import Root
-from noria.fileserver.tree_walk import directories, is_directory
+from noria.fileserver.tree_walk import is_directory, walk_directories
 from noria.http.messages import HTTPException
 
-COUNT_AGAIN = 60.0  # seconds after which the files are counted again: others change them too
-NUMBERS = struct.Struct("=qqd")  # bytes used, changes of that so far, when they were counted
+# Seconds after which the files are counted again, because other programs change them too.
+RECOUNT_INTERVAL = 60.0
+# Bytes used, number of changes of that, time of the last count.
+COUNTERS = struct.Struct("=qqd")
 
-# Locks of a process on bytes of the shared memory, fcntl(2): they end with it.
-CHANGING, UPLOADING, WALKING = range(3)
+# Record locks on bytes of the shared memory, fcntl(2), which end with their process: changing the
+# counters, having an upload under way, counting.
+CHANGING, UPLOADING, COUNTING = range(3)
 
 
 class Quota:
-    """The files beneath the root may have `limit` bytes together; None is no limit.
+    """Limits the total size of the files below the root to `limit` bytes; None is no limit.
 
-    They are counted by a walk when first needed, and kept up with from then on; from time to time
-    they are counted again. Called from threads. `shared` is a memfd in which several processes,
-    forked with it, keep the numbers; -1 keeps them here.
+    The files are counted when the total is first needed, and again from time to time. In between,
+    the total follows the uploads of all workers. `shared_fd` is a memfd for the counters, which
+    forked workers share; -1 if there is one process. For worker threads.
     """
 
-    def __init__(self, root: Root, limit: int | None, shared: int = -1):
+    def __init__(self, root: Root, limit: int | None, shared_fd: int = -1):
         self.root = root
         self.limit = limit
         self._fd = -1
-        self._held = 0  # bytes used by uploads that are under way in this process
-        self._lock = threading.Lock()  # of the numbers, and of the locks on them: these are
-        self._walking = threading.Lock()  # the process's, whichever thread has them
+        self._reserved = 0  # bytes reserved by uploads of this process
+        # Record locks belong to the process, so its threads need these locks as well.
+        self._lock = threading.Lock()
+        self._counting = threading.Lock()
         if limit is not None:
-            self._fd = os.memfd_create("noria-quota") if shared < 0 else os.dup(shared)
-            if os.fstat(self._fd).st_size < NUMBERS.size:
-                os.ftruncate(self._fd, NUMBERS.size)
-            self._memory = mmap.mmap(self._fd, NUMBERS.size)
+            self._fd = os.memfd_create("noria-quota") if shared_fd < 0 else os.dup(shared_fd)
+            if os.fstat(self._fd).st_size < COUNTERS.size:
+                os.ftruncate(self._fd, COUNTERS.size)
+            self._memory = mmap.mmap(self._fd, COUNTERS.size)
 
     def close(self) -> None:
-        """Counts no more."""
+        """Close the counters."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._memory.close()
             os.close(fd)
 
-    def take(self, size: int) -> None:
-        """Bytes of an upload under way. Raises HTTPException 507 if there is no room for them."""
+    def reserve(self, size: int) -> None:
+        """Reserve bytes for an upload. Raises HTTPException 507 if that exceeds the quota."""
         if self.limit is None:
             return
         self.count()
         with self._changing():
-            used, changes, counted = self._numbers()
+            used, changes, counted = self._counters()
             if used + size > self.limit:
                 raise HTTPException(
-                    507, f"The quota of {self.limit} bytes does not allow {size} bytes more."
+                    507, f"The quota of {self.limit} bytes does not allow {size} more bytes."
                 )
-            NUMBERS.pack_into(self._memory, 0, used + size, changes + 1, counted)
-            self._hold(size)
+            COUNTERS.pack_into(self._memory, 0, used + size, changes + 1, counted)
+            self._add_reserved(size)
 
-    def end(self, held: int, gone: int = 0) -> None:
-        """An upload that held so much is over; `gone` bytes of those used are free again."""
+    def release(self, reserved: int, freed: int = 0) -> None:
+        """End an upload that had `reserved` bytes; `freed` bytes are no longer used."""
         if self.limit is None:
             return
         with self._changing():
-            used, changes, counted = self._numbers()
-            NUMBERS.pack_into(self._memory, 0, used - gone, changes + 1, counted)
-            self._hold(-held)
+            used, changes, counted = self._counters()
+            COUNTERS.pack_into(self._memory, 0, used - freed, changes + 1, counted)
+            self._add_reserved(-reserved)
 
     def check(self, size: int) -> None:
-        """Raises HTTPException 507 if there is no room for as much now."""
-        self.take(size)
-        self.end(size, size)
+        """Raise HTTPException 507 if `size` more bytes exceed the quota now."""
+        self.reserve(size)
+        self.release(size, size)
 
     @property
     def used(self) -> int:
-        """Bytes, as far as they are known."""
-        return self._numbers()[0] if self.limit is not None else 0
+        """Bytes used, as of the last count and the uploads since."""
+        return self._counters()[0] if self.limit is not None else 0
 
     def count(self) -> None:
-        """Counts if it is time. Only who needs the first number waits for another that counts."""
-        if self.limit is None or not self._due():
+        """Count the files if that is due.
+
+        A thread waits for another one's count only if there has been none yet.
+        """
+        if self.limit is None or not self._is_due():
             return
         with contextlib.ExitStack() as stack:
-            first = not self._numbers()[2]
-            if not self._walking.acquire(blocking=first):
+            first = not self._counters()[2]
+            if not self._counting.acquire(blocking=first):
                 return
-            stack.callback(self._walking.release)
-            if not self._locked(WALKING, fcntl.LOCK_EX, wait=first):
+            stack.callback(self._counting.release)
+            if not self._lock_record(COUNTING, fcntl.LOCK_EX, wait=first):
                 return
-            stack.callback(self._locked, WALKING, fcntl.LOCK_UN)
+            stack.callback(self._lock_record, COUNTING, fcntl.LOCK_UN)
             with self._changing():
-                if not self._due() or self._others_upload():
+                if not self._is_due() or self._others_have_uploads():
                     return
-                changes = self._numbers()[1]
-            walked = self._walk()
+                changes = self._counters()[1]
+            counted_bytes = self._sum_sizes()
             with self._changing():
-                used, now, counted = self._numbers()
+                used, now, counted = self._counters()
                 if now == changes or not counted:
-                    used = walked
-                NUMBERS.pack_into(self._memory, 0, used, now, time.monotonic())
+                    used = counted_bytes
+                COUNTERS.pack_into(self._memory, 0, used, now, time.monotonic())
 
-    def _numbers(self) -> tuple[int, int, float]:
-        used, changes, counted = NUMBERS.unpack_from(self._memory)
+    def _counters(self) -> tuple[int, int, float]:
+        used, changes, counted = COUNTERS.unpack_from(self._memory)
         return used, changes, counted
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Alone with the numbers, of all threads and processes."""
+        """Exclusive access to the counters, across threads and processes."""
         with self._lock:
-            self._locked(CHANGING, fcntl.LOCK_EX)
+            self._lock_record(CHANGING, fcntl.LOCK_EX)
             try:
                 yield
             finally:
-                self._locked(CHANGING, fcntl.LOCK_UN)
+                self._lock_record(CHANGING, fcntl.LOCK_UN)
 
-    def _hold(self, size: int) -> None:
-        """Says to all processes whether one has uploads under way: nobody counts meanwhile."""
-        before, self._held = self._held, self._held + size
-        if self._held and not before:
-            self._locked(UPLOADING, fcntl.LOCK_SH)
-        elif before and not self._held:
-            self._locked(UPLOADING, fcntl.LOCK_UN)
+    def _add_reserved(self, size: int) -> None:
+        """Show all processes whether this one has uploads: nothing is counted meanwhile."""
+        before, self._reserved = self._reserved, self._reserved + size
+        if self._reserved and not before:
+            self._lock_record(UPLOADING, fcntl.LOCK_SH)
+        elif before and not self._reserved:
+            self._lock_record(UPLOADING, fcntl.LOCK_UN)
 
-    def _due(self) -> bool:
-        counted = self._numbers()[2]
-        return not self._held and not (counted and time.monotonic() - counted < COUNT_AGAIN)
+    def _is_due(self) -> bool:
+        counted = self._counters()[2]
+        return not self._reserved and not (
+            counted and time.monotonic() - counted < RECOUNT_INTERVAL
+        )
 
-    def _others_upload(self) -> bool:
-        """Asked alone with the numbers: its lock must not take the place of this process's own."""
-        if not self._locked(UPLOADING, fcntl.LOCK_EX, wait=False):
+    def _others_have_uploads(self) -> bool:
+        """Whether another process has uploads.
+
+        The caller holds CHANGING, so that the lock taken here does not replace the shared lock of
+        this process.
+        """
+        if not self._lock_record(UPLOADING, fcntl.LOCK_EX, wait=False):
             return True
-        self._locked(UPLOADING, fcntl.LOCK_UN)
+        self._lock_record(UPLOADING, fcntl.LOCK_UN)
         return False
 
-    def _locked(self, which: int, how: int, *, wait: bool = True) -> bool:
-        """Whether it could be had."""
+    def _lock_record(self, which: int, how: int, *, wait: bool = True) -> bool:
+        """fcntl(2) F_SETLK or F_SETLKW; return whether the lock was acquired."""
         while True:
             try:
                 fcntl.lockf(self._fd, how if wait else how | fcntl.LOCK_NB, 1, which)
@@ -151,12 +164,13 @@ class Quota:
             except OSError as error:
                 if error.errno != errno.EDEADLK:
                     raise
-                # Seen in two processes of which different threads wait: there is none.
+                # The kernel reports a deadlock between processes, though different threads wait.
+                # There is none: retry.
                 time.sleep(0.001)
 
-    def _walk(self) -> int:
+    def _sum_sizes(self) -> int:
         used = 0
-        for _, entries in directories(self.root.fd):
+        for _, entries in walk_directories(self.root.fd):
             for entry in entries:
                 if is_directory(entry):
                     continue
@@ -169,4 +183,4 @@ def check_disk(fd: int, size: int, floor: int) -> None:
     """Raise HTTPException 507 if `size` more bytes leave the disk of `fd` less than `floor`."""
     disk = os.fstatvfs(fd)
     if disk.f_bavail * disk.f_frsize - size < floor:
-        raise HTTPException(507, f"The disk is almost full: {floor} bytes of it are kept free.")
+        raise HTTPException(507, f"The disk is almost full: the server keeps {floor} bytes free.")

@@ -1,4 +1,4 @@
-"""Which names a request may use: checked before the kernel is asked."""
+"""The rules for paths of requests. They are checked before any system call."""
 
 from __future__ import annotations
 
@@ -8,87 +8,112 @@ from urllib.parse import quote, unquote
 
 from noria.http.messages import HTTPException
 
-HIDDEN = ".noria-"  # begins the names that are the server's own: parts of uploads
+RESERVED_NAME_PREFIX = ".noria-"  # of the server's own files: uploads under way
 NAME_MAX = 255  # bytes: pathname(7), <linux/limits.h>
-PATH_MAX = 4096
-DEPTH_MAX = 255  # names of a path that a request may make
+PATH_MAX = 4096  # bytes, with the terminating null byte
+MAX_DEPTH = 255  # names in a path that a request may create
 
-# Slashes, C0, DEL, C1, and U+FFFD: bytes that were no UTF-8 before they were decoded.
-_WRONG = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ufffd]")
+# Slashes, C0, DEL, C1, and U+FFFD, which stands for bytes that were not UTF-8.
+_FORBIDDEN = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ufffd]")
 
 
-def names(path: str) -> list[str]:
-    """The names that `path`, decoded and beginning with "/", is made of. Raises HTTPException.
+def split_path(path: str) -> list[str]:
+    """The names in the decoded path of a URL, which begins with "/". Raises HTTPException.
 
-    Names that would be a way around once decoded again ("%2e%2e", "%2f") are refused as well:
-    something between client and disk may do just that.
+    Names that become special when they are decoded once more ("%2e%2e", "%2f") are refused too,
+    because a proxy may decode them.
     """
     if not path.startswith("/"):
-        raise HTTPException(400, 'A path begins with "/".')
+        raise HTTPException(400, 'A path must begin with "/".')
     parts = path[1:].split("/")
     if parts[-1] == "":
         parts.pop()
     for part in parts:
-        check(part)
-    if len(encoded(path)) >= PATH_MAX:
-        raise HTTPException(400, f"The path is too long: {PATH_MAX - 1} bytes are the most.")
+        check_name(part)
+    if len(encode_path(path)) >= PATH_MAX:
+        raise HTTPException(400, f"The path is too long: the maximum is {PATH_MAX - 1} bytes.")
     return parts
 
 
 def require_depth(path: str, below: int = 0) -> None:
-    """Raises HTTPException 403 if nothing may be made at `path`, with `below` levels beneath it."""
-    if len(names(path)) + below > DEPTH_MAX:
+    """Raise HTTPException 403 if `path`, with `below` levels below it, is too deep."""
+    if len(split_path(path)) + below > MAX_DEPTH:
         raise HTTPException(
             403,
-            f"That is too deep: at most {DEPTH_MAX} names, one in the other, can be made here.",
+            f"The path is too deep: the maximum is {MAX_DEPTH} nested names.",
         )
 
 
-@lru_cache(4096)  # what it raises is not kept
-def check(name: str) -> None:
+@lru_cache(4096)
+def check_name(name: str) -> None:
     """Raise HTTPException unless `name` can name one file or directory and is not reserved."""
     if not name:
-        raise HTTPException(400, 'The path has an empty name in it ("//").')
-    if len(encoded(name)) > NAME_MAX:
-        raise HTTPException(400, f"A name in the path is too long: {NAME_MAX} bytes are the most.")
-    seen = name
+        raise HTTPException(400, 'The path has an empty name ("//").')
+    if len(encode_path(name)) > NAME_MAX:
+        raise HTTPException(
+            400, f"A name in the path is too long: the maximum is {NAME_MAX} bytes."
+        )
+    decoded = name
     while True:
-        if seen in (".", ".."):
-            raise HTTPException(400, 'The path has "." or ".." in it; ask for the plain path.')
-        if _WRONG.search(seen):
+        if decoded in (".", ".."):
+            raise HTTPException(400, 'The path must not have "." or "..".')
+        if _FORBIDDEN.search(decoded):
             raise HTTPException(
-                400, "The path has a slash, backslash or control character in a name."
+                400, "A name in the path has a slash, a backslash or a control character."
             )
-        again = unquote(seen)
-        if again == seen:
+        again = unquote(decoded)
+        if again == decoded:
             break
-        seen = again
-    if name.startswith(HIDDEN):
-        raise HTTPException(403, f'Names that begin with "{HIDDEN}" are the server\'s own.')
+        decoded = again
+    if name.startswith(RESERVED_NAME_PREFIX):
+        raise HTTPException(403, f'Names that begin with "{RESERVED_NAME_PREFIX}" are reserved.')
 
 
-def encoded(name: str) -> bytes:
-    """As UTF-8. Raises HTTPException if it was never that (it has lone surrogates)."""
+def encode_path(name: str) -> bytes:
+    """Encode as UTF-8. Raises HTTPException if it was not UTF-8 (it has lone surrogates)."""
     try:
         return name.encode()
     except UnicodeEncodeError:
         raise HTTPException(400, "The path is not UTF-8.") from None
 
 
-def usable(name: str) -> bool:
-    """Whether a name in a directory can be asked for; what cannot be is not listed."""
+def is_valid_name(name: str) -> bool:
+    """Whether a request may use this name. Other names are not listed."""
     try:
-        check(name)
+        check_name(name)
     except HTTPException:
         return False
     return True
 
 
-def url(path: str) -> str:
-    """The path as it stands in a URL."""
+def to_url(path: str) -> str:
+    """Encode a path for a URL."""
     return quote(path, safe="/!$&'()*+,;=:@~")
 
 
-def directory_of(path: str) -> str:
-    """The directory that the file or directory is in: "/a/" of "/a/b" and of "/a/b/"."""
+def parent_directory(path: str) -> str:
+    """The directory that a path is in: "/a/" for "/a/b" and for "/a/b/"."""
     return path.rstrip("/").rpartition("/")[0] + "/"
+
+
+def require_file_path(path: str) -> None:
+    """Raise HTTPException unless a file can be stored at this path."""
+    require_depth(path)
+    if path.endswith("/"):
+        raise HTTPException(
+            409, 'A path that ends in "/" names a directory: create directories by MKCOL.'
+        )
+    if is_reserved(path):
+        raise HTTPException(403, 'Paths below "/-/" are reserved.')
+
+
+def require_target_path(path: str) -> None:
+    """Raise HTTPException unless a file or directory can be moved to this path."""
+    split_path(path)
+    if is_reserved(path):
+        raise HTTPException(403, 'Paths below "/-/" are reserved.')
+
+
+def is_reserved(path: str) -> bool:
+    """Whether the path belongs to the server itself: "/-" and all below it."""
+    return path == "/-" or path.startswith("/-/")

@@ -1,8 +1,8 @@
-"""The served directory: what is opened lies beneath it, whatever the name and whoever renames.
+"""The served directory: files are opened below it only, even while names are being changed.
 
-The kernel does the resolving, openat2(2) with RESOLVE_BENEATH. Where it is missing (before Linux
-5.6, or refused by a container), `walk` resolves name by name. Both follow symlinks that are
-relative and stay beneath; absolute ones are refused, as they lead out of it at first.
+The kernel resolves paths: openat2(2) with RESOLVE_BENEATH. Where that is missing (before Linux 5.6,
+or refused by a container), `walk` resolves one name at a time. Both follow relative symlinks that
+stay below the directory, and refuse absolute ones.
 """
 
 from __future__ import annotations
@@ -14,58 +14,61 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from noria.fileserver import syscalls
-from noria.fileserver.request_paths import names
+from noria.fileserver.request_paths import split_path
 from noria.http.messages import HTTPException
 
-LINKS_MAX = 40  # as the kernel: path_resolution(7)
-TRIES = 64  # a lookup with ".." in a link while others rename: openat2(2), EAGAIN
+MAX_SYMLINKS = 40  # as in the kernel: path_resolution(7)
+# Attempts of a lookup that fails with EAGAIN: a symlink has ".." and a name changed, openat2(2).
+MAX_ATTEMPTS = 64
 
 _REASONS: dict[int, tuple[int, str]] = {
-    errno.ENOENT: (404, "There is nothing of that name."),
-    errno.ENOTDIR: (404, "There is nothing of that name: a part of the path is no directory."),
-    errno.EXDEV: (403, "That leads out of the served directory."),
-    errno.ELOOP: (403, "That is a link that may not be followed."),
-    errno.EACCES: (403, "The server may not do that: permission denied."),
-    errno.EPERM: (403, "The server may not do that: operation not permitted."),
+    errno.ENOENT: (404, "There is no such file or directory."),
+    errno.ENOTDIR: (404, "There is no such file: a part of the path is not a directory."),
+    errno.EXDEV: (403, "The path leads out of the served directory."),
+    errno.ELOOP: (403, "The path has a symbolic link that cannot be followed."),
+    errno.EACCES: (403, "The server has no permission to do that."),
+    errno.EPERM: (403, "The operation is not permitted."),
     errno.EROFS: (403, "The file system is read-only."),
-    errno.ENXIO: (403, "That is neither a file nor a directory."),
-    errno.ENODEV: (403, "That is neither a file nor a directory."),
+    errno.ENXIO: (403, "The path is neither a file nor a directory."),
+    errno.ENODEV: (403, "The path is neither a file nor a directory."),
     errno.ENAMETOOLONG: (400, "The path is too long."),
-    errno.EEXIST: (409, "There is something of that name already."),
-    errno.EISDIR: (409, "That is a directory."),
+    errno.EEXIST: (409, "A file or directory with that name already exists."),
+    errno.EISDIR: (409, "The path is a directory."),
     errno.ENOTEMPTY: (409, "The directory is not empty."),
-    errno.EBUSY: (409, "It is in use."),
-    errno.ETXTBSY: (409, "It is in use: a program that runs."),
+    errno.EBUSY: (409, "The file or directory is in use."),
+    errno.ETXTBSY: (409, "The file is a program that is running."),
     errno.ENOSPC: (507, "The disk is full."),
     errno.EDQUOT: (507, "The disk quota is used up."),
     errno.EFBIG: (413, "The file is too large for the file system."),
-    errno.EAGAIN: (503, "Others rename there at this moment; try again."),
-    errno.EMFILE: (503, "The server has too many files open; try again."),
-    errno.ENFILE: (503, "The system has too many files open; try again."),
+    errno.EAGAIN: (503, "Names in the path are being changed; try again."),
+    errno.EMFILE: (503, "The server has too many open files; try again later."),
+    errno.ENFILE: (503, "The system has too many open files; try again later."),
 }
 
 
 def to_http_exception(error: OSError) -> HTTPException:
-    """The answer to an error of the kernel."""
-    other = (500, f"It failed: {error.strerror or error}.")
+    """The HTTPException for an error of the kernel."""
+    other = (500, f"The operation failed: {error.strerror or error}.")
     status, detail = _REASONS.get(error.errno or 0, other)
     return HTTPException(status, detail)
 
 
 class Root:
-    """A directory that is served. `native` chooses openat2 (True), `walk` (False), or by a try.
+    """The served directory.
 
-    Raises OSError if `path` is no directory that can be opened.
+    `native`: use openat2 (True), `walk` (False), or openat2 if it works (None). Raises OSError if
+    `path` cannot be opened as a directory.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, native: bool | None = None):
         self.fd = -1
         self.path = os.path.realpath(path)
         self.fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.native = self._works() if native is None else native
-        self.cached = self.native  # until the kernel says that it does not know RESOLVE_CACHED
+        self.native = self._has_openat2() if native is None else native
+        # False once the kernel has rejected RESOLVE_CACHED.
+        self.cached = self.native
 
-    def _works(self) -> bool:
+    def _has_openat2(self) -> bool:
         try:
             os.close(syscalls.openat2(self.fd, b".", os.O_PATH, 0, syscalls.RESOLVE_BENEATH))
         except OSError:
@@ -73,7 +76,7 @@ class Root:
         return True
 
     def close(self) -> None:
-        """Nothing can be opened any more."""
+        """Close the directory; nothing can be opened afterwards."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -82,11 +85,12 @@ class Root:
         self.close()
 
     def open(self, path: str, flags: int, mode: int = 0o666) -> int:
-        """open(2) of a URL's path, decoded. Only files and directories; never waits for a FIFO.
+        """open(2) of the decoded path of a URL. Opens files and directories only.
 
-        A path that ends in "/" must be a directory. A new file needs O_EXCL. Raises HTTPException.
+        A path that ends in "/" must be a directory. Creating a file needs O_EXCL. Raises
+        HTTPException.
         """
-        parts = names(path)
+        parts = split_path(path)
         if path.endswith("/"):
             flags |= os.O_DIRECTORY
         try:
@@ -95,25 +99,27 @@ class Root:
             raise to_http_exception(error) from None
 
     def open_from(self, top: int, parts: list[str], flags: int, mode: int = 0o666) -> int:
-        """The same from an open directory on. Raises OSError."""
+        """`open` of names below the open directory `top`. Raises OSError."""
         flags |= os.O_CLOEXEC
         if not flags & os.O_PATH:
             flags |= os.O_NONBLOCK | os.O_NOCTTY
-        for _ in range(TRIES):
+        for _ in range(MAX_ATTEMPTS):
             try:
                 if not self.native:
-                    return checked(walk(top, parts, flags, mode), flags)
+                    return require_file_or_directory(walk(top, parts, flags, mode), flags)
                 resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
                 path = os.fsencode("/".join(parts) or ".")
-                return checked(syscalls.openat2(top, path, flags, mode, resolve), flags)
+                return require_file_or_directory(
+                    syscalls.openat2(top, path, flags, mode, resolve), flags
+                )
             except BlockingIOError:
                 continue
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def open_cached(self, path: str) -> int | None:
-        """Opens for reading if the kernel has all names of the path in memory; else None.
+        """Open for reading if the kernel has all names of the path in memory; else return None.
 
-        It does not wait for a disk, so that an event loop may call it. Raises HTTPException.
+        It does not wait for the disk, so that an event loop can call it. Raises HTTPException.
         """
         if not self.cached:
             return None
@@ -122,9 +128,9 @@ class Root:
             syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_CACHED
         )
         try:
-            return checked(
+            return require_file_or_directory(
                 syscalls.openat2(
-                    self.fd, os.fsencode("/".join(names(path)) or "."), flags, 0, resolve
+                    self.fd, os.fsencode("/".join(split_path(path)) or "."), flags, 0, resolve
                 ),
                 flags,
             )
@@ -137,7 +143,7 @@ class Root:
             raise to_http_exception(error) from None
 
     def stat(self, path: str) -> os.stat_result:
-        """stat(2), with symlinks followed that stay beneath. Raises HTTPException."""
+        """stat(2). It follows symlinks that stay below the root. Raises HTTPException."""
         fd = self.open(path, os.O_PATH)
         try:
             return os.fstat(fd)
@@ -145,9 +151,9 @@ class Root:
             os.close(fd)
 
     def renames_to(self, path: str) -> bool:
-        """Whether files at the top can be renamed into the directory `path`: no mount lies between.
+        """Whether files at the top can be renamed into the directory `path`: no mount is between.
 
-        Without openat2 a mount of the same file system is not seen. Raises HTTPException.
+        Without openat2 a mount of the same file system is not detected. Raises HTTPException.
         """
         device = self.stat(path).st_dev
         if not self.native:
@@ -155,7 +161,7 @@ class Root:
         resolve = (
             syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_XDEV
         )
-        inside = os.fsencode("/".join(names(path)) or ".")
+        inside = os.fsencode("/".join(split_path(path)) or ".")
         try:
             os.close(syscalls.openat2(self.fd, inside, os.O_PATH | os.O_CLOEXEC, 0, resolve))
         except OSError as error:
@@ -166,18 +172,19 @@ class Root:
 
     @contextmanager
     def parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """The open directory that `path` is in, and its name there. Raises HTTPException.
+        """The open directory that `path` is in, and the name there.
 
-        409 if that directory is missing (RFC 4918, 9.7.1), 403 for the served directory itself.
+        Raises HTTPException, with 409 if that directory is missing (RFC 4918, 9.7.1) and 403 for
+        the served directory itself.
         """
-        parts = names(path)
+        parts = split_path(path)
         if not parts:
-            raise HTTPException(403, "That cannot be done to the served directory itself.")
+            raise HTTPException(403, "The served directory itself cannot be changed.")
         try:
             fd = self.open_from(self.fd, parts[:-1], os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             raise HTTPException(
-                409, "Its directory does not exist: make that first (MKCOL)."
+                409, "The parent directory does not exist: create it first (MKCOL)."
             ) from None
         except OSError as error:
             raise to_http_exception(error) from None
@@ -189,8 +196,8 @@ class Root:
             os.close(fd)
 
 
-def checked(fd: int, flags: int) -> int:
-    """The descriptor if it is a file's or a directory's; else it is closed. Raises OSError."""
+def require_file_or_directory(fd: int, flags: int) -> int:
+    """Return `fd` if it is a file or a directory; else close it and raise OSError."""
     kind = os.fstat(fd).st_mode
     if stat.S_ISREG(kind) or stat.S_ISDIR(kind) or (stat.S_ISLNK(kind) and flags & os.O_PATH):
         return fd
@@ -199,22 +206,22 @@ def checked(fd: int, flags: int) -> int:
 
 
 def walk(top: int, parts: list[str], flags: int, mode: int) -> int:
-    """Opens what the names lead to from `top` on, with one descriptor held whatever the depth.
+    """Resolve the names from `top` on and open the last one, with one descriptor at a time.
 
-    No call follows a link: each name is opened with O_NOFOLLOW and looked at afterwards, and the
-    text of a link is resolved here. ".." in a link starts again at `top` and opens the names that
-    led to the directory above, so renaming meanwhile cannot make it lead out.
+    No system call follows a symlink: each name is opened with O_NOFOLLOW, then checked, and the
+    target of a symlink is resolved here. ".." in a symlink starts again at `top` and opens the
+    names that led to the directory above, so that a rename meanwhile cannot lead out of `top`.
 
-    Raises OSError; EXDEV if it leads out, EAGAIN if names changed meanwhile.
+    Raises OSError: EXDEV if the path leads out, EAGAIN if names changed meanwhile.
     """
     here = os.dup(top)
-    above: list[str] = []  # the names of the directories that led to `here`
+    above: list[str] = []  # the names that led from `top` to `here`
     rest = parts[::-1]
     links = 0
     try:
         while rest:
             part = rest.pop()
-            if part in ("", "."):  # of a link's text
+            if part in ("", "."):  # in the target of a symlink
                 continue
             if part == "..":
                 back = 1
@@ -226,7 +233,7 @@ def walk(top: int, parts: list[str], flags: int, mode: int) -> int:
                 former, here = here, os.dup(top)
                 os.close(former)
                 for name in above:
-                    former, here = here, _directory(here, name)
+                    former, here = here, _reopen_directory(here, name)
                     os.close(former)
                 continue
             if not rest and flags & os.O_CREAT:
@@ -241,7 +248,7 @@ def walk(top: int, parts: list[str], flags: int, mode: int) -> int:
             try:
                 if stat.S_ISLNK(kind):
                     links += 1
-                    if links > LINKS_MAX or (flags & os.O_NOFOLLOW and not rest):
+                    if links > MAX_SYMLINKS or (flags & os.O_NOFOLLOW and not rest):
                         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                     text = os.readlink("", dir_fd=fd)
                     if text.startswith("/"):
@@ -260,8 +267,8 @@ def walk(top: int, parts: list[str], flags: int, mode: int) -> int:
         os.close(here)
 
 
-def _directory(above: int, name: str) -> int:
-    """Opens a directory that was there before. Raises OSError, EAGAIN if it is there no more."""
+def _reopen_directory(above: int, name: str) -> int:
+    """Open a directory that existed before. Raises OSError, EAGAIN if it was removed."""
     try:
         return os.open(
             name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above

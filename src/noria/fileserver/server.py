@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from noria import models
 from noria.aio.run import new_event_loop
-from noria.fileserver.allowed_hosts import hosts_of
+from noria.fileserver.allowed_hosts import allowed_hosts_for
 from noria.fileserver.app import FileServerApp, make_service
-from noria.fileserver.cleanup import Upkeep
+from noria.fileserver.cleanup import Cleanup
 from noria.fileserver.options import ServerOptions
 from noria.fileserver.service import FileService
 from noria.net.listening import describe, tcp_sockets
@@ -50,10 +50,10 @@ async def _serve(
     # The runner shuts the executor down.
     loop.set_default_executor(ThreadPoolExecutor(DISK_THREADS, "noria-disk"))
     app = FileServerApp(service, options)
-    state = app.server_state
-    hosts = hosts_of(options.allowed_hosts, sockets)
-    state.allows_host = None if hosts is None else hosts.admits
-    upkeep = Upkeep(service, options.cleanup_fd)
+    state = app.state
+    hosts = allowed_hosts_for(options.allowed_hosts, sockets)
+    state.allows_host = None if hosts is None else hosts.allows
+    cleanup = Cleanup(service.files, options.cleanup_fd)
     shutdown = _Shutdown()
     signals = [signal.SIGINT, signal.SIGTERM]
     if sighup_stops_server():
@@ -69,9 +69,9 @@ async def _serve(
         await loop.create_server(protocol_factory, sock=sock, backlog=1024) for sock in sockets
     ]
     state.start()
-    if app.uploads is not None:
-        app.uploads.start()
-    upkeep.start()
+    if app.tus is not None:
+        app.tus.start()
+    cleanup.start()
     try:
         if ready is not None:
             reason = models.choose()[1] if options.model == "auto" else ""
@@ -92,9 +92,9 @@ async def _serve(
         elif count := draining.result():
             log.warning("%d connections did not finish in %g s: closed", count, options.grace)
         immediate.cancel()
-        await upkeep.stop()
-        if app.uploads is not None:
-            app.uploads.stop()
+        await cleanup.stop()
+        if app.tus is not None:
+            app.tus.stop()
         state.stop()
     return Summary(
         connections=state.connections_accepted,

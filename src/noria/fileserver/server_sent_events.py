@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2): a directory's listing has changed."""
+"""Server-sent events (WHATWG HTML, section 9.2) that report changes of a directory."""
 
 from __future__ import annotations
 
@@ -7,49 +7,51 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
+from noria.fileserver.file_store import FileStore
 from noria.http.messages import HTTPException, Request, Response
 
-if TYPE_CHECKING:
-    from noria.fileserver.service import FileService
-
-STREAMS = 1024  # at once, in one process
-LOOK = 2.0  # seconds between two looks at a directory, for changes that others make
-BEAT = 15.0  # seconds of silence after which a comment shows whether the client is still there
+MAX_STREAMS = 1024  # in one process
+POLL_INTERVAL = 2.0  # seconds between two checks of a directory, for changes by other processes
+KEEPALIVE_INTERVAL = 15.0  # seconds without an event after which a comment is sent
 
 
-class Events:
-    """Who waits for changes of which directory.
+class ChangeEvents:
+    """The event streams of clients, by directory.
 
-    What this process changes is told at once by the service; what other workers and programs
-    change is seen by the directory's time of modification.
+    `files` reports changes by this process at once. Changes by other workers and programs are
+    detected by the directory's modification time.
     """
 
-    def __init__(self, service: FileService) -> None:
-        self._service = service
+    def __init__(self, files: FileStore) -> None:
+        self._root = files.root
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._streams = 0
         self._closed = False
-        service.on_change.append(self.changed)
+        files.on_change.append(self.notify)
 
-    def changed(self, path: str) -> None:
+    def notify(self, path: str) -> None:
         for event in self._waiting.get(path, ()):
             event.set()
 
     def close(self) -> None:
-        """Ends all streams: the server is about to."""
+        """End all streams, because the server stops."""
         self._closed = True
         for events in self._waiting.values():
             for event in events:
                 event.set()
 
-    async def answer(self, request: Request) -> Response:
+    async def respond(self, request: Request) -> Response:
+        """Return the stream of /-/events?path=DIRECTORY. Raises HTTPException."""
         path = request.query.get("path", "/")
         if not path.endswith("/"):
-            raise HTTPException(400, "The path of a directory ends in '/': /-/events?path=/d/")
-        if self._streams >= STREAMS:
-            raise HTTPException(503, "Too many follow events.", headers=[("Retry-After", "30")])
+            raise HTTPException(400, "The path of a directory must end in '/': /-/events?path=/d/")
+        if self._streams >= MAX_STREAMS:
+            raise HTTPException(
+                503,
+                "Too many clients listen for events; try again later.",
+                headers=[("Retry-After", "30")],
+            )
         modified = await self._modified(path)
         headers = [
             ("Content-Type", "text/event-stream"),
@@ -59,22 +61,20 @@ class Events:
         return Response(200, headers, self._follow(path, modified))
 
     async def _modified(self, path: str) -> int:
-        status = await asyncio.get_running_loop().run_in_executor(
-            None, self._service.root.stat, path
-        )
+        status = await asyncio.get_running_loop().run_in_executor(None, self._root.stat, path)
         return status.st_mtime_ns
 
     async def _follow(self, path: str, modified: int) -> AsyncIterator[bytes]:
         event = asyncio.Event()
         self._waiting.setdefault(path, set()).add(event)
         self._streams += 1
-        told = b"event: change\ndata: " + json.dumps({"path": path}).encode() + b"\n\n"
+        message = b"event: change\ndata: " + json.dumps({"path": path}).encode() + b"\n\n"
         quiet = time.monotonic()
         try:
             yield b"retry: 2000\n\n"
             while not self._closed:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), LOOK)
+                    await asyncio.wait_for(event.wait(), POLL_INTERVAL)
                 if self._closed:
                     return
                 changed = event.is_set()
@@ -82,14 +82,16 @@ class Events:
                 before = modified
                 try:
                     modified = await self._modified(path)
-                except HTTPException:  # the directory is gone: the page finds out by asking for it
-                    yield told
+                except (
+                    HTTPException
+                ):  # the directory was removed; the page finds out when it reloads
+                    yield message
                     return
                 now = time.monotonic()
                 if changed or modified != before:
-                    yield told
+                    yield message
                     quiet = now
-                elif now - quiet >= BEAT:
+                elif now - quiet >= KEEPALIVE_INTERVAL:
                     yield b":\n\n"
                     quiet = now
         finally:

@@ -1,52 +1,58 @@
-"""The file service: a request in, a response out. No socket, no parser, no event loop of its own.
+"""The file service: it takes a request and returns a response, without a socket or a parser.
 
-Its commands are methods, found by name from the request. All work on the disk is done in threads
-of the loop's default executor, but for opening and reading what the kernel has in memory.
+Disk operations run in threads of the loop's default executor, except opening and reading files
+that the kernel has in memory.
 """
 
 from __future__ import annotations
 
-import builtins
 import logging
 import os
 import stat
-from collections.abc import AsyncIterable, Callable
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from collections.abc import Awaitable
+from urllib.parse import quote, urlencode
 
 from noria.fileserver import archive, file_operations, listing
-from noria.fileserver.fast_path import Quick
-from noria.fileserver.file_response import answer_file
-from noria.fileserver.quota import Quota, check_disk
-from noria.fileserver.request_paths import check, directory_of, names, require_depth, url, usable
+from noria.fileserver.error_pages import HTML_FIELDS, error_response, is_browser_form
+from noria.fileserver.fast_path import FastPath
+from noria.fileserver.file_response import file_response
+from noria.fileserver.file_store import FileStore
+from noria.fileserver.quota import Quota
+from noria.fileserver.request_headers import destination, require_same_site
+from noria.fileserver.request_paths import (
+    check_name,
+    is_reserved,
+    is_valid_name,
+    parent_directory,
+    split_path,
+    to_url,
+)
 from noria.fileserver.root import Root, to_http_exception
-from noria.fileserver.storage import admitted, sweep
-from noria.fileserver.upload import Put
 from noria.http import content_negotiation, digests, media_types
-from noria.http.conditional import require_preconditions
-from noria.http.messages import READ_METHODS, Headers, HTTPException, Request, Response
+from noria.http.messages import READ_METHODS, HTTPException, Request, Response
 from noria.http.multipart import MultipartForm, parse_boundary
 from noria.http.worker_threads import ThreadedIterator, run_in_thread
 
 log = logging.getLogger("noria")
 
 DISK_FLOOR = 256 * 1024 * 1024  # bytes of the disk that are kept free
-_POLICY = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'"
-HTML = (
-    ("Content-Type", "text/html; charset=utf-8"),
-    ("Content-Security-Policy", _POLICY + "; form-action 'self'; frame-ancestors 'none'"),
-)
 METHODS = f"{READ_METHODS}, PUT, POST, DELETE, MOVE, MKCOL"
 
 
 class FileService:
     """Serves the directory `root`.
 
-    `uploads`: files may be stored, deleted and moved, directories made. `overwrite`: a PUT may
-    replace a file without naming its ETag, and a MOVE may with ``Overwrite: T``. `read_only`
-    forbids all changes, whatever else is said. `max_size`: bytes of one file; `quota`: of all
-    files together; `disk_floor`: bytes of the disk that are kept free. `inline_active`: browsers
-    may show HTML, SVG and the like, and so run what is in it, in place of saving it. `native`: as
-    of Root; `shared`: as of Quota. Raises OSError if `root` is no directory that can be opened.
+    - `uploads`: files may be stored, deleted and moved, directories created.
+    - `overwrite`: a PUT may replace a file without its ETag, and a MOVE with ``Overwrite: T``.
+    - `read_only`: no changes, whatever the other arguments are.
+    - `max_size`: bytes of one file; `quota`: bytes of all files together; `disk_floor`: bytes of
+      the disk that are kept free.
+    - `inline_active`: browsers may show HTML, SVG and the like, which can run scripts, instead of
+      saving them.
+    - `native`: as for Root; `quota_fd`: as for Quota.
+
+    `files` is the FileStore that makes changes. Raises OSError if `root` cannot be opened as a
+    directory.
     """
 
     def __init__(
@@ -61,40 +67,43 @@ class FileService:
         disk_floor: int = DISK_FLOOR,
         inline_active: bool = False,
         native: bool | None = None,
-        shared: int = -1,
+        quota_fd: int = -1,
     ):
         self.root = Root(root, native=native)
-        self.uploads = uploads
-        self.overwrite = overwrite
-        self.read_only = read_only
-        self.max_size = max_size
-        self.disk_floor = disk_floor
+        self.files = FileStore(
+            self.root,
+            Quota(self.root, quota, quota_fd),
+            uploads=uploads,
+            overwrite=overwrite,
+            read_only=read_only,
+            max_size=max_size,
+            disk_floor=disk_floor,
+        )
         self.inline_active = inline_active
-        self.quota = Quota(self.root, quota, shared)
+        self.fast_path = FastPath(self.root, inline_active)
         self._digests = digests.DigestCache()
-        self.quick = Quick(self.root, inline_active)
-        self.on_change: list[Callable[[str], None]] = []  # told a directory's path in the URL
 
     def close(self) -> None:
-        """Gives the directory back; requests are answered no more."""
+        """Close the directory; no request can be handled afterwards."""
         self.root.close()
-        self.quota.close()
-
-    # What a request comes to.
+        self.files.quota.close()
 
     async def handle(self, request: Request) -> Response:
-        """The response, problems included; whoever sends it closes its body."""
+        """Return the response, errors included. The caller closes its body.
+
+        Raises ConnectionError if reading the request's body does: there is no client to respond to.
+        """
         try:
-            response: Response = await getattr(self, self.command(request))(request)
+            response = await self._dispatch(request)
         except HTTPException as error:
             if error.status == 500:
-                log.error("%s %s: %s", request.method, url(request.path), error.detail)
-            response = refused(request, error)
-        except ConnectionError:  # of the body: there is nobody left to answer
+                log.error("%s %s: %s", request.method, to_url(request.path), error.detail)
+            response = error_response(request, error)
+        except ConnectionError:
             raise
         except OSError as error:
-            log.exception("%s %s failed", request.method, url(request.path))
-            response = refused(request, to_http_exception(error))
+            log.exception("%s %s failed", request.method, to_url(request.path))
+            response = error_response(request, to_http_exception(error))
         if request.method == "HEAD" and isinstance(response.body, bytes) and response.body:
             if not any(name.lower() == "content-length" for name, _ in response.headers):
                 response.headers.append(("Content-Length", str(len(response.body))))
@@ -102,38 +111,48 @@ class FileService:
         response.headers.append(("X-Content-Type-Options", "nosniff"))
         return response
 
-    def command(self, request: Request) -> str:
-        """The name of the method that answers the request. Raises HTTPException 404 or 405."""
+    def _dispatch(self, request: Request) -> Awaitable[Response]:
+        """Call the coroutine function that handles the request's method."""
         path, method = request.path, request.method
-        if path == "/-" or path.startswith("/-/"):
-            raise HTTPException(404, 'The server has nothing of that name ("/-/" is its own).')
-        if method in ("GET", "HEAD"):
-            return "list" if path.endswith("/") else "get"
-        commands = {"PUT": "put", "DELETE": "delete", "MOVE": "move", "MKCOL": "make_directory"}
-        if method in commands:
-            return commands[method]
-        if method in ("POST", "OPTIONS"):
-            return method.lower()
-        raise HTTPException(405, f"{method} is not served here.", headers=[("Allow", self.allowed)])
-
-    def changed(self, path: str) -> None:
-        """Tells the hooks that the directory `path` of the URL has changed."""
-        for told in self.on_change:
-            told(path)
+        if is_reserved(path):
+            raise HTTPException(404, 'There is no such resource ("/-/" is reserved).')
+        match method:
+            case "GET" | "HEAD":
+                return self._list(request) if path.endswith("/") else self._get(request)
+            case "PUT":
+                return self._put(request)
+            case "POST":
+                return self._post(request)
+            case "DELETE":
+                return self._delete(request)
+            case "MOVE":
+                return self._move(request)
+            case "MKCOL":
+                return self._make_directory(request)
+            case "OPTIONS":
+                return self._options(request)
+        raise HTTPException(
+            405, f"{method} is not supported.", headers=[("Allow", self.allowed_methods)]
+        )
 
     @property
-    def allowed(self) -> str:
+    def allowed_methods(self) -> str:
         """The methods of files and directories."""
-        return METHODS if self.writable else READ_METHODS
+        return METHODS if self.files.writable else READ_METHODS
 
-    async def options(self, request: Request) -> Response:
-        """Which methods there are, whether anything is at the path or not (RFC 9110, 9.3.7)."""
-        return Response(204, [("Allow", self.allowed)])
+    async def _options(self, request: Request) -> Response:
+        """The methods, whether the path exists or not (RFC 9110, 9.3.7)."""
+        return Response(204, [("Allow", self.allowed_methods)])
 
-    # Down.
+    def _require_writable(self, request: Request) -> None:
+        """Raise HTTPException 403 unless this request may change files."""
+        self.files.require_writable()
+        require_same_site(request.headers)
 
-    async def get(self, request: Request) -> Response:
-        """A file, or what its headers ask of it; a directory is redirected to its "/"."""
+    # Reading.
+
+    async def _get(self, request: Request) -> Response:
+        """A file; for a directory, a redirect to its path with "/"."""
         fd = self.root.open_cached(request.path)
         if fd is None:
             fd = await run_in_thread(self.root.open, request.path, os.O_RDONLY)
@@ -145,37 +164,37 @@ class FileService:
         if is_directory:
             os.close(fd)
             query = "?" + urlencode(request.query, quote_via=quote) if request.query else ""
-            return Response(308, [("Location", url(request.path) + "/" + query)])
-        return await answer_file(
-            self.root, request, fd, inline_active=self.inline_active, known=self._digests
+            return Response(308, [("Location", to_url(request.path) + "/" + query)])
+        return await file_response(
+            self.root, request, fd, inline_active=self.inline_active, known_digests=self._digests
         )
 
-    async def list(self, request: Request) -> Response:
-        """A directory: as HTML, as JSON by Accept, or whole with ``?archive=tar`` or ``zip``."""
+    async def _list(self, request: Request) -> Response:
+        """A directory as HTML or JSON, by Accept, or as an archive: ``?archive=tar`` or ``zip``."""
         if "archive" in request.query:
             return await self._archive(request)
-        accepted = content_negotiation.parse_accept(request.headers.get("accept"))
-        as_json = accepted.get("application/json", 0.0) > accepted.get("text/html", 0.0)
+        weights = content_negotiation.parse_accept(request.headers.get("accept"))
+        as_json = weights.get("application/json", 0.0) > weights.get("text/html", 0.0)
         headers = [("Vary", "Accept"), ("Cache-Control", "no-cache")]
-        made: bytes = await run_in_thread(self._listed, request.path, as_json)
+        body: bytes = await run_in_thread(self._render_listing, request.path, as_json)
         if as_json:
-            return Response(200, [("Content-Type", "application/json"), *headers], made)
-        return Response(200, [*HTML, *headers], made)
+            return Response(200, [("Content-Type", "application/json"), *headers], body)
+        return Response(200, [*HTML_FIELDS, *headers], body)
 
-    def _listed(self, path: str, as_json: bool) -> bytes:
-        data = listing.listing(self.root, path, self.writable)
+    def _render_listing(self, path: str, as_json: bool) -> bytes:
+        data = listing.listing(self.root, path, self.files.writable)
         if as_json:
             return listing.as_json(data)
-        from noria.fileserver.web.page import page  # jinja2, which nothing else here needs
+        from noria.fileserver.web.page import page  # needs jinja2
 
-        return page(data, uploads=self.writable)
+        return page(data, uploads=self.files.writable)
 
     async def _archive(self, request: Request) -> Response:
         kind = request.query["archive"]
         if kind not in ("tar", "zip"):
-            raise HTTPException(400, f"archive={kind[:20]} is unknown: tar and zip are there.")
-        name = (names(request.path) or [os.path.basename(self.root.path)])[-1]
-        if not usable(name):  # of the served directory itself: no request names that
+            raise HTTPException(400, f"archive={kind[:20]} is not supported: use tar or zip.")
+        name = (split_path(request.path) or [os.path.basename(self.root.path)])[-1]
+        if not is_valid_name(name):  # of the served directory itself
             name = "files"
         headers = [
             ("Content-Type", "application/x-tar" if kind == "tar" else "application/zip"),
@@ -186,146 +205,22 @@ class FileService:
         if request.method == "HEAD":
             os.close(top)
             return Response(200, headers)
-        make = archive.tar if kind == "tar" else archive.zipped
+        make = archive.tar_blocks if kind == "tar" else archive.zip_blocks
         return Response(200, headers, ThreadedIterator(make(self.root, top, name), top))
 
-    # Up.
+    # Changing.
 
-    @property
-    def writable(self) -> bool:
-        """Whether anything may be changed."""
-        return self.uploads and not self.read_only
-
-    def require_writable(self, headers: Headers | None = None) -> None:
-        """Raises HTTPException 403 if not, or if a page of another site sent the request."""
-        if self.read_only:
-            raise HTTPException(
-                403, "The server was started with --read-only: nothing can be changed."
-            )
-        if not self.uploads:
-            raise HTTPException(403, "Nothing can be changed here unless the server has --upload.")
-        if headers is not None:
-            require_same_site(headers)
-
-    def foresee(self, path: str, *, if_match: str = "", if_none_match: str = "") -> None:
-        """In a thread: raises the HTTPException, 409 or 412, that `store` would now."""
-        conditions = conditions_of(if_match, if_none_match)
-        try:
-            directory = self.root.open(directory_of(path), os.O_RDONLY | os.O_DIRECTORY)
-        except HTTPException as error:
-            if error.status != 404:
-                raise
-            require_preconditions(conditions, None)
-            return
-        try:
-            admitted(directory, names(path)[-1], conditions, self.overwrite)
-        except OSError as error:
-            raise to_http_exception(error) from None
-        finally:
-            os.close(directory)
-
-    async def room(self, path: str, size: int) -> None:
-        """Raise HTTPException 413 or 507 if a file of `size` bytes does not fit at `path`."""
-        if self.max_size is not None and size > self.max_size:
-            raise HTTPException(413, f"The file is too large: {self.max_size} bytes are the most.")
-        await run_in_thread(self._room, path, size)
-
-    def _room(self, path: str, size: int) -> None:
-        with self.root.parent(path) as (directory, _):
-            check_disk(directory, size, self.disk_floor)
-        self.quota.check(size)
-
-    async def store(
-        self,
-        path: str,
-        chunks: AsyncIterable[bytes],
-        *,
-        if_match: str = "",
-        if_none_match: str = "",
-        expect_size: int | None = None,
-        sha256: str | bytes | None = None,
-        parents: bool = False,
-    ) -> tuple[bool, str]:
-        """The one way a file gets in: (whether it is new, its entity tag), once it is durable.
-
-        It replaces a file only if the service may overwrite or `if_match` names that file's tag,
-        and never if `if_none_match` does: before the first byte, and again at the end.
-        `expect_size` in bytes; `sha256` as digest or in hexadecimal; `parents`: missing
-        directories above it are made. Cancelled or refused, it leaves nothing.
-        Raises HTTPException.
-        """
-        self.require_writable()
-        require_file(path)
-        if parents:
-            await self._make_parents(path)
-        if expect_size is not None:
-            await self.room(path, expect_size)
-        put = Put(
-            self.root,
-            path,
-            self.quota,
-            max_size=self.max_size,
-            floor=self.disk_floor,
-            sha256=digests.require_hex_sha256(sha256) if isinstance(sha256, str) else sha256,
-        )
-        new, tag = await put.run(
-            chunks,
-            expect_size,
-            conditions_of(if_match, if_none_match),
-            self.overwrite,
-        )
-        self.changed(directory_of(path))
-        return new, tag
-
-    async def adopt(
-        self,
-        source: str,
-        path: str,
-        *,
-        if_match: str = "",
-        if_none_match: str = "",
-        parents: bool = False,
-    ) -> tuple[bool, str]:
-        """As `store`, of a file that is beneath the root already: it is synced and renamed.
-
-        `source` is relative to the root and may be hidden; no link in it is followed. Its bytes
-        count for the quota before and after.
-        """
-        self.require_writable()
-        require_file(path)
-        if parents:
-            await self._make_parents(path)
-        conditions = conditions_of(if_match, if_none_match)
-        new, tag, gone = await run_in_thread(
-            Put.adopt, self.root, source, path, conditions, self.overwrite
-        )
-        self.quota.end(0, gone)
-        self.changed(directory_of(path))
-        return new, tag
-
-    async def _make_parents(self, path: str) -> None:
-        for made in await run_in_thread(file_operations.make_parents, self.root, path):
-            self.changed(directory_of(made))
-
-    async def sweep(self, ended: Callable[[], bool] = bool) -> int:
-        """Removes what uploads of a killed process left behind, and says how many there were.
-
-        It walks through all directories, in a thread, and stops when `ended()` says so.
-        """
-        count: int = await run_in_thread(sweep, self.root, ended)
-        return count
-
-    async def put(self, request: Request) -> Response:
-        """Stores the body: 201, or 204 if it took the place of a file."""
-        self.require_writable(request.headers)
+    async def _put(self, request: Request) -> Response:
+        """Store the body: 201, or 204 if it replaced a file."""
+        self._require_writable(request)
         if "content-range" in request.headers:
             raise HTTPException(
-                400, "A part of a file cannot be PUT; resume by tus at /-/uploads/."
+                400, "PUT with Content-Range is not supported; resume with tus at /-/uploads/."
             )
         coding = request.headers.get("content-encoding", "identity")
         if coding.strip().lower() != "identity":
-            raise HTTPException(415, "Send the file itself: its Content-Encoding is not undone.")
-        new, tag = await self.store(
+            raise HTTPException(415, "Content-Encoding is not supported: send the file itself.")
+        new, tag = await self.files.store(
             request.path,
             request.body,
             if_match=request.headers.get("if-match"),
@@ -335,182 +230,86 @@ class FileService:
         )
         headers = [("ETag", tag)]
         if new:
-            headers.append(("Location", url(request.path)))
+            headers.append(("Location", to_url(request.path)))
         return Response(201 if new else 204, headers)
 
-    async def post(self, request: Request) -> Response:
-        """A form's files, each stored in the directory under its own name.
+    async def _post(self, request: Request) -> Response:
+        """Store the files of a form in the directory, each under its own name.
 
-        If-Match and If-None-Match hold for each of them.
+        If-Match and If-None-Match apply to each of them.
         """
-        self.require_writable(request.headers)
+        self._require_writable(request)
         if not request.path.endswith("/"):
-            raise HTTPException(405, "A form is sent to a directory.", headers=[("Allow", METHODS)])
+            raise HTTPException(
+                405, "Send a form to a directory (a path that ends in \"/\").",
+                headers=[("Allow", METHODS)],
+            )  # fmt: skip
         try:
-            stored = await self._stored(request)
+            stored = await self._store_form(request)
         except HTTPException:
-            if from_page(request):
-                async for _rest in request.body:
-                    pass  # browsers look at an answer once they have sent everything
+            if is_browser_form(request):
+                # Browsers read the response only after they have sent the whole body.
+                async for _chunk in request.body:
+                    pass
             raise
-        if from_page(request):
-            return Response(303, [("Location", url(request.path))])
-        made = listing.as_json({"stored": stored})
-        return Response(201, [("Content-Type", "application/json")], made)
+        if is_browser_form(request):
+            return Response(303, [("Location", to_url(request.path))])
+        body = listing.as_json({"stored": stored})
+        return Response(201, [("Content-Type", "application/json")], body)
 
-    async def _stored(self, request: Request) -> builtins.list[dict[str, object]]:
+    async def _store_form(self, request: Request) -> list[dict[str, object]]:
         form = MultipartForm(request.body, parse_boundary(request.headers.get("content-type")))
-        stored: builtins.list[dict[str, object]] = []
+        stored: list[dict[str, object]] = []
         async for part in form.parts():
             name = part.disposition_parameter("filename")
             if not name:  # another field, or no file was chosen
                 continue
-            check(name)
+            check_name(name)
             try:
-                new, tag = await self.store(
+                new, tag = await self.files.store(
                     request.path + name,
                     part,
                     if_match=request.headers.get("if-match"),
                     if_none_match=request.headers.get("if-none-match"),
                 )
             except HTTPException as error:
-                before = f" Stored before it: {', '.join(str(each['name']) for each in stored)}."
-                raise HTTPException(
-                    error.status, f"{name}: {error.detail}{before if stored else ''}"
-                ) from None
+                names = ", ".join(str(each["name"]) for each in stored)
+                before = f" Files stored before the error: {names}." if stored else ""
+                raise HTTPException(error.status, f"{name}: {error.detail}{before}") from None
             stored.append({"name": name, "created": new, "etag": tag})
         if not stored:
-            raise HTTPException(400, "There is no file in the form.")
+            raise HTTPException(400, "The form has no file.")
         return stored
 
-    async def delete(self, request: Request) -> Response:
-        """Removes a file or an empty directory."""
-        self.require_writable(request.headers)
+    async def _delete(self, request: Request) -> Response:
+        """Remove a file or an empty directory."""
+        self._require_writable(request)
         freed: int = await run_in_thread(
             file_operations.remove, self.root, request.path, request.headers
         )
-        self.quota.end(0, freed)
-        self.changed(directory_of(request.path))
+        self.files.quota.release(0, freed)
+        self.files.notify_change(parent_directory(request.path))
         return Response(204)
 
-    async def move(self, request: Request) -> Response:
-        """Renames to the header Destination: a path, or a URL of this server (RFC 4918, 9.9)."""
-        self.require_writable(request.headers)
+    async def _move(self, request: Request) -> Response:
+        """Rename to the path in Destination, on this server (RFC 4918, 9.9)."""
+        self._require_writable(request)
         target = destination(request.headers)
-        asked = request.headers.get("overwrite").strip().upper() == "T"
-        overwrite = asked and self.overwrite
+        requested = request.headers.get("overwrite").strip().upper() == "T"
+        overwrite = requested and self.files.overwrite
         new: bool = await run_in_thread(
             file_operations.move, self.root, request.path, target, request.headers, overwrite
         )
-        self.changed(directory_of(request.path))
-        if directory_of(target) != directory_of(request.path):
-            self.changed(directory_of(target))
-        return Response(201, [("Location", url(target))]) if new else Response(204)
+        self.files.notify_change(parent_directory(request.path))
+        if parent_directory(target) != parent_directory(request.path):
+            self.files.notify_change(parent_directory(target))
+        return Response(201, [("Location", to_url(target))]) if new else Response(204)
 
-    async def make_directory(self, request: Request) -> Response:
-        """Makes a directory (MKCOL)."""
-        self.require_writable(request.headers)
+    async def _make_directory(self, request: Request) -> Response:
+        """Create a directory (MKCOL: RFC 4918, 9.3)."""
+        self._require_writable(request)
         if request.length:
-            raise HTTPException(415, "MKCOL takes no body.")
+            raise HTTPException(415, "MKCOL does not take a body.")
         await run_in_thread(file_operations.make_directory, self.root, request.path)
-        self.changed(directory_of(request.path))
-        return Response(201, [("Location", url(request.path.rstrip("/")) + "/")])
-
-
-def from_page(request: Request) -> bool:
-    """Whether a browser sent a form, and shows what comes back."""
-    return request.method == "POST" and "text/html" in content_negotiation.parse_accept(
-        request.headers.get("accept")
-    )
-
-
-def prefers_page(request: Request) -> bool:
-    """Whether what comes back of a form, or of a link that was followed, is shown as a page."""
-    if request.method not in ("GET", "HEAD"):
-        return from_page(request)
-    weights = content_negotiation.parse_accept(request.headers.get("accept"))
-    others = max(weights.get("application/json", 0.0), weights.get("text/plain", 0.0))
-    return weights.get("text/html", 0.0) > 0 and weights["text/html"] >= others
-
-
-def refused(request: Request, error: HTTPException) -> Response:
-    """The response that says what is wrong: a page with a way back for who looks at pages."""
-    headers = list(error.headers)
-    if request.method in ("GET", "HEAD"):
-        headers.append(("Vary", "Accept"))
-    if prefers_page(request):
-        from noria.fileserver.web.page import missed, trouble
-
-        if from_page(request):
-            made = trouble(error.detail)
-        else:
-            made = missed(error.status, error.detail, above(request.path))
-        return Response(error.status, [*HTML, *headers], made)
-    headers.insert(0, ("Content-Type", "text/plain; charset=utf-8"))
-    return Response(error.status, headers, error.detail.encode(errors="replace") + b"\n")
-
-
-def above(path: str) -> str:
-    """The directory that a path is in; "/" for one that no request may use."""
-    try:
-        found = names(path)
-    except HTTPException:
-        return "/"
-    return "/" if found[:1] == ["-"] else directory_of(path)
-
-
-def require_file(path: str) -> None:
-    """Raises HTTPException if no file can have this path."""
-    require_depth(path)
-    if path.endswith("/"):
-        raise HTTPException(409, 'A path that ends in "/" is a directory\'s: make that by MKCOL.')
-    if path == "/-" or path.startswith("/-/"):
-        raise HTTPException(403, '"/-/" is the server\'s own.')
-
-
-def require_same_site(headers: Headers) -> None:
-    """Raises HTTPException 403 for what a browser sent from a page of another site."""
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site:  # the browser's own word, right behind a proxy that changes Host too
-        other = site not in ("same-origin", "none")
-    else:
-        other = origin != "" and _host(origin) != (headers.get("host").lower() or None)
-    if other:
-        raise HTTPException(403, "A page of another site may not change anything here.")
-
-
-def _host(url_: str) -> str:
-    try:
-        return urlsplit(url_).netloc.lower()
-    except ValueError:
-        return ""
-
-
-def conditions_of(if_match: str, if_none_match: str = "") -> Headers:
-    fields = [("if-match", if_match), ("if-none-match", if_none_match)]
-    return Headers((name, value) for name, value in fields if value)
-
-
-def destination(headers: Headers) -> str:
-    """The decoded path of the header Destination. Raises HTTPException."""
-    value = headers.get("destination").strip()
-    if not value:
-        raise HTTPException(400, "MOVE needs the new path in the header Destination.")
-    try:
-        parts = urlsplit(value)
-        path = unquote(parts.path, errors="strict")
-    except ValueError:
-        raise HTTPException(400, "Destination is no valid URL.") from None
-    if parts.netloc and parts.netloc.lower() != headers.get("host").lower():
-        raise HTTPException(502, "Destination is on another server.")
-    if parts.query or parts.fragment:
-        raise HTTPException(400, 'Destination is a plain path: write "?" as %3F and "#" as %23.')
-    require_target(path)
-    return path
-
-
-def require_target(path: str) -> None:
-    """Raises HTTPException if nothing can be moved to this path."""
-    names(path)
-    if path == "/-" or path.startswith("/-/"):
-        raise HTTPException(403, '"/-/" is the server\'s own.')
+        self.files.notify_change(parent_directory(request.path))
+        return Response(201, [("Location", to_url(request.path.rstrip("/")) + "/")])

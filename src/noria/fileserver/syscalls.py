@@ -1,4 +1,4 @@
-"""Two system calls that Python does not have: openat2(2) and renameat2(2)."""
+"""System calls that the os module lacks: openat2(2) and renameat2(2)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from noria._core.files.openat2 import openat2
 
 __all__ = ["openat2", "rename_new"]
 
-RESOLVE_NO_XDEV = 0x01  # EXDEV at a mount, one of the same file system too
+RESOLVE_NO_XDEV = 0x01  # EXDEV at any mount, also of the same file system
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
-RESOLVE_CACHED = 0x20  # Linux 5.12: EAGAIN if the lookup would have to ask the disk
+RESOLVE_CACHED = 0x20  # Linux 5.12: EAGAIN if the lookup would read from the disk
 
 RENAME_NOREPLACE = 1
 
@@ -24,11 +24,13 @@ _renameat2 = getattr(_libc, "renameat2", None)  # glibc 2.28
 
 
 def rename_new(source_fd: int, source: str, target_fd: int, target: str) -> None:
-    """Renames unless `target` exists: FileExistsError then. Names are relative to directories.
+    """Rename unless `target` exists. Names are relative to the open directories.
 
-    Where the file system has no RENAME_NOREPLACE (rename(2)), a file gets a second link first,
-    which fails as well if there is one of that name. A directory, which cannot, is renamed once
-    nothing of that name is seen: an empty directory made right then is lost. Raises OSError.
+    If the file system does not support RENAME_NOREPLACE (rename(2)), a file is linked to `target`
+    first, which fails too if that exists. Directories cannot be linked: one is renamed if `target`
+    does not exist, and an empty directory created at that moment is replaced.
+
+    Raises OSError, FileExistsError if `target` exists.
     """
     if _renameat2 is not None:
         done = _renameat2(
@@ -53,7 +55,7 @@ def rename_new(source_fd: int, source: str, target_fd: int, target: str) -> None
 
 
 def exists(directory: int, name: str) -> bool:
-    """Whether there is anything of that name, a link that leads nowhere too."""
+    """Whether the name exists in the directory, including a dangling symlink."""
     try:
         os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:

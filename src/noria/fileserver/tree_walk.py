@@ -1,4 +1,4 @@
-"""Directory trees of any depth, walked with one descriptor at a time and paths of any length."""
+"""Walk directory trees of any depth and path length with one open descriptor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-# Opening a directory fails with these for a reason that is not the directory's own.
+# Errors of open(2) that are not about the directory itself.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -16,13 +16,16 @@ Identity = tuple[int, int]  # device and inode
 
 
 class Walker:
-    """A position in the tree beneath the open directory `top`, which stays open: `fd` is the
-    directory there, `names` is how it is reached. Links are not followed."""
+    """A position in the tree below the open directory `top`, which stays open.
+
+    `fd` is the open directory at the position, `names` is the path to it. Symlinks are not
+    followed.
+    """
 
     def __init__(self, top: int) -> None:
         self._top = top
         self.names: list[str] = []
-        self._above: list[Identity] = []  # of the directories that lead to `fd`, `top` first
+        self._above: list[Identity] = []  # the directories above `fd`, `top` first
         self.fd = os.open(".", _DIRECTORY, dir_fd=top)
 
     def __enter__(self) -> Self:
@@ -42,7 +45,7 @@ class Walker:
             os.close(fd)
 
     def enter(self, name: str, fd: int = -1) -> None:
-        """Moves into the directory `name` of this one, which may be open as `fd` already.
+        """Move into the subdirectory `name`, which may already be open as `fd`.
 
         Raises OSError.
         """
@@ -54,7 +57,7 @@ class Walker:
         self.fd = fd
 
     def leave(self) -> None:
-        """Moves to the directory above, or further up if that one was moved or removed meanwhile.
+        """Move to the directory above, or further up if that one was moved or removed.
 
         Raises OSError if not even `top` can be opened.
         """
@@ -67,7 +70,7 @@ class Walker:
         self.fd = above
 
     def _from_top(self, wanted: Identity) -> int:
-        """The directory that `names` lead to, as far as they lead to the directories of before."""
+        """Open the directory that `names` lead to, as far as they lead to the same directories."""
         fd = os.open(".", _DIRECTORY, dir_fd=self._top)
         expected = [*self._above, wanted][1:]
         for count, (name, identity) in enumerate(zip(self.names, expected, strict=True)):
@@ -85,9 +88,9 @@ class Walker:
 
 
 def _open_same(name: str, fd: int, identity: Identity) -> int:
-    """Open the directory `name` in `fd` if it is the one of that identity; else return -1.
+    """Open the directory `name` in `fd` if it has that identity; else return -1.
 
-    Raises OSError if there are too few descriptors.
+    Raises OSError if no descriptor is available.
     """
     try:
         found = os.open(name, _DIRECTORY, dir_fd=fd)
@@ -101,14 +104,14 @@ def _open_same(name: str, fd: int, identity: Identity) -> int:
     return found
 
 
-def directories(top: int) -> Iterator[tuple[Walker, list[os.DirEntry[str]]]]:
-    """The directory `top` and those beneath it, each before those in it, with its entries.
+def walk_directories(top: int) -> Iterator[tuple[Walker, list[os.DirEntry[str]]]]:
+    """The directory `top` and those below it, each before its subdirectories, with its entries.
 
-    What cannot be opened is skipped; the entries are valid until the next step. Raises OSError if
-    there are too few descriptors, or `top` cannot be read.
+    Directories that cannot be opened are skipped. The entries are valid until the next step.
+    Raises OSError if no descriptor is available or `top` cannot be read.
     """
     with Walker(top) as at:
-        pending: list[list[str]] = []  # for each directory on the way, those in it to be entered
+        pending: list[list[str]] = []  # for each directory on the path, subdirectories to enter
         entries = _entries(at.fd)
         while True:
             yield at, entries
@@ -135,11 +138,13 @@ def directories(top: int) -> Iterator[tuple[Walker, list[os.DirEntry[str]]]]:
                 break
 
 
-def height(top: int, most: int) -> int:
-    """The levels of directories and files beneath the open directory `top`; above `most`, some
-    number that is too. Raises OSError as `directories`."""
+def tree_height(top: int, most: int) -> int:
+    """The number of levels below the open directory `top`, counted until it is above `most`.
+
+    Raises OSError as `walk_directories`.
+    """
     found = 0
-    for at, entries in directories(top):
+    for at, entries in walk_directories(top):
         found = max(found, len(at.names) + bool(entries))
         if found > most:
             break
@@ -147,7 +152,7 @@ def height(top: int, most: int) -> int:
 
 
 def is_directory(entry: os.DirEntry[str]) -> bool:
-    """Whether it is one, and no link to one, as far as the server may know."""
+    """Whether the entry is a directory, not a symlink to one; False if that is unknown."""
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:

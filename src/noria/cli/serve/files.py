@@ -21,9 +21,9 @@ def _hash_password(ctx: click.Context, parameter: click.Parameter, requested: bo
     """Print a password's hash and exit: the callback of --hash-password."""
     if not requested or ctx.resilient_parsing:
         return
-    from noria.fileserver.auth import Hash
+    from noria.fileserver.auth import PasswordHash
 
-    click.echo(str(Hash.of(_read_password())))
+    click.echo(str(PasswordHash.create(_read_password())))
     ctx.exit()
 
 
@@ -294,9 +294,9 @@ def _warn(options: Any) -> None:
     if os.path.lexists(os.path.join(options.directory, "-")):
         click.echo('noria: warning: "-" in the served directory cannot be reached: the server '
                    "uses /-/ itself", err=True)  # fmt: skip
-    from noria.fileserver.allowed_hosts import loopback
+    from noria.fileserver.allowed_hosts import is_loopback
 
-    if options.sockets or options.host == "localhost" or loopback(options.host):
+    if options.sockets or options.host == "localhost" or is_loopback(options.host):
         return
     if options.upload and not (options.users or options.tokens):
         click.echo("noria: warning: everyone who can reach this address may upload, move and "
@@ -307,7 +307,7 @@ def _warn(options: Any) -> None:
 
 
 def _users(pairs: tuple[str, ...]) -> dict[str, Any]:
-    from noria.fileserver.auth import Hash
+    from noria.fileserver.auth import PasswordHash
 
     users = {}
     for pair in pairs:
@@ -320,7 +320,7 @@ def _users(pairs: tuple[str, ...]) -> dict[str, Any]:
         if user in users:
             raise click.BadParameter(f"{user} is given twice.", param_hint="--auth")
         try:
-            users[user] = Hash.read(text)
+            users[user] = PasswordHash.parse(text)
         except ValueError as error:
             raise click.BadParameter(f"{user}: {error}.", param_hint="--auth") from None
     return users

@@ -1,4 +1,4 @@
-"""The page's own files, out of the package."""
+"""The static files of the page, served from the package."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from importlib.resources import files
 from noria.http.conditional import etag_matches
 from noria.http.messages import READ_METHODS, HTTPException, Request, Response
 
-_kept: dict[str, Response] = {}
+_responses: dict[str, Response] = {}
 
 
 @cache
 def _names() -> frozenset[str]:
-    """The files of the directory: no name of a request becomes a path unless it is one of them."""
+    """The names of the static files. A name in a request is only used if it is one of them."""
     return frozenset(
         each.name for each in (files("noria.fileserver.web") / "static").iterdir() if each.is_file()
     )
 
 
 def asset(request: Request, name: str) -> Response:
-    """A file of the directory `static`; raises HTTPException 404 and 405."""
+    """The response with a file of the directory `static`. Raises HTTPException 404, 405."""
     if request.method not in ("GET", "HEAD"):
-        raise HTTPException(405, "Assets can only be read.", headers=[("Allow", READ_METHODS)])
-    found = _kept.get(name)
+        raise HTTPException(405, "Assets are read-only.", headers=[("Allow", READ_METHODS)])
+    found = _responses.get(name)
     if found is None:
         if name not in _names():
             raise HTTPException(404, "There is no such asset.")
@@ -39,7 +39,7 @@ def asset(request: Request, name: str) -> Response:
             ("Cache-Control", "max-age=300"),
             ("ETag", f'"{hashlib.sha256(body).hexdigest()[:16]}"'),
         ]
-        found = _kept[name] = Response(200, headers, body)
+        found = _responses[name] = Response(200, headers, body)
     tag = dict(found.headers)["ETag"]
     if etag_matches(request.headers.get("if-none-match"), tag, weak=True):
         return Response(304, found.headers[2:])

@@ -1,7 +1,7 @@
-"""The page of a directory: it works as plain HTML, and its scripts make it do more.
+"""The HTML page of a directory. It works without scripts; with them it does more.
 
-It asks nothing of other hosts, and has neither scripts nor styles within it, so that the strictest
-Content-Security-Policy fits: ``default-src 'self'``.
+It loads nothing from other hosts and has no inline scripts or styles, so that a strict
+Content-Security-Policy is possible: ``default-src 'self'``.
 """
 
 from __future__ import annotations
@@ -19,46 +19,47 @@ from noria.http.head import REASON_PHRASES
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
-# They turn the writing round, so that "gpj.exe" can be shown as "exe.jpg" (UAX 9).
-BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Characters that change the direction of text: with them "gpj.exe" can look like "exe.jpg" (UAX 9).
+BIDI_CONTROLS = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 
 
 def page(listing: dict[str, Any], *, uploads: bool) -> bytes:
-    """The HTML of a listing: {"path", "writable", "entries": [{"name", "type", "size",
-    "modified"}]}, sizes in bytes and times in seconds since the epoch.
+    """The HTML page of a listing.
 
-    With `uploads`, and if the listing is writable, it has what sends and changes files.
+    The listing is {"path", "writable", "entries": [{"name", "type", "size", "modified"}]}, with
+    sizes in bytes and times in seconds since the epoch. The page can upload and change files if
+    `uploads` is true and the listing is writable.
     """
-    entries = [_row(entry) for entry in listing["entries"]]
+    entries = [_entry_row(entry) for entry in listing["entries"]]
     entries.sort(key=lambda row: (not row["directory"], row["name"].casefold(), row["name"]))
     path = listing["path"]
     html = _template("page").render(
         path=path,
-        href=quoted(path),
+        href=quote_path(path),
         title=visible(path),
         crumbs=crumbs(path),
         entries=entries,
-        total=size(sum(row["size"] for row in entries)),
+        total=format_size(sum(row["size"] for row in entries)),
         writable=bool(uploads and listing["writable"]),
     )
     return html.encode("utf-8", "replace")
 
 
-def trouble(sentence: str) -> bytes:
-    """The HTML that says why a form was refused, with the way back to its directory."""
-    return _problem("That was refused", sentence, "./", "Back")
+def form_error_page(message: str) -> bytes:
+    """The page for a rejected form, with a link back to its directory."""
+    return _error_page("The files were not stored", message, "./", "Back")
 
 
-def missed(status: int, sentence: str, directory: str) -> bytes:
-    """The HTML that says why there is nothing to see, with a link to the decoded `directory`."""
+def status_page(status: int, message: str, directory: str) -> bytes:
+    """The page for an error of GET, with a link to the decoded path `directory`."""
     title = f"{status} {REASON_PHRASES.get(status, '')}"
-    return _problem(title, sentence, quoted(directory), f"To {visible(directory)}")
+    return _error_page(title, message, quote_path(directory), f"To {visible(directory)}")
 
 
-def _problem(title: str, sentence: str, href: str, link: str) -> bytes:
-    html = _template("problem").render(
-        title=title, sentence=visible(sentence), href=href, link=link
-    )
+def _error_page(title: str, message: str, href: str, link: str) -> bytes:
+    html = _template("error").render(title=title, message=visible(message), href=href, link=link)
     return html.encode("utf-8", "replace")
 
 
@@ -71,20 +72,20 @@ def _template(name: str) -> Template:
     return environment.from_string(text)
 
 
-def _row(entry: dict[str, Any]) -> dict[str, Any]:
+def _entry_row(entry: dict[str, Any]) -> dict[str, Any]:
     directory = entry["type"] == "directory"
     bytes_ = 0 if directory else int(entry["size"])
     return {
         "name": entry["name"],
         "shown": visible(entry["name"]),
-        # "./" because a name with a colon in it would be taken for a scheme (RFC 3986, 4.2)
-        "href": f"./{quoted(entry['name'])}{'/' if directory else ''}",
+        # "./", because a name with a colon would be parsed as a scheme (RFC 3986, 4.2).
+        "href": f"./{quote_path(entry['name'])}{'/' if directory else ''}",
         "directory": directory,
         "size": bytes_,
-        "readable": size(bytes_),
+        "readable": format_size(bytes_),
         "modified": float(entry["modified"]),
-        "iso": moment(entry["modified"], "%Y-%m-%dT%H:%M:%SZ"),
-        "date": moment(entry["modified"], "%Y-%m-%d %H:%M UTC"),
+        "iso": format_time(entry["modified"], "%Y-%m-%dT%H:%M:%SZ"),
+        "date": format_time(entry["modified"], "%Y-%m-%d %H:%M UTC"),
     }
 
 
@@ -93,27 +94,27 @@ def crumbs(path: str) -> list[tuple[str, str]]:
     found, href = [("", "/")], "/"
     for name in path.strip("/").split("/"):
         if name:
-            href += f"{quoted(name)}/"
+            href += f"{quote_path(name)}/"
             found.append((visible(name), href))
     return found
 
 
-def quoted(path: str) -> str:
-    """For a URL, byte for byte; "/" stays."""
+def quote_path(path: str) -> str:
+    """Encode a path for a URL, byte by byte, except "/"."""
     return quote(path.encode("utf-8", "surrogateescape"), safe="/")
 
 
 def visible(name: str) -> str:
-    """The name with a sign in place of what cannot be seen, or would move its neighbours."""
-    return "".join("�" if _hidden(character) else character for character in name)
+    """The name with a replacement character for each control character."""
+    return "".join("�" if _is_control(character) else character for character in name)
 
 
-def _hidden(character: str) -> bool:
-    return character in BIDI or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+def _is_control(character: str) -> bool:
+    return character in BIDI_CONTROLS or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
-def size(count: int) -> str:
-    """Bytes as people read them."""
+def format_size(count: int) -> str:
+    """A number of bytes for people, in powers of 1024."""
     if count < 1024:
         return "1 byte" if count == 1 else f"{count} bytes"
     number, unit = float(count), 0
@@ -122,8 +123,8 @@ def size(count: int) -> str:
     return f"{number:.1f} {UNITS[unit]}"
 
 
-def moment(seconds: float, form: str) -> str:
-    """Seconds since the epoch, in UTC; "" for a time that no calendar has."""
+def format_time(seconds: float, form: str) -> str:
+    """A time since the epoch, in UTC; "" if it is out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime(form)
     except (OverflowError, ValueError, OSError):

@@ -1,18 +1,18 @@
-// New folder, rename, delete: asked for in a dialog, told to the server, shown in the listing.
+// New folder, rename, delete: a dialog, then a request, then a refresh of the listing.
 
 import { check, send } from "./tus.js";
 import { refresh, select } from "./listing.js";
-import { decoded } from "./words.js";
+import { decoded } from "./format.js";
 
 const dialog = document.getElementById("dialog");
 const part = (name) => document.getElementById(`dialog-${name}`);
 part("no").addEventListener("click", () => dialog.close());
-let asked = null; // what the dialog is about: its name, if it asks for one, and what "yes" does
+let current = null; // what the open dialog was opened with: { name, act }
 const directory = document.body.dataset.path;
 
-// Shows the dialog until it is given up or `act(name)` goes well; what goes wrong is said in it.
-// `act` returns the name of the row that is to have the focus then.
-function ask({ title, text = "", name = null, yes, danger = false, act }) {
+// Shows the dialog until it is cancelled or `act(name)` succeeds. Errors are shown in it. `act`
+// returns the name of the row to focus. A dialog without `name` does not have the name field.
+function show({ title, text = "", name = null, yes, danger = false, act }) {
   part("title").textContent = title;
   part("text").textContent = text;
   part("problem").textContent = "";
@@ -20,25 +20,25 @@ function ask({ title, text = "", name = null, yes, danger = false, act }) {
   part("name").value = name ?? "";
   part("yes").textContent = yes;
   part("yes").className = `button ${danger ? "danger" : "primary"}`;
-  asked = { name, act };
+  current = { name, act };
   dialog.showModal();
   if (name === null) return part("yes").focus();
   part("name").focus();
   const dot = name.lastIndexOf(".");
-  part("name").setSelectionRange(0, dot > 0 ? dot : name.length); // the ending mostly stays
+  part("name").setSelectionRange(0, dot > 0 ? dot : name.length); // select all but the extension
 }
 
 dialog.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const { name, act } = asked;
+  const { name, act } = current;
   const given = part("name").value;
-  const wrong = name === null ? "" : misnamed(given);
-  if (wrong) { part("problem").textContent = wrong; return; }
+  const problem = name === null ? "" : nameProblem(given);
+  if (problem) { part("problem").textContent = problem; return; }
   part("yes").disabled = true;
   try {
     const selected = await act(given);
     await refresh(true);
-    dialog.close(); // gives the focus back, if what had it is still there
+    dialog.close(); // restores the focus, if the element still exists
     if (selected) select(selected);
   } catch (error) {
     part("problem").textContent = error.message;
@@ -47,21 +47,21 @@ dialog.addEventListener("submit", async (event) => {
   }
 });
 
-function misnamed(name) {
-  if (name === "") return "A name is needed.";
-  if (name === "." || name === "..") return "That name is taken by the system.";
-  return /[/\0]/.test(name) ? "A name has no “/” in it." : "";
+function nameProblem(name) {
+  if (name === "") return "Enter a name.";
+  if (name === "." || name === "..") return "“.” and “..” cannot be used as names.";
+  return /[/\0]/.test(name) ? "A name cannot have “/” in it." : "";
 }
 
 export function newFolder() {
-  ask({
+  show({
     title: "New folder",
     name: "",
-    yes: "Make it",
+    yes: "Create",
     act: async (name) => {
-      const answer = await send("MKCOL", `${directory}${encodeURIComponent(name)}/`);
-      if (answer.status === 405) throw new Error("There is something of that name already.");
-      check(answer, 200, 201, 204);
+      const response = await send("MKCOL", `${directory}${encodeURIComponent(name)}/`);
+      if (response.status === 405) throw new Error("A file or folder with that name already exists.");
+      check(response, 200, 201, 204);
       return name;
     },
   });
@@ -73,7 +73,7 @@ export function act(what, row) {
   const isFolder = "directory" in row.dataset;
   const name = row.dataset.name;
   if (what === "rename") {
-    ask({
+    show({
       title: "Rename",
       name: decoded(href.replace(/\/$/, "").split("/").pop()) ?? name,
       yes: "Rename",
@@ -81,15 +81,15 @@ export function act(what, row) {
         const target = directory + encodeURIComponent(to) + (isFolder ? "/" : "");
         if (target === href) return name;
         const headers = { Destination: target, Overwrite: "F" };
-        const answer = await send("MOVE", href, { headers });
-        if (answer.status === 412) throw new Error("There is something of that name already.");
-        check(answer, 200, 201, 204);
+        const response = await send("MOVE", href, { headers });
+        if (response.status === 412) throw new Error("A file or folder with that name already exists.");
+        check(response, 200, 201, 204);
         return to;
       },
     });
   } else {
-    ask({
-      title: isFolder ? "Delete this folder and all that is in it?" : "Delete this file?",
+    show({
+      title: isFolder ? "Delete this folder and everything in it?" : "Delete this file?",
       text: name,
       yes: "Delete",
       danger: true,
@@ -102,16 +102,16 @@ export function act(what, row) {
   }
 }
 
-// A folder's content first: servers remove only empty ones.
+// Deletes the contents of a folder first, because the server removes only empty ones.
 async function remove(href, isFolder) {
   if (isFolder) {
-    const answer = await fetch(href, { headers: { Accept: "application/json" } });
-    if (!answer.ok) throw new Error(`the server says ${answer.status} ${answer.statusText}`);
-    for (const entry of (await answer.json()).entries) {
+    const response = await fetch(href, { headers: { Accept: "application/json" } });
+    if (!response.ok) throw new Error(`the server responded ${response.status} ${response.statusText}`);
+    for (const entry of (await response.json()).entries) {
       const inside = entry.type === "directory";
       await remove(`${href}${encodeURIComponent(entry.name)}${inside ? "/" : ""}`, inside);
     }
   }
-  const answer = await send("DELETE", href);
-  if (answer.status !== 404) check(answer, 200, 202, 204);
+  const response = await send("DELETE", href);
+  if (response.status !== 404) check(response, 200, 202, 204);
 }

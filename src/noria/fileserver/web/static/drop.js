@@ -1,11 +1,11 @@
-// What was chosen or dropped, as [{file, folders}]: folders are the names on the way to the file.
+// Files that were chosen or dropped, as [{file, folders}]; `folders` are the folder names above it.
 
 export const chosen = (files) => [...files].map((file) => ({
   file,
   folders: file.webkitRelativePath ? file.webkitRelativePath.split("/").slice(0, -1) : [],
 }));
 
-// Must be called within the event: afterwards a DataTransfer is empty.
+// Call it in the event handler: a DataTransfer is empty afterwards.
 export async function dropped(transfer) {
   const entries = [...transfer.items]
     .filter((item) => item.kind === "file")
@@ -25,9 +25,9 @@ async function walk(entry, folders, found) {
     return;
   }
   const reader = entry.createReader();
-  for (;;) { // it gives a hundred at a time
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (some.length === 0) return;
-    for (const each of some) await walk(each, [...folders, entry.name], found);
+  for (;;) { // readEntries returns at most a hundred entries
+    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (batch.length === 0) return;
+    for (const each of batch) await walk(each, [...folders, entry.name], found);
   }
 }

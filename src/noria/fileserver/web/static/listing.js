@@ -1,4 +1,4 @@
-// The table: sorted, filtered, walked with the keys, and fetched anew when the directory changes.
+// The table: sorting, filtering, keyboard navigation, and refreshing when the directory changes.
 
 const table = document.getElementById("listing");
 const search = document.getElementById("search");
@@ -35,11 +35,11 @@ function filter() {
   }
   const all = rows().length, left = shown().length;
   empty.hidden = left > 0;
-  if (all) empty.textContent = "No name has that in it.";
+  if (all) empty.textContent = "No matching names.";
   rove(shown().find((row) => row === current) ?? shown()[0]);
 }
 
-// Of all controls in the rows, Tab stops at one row's; the arrows go to the others.
+// Roving tabindex: Tab reaches the controls of one row, the arrow keys move between rows.
 let current = null;
 function rove(row) {
   current = row ?? null;
@@ -65,22 +65,21 @@ function arrange() {
   filter();
 }
 
-// The server makes the rows, so that there is one way in which names become markup.
-// While a dialog is open, only what it does itself changes the rows: one of them is asked about,
-// and gets the focus back.
-let fetching = null, again = false, own = false;
+// The server renders the rows, so that names become markup in one place only. While a dialog is
+// open, only its own action refreshes the rows, because the focus returns to one of them.
+let fetching = null, again = false, byDialog = false;
 export async function refresh(fromDialog = false) {
-  own ||= fromDialog;
+  byDialog ||= fromDialog;
   if (fetching) { again = true; return fetching; }
   fetching = (async () => {
     do {
       again = false;
-      const answer = await fetch(location.pathname, { headers: { Accept: "text/html" } });
-      if (!answer.ok) return;
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const response = await fetch(location.pathname, { headers: { Accept: "text/html" } });
+      if (!response.ok) return;
+      const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
       const body = fresh.querySelector("#listing tbody");
       if (!body) return;
-      if (!own && document.querySelector("dialog[open]")) {
+      if (!byDialog && document.querySelector("dialog[open]")) {
         setTimeout(() => refresh(), 200);
         return;
       }
@@ -97,7 +96,7 @@ export async function refresh(fromDialog = false) {
         current?.querySelector("a").focus();
       }
     } while (again);
-  })().catch(() => {}).finally(() => { fetching = null; own = false; });
+  })().catch(() => {}).finally(() => { fetching = null; byDialog = false; });
   return fetching;
 }
 
@@ -106,19 +105,19 @@ export function select(name) {
   if (row && !row.hidden) { rove(row); row.querySelector("a").focus(); }
 }
 
-function live() {
+function watch() {
   const events = new EventSource(`/-/events?path=${document.body.dataset.path}`);
-  let soon = null;
+  let timer = null;
   const changed = () => {
-    clearTimeout(soon);
-    soon = setTimeout(() => refresh(), 100);
+    clearTimeout(timer);
+    timer = setTimeout(() => refresh(), 100);
   };
   for (const kind of ["message", "change", "changed"]) events.addEventListener(kind, changed);
   let lost = false;
   events.onerror = () => { lost = true; };
   events.onopen = () => { if (lost) { lost = false; changed(); } };
   addEventListener("pagehide", () => events.close());
-  addEventListener("pageshow", (event) => { if (event.persisted) { live(); refresh(); } });
+  addEventListener("pageshow", (event) => { if (event.persisted) { watch(); refresh(); } });
 }
 
 export function start(act) {
@@ -170,5 +169,5 @@ export function start(act) {
     if (button) act?.(button.dataset.act, button.closest("tr"));
   });
   arrange();
-  live();
+  watch();
 }

@@ -1,7 +1,7 @@
-// Puts the parts together; what only scripts can do is shown from here on.
+// The entry point: connects the modules and shows the controls that need scripts.
 
 import { start } from "./listing.js";
-import { decoded } from "./words.js";
+import { decoded } from "./format.js";
 
 const directory = decoded(document.body.dataset.path);
 
@@ -11,25 +11,25 @@ if ("writable" in document.body.dataset && directory !== null) {
     import("./changes.js"), import("./drop.js"), import("./queue.js"),
   ]);
   start(changes.act);
-  sending(changes, drop, queue);
+  enableChanges(changes, drop, queue);
 } else {
   start(null);
 }
 document.documentElement.dataset.ready = "";
 
-function sending(changes, drop, queue) {
+function enableChanges(changes, drop, queue) {
   const byId = (id) => document.getElementById(id);
   byId("new-folder").addEventListener("click", changes.newFolder);
   for (const [button, input] of [["choose-files", "files"], ["choose-folder", "folder"]]) {
     byId(button).addEventListener("click", () => byId(input).click());
     byId(input).addEventListener("change", (event) => {
       queue.add(drop.chosen(event.target.files), directory);
-      event.target.value = ""; // so that the same can be chosen again
+      event.target.value = ""; // so that the same file can be chosen again
     });
   }
   addEventListener("beforeunload", (event) => { if (queue.busy()) event.preventDefault(); });
 
-  let depth = 0; // enter and leave come for every element on the way
+  let depth = 0; // dragenter and dragleave fire for each nested element
   const files = (event) => event.dataTransfer?.types.includes("Files");
   const show = (by) => {
     depth = Math.max(0, depth + by);
@@ -45,7 +45,7 @@ function sending(changes, drop, queue) {
     try {
       queue.add(await drop.dropped(event.dataTransfer), directory);
     } catch (error) {
-      byId("problem").textContent = `Not all of it could be read: ${error.message}`;
+      byId("problem").textContent = `Some files could not be read: ${error.message}`;
       byId("problem").hidden = false;
     }
   });

@@ -1,8 +1,9 @@
-"""Uploads under way, on disk: what has arrived of each, and what is known of it.
+"""Uploads under way, on disk.
 
-An upload is two files in the hidden directory `.noria-uploads` of the served one: its bytes, and a
-JSON file of facts. How much has arrived is the size of the first, so nothing can disagree with it;
-an upload whose facts are there and whose bytes are gone is finished. All is called in threads.
+An upload is two files in the hidden directory `.noria-uploads` of the served one: its bytes
+(ID.data), and its UploadInfo as JSON (ID.json). The offset is the size of the first, so that
+nothing can disagree with it. An upload with info and without bytes is finished. All functions
+block and run in worker threads.
 """
 
 from __future__ import annotations
@@ -17,30 +18,33 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from noria.fileserver.partial_file import write_all
 from noria.fileserver.root import Root
-from noria.fileserver.storage import write_all
 from noria.http.messages import HTTPException
 
 DIRECTORY = ".noria-uploads"
-LIFE = 24 * 3600.0  # seconds without a change after which an upload is removed
+MAX_AGE = 24 * 3600.0  # seconds without a change after which an upload is removed
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
-class Facts:
-    """`unverified`: the offset of bytes whose checksum is not known to be right, or None."""
+class UploadInfo:
+    """What is known of an upload from its creation.
+
+    `unverified`: the offset from which the bytes have no checked checksum, or None.
+    """
 
     path: str = ""
     length: int = 0
     metadata: str = ""
-    concat: str = ""  # the Upload-Concat it was made with
+    concat: str = ""  # the field Upload-Concat
     unverified: int | None = None
-    if_match: str = ""  # the conditions it was made with: they hold for its end
+    if_match: str = ""  # the conditions of the creation: they apply when the upload is finished
     if_none_match: str = ""
 
 
-class Store:
-    """The directory of uploads; it is made with the first."""
+class UploadStore:
+    """The directory of uploads, which is created with the first upload."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
@@ -72,28 +76,28 @@ class Store:
         return os.open(name, flags, 0o666, dir_fd=self._directory())
 
     @staticmethod
-    def source(upload: str) -> str:
+    def data_path(upload: str) -> str:
         """The path of an upload's bytes, relative to the root."""
         return f"{DIRECTORY}/{upload}.data"
 
-    def create(self, facts: Facts) -> str:
-        """A new, empty upload; returns its name. If it fails, nothing is left of it."""
+    def create(self, info: UploadInfo) -> str:
+        """Create an empty upload; return its id. If this fails, nothing of it is left."""
         upload = secrets.token_hex(16)
         os.close(self._open(f"{upload}.data", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         try:
-            self.write(upload, facts)
+            self.write(upload, info)
         except BaseException:
             self.remove(upload)
             raise
         return upload
 
-    def write(self, upload: str, facts: Facts) -> None:
-        """Durable when it returns. If it fails, the facts of before are still there."""
+    def write(self, upload: str, info: UploadInfo) -> None:
+        """Write the info durably. If this fails, the old info is still there."""
         directory = self._directory()
         fd = self._open(f"{upload}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             try:
-                write_all(fd, [json.dumps(asdict(facts)).encode()])
+                write_all(fd, [json.dumps(asdict(info)).encode()])
                 os.fsync(fd)
             finally:
                 os.close(fd)
@@ -109,27 +113,27 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._directory())
 
-    def facts(self, upload: str) -> Facts:
-        """Raises HTTPException 404 if there is no such upload."""
+    def info(self, upload: str) -> UploadInfo:
+        """Read the info. Raises HTTPException 404 if there is no such upload."""
         if not _ID.fullmatch(upload):
             raise HTTPException(404, "There is no such upload.")
         try:
             fd = self._open(f"{upload}.json", os.O_RDONLY)
         except FileNotFoundError:
-            raise HTTPException(404, "There is no such upload; it may be too old.") from None
+            raise HTTPException(404, "There is no such upload; it may have expired.") from None
         with open(fd, "rb") as file:
-            return Facts(**json.loads(file.read()))
+            return UploadInfo(**json.loads(file.read()))
 
-    def offset(self, upload: str, facts: Facts) -> int:
-        """How many bytes have arrived and count."""
+    def offset(self, upload: str, info: UploadInfo) -> int:
+        """The number of bytes received, without unverified ones."""
         try:
             status = os.stat(f"{upload}.data", dir_fd=self._directory(), follow_symlinks=False)
         except FileNotFoundError:
-            return facts.length
-        return status.st_size if facts.unverified is None else min(status.st_size, facts.unverified)
+            return info.length
+        return status.st_size if info.unverified is None else min(status.st_size, info.unverified)
 
-    def finished(self, upload: str) -> bool:
-        """Whether its bytes have become the file they were to be."""
+    def is_finished(self, upload: str) -> bool:
+        """Whether the upload's bytes have become a file."""
         try:
             os.stat(f"{upload}.data", dir_fd=self._directory(), follow_symlinks=False)
         except FileNotFoundError:
@@ -137,8 +141,8 @@ class Store:
         return False
 
     def expires(self, upload: str) -> float:
-        """When it will be removed if nothing comes, in seconds since the epoch."""
-        return self._modified(upload) + LIFE
+        """When it is removed if nothing more is sent, in seconds since the epoch."""
+        return self._modified(upload) + MAX_AGE
 
     def _modified(self, upload: str) -> float:
         times = []
@@ -148,19 +152,20 @@ class Store:
         return max(times, default=0.0)
 
     @contextlib.contextmanager
-    def held(self, upload: str) -> Iterator[int]:
-        """Its bytes, open to be added to, by nobody else meanwhile: flock(2).
-
-        Raises HTTPException 423 if somebody is at it, 410 if it is finished.
-        """
-        fd = self.hold(upload)
+    def locked(self, upload: str) -> Iterator[int]:
+        """`lock` as a context manager."""
+        fd = self.lock(upload)
         try:
             yield fd
         finally:
             os.close(fd)
 
-    def hold(self, upload: str) -> int:
-        """As `held`; who calls it closes the descriptor."""
+    def lock(self, upload: str) -> int:
+        """Open the bytes for reading and writing, and lock them: flock(2).
+
+        Closing the descriptor unlocks them. Raises HTTPException 423 if another request has the
+        lock, 410 if the upload is finished.
+        """
         try:
             fd = self._open(f"{upload}.data", os.O_RDWR)
         except FileNotFoundError:
@@ -172,16 +177,19 @@ class Store:
             raise HTTPException(423, "Another request is sending to this upload.") from None
         return fd
 
-    def join(self, parts: list[str], upload: str) -> None:
-        """Appends the bytes of `parts` to `upload`, shared with theirs where the disk can."""
-        with self.held(upload) as target:
+    def concatenate(self, parts: list[str], upload: str) -> None:
+        """Append the bytes of `parts` to `upload`; a file system that can shares the blocks."""
+        with self.locked(upload) as target:
             for part in parts:
-                with self.held(part) as source:
+                with self.locked(part) as source:
                     _append(source, target)
             os.fsync(target)
 
     def remove(self, upload: str) -> int:
-        """Facts first: bytes without facts are no finished upload. Returns the bytes freed."""
+        """Remove an upload; return the bytes freed.
+
+        The info goes first, because info without bytes is a finished upload.
+        """
         directory, size = self._directory(), 0
         self._unlink(f"{upload}.json")
         with contextlib.suppress(FileNotFoundError):
@@ -190,22 +198,24 @@ class Store:
         return size
 
     def expire(self, earliest: float, latest: float) -> int:
-        """Removes what was modified before `earliest` or after `latest`, as of Ages; returns the
-        bytes freed."""
+        """Remove uploads last modified outside these limits, as AgeLimits gives them.
+
+        Returns the bytes freed.
+        """
         freed = 0
         try:
             os.stat(DIRECTORY, dir_fd=self._root.fd, follow_symlinks=False)
         except FileNotFoundError:
-            return 0  # it is made with the first upload
+            return 0  # there was no upload yet
         for name in os.listdir(self._directory()):
             upload = name.partition(".")[0]
             if not _ID.fullmatch(upload) or earliest <= self._modified(upload) <= latest:
                 continue
             try:
-                with self.held(upload):
+                with self.locked(upload):
                     freed += self.remove(upload)
-            except HTTPException as problem:
-                if problem.status != 410:
+            except HTTPException as error:
+                if error.status != 410:
                     continue  # another request is sending to it
                 self.remove(upload)
             self._unlink(f"{upload}.new")
@@ -213,7 +223,7 @@ class Store:
 
 
 def _append(source: int, target: int) -> None:
-    """All of one file to the end of another: copy_file_range(2), or by blocks."""
+    """Append all of one file to another: copy_file_range(2), or by blocks."""
     offset, end = 0, os.fstat(source).st_size
     os.lseek(target, 0, os.SEEK_END)
     while offset < end:
@@ -225,5 +235,5 @@ def _append(source: int, target: int) -> None:
             block = os.pread(source, 1 << 20, offset)
             count = os.write(target, block)
         if not count:
-            raise OSError(errno.EIO, "a part became shorter while it was joined")
+            raise OSError(errno.EIO, "a partial upload became shorter while it was copied")
         offset += count

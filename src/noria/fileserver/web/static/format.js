@@ -1,4 +1,4 @@
-// Numbers as people read them.
+// Sizes, durations and paths as text.
 
 const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
@@ -16,7 +16,7 @@ export function duration(seconds) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-// A URL's path in plain words, or null if its bytes are no UTF-8.
+// A decoded URL path, or null if its bytes are not UTF-8.
 export function decoded(path) {
   try {
     return decodeURIComponent(path);
