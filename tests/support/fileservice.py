@@ -1,4 +1,4 @@
-"""What the tests of the file service share: asking it, and taking its answers."""
+"""Helpers for tests of the file service: send a request, read the response."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def ask(
     length: int | None = None,
     **fields: str,
 ) -> Answer:
-    """One request; `fields` are the headers, with "_" for "-"."""
+    """Send one request; `fields` are the headers, with "_" for "-"."""
     headers = Headers((name.replace("_", "-"), value) for name, value in fields.items())
     if isinstance(body, bytes):
         length = length if length is not None else len(body)
@@ -61,7 +61,7 @@ async def bytes_of(body: Any) -> bytes:
 
 
 def serving(main: Callable[[FileService], Awaitable[None]], root: Path, **options: Any) -> None:
-    """Runs `main` with a service of `root`, on noria's loop."""
+    """Run `main` with a service of `root`, on noria's loop."""
     service = FileService(root, **options)
 
     async def run() -> None:
@@ -74,5 +74,5 @@ def serving(main: Callable[[FileService], Awaitable[None]], root: Path, **option
 
 
 def hidden(root: Path) -> list[str]:
-    """Parts of uploads that are left."""
+    """Partial files that are left."""
     return [str(path) for path in root.rglob(".noria-*")]

@@ -1,4 +1,4 @@
-"""Running Python source in a process of its own, with the package and the tests importable."""
+"""Run Python source in a subprocess that can import the package and the tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def start(source: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """A process that runs `source`; its output and errors are pipes."""
+    """Start a process that runs `source`, with pipes for its output and errors."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(source), *arguments],
         stdin=subprocess.PIPE,
@@ -30,30 +30,30 @@ def start(source: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 20) -> tuple[int, str, str]:
-    """(status, output, errors); a process that does not end is killed and fails the test."""
+    """Wait for (status, output, errors); a process that does not end is killed: the test fails."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        raise AssertionError(f"it did not end in {seconds} s:\n{out}\n{err}") from None
+        raise AssertionError(f"the process did not end in {seconds} s:\n{out}\n{err}") from None
     return process.returncode, out, err
 
 
 def run(source: str, *arguments: str, **more: str) -> str:
-    """The output of `source`, which must end well."""
+    """Run `source`, which must exit with 0; return its output."""
     status, out, err = finish(start(source, *arguments, **more))
     assert status == 0, f"status {status}\n{out}\n{err}"
     return out
 
 
 def line(process: subprocess.Popen[str]) -> str:
-    """The next line of its output."""
+    """Read the next line of its output."""
     assert process.stdout is not None
     text = process.stdout.readline().strip()
     if not text:
         process.kill()
-        raise AssertionError(f"it said nothing and ended:\n{process.communicate()[1]}")
+        raise AssertionError(f"the process ended without output:\n{process.communicate()[1]}")
     return text
 
 
