@@ -1,4 +1,4 @@
-"""An HTTP server for the tests of clients that answers with the very bytes a test gives."""
+"""An HTTP server that answers with the bytes that a test gives, for tests of clients."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Answer = bytes | Iterable[bytes]
 
 
 class ScriptedServer:
-    """Calls `answer(method, path, headers)` for each request; one request to a connection.
+    """Calls `answer(method, path, headers)` for each request; one request per connection.
 
     The answer is bytes, or an iterable of bytes that are sent one after the other. `ended` is set
-    when the test is over, so that an answer without end can stop.
+    at the end of the test, so that an endless answer can stop.
     """
 
     def __init__(self, answer: Callable[[str, str, dict[str, str]], Answer]) -> None:

@@ -1,4 +1,4 @@
-"""A small file server for the tests of its clients: one directory, threads, faults on demand."""
+"""A small file server for tests of clients: one directory, threads, faults on demand."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from urllib.parse import quote, unquote, urlsplit
 class Server(ThreadingHTTPServer):
     """Serves `root`. `faults` maps a method to what happens to its next requests, in order:
 
-    a status number is answered with an empty body; ("cut", n) ends the connection after n bytes
-    of the body, given or taken. `seen` keeps (method, path, headers).
+    a status number is answered with an empty body; ("cut", n) closes the connection after n bytes
+    of the body were sent or received. `seen` has (method, path, headers) of each request.
     """
 
     daemon_threads = False
@@ -41,13 +41,13 @@ class Server(ThreadingHTTPServer):
         self.login = options.get("login", "")
         self.slow = options.get("slow", 0.0)  # seconds that each PATCH takes
         self.page = options.get("page")
-        self.listings = options.get("listings", {})  # path: entries, in place of what is there
-        self.forbidden: set[str] = set()  # paths that nobody may see
+        self.listings = options.get("listings", {})  # path: entries, instead of the real ones
+        self.forbidden: set[str] = set()  # paths that are answered with 403
         self.ended = threading.Event()
         self.connections: set[socket.socket] = set()
         self.changed = threading.Condition()
         self.changes = Counter()
-        self.followed: set[str] = set()  # directories whose changes some client is told
+        self.followed: set[str] = set()  # directories with a client that follows changes
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def __enter__(self):
@@ -353,7 +353,7 @@ class Handler(BaseHTTPRequestHandler):
             if told != f"sha256 {sum}":
                 return self.answer(460)
         if told and isinstance(self.fault, tuple):
-            return None  # what cannot be checked is not kept
+            return None  # data that cannot be verified is discarded
         upload["data"] += data
         if isinstance(self.fault, tuple):
             return None

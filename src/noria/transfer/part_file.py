@@ -145,7 +145,7 @@ class PartFile:
             self._write_record()
 
     def _write_record(self) -> None:
-        """Write by what the next run recognises the part."""
+        """Write the record by which the next run recognises the part."""
         beginning = os.pread(self._fd, MAX_BEGINNING_BYTES, 0)
         self._recorded = len(beginning)
         begins = hashlib.sha256(beginning).hexdigest()

@@ -17,7 +17,7 @@ FIFO_POLL_SECONDS = 0.05  # between two attempts to open a FIFO without a reader
 def resolve_link(target: Path) -> Path:
     """Return the file that a symbolic link leads to; another path as it is.
 
-    Raises TransferError for a broken link: the file would be created where nobody named one.
+    Raises TransferError for a broken link: the file would be created in an unexpected place.
     """
     if not target.is_symlink():
         return target

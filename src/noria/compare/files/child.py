@@ -17,7 +17,7 @@ import noria
 from noria.compare.files.held import PAGE, Counter
 from noria.compare.files.steps import Walk
 from noria.compare.measure.child import reply
-from noria.errors import NoriaError
+from noria.errors import NoriaError, error_message
 
 # Random bytes, so that no file system compresses or deduplicates them.
 RANDOM_BYTES = 1024 * 1024
@@ -75,13 +75,13 @@ def _refusal_reason(runner: asyncio.Runner) -> str:
     try:
         RingEngine(runner.get_loop()).close()
     except (OSError, NotImplementedError) as error:
-        return getattr(error, "strerror", None) or str(error)
+        return error_message(error)
     return "the kernel refuses a ring"
 
 
 def _fail(error: Any) -> None:
     with contextlib.suppress(BrokenPipeError):
-        reply({"error": getattr(error, "strerror", None) or str(error), "kind": "failed"})
+        reply({"error": error_message(error), "kind": "failed"})
 
 
 if __name__ == "__main__":

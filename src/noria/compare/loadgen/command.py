@@ -18,7 +18,7 @@ from pathlib import Path
 
 import noria._core  # noqa: F401 - first: if it cannot be imported, it says why
 from noria.compare.loadgen import load
-from noria.errors import NoriaError
+from noria.errors import NoriaError, error_message
 
 # The low bits of a clock id select one of the process's CPU clocks (clock_getres(2)).
 _USER_AND_KERNEL, _USER, _SCHEDULED = 0, 1, 2
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         p.error(str(error))
     except (OSError, NoriaError) as error:
-        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        text = error_message(error)
         if options.json:
             number = error.errno if isinstance(error, OSError) else None
             kind = type(error).__name__

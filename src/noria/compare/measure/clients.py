@@ -17,7 +17,7 @@ from typing import Any
 from noria.compare.loadgen import load
 from noria.compare.measure import sample_sender, waiting_clients
 from noria.compare.measure.child import Message, reply
-from noria.errors import NoriaError
+from noria.errors import NoriaError, error_message
 
 HOST = "127.0.0.1"
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             found = commands[message.pop("command")](**message)
         except (OSError, NoriaError) as error:
-            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            text = error_message(error)
             found = {"error": text, "kind": type(error).__name__}
         reply(found)
     return 0
