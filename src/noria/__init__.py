@@ -1,7 +1,7 @@
 """noria: event-driven I/O for Python.
 
-An event arrives, goes into a queue, is taken out, and the handler registered for it runs; how the
-program learns of the event is the *model*, and every model is here.
+An event goes into a queue, and a handler that is registered for it runs. The *model* is the way in
+which the program learns of events: select, poll, epoll, io_uring and others, all behind one API.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria._version import __version__
 
-# Checked first, as an import of anything else would fail with less to say.
+# Checked first: other imports would fail with a less helpful message.
 if sys.platform != "linux":
     raise ImportError(
         f"noria needs Linux, whose system calls it is built on (epoll, io_uring), and this is "
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from noria.selectors import selector
     from noria.servers.serve import ServerInfo, Summary, serve
 
-# Who needs one of these need not wait for the import of the others. Where each is:
+# The public names by module; a module is imported when one of its names is first used.
 _MODULES = {
     "noria.aio.loop": ("EventLoop",),
     "noria.aio.run": ("EventLoopPolicy", "install", "new_event_loop", "run"),
@@ -69,7 +69,7 @@ _MODULES = {
     "noria.servers.serve": ("ServerInfo", "Summary", "serve"),
 }
 _SUBMODULES = ("aiofiles", "os", "path")
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "MODELS",
@@ -109,7 +109,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    module = _HOMES.get(name)
+    module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(module), name)

@@ -4,20 +4,20 @@ import os
 import signal
 import sys
 
-EXTRA = ("click", "rich", "prompt_toolkit", "jinja2", "httpx")  # what 'noria[cli]' brings
+# Packages that 'noria[cli]' installs.
+EXTRA = ("click", "rich", "prompt_toolkit", "jinja2", "httpx")
 
-
-INTERRUPTED = 130  # what a shell reports of a process that SIGINT ended
+INTERRUPTED = 130  # the exit status that a shell reports for a process that SIGINT has ended
 
 
 def main() -> None:
-    """Run the command line and end the process with its exit status.
+    """Run the command line, and exit with its status.
 
-    Until the command can say how it ends, and after it has ended, Ctrl-C kills the process
-    silently; KeyboardInterrupt would show a traceback of an import.
+    Before the command has started and after it has ended, Ctrl-C ends the process silently:
+    KeyboardInterrupt would print a traceback of an import.
     """
     handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # not if the parent has it ignored
+    if handler is signal.default_int_handler:  # it is SIG_IGN if the parent ignores SIGINT
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     reserve_standard_descriptors()
     try:
@@ -43,16 +43,16 @@ def main() -> None:
 
 
 def reserve_standard_descriptors() -> None:
-    """Opens /dev/null in place of closed standard streams.
+    """Open /dev/null in place of closed standard streams; sys.stdin and the others stay None.
 
-    Else a socket or a file of the command would get the number, and what a library writes to
-    standard error would go into it. `sys.stdin` and its like stay None.
+    Otherwise a socket or a file of the command would get the descriptor number, and the output of a
+    library to standard error would be written to it.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is `fd`
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The models on this machine: which work here and why not, which one auto takes, and making one."""
+"""Making a model by name, the models that work on this machine, and the choice of ``auto``."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
-import resource  # now: out of memory or descriptors, nothing can be imported any more
+import resource  # at the top, as an import fails when descriptors or memory have run out
 import sys
 from typing import TYPE_CHECKING
 
@@ -28,20 +28,23 @@ __all__ = [
 
 log = logging.getLogger("noria")
 
-# What auto tries, in this order, and why: see "The default model" in docs/performance.md.
+# The models that auto tries, in this order: see "The default model" in docs/performance.md.
 PREFERENCE = ("io_uring", "epoll", "poll")
 
-# What was refused for good is not tried again; a want of memory or descriptors may pass.
-_FOR_GOOD = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL)
+# Errors after which a model is not tried again; a lack of memory or descriptors may pass.
+_PERMANENT = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL)
 _refusals: dict[str, str] = {}
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def make(name: str = "auto", *, interval: float = 0.001) -> Model:
-    """A new model by name, ``"auto"`` for the fastest that works here.
+    """Make a model by name; ``"auto"`` makes the fastest model that works on this machine.
 
-    A name may also be a list in order of preference, ``"io_uring,epoll"``: the first that works.
-    `interval`: seconds between the rounds of ``nonblocking``; the others ignore it.
+    Args:
+        name: a name, or several in order of preference: ``"io_uring,epoll"`` makes the first one
+            that works.
+        interval: seconds between the rounds of ``nonblocking``; other models ignore it.
+
     Raises UnknownModel, or ModelUnavailable with the reason.
     """
     if name == "auto" or "," in name:
@@ -90,11 +93,11 @@ def _first(names: tuple[str, ...], interval: float) -> Model:
             return make(name, interval=interval)
         except ModelUnavailable as error:
             found[name] = str(error.args[-1])
-            if error.errno in _FOR_GOOD and not _turned_off():
+            if error.errno in _PERMANENT and not _turned_off():
                 _refusals[name] = found[name]
-            if name not in _said:
-                _said.add(name)
-                log.warning("%s; going on without it", found[name])
+            if name not in _warned:
+                _warned.add(name)
+                log.warning("%s; trying the next model", found[name])
     reasons = "; ".join(found.values())
     raise ModelUnavailable(errno.ENOSYS, f"none of the models {', '.join(names)} works: {reasons}")
 
@@ -108,7 +111,7 @@ def _make_io_uring() -> Model:
         )
     try:
         if "io_uring" not in _proven:
-            # A container may let the set-up pass and refuse what comes after: one round trip tells.
+            # A container may allow io_uring_setup and refuse the other calls: test one request.
             trial = IoUring()
             try:
                 trial.round_trip()
@@ -129,7 +132,7 @@ _proven: set[str] = set()
 
 
 def _reason(number: int) -> str:
-    """Why the kernel said no, as far as can be known."""
+    """Why the kernel refused io_uring, as far as the process can find out."""
     text = os.strerror(number)
     if number == errno.EPERM:
         try:
@@ -174,14 +177,14 @@ def availability(name: str) -> tuple[bool, str]:
 
 
 def choose() -> tuple[str, str]:
-    """The model that auto takes here, and why."""
+    """The model that ``auto`` chooses on this machine, and the reason."""
     refused = ""
     for name in PREFERENCE:
         works, why_not = availability(name)
         if works:
             break
         refused = refused or why_not
-        log.debug("auto passes over %s: %s", name, why_not)
+        log.debug("auto skips %s: %s", name, why_not)
     else:
         raise ModelUnavailable(errno.ENOSYS, "none of auto's models works here")
     if name == PREFERENCE[0]:

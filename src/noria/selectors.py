@@ -1,4 +1,4 @@
-"""noria.selector: any readiness model behind the standard library's selectors interface."""
+"""noria.selector: the models behind the interface of the standard library's selectors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from noria.errors import Unsupported
 
 SELECTORS = ("select", "poll", "epoll", "epoll-edge", "io_uring")
 
-LOAD = 1024  # the least number of events that a model with a limit takes from the kernel at once
+MAX_EVENTS = 1024  # that a model takes from the kernel in one wait; epoll has the smallest limit
 
 
 def selector(model: str = "auto") -> selectors.BaseSelector:
     """A selectors.BaseSelector on a model: select, poll, epoll, epoll-edge, io_uring or auto.
 
-    ``epoll-edge`` tells of a change once, not for as long as it lasts: read until BlockingIOError.
+    ``epoll-edge`` reports each change once: read until BlockingIOError.
     Raises Unsupported for a model that cannot watch readiness, UnknownModel, ModelUnavailable.
     """
     made = models.make(model)
@@ -35,25 +35,26 @@ def selector(model: str = "auto") -> selectors.BaseSelector:
 
 
 class _Found:
-    """A watcher's callback: notes that its key is ready."""
+    """The callback of a watcher: records that its descriptor is ready."""
 
-    def __init__(self, owner: ModelSelector, fd: int):
-        self.owner = owner
+    def __init__(self, selector: ModelSelector, fd: int):
+        self.selector = selector
         self.fd = fd
 
     def __call__(self, mask: int) -> None:
-        self.owner.found[self.fd] = self.owner.found.get(self.fd, 0) | mask
+        found = self.selector.found
+        found[self.fd] = found.get(self.fd, 0) | mask
 
 
 class ModelSelector(selectors._BaseSelectorImpl):
-    """The standard bookkeeping of keys, over one of noria's models."""
+    """A selector on a model; the standard class manages the keys."""
 
     def __init__(self, loop: Loop):
         super().__init__()
         self.loop = loop
         self.found: dict[int, int] = {}
         self._watchers: dict[int, Watcher] = {}
-        # What the standard class keeps its keys in: it has no public way to replace one.
+        # The keys of the standard class, which has no public method to replace one.
         self._keys: dict[int, selectors.SelectorKey] = vars(self)["_fd_to_key"]
 
     @property
@@ -101,16 +102,16 @@ class ModelSelector(selectors._BaseSelectorImpl):
                     ready.append((key, mask & key.events))
             if ready:
                 return ready
-            # A signal, or something of the model's own, ended the wait: go on with what is left.
+            # A signal or the model itself ended the wait: wait for the remaining time.
             if end is not None:
                 timeout = end - time.monotonic()
                 if timeout <= 0:
                     return ready
 
     def _gather(self) -> None:
-        """A model tells of so many at a time: where it told of a full load, there may be more."""
+        """Wait again, without a timeout, after a wait that has returned MAX_EVENTS events."""
         seen = 0
-        while len(self.found) - seen >= LOAD and len(self.found) < len(self._keys):
+        while len(self.found) - seen >= MAX_EVENTS and len(self.found) < len(self._keys):
             seen = len(self.found)
             self.loop.run_once(0)
 
@@ -128,7 +129,7 @@ class ModelSelector(selectors._BaseSelectorImpl):
 
 
 class KernelSelector(ModelSelector):
-    """One whose model has a descriptor of its own in the kernel."""
+    """A selector on a model that has a descriptor: epoll or io_uring."""
 
     def fileno(self) -> int:
         """The epoll or ring descriptor, -1 once closed."""

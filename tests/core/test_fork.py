@@ -68,7 +68,7 @@ def check(code: str, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ALL)
-def test_an_inherited_reactor_is_refused_and_the_parents_goes_on(model: str) -> None:
+def test_a_forked_reactor_is_refused_and_the_parents_runs_on(model: str) -> None:
     check(
         """
 reactor = noria.Reactor(MODEL)
@@ -122,7 +122,7 @@ theirs.close()
 
 
 @pytest.mark.parametrize("model", DRIVERS)
-def test_an_inherited_asyncio_loop_is_refused_and_the_parents_goes_on(model: str) -> None:
+def test_a_forked_asyncio_loop_is_refused_and_the_parents_runs_on(model: str) -> None:
     """Refused, closed, collected and left alone, by one child each."""
     check(
         """
@@ -302,8 +302,8 @@ except RuntimeError as error:
 
 
 @pytest.mark.parametrize("model", ["epoll", "epoll-edge", "io_uring", "threaded", "blocking"])
-def test_a_handler_that_forks_is_given_nothing_more_in_the_child(model: str) -> None:
-    """Of all that the parent was told of before, only the parent handles the rest."""
+def test_a_handler_that_forks_gets_no_more_events_in_the_child(model: str) -> None:
+    """Events that were queued before the fork are handled in the parent only."""
     check(
         """
 reactor = noria.Reactor(MODEL)

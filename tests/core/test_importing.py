@@ -207,7 +207,7 @@ def test_a_free_threaded_build_runs_noria_with_its_gil_or_not_at_all(
 
 
 def test_the_import_loads_little() -> None:
-    """The checks do not make `import noria` load what a program did not ask for."""
+    """The checks do not make `import noria` load modules that the program does not use."""
     found = run(
         """
 import sys

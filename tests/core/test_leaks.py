@@ -224,7 +224,7 @@ def settles(repeat: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("model", MODELS)
-def test_nothing_is_left_of(model: str, name: str) -> None:
+def test_no_objects_are_left(model: str, name: str) -> None:
     async def repeat() -> None:
         for _ in range(TIMES):
             await SCENARIOS[name]()
@@ -235,7 +235,7 @@ def test_nothing_is_left_of(model: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_nothing_is_left_of_loops(model: str) -> None:
+def test_loops_leave_no_objects(model: str) -> None:
     def repeat() -> None:
         for _ in range(TIMES):
             noria.run(asyncio.sleep(0), model=model)

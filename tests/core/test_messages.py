@@ -1,4 +1,4 @@
-"""Messages are written over only when nobody kept them: what a handler keeps stays as it was."""
+"""Messages are overwritten only if no reference to them is kept: a kept message never changes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Keeper(asyncio.Protocol):
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("size", [1, 2, 100, 1000, 20_000])
-def test_a_message_that_is_kept_is_not_written_over(model: str, size: int) -> None:
+def test_a_kept_message_is_not_overwritten(model: str, size: int) -> None:
     sent = b""
     with noria.Reactor(model) as reactor:
         protocol = Keeper()
@@ -74,7 +74,7 @@ def test_a_message_that_is_kept_is_not_written_over(model: str, size: int) -> No
             assert bytes(kept) == copy
 
 
-def test_a_protocol_is_let_go_of_when_its_connection_is() -> None:
+def test_a_protocol_is_freed_with_its_connection() -> None:
     """The stream remembers the protocol's method: the cycle must end with the connection."""
     gone = []
 

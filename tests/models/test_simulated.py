@@ -217,7 +217,7 @@ def test_the_clock_is_virtual() -> None:
     loop.close()
 
 
-def test_waiting_for_nothing_is_told() -> None:
+def test_a_wait_without_events_is_reported() -> None:
     loop = Loop(Simulated(1))
     with pytest.raises(Stuck):
         loop.run()

@@ -148,16 +148,16 @@ def test_level_tells_as_long_as_it_lasts_and_edge_once(model: str, pair: Any) ->
         key = selector.register(here, READ)
         assert selector.select(0) == []
         there.send(b"abc")
-        told = [selector.select(0.2 if turn == 0 else 0) for turn in range(5)]
-        assert told[0] == [(key, READ)]
+        reported = [selector.select(0.2 if turn == 0 else 0) for turn in range(5)]
+        assert reported[0] == [(key, READ)]
         if model == "epoll-edge":
-            assert told[1:] == [[]] * 4
+            assert reported[1:] == [[]] * 4
             there.send(b"d")
             assert selector.select(1) == [(key, READ)], "a new byte is a new edge"
             assert selector.select(0) == []
             assert here.recv(10) == b"abcd"
         else:
-            assert told[1:] == [[(key, READ)]] * 4
+            assert reported[1:] == [[(key, READ)]] * 4
             assert here.recv(1) == b"a"
             assert selector.select(1) == [(key, READ)], "bytes are left"
             assert here.recv(10) == b"bc"
@@ -238,7 +238,7 @@ def test_a_bad_descriptor_leaves_no_key(model: str) -> None:
 
 
 def test_none_of_many_is_told_wrongly(model: str) -> None:
-    """Of 100 sockets those that got a byte are told, and no other."""
+    """Of 100 sockets, those that got a byte are reported, and no others."""
     pairs = [socket.socketpair() for _ in range(100)]
     try:
         with noria.selector(model) as selector:
@@ -248,12 +248,12 @@ def test_none_of_many_is_told_wrongly(model: str) -> None:
                 wanted = set(range(turn, 100, 7 + turn))
                 for number in wanted:
                     pairs[number][1].send(b"x")
-                told: set[int] = set()
-                while len(told) < len(wanted):
+                reported: set[int] = set()
+                while len(reported) < len(wanted):
                     ready = selector.select(1)
                     assert ready
-                    told.update(key.data for key, _ in ready)
-                assert told == wanted
+                    reported.update(key.data for key, _ in ready)
+                assert reported == wanted
                 for number in wanted:
                     assert pairs[number][0].recv(10) == b"x"
     finally:

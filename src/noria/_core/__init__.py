@@ -1,7 +1,7 @@
-"""The compiled core: models, loop, channels. Imports nothing of noria but `noria.errors`.
+"""The compiled core: the contract, the loop and the channels. Imports `noria.errors` only.
 
-Importing anything below loads `contract` first. It refuses to run without the GIL, and if it is not
-there, the other compiled modules are not either.
+Importing any module of this package loads `contract` first: it raises ImportError without the GIL,
+and if it was not compiled, neither were the others.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""Socket addresses as the socket module gives them."""
+"""Socket addresses in the form that the socket module uses."""
 
 cdef extern from *:
     """

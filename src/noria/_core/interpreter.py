@@ -1,4 +1,4 @@
-"""Which interpreters the compiled part runs in: the one it was built for, with its GIL held."""
+"""The interpreters on which the compiled modules run: the one they were built for, with its GIL."""
 
 import os
 import sys
@@ -7,10 +7,11 @@ from importlib.machinery import EXTENSION_SUFFIXES
 
 
 def check() -> None:
-    """Raises ImportError where the interpreter runs without its GIL.
+    """Raise ImportError if the interpreter runs without its GIL.
 
-    A free-threaded build of CPython (PEP 703) enables its GIL, with a RuntimeWarning, when a module
-    is loaded that does not declare that it can run without, as noria's; unless its user forbids it.
+    A free-threaded build of CPython (PEP 703) enables its GIL, with a RuntimeWarning, when it loads
+    a module that does not declare support for running without, such as noria's. PYTHON_GIL=0 and
+    -X gil=0 prevent that.
     """
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise ImportError(
@@ -21,7 +22,7 @@ def check() -> None:
 
 
 def explain_missing_modules(folders: Iterable[str]) -> str:
-    """Why there is no compiled `contract` in `folders` for this Python, and what to do."""
+    """Why `folders` has no compiled `contract` for this Python, and what to do."""
     found = set()
     for folder in folders:
         for name in os.listdir(folder):

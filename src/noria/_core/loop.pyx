@@ -1,11 +1,11 @@
-"""The wheel. One turn: wait on the model, put what is due in the queue, handle what is in it.
+"""The event loop. One turn: wait on the model, queue the due timers, handle the queued events.
 
-Every turn polls, also while the queue has work: what the kernel had at the start of a turn is
-delivered in that turn, as on asyncio's own loop. Where a poll is a system call, and after 64 that
-found nothing and no other I/O, more and more turns go without one: a chain of callbacks is not
-slowed down by it. One tick of the coarse clock or `MAX_TURNS_WITHOUT_POLL` turns later there is a
-poll in any case, and what it finds, any I/O of the loop's own, or a turn that had to wait, makes
-every turn poll again.
+Each turn polls the kernel, even if the queue has events: what has arrived at the start of a turn is
+delivered in that turn, as asyncio's loop does. If a poll is a system call, and 64 successive polls
+have found nothing without any other I/O, polls are skipped for more and more turns, so that they do
+not slow down a chain of callbacks. A poll takes place at the latest after a tick of the coarse
+clock or after `MAX_TURNS_WITHOUT_POLL` turns. If it finds an event, if the loop does I/O, or if a
+turn has to wait, each turn polls again.
 """
 
 cimport cython
@@ -27,7 +27,7 @@ cdef enum:
 
 
 cdef class Loop(Dispatcher):
-    """Takes events out of one model's queue and calls their handlers, until told to stop."""
+    """Takes events out of the queue of a model and calls their handlers, until `stop`."""
 
     def __init__(self, Model model):
         self.model = model
@@ -35,15 +35,15 @@ cdef class Loop(Dispatcher):
         self.timers = Timers()
         model.dispatcher = self
 
-    # What may be asked of it.
+    # For users.
 
     @cython.binding(False)
     def time(self):
-        """Now, in seconds of the clock that the timers run by."""
+        """The time in seconds, by the clock of the timers."""
         return self.model.now() / 1e9
 
     def call_soon(self, callback, *args):
-        """Puts a call at the end of the queue; returns a handle with `cancel`."""
+        """Put a call at the end of the queue; return a handle with `cancel`."""
         cdef Handle handle = Handle.__new__(Handle)
         if self.closed:
             self.check_closed()
@@ -56,16 +56,16 @@ cdef class Loop(Dispatcher):
         return handle
 
     def call_soon_threadsafe(self, callback, *args):
-        """The same from any thread: a loop that sleeps is woken."""
+        """Like `call_soon`, from any thread; a waiting loop is woken."""
         return self.call_soon(callback, *args)
 
     def call_later(self, delay, callback, *args):
-        """Calls after `delay` seconds; returns a timer with `cancel` and `when`."""
+        """Call after `delay` seconds; return a timer with `cancel` and `when`."""
         cdef double seconds = delay
         return self.call_at(self.time() + seconds, callback, *args)
 
     def call_at(self, when, callback, *args):
-        """Calls at `when`, in seconds of `time()`."""
+        """Call at `when`, in seconds of `time()`; return a timer."""
         if self.closed:
             self.check_closed()
         timer = self.set_timer(when, callback, args, None)
@@ -78,31 +78,33 @@ cdef class Loop(Dispatcher):
         timer.callback = callback
         timer.args = args
         timer.context = context
-        timer.moment = when
+        timer.seconds = when
         timer.when_ns = nanoseconds(when)
         self.timers.add(timer)
         return timer
 
     def submit(self, Operation operation):
-        """Starts an operation; its callback comes from the queue."""
+        """Start an operation; its callback is called from the queue."""
         if self.closed:
             self.check_closed()
         self.model.submit(operation)
 
     def cancel(self, Operation operation):
-        """Its callback will not be called."""
+        """Drop the callback of an operation."""
         self.model.cancel(operation)
 
     def prepare(self):
-        """Makes the model ready for this thread; the descriptor that wakes it, or -1."""
+        """Prepare the model for a run in this thread; return its wake-up descriptor, or -1."""
         if self.closed:
             self.check_closed()
         self.model.start_run()
         return self.model.wake_fd()
 
     def run(self):
-        """Turns until `stop`, or until a handler raises KeyboardInterrupt or SystemExit. Stopped
-        before, it is one turn, as asyncio's run_forever: another thread may have been quicker."""
+        """Run turns until `stop`, or until a handler raises KeyboardInterrupt or SystemExit.
+
+        If `stop` was called before, run one turn, as asyncio's run_forever does.
+        """
         self.start_run()
         try:
             self.turn()
@@ -112,7 +114,7 @@ cdef class Loop(Dispatcher):
             self.end_run()
 
     def run_once(self, timeout=None):
-        """One turn, waiting at most `timeout` seconds (None: as long as it takes)."""
+        """Run one turn, which waits for at most `timeout` seconds (None: no limit)."""
         cdef Timer limit = None
         if timeout is not None and timeout > 0:
             limit = self.call_later(timeout, do_nothing)
@@ -128,13 +130,16 @@ cdef class Loop(Dispatcher):
             self.finish_run()
 
     def stop(self):
-        """Ends `run` after this turn, or the next one after its first; from any thread."""
+        """Make `run` return after this turn; the next `run`, if the loop is not running.
+
+        May be called from any thread.
+        """
         self.stopping = True
         if self.running and PyThread_get_thread_ident() != self.thread_id:
             self.model.wake()
 
     def close(self):
-        """Ends the model and drops what was not handled; refuses while running."""
+        """Close the model and discard the queued events. Raises RuntimeError while running."""
         if self.running:
             raise RuntimeError("cannot close a loop that is running: stop it first")
         if not self.closed:
@@ -143,18 +148,18 @@ cdef class Loop(Dispatcher):
             self.timers.clear()
 
     def pending(self):
-        """(events in the queue, timers set)."""
+        """(number of queued events, number of timers)."""
         return (self.queue.count, self.timers.count + self.timers.deferred_count)
 
     def usage(self):
-        """Seconds spent in handlers and seconds asleep since the first run, and turns made."""
+        """Seconds in handlers (busy), seconds of waiting, and turns, since the first run."""
         cdef int64_t busy = self.busy_ns
         if self.running:
             busy += monotonic_ns() - self.run_started_ns - self.waited_in_run()
         return {"busy": busy / 1e9, "waiting": self.model.counters.waiting_ns / 1e9,
                 "turns": self.turns}
 
-    # How it turns.
+    # Turns.
 
     cdef int64_t now(self) except? -1:
         return self.model.now()
@@ -180,9 +185,9 @@ cdef class Loop(Dispatcher):
         self.waiting_ns_at_start = self.model.counters.waiting_ns
 
     def end_run(self):
-        """The model lets go of the kernel's side of what was closed, and of this thread."""
+        """End a run: the kernel closes what was closed, and the model leaves this thread."""
         try:
-            # A peer that waits for the end of a connection must not have to wait for the next run.
+            # A peer must not wait until the next run for the end of a connection.
             self.model.flush_closes()
         finally:
             try:
@@ -205,14 +210,15 @@ cdef class Loop(Dispatcher):
         return 0
 
     cdef int collect(self) except -1:
-        """The first part of a turn: what has happened and what is due goes into the queue."""
+        """The first part of a turn: queue the events of the model and the due timers."""
         cdef int64_t timeout
         if self.abandoned:
             self.model.raise_inherited()
         self.turns += 1
         if self.timers.deferred_count:
             self.timers.arm_deferred()
-        if self.queue.count == 0 or self.dispatching:   # by a thread of the model: its to finish
+        # If a thread of the model dispatches, it also handles what is in the queue.
+        if self.queue.count == 0 or self.dispatching:
             timeout = FOREVER
             if self.timers.count:
                 timeout = self.timers.heap[0].when - self.now()
@@ -235,7 +241,7 @@ cdef class Loop(Dispatcher):
         return 0
 
     cdef int poll_every_turn(self) noexcept:
-        """Every turn polls from now on, until many of them have found nothing."""
+        """Poll in each turn, until many polls have found nothing."""
         self.skipped_turns = self.turns_to_skip = self.empty_polls = 0
         return 0
 
@@ -251,7 +257,7 @@ cdef class Loop(Dispatcher):
         elif self.skipped_turns < self.turns_to_skip:
             self.skipped_turns += 1
             if self.skipped_turns & 3:
-                return 0                    # looking at the clock costs as much as a callback
+                return 0                    # reading the clock costs as much as a callback
             now = self.model.tick()
             if now == self.last_poll_tick:
                 return 0
@@ -274,7 +280,7 @@ cdef class Loop(Dispatcher):
         return 0
 
     cdef int dispatch(self, size_t limit) except -1:
-        """Handles at most `limit` events: those that come meanwhile have their turn next."""
+        """Handle at most `limit` events; those queued meanwhile are for the next turn."""
         cdef Target target
         if self.dispatching:
             return 0
@@ -296,14 +302,14 @@ cdef class Loop(Dispatcher):
         return 0
 
     cdef int drop_event(self) noexcept:
-        """Drops the reference of the event whose handler raised."""
+        """Drop the reference of the event whose handler raised an exception."""
         cdef PyObject *target = self.event.target
         self.event.target = NULL
         Py_XDECREF(target)
         return 0
 
     cdef int handle_events(self) except -1:
-        # No try in here: what a handler raises ends this loop, and dispatch begins it anew.
+        # Without a try: an exception of a handler ends this loop, and dispatch restarts it.
         self.drop_event()
         while self.events_left and self.queue.take(&self.event):
             self.events_left -= 1
@@ -314,9 +320,9 @@ cdef class Loop(Dispatcher):
         return 0
 
     cdef int drain(self) except -1:
-        """Called by a model's own thread: handles what there is, unless another thread is at it.
+        """Handle the queued events in a thread of the model, unless another thread does so.
 
-        Handlers so never run two at a time, whichever thread found the event.
+        So only one handler runs at a time.
         """
         cdef int64_t before
         cdef int turns = 0
@@ -324,7 +330,7 @@ cdef class Loop(Dispatcher):
             return 0
         before = monotonic_ns()
         try:
-            # Not for ever: this thread has a descriptor of its own to go back to.
+            # The number of turns is limited, as this thread has a descriptor of its own to serve.
             while (self.queue.count and turns < MAX_TURNS_WITHOUT_POLL
                    and not self.stopping and not self.closed):
                 turns += 1
@@ -343,6 +349,7 @@ cdef class Loop(Dispatcher):
         return self.running
 
     cdef int report(self, object error) except -1:
+        """Report an exception that no target has handled."""
         cdef Target target = <Target>self.event.target
         target.clear()
         if self.on_error is not None:
@@ -353,4 +360,4 @@ cdef class Loop(Dispatcher):
 
 
 def do_nothing():
-    """A callback that only ends a wait."""
+    """A callback that ends a wait, and does nothing else."""

@@ -5,24 +5,24 @@ from noria._core.contract cimport Event, Target
 cdef class Handle(Target):
     cdef object callback
     cdef object args
-    cdef object context         # a contextvars.Context; None: the loop's own; or EMPTY
+    cdef object context         # a contextvars.Context; None: the loop's; or EMPTY_CONTEXT
     cdef bint dropped
     cdef object __weakref__
     cdef int drop(self) except -1
 
 cdef class ThreadSafeHandle(Handle):
-    cdef unsigned long runner   # the thread that runs the callback, while `runs`
+    cdef unsigned long runner   # the thread that runs the callback, while `runs` is set
     cdef bint runs
-    cdef list waiters           # a locked lock for each thread that waits
+    cdef list waiters           # a locked lock for each waiting thread
     cdef int finish(self) except -1
     cdef int wait_until_done(self) except -1
 
 cdef class Timer(Handle):
-    cdef double moment          # seconds, as they were given; of a fresh one, its delay
-    cdef int64_t when_ns        # of a fresh one, the coarse time at which it was set
+    cdef double seconds         # when it is due; of a deferred timer, its delay
+    cdef int64_t when_ns        # of a deferred timer, the coarse time at which it was set
     cdef uint64_t order
-    cdef Py_ssize_t position    # in the heap; -1: nowhere; -2 and below: among the fresh ones
-    cdef void *timers           # borrowed: while it has a place there, they are there
+    cdef Py_ssize_t position    # in the heap; -1: none; -2 and below: in `deferred`
+    cdef void *timers           # borrowed; valid while the timer has a position
 
 cdef object current_context()
 cdef Timer new_timer()
@@ -30,7 +30,7 @@ cdef int64_t nanoseconds(double seconds) noexcept
 
 cdef struct Entry:
     int64_t when
-    uint64_t order              # equal deadlines fire in the order they were set
+    uint64_t order              # equal deadlines run in the order in which they were set
     void *timer
 
 cdef class Timers:
@@ -38,7 +38,7 @@ cdef class Timers:
     cdef readonly Py_ssize_t count
     cdef Py_ssize_t capacity
     cdef uint64_t order
-    cdef void **deferred        # timers set in this turn whose delay begins at its end
+    cdef void **deferred        # timers whose delay begins at the end of this turn
     cdef Py_ssize_t deferred_count
     cdef Py_ssize_t deferred_capacity
     cdef int add(self, Timer timer) except -1

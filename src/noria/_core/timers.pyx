@@ -1,7 +1,7 @@
-"""Callbacks to run, now or at a time; the timers are a heap that knows where each one stands.
+"""Handles (callbacks in the queue) and timers, in a heap that stores each timer's position.
 
-A cancelled timer leaves the heap at once, so timeouts that are set and cancelled for every request
-leave nothing behind.
+A cancelled timer is removed from the heap immediately, so timeouts that are set and cancelled for
+each request do not accumulate.
 """
 
 cimport cython
@@ -19,7 +19,7 @@ from _thread import allocate_lock
 
 cdef enum:
     NOWHERE = -1
-    FIRST_DEFERRED = -2         # the next is at -3, and so on
+    FIRST_DEFERRED = -2         # the second is at -3, and so on
     LONG_TURN_NS = 20_000_000   # nanoseconds
 
 cdef double MAX_SECONDS = 9.2e9  # seconds: what nanoseconds in 64 bits cannot say
@@ -45,8 +45,8 @@ cdef extern from *:
     object noria_call(object callback, tuple args)
     object noria_call_within(object context, object callback, tuple args)
 
-# Timers that were let go of are kept to be used again, as CPython keeps its own small objects:
-# a timeout for each request is then set and cancelled without the allocator.
+# Freed timers are kept for reuse, as CPython keeps its small objects: a timeout for each request is
+# set and cancelled without calls of the allocator.
 cdef extern from *:
     """
     #define NoriaTimer struct __pyx_obj_5noria_5_core_6timers_Timer     /* by Cython's rule */
@@ -95,30 +95,30 @@ cdef extern from *:
     int noria_spare_count
 
 
-# In the place of a context: one of its own, as empty as that of the thread that asked.
+# Stands for a new, empty context, as that of the calling thread was.
 cdef object EMPTY_CONTEXT = Ellipsis
 
 
 cdef object current_context():
-    """What to run a callback in later: a copy of the context, unless there is nothing to copy.
+    """A copy of the current context; EMPTY_CONTEXT if the thread has none.
 
-    Most threads never had a context: 10⁵ calls from one are then not 10⁵ copies in memory.
+    Most threads never have a context: 10⁵ calls from one of them do not make 10⁵ copies.
     """
     return EMPTY_CONTEXT if noria_no_context() else PyContext_CopyCurrent()
 
 
-# Handles are not the garbage collector's business, as each lets go of what it holds once it has
-# run or is cancelled: a queue of 10⁵ of them is not looked through again and again.
+# The garbage collector does not track handles, as each drops its references when it has run or is
+# cancelled: a queue of 10⁵ handles is not traversed by each collection.
 @cython.no_gc
 cdef class Handle(Target):
-    """A callback in the queue; `cancel` keeps it from running. As asyncio.Handle.
+    """A callback in the queue, like asyncio.Handle.
 
-    Once it has run, it holds neither the callback nor its arguments and context any more.
+    After it has run, it holds no reference to the callback, its arguments and its context.
     """
 
     cdef int handle(self, Event *event) except -1:
-        """`event` is NULL for a watcher's handle, which may run again."""
-        # Held here: the callback may cancel its own handle.
+        """Run the callback; `event` is NULL for the handle of add_reader, which may run again."""
+        # Referenced here, as the callback may cancel its handle.
         cdef object callback = self.callback
         cdef object context = self.context
         cdef tuple args = <tuple>self.args
@@ -145,7 +145,7 @@ cdef class Handle(Target):
 
     @cython.binding(False)
     def cancel(self):
-        """Keeps the callback from running; cancelling twice, or too late, does nothing."""
+        """Keep the callback from running. Has no effect after it has run."""
         self.drop()
 
     @cython.binding(False)
@@ -155,12 +155,12 @@ cdef class Handle(Target):
 
     @property
     def __class__(self):
-        # For isinstance. asyncio's handles have a layout of their own, so this cannot inherit it.
+        # For isinstance: the layout of asyncio's handles rules out inheriting from them.
         import asyncio
         return asyncio.Handle
 
     def get_context(self):
-        """The contextvars.Context that the callback runs in, or None for the loop's own."""
+        """The contextvars.Context in which the callback runs; None for the loop's."""
         if self.context is EMPTY_CONTEXT:
             self.context = PyContext_New()
         return self.context
@@ -183,7 +183,8 @@ cdef class Handle(Target):
 
     @property
     def _loop(self):
-        # No handle keeps its loop: that would cost each call a reference. It is the one that runs.
+        # A handle does not store its loop, which would cost each call a reference: the running
+        # loop is the one.
         import asyncio
         return asyncio._get_running_loop()
 
@@ -264,7 +265,7 @@ cdef class ThreadSafeHandle(Handle):
 @cython.final
 @cython.no_gc
 cdef class Timer(Handle):
-    """A callback for a time. As asyncio.TimerHandle."""
+    """A callback that is due at a time, like asyncio.TimerHandle."""
 
     def __cinit__(self):
         self.position = NOWHERE
@@ -307,10 +308,10 @@ cdef class Timer(Handle):
 
     @cython.binding(False)
     def when(self):
-        """The time it is due, in seconds of the loop's `time()`."""
+        """When the timer is due, in seconds of the loop's `time()`."""
         if self.position < NOWHERE:
             (<Timers>self.timers).arm_deferred()
-        return self.moment
+        return self.seconds
 
 
 cdef void spare(PyObject *timer) noexcept:
@@ -320,6 +321,7 @@ noria_keep_spares(Timer, spare)
 
 
 cdef Timer new_timer():
+    """A new timer, or a freed one."""
     cdef Timer timer
     if not noria_spare_count:
         return Timer.__new__(Timer)
@@ -355,9 +357,10 @@ cdef class Timers:
         return 0
 
     cdef int add_deferred(self, Timer timer, double delay) except -1:
-        """One whose delay begins when this turn ends, with the clock read once for all of them.
+        """Add a timer whose delay begins at the end of this turn.
 
-        Most are timeouts, cancelled before that: they cost neither the clock nor the heap.
+        Most of them are timeouts that are cancelled before: these cost neither a reading of the
+        clock, which is read once for all of them, nor an operation on the heap.
         """
         cdef void **deferred
         cdef Py_ssize_t capacity
@@ -370,7 +373,7 @@ cdef class Timers:
             self.deferred_capacity = capacity
         self.order += 1
         timer.order = self.order
-        timer.moment = delay
+        timer.seconds = delay
         timer.when_ns = coarse_ns()
         timer.timers = <void *>self
         timer.position = FIRST_DEFERRED - self.deferred_count
@@ -380,14 +383,14 @@ cdef class Timers:
         return 0
 
     cdef int arm_deferred(self) except -1:
-        """The fresh ones' delays begin."""
+        """Move the deferred timers to the heap: their delays begin."""
         cdef Timer timer
         cdef int64_t now = monotonic_ns()
         while self.deferred_count:
             timer = <Timer>self.deferred[self.deferred_count - 1]
-            # After a long turn, from about when they were set; the coarse clock may lag a little.
-            timer.moment += min(now, timer.when_ns + LONG_TURN_NS) / 1e9
-            timer.when_ns = nanoseconds(timer.moment)
+            # After a long turn, the delay begins when the timer was set, by the coarse clock.
+            timer.seconds += min(now, timer.when_ns + LONG_TURN_NS) / 1e9
+            timer.when_ns = nanoseconds(timer.seconds)
             self.put(timer)
             self.deferred_count -= 1
         return 0

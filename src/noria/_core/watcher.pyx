@@ -1,4 +1,4 @@
-"""A descriptor of the user's own that is watched for readiness, and nothing else is done to it."""
+"""Watching the readiness of a descriptor that the user reads, writes and closes."""
 
 from noria._core.contract cimport (
     READABLE, URGENT, WRITABLE, Channel, Model,
@@ -8,24 +8,24 @@ import fcntl
 
 
 cdef class Watcher(Channel):
-    """Calls `callback(mask)` when the descriptor is ready: 1 to read, 2 to write, 4 exceptional.
+    """Calls `callback(mask)` when the descriptor is ready: 1 read, 2 write, 4 exceptional.
 
-    The descriptor stays the user's: closing the watcher does not close it. If the descriptor is
-    closed first and the model notices, the callback is called a last time, with all that it was
-    watched for.
+    Closing the watcher does not close the descriptor. If the descriptor is closed first and the
+    model notices, the callback is called one more time, with the whole mask of the last `watch`.
     """
 
     cdef object callback
     cdef int wanted             # the mask of the last `watch`
 
     def __init__(self, Model model, int fd, callback):
-        fcntl.fcntl(fd, fcntl.F_GETFD)      # EBADF now rather than later
+        # Raises EBADF now, not later in a turn of the loop.
+        fcntl.fcntl(fd, fcntl.F_GETFD)
         self.model = model
         self.fd = fd
         self.callback = callback
 
     def watch(self, int mask):
-        """Watches for exactly `mask`; 0 for nothing."""
+        """Watch for exactly `mask`; 0 for nothing."""
         cdef int interest
         self.wanted = mask
         interest = ((READABLE if mask & 1 else 0) | (WRITABLE if mask & 2 else 0)
@@ -37,11 +37,11 @@ cdef class Watcher(Channel):
 
     @property
     def mask(self):
-        """What it is watched for."""
+        """The mask for which the descriptor is watched."""
         return mask_of(self.watched)
 
     def close(self):
-        """Stops watching."""
+        """Stop watching."""
         if not self.releasing and not self.model.closed:
             self.model.release(self)
 

@@ -1,8 +1,12 @@
-"""Blocking I/O: one connection at a time, the process asleep in accept and in recv.
+"""Blocking I/O: one connection at a time, with the process asleep in accept or recv.
 
-The copy happens inside the sleeping call, so what comes back is a completion. Nothing but the end
-of the call can wake it: timers and wake-ups from other threads are seen when the sleep's limit
-(SO_RCVTIMEO, at most `SLICE`) ends it.
+What shaped this file:
+
+- The kernel copies the data during the sleeping call, so its return is a completion.
+- No other thread can end the call: timers and wake-ups are noticed when its time limit
+  (SO_RCVTIMEO, at most `SLICE_NS`) has passed.
+- accept4 has no flag for a single non-blocking call, as recv has; poll(2) with no timeout takes its
+  place.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -24,16 +28,16 @@ from noria._core.contract import SCRATCH_SIZE
 from noria.errors import ModelLimit
 
 cdef enum:
-    SLICE = 100000000       # 0.1 s
+    SLICE_NS = 100000000    # 0.1 s
 
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
 
 cdef class Blocking(Model):
-    """One call at a time."""
+    """One system call at a time."""
 
     cdef Channel listener
-    cdef list receivers         # the last one is the one it is asleep for
+    cdef list receivers         # the process sleeps in recv of the last one
     cdef sockaddr_storage address
     cdef socklen_t length
     cdef bint woken
@@ -137,7 +141,7 @@ cdef class Blocking(Model):
         return 0
 
     cdef int wait(self, int64_t timeout) except -1:
-        cdef int64_t limit = timeout if 0 <= timeout < SLICE else SLICE
+        cdef int64_t limit = timeout if 0 <= timeout < SLICE_NS else SLICE_NS
         cdef int64_t end = monotonic_ns() + timeout
         while True:
             self.woken = False
@@ -151,13 +155,10 @@ cdef class Blocking(Model):
             if self.queue.count or self.woken or (timeout >= 0 and monotonic_ns() >= end):
                 return 0
             if timeout >= 0:
-                limit = max(min(end - monotonic_ns(), <int64_t>SLICE), <int64_t>1)
+                limit = max(min(end - monotonic_ns(), <int64_t>SLICE_NS), <int64_t>1)
 
     cdef bint has_arrived(self, Channel channel) except -1:
-        """Whether accept would come back at once: the queue has work and must not be left asleep.
-
-        accept4 has no flag for that, as recv has.
-        """
+        """Whether accept would return at once; it must not sleep while the queue has events."""
         cdef pollfd wanted
         cdef timespec at_once
         wanted.fd = channel.fd
@@ -222,7 +223,7 @@ cdef class Blocking(Model):
         return 0
 
     cdef int note(self, int64_t before) except -1:
-        """A sleeping call shows when it began and ended, and nothing of what was between."""
+        """Record a sleeping call, of which only the begin and the end can be observed."""
         cdef int64_t now = monotonic_ns()
         self.counters.waiting_ns += now - before
         if self.timestamps.requested == 0 or self.timestamps.copy_end:

@@ -1,18 +1,18 @@
-"""epoll(7): the kernel keeps the list of what is watched and tells only of what is ready.
+"""epoll(7): the kernel keeps the set of watched descriptors, and reports those that are ready.
 
 What shaped this file:
 
-- A registration follows the *open file description*, not the number: a descriptor that was dup'ed
-  or inherited stays registered after it is closed, and its events go on. So each event carries the
-  generation of the table's seat, and one that does not match is dropped. As epoll_ctl(2) cannot
-  reach its registration any more, all that are valid move to a new epoll instance.
-- Edge-triggered, a channel is registered once for reading and writing, and never modified: no
-  epoll_ctl when a send blocks. The price is that it must be read until EAGAIN.
-- Closing the last descriptor of a file ends its registration, and epoll reports nothing.
+- A registration belongs to the *open file description*, not to the descriptor: if a duplicate (dup,
+  fork) keeps the file open, the registration outlives the descriptor and still causes events. So
+  each event carries the generation of its entry in the table, and an event of another generation is
+  dropped. As epoll_ctl(2) cannot reach that registration, the valid ones move to a new epoll
+  instance.
+- Edge-triggered, a channel is registered once for reading and writing and never modified, so a send
+  that blocks costs no epoll_ctl. The price: a channel must be read until EAGAIN.
+- Closing the last descriptor of a file ends its registration, and epoll does not report it.
   EPOLL_CTL_MOD then fails with EBADF, or with ENOENT if the number belongs to another file by now:
-  interests that users registered for the former file are dropped, so that they get no events of the
-  new one.
-- epoll_wait counts in milliseconds; epoll_pwait2 (Linux 5.11) in nanoseconds.
+  what users registered for the former file is dropped, so that they get no events of the new one.
+- The timeout of epoll_wait is in milliseconds, that of epoll_pwait2 (Linux 5.11) in nanoseconds.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -34,7 +34,8 @@ import os
 cdef enum:
     MILLISECOND = 1000000
 
-cdef bint precise = True    # epoll_pwait2 is there, as far as we know
+# Whether to use epoll_pwait2; false once it has returned ENOSYS.
+cdef bint precise = True
 
 
 cdef class Epoll(Readiness):
@@ -50,7 +51,7 @@ cdef class Epoll(Readiness):
             raise OSError(errno, os.strerror(errno), "epoll_create1")
 
     def __dealloc__(self):
-        # All fields are zero if a __cinit__ raised before this one's: 0 is somebody's descriptor.
+        # If a base class's __cinit__ raised, all fields are zero: `epfd` would be descriptor 0.
         if self.initialized and self.epfd >= 0:
             c_close(self.epfd)
 
@@ -62,7 +63,7 @@ cdef class Epoll(Readiness):
         return 0
 
     cdef int after_fork_in_child(self) except -1:
-        # A registration altered by this descriptor would be the parent's.
+        # Registrations are shared with the parent: the child must not change them.
         c_close(self.epfd)
         self.epfd = -1
         return Readiness.after_fork_in_child(self)
@@ -82,7 +83,8 @@ cdef class Epoll(Readiness):
     cdef int update_edge(self, Channel channel, int old, int new) except -1:
         cdef epoll_event event
         if channel.watched & PLAIN:
-            # The user's own: exactly what is asked for, and told anew what is so already.
+            # A user's descriptor: registered for exactly these events. A change reports readiness
+            # that exists already.
             event.events = (EPOLLET | (EPOLLIN | EPOLLRDHUP if new & IN else 0)
                             | (EPOLLOUT if new & OUT else 0) | (EPOLLPRI if new & PRIORITY else 0))
             return self.control(channel, old, new, &event)
@@ -92,16 +94,16 @@ cdef class Epoll(Readiness):
         if new == 0 or old == 0:
             return self.control(channel, old, new, &event)
         if new & ~old & IN:
-            # Its edge may have come while nobody was watching: try once without being told.
+            # The edge may have come while the channel was not watched: try to receive once.
             self.queue_ready(channel, IN | HANGUP)
-        # OUT is asked for when a send found no room, so its edge is still to come.
+        # OUT is watched after a send returned EAGAIN, so its edge is still to come.
         return 0
 
     cdef int control(self, Channel channel, int old, int new, epoll_event *event) except -1:
         cdef int op = EPOLL_CTL_DEL if new == 0 else EPOLL_CTL_ADD if old == 0 else EPOLL_CTL_MOD
         cdef int fd = channel.fd, r
         if self.inherited:
-            return 0        # what is let go of here stays with the parent
+            return 0        # the registration is the parent's
         event.data.u64 = (<uint64_t>self.registrations[fd].generation << 32) | <uint32_t>fd
         self.counters.controls += 1
         r = c_epoll_ctl(self.epfd, op, fd, event)
@@ -109,13 +111,14 @@ cdef class Epoll(Readiness):
             r = c_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, event)
         elif r < 0 and op == EPOLL_CTL_MOD and (errno == ENOENT or errno == EBADF):
             r = self.register_again(channel, old, new, event)
-        if r < 0 and op != EPOLL_CTL_DEL:   # DEL fails only when the descriptor is closed already
+        # EPOLL_CTL_DEL fails only if the descriptor is closed already.
+        if r < 0 and op != EPOLL_CTL_DEL:
             raise OSError(errno, os.strerror(errno), f"descriptor {fd}")
         return 0
 
     cdef int register_again(self, Channel channel, int old, int new,
                             epoll_event *event) noexcept:
-        """The registered file was closed; 0, or -1 with errno set."""
+        """Register again after the registered file was closed; return 0, or -1 with errno set."""
         cdef int fd = channel.fd
         if channel.watched & PLAIN:
             channel.watched &= plain_interests(new & ~old)
@@ -123,8 +126,8 @@ cdef class Epoll(Readiness):
             event.events &= ~(EPOLLOUT if old & OUT else 0)
             event.events &= ~(EPOLLPRI if old & PRIORITY else 0)
         if not new & ~old and (errno == EBADF or not channel.watched):
-            return 0    # it only dropped an interest, and nothing is left to register
-        # If a duplicate keeps the former file open, its events are not this channel's any more.
+            return 0    # the change only removed events, and none are left
+        # If a duplicate keeps the former file open, its events no longer belong to this channel.
         self.registrations[fd].generation += 1
         event.data.u64 = (<uint64_t>self.registrations[fd].generation << 32) | <uint32_t>fd
         return c_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, event)
@@ -177,22 +180,22 @@ cdef class Epoll(Readiness):
         return 0
 
     cdef int renew(self) except -1:
-        """Moves the registrations to a new epoll instance, which takes the former one's number.
+        """Move the registrations to a new epoll instance, with the number of the former one.
 
-        An event came from a registration that outlived its channel: the descriptor was closed, and
-        a duplicate keeps the file open. Level-triggered, it would come again in each wait.
+        An event came from a registration that has outlived its channel: the descriptor was closed,
+        and a duplicate keeps the file open. Level-triggered, it would come again in each wait.
         """
         cdef int fd
         cdef Channel channel
         cdef epoll_event event
         cdef int made = epoll_create1(EPOLL_CLOEXEC)
         if made < 0:
-            return 0            # no descriptor is free: the next wait tries again
+            return 0            # no descriptor is free; the next wait retries
         for fd in range(self.table_size):
             if self.registrations[fd].channel == NULL:
                 continue
-            # Only the former instance knows whether the number still is the file that was
-            # registered: if not, its owner has closed it.
+            # EPOLL_CTL_MOD on the former instance shows whether the descriptor still refers to the
+            # registered file; if not, its owner has closed it.
             event.events = 0
             event.data.u64 = 0
             if c_epoll_ctl(self.epfd, EPOLL_CTL_MOD, fd, &event) < 0:
@@ -208,7 +211,7 @@ cdef class Epoll(Readiness):
             try:
                 self.update(channel, 0, io_bits(channel.watched))
             except OSError:
-                pass            # closed by its owner: it has had no events before either
+                pass            # closed by its owner
         return 0
 
 

@@ -1,7 +1,11 @@
-"""Non-blocking sockets, asked in turn again and again, with a sleep of `interval` between rounds.
+"""Polling by calling: recv and accept on each non-blocking socket in turn, round after round.
 
-No call waits for a socket: each is asked (recv, accept) whether there is something, and mostly
-there is nothing. It shares the array of `poll`, and asks where that one waits.
+What shaped this file:
+
+- No system call waits for a socket: most calls return EAGAIN, and the process sleeps for `interval`
+  between rounds.
+- The sleep is a poll(2) of the wake-up pipe alone, so that other threads and signals can end it.
+- It shares the array of `poll`, and reports each of its descriptors as ready in each wait.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -15,7 +19,7 @@ from noria._core.sys cimport POLLIN, POLLOUT, c_ppoll, monotonic_ns, pollfd, tim
 
 
 cdef class Nonblocking(Poll):
-    """Asking in turn. `interval`: seconds between rounds, 0 for none."""
+    """Polling in rounds. `interval`: seconds between rounds, 0 for no sleep."""
 
     cdef int64_t interval_ns
 
@@ -31,7 +35,7 @@ cdef class Nonblocking(Poll):
         return self.interval_ns / 1e9
 
     cdef int start_run(self) except -1:
-        # The pipe is what the sleep between rounds ends by; it is not one of those asked.
+        # The pipe ends the sleep between rounds; it is not polled with the sockets.
         if self.wake_reader is None:
             Poll.start_run(self)
             self.unwatch(self.wake_reader, READABLE)
@@ -48,7 +52,7 @@ cdef class Nonblocking(Poll):
             self.counters.waiting_ns += monotonic_ns() - before
         else:
             with nogil:
-                pass    # other threads may want to run
+                pass    # let other threads run
         if self.wake_pending or woken:
             drain_pipe(self.wake_reader.fd)
             self.wake_pending = False
@@ -60,7 +64,7 @@ cdef class Nonblocking(Poll):
         return 0
 
     cdef int sleep(self, int64_t ns) except -1:
-        """poll(2) of the pipe alone is a sleep that can be ended; 1 if it was."""
+        """Sleep in poll(2) of the pipe alone; return 1 if the pipe ended the sleep."""
         cdef int n
         cdef pollfd pipe
         cdef timespec limit

@@ -1,4 +1,13 @@
-"""poll(2): an array of descriptors, given to the kernel and scanned at every wait."""
+"""poll(2): the kernel copies and scans an array of descriptors in each wait.
+
+What shaped this file:
+
+- The cost of a wait grows with the array, so it has no gaps: the last entry fills the place of one
+  that is removed, and a channel's `slot` is its index.
+- A closed descriptor is reported as POLLNVAL and makes each poll return at once: its registration
+  is dropped.
+- ppoll takes its timeout in nanoseconds.
+"""
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
@@ -17,7 +26,7 @@ import os
 
 
 cdef class Poll(Readiness):
-    """poll. The array is dense: a channel's slot is its place, the last one fills a gap."""
+    """poll(2), level-triggered."""
 
     def __cinit__(self):
         self.name = "poll"
@@ -106,8 +115,9 @@ cdef class Poll(Readiness):
         return 0
 
     cdef int drop_closed(self) except -1:
+        """Drop the registrations of descriptors that their owners have closed."""
         cdef int i
-        # Downwards, as the last entry of the array fills the place of one that is dropped.
+        # From the end, as the last entry of the array fills the place of a dropped one.
         for i in range(self.count - 1, -1, -1):
             if self.fds[i].revents & POLLNVAL:
                 self.queue_closed(<Channel>self.registrations[self.fds[i].fd].channel)

@@ -1,7 +1,14 @@
-"""Readiness turned into completion: try the call; on EAGAIN wait until told; then try again.
+"""Readiness turned into completion: make the call; on EAGAIN wait for readiness; retry.
 
-All models that learn of *readiness* (nonblocking, select, poll, epoll) share this. A model adds how
-it is told: `update` says what to look for on a descriptor, `wait` sleeps and posts what is ready.
+The models nonblocking, select, poll and epoll share this code. What shaped this file:
+
+- Receives, sends and accepts may return EAGAIN after a report of readiness (select(2), BUGS), so
+  each call is non-blocking, and EAGAIN is no error.
+- A new model implements `update`, which registers a descriptor with the kernel, and `wait`, which
+  waits and calls `queue_ready`.
+- A descriptor may be closed by its owner while it is watched, and its number used again: the
+  registrations are a table indexed by number, each with a generation.
+- One busy connection must not starve the others: BYTES_PER_TURN and ACCEPTS_PER_TURN limit it.
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
@@ -25,14 +32,14 @@ import os
 from noria._core.contract import SCRATCH_SIZE
 
 cdef enum:
-    BUDGET = 1 << 20        # bytes read of one channel before the others have their turn
-    ACCEPTS = 64            # connections accepted in one go
+    BYTES_PER_TURN = 1 << 20    # received from one channel
+    ACCEPTS_PER_TURN = 64       # from one listening socket
 
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
 
 cdef class Readiness(WakeableModel):
-    """What the readiness models share."""
+    """A model to which the kernel reports readiness. Subclasses implement `update` and `wait`."""
 
     def __dealloc__(self):
         cdef int fd
@@ -58,21 +65,21 @@ cdef class Readiness(WakeableModel):
         return 0
 
     cdef int after_fork_in_child(self) except -1:
-        # A handler that forked is not given more by what goes on behind it.
+        # The handler that forked gets no more events in the child.
         cdef int fd
         for fd in range(self.table_size):
             if self.registrations[fd].channel != NULL:
                 (<Channel>self.registrations[fd].channel).watched = 0
         return WakeableModel.after_fork_in_child(self)
 
-    # What is looked for.
+    # Registrations.
 
     cdef int update(self, Channel channel, int old, int new) except -1:
-        """The kernel's side of a change from `old` to `new` (of Readable)."""
+        """Change the kernel's registration from `old` to `new` (ReadyBits; 0: none)."""
         raise NotImplementedError
 
     cdef int check_watchable(self, int fd, int interest) except -1:
-        """Raises ModelLimit if this model cannot watch the descriptor, OSError if it is closed."""
+        """Raise ModelLimit if this model cannot watch the descriptor, OSError if it is closed."""
         return 0
 
     cdef int watch(self, Channel channel, int interest) except -1:
@@ -131,7 +138,8 @@ cdef class Readiness(WakeableModel):
             self.registrations = registrations
             self.table_size = room
         if self.registrations[fd].channel != NULL:
-            # The former owner closed its descriptor behind our back and the number was used again.
+            # The former owner closed its descriptor without unwatching it; the number is in use
+            # again.
             former = <Channel>self.registrations[fd].channel
             self.update(former, io_bits(former.watched), 0)
             former.watched = 0
@@ -149,10 +157,10 @@ cdef class Readiness(WakeableModel):
             Py_DECREF(channel)
         return 0
 
-    # What was found.
+    # Events.
 
     cdef int queue_ready(self, Channel channel, int io) except -1:
-        """Puts in the queue that the channel is ready, for what it is watched for."""
+        """Queue an event for the readiness that the channel is watched for."""
         cdef int mask = 0
         if io & IN:
             mask = channel.watched & (ACCEPT | RECEIVE | READABLE)
@@ -165,9 +173,9 @@ cdef class Readiness(WakeableModel):
         return 0
 
     cdef int queue_closed(self, Channel channel) except -1:
-        """Stops watching a channel whose descriptor was closed by its owner, and queues a report.
+        """Stop watching a channel whose descriptor was closed by its owner; queue a report.
 
-        Left registered, it would end each wait at once (poll) or fail it (select).
+        If it stayed registered, each wait would return at once (poll) or fail (select).
         """
         cdef int mask = channel.watched
         self.update(channel, io_bits(mask), 0)
@@ -176,7 +184,7 @@ cdef class Readiness(WakeableModel):
         return self.deregister_channel(channel)
 
     cdef int deliver(self, Channel channel, Event *event) except -1:
-        # What an earlier handler of this turn closed or stopped watching is not told any more.
+        # An earlier handler of this turn may have closed or unwatched the channel.
         cdef int mask = event.result & channel.watched
         cdef bint whole = False
         if <size_t>event.data & CLOSED:
@@ -192,7 +200,8 @@ cdef class Readiness(WakeableModel):
                     self.receive(channel, event.data != NULL)
                     whole = True
                 finally:
-                    # After KeyboardInterrupt the loop may run again: what is left has no new edge.
+                    # After KeyboardInterrupt the loop may run again; the remaining data causes no
+                    # new edge.
                     if not whole and self.edge_triggered and channel.watched & RECEIVE:
                         self.queue.put(channel, READY, RECEIVE, event.data)
             mask &= channel.watched
@@ -205,7 +214,7 @@ cdef class Readiness(WakeableModel):
         return 0
 
     cdef int receive(self, Channel channel, bint hangup) except -1:
-        cdef Py_ssize_t size = 0, n, budget = BUDGET
+        cdef Py_ssize_t size = 0, n, budget = BYTES_PER_TURN
         cdef char *place = NULL
         cdef bint reserved
         cdef int error
@@ -245,7 +254,7 @@ cdef class Readiness(WakeableModel):
             if not self.edge_triggered or n == 0 or not channel.watched & RECEIVE:
                 return 0
             if n < size and not hangup:
-                return 0        # all there was: the next byte is a new edge (epoll(7))
+                return 0        # all was read: the next byte causes a new edge (epoll(7))
             budget -= n
             if budget <= 0:
                 self.queue.put(channel, READY, RECEIVE, <void *><size_t>(HANGUP if hangup else 0))
@@ -253,7 +262,7 @@ cdef class Readiness(WakeableModel):
 
     cdef int accept(self, Channel channel) except -1:
         cdef int fd, _left
-        for _left in range(ACCEPTS, 0, -1):
+        for _left in range(ACCEPTS_PER_TURN):
             self.counters.accepts += 1
             fd = self.kernel_accept(channel.fd, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
@@ -262,7 +271,7 @@ cdef class Readiness(WakeableModel):
                 if fd == -EAGAIN:
                     self.counters.empty_accepts += 1
                     return 0
-                if fd == -EBADF:    # closed by its owner: it would be so each time
+                if fd == -EBADF:    # closed by its owner: each accept would fail
                     self.unwatch(channel, channel.watched)
                 return channel.failed(-fd)
             self.counters.connections += 1
@@ -284,14 +293,14 @@ cdef class Readiness(WakeableModel):
 
 
 cdef int check_open(int fd) except -1:
-    """Raises OSError (EBADF) if no descriptor of this number is open."""
+    """Raise OSError (EBADF) if the descriptor is not open."""
     if c_fcntl(fd, F_GETFD) < 0:
         raise OSError(errno, os.strerror(errno), f"descriptor {fd}")
     return 0
 
 
 cdef int start_connect(Model model, object request) except -1:
-    """connect(2), non-blocking: it is done, well or badly, when there is room to send."""
+    """Start a non-blocking connect(2); it has completed when the socket is writable."""
     cdef Operation operation = request
     cdef ConnectChannel channel
     cdef int fd = operation.fd
@@ -305,13 +314,13 @@ cdef int start_connect(Model model, object request) except -1:
         channel.operation = operation
         model.watch(channel, SEND)
     else:
-        # Also EAGAIN: a Unix socket whose listener's backlog is full (connect(2)).
+        # Includes EAGAIN: a Unix socket whose listener's backlog is full (connect(2)).
         model.queue.put(operation, DONE, -errno, NULL)
     return 0
 
 
 cdef class ConnectChannel(Channel):
-    """A socket between EINPROGRESS and connected."""
+    """A socket whose connect(2) is in progress."""
 
     cdef Operation operation
 

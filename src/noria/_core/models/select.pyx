@@ -1,4 +1,11 @@
-"""select(2): three sets of bits, copied to the kernel and back and scanned, at every wait."""
+"""select(2): three sets of bits, which the kernel copies and scans in each wait.
+
+What shaped this file:
+
+- FD_SETSIZE limits the numbers of the descriptors, not how many there are: below 1024.
+- One closed descriptor makes select(2) fail with EBADF, without saying which one it is.
+- The kernel overwrites the sets, so each wait passes copies.
+"""
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint64_t
@@ -16,14 +23,14 @@ import os
 from noria.errors import ModelLimit
 
 cdef enum:
-    LIMIT = 1024    # FD_SETSIZE: on the number of the descriptor, not on how many there are
-    WORDS = LIMIT // 64
+    FD_LIMIT = 1024             # FD_SETSIZE
+    WORDS = FD_LIMIT // 64      # of a set
 
 ctypedef uint64_t[WORDS] Bits
 
 
 cdef class Select(Readiness):
-    """select."""
+    """select(2), level-triggered."""
 
     cdef Bits reading, writing, urgent
     cdef int highest
@@ -36,10 +43,10 @@ cdef class Select(Readiness):
         memset(self.urgent, 0, sizeof(Bits))
 
     cdef int check_watchable(self, int fd, int interest) except -1:
-        if fd >= LIMIT:
+        if fd >= FD_LIMIT:
             raise ModelLimit(
                 errno_names.EMFILE,
-                f"select cannot watch descriptor {fd}: only numbers below {LIMIT}. "
+                f"select cannot watch descriptor {fd}: only numbers below {FD_LIMIT}. "
                 "Use the model 'poll', 'epoll' or 'io_uring'",
             )
         return check_open(fd) if interest & PLAIN else 0
@@ -103,7 +110,7 @@ cdef class Select(Readiness):
         return 0
 
     cdef int drop_closed(self) except -1:
-        """select(2) refuses all sets for one closed descriptor and does not say which it is."""
+        """Drop the registrations of descriptors that their owners have closed."""
         cdef int fd
         for fd in range(self.highest + 1):
             if self.registrations[fd].channel != NULL and c_fcntl(fd, F_GETFD) < 0 \

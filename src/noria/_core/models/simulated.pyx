@@ -1,14 +1,14 @@
 """A kernel in memory, for tests: a virtual clock, and faults drawn from a seed.
 
-The same code that runs on real sockets (readiness, streams, listeners, the loop) runs on it, and
-the same seed gives the same trace, byte for byte. Of the faults that kernels have it makes: short
-reads and writes, EAGAIN with no reason, EINTR, ECONNRESET, ECONNABORTED and EMFILE at accept, waits
-that end with nothing, readiness told late and in another order. Three styles of telling:
+The code that runs on real sockets (readiness, streams, listeners, the loop) runs on it, and a seed
+always produces the same trace, byte for byte. It simulates these faults of kernels: short reads and
+writes, EAGAIN after readiness, EINTR, ECONNRESET, EMFILE from accept, waits without events, and
+readiness that is reported late and in another order. There are three styles of reports:
 
-- ``level``: what is ready is told for as long as it is;
-- ``edge``: once for each change;
-- ``completion``: the bytes come with the event; they may come after a pause, because a cancel
-  races with them; and ENOBUFS may end the request, which is then made anew.
+- ``level``: readiness is reported for as long as it lasts;
+- ``edge``: readiness is reported once for each change;
+- ``completion``: the event carries the bytes. They may arrive after reading was paused, as they
+  race with the cancellation, and ENOBUFS may end a request, which is then repeated.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -31,18 +31,18 @@ import heapq
 import socket
 
 cdef enum:
-    FIRST_FD = 1 << 20          # no descriptor of the real kernel has such a number
-    PARTS = 1 << 16             # odds are out of this
+    FIRST_FD = 1 << 20          # above the descriptors of the real kernel
+    ODDS_SCALE = 1 << 16        # a probability of 1
 
 STYLES = ("level", "edge", "completion")
 
 
 class Stuck(RuntimeError):
-    """Everybody waits and nothing is to come: on a real machine this would hang for ever."""
+    """All wait and no event is to come: on a real machine, this would hang."""
 
 
 cdef class Chance:
-    """A small generator of its own (xorshift64*, Marsaglia 2003): the same on every machine."""
+    """A random number generator (xorshift64*, Marsaglia 2003), the same on each machine."""
 
     cdef uint64_t state
 
@@ -60,14 +60,14 @@ cdef class Chance:
         return self.state * <uint64_t>0x2545F4914F6CDD1D >> 16
 
     cdef bint hit(self, int odds) noexcept:
-        return <int>(self.next() % PARTS) < odds
+        return <int>(self.next() % ODDS_SCALE) < odds
 
     cpdef int64_t below(self, int64_t n):
-        """0 to n - 1."""
+        """A number from 0 to n - 1."""
         return <int64_t>(self.next() % <uint64_t>n) if n > 0 else 0
 
     cpdef bytes data(self, Py_ssize_t n):
-        """n bytes."""
+        """n random bytes."""
         cdef bytes made = PyBytes_FromStringAndSize(NULL, n)
         cdef char *p = PyBytes_AS_STRING(made)
         cdef Py_ssize_t i
@@ -82,16 +82,16 @@ cdef class Socket:
     cdef readonly int fd
     cdef Simulated sim
     cdef Socket peer
-    cdef bytearray arrived      # can be read here
-    cdef Py_ssize_t flying      # sent by the peer, not arrived
-    cdef Py_ssize_t room        # of arrived and flying
-    cdef bint ended             # the peer's end has arrived
-    cdef bint ending            # this end sends no more
+    cdef bytearray arrived      # bytes that can be read here
+    cdef Py_ssize_t flying      # bytes that the peer has sent and that have not arrived
+    cdef Py_ssize_t room        # the limit of arrived and flying bytes
+    cdef bint ended             # the end of the peer's data has arrived
+    cdef bint ending            # shutdown was called here
     cdef readonly bint reset    # the connection is broken
     cdef bint closed
-    cdef int edges              # Readable: changes not told yet, for edges
-    cdef public object reader   # a peer played by the test: reader(socket) when something arrived
-    cdef int64_t last           # when the last segment arrives: a stream stays in order
+    cdef int edges              # ReadyBits: changes that were not reported, for the edge style
+    cdef public object reader   # of a test's end: reader(socket) is called when data arrives
+    cdef int64_t last           # when the last segment arrives: segments stay in order
 
     def __init__(self, Simulated sim, int fd, Py_ssize_t room):
         self.sim = sim
@@ -99,10 +99,13 @@ cdef class Socket:
         self.room = room
         self.arrived = bytearray()
 
-    # What a test's own end does.
+    # For the test's end of a connection.
 
     def send(self, bytes data):
-        """Sends all there is room for; the number of bytes. BrokenPipeError after a reset."""
+        """Send what the peer has space for; return the number of bytes.
+
+        Raises BrokenPipeError after a reset.
+        """
         cdef Py_ssize_t n
         if self.reset or self.peer.closed:
             raise BrokenPipeError(EPIPE, "the connection is broken")
@@ -112,7 +115,7 @@ cdef class Socket:
         return max(n, <Py_ssize_t>0)
 
     def take(self, Py_ssize_t n=1 << 30):
-        """Reads up to n of the bytes that have arrived."""
+        """Read up to n of the bytes that have arrived."""
         data = bytes(self.arrived[:n])
         del self.arrived[:n]
         if data and self.peer is not None:
@@ -121,22 +124,22 @@ cdef class Socket:
 
     @property
     def at_end(self):
-        """True if all is read and the other end sends no more."""
+        """Whether all was read and the peer sends no more."""
         return (self.ended or self.reset) and not self.arrived
 
     def shutdown(self):
-        """Sends no more."""
+        """Stop sending."""
         if not self.ending and not self.reset:
             self.ending = True
             self.sim.fly(self.peer, None)
 
     def close(self):
-        """Sends no more and reads no more."""
+        """Stop sending and reading."""
         self.shutdown()
         self.closed = True
 
     def abort(self):
-        """Breaks the connection: the other end gets ECONNRESET."""
+        """Reset the connection: the peer gets ECONNRESET."""
         self.closed = self.ending = True
         self.reset = True
         self.sim.note(b"reset", self.peer.fd, 0)
@@ -151,8 +154,13 @@ cdef class Socket:
 
 
 cdef class Simulated(Readiness):
-    """The model of a kernel in memory. `seed` decides all that is left to chance; `style` is one of
-    level, edge and completion; `faults` scales how often things go wrong (0: never)."""
+    """The model on a kernel in memory.
+
+    Args:
+        seed: determines all random choices.
+        style: ``"level"``, ``"edge"`` or ``"completion"``.
+        faults: scales the probability of faults; 0 for none.
+    """
 
     cdef readonly int64_t clock         # virtual, in ns
     cdef readonly Chance chance
@@ -160,7 +168,7 @@ cdef class Simulated(Readiness):
     cdef bytearray trace_bytes
     cdef dict sockets                   # by descriptor
     cdef dict channels                  # watched, by descriptor
-    cdef dict accepting                 # listener's descriptor: connections that wait
+    cdef dict accepting                 # connections to accept, by the listener's descriptor
     cdef list future                    # a heap of (when, order, function)
     cdef int next_fd, odds
     cdef uint64_t order
@@ -174,7 +182,7 @@ cdef class Simulated(Readiness):
         self.edge_triggered = style == "edge"
         self.completing = style == "completion"
         self.chance = Chance(seed)
-        self.odds = <int>(faults * PARTS / 16)
+        self.odds = <int>(faults * ODDS_SCALE / 16)
         self.trace_bytes = bytearray()
         self.sockets = {}
         self.channels = {}
@@ -185,13 +193,13 @@ cdef class Simulated(Readiness):
     # For tests.
 
     def listen(self, Loop loop, factory, StreamSet group=None):
-        """A listener for `connect` to connect to."""
+        """Make a listener, to which `connect` connects."""
         cdef int fd = self.new_fd()
         self.accepting[fd] = []
         return Listener(loop, FakeSocket(fd), factory, StreamSet() if group is None else group)
 
     def connect(self, listener, Py_ssize_t room=4096):
-        """The test's end of a new connection; the other end is accepted in a while."""
+        """Connect; return the test's end. The other end is accepted later."""
         cdef Socket here = Socket(self, self.new_fd(), room)
         cdef Socket there = Socket(self, self.new_fd(), room)
         here.peer, there.peer = there, here
@@ -202,19 +210,19 @@ cdef class Simulated(Readiness):
         return here
 
     def at(self, int64_t when, function):
-        """Calls at a virtual time, in ns."""
+        """Call `function` at a virtual time, in ns."""
         self.order += 1
         heapq.heappush(self.future, (when, self.order, function))
 
     def trace(self):
-        """All that this kernel did, a line each."""
+        """The calls and events of this kernel, one a line."""
         return bytes(self.trace_bytes)
 
     def open_sockets(self):
-        """How many descriptors this side has not closed."""
+        """The number of descriptors that the side under test has not closed."""
         return sum(1 for end in self.sockets.values() if not (<Socket>end).closed)
 
-    # The machinery.
+    # The kernel.
 
     cdef int note(self, bytes what, int fd, Py_ssize_t result) except -1:
         self.trace_bytes += b"%d %s %d %d\n" % (self.clock, what, fd - FIRST_FD, result)
@@ -233,7 +241,7 @@ cdef class Simulated(Readiness):
             waiting.append(there)
 
     cdef int fly(self, Socket to, data) except -1:
-        """A segment, or the end, on its way; segments of one connection stay in order."""
+        """Send a segment, or the end (None); the segments of a connection stay in order."""
         cdef int64_t when = self.clock + 1 + self.chance.below(50000)
         if when < to.last:
             when = to.last
@@ -274,7 +282,7 @@ cdef class Simulated(Readiness):
         if have == 0:
             return 0 if end.ended else -EAGAIN
         if not self.edge_triggered and self.chance.hit(self.odds):
-            return -EAGAIN      # told of data that then was not there (select(2), BUGS)
+            return -EAGAIN      # after a report of readiness: select(2), BUGS
         n = min(n, have)
         if not self.edge_triggered and self.chance.hit(self.odds * 4):
             n = 1 + self.chance.below(n)
@@ -383,7 +391,7 @@ cdef class Simulated(Readiness):
         return 0
 
     cdef int unwatch(self, Channel channel, int interest) except -1:
-        # In the completion style the request is still under way until the next wait.
+        # In the completion style, the request may complete until the next wait.
         channel.watched &= ~interest
         if not channel.watched and not self.completing:
             self.channels.pop(channel.fd, None)
@@ -413,11 +421,11 @@ cdef class Simulated(Readiness):
             elif timeout > 0:
                 self.clock = until
             else:
-                raise Stuck("every handler waits and nothing is on its way:\n"
+                raise Stuck("all handlers wait, and no event is scheduled:\n"
                             + self.trace().decode()[max(0, len(self.trace_bytes) - 2000):])
 
     cdef int queue_ready_sockets(self) except -1:
-        """Queues what is ready, late and in any order; the number of events."""
+        """Queue events of ready sockets, some late and in random order; return their number."""
         cdef list ready = []
         cdef Channel channel
         cdef int io, queued = 0
@@ -497,7 +505,7 @@ cdef class Simulated(Readiness):
             if event.result < 0:
                 return channel.failed(-event.result)
             if event.result == 0 and not channel.watched & RECEIVE:
-                return 0        # the end stays, and is told again
+                return 0        # the end of the stream is reported again
             return channel.received(<char *>event.data, event.result)
         finally:
             PyMem_RawFree(event.data)
@@ -509,7 +517,7 @@ cdef class Simulated(Readiness):
 
 
 class FakeSocket:
-    """Just enough of a listening socket for a Listener."""
+    """The methods of a listening socket that Listener calls."""
 
     family = socket.AF_UNIX
 

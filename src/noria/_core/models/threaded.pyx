@@ -1,11 +1,14 @@
-"""A thread for each connection, asleep in recv; and one for each listener, asleep in accept.
+"""A thread for each connection, asleep in recv, and one for each listening socket, in accept.
 
-A thread that has received puts the event in the one queue and then asks the dispatcher to drain it:
-handlers run on that thread, but never two at a time, so a protocol needs no locks. If another
-thread is at it already, that one takes the event too and this one goes back to sleep.
+What shaped this file:
 
-The bytes stay in the thread's own buffer (a parcel) while they wait in the queue. If they are still
-there when the thread wants to receive again, it takes a new one, and the old goes with its event.
+- A thread that has received data puts an event into the queue and then dispatches the queue itself.
+  Only one thread dispatches at a time, so a protocol needs no locks; if another one does, it also
+  takes the new event, and this thread receives again. No message is handed to another thread.
+- The bytes stay in the thread's buffer while the event is queued. If it is still queued when the
+  thread receives again, the thread takes a new buffer, and the event frees the old one.
+- Closing a descriptor does not wake a thread that sleeps on it; shutdown(2) does. A thread in
+  accept wakes up after ACCEPT_SLICE_US.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -30,23 +33,24 @@ from noria.errors import ModelLimit
 
 cdef enum:
     BUFFER_SIZE = 64 * 1024
-    SLICE_US = 200000       # a listener's thread looks up this often: nothing else can wake it
-    READING = 1             # states of a channel: its threads
-    WRITING = 2
-    REPORTED = 4            # that there is room, and the handlers have not come to it yet
-    ENDING_WAIT = 200       # hundredths of a second given to threads at the end
+    ACCEPT_SLICE_US = 200000    # limit of one accept or recvfrom: nothing else ends it
+    # Bits of a channel's state.
+    READING = 1             # its thread for receiving or accepting runs
+    WRITING = 2             # its thread that waits until it is writable runs
+    REPORTED = 4            # an event was queued, and is not handled yet
+    EXIT_WAIT_CS = 200      # hundredths of a second that tear_down waits for the threads
 
 cdef struct ThreadBuffer:
     Timestamps timestamps
     sockaddr_storage address
     socklen_t length
-    bint in_queue           # in the queue
-    bint abandoned          # its thread has another one: who empties it frees it
+    bint in_queue           # an event in the queue refers to it
+    bint abandoned          # its thread uses another one: freed with its event
     char data[BUFFER_SIZE]
 
 
 cdef class Threaded(WakeableModel):
-    """Threads that sleep so that the process need not."""
+    """Blocking calls, each in a thread of its own."""
 
     cdef readonly int threads
 
@@ -54,7 +58,7 @@ cdef class Threaded(WakeableModel):
         self.name = "threaded"
 
     cdef int tear_down(self) except -1:
-        cdef int left = 0 if self.inherited else ENDING_WAIT
+        cdef int left = 0 if self.inherited else EXIT_WAIT_CS
         while self.threads and left:
             time.sleep(0.01)
             left -= 1
@@ -94,7 +98,7 @@ cdef class Threaded(WakeableModel):
             self.threads -= 1
             raise ModelLimit(
                 errno_names.EAGAIN,
-                f"threaded has {self.threads} threads and the machine gives no more ({error}). "
+                f"threaded has {self.threads} threads and cannot start another one ({error}). "
                 "Use the model 'epoll' or 'io_uring'",
             ) from None
         return 0
@@ -115,17 +119,17 @@ cdef class Threaded(WakeableModel):
         channel.releasing = True
         channel.watched = 0
         if self.inherited or not channel.state & (READING | WRITING):
-            return channel.released()   # the threads are the parent's
+            return channel.released()
         if not listening:
-            # Closing a descriptor wakes nobody who is asleep on it; this does. What was sent
-            # before still reaches the peer.
+            # Wakes the threads that sleep on the descriptor. Data that was sent before still
+            # reaches the peer.
             c_shutdown(channel.fd, SHUT_RDWR)
         return 0
 
-    # What the threads do.
+    # The threads.
 
     def receive_thread(self, Channel channel):
-        """A connection's thread."""
+        """The thread of a connection: receive."""
         cdef ThreadBuffer *buffer = new_buffer()
         cdef Py_ssize_t n = 0
         cdef int error = 0, fd = channel.fd
@@ -165,7 +169,7 @@ cdef class Threaded(WakeableModel):
             self.finish(channel, READING)
 
     def accept_thread(self, Channel channel):
-        """A listener's thread."""
+        """The thread of a listening socket: accept."""
         cdef int connection, error, fd = channel.fd
         limit_sleep(fd)
         try:
@@ -190,7 +194,7 @@ cdef class Threaded(WakeableModel):
             self.finish(channel, READING)
 
     def writable_thread(self, Channel channel):
-        """The thread of a connection that has more to send than there is room for."""
+        """A second thread of a connection with unsent data: wait until the socket is writable."""
         cdef pollfd wanted
         wanted.fd = channel.fd
         wanted.events = <short>POLLOUT
@@ -208,7 +212,7 @@ cdef class Threaded(WakeableModel):
             self.finish(channel, WRITING)
 
     cdef int wait_while(self, Channel channel, int bit) except -1:
-        """A handler on another thread keeps the queue: told again and again it is no sooner."""
+        """Sleep until another thread has handled the event of this channel."""
         cdef timespec limit
         limit.tv_sec, limit.tv_nsec = 0, 1000000
         while channel.state & bit and not channel.releasing and not self.closed:
@@ -217,11 +221,12 @@ cdef class Threaded(WakeableModel):
         return 0
 
     cdef int dispatch(self) except -1:
+        """Have the queue handled, in this thread or in one that does so already."""
         if self.dispatcher is None:
             return self.wake()
         return self.dispatcher.drain()
 
-    # What the loop's own thread does: timers, wake-ups, and sleep.
+    # The thread of the loop: timers and wake-ups.
 
     cdef int wait(self, int64_t timeout) except -1:
         cdef pollfd pipe
@@ -306,5 +311,5 @@ cdef void release_buffer(ThreadBuffer *buffer) noexcept:
 cdef void limit_sleep(int fd) noexcept:
     cdef timeval limit
     limit.tv_sec = 0
-    limit.tv_usec = SLICE_US
+    limit.tv_usec = ACCEPT_SLICE_US
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit))
