@@ -77,6 +77,15 @@ def test_names_are_text_and_links_stay_beneath_the_directory(name):
     assert re.fullmatch(r"\./[A-Za-z0-9_.~%-]+", href)
 
 
+def test_the_former_module_works_with_a_warning():
+    from noria.fileserver import page as former
+
+    with pytest.warns(DeprecationWarning, match=r"import noria\.fileserver\.web\.page"):
+        assert former.page is page
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = former.nothing
+
+
 def test_nothing_inline_and_nothing_from_elsewhere():
     html = page(listing(*HOSTILE), uploads=True)
     for tag, given in Reader(html).tags:

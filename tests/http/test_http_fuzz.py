@@ -16,10 +16,9 @@ from support.loops import SEED, count
 
 pytest.importorskip("httptools")
 
-from test_http import serving, statuses
-
 import noria
 from noria.http.messages import Request, Response
+from support.http_server import serving, statuses
 
 SEEDS = count(60, 2000)
 

@@ -10,6 +10,8 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 
+from noria.http.messages import HTTPException
+
 MAX_CACHED = 256  # Host fields with a cached result
 
 
@@ -31,6 +33,15 @@ class AllowedHosts:
             if len(self._cache) < MAX_CACHED:
                 self._cache[host] = allowed
         return allowed
+
+    def check(self, host: str) -> None:
+        """Raise HTTPException 421 unless a request with this Host field is accepted."""
+        if not self._cache.get(host) and not self.allows(host):
+            raise HTTPException(
+                421,
+                f"The server is not known as {host}. If that is its name, start it with "
+                "--allow-host and the name.",
+            )
 
     def _allows(self, name: str) -> bool:
         own = name in ("", "localhost") or name.endswith(".localhost")  # RFC 6761, 6.3

@@ -52,7 +52,7 @@ async def _serve(
     app = FileServerApp(service, options)
     state = app.state
     hosts = allowed_hosts_for(options.allowed_hosts, sockets)
-    state.allows_host = None if hosts is None else hosts.allows
+    state.check_host = None if hosts is None else hosts.check
     cleanup = Cleanup(service.files, options.cleanup_fd)
     shutdown = _Shutdown()
     signals = [signal.SIGINT, signal.SIGTERM]

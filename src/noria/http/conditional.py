@@ -1,4 +1,4 @@
-"""Entity tags, dates, and the conditions of a request on them (RFC 9110, sections 8.8 and 13)."""
+"""Entity tags, dates, and conditional requests (RFC 9110, sections 8.8 and 13)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONDITIONS = {"if-match", "if-none-match", "if-modified-since", "if-unmodified-
 
 
 class FileStatus(Protocol):
-    """What an entity tag is made of, and a date: of os.stat_result or the like."""
+    """The fields of os.stat_result from which an entity tag and a date are derived."""
 
     @property
     def st_ino(self) -> int: ...
@@ -36,13 +36,13 @@ class FileStatus(Protocol):
 
 
 def etag(status: FileStatus) -> str:
-    """A strong tag: another one for every change that the file system's clock can tell apart."""
+    """A strong entity tag. It differs after each change that the file system's clock resolves."""
     facts = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
     return f'"{blake2b(facts.encode(), digest_size=12).hexdigest()}"'
 
 
 def http_date(seconds: float) -> str:
-    """As in ``Last-Modified``: whole seconds, GMT; the nearest year of four digits."""
+    """A date as in ``Last-Modified``, in whole seconds, clamped to the years 1 to 9999."""
     return _http_date(min(max(int(seconds), MIN_TIMESTAMP), MAX_TIMESTAMP))
 
 
@@ -52,7 +52,7 @@ def _http_date(seconds: int) -> str:
 
 
 def parse_http_date(date: str) -> int | None:
-    """Seconds since the epoch of an HTTP date; None if it is none."""
+    """An HTTP date in seconds since the epoch; None if it is invalid."""
     try:
         return int(parsedate_to_datetime(date).timestamp())
     except (TypeError, ValueError, OverflowError):
@@ -60,7 +60,7 @@ def parse_http_date(date: str) -> int | None:
 
 
 def parse_etags(value: str) -> list[tuple[bool, str]]:
-    """(weak, tag) of each in a list of entity tags; what is none ends it."""
+    """(weak, tag) for each entity tag in a list, up to the first invalid one."""
     found, at = [], 0
     while match := _TAG.match(value, at):
         found.append((bool(match[1]), match[2]))
@@ -69,23 +69,29 @@ def parse_etags(value: str) -> list[tuple[bool, str]]:
 
 
 def etag_matches(value: str, tag: str, *, weak: bool = False) -> bool:
-    """Whether `tag`, which is strong, is in the list; "*" is any. `weak`: weak ones count too."""
+    """Whether the strong entity tag `tag` is in the list `value`, or the list is "*".
+
+    `weak` selects weak comparison: weak tags in the list match too (RFC 9110, section 8.8.3.2).
+    """
     if value.strip() == "*":
         return True
     return any(other == tag and (weak or not is_weak) for is_weak, other in parse_etags(value))
 
 
 def require_preconditions(headers: Headers, status: os.stat_result | None) -> None:
-    """If-Match and If-None-Match before a change; `status` None: it does not exist. Raises 412."""
+    """Check If-Match and If-None-Match before a change.
+
+    `status` is None if the file does not exist. Raises HTTPException 412.
+    """
     wanted, unwanted = headers.get("if-match"), headers.get("if-none-match")
     if wanted and (status is None or not etag_matches(wanted, etag(status))):
-        raise HTTPException(412, "It is not what If-Match names: it was changed or is gone.")
+        raise HTTPException(412, "The file does not match If-Match: it was changed or removed.")
     if unwanted and status is not None and etag_matches(unwanted, etag(status), weak=True):
-        raise HTTPException(412, "It exists, and If-None-Match asks that it does not.")
+        raise HTTPException(412, "The file exists, and If-None-Match requires that it does not.")
 
 
 def evaluate_preconditions(headers: Headers, status: os.stat_result) -> int:
-    """Of a GET or HEAD: 200 to go on, 304, or 412; in the order of RFC 9110, 13.2.2."""
+    """The status for a GET or HEAD: 200, 304 or 412, evaluated as in RFC 9110, section 13.2.2."""
     if _CONDITIONS.isdisjoint(name for name, _ in headers.fields):
         return 200
     tag = etag(status)
@@ -106,11 +112,11 @@ def evaluate_preconditions(headers: Headers, status: os.stat_result) -> int:
 
 
 def if_range_matches(headers: Headers, status: os.stat_result) -> bool:
-    """If-Range: whether the part that the client has is of this very file (RFC 9110, 13.1.5)."""
+    """Whether If-Range, if present, matches the file (RFC 9110, section 13.1.5)."""
     value = headers.get("if-range").strip()
     if not value:
         return True
     if value.startswith(('"', "W/")):
         return value == etag(status)
-    # A date is strong only if the file has rested since: 8.8.2.2.
+    # A date is a strong validator only if the file was not changed soon after it (8.8.2.2).
     return value == http_date(status.st_mtime) and time.time() - status.st_mtime > 2

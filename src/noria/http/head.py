@@ -1,4 +1,4 @@
-"""From the fields of a request to what the commands are given, and back: no socket, no parser."""
+"""Heads of requests and responses: checks, targets, fields, the Date field. No I/O, no parser."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ REASON_PHRASES = {int(status): status.phrase for status in HTTPStatus}
 BODYLESS_STATUSES = (204, 304)  # RFC 9110, 6.4.1
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+;=%:\[\]-]*")
-_AUTHORITY = re.compile(r"[^/?#@\\]+(?=[/?#]|$)")  # RFC 9110, 4.2.4: a name in it is an error
+_AUTHORITY = re.compile(r"[^/?#@\\]+(?=[/?#]|$)")  # without user information: RFC 9110, 4.2.4
 _FRAMING = ("host", "transfer-encoding", "content-length", "expect")
 
 
 def parse_target(raw: bytes) -> tuple[str, dict[str, str]]:
-    """The decoded path and the query of a request's target; raises HTTPException 400.
+    """The decoded path and the query of a request target (RFC 9112, section 3.2).
 
-    Bytes that are not UTF-8 become surrogates (PEP 383), so that such file names can be had.
+    Bytes that are not UTF-8 become surrogates (PEP 383), so such file names can be requested.
+    Raises HTTPException 400.
     """
     text = raw.decode("latin-1")
     if not text.startswith("/"):
@@ -32,7 +33,7 @@ def parse_target(raw: bytes) -> tuple[str, dict[str, str]]:
         elif separator and scheme.lower() in ("http", "https"):  # RFC 9112, 3.2.2
             authority = _AUTHORITY.match(rest)
             if authority is None:
-                raise HTTPException(400, "The target of the request names no host.")
+                raise HTTPException(400, "The target of the request has no valid host.")
             text = rest[authority.end() :]
             if not text.startswith("/"):
                 text = "/" + text
@@ -41,7 +42,7 @@ def parse_target(raw: bytes) -> tuple[str, dict[str, str]]:
                 400, "The target of the request must be a path that begins with '/'."
             )
     if "#" in text:
-        raise HTTPException(400, "The target of a request has no fragment ('#').")
+        raise HTTPException(400, "The target of a request must not contain a fragment ('#').")
     path, _, query = text.partition("?")
     if "%" in text and _ESCAPE.search(text):
         raise HTTPException(400, "In the target, '%' must be followed by two hexadecimal digits.")
@@ -53,12 +54,12 @@ def parse_target(raw: bytes) -> tuple[str, dict[str, str]]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
     except ValueError:
-        raise HTTPException(400, "The query has more than 100 parts.") from None
+        raise HTTPException(400, "The query must not have more than 100 parameters.") from None
     return path, dict(pairs)
 
 
 def _authority(raw: bytes) -> str:
-    """The host of a target in absolute form; "" of others, and of what `target` refuses."""
+    """The host of a target in absolute form; "" if it has another form or is invalid."""
     if raw.startswith(b"/"):
         return ""
     _, separator, rest = raw.decode("latin-1").partition("://")
@@ -73,17 +74,19 @@ def build_request(
     fields: list[tuple[str, str]],
     peer: str,
     secure: bool,
-    admitted: Callable[[str], bool] | None = None,
+    check_host: Callable[[str], object] | None = None,
 ) -> Request:
-    """The request without its body; raises HTTPException 400, 417, 421, 501 or 505.
+    """The request without its body. Raises HTTPException 400, 417, 501 or 505.
 
-    `admitted` tells of the Host field whether the server goes by that name (RFC 9110, 15.5.20).
+    `check_host`, if given, is called with the host; it raises HTTPException 421 if the server does
+    not serve that name (RFC 9110, section 15.5.20).
 
-    The rules that keep two programs from seeing different requests are those of RFC 9112: one
-    Host (3.2), no Transfer-Encoding beside Content-Length nor in HTTP/1.0 (6.1, 6.3).
+    Two programs must not read different requests from the same bytes. So, as RFC 9112 requires,
+    there is one Host field (3.2), and Transfer-Encoding is rejected together with Content-Length
+    and in HTTP/1.0 (6.1, 6.3).
     """
     if version not in ("1.1", "1.0"):
-        raise HTTPException(505, "This server speaks HTTP/1.1.")
+        raise HTTPException(505, "The server supports HTTP/1.1 only.")
     headers = Headers(fields)
     found: dict[str, list[str]] = {}
     for name, value in headers.fields:
@@ -91,44 +94,42 @@ def build_request(
             found.setdefault(name, []).append(value)
     hosts = found.get("host", [])
     if len(hosts) > 1 or (not hosts and version == "1.1"):
-        raise HTTPException(400, "A request must have one Host field.")
+        raise HTTPException(400, "A request must have exactly one Host field.")
     if authority := _authority(raw):  # RFC 9112, 3.2.2: the Host field is ignored then
         hosts = [authority]
         headers.fields = [each for each in headers.fields if each[0] != "host"]
         headers.fields.append(("host", authority))
     if hosts and not _HOST.fullmatch(hosts[0]):
-        raise HTTPException(400, "The Host field is not the name of a host.")
-    if hosts and admitted is not None and not admitted(hosts[0]):
-        raise HTTPException(
-            421,
-            f"The server is not known as {hosts[0]}: if that is its name, start it with "
-            "--allow-host and the name.",
-        )
+        raise HTTPException(400, "The Host field must be the name of a host.")
+    if hosts and check_host is not None:
+        check_host(hosts[0])
     coding, lengths = found.get("transfer-encoding", []), found.get("content-length", [])
     if coding and lengths:
-        raise HTTPException(400, "Transfer-Encoding and Content-Length exclude each other.")
+        raise HTTPException(
+            400, "A request must not have both Transfer-Encoding and Content-Length."
+        )
     if coding and version == "1.0":
-        raise HTTPException(400, "HTTP/1.0 has no Transfer-Encoding.")
+        raise HTTPException(400, "A request in HTTP/1.0 must not have Transfer-Encoding.")
     codings = [each.strip(" \t").lower() for value in coding for each in value.split(",")]
-    if codings and codings[-1] != "chunked":  # RFC 9112, 6.3: the end of the body is not known
+    if codings and codings[-1] != "chunked":  # RFC 9112, 6.3
         raise HTTPException(400, "The last Transfer-Encoding of a request must be chunked.")
     if len(codings) > 1:
-        raise HTTPException(501, "The only Transfer-Encoding taken is chunked.")
+        raise HTTPException(501, "The only supported Transfer-Encoding is chunked.")
     if len(lengths) > 1 or (lengths and not (lengths[0].isascii() and lengths[0].isdigit())):
-        raise HTTPException(400, "Content-Length must come once, as a decimal number.")
+        raise HTTPException(400, "Content-Length must be one decimal number.")
     if method == "CONNECT":
-        raise HTTPException(501, "This server is no proxy.")
+        raise HTTPException(501, "CONNECT is not supported: the server is not a proxy.")
     if [one.lower() for one in found.get("expect", [])] not in ([], ["100-continue"]):
-        raise HTTPException(417, "The only expectation met is 100-continue.")
+        raise HTTPException(417, "The only supported expectation is 100-continue.")
     if raw == b"*" and method != "OPTIONS":  # RFC 9112, 3.2.4
-        raise HTTPException(400, "The target '*' is for OPTIONS only.")
+        raise HTTPException(400, "The target '*' is allowed for OPTIONS only.")
     path, query = parse_target(raw)
     length = int(lengths[0]) if lengths else None
     return Request(method, path, headers, query, length=length, peer=peer, secure=secure)
 
 
 def format_head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
-    """Status line and fields as they go out. A line break in a value raises ValueError."""
+    """The head as it is sent. Raises ValueError if a field contains a line break."""
     lines = [f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in fields]
     text = "\n".join(lines)
@@ -138,7 +139,7 @@ def format_head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 class DateField:
-    """The Date field, made once a second."""
+    """The value of the Date field, formatted once a second."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -153,13 +154,13 @@ class DateField:
         return self._date
 
     def encoded(self) -> bytes:
-        """The same as it is sent."""
+        """The value as ASCII."""
         self.text()
         return self._encoded
 
 
-def error_response(problem: HTTPException) -> Response:
-    """A HTTPException as plain text."""
-    text = problem.detail.encode("utf-8", "replace") + b"\n"
+def error_response(error: HTTPException) -> Response:
+    """The response to an HTTPException, as plain text."""
+    text = error.detail.encode("utf-8", "replace") + b"\n"
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
-    return Response(problem.status, headers + problem.headers, text)
+    return Response(error.status, headers + error.headers, text)

@@ -1,4 +1,4 @@
-"""What a file is, by its name: its media type, and whether a browser would run it."""
+"""Media types by file name, types that browsers execute, and Content-Disposition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import mimetypes
 from functools import lru_cache
 from urllib.parse import quote
 
-_TYPES = mimetypes.MimeTypes()  # Python's own table: the same on every machine
+# Python's own table, without the files of the system: the same on every machine.
+_TYPES = mimetypes.MimeTypes()
 for _suffix, _kind in {
     ".md": "text/markdown",
     ".log": "text/plain",
@@ -21,15 +22,15 @@ for _suffix, _kind in {
 }.items():
     _TYPES.add_type(_kind, _suffix)
 
-_PACKED = {
+_COMPRESSED_TYPES = {
     "gzip": "application/gzip",
     "bzip2": "application/x-bzip2",
     "xz": "application/x-xz",
     "compress": "application/x-compress",
 }
 
-# What may run scripts, or be run, as a document of the server's own origin.
-_ACTIVE = {
+# Types that a browser may execute in the origin of the server.
+_ACTIVE_TYPES = {
     "text/html",
     "text/xml",
     "text/xsl",
@@ -54,23 +55,23 @@ _ACTIVE_SUFFIXES = (".mht", ".mhtml", ".shtml", ".hta", ".htc", ".swf", ".xht", 
 
 @lru_cache(4096)
 def guess_media_type(name: str) -> str:
-    """The media type by the name; text is said to be UTF-8."""
+    """The media type for a file name; text types get the charset UTF-8."""
     kind, coding = _TYPES.guess_type("./" + name)
     if coding is not None:
-        return _PACKED.get(coding, "application/octet-stream")
+        return _COMPRESSED_TYPES.get(coding, "application/octet-stream")
     if kind is None:
         return "application/octet-stream"
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
 
 
 def is_active(name: str, kind: str) -> bool:
-    """Whether a browser might run it in the origin of the server."""
+    """Whether a browser might execute the file `name` of media type `kind`."""
     kind = kind.partition(";")[0]
-    return kind in _ACTIVE or kind.endswith("+xml") or name.lower().endswith(_ACTIVE_SUFFIXES)
+    return kind in _ACTIVE_TYPES or kind.endswith("+xml") or name.lower().endswith(_ACTIVE_SUFFIXES)
 
 
 def attachment_disposition(name: str) -> str:
-    """A Content-Disposition that saves it as `name` (RFC 6266, RFC 8187)."""
+    """A Content-Disposition with which a browser saves as `name` (RFC 6266, RFC 8187)."""
     plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in name)
     if plain == name:
         return f'attachment; filename="{name}"'

@@ -1,6 +1,6 @@
-"""What a request asks and what a response says, with nothing in it of sockets or parsers.
+"""Requests, responses, header fields and errors, independent of sockets and parsers.
 
-The commands take and give these, so that they can be called in the process and tested without a
+A handler takes a `Request` and returns a `Response`, so it can be called and tested without a
 socket.
 """
 
@@ -10,11 +10,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-READ_METHODS = "GET, HEAD, OPTIONS"  # for Allow: the methods of what can only be read
+# The value of Allow for a read-only resource.
+READ_METHODS = "GET, HEAD, OPTIONS"
 
 
 class Headers:
-    """Header fields in order, found by name whatever its case (RFC 9110, section 5.1)."""
+    """Header fields in order. Names are case-insensitive (RFC 9110, section 5.1)."""
 
     __slots__ = ("fields",)
 
@@ -22,12 +23,13 @@ class Headers:
         self.fields: list[tuple[str, str]] = [(name.lower(), value) for name, value in fields]
 
     def get(self, name: str, default: str = "") -> str:
-        """The value of the field; of one that comes several times, all with commas between."""
+        """The value of the field. If it occurs several times, the values are joined by commas."""
         name = name.lower()
         values = [value for key, value in self.fields if key == name]
         return ", ".join(values) if values else default
 
     def all(self, name: str) -> list[str]:
+        """The values of all occurrences of the field."""
         name = name.lower()
         return [value for key, value in self.fields if key == name]
 
@@ -37,28 +39,31 @@ class Headers:
 
 
 async def empty_body() -> AsyncIterator[bytes]:
-    """The body of a request that has none."""
+    """The body of a request without a body."""
     return
     yield b""
 
 
 @dataclass(slots=True)
 class Request:
-    """`path` is decoded and begins with "/"; `body` gives the bytes as they arrive."""
+    """A request. `path` is decoded and begins with "/"; `body` yields the bytes as they arrive."""
 
     method: str
     path: str
     headers: Headers = field(default_factory=Headers)
     query: dict[str, str] = field(default_factory=dict)
     body: AsyncIterable[bytes] = field(default_factory=empty_body)
-    length: int | None = None  # Content-Length; None if chunked or without a body
-    peer: str = ""  # the client's address, without its port
-    secure: bool = False  # over TLS
+    # Content-Length; None if the body is chunked or there is none.
+    length: int | None = None
+    # The client's address, without the port.
+    peer: str = ""
+    # Whether the request arrived over TLS.
+    secure: bool = False
 
 
 @dataclass(slots=True)
 class FileBody:
-    """`size` bytes of the open file `fd` from `offset` on. Who sends it closes `fd`."""
+    """`size` bytes of the open file `fd` from `offset` on. The sender closes `fd`."""
 
     fd: int
     offset: int
@@ -67,7 +72,7 @@ class FileBody:
 
 @dataclass(slots=True)
 class Response:
-    """An iterator as the body is sent chunked unless the headers give its Content-Length."""
+    """A response. An iterator is sent chunked unless `headers` has a Content-Length."""
 
     status: int = HTTPStatus.OK
     headers: list[tuple[str, str]] = field(default_factory=list)

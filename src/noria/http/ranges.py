@@ -1,4 +1,4 @@
-"""Parts of a file: the Range field and multipart/byteranges (RFC 9110, section 14)."""
+"""The Range field and multipart/byteranges (RFC 9110, section 14)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from itertools import pairwise
 from noria.http.messages import HTTPException
 
 MAX_RANGES = 32
-BLOCK = 256 * 1024  # bytes read at a time
+READ_BLOCK_SIZE = 256 * 1024  # bytes
 
 _RANGE = re.compile(r"[ \t]*(\d{0,18})-(\d{0,18})[ \t]*")
 
 
 def parse_range(value: str, size: int) -> list[tuple[int, int]] | None:
-    """(offset, length) of each range; None if the field is to be ignored.
+    """(offset, length) of each range, or None if the field is to be ignored.
 
-    That is one in other units or malformed, with more than MAX_RANGES ranges, or with ranges that
-    overlap: such cost more than the whole file. Raises HTTPException 416 if none is within `size`.
+    It is ignored if it is malformed, has another unit than bytes, more than MAX_RANGES ranges, or
+    ranges that overlap: these would cost more than the whole file (RFC 9110, section 14.2). Raises
+    HTTPException 416 if no range is within `size`.
     """
     unit, _, text = value.partition("=")
     if unit.strip().lower() != "bytes":
@@ -44,7 +45,7 @@ def parse_range(value: str, size: int) -> list[tuple[int, int]] | None:
     if not found:
         raise HTTPException(
             416,
-            f"No such range: the file has {size} bytes.",
+            f"The range is not within the file, which has {size} bytes.",
             headers=[("Content-Range", f"bytes */{size}")],
         )
     ordered = sorted(found)
@@ -54,12 +55,12 @@ def parse_range(value: str, size: int) -> list[tuple[int, int]] | None:
 
 
 def format_content_range(offset: int, length: int, size: int) -> str:
-    """As in the field Content-Range."""
+    """The value of Content-Range."""
     return f"bytes {offset}-{offset + length - 1}/{size}"
 
 
 class MultipartByteRanges:
-    """The body for several ranges; `length` in bytes."""
+    """The body of a response with several ranges; `content_length` is in bytes."""
 
     def __init__(self, ranges: list[tuple[int, int]], size: int, kind: str):
         self.boundary = os.urandom(12).hex()
@@ -77,11 +78,11 @@ class MultipartByteRanges:
         )
 
     def read_blocks(self, fd: int) -> Iterator[bytes]:
-        """Reads it. Raises OSError if the file has become shorter."""
+        """Read the blocks of the body from `fd`. Raises OSError if the file became shorter."""
         for head, (offset, length) in zip(self.heads, self.ranges, strict=True):
             yield head
             while length:
-                block = os.pread(fd, min(length, BLOCK), offset)
+                block = os.pread(fd, min(length, READ_BLOCK_SIZE), offset)
                 if not block:
                     raise OSError("the file became shorter while it was sent")
                 yield block

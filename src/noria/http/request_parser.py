@@ -215,7 +215,7 @@ class RequestParser:
             self._fields,
             self._peer,
             self._tls,
-            self._state.allows_host,
+            self._state.check_host,
         )
         body = self._events.on_request(request, version, parser.should_keep_alive())
         if body is not None:

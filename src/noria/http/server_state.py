@@ -38,8 +38,8 @@ class ServerState:
     """The state of one server process, as in uvicorn.
 
     `handler` answers requests. `fast_path`, if given, is called before it. `on_response` is called
-    after each response. `allows_host` tells whether the server accepts a Host field; None accepts
-    all.
+    after each response. `check_host`, if set, is called with the host of each request
+    and raises HTTPException 421 if the server does not serve that name.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ServerState:
     ) -> None:
         self.handler = handler
         self.fast_path = fast_path
-        self.allows_host: Callable[[str], bool] | None = None
+        self.check_host: Callable[[str], object] | None = None
         self.limits = limits or Limits()
         self.on_response = on_response
         self.connections: set[ServedConnection] = set()

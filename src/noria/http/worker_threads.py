@@ -1,4 +1,4 @@
-"""Work on the disk is done in threads; what comes piecewise from there is iterated here."""
+"""Running blocking calls and iterators in the loop's worker threads."""
 
 from __future__ import annotations
 
@@ -11,60 +11,66 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def run_in_thread(work: Callable[..., T], *arguments: Any, **options: Any) -> asyncio.Future[T]:
-    """Runs it in a thread of the loop's default executor."""
-    return asyncio.get_running_loop().run_in_executor(None, partial(work, *arguments, **options))
+def run_in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> asyncio.Future[T]:
+    """Call a function in a thread of the loop's default executor."""
+    return asyncio.get_running_loop().run_in_executor(
+        None, partial(function, *arguments, **options)
+    )
 
 
 async def await_uncancelled(work: asyncio.Future[T]) -> T:
-    """The result; if this is cancelled, the work goes on, and what it raises is nobody's."""
+    """Await `work` without cancelling it.
+
+    If the caller is cancelled, the work continues and its exception is ignored.
+    """
     work.add_done_callback(consume_exception)
     await asyncio.wait([work])
     return work.result()
 
 
 def consume_exception(work: asyncio.Future[Any]) -> None:
-    """What it raises is looked at by nobody, and that is no fault."""
+    """Retrieve the exception of a future, so that asyncio does not log it."""
     if not work.cancelled():
         work.exception()
 
 
 class ThreadedIterator(AsyncIterator[bytes]):
-    """The blocks of `blocks`, each made in a thread; `fd`, if any, is closed at the end.
+    """Iterates over `blocks` in worker threads, and closes the descriptor `fd`, if any, at the end.
 
-    Who does not iterate to the end awaits `aclose`.
+    Await `aclose` if it is not iterated to its end.
     """
 
     def __init__(self, blocks: Iterator[bytes], fd: int = -1):
         self._blocks: Iterator[bytes] | None = blocks
         self._fd = fd
-        self._making: asyncio.Future[bytes | None] | None = None
+        self._pending: asyncio.Future[bytes | None] | None = None
 
     async def __anext__(self) -> bytes:
         if self._blocks is None:
             raise StopAsyncIteration
-        self._making = run_in_thread(self._next)
+        self._pending = run_in_thread(self._next)
         try:
-            block = await await_uncancelled(self._making)
+            block = await await_uncancelled(self._pending)
         except Exception:
-            self._end()
+            self._close()
             raise
         if block is None:
-            self._end()
+            self._close()
             raise StopAsyncIteration
         return block
 
     def _next(self) -> bytes | None:
-        """In a thread, which so holds a reference to self."""
+        # The thread holds a reference to self through this method, so `__del__` cannot run
+        # while it works.
         return None if self._blocks is None else next(self._blocks, None)
 
     async def aclose(self) -> None:
-        """Ends it early."""
-        if self._making is not None and not self._making.done():
-            await asyncio.wait([self._making])
-        self._end()
+        """Wait for the block that is being made, then close."""
+        if self._pending is not None and not self._pending.done():
+            await asyncio.wait([self._pending])
+        self._close()
 
-    def _end(self) -> None:
+    def _close(self) -> None:
         blocks, self._blocks = self._blocks, None
         close = getattr(blocks, "close", None)
         if close is not None:
@@ -74,4 +80,4 @@ class ThreadedIterator(AsyncIterator[bytes]):
             os.close(fd)
 
     def __del__(self) -> None:
-        self._end()
+        self._close()

@@ -46,7 +46,7 @@ def response(**fields: str) -> Any:
 def request_target(data: bytes) -> None:
     """A target that is accepted is a path; each of its names is one name in one directory."""
     with contextlib.suppress(HTTPException):
-        path, query = head.target(data)
+        path, query = head.parse_target(data)
         assert path.startswith("/")
         assert len(query) <= 100
         for name in request_paths.names(path):
@@ -63,7 +63,7 @@ def request_fields(data: bytes) -> None:
     pairs = [line.partition(b":") for line in lines[1:]]
     fields = [(field(name).lower(), field(value)) for name, _, value in pairs]
     with contextlib.suppress(HTTPException):
-        request = head.request_of("PUT", lines[0], "1.1", fields, "127.0.0.1", False)
+        request = head.build_request("PUT", lines[0], "1.1", fields, "127.0.0.1", False)
         names = [name for name, _ in request.headers.fields]
         assert names.count("host") == 1
         assert names.count("content-length") <= 1
@@ -109,7 +109,7 @@ def byte_ranges(data: bytes) -> None:
     """Ranges that are accepted lie within the file and do not overlap."""
     size = int.from_bytes(data[:3], "little")
     with contextlib.suppress(HTTPException):
-        found = ranges.parse(field(data[3:]), size)
+        found = ranges.parse_range(field(data[3:]), size)
         end = 0
         for offset, length in sorted(found or []):
             assert offset >= end
@@ -122,11 +122,11 @@ def byte_ranges(data: bytes) -> None:
 def conditions(data: bytes) -> None:
     """Entity tags and dates of any kind are read without an error."""
     text = field(data)
-    for _, tag in conditional.tags(text):
+    for _, tag in conditional.parse_etags(text):
         assert tag.startswith('"')
         assert tag.endswith('"')
-    conditional.matches(text, '"a"', weak=True)
-    seconds = conditional.seconds_of(text)
+    conditional.etag_matches(text, '"a"', weak=True)
+    seconds = conditional.parse_http_date(text)
     if seconds is not None:
         conditional.http_date(seconds)
 
@@ -153,8 +153,8 @@ def form(data: bytes) -> None:
 
         found = []
         try:
-            async for part in multipart.Form(chunks(), b"x").parts():
-                name = part.parameter("filename")
+            async for part in multipart.MultipartForm(chunks(), b"x").parts():
+                name = part.disposition_parameter("filename")
                 found.append((name, b"".join([block async for block in part])))
         except HTTPException as error:
             return error.status
@@ -176,7 +176,7 @@ def form(data: bytes) -> None:
 def form_boundary(data: bytes) -> None:
     """A boundary that is accepted has 1 to 70 bytes."""
     with contextlib.suppress(HTTPException):
-        found = multipart.boundary("multipart/form-data; " + field(data))
+        found = multipart.parse_boundary("multipart/form-data; " + field(data))
         assert 0 < len(found) <= 70
 
 
