@@ -112,16 +112,10 @@ class MultipartForm:
     async def _head(self) -> Headers:
         while (end := self._data.find(b"\r\n\r\n")) < 0:
             if len(self._data) > MAX_PART_HEAD_BYTES:
-                raise HTTPException(
-                    400,
-                    f"The fields of a part of the form must not exceed {MAX_PART_HEAD_BYTES} bytes.",
-                )
+                raise _part_head_too_large()
             await self.more()
         if end > MAX_PART_HEAD_BYTES:
-            raise HTTPException(
-                400,
-                f"The fields of a part of the form must not exceed {MAX_PART_HEAD_BYTES} bytes.",
-            )
+            raise _part_head_too_large()
         # The delimiter may be followed by white space (RFC 2046, section 5.1.1).
         padding, _, text = bytes(self._data[:end]).partition(b"\r\n")
         if padding.strip(b" \t"):
