@@ -292,7 +292,7 @@ def test_a_port_in_use_is_named(directory, capsys):
         ([__file__], "is a file"),
         (["--auth", "me"], "write USER:HASH"),
         (["--auth", "me:password"], "--hash-password"),
-        (["--auth", "me:scrypt:3:8:1:AAAA:AAAA"], "not the hash of a password"),
+        (["--auth", "me:scrypt:3:8:1:AAAA:AAAA"], "not a password hash"),
         (["--token", "a b"], "without spaces"),
         (["--overwrite"], "--overwrite requires --upload"),
         (["--upload", "--read-only"], "cannot be combined"),
