@@ -1,4 +1,4 @@
-"""Echo servers beside the plain protocol: buffered, datagrams, streams, bare sockets."""
+"""Echo servers other than the plain protocol: buffered, datagrams, streams, sock_* methods."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOM = 256 * 1024
 
 
 class BufferedEcho(asyncio.BufferedProtocol):
-    """The echo with a buffer of its own."""
+    """Echo with a BufferedProtocol."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -25,7 +25,7 @@ class BufferedEcho(asyncio.BufferedProtocol):
 
 
 class Datagrams(asyncio.DatagramProtocol):
-    """The echo of datagrams."""
+    """Echo datagrams."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -35,7 +35,7 @@ class Datagrams(asyncio.DatagramProtocol):
 
 
 async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection of a stream server."""
+    """Echo one connection of a stream server."""
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(ROOM):
             writer.write(data)
@@ -44,7 +44,7 @@ async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def sock(loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
-    """One connection of a server without transports."""
+    """Echo one connection with loop.sock_recv and loop.sock_sendall."""
     client.setblocking(False)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with client, contextlib.suppress(ConnectionError):
@@ -53,7 +53,7 @@ async def sock(loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
 
 
 async def accept(listener: socket.socket) -> None:
-    """Takes connections in for `sock`."""
+    """Accept connections for `sock`."""
     loop = asyncio.get_running_loop()
     tasks = set()
     while True:

@@ -1,4 +1,4 @@
-"""The event loops of the benchmarks by name."""
+"""The benchmarks' event loops by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def loop_factory(name: str) -> Callable[[], Any] | None:
-    """What makes a new loop of that name; asyncio.Runner's own choice for "asyncio"."""
+    """Return the loop factory of a name; None, asyncio.Runner's default, for "asyncio"."""
     if name == "asyncio":
         return None
     package, _, model = name.partition("-")

@@ -1,7 +1,6 @@
-"""What a program does with files, in one of several ways: file_work.py WAY ROW DIRECTORY SECONDS.
+"""Typical work with files, on one file API: file_work.py WAY ROW DIRECTORY SECONDS.
 
-Prints what it did a second and the longest time, in milliseconds, that its loop did not come round
-(0 where there is no loop).
+Prints operations a second and the loop's longest stall in milliseconds (0 without a loop).
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ WORKERS = 64
 PAGE = 4096
 MIB = 1 << 20
 SMALL_FILES, SMALL = 10_000, b"x" * 1024
-TICK = 0.001  # seconds between two looks at the clock
+TICK = 0.001  # seconds between clock reads
 
 
 class Ticker:
-    """How long the loop's longest turn took."""
+    """Records the duration of the loop's longest turn."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -50,7 +49,7 @@ class Ticker:
 
 
 def opener(way: str) -> Callable[..., Any]:
-    """What opens files for those ways that have files."""
+    """Return the open function of a way that has file objects."""
     module = way.partition("-")[0]
     if module == "noria":
         return importlib.import_module("noria").open
@@ -58,7 +57,7 @@ def opener(way: str) -> Callable[..., Any]:
 
 
 async def reader(way: str, path: Path) -> Callable[[int, int], Awaitable[bytes]]:
-    """A function of (size, offset) for one worker."""
+    """Return a function (size, offset) that reads for one worker."""
     if way == "pool":
         fd = os.open(path, os.O_RDONLY)
         loop = asyncio.get_running_loop()
@@ -76,14 +75,14 @@ async def reader(way: str, path: Path) -> Callable[[int, int], Awaitable[bytes]]
 
 @lru_cache(1)
 def offsets(path: Path) -> list[int]:
-    """Every block of the file once, in random order."""
+    """Return the offset of each block of the file once, in random order."""
     found = [i * PAGE for i in range(path.stat().st_size // PAGE)]
     random.Random(1).shuffle(found)
     return found
 
 
 def forget(path: Path) -> None:
-    """Nothing of the file is in memory afterwards."""
+    """Evict the file from the page cache."""
     fd = os.open(path, os.O_RDWR)
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -91,7 +90,7 @@ def forget(path: Path) -> None:
 
 
 async def random_reads(way: str, path: Path, seconds: float) -> float:
-    """64 readers at once, each block of the file once and again."""
+    """Read all blocks of the file repeatedly with 64 concurrent readers; reads a second."""
     places = itertools.cycle(offsets(path))
     done = 0
     end = time.perf_counter() + seconds
@@ -110,7 +109,7 @@ async def random_reads(way: str, path: Path, seconds: float) -> float:
 
 
 async def gathered_reads(way: str, path: Path, seconds: float) -> float:
-    """64 reads at once, each a task of its own, and the next 64 when all are done."""
+    """Gather 64 reads, each in its own task, then the next 64; reads a second."""
     places = itertools.cycle(offsets(path))
     preads = [await reader(way, path) for _ in range(WORKERS)]
     done = 0
@@ -125,7 +124,7 @@ async def gathered_reads(way: str, path: Path, seconds: float) -> float:
 
 
 async def sequential(way: str, path: Path, seconds: float) -> float:
-    """MiB after MiB to the end of the file; bytes a second."""
+    """Read the file sequentially in blocks of 1 MiB; bytes a second."""
     pread = await reader(way, path)
     size = path.stat().st_size
     began = time.perf_counter()
@@ -135,7 +134,7 @@ async def sequential(way: str, path: Path, seconds: float) -> float:
 
 
 async def small_files(way: str, directory: Path, seconds: float) -> float:
-    """Files of 1 KiB written by 64 at once; files a second."""
+    """Write files of 1 KiB with 64 concurrent writers; files a second."""
     numbers: Iterator[int] = iter(range(SMALL_FILES))
     loop = asyncio.get_running_loop()
 
@@ -163,7 +162,7 @@ async def small_files(way: str, directory: Path, seconds: float) -> float:
 
 
 async def lines(way: str, path: Path, seconds: float) -> float:
-    """`async for line in file`; lines a second."""
+    """Iterate over the lines of a file with `async for`; lines a second."""
     count = 0
     opened: Any = opener(way)(path, "r")
     file = await opened
@@ -177,7 +176,7 @@ async def lines(way: str, path: Path, seconds: float) -> float:
 
 
 async def durable(way: str, directory: Path, seconds: float) -> float:
-    """64 writers, each of whose blocks is on the device before the next; blocks a second."""
+    """Write and fsync each block with 64 concurrent writers; blocks a second."""
     block = b"y" * PAGE
     loop = asyncio.get_running_loop()
     done = 0
@@ -214,7 +213,7 @@ async def durable(way: str, directory: Path, seconds: float) -> float:
 
 
 def named(way: str) -> Callable[..., Awaitable[Any]]:
-    """Calls a function of os by its name."""
+    """Return a coroutine function that calls a function of os."""
     if way == "pool":
         loop = asyncio.get_running_loop()
         return lambda name, *words: loop.run_in_executor(None, getattr(os, name), *words)
@@ -223,7 +222,7 @@ def named(way: str) -> Callable[..., Awaitable[Any]]:
 
 
 async def stats(way: str, path: Path, seconds: float) -> float:
-    """64 tasks that stat a file; calls a second."""
+    """Stat a file from 64 tasks; calls a second."""
     call = named(way)
     done = 0
     end = time.perf_counter() + seconds
@@ -241,7 +240,7 @@ async def stats(way: str, path: Path, seconds: float) -> float:
 
 
 async def names(way: str, directory: Path, seconds: float) -> float:
-    """64 tasks that make, rename and remove a directory of their own; calls a second."""
+    """Make, rename and remove a directory per task in 64 tasks; calls a second."""
     call = named(way)
     done = 0
     end = time.perf_counter() + seconds
@@ -261,7 +260,7 @@ async def names(way: str, directory: Path, seconds: float) -> float:
 
 
 def plain(row: str, path: Path, seconds: float) -> float:
-    """The same with plain blocking calls."""
+    """Do the row's work with blocking calls."""
     began = time.perf_counter()
     end = began + seconds
     count = 0
@@ -319,8 +318,8 @@ ROWS = {
 
 
 async def watched(way: str, row: str, path: Path, seconds: float) -> tuple[float, float]:
-    """The row's figure and the loop's longest stall in seconds."""
-    # What happens once is not what is measured.
+    """Run the row; return its value and the loop's longest stall in seconds."""
+    # One-time work is not part of the measurement.
     if way != "pool":
         file = await opener(way)(__file__, "r")
         await file.readline()
@@ -337,7 +336,7 @@ def main() -> None:
     """The command."""
     way, row, where, seconds = sys.argv[1], sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
     if row == "sequential":
-        # The device reads faster what has been read shortly before: that is the same for all.
+        # A device reads recently read blocks faster; this applies to every way alike.
         with open(where, "rb", buffering=0) as file:
             while file.read(MIB):
                 pass

@@ -1,4 +1,4 @@
-"""Web servers of others, as a program has them: uvicorn with httptools, and aiohttp."""
+"""Web servers as a program uses them: uvicorn with httptools, and aiohttp."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def uvicorn(listener: socket.socket, app: Any = hello) -> None:
     config = Config(
         app,
         http="httptools",
-        loop="none",  # the one that runs
+        loop="none",  # the running loop
         ws="none",
         lifespan="off",
         access_log=False,
@@ -52,7 +52,7 @@ async def uvicorn(listener: socket.socket, app: Any = hello) -> None:
 
 
 async def aiohttp(listener: socket.socket) -> None:
-    """The same with aiohttp."""
+    """Serve with aiohttp until the process is ended."""
     from aiohttp import web
 
     async def handle(request: web.Request) -> web.Response:

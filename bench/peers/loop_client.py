@@ -1,7 +1,7 @@
 """Clients on an event loop of choice: loop_client.py LOOP PORT CONNECTIONS BYTES SECONDS.
 
-All of them send a message and wait for its echo, again and again. Prints how many came back in a
-second, and which shares of that time the process had a processor, and waited for one.
+Each client repeatedly sends a message and waits for its echo. Prints echoes a second, and the
+shares of time the process ran and waited for a processor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WARMUP = 0.2
 
 
 class Client(asyncio.Protocol):
-    """One connection with one message under way."""
+    """One connection with one message in flight."""
 
     echoes = 0  # of all connections
 
@@ -39,7 +39,7 @@ class Client(asyncio.Protocol):
 
 
 class Brief(asyncio.Protocol):
-    """One that the server closes."""
+    """A connection that ends before the measurement."""
 
     def __init__(self, gone: asyncio.Future[None]):
         self.gone = gone
@@ -49,16 +49,16 @@ class Brief(asyncio.Protocol):
 
 
 def waiting() -> float:
-    """Seconds that this thread could have run while others had its core."""
+    """Return seconds this thread was runnable but waited for a core (/proc/thread-self/schedstat)."""
     with open("/proc/thread-self/schedstat") as file:
         return int(file.read().split()[1]) / 1e9
 
 
 async def main(port: int, connections: int, size: int, seconds: float) -> None:
-    """Connect, run, print."""
+    """Connect the clients, measure, and print the result."""
     raise_descriptor_limit()
     loop = asyncio.get_running_loop()
-    # One comes and goes first, as with the servers (rows/row.py says why).
+    # One connection ends first, for the reason given in `serving` of rows/row.py.
     gone = loop.create_future()
     transport, _ = await loop.create_connection(lambda: Brief(gone), "127.0.0.1", port)
     transport.write_eof()

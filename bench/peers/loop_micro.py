@@ -1,6 +1,6 @@
-"""What a loop does without a network: loop_micro.py LOOP ROW.
+"""Event loop operations without a network: loop_micro.py LOOP ROW.
 
-Prints operations a second, and which share of the time the process had a processor.
+Prints operations a second, and the share of time the process had a processor.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from factories import loop_factory
 
 
 async def chain(count: int) -> None:
-    """Callbacks of which each schedules the next."""
+    """Run callbacks that each schedule the next."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
@@ -30,7 +30,7 @@ async def chain(count: int) -> None:
 
 
 async def burst(count: int) -> None:
-    """100 callbacks a turn."""
+    """Run 100 callbacks a turn."""
     loop = asyncio.get_running_loop()
     for _ in range(count // 100):
         done = loop.create_future()
@@ -41,7 +41,7 @@ async def burst(count: int) -> None:
 
 
 async def sleep0(count: int) -> None:
-    """A task that gives way."""
+    """Yield to the loop with sleep(0)."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -51,13 +51,13 @@ async def nothing() -> None:
 
 
 async def gather(count: int) -> None:
-    """100 tasks at a time."""
+    """Gather 100 tasks at a time."""
     for _ in range(count // 100):
         await asyncio.gather(*(nothing() for _ in range(100)))
 
 
 async def cancelled(count: int) -> None:
-    """Timers set and cancelled."""
+    """Schedule and cancel timers."""
     loop = asyncio.get_running_loop()
     for i in range(count):
         loop.call_later(60, int).cancel()
@@ -66,7 +66,7 @@ async def cancelled(count: int) -> None:
 
 
 async def fired(count: int) -> None:
-    """Timers that fire."""
+    """Schedule timers that fire."""
     loop = asyncio.get_running_loop()
     for _ in range(count // 1000):
         done = loop.create_future()
@@ -77,7 +77,7 @@ async def fired(count: int) -> None:
 
 
 async def threadsafe(count: int) -> None:
-    """Calls from another thread."""
+    """Call call_soon_threadsafe from another thread."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
@@ -93,7 +93,7 @@ async def threadsafe(count: int) -> None:
 
 
 async def spawn(count: int) -> None:
-    """Subprocesses, one after another."""
+    """Run subprocesses one after another."""
     for _ in range(count):
         process = await asyncio.create_subprocess_exec("/bin/true")
         await process.wait()
@@ -114,7 +114,7 @@ ROWS: dict[str, tuple[Callable[[int], Awaitable[None]], int]] = {
 if __name__ == "__main__":
     row, count = ROWS[sys.argv[2]]
     with asyncio.Runner(loop_factory=loop_factory(sys.argv[1])) as runner:
-        runner.run(row(max(count // 10, 10)))  # what is done once only
+        runner.run(row(max(count // 10, 10)))  # warm-up for one-time work
         before, cpu = time.perf_counter(), time.process_time()
         runner.run(row(count))
         passed = time.perf_counter() - before

@@ -1,7 +1,7 @@
-"""A server on an event loop of choice: loop_server.py LOOP KIND [--unix PATH] [--tls CERT KEY].
+"""A server on a chosen event loop: loop_server.py LOOP KIND [--unix PATH] [--tls CERT KEY].
 
-KIND is one of those in KINDS, or udp. Prints "listening PORT"; a Unix socket's port is 0. SIGTERM
-ends it.
+KIND is a key of KINDS, or udp. Prints "listening PORT"; a Unix socket's port is 0. SIGTERM stops
+it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from factories import loop_factory
 from protocol import BACKLOG, Echo, raise_descriptor_limit
 from replies import Reply
 
-# What a kind makes is kept for as long as the process runs; a future is awaited, so that what it
-# raises ends the server with its reason.
+# The result is referenced until the process exits. If it is a future, it is awaited, so that its
+# exception ends the server.
 Kind = Callable[[socket.socket, ssl.SSLContext | None], Coroutine[Any, Any, Any]]
 
 
 async def protocols(
     factory: Callable[[], Any], listener: socket.socket, tls: ssl.SSLContext | None
 ) -> Any:
-    """A protocol for each connection."""
+    """Start a server that creates a protocol per connection."""
     loop = asyncio.get_running_loop()
     if listener.family == socket.AF_UNIX:
         return await loop.create_unix_server(factory, sock=listener, ssl=tls, backlog=BACKLOG)
@@ -41,11 +41,11 @@ async def streams(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
 
 
 async def own_streams(listener: socket.socket, tls: ssl.SSLContext | None) -> Any:
-    """noria's own streams, as a program calls them: by host and port."""
+    """Start noria.start_server by host and port, as a program does."""
     import noria
 
     if not hasattr(noria, "start_server"):
-        raise NotImplementedError("this noria has no streams of its own")
+        raise NotImplementedError("this version of noria has no start_server")
     host, port = listener.getsockname()
     listener.close()
     return await noria.start_server(echoes.stream, host, port, ssl=tls, backlog=BACKLOG)
@@ -93,7 +93,7 @@ KINDS: dict[str, Kind] = {
 
 
 async def datagrams() -> Any:
-    """The server that has no listener."""
+    """Serve datagrams until the process is ended."""
     loop = asyncio.get_running_loop()
     where = ("127.0.0.1", 0)
     transport, _ = await loop.create_datagram_endpoint(echoes.Datagrams, local_addr=where)
@@ -102,9 +102,9 @@ async def datagrams() -> Any:
 
 
 def listen(path: str | None) -> socket.socket:
-    """A socket that listens, on a port of the machine's choice or at the path."""
+    """Return a listening socket, at the path or on a port chosen by the kernel."""
     if path is None:
-        # With its protocol named: asyncio sets TCP_NODELAY only where it is.
+        # asyncio sets TCP_NODELAY only if the socket's protocol is IPPROTO_TCP.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
     else:
@@ -125,7 +125,7 @@ async def main(options: argparse.Namespace) -> None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(*options.tls)
     listener = listen(options.unix)
-    # Asked now: some loops take the descriptor out of the socket.
+    # Read the port now: some loops detach the descriptor from the socket.
     port = 0 if options.unix else listener.getsockname()[1]
     kept = await KINDS[options.kind](listener, tls)
     print("listening", port, flush=True)

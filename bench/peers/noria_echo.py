@@ -1,6 +1,6 @@
-"""The same protocol on noria: noria_echo.py MODEL [PORT]. Prints "listening PORT MODEL".
+"""The echo protocol on noria: noria_echo.py MODEL [PORT]. Prints "listening PORT MODEL".
 
-SIGTERM ends it.
+SIGTERM stops it.
 """
 
 import sys
@@ -11,7 +11,7 @@ import noria
 
 
 def ready(info: noria.ServerInfo) -> None:
-    """Say which port it is (the last part of "127.0.0.1:PORT"), and what `auto` took."""
+    """Print the port (the last part of "127.0.0.1:PORT") and the model, resolved if `auto`."""
     print("listening", info.addresses[0].rpartition(":")[2], info.model, flush=True)
 
 

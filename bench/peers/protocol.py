@@ -1,4 +1,4 @@
-"""The protocol that every Python server of the benchmarks runs, and what they share to start."""
+"""The echo protocol and the start-up settings that the Python benchmark servers share."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import resource
 from typing import Any
 
-BACKLOG = 4096  # for each of them, so that none has to refuse a thousand who come at once
+# Large enough that no server refuses a thousand simultaneous clients.
+BACKLOG = 4096  # connections
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what it receives, and stops reading while the peer does not take it.
+    """Echoes received data, and pauses reading while the write buffer is full.
 
-    TCP_NODELAY is left to the loop: each of those measured here sets it, as asyncio does.
+    The loop sets TCP_NODELAY: every loop measured here does, as asyncio.
     """
 
     transport: Any
@@ -31,6 +32,6 @@ class Echo(asyncio.Protocol):
 
 
 def raise_descriptor_limit() -> None:
-    """Allow this process as many open files as it may have."""
+    """Raise the soft limit of open files to the hard limit (RLIMIT_NOFILE, getrlimit(2))."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,6 +1,6 @@
-"""An asyncio.Protocol echo server on an event loop of choice: protocol_echo.py LOOP [PORT].
+"""An asyncio.Protocol echo server on a chosen event loop: protocol_echo.py LOOP [PORT].
 
-LOOP is asyncio, uvloop, rloop or blazio. Prints "listening PORT". SIGTERM ends it.
+LOOP is asyncio, uvloop, rloop or blazio. Prints "listening PORT". SIGTERM stops it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from protocol import BACKLOG, Echo, raise_descriptor_limit
 
 
 def loop_factory(name: str) -> Any:
-    """What makes a new loop of that name; asyncio.Runner's own choice for "asyncio"."""
+    """Return the loop factory of a name; None, asyncio.Runner's default, for "asyncio"."""
     if name == "asyncio":
         return None
     return importlib.import_module(name).new_event_loop
@@ -25,7 +25,8 @@ async def main(port: int) -> None:
     """Serve until the process is ended."""
     raise_descriptor_limit()
     listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
-    port = listener.getsockname()[1]  # now: some loops take the descriptor out of the socket
+    # Read the port now: some loops detach the descriptor from the socket.
+    port = listener.getsockname()[1]
     server = await asyncio.get_running_loop().create_server(Echo, sock=listener, backlog=BACKLOG)
     print("listening", port, flush=True)
     await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""HTTP without a server: a protocol that answers each request with the same bytes."""
+"""A protocol that answers each HTTP request with the same response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPLY = (
 
 
 class Reply(asyncio.Protocol):
-    """Answers what ends like a request; the load sends each in one piece."""
+    """Responds to data that ends like a request; the load sends each request in one piece."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport

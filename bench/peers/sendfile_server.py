@@ -20,7 +20,7 @@ class SendFile(asyncio.Protocol):
         self.task = asyncio.ensure_future(self.send(transport))
 
     async def send(self, transport: Any) -> None:
-        """Send the file; an exception ends the server, except that of a closed connection."""
+        """Send the file; an exception other than ConnectionError ends the server."""
         loop = asyncio.get_running_loop()
         try:
             with os.fdopen(os.dup(self.descriptor), "rb") as file:
@@ -35,7 +35,7 @@ class SendFile(asyncio.Protocol):
 
 
 def zero_file() -> int:
-    """The descriptor of a sparse file in memory (memfd_create(2)): reading it needs no disk."""
+    """Return the descriptor of a sparse in-memory file (memfd_create(2)); no disk is read."""
     descriptor = os.memfd_create("sendfile")
     os.truncate(descriptor, FILE_BYTES)
     return descriptor

@@ -1,4 +1,7 @@
-"""The rows of bench/loop.py, in the order of its table."""
+"""The rows of bench/loop.py, in table order.
+
+Imports bench/harness.py, bench/memory.py and the load generator of noria.compare.
+"""
 
 from rows import alone, echo, http, others, tls
 

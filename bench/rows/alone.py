@@ -1,4 +1,4 @@
-"""What needs no load: scheduling, timers, subprocesses, start-up, memory."""
+"""Rows without a load generator: scheduling, timers, subprocesses, start-up, memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from harness import BENCH, LIMIT, Unavailable, built
 
 from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command
 
-STARTS = 11
-IDLE = 10_000
-SPAWNED = 200  # by the C program that shows the limit
+STARTS = 11  # measured starts
+IDLE = 10_000  # connections
+SPAWNED = 200  # children of the C program
 
 RUN = """
 async def empty(): pass
@@ -29,8 +29,8 @@ else:
 
 
 def scheduling(name: str, loop: str, at: Place) -> Sample:
-    """Operations a second of a row of peers/loop_micro.py."""
-    # A thread that calls, or a child that is spawned, is another core's.
+    """Measure a row of peers/loop_micro.py, in operations a second."""
+    # The calling thread or the spawned child may run on the other core.
     allowed = {at.server, at.load} if name in APART else {at.server}
     words = [sys.executable, str(PYTHON_PEERS / "loop_micro.py"), loop, name]
     if loop == LIMIT:
@@ -39,10 +39,10 @@ def scheduling(name: str, loop: str, at: Place) -> Sample:
 
 
 def start_up(loop: str, at: Place) -> Sample:
-    """Milliseconds from nothing to the end of a program whose coroutine is empty."""
+    """Measure the run of a program with an empty coroutine: its median duration in milliseconds."""
     package, _, model = loop.partition("-")
     text = RUN.format(package=package, model=f", model={model!r}" if model else "")
-    # An installed package has its bytecode on disk: so must every peer here.
+    # An installed package has its bytecode on disk, so every peer must write it here.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     times = []
     for _ in range(STARTS + 1):
@@ -53,7 +53,7 @@ def start_up(loop: str, at: Place) -> Sample:
 
 
 def idle(loop: str, at: Place) -> Sample:
-    """Resident bytes of an idle connection, of the thousandth to the last."""
+    """Measure resident bytes per idle connection, counted from the thousandth on."""
     words = server_command(loop, "protocol")
     try:
         _, each = memory.measure(words, IDLE - memory.FIRST, at.server)

@@ -10,7 +10,7 @@ from rows.row import UVLOOP, Place, Row, Sample, server_command, serving
 
 
 def sample(found: Measurement) -> Sample:
-    """Of what the load generator found."""
+    """Convert a measurement of the load generator; raises Unavailable if it has no messages."""
     if not found["messages"]:
         raise Unavailable("no message came back")
     used, passed = found["user_seconds"] + found["kernel_seconds"], found["seconds"]
@@ -23,7 +23,7 @@ def sample(found: Measurement) -> Sample:
 
 
 def tcp(kind: str, connections: int, size: int, loop: str, at: Place, *, depth: int = 1) -> Sample:
-    """Messages a second over TCP; `depth` of them are under way on each connection."""
+    """Measure messages a second over TCP, with `depth` messages in flight per connection."""
     with serving(server_command(loop, kind), at) as (pid, port):
         found = load(
             port,
@@ -38,7 +38,7 @@ def tcp(kind: str, connections: int, size: int, loop: str, at: Place, *, depth: 
 
 
 def unix(loop: str, at: Place) -> Sample:
-    """The protocol on a Unix socket, 1 KiB and 100 connections."""
+    """Measure the protocol on a Unix socket: 1 KiB messages, 100 connections."""
     path = at.scratch / "socket"
     path.unlink(missing_ok=True)
     words = server_command(loop, "protocol", "--unix", str(path))
@@ -78,7 +78,7 @@ ROWS = (
     Row(STREAMS, partial(tcp, "streams", 100, 1024), goal=1.3, against=UVLOOP),
     Row(LARGE, partial(tcp, "streams", 10, 100_000), goal=2.5, against=UVLOOP, limit=True),
     Row("sock_* 1 KiB, 100", partial(tcp, "sock", 100, 1024), goal=2.2, against=UVLOOP),
-    # The same with noria's own streams, beside asyncio's on noria.
+    # noria's own streams, compared with asyncio's streams on noria.
     Row(
         "noria streams 1 KiB, 100",
         partial(tcp, "own-streams", 100, 1024),

@@ -1,4 +1,4 @@
-"""HTTP: a bare protocol, the same with TLS, and the web servers of others."""
+"""HTTP rows: a bare protocol with and without TLS, and web servers."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from rows.tls import certificate
 
 
 def bare(loop: str, at: Place) -> Sample:
-    """Requests a second of a protocol that answers each with the same bytes."""
+    """Measure requests a second of a protocol with a constant response."""
     with serving(server_command(loop, "reply"), at) as (pid, port):
         return exchange(port, "plain", "http", at=at, pid=pid)
 
 
 def secure(loop: str, at: Place) -> Sample:
-    """The same over TLS."""
+    """Measure `bare` over TLS."""
     words = server_command(loop, "reply", *certificate(at))
     with serving(words, at) as (pid, port):
         return exchange(port, "tls", "http", at=at, pid=pid)
 
 
 def secure_wrk(loop: str, at: Place) -> Sample:
-    """The same over TLS to wrk, as HTTPS is mostly measured."""
+    """Measure `bare` over TLS with wrk, the usual load generator for HTTPS."""
     with serving(server_command(loop, "reply", *certificate(at)), at) as (pid, port):
         return wrk(f"https://127.0.0.1:{port}/", at=at, pid=pid)
 
 
 def framework(kind: str, packages: str, loop: str, at: Place) -> Sample:
-    """Requests a second of a web server."""
+    """Measure requests a second of a web server; raises Unavailable if it is not installed."""
     for package in packages.split():
         if importlib.util.find_spec(package) is None:
             raise Unavailable(f"not installed: pip install {package}")
@@ -54,7 +54,7 @@ def framework(kind: str, packages: str, loop: str, at: Place) -> Sample:
 
 
 def granian(kind: str, at: Place) -> Sample:
-    """Requests a second of that application under granian, with one worker on uvloop."""
+    """Measure the same application under granian with one uvloop worker."""
     if importlib.util.find_spec(GRANIAN) is None:
         raise Unavailable("not installed: pip install granian")
     port = free_port()
@@ -74,7 +74,7 @@ def worker(parent: int) -> int:
 
 BACKLOG = 4096
 
-# wrk is the limit of what is fast, and is given what is not.
+# The compiled load drives the fast servers, which wrk would limit; wrk drives the slower ones.
 ROWS = (
     Row("HTTP, bare Protocol", bare),
     Row("HTTPS, bare Protocol", secure),

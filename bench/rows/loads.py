@@ -1,4 +1,4 @@
-"""Loads other than the echo's: compiled programs of bench/load, and wrk."""
+"""Load generators other than the echo's: the compiled programs of bench/load, and wrk."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from harness import BENCH, Unavailable, built, end
 from noria.compare.loadgen.command import CpuTime
 from rows.row import Place, Sample
 
-TIMEOUT_SECONDS = 20.0  # seconds beyond those of the run
-SETTLE = 0.3  # seconds until wrk's connections are made
+TIMEOUT_SECONDS = 20.0  # beyond the duration of the run
+SETTLE_SECONDS = 0.3  # until wrk has connected
 
 
 class Shares:
-    """Which shares of a time the server and the load had and waited for their cores."""
+    """CPU and run-queue waiting time of the server and the load, as shares of elapsed time."""
 
     def __init__(self, server: int, load: int) -> None:
         self.server, self.load = CpuTime(server), CpuTime(load)
@@ -40,7 +40,7 @@ class Shares:
         self.passed = time.monotonic() - self.began
 
     def sample(self, value: float) -> Sample:
-        """The figure with its circumstances."""
+        """Return the value as a Sample with these shares."""
         used = self.server.user + self.server.kernel
         return Sample(
             value,
@@ -51,9 +51,10 @@ class Shares:
 
 
 def compiled(program: str, *words: object, at: Place, pid: int, libraries: str = "") -> Sample:
-    """Run a load; it prints "begin", and later "end COUNT SECONDS [LAST]". Gives COUNT a second.
+    """Run a compiled load and return COUNT / SECONDS.
 
-    LAST are the seconds of these from the last byte that was sent on.
+    The load prints "begin", then "end COUNT SECONDS [LAST]". LAST is the part of SECONDS that
+    passed after the last byte was sent. Raises Unavailable if the load fails.
     """
     path = built(BENCH / "load" / f"{program}.c", *libraries.split())
     with started([str(path), *map(str, words)], at) as process:
@@ -69,47 +70,52 @@ def compiled(program: str, *words: object, at: Place, pid: int, libraries: str =
                 break
         _, errors = process.communicate()
         if not said or process.returncode:
-            raise Unavailable((errors.strip().splitlines() or ["the load did not end"])[-1])
+            raise Unavailable(
+                (errors.strip().splitlines() or ["the load generator printed no result"])[-1]
+            )
     found = shares.sample(int(said[1]) / float(said[2]))
     return replace(found, last=float(said[3]) / float(said[2])) if said[3:] else found
 
 
 def exchange(port: int, *what: object, at: Place, pid: int) -> Sample:
-    """Answers a second on 100 connections: plain or tls, echo and the bytes or http."""
+    """Measure responses a second on 100 connections.
+
+    `what` is "plain" or "tls", then "http", or "echo" and the message size in bytes.
+    """
     words = (port, 100, at.seconds, *what)
     return compiled("exchange", *words, at=at, pid=pid, libraries="ssl crypto")
 
 
 def wrk(url: str, *, at: Place, pid: int, connections: int = 100) -> Sample:
-    """Requests a second by wrk."""
+    """Measure requests a second with wrk."""
     return wrk_said(url, at=at, pid=pid, connections=connections)[0]
 
 
 def wrk_said(url: str, *options: str, at: Place, pid: int, connections: int) -> tuple[Sample, str]:
-    """Requests a second, and all that wrk says.
+    """Run wrk and return requests a second and its output.
 
-    It counts whole seconds: at least those that are asked for.
+    wrk takes whole seconds, so the duration is rounded up.
     """
     if not shutil.which("wrk"):
         raise Unavailable("wrk is not installed")
     seconds = math.ceil(at.seconds)
     with started(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *options, url], at) as process:
-        time.sleep(SETTLE)
+        time.sleep(SETTLE_SECONDS)
         shares = Shares(pid, process.pid)
         shares.start()
-        time.sleep(seconds - 2 * SETTLE)
+        time.sleep(seconds - 2 * SETTLE_SECONDS)
         shares.stop()
         out, errors = process.communicate()
     found = re.search(r"Requests/sec:\s+([\d.]+)", out)
     wrong = re.search(r"Socket errors:.*|Non-2xx.*", out)
     if wrong or not found or not float(found[1]):
-        raise Unavailable(wrong[0] if wrong else errors.strip() or "wrk had no answer")
+        raise Unavailable(wrong[0] if wrong else errors.strip() or "wrk received no response")
     return shares.sample(float(found[1])), out
 
 
 @contextlib.contextmanager
 def started(words: list[str], at: Place) -> Iterator[subprocess.Popen[str]]:
-    """A load on its core, which is ended if it does not end by itself."""
+    """Run a load on its core; kill it if it exceeds its duration by TIMEOUT_SECONDS."""
     process = subprocess.Popen(
         words,
         stdout=subprocess.PIPE,
@@ -122,8 +128,9 @@ def started(words: list[str], at: Place) -> Iterator[subprocess.Popen[str]]:
     killer.start()
     try:
         yield process
-    except OSError as error:  # a process whose clock is asked for is no longer there
-        raise Unavailable(f"the server or the load ended: {error}") from None
+    except OSError as error:
+        # /proc has no CPU times of a process that has exited.
+        raise Unavailable(f"the server or the load generator exited early: {error}") from None
     finally:
         killer.cancel()
         end(process)

@@ -1,4 +1,4 @@
-"""Datagrams, files, connections that come and go, and the client's side."""
+"""Rows for datagrams, sendfile, short connections and client connections."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from rows.loads import compiled
 from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command, serving
 
 FILE_BYTES = 1 << 30  # as in peers/sendfile_server.py
-# Together they fit into the server's receive buffer as it comes, so that none is dropped.
+# All datagrams in flight fit into the default receive buffer, so that none is dropped.
 SOCKETS, DEPTH = 8, 8
 
 
 def udp(loop: str, at: Place) -> Sample:
-    """Echoed datagrams of 512 bytes a second."""
+    """Measure echoed 512-byte datagrams a second."""
     with serving_command(server_command(loop, "udp"), at.server) as (pid, port):
         return compiled("udp_echo", port, SOCKETS, DEPTH, 512, at.seconds, at=at, pid=pid)
 
 
 def sendfile(loop: str, at: Place) -> Sample:
-    """GB a second out of a file."""
+    """Measure bytes a second sent from a file."""
     with serving(server_command(loop, "sendfile"), at) as (pid, port):
         found = compiled("sink", port, FILE_BYTES, at.seconds, at=at, pid=pid)
         return replace(found, value=found.value / 1e9)
 
 
 def connects(loop: str, at: Place) -> Sample:
-    """Connections accepted, answered and closed, in a second of the server's processor time.
+    """Measure connections accepted, answered and closed per second of server CPU time.
 
-    The kernel makes a connection on the core of the one who connects, so that the load is the limit
-    of any good server. One that is always busy accepts as many in a second of any time.
+    The kernel sets up a connection on the core of the connecting process, so the load generator
+    limits any fast server. For a server that is always busy, CPU time equals elapsed time.
     """
     with serving(server_command(loop, "protocol"), at) as (pid, port):
         found = compiled("connects", port, 64, at.seconds, at=at, pid=pid)
@@ -41,7 +41,7 @@ def connects(loop: str, at: Place) -> Sample:
 
 
 def clients(loop: str, at: Place) -> Sample:
-    """Messages a second of 100 clients in one process; the C server is on the other core."""
+    """Measure messages a second of 100 clients in one process; the C server has the other core."""
     with serving_command([str(build_limit())], at.load) as (pid, port):
         words = [sys.executable, str(PYTHON_PEERS / "loop_client.py"), loop, str(port)]
         words += ["100", "1024", str(at.seconds)]

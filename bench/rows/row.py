@@ -1,4 +1,4 @@
-"""What a row of the table is, and what it measures with."""
+"""A row of the benchmark table, and the helpers its measurements share."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from harness import BENCH, LIMIT, Unavailable, build_limit, serving_command
 
 PYTHON_PEERS = BENCH / "peers"
 
-# What a row's goal is relative to, beside another row by name.
+# Values of Row.against other than the name of another row.
 UVLOOP = "uvloop"
 BEST = "best"
 
-# Web servers that bring their event loop: peers in the rows that name them.
+# Web servers with an event loop of their own; only rows that list them measure them.
 GRANIAN = "granian"
 SERVERS = (GRANIAN,)
 
-SEEN = 3  # connections that a server has seen end before it is measured
-SETTLE = 0.1  # seconds for it to see that
+SEEN = 3  # connections that end before the measurement
+SETTLE = 0.1  # seconds for the server to process their end
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement: the figure, and what the process did with its core meanwhile."""
+    """One measurement: its value, and how the server and load used their cores."""
 
     value: float
-    busy: float | None = None  # the share of the time that it ran
-    waiting: float | None = None  # the share that it could have, had others not had the core
-    load_waiting: float | None = None  # the same of the load
-    last: float | None = None  # the share of an upload's time from its last byte to the answer
+    busy: float | None = None  # share of time the server ran
+    waiting: float | None = None  # share it was runnable but waited for the core
+    load_waiting: float | None = None  # as `waiting`, for the load
+    last: float | None = None  # share of an upload's time between its last byte and the response
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and how long a row measures."""
+    """The cores, duration and directory of a measurement."""
 
-    server: int  # the core of what is measured
-    load: int  # the core of what drives it
+    server: int  # core of the measured process
+    load: int  # core of the load generator
     seconds: float
-    scratch: Path  # a directory for sockets and certificates, gone afterwards
-    fresh: bool = False  # servers are measured without having seen a connection end
+    scratch: Path  # temporary directory for sockets and certificates
+    fresh: bool = False  # measure servers before any connection has ended
 
 
 Measure = Callable[[str, Place], Sample]
@@ -56,10 +56,10 @@ Measure = Callable[[str, Place], Sample]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that loops are compared by.
+    """One comparison between loops.
 
-    `measure` takes the name of a loop and raises Unavailable if the loop cannot do it. A goal is a
-    ratio to uvloop, to the best peer, or to noria itself in another row.
+    `measure` takes the name of a loop and raises Unavailable if the loop does not support the row.
+    A goal is a ratio to uvloop, to the best peer, or to noria in another row.
     """
 
     name: str
@@ -67,14 +67,14 @@ class Row:
     goal: float = 1.0
     against: str = BEST
     unit: str = "/s"
-    less: bool = False  # the lower figure is the better one
-    limit: bool = False  # the C server has this row too
-    driven: bool = True  # by a load, which must not be the limit
-    own: bool = False  # noria alone has it
-    servers: tuple[str, ...] = ()  # servers with an event loop of their own that have it, too
+    less: bool = False  # lower is better
+    limit: bool = False  # also measure the C server
+    driven: bool = True  # by a load generator, which must not be the limit
+    own: bool = False  # only noria supports it
+    servers: tuple[str, ...] = ()  # servers with their own event loop to measure too
 
     def asks(self, loop: str) -> bool:
-        """Whether it is worth trying."""
+        """Return whether the loop has this row."""
         if loop == LIMIT:
             return self.limit
         if loop in SERVERS:
@@ -82,12 +82,12 @@ class Row:
         return loop.partition("-")[0] == "noria" or not self.own
 
     def gain(self, mine: float, other: float) -> float:
-        """How many times better one figure is than another."""
+        """Return how many times better one value is than another; above 1 is better."""
         return other / mine if self.less else mine / other
 
 
 def server_command(loop: str, kind: str, *words: str) -> list[str]:
-    """How a server on that loop is started; the limit has but one kind."""
+    """Return the command that starts a server on the loop; the C server has one kind only."""
     if loop == LIMIT:
         return [str(build_limit())]
     return [sys.executable, str(PYTHON_PEERS / "loop_server.py"), loop, kind, *words]
@@ -95,11 +95,11 @@ def server_command(loop: str, kind: str, *words: str) -> list[str]:
 
 @contextlib.contextmanager
 def serving(words: list[str], at: Place, unix: str | None = None) -> Iterator[tuple[int, int]]:
-    """Start a server, and have it see connections end before it is measured, as any soon has.
+    """Start a server and end a few connections to it before the measurement.
 
-    It matters: glibc maps and unmaps each block above 128 KiB, such as a receive buffer, until one
-    is freed whole, as it is at the end of a stream. Only then it keeps them. A loop that receives
-    into a new buffer each time is slower by a factor before than after.
+    glibc maps and unmaps each block above 128 KiB (M_MMAP_THRESHOLD, mallopt(3)), such as a
+    receive buffer, until one is freed, for example at the end of a stream; it then raises the
+    threshold. A loop that allocates a buffer per recv(2) is several times slower before that.
     """
     with serving_command(words, at.server) as (pid, port):
         if not at.fresh:
@@ -113,7 +113,7 @@ def serving(words: list[str], at: Place, unix: str | None = None) -> Iterator[tu
 def answer(
     words: list[str], seconds: float, cores: set[int], environment: dict[str, str] | None = None
 ) -> list[float]:
-    """What a program prints: numbers. Raises Unavailable with what it says if it fails."""
+    """Run a program and return the numbers it prints; raises Unavailable with its error output."""
     done = subprocess.run(
         words,
         capture_output=True,

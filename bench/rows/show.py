@@ -1,4 +1,4 @@
-"""The table of bench/loop.py, and what is said below it."""
+"""The table of bench/loop.py and the notes below it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rows.verdict import DISTURBED, Found, Ratio, Verdict, base, geometric_mean,
 
 
 def figure(value: float | None, unit: str) -> str:
-    """A figure with its unit, in three or four digits."""
+    """Format a value with its unit, in three or four digits."""
     if value is None:
         return "–"
     if unit != "/s":
@@ -20,7 +20,7 @@ def figure(value: float | None, unit: str) -> str:
 
 
 def spread(ratio: Ratio | None) -> str:
-    """A ratio and its extremes."""
+    """Format a ratio with its minimum and maximum."""
     return f"{ratio.middle:.2f} ({ratio.low:.2f}–{ratio.high:.2f})" if ratio else "–"
 
 
@@ -31,7 +31,7 @@ def goal(row: Row) -> str:
 
 
 def cell(found: Found, loop: str, beside: str | None) -> str:
-    """A loop's figure relative to the base; marked if the load was the limit."""
+    """Format a loop's value relative to the base, with "!" if the load generator was the limit."""
     if loop not in found.samples:
         return "none" if loop in found.none else "–"
     if beside is None:
@@ -41,7 +41,7 @@ def cell(found: Found, loop: str, beside: str | None) -> str:
 
 
 def print_table(every: dict[str, Found], loops: list[str], noria: str | None) -> None:
-    """The ratios: to uvloop's figure of the same round, or to that of the loop that is named."""
+    """Print ratios to uvloop in the same round, or to the named base loop."""
     columns = ["", "base", *loops]
     columns += ["noria/uvloop", "noria/best", "", "goal", "met"] if noria else []
     lines: list[list[str]] = []
@@ -79,23 +79,25 @@ def print_table(every: dict[str, Found], loops: list[str], noria: str | None) ->
             *("", "", f"{sum(v.met(f.row) is True for v, f in measured(every, verdicts))}"),
         ]
     lines.append(last)
-    table("times as good as uvloop in the same round, more is better", columns, lines)
+    table("ratio to uvloop in the same round, higher is better", columns, lines)
     print_notes(every)
 
 
 def measured(every: dict[str, Found], verdicts: list[Verdict]) -> list[tuple[Verdict, Found]]:
-    """The verdicts beside their rows."""
+    """Return the verdicts paired with their rows."""
     shown_rows = [found for found in every.values() if found.samples or found.none]
     return list(zip(verdicts, shown_rows, strict=True))
 
 
 def print_notes(every: dict[str, Found]) -> None:
-    """Where the server was not the limit, and why a loop has no figure."""
+    """Print where the server was not the limit, and why a loop was skipped."""
     for name, found in every.items():
         causes: dict[str, list[str]] = {}
         for loop, share in found.not_busy().items():
             disturbed = found.disturbed(loop) > DISTURBED
-            why = "other work on the machine" if disturbed else "the load was the limit"
+            why = (
+                "other processes used the core" if disturbed else "the load generator was the limit"
+            )
             causes.setdefault(why, []).append(f"{loop} {share:.0%}")
         for why, shares in causes.items():
             print(f"! {name}: busy {', '.join(shares)} of the time: {why}")
@@ -109,6 +111,6 @@ def print_notes(every: dict[str, Found]) -> None:
 
 
 def columns_of(loops: list[str], every: dict[str, Found]) -> list[str]:
-    """The loops that are shown; the C server's last, if it has a row."""
+    """Return the loops to show; the C server comes last, if it has a value."""
     limit = any(LIMIT in found.samples for found in every.values())
     return [loop for loop in loops if loop != LIMIT] + ([LIMIT] if limit else [])

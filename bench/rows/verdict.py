@@ -1,4 +1,4 @@
-"""From measurements to ratios: noria to uvloop, to the best peer, and to the goal."""
+"""Ratios computed from measurements: noria to uvloop, to the best peer, and to the goal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from harness import LIMIT, median
 
 from rows.row import BEST, UVLOOP, Row, Sample
 
-BUSY = 0.9  # below this share of its core the server was not the limit
-DISTURBED = 0.05  # above this share of the time other work is the reason
+BUSY = 0.9  # share of its core below which the server was not the limit
+DISTURBED = 0.05  # share of waiting above which other processes are the reason
 
 
 @dataclass
 class Found:
-    """What was measured of one row: by loop and round, or why there is nothing."""
+    """The samples of one row by loop and round, and why loops were skipped."""
 
     row: Row
     samples: dict[str, dict[int, Sample]] = field(default_factory=dict)
@@ -28,26 +28,26 @@ class Found:
         return {n: sample.value for n, sample in self.samples.get(loop, {}).items()}
 
     def middle(self, loop: str) -> float | None:
-        """The median of the rounds."""
+        """Return the median over the rounds."""
         return median(list(self.values(loop).values()))
 
     def busy(self, loop: str) -> float | None:
-        """Which share of the time the process had its core: the median of the rounds."""
+        """Return the share of time the process ran on its core, the median over the rounds."""
         shares = [s.busy for s in self.samples.get(loop, {}).values() if s.busy is not None]
         return median(shares)
 
     def last(self, loop: str) -> float | None:
-        """Which share of an upload's time came after its last byte: the median of the rounds."""
+        """Return the share of an upload's time after its last byte, the median over the rounds."""
         shares = [s.last for s in self.samples.get(loop, {}).values() if s.last is not None]
         return median(shares)
 
     def disturbed(self, loop: str) -> float:
-        """Which share others had the core of the server or of the load: the rounds' median."""
+        """Return the share of time other processes had either core, the median over the rounds."""
         samples = self.samples.get(loop, {}).values()
         return median([max(s.waiting or 0.0, s.load_waiting or 0.0) for s in samples]) or 0.0
 
     def not_busy(self) -> dict[str, float]:
-        """Those of which the figure says little: the load, or other work, was the limit."""
+        """Return the loops whose server was not the limit, so that their value means little."""
         if not self.row.driven:
             return {}
         shares = {loop: self.busy(loop) for loop in self.samples if loop != LIMIT}
@@ -56,7 +56,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of the rounds' ratios, and how far they lie apart."""
+    """The median, minimum and maximum of the rounds' ratios."""
 
     middle: float
     low: float
@@ -64,24 +64,24 @@ class Ratio:
 
     @classmethod
     def of(cls, row: Row, mine: dict[int, float], other: dict[int, float]) -> Ratio | None:
-        """How many times better; both of the same round. None if they share no round."""
+        """Compare values of the same rounds; return None if no round has both."""
         each = [row.gain(mine[n], other[n]) for n in mine if other.get(n) and mine[n]]
         return cls(statistics.median(each), min(each), max(each)) if each else None
 
 
 def is_noria(loop: str) -> bool:
-    """noria on its default model or on one of choice."""
+    """Return whether the loop is noria, on its default model or a named one."""
     return loop.partition("-")[0] == "noria"
 
 
 def base(found: Found) -> str | None:
-    """The loop that a row's figures are shown relative to: uvloop, or one that has the row."""
+    """Return the loop the row's values are relative to: uvloop, else one that has the row."""
     others = [loop for loop in found.samples if loop != LIMIT and not is_noria(loop)]
     return UVLOOP if UVLOOP in others else next(iter(others), None)
 
 
 def best(found: Found) -> str | None:
-    """The peer with the best median."""
+    """Return the peer with the best median."""
     medians = {
         loop: middle
         for loop in found.samples
@@ -93,16 +93,16 @@ def best(found: Found) -> str | None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One row's result for one noria."""
+    """The result of one noria model in one row."""
 
     to_uvloop: Ratio | None
     to_best: Ratio | None
     best: str | None
-    to_goal: Ratio | None  # what the goal is compared with
+    to_goal: Ratio | None  # what the goal is relative to
 
     @classmethod
     def of(cls, loop: str, found: Found, every: dict[str, Found]) -> Verdict:
-        """Of a row; the others are there for a goal that is relative to one of them."""
+        """Compute the verdict of a row; `every` resolves goals relative to another row."""
         row, mine = found.row, found.values(loop)
         ahead = best(found)
         to_uvloop = Ratio.of(row, mine, found.values(UVLOOP))
@@ -115,18 +115,18 @@ class Verdict:
         return cls(to_uvloop, to_best, ahead, to_goal)
 
     def met(self, row: Row) -> bool | None:
-        """Whether the goal is reached; None if that was not measured."""
+        """Return whether the goal is met; None if it was not measured."""
         return None if self.to_goal is None else self.to_goal.middle >= row.goal
 
 
 def geometric_mean(ratios: list[Ratio | None]) -> float | None:
-    """Of those that there are."""
+    """Return the geometric mean of the ratios that are not None."""
     logs = [math.log(ratio.middle) for ratio in ratios if ratio]
     return math.exp(statistics.fmean(logs)) if logs else None
 
 
 def measurements(found: Found) -> dict[str, Any]:
-    """Every measurement of a row."""
+    """Return every measurement of a row as JSON values."""
     return {
         loop: {
             "median": found.middle(loop),
@@ -140,7 +140,7 @@ def measurements(found: Found) -> dict[str, Any]:
 
 
 def as_json(every: dict[str, Found], loops: list[str]) -> list[dict[str, Any]]:
-    """Every measurement, and what follows from them."""
+    """Return every measurement and the ratios computed from them as JSON values."""
 
     def plain(ratio: Ratio | None) -> dict[str, float] | None:
         return {"median": ratio.middle, "low": ratio.low, "high": ratio.high} if ratio else None
