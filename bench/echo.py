@@ -1,6 +1,6 @@
-"""Messages a second of echo servers, noria's and others', beside the limit: one written in C.
+"""Measure messages a second of echo servers: noria, its peers, and a C server as the limit.
 
-See README.md for what the columns mean.
+README.md explains the columns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import harness
 
-# What a row loads the servers with; the names are those of the load generator's options.
+# Each row's load; the keys are options of the load generator.
 ROWS: dict[str, dict[str, int]] = {
     "1k-100": {"size": 1024, "connections": 100},
     "1k-1000": {"size": 1024, "connections": 1000},
@@ -28,20 +28,20 @@ Found = dict[str, list[harness.Measurement]]  # by server, one measurement a rou
 
 
 def title(name: str) -> str:
-    """A row in words."""
+    """Return the title of a row's table."""
     row = ROWS[name]
     depth = f", {row['depth']} in flight" if "depth" in row else ""
     return f"{name}: {row['size']:,} bytes, {row['connections']} connections{depth}"
 
 
 def cpu(found: list[harness.Measurement], kind: str) -> float | None:
-    """Microseconds of processor time a message, over all rounds: short runs sample it coarsely."""
+    """Return µs of CPU time a message, over all rounds, as short runs sample it coarsely."""
     messages = sum(m["messages"] for m in found)
     return sum(m[f"{kind}_seconds"] for m in found) / messages * 1e6 if messages else None
 
 
 def summary(found: Found) -> list[dict[str, Any]]:
-    """One line for each server: medians, ratios within the rounds, processor time."""
+    """Return a line per server: medians, ratios within rounds, CPU time."""
     rates = {
         server: {m["round"]: m["messages_per_second"] for m in measured}
         for server, measured in found.items()
@@ -88,14 +88,16 @@ def show(name: str, lines: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
+    p.add_argument("--seconds", type=float, default=1.5, help="duration of each measurement")
     p.add_argument("--rows", metavar="NAME,...", help=", ".join(ROWS))
     p.add_argument("--servers", metavar="NAME,...", help=", ".join(harness.SERVERS))
-    p.add_argument("--json", metavar="FILE", help="write every measurement there")
-    p.add_argument("--quick", action="store_true", help="one round of 0.3 seconds: does it run?")
+    p.add_argument("--json", metavar="FILE", help="write every measurement to FILE")
+    p.add_argument(
+        "--quick", action="store_true", help="one round of 0.3 seconds, to check that it runs"
+    )
     options = p.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 0.3

@@ -1,4 +1,4 @@
-"""Files read and written in several ways, interleaved, and how long their loops were held up."""
+"""Measure file reads and writes with several file APIs, and how long each blocked its loop."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from pathlib import Path
 
 import harness
 from harness import Unavailable, median, shown
-from loop import measure, rows_like, turns
-from rows.row import BEST, PYTHON_PEERS, Place, Row, Sample, answer
+from loop import measure, select_rows, turns
+from rows.row import BEST, PYTHON_PEERS, Place, Row, Sample, run_and_parse
 from rows.show import figure
 from rows.verdict import Found, Ratio, best, measurements
 
 MIB = 1 << 20
 PEERS = ("blazio", "pool", "aiofiles", "sync")
 WAYS = ("noria", "noria-threads", "noria-asyncio", *PEERS)
-LINE = 100  # bytes, on average, of the log
+LINE = 100  # average bytes of a log line
 TMPFS = "/dev/shm"
-TIMEOUT_SECONDS = 600.0  # seconds for the slowest
+TIMEOUT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class FileSample(Sample):
-    """One measurement, and the loop's longest stall in milliseconds."""
+    """One measurement with the loop's longest stall in milliseconds."""
 
     stall: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow(Row):
-    """A row whose goals are relative to several ways; "best" is the best of the others."""
+    """A row with goals relative to several ways; "best" is the best way other than noria's."""
 
     goals: Mapping[str, float] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
-    def asks(self, loop: str) -> bool:
-        """Whether this way has the row."""
+    def applies_to(self, loop: str) -> bool:
+        """Return whether this way has the row."""
         return loop not in self.without
 
 
 def work(does: str, on: str, way: str, at: Place) -> FileSample:
-    """A row of peers/file_work.py on a file, or in a directory of its own. Raises Unavailable."""
+    """Measure a row of peers/file_work.py on a file or in a new directory; raises Unavailable."""
     if way in ("blazio", "aiofiles") and importlib.util.find_spec(way) is None:
         raise Unavailable(f"not installed: pip install {way}")
     with contextlib.ExitStack() as stack:
@@ -59,14 +59,15 @@ def work(does: str, on: str, way: str, at: Place) -> FileSample:
             own = tempfile.TemporaryDirectory(prefix="files-", dir=on)
             where = Path(stack.enter_context(own))
         elif not on:
-            # It stays until all is measured: for minutes ext4 looks at each inode that was freed
-            # before it takes another (without a journal), which made files twice as slow to make.
+            # The directory is kept until the end: without a journal, ext4 avoids recently freed
+            # inodes for minutes and checks each one, which doubles the cost of creating a file.
             where = Path(tempfile.mkdtemp(dir=at.scratch))
-            os.sync()  # the disk has no work left of the one before
+            # Flush the writes of the previous measurement.
+            os.sync()
         environment = os.environ | {"NORIA_FILES": "threads" if way == "noria-threads" else "ring"}
         words = [sys.executable, str(PYTHON_PEERS / "file_work.py"), way, does, str(where)]
         cores = os.sched_getaffinity(0)
-        value, stall = answer([*words, str(at.seconds)], TIMEOUT_SECONDS, cores, environment)
+        value, stall = run_and_parse([*words, str(at.seconds)], TIMEOUT_SECONDS, cores, environment)
     return FileSample(value, stall=stall)
 
 
@@ -78,7 +79,7 @@ def row(
     unit: str = "/s",
     without: tuple[str, ...] = (),
 ) -> FileRow:
-    """`on` is "cached", "large" or "log"; "" for a directory of its own, in a tmpfs with TMPFS."""
+    """Return a row; `on` is "cached", "large", "log", "" (a new directory) or TMPFS (one there)."""
     measure = partial(work, does, on)
     return FileRow(name, measure, unit=unit, driven=False, goals=goals, without=without)
 
@@ -98,7 +99,7 @@ ROWS = (
 
 
 def make_files(scratch: Path, size: int) -> None:
-    """What is read: bytes that no file system could make smaller, and lines."""
+    """Create the input files: incompressible bytes, and a log of lines."""
     source = random.Random(1)
     part = source.randbytes(16 * MIB)
     with open(scratch / "cached", "wb") as file:
@@ -115,7 +116,7 @@ def make_files(scratch: Path, size: int) -> None:
         for _ in range(max(size // len(block), 1)):
             file.write(block)
     os.sync()
-    # Nothing is read from a device for the first time: what holds the disk may have a cache too.
+    # Read each file once from the device, as the storage below may have a cache too.
     for name in ("large", "log"):
         with open(scratch / name, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -124,33 +125,33 @@ def make_files(scratch: Path, size: int) -> None:
 
 
 def verdicts(found: Found) -> dict[str, dict[str, float | str | bool]]:
-    """Each goal: what it is compared with, what noria reached, and whether that is enough."""
-    told: dict[str, dict[str, float | str | bool]] = {}
+    """Return for each goal: the way compared with, noria's ratio, and whether the goal is met."""
+    results: dict[str, dict[str, float | str | bool]] = {}
     assert isinstance(found.row, FileRow)
     for against, goal in found.row.goals.items():
         other = best(found) if against == BEST else against
         reached = Ratio.of(found.row, found.values("noria"), found.values(other or ""))
         if other and reached:
             middle = reached.middle
-            told[against] = {"way": other, "goal": goal, "ratio": middle, "met": middle >= goal}
-    return told
+            results[against] = {"way": other, "goal": goal, "ratio": middle, "met": middle >= goal}
+    return results
 
 
 def stall(found: Found, way: str) -> str:
-    """The median of the rounds; plain calls have no loop."""
+    """Format the median stall over the rounds; the "sync" way has no loop."""
     samples = [s.stall for s in found.samples.get(way, {}).values() if isinstance(s, FileSample)]
     return shown(None if way == "sync" else median(samples), ",.1f")
 
 
 def amount(value: float | None, unit: str) -> str:
-    """A figure with its unit."""
+    """Format a value with its unit."""
     if value is not None and unit == "B/s":
         return f"{value / MIB:,.0f} MiB/s"
     return figure(value, unit)
 
 
 def tables(every: dict[str, Found], ways: list[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """What each way does and how many times that noria does; the stalls. Each with its head."""
+    """Return two tables with headers: values with noria's ratios, and stalls."""
     lines = [["", *ways, "noria"]]
     stalls = [["ms", *ways]]
     for name, found in every.items():
@@ -167,8 +168,8 @@ def tables(every: dict[str, Found], ways: list[str]) -> tuple[list[list[str]], l
     return lines, stalls
 
 
-def kept(file: str) -> dict[str, Found]:
-    """What --json has written."""
+def load_results(file: str) -> dict[str, Found]:
+    """Load the results that --json has written."""
     every = {}
     known = {row.name: row for row in ROWS}
     for each in json.loads(Path(file).read_text())["rows"]:
@@ -181,40 +182,48 @@ def kept(file: str) -> dict[str, Found]:
 
 
 def print_tables(every: dict[str, Found], ways: list[str]) -> None:
-    """Both, for a person."""
+    """Print both tables."""
     lines, stalls = tables(every, ways)
-    harness.table("what each does, and how many times that noria does", lines[0], lines[1:])
+    harness.table("throughput, and noria's ratio to other ways", lines[0], lines[1:])
     harness.table("the loop's longest stall", stalls[0], stalls[1:])
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of the command."""
+    """Return the parser of the command line."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--seconds", type=float, default=2.0, help="of each measurement that is timed")
-    p.add_argument("--rows", metavar="TEXT;...", help="parts of their names")
+    p.add_argument("--seconds", type=float, default=2.0, help="duration of each timed measurement")
+    p.add_argument("--rows", metavar="TEXT;...", help="parts of row names")
     p.add_argument("--ways", metavar="NAME,...", help=", ".join(WAYS))
-    p.add_argument("--size", type=int, default=1024, help="MiB of the large file and the log")
-    p.add_argument("--dir", type=Path, help="where the files are; a disk, not a tmpfs")
-    p.add_argument("--json", metavar="FILE", help="write every measurement there")
-    p.add_argument("--quick", action="store_true", help="does it run? the figures mean little")
-    p.add_argument("--markdown", metavar="FILE", help="only print the tables of that --json FILE")
+    p.add_argument(
+        "--size", type=int, default=1024, help="size of the large file and the log in MiB"
+    )
+    p.add_argument("--dir", type=Path, help="directory for the files; on a disk, not a tmpfs")
+    p.add_argument("--json", metavar="FILE", help="write every measurement to FILE")
+    p.add_argument(
+        "--quick",
+        action="store_true",
+        help="a short run, to check that it runs; its values mean little",
+    )
+    p.add_argument(
+        "--markdown", metavar="FILE", help="print the tables of a --json FILE without measuring"
+    )
     p.add_argument("--list", action="store_true", help="print the rows' names")
     return p
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     options = parser().parse_args()
     if options.markdown:
-        for lines in tables(kept(options.markdown), list(WAYS)):
+        for lines in tables(load_results(options.markdown), list(WAYS)):
             for line in lines:
                 print(f"| {' | '.join(line)} |")
             print()
         return
     if options.quick:
         options.rounds, options.seconds, options.size = 1, 0.2, 64
-    rows = rows_like(options.rows, ROWS)
+    rows = select_rows(options.rows, ROWS)
     if options.list or not rows:
         print("\n".join(row.name for row in (rows or ROWS)))
         return
@@ -239,7 +248,7 @@ def main() -> None:
                             "row": name,
                             "unit": found.row.unit,
                             "ways": measurements(found),
-                            "none": found.none,
+                            "none": found.unavailable,
                             "goals": verdicts(found),
                         }
                         for name, found in every.items()

@@ -1,4 +1,4 @@
-"""noria's file server beside nginx, http.server and uploadserver, interleaved."""
+"""Compare noria's file server with nginx, http.server and uploadserver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import harness
 from fileservers.rows import rows
 from fileservers.servers import MODELS, SERVERS
 from fileservers.show import as_json, print_table
-from loop import measure, rows_like, turns
+from loop import measure, select_rows, turns
 from rows.row import Place
 from rows.verdict import Found, is_noria
 
@@ -21,35 +21,39 @@ BIG, QUICK_BIG = 1 << 30, 64 << 20
 
 
 def file_system(directory: Path) -> str:
-    """What kind a directory is on: uploads are as fast as that."""
+    """Return the file system type of a directory, which limits uploads (stat(1))."""
     words = ["stat", "--file-system", "--format=%T", str(directory)]
     done = subprocess.run(words, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of the command."""
+    """Return the parser of the command line."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--seconds", type=float, default=2.0, help="of each measurement under load")
-    p.add_argument("--rows", metavar="TEXT;...", help="parts of their names, or globs")
-    p.add_argument("--servers", metavar="NAME,...", help=", ".join(KNOWN))
-    p.add_argument("--dir", type=Path, metavar="DIR", help="where the files are made and served")
-    p.add_argument("--json", metavar="FILE", help="write every measurement there")
     p.add_argument(
-        "--quick", action="store_true", help="one round of a second, 64 MiB: does it run?"
+        "--seconds", type=float, default=2.0, help="duration of each measurement under load"
+    )
+    p.add_argument("--rows", metavar="TEXT;...", help="parts of row names, or globs")
+    p.add_argument("--servers", metavar="NAME,...", help=", ".join(KNOWN))
+    p.add_argument("--dir", type=Path, metavar="DIR", help="directory for the served files")
+    p.add_argument("--json", metavar="FILE", help="write every measurement to FILE")
+    p.add_argument(
+        "--quick",
+        action="store_true",
+        help="one round of 1 second with 64 MiB, to check that it runs",
     )
     p.add_argument("--list", action="store_true", help="print the rows' names")
     return p
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     options = parser().parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1.0
     known = rows(QUICK_BIG if options.quick else BIG)
-    chosen = rows_like(options.rows, known)
+    chosen = select_rows(options.rows, known)
     if options.list or not chosen:
         print("\n".join(row.name for row in (chosen or known)))
         return
@@ -57,12 +61,15 @@ def main() -> None:
     noria = next((server for server in servers if is_noria(server)), None)
     harness.raise_descriptor_limit()
     server_core, load_core = harness.cores()
-    os.sched_setaffinity(0, {load_core})  # what is measured never has to share its core with this
+    # Keep this process off the core of the measured process.
+    os.sched_setaffinity(0, {load_core})
     every = {row.name: Found(row) for row in chosen}
     with tempfile.TemporaryDirectory(prefix="fileserver-", dir=options.dir) as scratch:
         place = Place(server_core, load_core, options.seconds, Path(scratch))
         kind = file_system(place.scratch)
-        harness.log(f"the files are in {place.scratch}, on {kind}; --dir takes another place")
+        harness.log(
+            f"the served files are in {place.scratch}, on {kind}; --dir chooses another directory"
+        )
         try:
             for number, row, server in turns(options.rounds, chosen, servers):
                 measure(every[row.name], number, server, place)

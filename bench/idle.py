@@ -1,4 +1,4 @@
-"""What idle connections cost those that are busy: a message beside none and beside 10,000."""
+"""Measure the cost of a message with 10,000 idle connections, compared with none."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import harness
 
 SERVERS = (harness.LIMIT, *harness.PEERS, "noria-epoll", "noria-epoll-edge", "noria-io_uring")
-COLUMNS = ("server", "idle", "CPU µs", "elapsed µs", "CPU beside none", "elapsed beside none")
+COLUMNS = ("server", "idle", "CPU µs", "elapsed µs", "CPU vs none", "elapsed vs none")
 
 
 def costs(measured: harness.Measurement) -> dict[str, float]:
-    """Microseconds a message: the server's processor time, and the time that passed."""
+    """Return µs a message: the server's CPU time and the elapsed time."""
     messages = measured["messages"]
     if not messages:
-        raise harness.Unavailable("it answered nothing")
+        raise harness.Unavailable("the server echoed nothing")
     return {
         "cpu_us": (measured["user_seconds"] + measured["kernel_seconds"]) / messages * 1e6,
         "elapsed_us": measured["seconds"] / messages * 1e6,
@@ -23,22 +23,24 @@ def costs(measured: harness.Measurement) -> dict[str, float]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
-    p.add_argument("--active", type=int, default=10, help="connections that send")
-    p.add_argument("--idle", default="0,10000", help="how many that do not; 0 is to be among them")
-    p.add_argument("--size", type=int, default=1024, help="bytes of a message")
+    p.add_argument("--seconds", type=float, default=1.0, help="duration of each measurement")
+    p.add_argument("--active", type=int, default=10, help="number of active connections")
+    p.add_argument("--idle", default="0,10000", help="numbers of idle connections; must include 0")
+    p.add_argument("--size", type=int, default=1024, help="message size in bytes")
     p.add_argument("--servers", metavar="NAME,...", help=", ".join(SERVERS))
-    p.add_argument("--json", metavar="FILE", help="write every measurement there")
-    p.add_argument("--quick", action="store_true", help="one round of 0.3 seconds: does it run?")
+    p.add_argument("--json", metavar="FILE", help="write every measurement to FILE")
+    p.add_argument(
+        "--quick", action="store_true", help="one round of 0.3 seconds, to check that it runs"
+    )
     options = p.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 0.3
     counts = options.idle.split(",")
     if "0" not in counts or not all(count.isdigit() for count in counts):
-        p.error("--idle takes numbers, and 0 must be one of them: it is what the others are beside")
+        p.error("--idle must be a list of numbers that includes 0, the base of the ratios")
     servers = harness.parse_names(options.servers, harness.SERVERS if options.servers else SERVERS)
     harness.raise_descriptor_limit()
     server_core, load_core = harness.cores()

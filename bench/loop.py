@@ -1,4 +1,4 @@
-"""asyncio programs on several event loops, interleaved: servers, clients, scheduling, memory."""
+"""Measure asyncio programs on several event loops: servers, clients, scheduling, memory."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ MODELS = tuple(f"noria-{m}" for m in ("select", "poll", "epoll", "epoll-edge", "
 KNOWN = (*PEERS, *MODELS, *SERVERS, LIMIT)
 
 
-def rows_like(patterns: str | None, known: Sequence[Row] = ROWS) -> list[Row]:
-    """The rows whose name has one of the texts in it, or matches one as a glob; separated by `;`.
+def select_rows(patterns: str | None, known: Sequence[Row] = ROWS) -> list[Row]:
+    """Return the rows whose name contains, or matches as a glob, one of the `;`-separated patterns.
 
-    A row that a goal is relative to comes along.
+    Rows that their goals are relative to are included.
     """
     if not patterns:
         return list(known)
@@ -41,12 +41,12 @@ def rows_like(patterns: str | None, known: Sequence[Row] = ROWS) -> list[Row]:
 
 
 def turns(count: int, rows: Sequence[Row], loops: Sequence[str]) -> Iterator[tuple[int, Row, str]]:
-    """Every measurement: row by row, the loops in turn, beginning with another in each round."""
+    """Yield (round, row, loop) for every measurement; each round starts with a different loop."""
     steps = [
         (number, row, loop)
         for number in range(count)
         for row in rows
-        for loop in rotated([loop for loop in loops if row.asks(loop)], number)
+        for loop in rotated([loop for loop in loops if row.applies_to(loop)], number)
     ]
     began = time.monotonic()
     for done, (number, row, loop) in enumerate(steps):
@@ -62,8 +62,8 @@ def rotated(loops: list[str], by: int) -> list[str]:
 
 
 def measure(found: Found, number: int, loop: str, place: Place) -> None:
-    """Run one measurement. A loop that cannot do a row is not measured again."""
-    if loop in found.none:
+    """Run one measurement. A loop that does not support a row is skipped from then on."""
+    if loop in found.unavailable:
         return
     try:
         sample = found.row.measure(loop, place)
@@ -71,20 +71,22 @@ def measure(found: Found, number: int, loop: str, place: Place) -> None:
         harness.progress_end()
         harness.log(f"{loop} is skipped for {found.row.name!r}: {error}")
         if loop not in found.samples:
-            found.none[loop] = str(error)
+            found.unavailable[loop] = str(error)
     else:
         found.samples.setdefault(loop, {})[number] = sample
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of the command."""
+    """Return the parser of the command line."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--seconds", type=float, default=1.0, help="of each measurement under load")
-    p.add_argument("--rows", metavar="TEXT;...", help="parts of their names, or globs")
+    p.add_argument(
+        "--seconds", type=float, default=1.0, help="duration of each measurement under load"
+    )
+    p.add_argument("--rows", metavar="TEXT;...", help="parts of row names, or globs")
     p.add_argument("--peers", metavar="NAME,...", help=", ".join(KNOWN))
-    p.add_argument("--models", action="store_true", help="noria on each of its models too")
-    p.add_argument("--json", metavar="FILE", help="write every measurement there")
+    p.add_argument("--models", action="store_true", help="also measure noria on each of its models")
+    p.add_argument("--json", metavar="FILE", help="write every measurement to FILE")
     p.add_argument(
         "--fresh", action="store_true", help="measure servers before any connection has ended"
     )
@@ -93,10 +95,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     p = parser()
     options = p.parse_args()
-    rows = rows_like(options.rows)
+    rows = select_rows(options.rows)
     if options.list or not rows:
         print("\n".join(row.name for row in (rows or ROWS)))
         return
@@ -107,7 +109,8 @@ def main() -> None:
     noria = next((loop for loop in loops if is_noria(loop)), None)
     harness.raise_descriptor_limit()
     server, load = harness.cores()
-    os.sched_setaffinity(0, {load})  # so that no measured process shares its core with this one
+    # Keep this process off the core of the measured process.
+    os.sched_setaffinity(0, {load})
     every = {row.name: Found(row) for row in rows}
     with tempfile.TemporaryDirectory(prefix="loops-") as scratch:
         place = Place(server, load, options.seconds, Path(scratch), options.fresh)

@@ -1,4 +1,4 @@
-"""The table of docs/performance.md, from what bench/loop.py --json wrote: markdown.py FILE."""
+"""Print the table of docs/performance.md from a bench/loop.py --json file: markdown.py FILE."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = {LIMIT: "C", "noria": "**noria**", "noria-epoll": "noria epoll"}
 
 
 def ratio(row: dict[str, Any], loop: str, beside: str) -> float | None:
-    """How many times better, the median over the rounds."""
+    """Return the median over the rounds of how many times better `loop` is than `beside`."""
     loops = row["loops"]
     if loop not in loops or beside not in loops:
         return None
@@ -35,7 +35,7 @@ def line(cells: list[str]) -> str:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("file", type=Path)
     found = json.loads(p.parse_args().file.read_text())

@@ -1,4 +1,4 @@
-"""Resident bytes of an idle connection, above those of an empty protocol object."""
+"""Measure resident bytes per idle connection, beyond an empty protocol object."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import harness
 sys.path.insert(0, str(harness.BENCH / "peers"))
 
 SERVERS = (harness.LIMIT, *harness.PEERS, "noria-epoll", "noria-epoll-edge", "noria-io_uring")
-FIRST = 1000  # connections that fill what memory a process has to spare
+FIRST = 1000  # connections that fill the free memory a process already has
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that the process alone has resident: no page of a shared library."""
+    """Return the private resident bytes of a process (Private_* in smaps_rollup, proc(5))."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return 1024 * sum(
         int(line.split()[1])
@@ -30,7 +30,7 @@ def resident(pid: int) -> int:
 
 
 def settled(pid: int) -> int:
-    """The resident bytes once they no longer change."""
+    """Return the resident bytes once they no longer change."""
     before, now = -1, resident(pid)
     while now != before:
         time.sleep(0.2)
@@ -39,11 +39,12 @@ def settled(pid: int) -> int:
 
 
 def protocol_bytes(count: int) -> float:
-    """Resident bytes of one protocol object that has nothing but its transport's place."""
+    """Return the resident bytes of a protocol object whose transport is None."""
     from protocol import Echo
 
     objects: list[Echo | None] = [None] * count
-    spare = [Echo() for _ in range(100)]  # the class and its allocator's first arenas are there
+    # Create the class and the allocator's first arenas before counting.
+    spare = [Echo() for _ in range(100)]
     gc.collect()
     before = settled(os.getpid())
     for i in range(count):
@@ -55,17 +56,15 @@ def protocol_bytes(count: int) -> float:
 
 
 def measure(words: list[str], count: int, server_core: int) -> tuple[float, float]:
-    """Resident bytes of a server's idle connection: from none on, and from FIRST on.
+    """Measure resident bytes per idle connection, counted from 0 and from FIRST connections on.
 
-    The words are those of the command that starts it.
-
-    A process has memory to spare from its start, which the first connections fill. What a
-    connection really adds is therefore counted from FIRST of them on.
+    `words` is the server's command. The first connections fill memory that the process has free
+    from its start, so the cost of a connection is counted from FIRST on.
     """
     from noria.compare.loadgen.load import run
 
     with harness.serving_command(words, server_core) as (pid, port):
-        # Code and tables that a server needs once are there before the counting begins.
+        # Load the code and tables that a server needs once before counting.
         run("127.0.0.1", port, connections=50, size=1024, seconds=0.1, warmup=0)
         time.sleep(0.2)
         none = settled(pid)
@@ -77,12 +76,12 @@ def measure(words: list[str], count: int, server_core: int) -> tuple[float, floa
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--connections", type=int, default=5000)
     p.add_argument("--servers", metavar="NAME,...", help=", ".join(SERVERS))
-    p.add_argument("--json", metavar="FILE", help="write every measurement there")
+    p.add_argument("--json", metavar="FILE", help="write every measurement to FILE")
     p.add_argument("--quick", action="store_true", help="one round")
     options = p.parse_args()
     servers = harness.parse_names(options.servers, harness.SERVERS if options.servers else SERVERS)
@@ -117,7 +116,7 @@ def main() -> None:
         if lines:
             harness.table(
                 f"{options.connections:,} idle connections; "
-                f"a protocol object has {protocol:.0f} bytes",
+                f"a protocol object takes {protocol:.0f} bytes",
                 ("server", "counted from none", f"from {FIRST:,} on", "above a protocol object"),
                 [
                     [line["server"]] + [f"{value:,.0f}" for value in list(line.values())[1:]]

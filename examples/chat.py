@@ -1,4 +1,4 @@
-"""A chat: what one client says, all the others read. On any model that serves many.
+"""A chat server: each client's lines go to all others. Needs a model that serves many clients.
 
 python examples/chat.py 9000 epoll
 noria connect 127.0.0.1 9000
@@ -18,7 +18,7 @@ class Chat(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport = transport
         self.name = "{}:{}".format(*transport.get_extra_info("peername"))
-        self.say("has come")
+        self.say("has joined")
         present.add(self)
 
     def data_received(self, data):

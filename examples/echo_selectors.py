@@ -1,4 +1,4 @@
-"""An echo server on the standard selectors module, as it is usually written.
+"""An echo server on the standard selectors module, in its usual form.
 
 python examples/echo_selectors.py 9000
 """

@@ -1,6 +1,6 @@
-"""Events of the program's own go through the same queue as those of the sockets, in order.
+"""A program's own events share one queue with socket events and are handled in order.
 
-An upload is what a client sends until it ends its side; who is interested registers with `on`.
+An upload is the data that a client sends until EOF; handlers register with `on`.
 
     python examples/events.py 9000 &
     printf 'hello' | nc -N 127.0.0.1 9000
@@ -16,7 +16,7 @@ reactor = noria.Reactor()
 
 
 class Upload(asyncio.Protocol):
-    """Takes an upload and tells of it. It knows nothing of those who listen."""
+    """Receives an upload and emits an event. It does not know the event's handlers."""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -35,7 +35,7 @@ def log(peer, size):
 
 
 def compress(peer, size):
-    """What takes long belongs in a thread; `emit` may be called from any."""
+    """Run slow work in a thread; `emit` is thread-safe."""
 
     def work():
         reactor.emit("upload.compressed", peer=peer, size=size // 2)

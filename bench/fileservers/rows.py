@@ -1,4 +1,4 @@
-"""What file servers are compared by, and what noria is to reach."""
+"""The rows of bench/fileserver.py and noria's goals."""
 
 from __future__ import annotations
 
@@ -13,69 +13,69 @@ from typing import Any
 
 from harness import BENCH, Unavailable
 from memory import settled
-from rows.loads import compiled, wrk_said
+from rows.loads import run_compiled, run_wrk
 from rows.row import Place, Row, Sample
 
-from fileservers.loads import SLOW, SLOW_MEASURED, kept_alive, slow
-from fileservers.servers import NGINX, NORIA, PLAIN, UPLOADS, in_memory, served, serving
+from fileservers.loads import SLOW, SLOW_MEASURED, keep_alive_connections, slow
+from fileservers.servers import NGINX, NORIA, PLAIN, UPLOADS, fill_page_cache, served, serving
 
 IDLE = 10_000
-UPLOAD_SECONDS = 120.0  # the longest that is waited for
+UPLOAD_SECONDS = 120.0  # timeout of an upload's response
 BOUNDARY = "boundary-of-the-form"
 FILES = str(BENCH / "load" / "files.lua")
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """How many times better than another server noria is to be, or what its figure is to be."""
+    """noria's goal: a ratio to another server, or a limit of its own value."""
 
     amount: float
-    beside: str = ""  # no other: the figure itself
+    beside: str = ""  # "" for noria's own value
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow(Row):
-    """A row whose goals are relative to several servers, or to none."""
+    """A row with goals relative to several servers, or to none."""
 
     servers: Sequence[str] = (NORIA, NGINX)
     goals: Sequence[Goal] = ()
 
-    def asks(self, loop: str) -> bool:
-        """Whether this server has the row."""
+    def applies_to(self, loop: str) -> bool:
+        """Return whether this server has the row."""
         return loop.partition("-")[0] in self.servers
 
 
 def download(big: int, server: str, at: Place) -> Sample:
-    """GB a second of whole downloads, one after another, to a client that drops the bytes."""
+    """Measure GB a second of successive downloads by a client that discards the bytes."""
     top = served(at, big)
-    in_memory(top / "big")
+    fill_page_cache(top / "big")
     with serving(server, top, at) as (pid, port):
-        found = compiled("sink", port, big, at.seconds, "/big", at=at, pid=pid)
+        found = run_compiled("sink", port, big, at.seconds, "/big", at=at, pid=pid)
         return replace(found, value=found.value / 1e9)
 
 
 def small(big: int, server: str, at: Place) -> Sample:
-    """Requests a second for small files, in turn."""
+    """Measure requests a second for small files in rotation."""
     with serving(server, served(at, big), at) as (pid, port):
         return requests(port, 100, at, pid)[0]
 
 
 def requests(port: int, connections: int, at: Place, pid: int) -> tuple[Sample, float]:
-    """Requests a second by wrk, and the 99th percentile of their times in µs."""
+    """Run wrk; return requests a second and the 99th percentile of latency in µs."""
     url = f"http://127.0.0.1:{port}/"
-    found, out = wrk_said(url, "-s", FILES, at=at, pid=pid, connections=connections)
+    found, out = run_wrk(url, "-s", FILES, at=at, pid=pid, connections=connections)
     last = re.search(r"p99 (\d+) us", out)
     if not last:
-        raise Unavailable("wrk told no percentile")
+        raise Unavailable("wrk printed no percentile")
     return found, float(last[1])
 
 
 def upload(big: int, server: str, at: Place) -> Sample:
-    """MB a second of one upload, until its answer: by PUT, or by a form where there is no PUT."""
+    """Measure MB a second of one upload until its response, by PUT or, without PUT, by a form."""
     at = replace(at, seconds=UPLOAD_SECONDS)
     top = served(at, big)
-    in_memory(top / "big")
-    os.sync()  # the disk has no work left of the one before
+    fill_page_cache(top / "big")
+    os.sync()  # flush the writes of the previous measurement
     path, tail, more = "/uploaded", "", ""
     if server == UPLOADS:
         path, tail = "/upload", f"\r\n--{BOUNDARY}--\r\n"
@@ -90,9 +90,9 @@ def upload(big: int, server: str, at: Place) -> Sample:
     head += f"Content-Length: {big + len(more) + len(tail)}\r\n\r\n{more}"
     try:
         with serving(server, top, at) as (pid, port):
-            found = compiled("upload", port, top / "big", head, tail, at=at, pid=pid)
+            found = run_compiled("upload", port, top / "big", head, tail, at=at, pid=pid)
         if (top / "uploaded").stat().st_size != big:
-            raise Unavailable("what it stored is not as long as what was sent")
+            raise Unavailable("the stored file differs in size from the upload")
     except FileNotFoundError:
         raise Unavailable("it stored nothing") from None
     finally:
@@ -101,20 +101,20 @@ def upload(big: int, server: str, at: Place) -> Sample:
 
 
 def idle(big: int, server: str, at: Place) -> Sample:
-    """MB of resident memory that the connections add to a process which has served some."""
+    """Measure MB of resident memory that idle connections add to a process after some requests."""
     with serving(server, served(at, big), at) as (pid, port):
-        with kept_alive(port, 50):
+        with keep_alive_connections(port, 50):
             pass
         none = settled(pid)
-        with kept_alive(port, IDLE):
+        with keep_alive_connections(port, IDLE):
             return Sample((settled(pid) - none) / 1e6)
 
 
 def beside_slow(kind: str, big: int, server: str, at: Place) -> Sample:
-    """The 99th percentile of requests beside slow clients, by that without them just before.
+    """Measure the ratio of p99 latency with slow clients to that without them just before.
 
-    Each is the median of a few seconds': one moment in which the machine did something else is
-    more than a hundredth of a second or two, and would be all that the percentile tells of.
+    Each p99 is the median over several runs of 1 s: a single disturbance of the machine can exceed
+    1% of a run and would decide its p99.
     """
     at = replace(at, seconds=1)
     top = served(at, big)
@@ -130,7 +130,7 @@ def beside_slow(kind: str, big: int, server: str, at: Place) -> Sample:
 
 
 def rows(big: int) -> list[FileRow]:
-    """The rows, with a large file of so many bytes."""
+    """Return the rows; `big` is the size of the large file in bytes."""
     size = f"{big >> 30} GiB" if big >= 1 << 30 else f"{big >> 20} MiB"
     plain = (NORIA, NGINX, PLAIN)
     shared: dict[str, Any] = {"driven": False, "less": True}

@@ -1,4 +1,4 @@
-"""How each file server is started, and what it serves."""
+"""Starts each file server and creates the files it serves."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from harness import Unavailable, free_port, serving_port
 from rows.row import Place
 
 NORIA, NGINX, PLAIN, UPLOADS = "noria", "nginx", "http.server", "uploadserver"
-OLD = "http.server-1.0"  # as it is without an option: a connection for each request
+OLD = "http.server-1.0"  # its default: one connection per request
 MODELS = ("noria-epoll", "noria-epoll-edge", "noria-io_uring")
 SERVERS = (NORIA, NGINX, PLAIN, OLD, UPLOADS)
 SMALL_FILES = 100
 SMALL_BYTES = 1024
-SLOW_BYTES = 16 << 20  # more than the sockets' buffers hold
+SLOW_BYTES = 16 << 20  # more than the socket buffers hold
 BLOCK = 1 << 20
 MOST = 20_000  # connections
 
-# As Debian's, but for logs and the buffer of an upload; the limits are above what is measured, as
-# noria's are here.
+# Debian's configuration without logs and with a larger upload buffer. Limits are above what is
+# measured, as they are for noria here.
 CONFIGURATION = """
 {user}
 daemon off;
@@ -62,7 +62,7 @@ http {{
 
 
 def served(at: Place, big: int) -> Path:
-    """The directory that is served: made at first, in memory, and on the disk."""
+    """Return the served directory; the first call creates it, cached and synced."""
     top = at.scratch / "served"
     if not top.exists():
         (top / "small").mkdir(parents=True)
@@ -76,8 +76,8 @@ def served(at: Place, big: int) -> Path:
     return top
 
 
-def in_memory(path: Path) -> None:
-    """Have the kernel hold a file, in case that it needed the room meanwhile."""
+def fill_page_cache(path: Path) -> None:
+    """Read a file into the page cache, in case the kernel has evicted it."""
     room = bytearray(BLOCK)
     with open(path, "rb", buffering=0) as file:
         while file.readinto(room):
@@ -86,7 +86,7 @@ def in_memory(path: Path) -> None:
 
 @contextlib.contextmanager
 def serving(server: str, top: Path, at: Place) -> Iterator[tuple[int, int]]:
-    """Start a file server on its core; gives the pid of what does the work, and the port."""
+    """Start a file server on its core; yields the pid of the serving process and the port."""
     port = free_port()
     with contextlib.ExitStack() as stack:
         own = at.scratch / f"nginx-{port}"
@@ -100,7 +100,7 @@ def serving(server: str, top: Path, at: Place) -> Iterator[tuple[int, int]]:
 
 
 def command(server: str, top: Path, port: int) -> list[str]:
-    """noria, or a server of the standard library's kind."""
+    """Return the command of noria, http.server or uploadserver."""
     if server.partition("-")[0] == NORIA:
         words = [sys.executable, "-m", "noria", "serve", "files", str(top), "--upload"]
         words += ["--port", str(port), "--grace", "1", "--model", server[len("noria-") :] or "auto"]
@@ -117,13 +117,13 @@ def command(server: str, top: Path, port: int) -> list[str]:
 
 
 def nginx(own: Path, top: Path, port: int) -> list[str]:
-    """Writes the configuration, below a directory of its own."""
+    """Write nginx's configuration into a new directory and return its command."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if not program:
         raise Unavailable("not installed: apt-get install nginx")
     about = subprocess.run([program, "-V"], capture_output=True, text=True).stderr
     if "--with-http_dav_module" not in about:
-        raise Unavailable("it was built without its dav module")
+        raise Unavailable("nginx was built without its dav module")
     own.mkdir()
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
     file = own / "nginx.conf"
@@ -136,11 +136,11 @@ def nginx(own: Path, top: Path, port: int) -> list[str]:
 
 
 def worker(master: int) -> int:
-    """The pid of nginx's only worker, once it is there."""
+    """Return the pid of nginx's only worker once it has started."""
     latest = time.monotonic() + 5.0
     while time.monotonic() < latest:
         found = Path(f"/proc/{master}/task/{master}/children").read_text().split()
         if found:
             return int(found[0])
         time.sleep(0.02)
-    raise Unavailable("it has no worker")
+    raise Unavailable("nginx started no worker within 5 s")

@@ -1,4 +1,4 @@
-"""The table of bench/fileserver.py: figures, noria's ratios to the others, and its goals."""
+"""The table of bench/fileserver.py: values, noria's ratios to other servers, and its goals."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from fileservers.rows import FileRow, Goal
 
 
 def goals(found: Found) -> Sequence[Goal]:
-    """Those of the row."""
+    """Return the goals of the row."""
     return found.row.goals if isinstance(found.row, FileRow) else ()
 
 
 def words(found: Found, goal: Goal) -> str:
-    """A goal as it is written."""
+    """Format a goal."""
     if goal.beside:
         return f"≥ {goal.amount:g} {goal.beside}"
     return f"{'≤' if found.row.less else '≥'} {goal.amount:g} {found.row.unit}"
 
 
 def met(found: Found, goal: Goal, noria: str) -> bool | None:
-    """Whether it is reached; None if that was not measured."""
+    """Return whether a goal is met; None if it was not measured."""
     if goal.beside:
         ratio = Ratio.of(found.row, found.values(noria), found.values(goal.beside))
         return None if ratio is None else ratio.middle >= goal.amount
@@ -35,15 +35,15 @@ def met(found: Found, goal: Goal, noria: str) -> bool | None:
 
 
 def cell(found: Found, server: str) -> str:
-    """A server's figure, with the mark of one that was not the limit."""
+    """Format a server's value, marked if the server was not the limit."""
     if server not in found.samples:
-        return "none" if server in found.none else "–"
+        return "none" if server in found.unavailable else "–"
     mark = "!" if server in found.not_busy() else ""
     return figure(found.middle(server), found.row.unit) + mark
 
 
 def processor_time(found: Found) -> dict[str, float]:
-    """µs of each server's processor time for one request; of rows that count requests."""
+    """Return µs of CPU time per request for each server, in rows that count requests."""
     if found.row.unit != "/s":
         return {}
     each = {
@@ -54,8 +54,8 @@ def processor_time(found: Found) -> dict[str, float]:
 
 
 def print_table(every: dict[str, Found], servers: list[str], noria: str | None) -> None:
-    """What was measured; the ratios are those within a round."""
-    every = {name: found for name, found in every.items() if found.samples or found.none}
+    """Print the values and the ratios within rounds."""
+    every = {name: found for name, found in every.items() if found.samples or found.unavailable}
     others = [server for server in servers if not is_noria(server)] if noria else []
     columns = ["", *servers, *(f"{noria}/{other}" for other in others)]
     columns += ["goal", "met"] if noria else []
@@ -70,27 +70,27 @@ def print_table(every: dict[str, Found], servers: list[str], noria: str | None) 
             answers = [met(found, goal, noria) for goal in goals(found)]
             line.append(", ".join({True: "yes", False: "no", None: "–"}[one] for one in answers))
         lines.append(line)
-    table("file servers; a ratio above 1 is noria's gain", columns, lines)
+    table("file servers; noria is better where a ratio is above 1", columns, lines)
     print_notes(every)
     for name, found in every.items():
         shares = {server: found.last(server) for server in found.samples}
         if costs := processor_time(found):
             said = ", ".join(f"{server} {cost:.1f} µs" for server, cost in costs.items())
-            print(f"{name}: a request takes {said} of the server's processor time")
+            print(f"{name}: CPU time of the server per request: {said}")
         if any(share is not None for share in shares.values()):
             said = ", ".join(f"{server} {shown(share, '.0%')}" for server, share in shares.items())
-            print(f"{name}: the time from the last byte sent to the answer is {said} of all")
+            print(f"{name}: share of the time between the last byte sent and the response: {said}")
 
 
 def as_json(every: dict[str, Found], noria: str | None) -> list[dict[str, object]]:
-    """Every measurement, and what became of the goals."""
+    """Return every measurement and the goals' results as JSON values."""
     return [
         {
             "row": name,
             "unit": found.row.unit,
             "lower_is_better": found.row.less,
             "servers": measurements(found),
-            "none": found.none,
+            "none": found.unavailable,
             "goals": [
                 {"goal": words(found, goal), "met": met(found, goal, noria or "")}
                 for goal in goals(found)

@@ -1,11 +1,11 @@
-/* The limit: an echo server in C with nothing between it and the kernel.
+/* An echo server in C on bare system calls: the limit that other servers are compared with.
 
-   epoll_echo [PORT | PATH]; port 0 or none takes a free one, and a path (with a slash in it) is
-   that of a Unix socket. It prints "listening PORT", for a path with port 0.
+   epoll_echo [PORT | PATH]: without a port, or with 0, the kernel chooses one; an argument with a
+   slash is the path of a Unix socket. Prints "listening PORT", with port 0 for a path.
 
-   Level-triggered epoll; one recv of at most 256 KiB an event, and what came is sent at once. What
-   the socket does not take is kept for its connection, which is not read again until it has gone.
-   Memory is taken only for what is kept, never for a message that could be sent. */
+   Level-triggered epoll; each event does one recv of at most 256 KiB and sends the data at once.
+   Data that the socket buffer has no room for is kept per connection, and the connection is not
+   read until it is sent. Only kept data is allocated. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,7 +24,7 @@
 enum { ROOM = 256 * 1024, BATCH = 512 };
 
 struct kept {
-    char *bytes; /* NULL while nothing is kept */
+    char *bytes; /* NULL if nothing is kept */
     size_t at, end;
 };
 
@@ -44,13 +44,13 @@ static void watch(int fd, uint32_t events, int operation) {
         fail("epoll_ctl");
 }
 
-static void end(int fd) {
+static void close_connection(int fd) {
     free(kept[fd].bytes);
     kept[fd].bytes = NULL;
     close(fd);
 }
 
-/* Bytes that went out; -1 if the connection is broken. */
+/* Returns the number of bytes sent; -1 if the connection is broken. */
 static ssize_t put(int fd, const char *bytes, size_t length) {
     size_t done = 0;
     while (done < length) {
@@ -70,12 +70,12 @@ static void echo(int fd) {
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (got <= 0) {
-        end(fd);
+        close_connection(fd);
         return;
     }
     ssize_t gone = put(fd, buffer, (size_t)got);
     if (gone < 0) {
-        end(fd);
+        close_connection(fd);
         return;
     }
     if (gone < got) {
@@ -89,11 +89,11 @@ static void echo(int fd) {
     }
 }
 
-static void catch_up(int fd) {
+static void flush_kept(int fd) {
     struct kept *k = &kept[fd];
     ssize_t gone = put(fd, k->bytes + k->at, k->end - k->at);
     if (gone < 0) {
-        end(fd);
+        close_connection(fd);
         return;
     }
     k->at += (size_t)gone;
@@ -104,10 +104,10 @@ static void catch_up(int fd) {
     }
 }
 
-static void take_in(int listener) {
+static void accept_all(int listener) {
     int one = 1, fd;
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-        if ((size_t)fd >= descriptors) { /* cannot be: the table has room for the limit */
+        if ((size_t)fd >= descriptors) { /* impossible: the table covers RLIMIT_NOFILE */
             close(fd);
             continue;
         }
@@ -129,7 +129,7 @@ static int listen_at_path(const char *path) {
     return listener;
 }
 
-/* The port is replaced by the one that was taken. */
+/* Stores the bound port in *port. */
 static int listen_at_port(int *port) {
     struct sockaddr_in here = {.sin_family = AF_INET};
     socklen_t length = sizeof here;
@@ -176,9 +176,9 @@ int main(int argc, char **argv) {
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
             if (fd == listener)
-                take_in(listener);
+                accept_all(listener);
             else if (kept[fd].bytes)
-                catch_up(fd);
+                flush_kept(fd);
             else
                 echo(fd);
         }

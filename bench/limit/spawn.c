@@ -1,6 +1,6 @@
-/* The limit of spawning: posix_spawn(3) and waitpid(2), one child after another.
+/* The limit for subprocesses: posix_spawn(3) and waitpid(2), one child after another.
  *
- *     spawn COUNT      prints children a second, and which share of the time it had a processor
+ *     spawn COUNT      prints children a second, and the share of time it had a processor
  */
 #include <spawn.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
-/* Connects, has a message echoed, and closes, again and again: connects PORT AT_ONCE SECONDS.
+/* Repeatedly connects, has a message echoed, and closes: connects PORT AT_ONCE SECONDS.
 
-   A connect to the machine itself ends within the call, so that it is made blocking. It comes from
-   one of several addresses: those who close first keep the port for a minute, and one address
-   would run out of ports. */
+   A connect over the loopback interface completes within the call, so it is blocking. The client
+   uses several source addresses: closing first leaves its port in TIME_WAIT for a minute, and one
+   address would run out of ports. */
 
 #include "measure.h"
 #include <sys/epoll.h>
@@ -44,14 +44,14 @@ int main(int argc, char **argv) {
         fail("epoll_create1");
     for (int i = 0; i < atoi(argv[2]); i++)
         begin();
-    for (struct span run = span_of(atof(argv[3])); goes_on(&run, &count);) {
+    for (struct span run = span_of(atof(argv[3])); keep_running(&run, &count);) {
         struct epoll_event events[BATCH];
         int n = epoll_wait(ep, events, BATCH, 100);
         for (int i = 0; i < n; i++) {
             char answer[sizeof message];
             ssize_t got = recv(events[i].data.fd, answer, sizeof answer, MSG_DONTWAIT);
             if (got != sizeof message || memcmp(answer, message, sizeof message))
-                complain("what came back is not what was sent");
+                complain("the echo differs from the message sent");
             close(events[i].data.fd);
             count++;
             begin();

@@ -1,8 +1,7 @@
 /* Loads a server: exchange PORT CONNECTIONS SECONDS plain|tls echo BYTES|http.
 
-   Each connection has one message under way. `echo` compares what comes back with what was sent;
-   `http` asks for / and counts answers that are like the first one, whose end it learns from its
-   Content-Length. */
+   Each connection has one message in flight. `echo` compares each echo with its message; `http`
+   requests / and counts responses of the first one's length, computed from its Content-Length. */
 
 #include "measure.h"
 #include <fcntl.h>
@@ -28,7 +27,7 @@ static void broken(const char *what) {
     complain(what);
 }
 
-/* Bytes that came; 0 if there are none yet. */
+/* Returns the number of bytes received; 0 if there are none yet. */
 static int get(struct line *line, char *room, int most) {
     int n;
     if (line->ssl) {
@@ -45,12 +44,12 @@ static int get(struct line *line, char *room, int most) {
     return n;
 }
 
-/* With one message under way there is always room for it: no send can be partial. */
+/* One message in flight always fits the socket buffer, so no send is partial. */
 static void say(struct line *line) {
     int n = line->ssl ? SSL_write(line->ssl, message, message_size)
                       : (int)send(line->fd, message, (size_t)message_size, MSG_NOSIGNAL);
     if (n != message_size)
-        broken("the server does not take what is sent");
+        broken("the socket buffer has no room for a message");
     line->got = 0;
 }
 
@@ -60,7 +59,7 @@ static void hear(struct line *line) {
         if (!n)
             return;
         if (comparing && memcmp(answer, due + line->got, (size_t)n))
-            complain("what came back is not what was sent");
+            complain("the echo differs from the message sent");
         line->got += n;
         if (line->got == due_size) {
             count++;
@@ -85,14 +84,14 @@ static void open_line(struct line *line, SSL_CTX *context, int port) {
 
 static void prepare_echo(int size) {
     if (size < 1 || size > MOST)
-        complain("too short, or too long");
+        complain("BYTES must be 1 to 65536");
     for (int i = 0; i < size; i++)
         message[i] = due[i] = (char)(i * 31 + (i >> 8));
     message_size = due_size = size;
     comparing = 1;
 }
 
-/* The first request is made here, on a socket that still blocks. */
+/* Sends the first request, while the socket is still blocking. */
 static void prepare_http(struct line *line) {
     char *end = NULL, *length;
     int got = 0;
@@ -106,10 +105,10 @@ static void prepare_http(struct line *line) {
     }
     length = strcasestr(due, "\r\nContent-Length:");
     if (strncmp(due, "HTTP/1.1 200", 12) || !length)
-        complain("not an answer of a known length");
+        complain("the response is not 200 with a Content-Length");
     due_size = (int)(end - due) + 4 + atoi(length + strlen("\r\nContent-Length:"));
     if (due_size > MOST)
-        complain("too long an answer");
+        complain("the response is longer than 65536 bytes");
     while (got < due_size)
         got += get(line, due + got, due_size - got);
 }
@@ -124,7 +123,7 @@ int main(int argc, char **argv) {
     if (!line || ep < 0)
         complain("no memory");
     if (context)
-        SSL_CTX_set_read_ahead(context, 1); /* a record's head and body in one recv */
+        SSL_CTX_set_read_ahead(context, 1); /* a record's header and body in one recv */
     for (int i = 0; i < lines; i++)
         open_line(&line[i], context, port);
     if (strcmp(argv[5], "echo"))
@@ -138,7 +137,7 @@ int main(int argc, char **argv) {
             fail("epoll_ctl");
         say(&line[i]);
     }
-    for (struct span run = span_of(atof(argv[3])); goes_on(&run, &count);) {
+    for (struct span run = span_of(atof(argv[3])); keep_running(&run, &count);) {
         struct epoll_event events[BATCH];
         int n = epoll_wait(ep, events, BATCH, 100);
         for (int i = 0; i < n; i++)

@@ -1,7 +1,7 @@
-/* What the loads share: a clock, the two lines that tell of a measurement, and sockets.
+/* Shared by the loads: a clock, the two result lines, and addresses.
 
-   "begin" is printed when the warm-up is over, and "end COUNT SECONDS" when the time is: whoever
-   started the load reads the server's processor time at these moments. */
+   The load prints "begin" after the warm-up and "end COUNT SECONDS" after the measurement; the
+   parent process reads the server's CPU time at these moments. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -36,11 +36,11 @@ static double now(void) {
 static struct sockaddr_in local(const char *address, int port) {
     struct sockaddr_in place = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     if (inet_pton(AF_INET, address, &place.sin_addr) != 1)
-        complain("not an address");
+        complain("invalid IPv4 address");
     return place;
 }
 
-/* The run of a closed loop: first the warm-up, which counts nothing, then the measured time. */
+/* A closed-loop run: an uncounted warm-up, then the measurement. */
 struct span {
     double began, until, seconds;
     int measuring;
@@ -52,8 +52,8 @@ static struct span span_of(double seconds) {
     return s;
 }
 
-/* Whether the run goes on; `count` is what was done by now. */
-static int goes_on(struct span *s, unsigned long long *count) {
+/* Returns whether the run continues; resets *count after the warm-up and prints it at the end. */
+static int keep_running(struct span *s, unsigned long long *count) {
     double at = now();
     if (at < s->until)
         return 1;

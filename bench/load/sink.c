@@ -1,8 +1,8 @@
-/* Takes in what a server sends: sink PORT BYTES SECONDS [PATH].
+/* Receives and discards what a server sends: sink PORT BYTES SECONDS [PATH].
 
-   Connects, asks for PATH if there is one, drops BYTES bytes uncopied (MSG_TRUNC) up to the end of
-   the stream, and begins again until the time is over; a stream that is begun is counted as far as
-   it has come. An answer to HTTP is longer than BYTES by its head. */
+   Connects, requests PATH if given, discards BYTES bytes without copying them (MSG_TRUNC) up to
+   EOF, and repeats until the time is over; an unfinished stream counts with the bytes received. An
+   HTTP response is longer than BYTES by its head. */
 
 #include "measure.h"
 
@@ -30,7 +30,7 @@ int main(int argc, char **argv) {
                 fail("recv");
             came += (unsigned long long)got;
             count += (unsigned long long)got;
-            if (!goes_on(&run, &count))
+            if (!keep_running(&run, &count))
                 return 0;
         }
         if (*ask ? came <= whole : came != whole)

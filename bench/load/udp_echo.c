@@ -1,23 +1,23 @@
 /* Loads a UDP echo server: udp_echo PORT SOCKETS DEPTH BYTES SECONDS.
 
-   Each socket has DEPTH datagrams under way, sent and received in batches. A batch that stays away
-   for LOST seconds is taken for lost and sent anew; datagrams carry the number of their batch, so
+   Each socket has DEPTH datagrams in flight, sent and received in batches. A batch without an echo
+   for LOST_SECONDS counts as lost and is sent again; datagrams carry the number of their batch, so
    that a late one is not counted twice. */
 
 #include "measure.h"
 #include <poll.h>
 
 enum { MOST = 64, ROOM = 65536 };
-static const double LOST = 0.05;
+static const double LOST_SECONDS = 0.05;
 
 struct port {
     int fd, due;
-    unsigned turn; /* datagrams of earlier turns are late */
+    unsigned turn; /* number of the batch; echoes of earlier ones are late */
     double since;
 };
 
 static char *message;
-static char *room; /* for what comes back: MOST datagrams */
+static char *room; /* receive buffer of `depth` datagrams */
 static int size, depth;
 static unsigned long long count, lost;
 
@@ -33,7 +33,7 @@ static void say(struct port *p, int many) {
     int n = sendmmsg(p->fd, out, (unsigned)many, 0);
     if (n < 0 && errno != EAGAIN && errno != ENOBUFS)
         fail("sendmmsg");
-    p->due += n > 0 ? n : 0; /* what found no room is missing until the socket falls silent */
+    p->due += n > 0 ? n : 0; /* unsent ones are retried after LOST_SECONDS */
 }
 
 static void hear(struct port *p, double at) {
@@ -54,7 +54,7 @@ static void hear(struct port *p, double at) {
         char *one = parts[i].iov_base;
         if ((int)in[i].msg_len != size ||
             memcmp(one + sizeof p->turn, message + sizeof p->turn, (size_t)size - sizeof p->turn))
-            complain("what came back is not what was sent");
+            complain("the echo differs from the datagram sent");
         good += !memcmp(one, &p->turn, sizeof p->turn);
     }
     if (!good)
@@ -65,7 +65,7 @@ static void hear(struct port *p, double at) {
     say(p, good);
 }
 
-static void begin_anew(struct port *p, double at) {
+static void resend_batch(struct port *p, double at) {
     lost += (unsigned)p->due;
     p->due = 0;
     p->turn++;
@@ -81,7 +81,7 @@ int main(int argc, char **argv) {
     depth = atoi(argv[3]);
     size = atoi(argv[4]);
     if (depth > MOST || size < 8 || size > ROOM)
-        complain("too deep, too short, or too long");
+        complain("DEPTH must be at most 64, BYTES 8 to 65536");
     struct port *port = calloc((size_t)ports, sizeof *port);
     struct pollfd *asked = calloc((size_t)ports, sizeof *asked);
     message = malloc((size_t)size);
@@ -96,16 +96,16 @@ int main(int argc, char **argv) {
             fail("connect");
         asked[i].fd = port[i].fd;
         asked[i].events = POLLIN;
-        begin_anew(&port[i], now());
+        resend_batch(&port[i], now());
     }
-    for (struct span run = span_of(atof(argv[5])); goes_on(&run, &count);) {
+    for (struct span run = span_of(atof(argv[5])); keep_running(&run, &count);) {
         int n = poll(asked, (nfds_t)ports, 10);
         double at = now();
         for (int i = 0; i < ports; i++) {
             if (n > 0 && asked[i].revents)
                 hear(&port[i], at);
-            if (at - port[i].since > LOST)
-                begin_anew(&port[i], at);
+            if (at - port[i].since > LOST_SECONDS)
+                resend_batch(&port[i], at);
         }
     }
     if (lost)

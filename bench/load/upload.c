@@ -1,8 +1,8 @@
 /* Sends a file to an HTTP server: upload PORT FILE HEAD TAIL.
 
-   HEAD goes before the bytes of the file, TAIL after them. Prints "begin" when it is connected, and
-   at the answer "end BYTES SECONDS LAST": LAST are the seconds of these from the last byte on, in
-   which the server takes what the sockets hold, and brings the file to the disk if it does. */
+   Sends HEAD before the bytes of the file and TAIL after them. Prints "begin" once connected, and
+   "end BYTES SECONDS LAST" at the response: LAST is the part of SECONDS after the last byte was
+   sent, in which the server drains the socket buffers and may sync the file to disk. */
 
 #include "measure.h"
 #include <fcntl.h>
@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
         fail("recv");
     if (strncmp(answer, "HTTP/1.", 7) != 0 || strncmp(answer + 8, " 2", 2) != 0) {
         answer[strcspn(answer, "\r\n")] = 0;
-        complain(*answer ? answer : "no answer");
+        complain(*answer ? answer : "the server sent no response");
     }
     printf("end %lld %.9f %.9f\n", (long long)status.st_size, at - began, at - last);
     return 0;

@@ -81,7 +81,7 @@ def offsets(path: Path) -> list[int]:
     return found
 
 
-def forget(path: Path) -> None:
+def evict_pages(path: Path) -> None:
     """Evict the file from the page cache."""
     fd = os.open(path, os.O_RDWR)
     os.fsync(fd)
@@ -212,7 +212,7 @@ async def durable(way: str, directory: Path, seconds: float) -> float:
     return done / (time.perf_counter() - began)
 
 
-def named(way: str) -> Callable[..., Awaitable[Any]]:
+def os_function(way: str) -> Callable[..., Awaitable[Any]]:
     """Return a coroutine function that calls a function of os."""
     if way == "pool":
         loop = asyncio.get_running_loop()
@@ -223,7 +223,7 @@ def named(way: str) -> Callable[..., Awaitable[Any]]:
 
 async def stats(way: str, path: Path, seconds: float) -> float:
     """Stat a file from 64 tasks; calls a second."""
-    call = named(way)
+    call = os_function(way)
     done = 0
     end = time.perf_counter() + seconds
 
@@ -241,7 +241,7 @@ async def stats(way: str, path: Path, seconds: float) -> float:
 
 async def names(way: str, directory: Path, seconds: float) -> float:
     """Make, rename and remove a directory per task in 64 tasks; calls a second."""
-    call = named(way)
+    call = os_function(way)
     done = 0
     end = time.perf_counter() + seconds
 
@@ -317,7 +317,7 @@ ROWS = {
 }
 
 
-async def watched(way: str, row: str, path: Path, seconds: float) -> tuple[float, float]:
+async def run_with_ticker(way: str, row: str, path: Path, seconds: float) -> tuple[float, float]:
     """Run the row; return its value and the loop's longest stall in seconds."""
     # One-time work is not part of the measurement.
     if way != "pool":
@@ -341,12 +341,12 @@ def main() -> None:
             while file.read(MIB):
                 pass
     if row in ("uncached", "sequential"):
-        forget(where)
+        evict_pages(where)
     if way == "sync":
         figure, stall = plain(row, where, seconds), 0.0
     else:
         with asyncio.Runner(loop_factory=loop_factory(LOOPS[way])) as runner:
-            figure, stall = runner.run(watched(way, row, where, seconds))
+            figure, stall = runner.run(run_with_ticker(way, row, where, seconds))
     print(figure, stall * 1e3)
 
 

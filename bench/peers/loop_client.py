@@ -38,18 +38,18 @@ class Client(asyncio.Protocol):
             self.transport.write(self.message)
 
 
-class Brief(asyncio.Protocol):
+class ShortConnection(asyncio.Protocol):
     """A connection that ends before the measurement."""
 
-    def __init__(self, gone: asyncio.Future[None]):
-        self.gone = gone
+    def __init__(self, closed: asyncio.Future[None]):
+        self.closed = closed
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.gone.set_result(None)
+        self.closed.set_result(None)
 
 
-def waiting() -> float:
-    """Return seconds this thread was runnable but waited for a core (/proc/thread-self/schedstat)."""
+def run_queue_seconds() -> float:
+    """Return seconds this thread was runnable but waited for a core (schedstat)."""
     with open("/proc/thread-self/schedstat") as file:
         return int(file.read().split()[1]) / 1e9
 
@@ -59,19 +59,19 @@ async def main(port: int, connections: int, size: int, seconds: float) -> None:
     raise_descriptor_limit()
     loop = asyncio.get_running_loop()
     # One connection ends first, for the reason given in `serving` of rows/row.py.
-    gone = loop.create_future()
-    transport, _ = await loop.create_connection(lambda: Brief(gone), "127.0.0.1", port)
+    closed = loop.create_future()
+    transport, _ = await loop.create_connection(lambda: ShortConnection(closed), "127.0.0.1", port)
     transport.write_eof()
-    await gone
+    await closed
     message = bytes(i & 0xFF for i in range(size))
     made = [
         await loop.create_connection(lambda: Client(message), "127.0.0.1", port)
         for _ in range(connections)
     ]
     await asyncio.sleep(WARMUP)
-    then = Client.echoes, time.monotonic(), time.process_time(), waiting()
+    then = Client.echoes, time.monotonic(), time.process_time(), run_queue_seconds()
     await asyncio.sleep(seconds)
-    now = Client.echoes, time.monotonic(), time.process_time(), waiting()
+    now = Client.echoes, time.monotonic(), time.process_time(), run_queue_seconds()
     count, passed, cpu, waited = (b - a for a, b in zip(then, now, strict=True))
     print(count / passed, cpu / passed, waited / passed, flush=True)
     for transport, _ in made:

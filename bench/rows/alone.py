@@ -11,7 +11,7 @@ from functools import partial
 import memory
 from harness import BENCH, LIMIT, Unavailable, built
 
-from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command
+from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, run_and_parse, server_command
 
 STARTS = 11  # measured starts
 IDLE = 10_000  # connections
@@ -35,7 +35,7 @@ def scheduling(name: str, loop: str, at: Place) -> Sample:
     words = [sys.executable, str(PYTHON_PEERS / "loop_micro.py"), loop, name]
     if loop == LIMIT:
         words = [str(built(BENCH / "limit" / "spawn.c")), str(SPAWNED)]
-    return Sample(*answer(words, 120, allowed))
+    return Sample(*run_and_parse(words, 120, allowed))
 
 
 def start_up(loop: str, at: Place) -> Sample:
@@ -47,7 +47,7 @@ def start_up(loop: str, at: Place) -> Sample:
     times = []
     for _ in range(STARTS + 1):
         began = time.perf_counter()
-        answer([sys.executable, "-c", text], 30, {at.server}, environment)
+        run_and_parse([sys.executable, "-c", text], 30, {at.server}, environment)
         times.append((time.perf_counter() - began) * 1e3)
     return Sample(statistics.median(times[1:]))
 

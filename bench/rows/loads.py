@@ -23,7 +23,7 @@ TIMEOUT_SECONDS = 20.0  # beyond the duration of the run
 SETTLE_SECONDS = 0.3  # until wrk has connected
 
 
-class Shares:
+class CpuShares:
     """CPU and run-queue waiting time of the server and the load, as shares of elapsed time."""
 
     def __init__(self, server: int, load: int) -> None:
@@ -50,16 +50,16 @@ class Shares:
         )
 
 
-def compiled(program: str, *words: object, at: Place, pid: int, libraries: str = "") -> Sample:
+def run_compiled(program: str, *words: object, at: Place, pid: int, libraries: str = "") -> Sample:
     """Run a compiled load and return COUNT / SECONDS.
 
     The load prints "begin", then "end COUNT SECONDS [LAST]". LAST is the part of SECONDS that
     passed after the last byte was sent. Raises Unavailable if the load fails.
     """
     path = built(BENCH / "load" / f"{program}.c", *libraries.split())
-    with started([str(path), *map(str, words)], at) as process:
+    with load_process([str(path), *map(str, words)], at) as process:
         assert process.stdout is not None
-        shares = Shares(pid, process.pid)
+        shares = CpuShares(pid, process.pid)
         said: list[str] = []
         for line in process.stdout:
             if line == "begin\n":
@@ -83,15 +83,15 @@ def exchange(port: int, *what: object, at: Place, pid: int) -> Sample:
     `what` is "plain" or "tls", then "http", or "echo" and the message size in bytes.
     """
     words = (port, 100, at.seconds, *what)
-    return compiled("exchange", *words, at=at, pid=pid, libraries="ssl crypto")
+    return run_compiled("exchange", *words, at=at, pid=pid, libraries="ssl crypto")
 
 
 def wrk(url: str, *, at: Place, pid: int, connections: int = 100) -> Sample:
     """Measure requests a second with wrk."""
-    return wrk_said(url, at=at, pid=pid, connections=connections)[0]
+    return run_wrk(url, at=at, pid=pid, connections=connections)[0]
 
 
-def wrk_said(url: str, *options: str, at: Place, pid: int, connections: int) -> tuple[Sample, str]:
+def run_wrk(url: str, *options: str, at: Place, pid: int, connections: int) -> tuple[Sample, str]:
     """Run wrk and return requests a second and its output.
 
     wrk takes whole seconds, so the duration is rounded up.
@@ -99,9 +99,11 @@ def wrk_said(url: str, *options: str, at: Place, pid: int, connections: int) -> 
     if not shutil.which("wrk"):
         raise Unavailable("wrk is not installed")
     seconds = math.ceil(at.seconds)
-    with started(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *options, url], at) as process:
+    with load_process(
+        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *options, url], at
+    ) as process:
         time.sleep(SETTLE_SECONDS)
-        shares = Shares(pid, process.pid)
+        shares = CpuShares(pid, process.pid)
         shares.start()
         time.sleep(seconds - 2 * SETTLE_SECONDS)
         shares.stop()
@@ -114,7 +116,7 @@ def wrk_said(url: str, *options: str, at: Place, pid: int, connections: int) -> 
 
 
 @contextlib.contextmanager
-def started(words: list[str], at: Place) -> Iterator[subprocess.Popen[str]]:
+def load_process(words: list[str], at: Place) -> Iterator[subprocess.Popen[str]]:
     """Run a load on its core; kill it if it exceeds its duration by TIMEOUT_SECONDS."""
     process = subprocess.Popen(
         words,

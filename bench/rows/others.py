@@ -8,8 +8,17 @@ from dataclasses import replace
 from harness import build_limit, serving_command
 
 from noria.compare.loadgen.command import CpuTime
-from rows.loads import compiled
-from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, answer, server_command, serving
+from rows.loads import run_compiled
+from rows.row import (
+    PYTHON_PEERS,
+    UVLOOP,
+    Place,
+    Row,
+    Sample,
+    run_and_parse,
+    server_command,
+    serving,
+)
 
 FILE_BYTES = 1 << 30  # as in peers/sendfile_server.py
 # All datagrams in flight fit into the default receive buffer, so that none is dropped.
@@ -19,13 +28,13 @@ SOCKETS, DEPTH = 8, 8
 def udp(loop: str, at: Place) -> Sample:
     """Measure echoed 512-byte datagrams a second."""
     with serving_command(server_command(loop, "udp"), at.server) as (pid, port):
-        return compiled("udp_echo", port, SOCKETS, DEPTH, 512, at.seconds, at=at, pid=pid)
+        return run_compiled("udp_echo", port, SOCKETS, DEPTH, 512, at.seconds, at=at, pid=pid)
 
 
 def sendfile(loop: str, at: Place) -> Sample:
     """Measure bytes a second sent from a file."""
     with serving(server_command(loop, "sendfile"), at) as (pid, port):
-        found = compiled("sink", port, FILE_BYTES, at.seconds, at=at, pid=pid)
+        found = run_compiled("sink", port, FILE_BYTES, at.seconds, at=at, pid=pid)
         return replace(found, value=found.value / 1e9)
 
 
@@ -36,7 +45,7 @@ def connects(loop: str, at: Place) -> Sample:
     limits any fast server. For a server that is always busy, CPU time equals elapsed time.
     """
     with serving(server_command(loop, "protocol"), at) as (pid, port):
-        found = compiled("connects", port, 64, at.seconds, at=at, pid=pid)
+        found = run_compiled("connects", port, 64, at.seconds, at=at, pid=pid)
         return replace(found, value=found.value / (found.busy or 1.0))
 
 
@@ -47,7 +56,7 @@ def clients(loop: str, at: Place) -> Sample:
         words += ["100", "1024", str(at.seconds)]
         echo = CpuTime(pid)
         echo.start()
-        value, busy, waiting = answer(words, at.seconds + 30, {at.server})
+        value, busy, waiting = run_and_parse(words, at.seconds + 30, {at.server})
         echo.stop()
         return Sample(value, busy, waiting, echo.waiting / at.seconds)
 

@@ -73,7 +73,7 @@ class Row:
     own: bool = False  # only noria supports it
     servers: tuple[str, ...] = ()  # servers with their own event loop to measure too
 
-    def asks(self, loop: str) -> bool:
+    def applies_to(self, loop: str) -> bool:
         """Return whether the loop has this row."""
         if loop == LIMIT:
             return self.limit
@@ -110,7 +110,7 @@ def serving(words: list[str], at: Place, unix: str | None = None) -> Iterator[tu
         yield pid, port
 
 
-def answer(
+def run_and_parse(
     words: list[str], seconds: float, cores: set[int], environment: dict[str, str] | None = None
 ) -> list[float]:
     """Run a program and return the numbers it prints; raises Unavailable with its error output."""

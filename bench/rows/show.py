@@ -33,7 +33,7 @@ def goal(row: Row) -> str:
 def cell(found: Found, loop: str, beside: str | None) -> str:
     """Format a loop's value relative to the base, with "!" if the load generator was the limit."""
     if loop not in found.samples:
-        return "none" if loop in found.none else "–"
+        return "none" if loop in found.unavailable else "–"
     if beside is None:
         return figure(found.middle(loop), found.row.unit)
     ratio = Ratio.of(found.row, found.values(loop), found.values(beside))
@@ -47,7 +47,7 @@ def print_table(every: dict[str, Found], loops: list[str], noria: str | None) ->
     lines: list[list[str]] = []
     verdicts: list[Verdict] = []
     for name, found in every.items():
-        if not found.samples and not found.none:
+        if not found.samples and not found.unavailable:
             continue
         beside = base(found)
         line = [name, "–"]
@@ -85,7 +85,7 @@ def print_table(every: dict[str, Found], loops: list[str], noria: str | None) ->
 
 def measured(every: dict[str, Found], verdicts: list[Verdict]) -> list[tuple[Verdict, Found]]:
     """Return the verdicts paired with their rows."""
-    shown_rows = [found for found in every.values() if found.samples or found.none]
+    shown_rows = [found for found in every.values() if found.samples or found.unavailable]
     return list(zip(verdicts, shown_rows, strict=True))
 
 
@@ -103,7 +103,7 @@ def print_notes(every: dict[str, Found]) -> None:
             print(f"! {name}: busy {', '.join(shares)} of the time: {why}")
     for name, found in every.items():
         reasons: dict[str, list[str]] = {}
-        for loop, why in found.none.items():
+        for loop, why in found.unavailable.items():
             if not (found.row.own and not is_noria(loop)):
                 reasons.setdefault(why, []).append(loop)
         for why, loops in reasons.items():

@@ -21,7 +21,7 @@ class Found:
 
     row: Row
     samples: dict[str, dict[int, Sample]] = field(default_factory=dict)
-    none: dict[str, str] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
 
     def values(self, loop: str) -> dict[int, float]:
         """By round."""
@@ -155,7 +155,7 @@ def as_json(every: dict[str, Found], loops: list[str]) -> list[dict[str, Any]]:
                 "lower_is_better": found.row.less,
                 "goal": {"ratio": found.row.goal, "to": found.row.against},
                 "loops": measurements(found),
-                "none": found.none,
+                "none": found.unavailable,
                 "noria": {
                     loop: {
                         "to_uvloop": plain(verdict.to_uvloop),

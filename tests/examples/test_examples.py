@@ -104,7 +104,7 @@ def test_chat(examples: list[Example], model: str) -> None:
         first.sendall(b"anybody?\n")
         with example.connect() as second, first.makefile() as heard:
             name = "{}:{}".format(*second.getsockname())
-            assert heard.readline() == f"{name} has come\n"
+            assert heard.readline() == f"{name} has joined\n"
             second.sendall("grüezi\n".encode())
             assert heard.readline() == f"{name} says: grüezi\n"
             second.close()
