@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
-from noria.fileserver import allowed_hosts, request_paths, tus
+from noria.fileserver import allowed_hosts, request_paths
+from noria.fileserver.tus.fields import destination_of
 from noria.http import conditional, digests, framing, head, multipart, ranges
 from noria.http.messages import Headers, HTTPException
 from noria.transfer import parsers
@@ -52,7 +53,7 @@ def request_target(data: bytes) -> None:
         for name in request_paths.names(path):
             assert name not in ("", ".", "..")
             assert not set("/\\\0\r\n") & set(name)
-            assert not name.startswith(request_paths.HIDDEN)
+            assert not name.startswith(request_paths.RESERVED_NAME_PREFIX)
             assert len(name.encode()) <= request_paths.NAME_MAX
 
 
@@ -138,7 +139,7 @@ def digest_fields(data: bytes) -> None:
     names = ("repr-digest", "content-digest", "x-checksum-sha256")
     headers = Headers(list(zip(names, map(field, lines), strict=False)))
     with contextlib.suppress(HTTPException):
-        found = digests.expected(headers)
+        found = digests.request_sha256(headers)
         assert found is None or len(found) == 32
 
 
@@ -184,16 +185,16 @@ def form_boundary(data: bytes) -> None:
 def tus_metadata(data: bytes) -> None:
     """An upload's destination is a path that requests may use."""
     with contextlib.suppress(HTTPException):
-        assert request_paths.names(tus.destination(field(data)))
+        assert request_paths.names(destination_of(field(data)))
 
 
 @target
 def host_field(data: bytes) -> None:
-    """Another name is not admitted, whatever surrounds it."""
+    """Another name is not allowed, whatever surrounds it."""
     name = field(data)
-    hosts = allowed_hosts.Hosts(["files.example"])
-    hosts.admits(name)
-    assert not hosts.admits(f"evil.{name.partition(':')[0]}.example")
+    hosts = allowed_hosts.AllowedHosts(["files.example"])
+    hosts.allows(name)
+    assert not hosts.allows(f"evil.{name.partition(':')[0]}.example")
 
 
 @target
