@@ -1,8 +1,8 @@
-"""What holds for every test: it leaves no descriptor, no thread and no child process behind."""
+"""Fixtures for every test: each must leave no descriptor, thread or child process behind."""
 
 from __future__ import annotations
 
-# From this import on, libffi may keep a descriptor of its own shared library.
+# Importing ctypes first: libffi may keep a descriptor of its shared library open.
 import ctypes  # noqa: F401
 import gc
 import os
@@ -16,29 +16,29 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 3.0  # seconds given to threads and children that are ending already
+SETTLE_SECONDS = 3.0  # seconds to wait for threads and children that are exiting
 
-# A shell starts what runs in the background with SIGINT ignored, and so would be every child that
-# the tests interrupt.
+# A shell starts background jobs with SIGINT ignored; children that the tests interrupt would
+# inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def descriptors() -> list[str]:
-    """What the open descriptors of this process are."""
+    """Return the link targets of this process's open descriptors (/proc/self/fd)."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
             continue  # the one that listed the directory
-        # Sockets and pipes have a number each, which tells nothing.
+        # Drop the inode numbers of sockets and pipes.
         found.append(target.split(":[")[0])
     return found
 
 
 def children() -> set[str]:
-    """Processes that this one has started and not waited for."""
+    """Return the pids of child processes that have not been waited for."""
     found: set[str] = set()
     for task in Path("/proc/self/task").iterdir():
         try:
@@ -50,11 +50,11 @@ def children() -> set[str]:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing() -> Iterator[None]:
-    """Fails a test that ends with more descriptors, threads or children than it began with."""
+    """Fail a test that ends with more descriptors, threads or children than it began with."""
     before = Counter(descriptors()), set(threading.enumerate()), children()
     natives = native_threads()
     yield
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + SETTLE_SECONDS
     while more := left_over(before, natives):
         if time.monotonic() > end:
             pytest.fail(f"the test leaves behind: {more}")
@@ -65,10 +65,10 @@ def leaves_nothing() -> Iterator[None]:
 def left_over(
     before: tuple[Counter[str], set[threading.Thread], set[str]], natives: int
 ) -> dict[str, Any]:
-    """What there is more of than before."""
+    """Return what has increased since the start of the test."""
     more = {
         "descriptors": sorted((Counter(descriptors()) - before[0]).elements()),
-        # Before Python 3.13 a thread that Python did not start stays in this list for ever.
+        # Before Python 3.13 a thread not started by Python stays in this list forever.
         "threads": [
             thread.name
             for thread in threading.enumerate()
@@ -81,7 +81,7 @@ def left_over(
 
 
 def native_threads() -> int:
-    """Threads of this process as the kernel counts them; the kernel's own (iou-*) do not count."""
+    """Return the number of threads in /proc/self/task, without io_uring workers (iou-*)."""
     count = 0
     for task in Path("/proc/self/task").iterdir():
         try:

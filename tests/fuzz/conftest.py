@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(params=(*MODELS, ORACLE))
 def model(request: pytest.FixtureRequest) -> str:
-    """Each model with an asyncio loop, and asyncio's own loop as the oracle."""
+    """Each model with an asyncio loop, and asyncio's own loop as a reference."""
     name = str(request.param)
     if name != ORACLE:
         works, why_not = models.availability(name)
@@ -31,7 +31,7 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long runs by hand have more time than a test usually has."""
+    """Raise the test timeout for long manual runs."""
     limit = SECONDS + 120 if SECONDS else 1200 if FULL else 60
     for item in items:
         if HERE in item.path.parents:

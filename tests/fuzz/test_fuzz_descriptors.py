@@ -1,4 +1,4 @@
-"""Descriptors that are closed behind the loop's back, reused and duplicated, beside transports."""
+"""Descriptors that are closed without the loop's knowledge, reused and duplicated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.loops import ORACLE
 
 
 class Crowd:
-    """Watched sockets, bystanders and duplicates that come and go at random."""
+    """Watched sockets, unwatched ones and duplicates, opened and closed at random."""
 
     def __init__(self, rng: random.Random, violations: Violations, model: str) -> None:
         self.model = model
@@ -71,7 +71,7 @@ class Crowd:
         watched.close()
 
     def close_unannounced(self) -> None:
-        """A near end is closed; its number is taken at once by a file that nobody watches."""
+        """Close a watched socket; an unwatched file takes its number at once."""
         watched = self.some()
         if self.model == ORACLE and watched.reader and watched.writer:
             return  # asyncio's selector raises FileNotFoundError at the first removal
@@ -93,7 +93,7 @@ class Crowd:
             self.violations.check(not wrong, f"a file of another: {wrong}")
 
     def duplicate(self) -> None:
-        """A duplicate keeps the open file, and what epoll knows of it, beyond its number."""
+        """Duplicate a socket: its epoll registration outlives its number (epoll(7))."""
         self.duplicates.append(self.some().near.dup())
 
     def close_duplicate(self) -> None:
@@ -101,7 +101,7 @@ class Crowd:
             self.duplicates.pop(self.rng.randrange(len(self.duplicates))).close()
 
     def watch_wrong(self) -> None:
-        """A closed socket cannot be watched, by its object or its number."""
+        """Check that a closed socket cannot be watched, by object or by number."""
         loop = asyncio.get_running_loop()
         with socket.socket() as sock:
             number = sock.fileno()
@@ -110,7 +110,7 @@ class Crowd:
         except ValueError:
             pass
         else:
-            self.violations.add("add_reader took a closed socket")
+            self.violations.add("add_reader accepted a closed socket")
         try:
             loop.add_writer(number, self.violations.add, "a closed number's writer was called")
         except OSError:
@@ -119,7 +119,7 @@ class Crowd:
             loop.remove_writer(number)
 
     async def add_transport(self) -> None:
-        """A transport whose socket its maker closes; the number goes to a bystander."""
+        """Create a transport and close its socket; an unwatched file takes the number."""
         loop = asyncio.get_running_loop()
         near, far = socket.socketpair()
         lost = loop.create_future()
@@ -158,7 +158,7 @@ class Crowd:
                 await asyncio.sleep(self.rng.choice((0, 0, 0.0005)))
 
     async def end(self) -> None:
-        """What is open still works: all bytes arrive. Then close."""
+        """Check that open sockets still receive all bytes, then close them."""
         while self.unannounced:
             self.forget()
         for watched in self.watched:

@@ -33,7 +33,7 @@ def available(name: str) -> str:
 
 @pytest.fixture(params=WATCHING)
 def watching(request: pytest.FixtureRequest) -> str:
-    """A model whose reactor watches readiness."""
+    """Each model whose reactor watches readiness."""
     return available(request.param)
 
 
@@ -44,14 +44,14 @@ def any_model(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """A handler that raises, a violated invariant among them, is logged as an error."""
+    """Fail on logged errors: the reactor logs exceptions of handlers, such as broken invariants."""
     yield
     errors = [record for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
     assert not errors, [record.getMessage() for record in errors[:3]]
 
 
 class Broken(SystemExit):
-    """An invariant is broken; a reactor lets SystemExit through and logs other exceptions."""
+    """A broken invariant: a reactor propagates SystemExit and logs other exceptions."""
 
 
 def check(condition: object, message: str) -> None:
@@ -60,7 +60,7 @@ def check(condition: object, message: str) -> None:
 
 
 def run_reactor(model: str, begin: Callable[[Reactor], object]) -> None:
-    """Run a reactor until something stops it, and check that it leaves no descriptor open."""
+    """Run a reactor until it is stopped, and check that it leaves no descriptor open."""
     before = open_descriptors()
 
     def overdue() -> None:
@@ -135,7 +135,7 @@ class Registered:
                 self.receive()
             except BlockingIOError:
                 if self.reactor.model == "nonblocking":
-                    raise  # its handlers find out by calling whether there is something
+                    raise  # its handlers learn by recv whether there is data
             check(self.sent.startswith(self.got), "bytes received differ from those sent")
         action = self.rng.choice((self.unregister, self.modify, self.feed, None, None, None))
         if action is not None:
@@ -144,7 +144,7 @@ class Registered:
     def receive(self) -> None:
         size = self.rng.choice((1, 100, 70_000))
         self.got += self.near.recv(size)
-        while self.reactor.model == "epoll-edge":  # edge-triggered: until there is no more
+        while self.reactor.model == "epoll-edge":  # edge-triggered: read until EAGAIN
             self.got += self.near.recv(size)
 
     def feed(self) -> None:
@@ -162,7 +162,7 @@ class Registered:
 
 
 class Events:
-    """Named events, calls and timers: each must come once, in order, and none that is cancelled."""
+    """Named events, calls and timers: each must run once, in order, unless cancelled."""
 
     def __init__(self, reactor: Reactor, rng: random.Random) -> None:
         self.reactor, self.rng = reactor, rng
@@ -210,7 +210,7 @@ class Events:
 
 
 def play_registrations(reactor: Reactor, rng: random.Random) -> None:
-    """Act a number of times from calls and timers; then all that was sent must arrive."""
+    """Act at random from calls and timers, then check that all bytes sent arrive."""
     crowd = [Registered(reactor, rng)]
     events = Events(reactor, rng)
     left = rng.randrange(30, 200)
@@ -221,7 +221,7 @@ def play_registrations(reactor: Reactor, rng: random.Random) -> None:
     def replace() -> None:
         at = rng.randrange(len(crowd))
         crowd[at].close()
-        crowd[at] = Registered(reactor, rng)  # its number is likely that of the one before
+        crowd[at] = Registered(reactor, rng)  # likely reuses the previous descriptor number
         crowd[at].register()
 
     def grow() -> None:
@@ -348,7 +348,7 @@ class Echoing(asyncio.Protocol):
 
 
 def converse(address: Any, rng: random.Random, failures: list[str]) -> None:
-    """One client: what it sends must come back whole, or it resets the connection midway."""
+    """Run one client: all bytes it sends must come back, unless it resets the connection."""
     sock = socket.create_connection(address, LIMIT)
     sent, got = bytearray(), bytearray()
     with sock:
@@ -362,7 +362,7 @@ def converse(address: Any, rng: random.Random, failures: list[str]) -> None:
                     got += sock.recv(rng.choice((1, 1000, 100_000)))
                 sock.settimeout(LIMIT)
             if len(sent) - len(got) > 100_000:
-                break  # more might be more than both sides buffer
+                break  # more could exceed the buffers of both sides
         if rng.random() < 0.2:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return
@@ -370,11 +370,11 @@ def converse(address: Any, rng: random.Random, failures: list[str]) -> None:
         while data := sock.recv(65536):
             got += data
     if got != sent:
-        failures.append(f"{len(got)} bytes came back of {len(sent)}, or others")
+        failures.append(f"{len(got)} of {len(sent)} bytes echoed, or other bytes")
 
 
 def play_streams(reactor: Reactor, rng: random.Random) -> Callable[[], None]:
-    """Serve clients in threads; stop when all have gone."""
+    """Serve clients in threads; stop when all have disconnected."""
     protocols: list[Echoing] = []
     server = reactor.listen(lambda: Echoing(reactor, rng, protocols))
     address = ("127.0.0.1", server.port)
@@ -423,7 +423,7 @@ def test_streams_with_clients_in_threads(any_model: str) -> None:
 
 
 class Speaking(asyncio.Protocol):
-    """A client in the reactor itself: speaks at random times and checks the echo."""
+    """A client in the same reactor: sends at random times and checks the echo."""
 
     transport: Any
     lost = False
@@ -462,7 +462,7 @@ class Speaking(asyncio.Protocol):
 
     def eof_received(self) -> None:
         check(self.ended, "the server ended first")
-        check(self.got == self.sent, f"{len(self.got)} bytes came back of {len(self.sent)}")
+        check(self.got == self.sent, f"{len(self.got)} of {len(self.sent)} bytes echoed")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         check(not self.lost, "connection_lost called twice")
@@ -471,7 +471,7 @@ class Speaking(asyncio.Protocol):
 
 
 def play_connections(reactor: Reactor, rng: random.Random) -> None:
-    """Connect to a server of the same reactor, again and again; stop when all have ended."""
+    """Connect repeatedly to a server of the same reactor; stop when all connections have ended."""
     protocols: list[Echoing] = []
     server = reactor.listen(lambda: Echoing(reactor, rng, protocols))
     address = ("127.0.0.1", server.port)
@@ -488,7 +488,7 @@ def play_connections(reactor: Reactor, rng: random.Random) -> None:
 
     def connect() -> None:
         reactor.connect(make, address, connected)
-        # Port 1 is served by nobody.
+        # No server listens on port 1.
         reactor.connect(make, ("127.0.0.1", 1), lambda transport, error: refused.append(error))
 
     def wait() -> None:
@@ -507,9 +507,9 @@ def play_connections(reactor: Reactor, rng: random.Random) -> None:
     reactor.call_soon(wait)
 
 
-def test_connections_to_itself(any_model: str) -> None:
+def test_connections_within_one_reactor(any_model: str) -> None:
     if any_model == "blocking":
-        pytest.skip("one connection at a time: it cannot be both ends of one")
+        pytest.skip("serves one connection at a time, so it cannot be both ends")
 
     def one(rng: random.Random) -> None:
         run_reactor(any_model, lambda reactor: play_connections(reactor, rng))
@@ -518,7 +518,7 @@ def test_connections_to_itself(any_model: str) -> None:
 
 
 class Talking(asyncio.DatagramProtocol):
-    """Answers each numbered datagram with several; notes what came."""
+    """Answers each numbered datagram with several; records received ones."""
 
     transport: Any
     lost = False
@@ -548,7 +548,7 @@ class Talking(asyncio.DatagramProtocol):
 
 
 def play_datagrams(reactor: Reactor, rng: random.Random) -> None:
-    """A peer in the reactor's own turns sends, receives slowly, and compares."""
+    """Run a peer in the reactor's turns that sends, receives slowly, and compares."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     far.setblocking(False)
     talking = Talking(rng)
@@ -569,7 +569,7 @@ def play_datagrams(reactor: Reactor, rng: random.Random) -> None:
                 answers.append(far.recv(100_000))
         check(talking.got == sent[: len(talking.got)], "datagrams differ from those sent")
         check(answers == talking.answers[: len(answers)], "answers differ from those sent")
-        check(time.monotonic() < end, f"{len(talking.got)} of {len(sent)} datagrams came")
+        check(time.monotonic() < end, f"{len(talking.got)} of {len(sent)} datagrams received")
         if len(talking.got) == wanted and len(answers) == len(talking.answers):
             rng.choice((talking.transport.close, talking.transport.abort))()
             reactor.call_later(0.001, finish)

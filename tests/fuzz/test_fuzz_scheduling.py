@@ -1,4 +1,4 @@
-"""Calls, tasks and timers in random order: where the order is defined, it is asyncio's."""
+"""Calls, tasks and timers in random order: where asyncio defines an order, noria's is the same."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 
 
 class Program:
-    """A random program without I/O; each call draws from dice that its own name seeds.
+    """A random program without I/O; each call has a random generator seeded with its name.
 
-    What it does depends only on the seed and on the order of its calls, which `trace` records.
+    Its actions depend only on the seed and on the order of its calls, which `trace` records.
     """
 
     def __init__(self, seed: float) -> None:
@@ -71,7 +71,7 @@ class Program:
         self.act(name, self.dice(name))
 
     def act(self, name: str, dice: random.Random) -> None:
-        """Make some calls and tasks, and settle or cancel some that were made before."""
+        """Make some calls and tasks, and settle or cancel some earlier ones."""
         actions: list[Callable[[str, random.Random], object]] = [
             *[self.call_soon] * 4,
             *[self.start_task] * 3,
@@ -142,7 +142,7 @@ class Program:
             self.queue.put_nowait(name)
 
     async def work(self, name: str) -> None:
-        """A task: it waits in several ways, and may take a cancellation lightly."""
+        """Run a task that waits in several ways and may suppress a cancellation."""
         dice = self.dice(name)
         for step in range(dice.randrange(1, 5)):
             self.trace.append(f"task {name} {step} {variable.get()}")
@@ -237,11 +237,11 @@ def test_timers_fire_once_in_order_and_not_early(model: str) -> None:
                 if rng.random() < 0.2:
                     fired.clear()
                     await asyncio.sleep(rng.choice((0, 0.0003)))
-                    # Those of one turn come in the order of their times.
+                    # Timers of one turn fire in the order of their times.
             await asyncio.gather(*sleeps)
             await until(lambda: not live)
 
-            # A batch that is due at different times, set at once, comes in order.
+            # Timers set at once for different times fire in order.
             fired.clear()
             now = loop.time()
             times = [now + rng.random() * 0.005 for _ in range(rng.randrange(1, 100))]
@@ -263,7 +263,7 @@ def test_timers_fire_once_in_order_and_not_early(model: str) -> None:
 
 
 def test_calls_from_threads_keep_their_order(model: str) -> None:
-    """Of each thread's calls, all run and in order; executors and coroutines give their results."""
+    """All calls of a thread run in order; executor calls and coroutines return their results."""
 
     def one(rng: random.Random) -> None:
         async def main() -> None:

@@ -32,7 +32,7 @@ async def upgrade(endpoint: Endpoint, server_side: bool, timeout: float | None) 
 
 
 async def upgrade_server(server: Endpoint, timeout: float | None = None) -> None:
-    """When all of the client's plain bytes are here, write some more and start TLS behind them."""
+    """Receive all of the client's plain bytes, write more, and start TLS after them."""
     await server.wait_for_bytes()
     if server.model == ORACLE:
         # asyncio loses the state of its flow control in start_tls.
@@ -47,7 +47,7 @@ async def upgrade_server(server: Endpoint, timeout: float | None = None) -> None
 async def upgrade_client(
     client: Endpoint, upgrading: asyncio.Task[None], timeout: float | None = None
 ) -> None:
-    """Read slowly what the server has buffered, and start TLS when the last plain byte is here."""
+    """Read the server's buffered bytes slowly, and start TLS after the last plain byte."""
     if client.rng.random() < 0.5 and not client.paused:
         client.pause_reading()
         await asyncio.sleep(client.rng.choice((0, 0.001)))
@@ -79,14 +79,14 @@ async def play_pair(client: Endpoint, server: Endpoint, kind: str) -> None:
 
 
 async def interrupt_pair(client: Endpoint, server: Endpoint, kind: str) -> None:
-    """Abort, close or cancel somewhere in the handshake: both start_tls calls must return."""
+    """Abort, close or cancel during the handshake: both start_tls calls must return."""
     rng = client.rng
     client.quiet = server.quiet = True
     try:
         async with connected(client, server, kind, False):
             server.write()
             transports = [client.transport, server.transport]
-            # Started on a transport that is closed already, a handshake ends with its time.
+            # A handshake on a closed transport ends with its timeout.
             calls = [asyncio.ensure_future(upgrade_server(server, 0.5))]
             calls.append(asyncio.ensure_future(upgrade_client(client, calls[0], 0.5)))
             for _ in range(rng.randrange(12)):

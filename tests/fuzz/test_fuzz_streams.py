@@ -1,4 +1,4 @@
-"""Stream readers and writers, asyncio's and noria's: each read must give exactly what was sent."""
+"""Stream readers and writers, asyncio's and noria's: each read returns exactly the bytes sent."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Modules = {"asyncio": asyncio, "noria": noria}
 
 
 def some_text(rng: random.Random) -> bytes:
-    """Bytes in which separators are frequent, rare or missing."""
+    """Return bytes in which separators are frequent, rare or missing."""
     letters = rng.choice((b"ab\n", b"abcdefgh\n" * 3 + b"x" * 300, b"abcd"))
     return bytes(rng.choices(letters, k=rng.choice(SIZES)))
 
 
 class Reading:
-    """Reads a stream whose bytes are known, until its end."""
+    """Reads a stream with known bytes until EOF."""
 
     def __init__(
         self, reader: asyncio.StreamReader, expected: bytes, limit: int, rng: random.Random
@@ -41,13 +41,13 @@ class Reading:
         return len(self.expected) - self.at
 
     def take(self, data: bytes) -> None:
-        """These bytes were returned: the next ones of the stream."""
+        """Check that the returned bytes are the next ones of the stream."""
         wanted = self.expected[self.at : self.at + len(data)]
-        assert data == wanted, f"at {self.at}: {data[:50]!r} in place of {wanted[:50]!r}"
+        assert data == wanted, f"at {self.at}: {data[:50]!r} instead of {wanted[:50]!r}"
         self.at += len(data)
 
     def take_rest(self, error: asyncio.IncompleteReadError, size: int | None) -> None:
-        """The stream ended before `size` bytes, or before a separator, were there."""
+        """Check the partial data of a stream that ended before `size` bytes or a separator."""
         assert error.expected == size
         assert size is None or size > self.rest
         assert len(error.partial) == self.rest
@@ -55,7 +55,7 @@ class Reading:
         self.ended = True
 
     def find(self, separator: bytes) -> tuple[int, bool]:
-        """How far off the separator is (-1: there is none), and whether the limit forbids it."""
+        """Return the distance to the separator (-1: none), and whether it exceeds the limit."""
         found = self.expected.find(separator, self.at)
         if found < 0:
             return -1, self.rest + 1 - len(separator) > self.limit
@@ -75,7 +75,7 @@ class Reading:
             await way()
             if self.rng.random() < 0.1:
                 await asyncio.sleep(0)
-        assert self.rest == 0, f"the end came {self.rest} bytes early"
+        assert self.rest == 0, f"EOF {self.rest} bytes early"
         assert self.reader.at_eof()
 
     async def read(self) -> None:
@@ -121,14 +121,14 @@ class Reading:
     async def read_line(self) -> None:
         distance, forbidden = self.find(b"\n")
         if forbidden:
-            return  # how much a refused readline discards depends on how the bytes arrived
+            return  # how much a failed readline discards depends on how the bytes arrived
         data = await self.reader.readline()
         assert len(data) == (self.rest if distance < 0 else distance + 1)
         self.take(data)
         self.ended = not data
 
     async def cancel_a_read(self) -> None:
-        """A read that is cancelled takes nothing; a second one beside it is refused."""
+        """Check that a cancelled read consumes nothing and that a concurrent read raises."""
         size = self.rest + self.rng.choice((1, 1000))
         task = asyncio.ensure_future(self.reader.readexactly(size))
         for _ in range(self.rng.randrange(1, 4)):
@@ -158,7 +158,7 @@ async def write_all(writer: asyncio.StreamWriter, data: bytes, rng: random.Rando
         way = rng.randrange(3)
         if way == 0:
             writer.write(bytes(piece))
-        elif way == 1 or len(piece) < 4:  # asyncio's transport never gets rid of an empty buffer
+        elif way == 1 or len(piece) < 4:  # asyncio's transport never removes an empty buffer
             writer.write(piece)
         else:
             writer.writelines([bytes(piece[:3]), bytes(piece[3:])])
@@ -169,7 +169,7 @@ async def write_all(writer: asyncio.StreamWriter, data: bytes, rng: random.Rando
 
 
 async def play_connection(module: Any, rng: random.Random, tls: bool) -> None:
-    """One connection: both sides write and read at once, until both have seen the end."""
+    """Run one connection: both sides write and read concurrently until both reach EOF."""
     limit = rng.choice(LIMITS)
     to_server = b"" if tls else some_text(rng)
     to_client = some_text(rng)
@@ -210,7 +210,7 @@ async def play_connection(module: Any, rng: random.Random, tls: bool) -> None:
         server.close()
         await server.wait_closed()
         if served.done() and not served.cancelled():
-            served.exception()  # it is the client's that is raised
+            served.exception()  # the client's exception is raised
 
 
 @pytest.mark.parametrize("streams", Modules)

@@ -1,6 +1,6 @@
-"""Threads against a loop that closes: each call runs or raises RuntimeError; nothing hangs.
+"""Threads that use a closing loop: each call runs or raises RuntimeError; nothing hangs.
 
-Each case is a process of its own, so that a crash or a hang is seen as such.
+Each case runs in its own process, so that a crash or a hang is detected.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connected transports that do all they can in random order, plain and with TLS."""
+"""Connected transports that perform every operation in random order, plain and with TLS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.fuzz.pairs import KINDS, connected, make_pair
 
 
 async def play_pair(first: Endpoint, second: Endpoint, kind: str, tls: bool) -> None:
-    """Connect the two, let both act, and end the connection."""
+    """Connect two endpoints, let both act at random, and end the connection."""
     try:
         async with connected(first, second, kind, tls):
             await asyncio.gather(first.play(), second.play())
@@ -25,7 +25,7 @@ async def play_pair(first: Endpoint, second: Endpoint, kind: str, tls: bool) -> 
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_transports_keep_order_and_promises(model: str, tls: bool) -> None:
+def test_transports_keep_byte_and_callback_order(model: str, tls: bool) -> None:
     def one(rng: random.Random) -> None:
         async def main() -> None:
             violations = Violations()

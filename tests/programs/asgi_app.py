@@ -1,4 +1,4 @@
-"""An ASGI application that tells what it runs on; written without a framework."""
+"""An ASGI application without a framework that reports which loop it runs on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """/loop tells the loop's class, /echo gives the body back in pieces, a websocket echoes."""
+    """Serve /loop (the loop's class), /echo (the body, in chunks) and an echoing WebSocket."""
     if scope["type"] == "lifespan":
         while True:
             message = await receive()

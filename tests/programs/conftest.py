@@ -1,7 +1,7 @@
-"""Real programs on noria, as their users start them.
+"""Tests of real programs on noria, started as their users start them.
 
-They are skipped where a program is not installed (``pip install 'noria[programs]'``; PostgreSQL and
-Redis from the system's packages); with NORIA_PROGRAMS=required that is a failure.
+A test is skipped if its program is not installed (``pip install 'noria[programs]'``; PostgreSQL and
+Redis from the system's packages), and fails instead with NORIA_PROGRAMS=required.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MODELS = ("auto", "select", "poll", "epoll", "epoll-edge", "io_uring")
 
 @pytest.fixture(params=MODELS)
 def run(request: pytest.FixtureRequest) -> Any:
-    """noria.run on each model."""
+    """Return noria.run bound to each model."""
     return lambda main: noria.run(main, model=request.param)
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A certificate of 127.0.0.1 and who signed it: contexts, and the files that programs want."""
+    """Return a certificate of 127.0.0.1 and its CA, as SSL contexts and as files."""
     trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1", "localhost")

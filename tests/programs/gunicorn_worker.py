@@ -1,4 +1,4 @@
-"""gunicorn's worker for ASGI, on noria's loop: the class that a user of gunicorn would write."""
+"""A gunicorn ASGI worker on noria's loop, as a user of gunicorn would write it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""hypercorn by its own API, which runs on whatever loop calls it."""
+"""hypercorn started with its API, which runs on the current loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import noria
 
 
 async def main() -> None:
-    """Serves until SIGTERM."""
+    """Serve until SIGTERM."""
     config = Config()
     config.bind = [f"127.0.0.1:{sys.argv[1]}"]
     ended = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Starting a program that listens, and ending it."""
+"""Start and stop programs that listen on a port."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ HERE = Path(__file__).parent
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listened on just now."""
+    """Return a port of 127.0.0.1 that was free a moment ago."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def environment() -> dict[str, str]:
-    """For a Python that imports what this one does, and the modules beside this one."""
+    """Return an environment with this process's sys.path and this directory in PYTHONPATH."""
     return dict(os.environ, PYTHONPATH=os.pathsep.join([*sys.path, str(HERE)]))
 
 
@@ -34,7 +34,7 @@ def environment() -> dict[str, str]:
 def started(
     *command: str, port: int | None = None, status: int | None = 0, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that listens on the port (or on nothing); SIGTERM must end it with the status."""
+    """Run a program that listens on the port, if any; SIGTERM must end it with the given status."""
     process = subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
     )
@@ -47,7 +47,7 @@ def started(
                 break
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
-                pytest.fail(f"it does not listen: {process.stdout.read().decode()}")
+                pytest.fail(f"the program does not listen: {process.stdout.read().decode()}")
             time.sleep(0.05)
         yield process
         process.send_signal(signal.SIGTERM)

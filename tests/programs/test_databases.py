@@ -35,7 +35,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, A
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     folder = tmp_path_factory.mktemp("postgresql")
     options: dict[str, Any] = {}
-    if os.getuid() == 0:  # it refuses to run as root
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
         user = pwd.getpwnam("postgres")
         options = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         os.chown(folder, user.pw_uid, user.pw_gid)
@@ -52,12 +52,12 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, A
     command = [str(binaries / "postgres"), "-D", data, "-p", str(port), "-F"]
     command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
     with started(*command, port=port, cwd=folder, **options):
-        # It listens before it is ready, and says so to whoever asks for a session meanwhile.
+        # PostgreSQL listens before it is ready, and refuses sessions meanwhile.
         ready = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
         deadline = time.monotonic() + 30
         while subprocess.run(ready).returncode != 0:
             if time.monotonic() > deadline:
-                pytest.fail("PostgreSQL listens, and does not accept sessions")
+                pytest.fail("PostgreSQL listens but accepts no sessions")
             time.sleep(0.05)
         yield {"host": "127.0.0.1", "port": port, "user": "postgres", "database": "postgres"}
 

@@ -1,4 +1,4 @@
-"""aiohttp's server and client, httpx and websockets inside one program, on each model."""
+"""aiohttp's server and client, httpx and websockets in one process, on each model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BODY = random.Random(2).randbytes(1_500_000)
 
 
 async def echo(request: Any) -> Any:
-    """The body back, as a stream."""
+    """Stream the request body back."""
     response = web.StreamResponse()
     await response.prepare(request)
     async for piece in request.content.iter_chunked(30_000):
@@ -28,7 +28,7 @@ async def echo(request: Any) -> Any:
 
 
 async def talk(request: Any) -> Any:
-    """Websocket messages back."""
+    """Echo WebSocket messages."""
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     async for message in socket:

@@ -1,4 +1,4 @@
-"""pytest-asyncio, whose tests ask for noria's loop by its fixture."""
+"""pytest-asyncio with noria's loop, selected by its event_loop_policy fixture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tus-js-client, as browsers and Node.js use it, sends to the file server."""
+"""tus-js-client uploads to the file server, as browsers and Node.js programs do."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ if (kind === "parallel") {
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Runs the script above with the package beside it."""
+    """Install tus-js-client and return a function that runs the script above."""
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("node and npm are not installed")
     folder = tmp_path_factory.mktemp("node")
@@ -71,9 +71,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Any:
             timeout=60,
         )
     except subprocess.TimeoutExpired:
-        pytest.skip("npm did not get tus-js-client within 60 s")
+        pytest.skip("npm did not install tus-js-client within 60 s")
     if made.returncode:
-        pytest.skip(f"npm could not get tus-js-client: {made.stderr.strip()[-300:]}")
+        pytest.skip(f"npm could not install tus-js-client: {made.stderr.strip()[-300:]}")
     (folder / "send.js").write_text(SEND)
 
     def run(*arguments: object) -> Any:

@@ -21,7 +21,7 @@ CORPUS = HERE / "corpus"
 
 
 def main() -> int:
-    """Fuzz each target in a process of its own, as libFuzzer ends the process."""
+    """Fuzz each target in its own process, as libFuzzer exits the process."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("targets", nargs="*", help="names of targets (default: all)")
     parser.add_argument("--seconds", type=int, default=60, help="in all (default: 60)")
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def fuzz(name: str, seconds: int, keep: bool) -> bool:
-    """Fuzz one target for so many seconds; return whether it held."""
+    """Fuzz one target for the given seconds; return whether its invariants held."""
     kept = CORPUS / name
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:

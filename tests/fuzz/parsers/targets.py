@@ -1,4 +1,4 @@
-"""Fuzz targets: parsers of untrusted bytes, each with what must hold for any input.
+"""Fuzz targets: parsers of untrusted bytes, each with its invariants.
 
 A target takes bytes and returns, or raises an error that its parser documents for bad input.
 `run.py` searches for inputs that break one; `test_parsers.py` runs each on the kept corpus.
@@ -39,13 +39,13 @@ def field(data: bytes) -> str:
 
 
 def response(**fields: str) -> Any:
-    """Return what the parsers of `noria.transfer` need of a response."""
+    """Return a stub response for the parsers of `noria.transfer`."""
     return SimpleNamespace(headers={name.replace("_", "-"): text for name, text in fields.items()})
 
 
 @target
 def request_target(data: bytes) -> None:
-    """A target that is accepted is a path; each of its names is one name in one directory."""
+    """An accepted request target is a path whose segments are single file names."""
     with contextlib.suppress(HTTPException):
         path, query = head.parse_target(data)
         assert path.startswith("/")
@@ -59,7 +59,7 @@ def request_target(data: bytes) -> None:
 
 @target
 def request_fields(data: bytes) -> None:
-    """A request that is accepted has at most one Host and no ambiguous length."""
+    """An accepted request has at most one Host and no ambiguous length."""
     lines = data.split(b"\n")
     pairs = [line.partition(b":") for line in lines[1:]]
     fields = [(field(name).lower(), field(value)) for name, _, value in pairs]
@@ -73,7 +73,7 @@ def request_fields(data: bytes) -> None:
 
 @target
 def request_line(data: bytes) -> None:
-    """The check gives the same answer however the bytes are divided."""
+    """The check returns the same result for any division of the bytes."""
 
     def check(pieces: list[bytes]) -> str:
         seen: bytes | None = b""
@@ -95,7 +95,7 @@ def request_line(data: bytes) -> None:
 
 @target
 def chunked_body(data: bytes) -> None:
-    """No body ends earlier because its bytes come one by one."""
+    """A body whose bytes arrive one by one does not end earlier."""
     whole = framing.ChunkedBody()
     end = whole.find_end(data, 0)
     assert 0 <= end <= len(data)
@@ -107,7 +107,7 @@ def chunked_body(data: bytes) -> None:
 
 @target
 def byte_ranges(data: bytes) -> None:
-    """Ranges that are accepted lie within the file and do not overlap."""
+    """Accepted ranges lie within the file and do not overlap."""
     size = int.from_bytes(data[:3], "little")
     with contextlib.suppress(HTTPException):
         found = ranges.parse_range(field(data[3:]), size)
@@ -121,7 +121,7 @@ def byte_ranges(data: bytes) -> None:
 
 @target
 def conditions(data: bytes) -> None:
-    """Entity tags and dates of any kind are read without an error."""
+    """Any entity tags and dates are parsed without an exception."""
     text = field(data)
     for _, tag in conditional.parse_etags(text):
         assert tag.startswith('"')
@@ -134,7 +134,7 @@ def conditions(data: bytes) -> None:
 
 @target
 def digest_fields(data: bytes) -> None:
-    """A digest that is accepted has 32 bytes."""
+    """An accepted digest has 32 bytes."""
     lines = [*data.split(b"\n", 2), b"", b""]
     names = ("repr-digest", "content-digest", "x-checksum-sha256")
     headers = Headers(list(zip(names, map(field, lines), strict=False)))
@@ -145,7 +145,7 @@ def digest_fields(data: bytes) -> None:
 
 @target
 def form(data: bytes) -> None:
-    """A form gives the same parts however its bytes are divided."""
+    """A form has the same parts for any division of its bytes."""
 
     async def parts(size: int) -> list[tuple[str | None, bytes]] | int:
         async def chunks() -> AsyncIterator[bytes]:
@@ -168,14 +168,14 @@ def form(data: bytes) -> None:
         except StopIteration as end:
             result: list[tuple[str | None, bytes]] | int = end.value
             return result
-        raise AssertionError("it waits for something")
+        raise AssertionError("the form parser awaited something")
 
     assert run(1) == run(len(data) or 1)
 
 
 @target
 def form_boundary(data: bytes) -> None:
-    """A boundary that is accepted has 1 to 70 bytes."""
+    """An accepted boundary has 1 to 70 bytes."""
     with contextlib.suppress(HTTPException):
         found = multipart.parse_boundary("multipart/form-data; " + field(data))
         assert 0 < len(found) <= 70
@@ -183,14 +183,14 @@ def form_boundary(data: bytes) -> None:
 
 @target
 def tus_metadata(data: bytes) -> None:
-    """An upload's destination is a path that requests may use."""
+    """An upload's destination is a valid request path."""
     with contextlib.suppress(HTTPException):
         assert request_paths.split_path(destination_of(field(data)))
 
 
 @target
 def host_field(data: bytes) -> None:
-    """Another name is not allowed, whatever surrounds it."""
+    """A host that is not configured is rejected, whatever bytes it contains."""
     name = field(data)
     hosts = allowed_hosts.AllowedHosts(["files.example"])
     hosts.allows(name)
@@ -199,7 +199,7 @@ def host_field(data: bytes) -> None:
 
 @target
 def response_fields(data: bytes) -> None:
-    """Fields of a response are read, or refused with one error of a transfer."""
+    """Response fields are parsed, or rejected with a transfer error."""
     text = field(data)
     with contextlib.suppress(TransferError):
         length = parsers.content_length(response(content_length=text))
@@ -222,7 +222,7 @@ def response_fields(data: bytes) -> None:
 
 @target
 def directory_listing(data: bytes) -> None:
-    """An entry that is accepted names one file in one directory."""
+    """An accepted entry names one file in one directory."""
     with contextlib.suppress(TransferError):
         for entry in parsers.parse_listing(data):
             if not entry.error:
@@ -232,7 +232,7 @@ def directory_listing(data: bytes) -> None:
 
 @target
 def urls(data: bytes) -> None:
-    """A URL that is accepted can be shown without its password; its last name is one name."""
+    """An accepted URL can be shown without its password, and its last segment is a file name."""
     text = data.decode("utf-8", "surrogateescape")
     with contextlib.suppress(ValueError):
         url = str(parsers.parse_url(text))

@@ -1,9 +1,9 @@
-"""Threads that use a loop or a reactor while it runs, stops and closes. A process of its own:
+"""Threads that use a loop or a reactor while it runs, stops and closes. Runs as a process:
 
     python -X faulthandler tests/support/fuzz/closing_loop.py KIND MODEL SEED ROUNDS
 
-KIND: `loop` runs in the main thread; `moved` is made there, runs in another thread and is closed
-in a third; `reactor` is a noria.Reactor.
+KIND: `loop` runs in the main thread; `moved` is created there, runs in a second thread and is
+closed in a third; `reactor` is a noria.Reactor.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from support.loops import ORACLE
 
 
 class Caller(threading.Thread):
-    """Calls into the loop from its own thread until it is told that the round is over.
+    """Calls into the loop from its own thread until the round is over.
 
-    Whatever was accepted runs once, in order; after the close every call raises RuntimeError.
+    Every accepted call runs once, in order; after the close every call raises RuntimeError.
     """
 
     def __init__(self, calls: Calls, rng: random.Random) -> None:
@@ -68,7 +68,7 @@ class Caller(threading.Thread):
 
 
 class Calls:
-    """The state of one round, which its threads share."""
+    """The state of one round, shared by its threads."""
 
     def __init__(self, rng: random.Random) -> None:
         self.closing, self.closed, self.over = (threading.Event() for _ in range(3))
@@ -83,7 +83,7 @@ class Calls:
             caller.start()
 
     def mark(self, call_soon: Callable[..., object]) -> None:
-        """What was accepted before now runs before what is put in the queue now."""
+        """Queue a call that runs after all calls accepted so far."""
         counts = [caller.accepted for caller in self.callers]
         call_soon(self.check, counts)
 
@@ -99,7 +99,7 @@ class Calls:
             caller.join()
             self.failures += caller.failures
         for coroutine in self.coroutines:
-            coroutine.close()  # those that were dropped with the loop
+            coroutine.close()  # calls discarded with the loop
         assert not self.failures, self.failures[:3]
 
 
@@ -117,7 +117,7 @@ def new_loop(model: str) -> asyncio.AbstractEventLoop:
 
 
 def ways_into_loop(calls: Calls, loop: asyncio.AbstractEventLoop) -> None:
-    """The ways to call into an asyncio loop from a thread."""
+    """Return the ways to call into an asyncio loop from a thread."""
 
     def call_soon(note: Callable[[int], None], number: int) -> None:
         loop.call_soon_threadsafe(note, number)
@@ -139,7 +139,7 @@ def ways_into_loop(calls: Calls, loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def traffic(rng: random.Random) -> list[asyncio.Transport]:
-    """Connections that echo to each other for as long as the loop runs."""
+    """Start connections that echo to each other while the loop runs."""
     loop = asyncio.get_running_loop()
     transports = []
     for _ in range(rng.randrange(3)):
@@ -150,7 +150,7 @@ async def traffic(rng: random.Random) -> list[asyncio.Transport]:
 
 
 def run_for_a_while(loop: asyncio.AbstractEventLoop, calls: Calls) -> None:
-    """A few runs, which the threads may cut short."""
+    """Run the loop a few times; the threads may stop it early."""
     for _ in range(calls.rng.randrange(1, 5)):
         loop.call_later(calls.rng.choice((0.0005, 0.003)), loop.stop)
         for _ in range(3):
@@ -193,7 +193,7 @@ def play_loop(model: str, rng: random.Random) -> None:
 
 
 def in_thread(function: Callable[..., object], *args: Any) -> None:
-    """Run it in another thread and wait for its end, or raise what it raised."""
+    """Run a function in another thread, wait for it, and raise its exception."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -210,7 +210,7 @@ def in_thread(function: Callable[..., object], *args: Any) -> None:
 
 
 def play_moved(model: str, rng: random.Random) -> None:
-    """As play_loop, but each step runs in a thread of its own."""
+    """Run play_loop's steps, each in its own thread."""
     calls = Calls(rng)
     loop = new_loop(model)
     ways_into_loop(calls, loop)
@@ -268,7 +268,7 @@ def play_reactor(model: str, rng: random.Random) -> None:
 def main(kind: str, model: str, seed: int, rounds: int) -> None:
     play = {"loop": play_loop, "moved": play_moved, "reactor": play_reactor}[kind]
     sys.setswitchinterval(1e-5)
-    play(model, random.Random(seed))  # what is made once is made
+    play(model, random.Random(seed))  # warm-up: create objects that are created once
     gc.collect()
     before = open_descriptors()
     for number in range(seed, seed + rounds):

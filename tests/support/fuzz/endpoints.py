@@ -1,4 +1,4 @@
-"""An endpoint: one end of a connection that acts at random and checks each callback it gets."""
+"""An endpoint: one end of a connection that acts at random and checks its callbacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_SENT = 400_000  # bytes that one endpoint sends at random
 
 
 class Callbacks:
-    """What both kinds of protocol have in common: every callback goes to the endpoint."""
+    """Base of both protocol kinds: passes every callback to the endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -118,13 +118,13 @@ class Endpoint:
             self.violations.add(f"{message} at {self!r}")
 
     def make_protocol(self) -> Any:
-        """The protocol that is called from now on: of one kind or the other."""
+        """Create the protocol that replaces the current one, of a random kind."""
         self.protocol: Any = self.rng.choice((Plain, Buffered))(self)
         return self.protocol
 
     @property
     def open(self) -> bool:
-        """Whether it has a transport that neither end has finished with."""
+        """Return whether it has a transport that neither end has closed."""
         return self.made.done() and not (self.closed or self.lost.done())
 
     # Callbacks.
@@ -172,7 +172,7 @@ class Endpoint:
 
     def connection_lost(self, protocol: Any, exc: BaseException | None) -> None:
         self.called(protocol, "connection_lost")
-        # With TLS, a peer that aborts or sends after it was told the end is an SSLError.
+        # With TLS, a peer that aborts, or sends after EOF, causes an SSLError.
         expected = (ConnectionError, ssl.SSLError) if self.tls else ConnectionError
         self.check(exc is None or isinstance(exc, expected), f"connection_lost({exc!r})")
         for offset, data in self.kept:
@@ -243,7 +243,7 @@ class Endpoint:
         lines: list[Any] = [self.some_data() for _ in range(self.rng.randrange(5))]
         buffer = bytearray(self.some_data())
         lines.append(memoryview(buffer))
-        if self.model == ORACLE:  # asyncio's transport never gets rid of an empty buffer
+        if self.model == ORACLE:  # asyncio's transport never removes an empty buffer
             lines = [line for line in lines if len(line)]
         self.transport.writelines(lines)
         if self.model != ORACLE:
@@ -297,7 +297,7 @@ class Endpoint:
     # The run of one endpoint.
 
     async def play(self) -> None:
-        """Act a number of times, with pauses between."""
+        """Act a random number of times, with pauses."""
         await self.made
         for _ in range(self.rng.randrange(5, 40)):
             self.act()
@@ -307,7 +307,7 @@ class Endpoint:
                 await asyncio.sleep(0.0005)
 
     async def wait_for_bytes(self) -> None:
-        """Wait until all that the peer has sent so far is here, if the connection lives so long."""
+        """Wait until all bytes the peer has sent so far are received, or the connection is lost."""
         while self.received < len(self.peer.sent) and not self.lost.done():
             if self.open and self.paused:
                 self.resume_reading()
@@ -315,7 +315,7 @@ class Endpoint:
 
 
 class SideTraffic:
-    """Sockets of the endpoint's own, received from and sent to with the loop's sock_ methods."""
+    """Additional sockets of the endpoint, used with the loop's sock_* methods."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -366,7 +366,7 @@ class SideTraffic:
 
 
 async def end_gracefully(first: Endpoint, second: Endpoint) -> None:
-    """End the connection so that every byte sent must arrive, whichever way is drawn."""
+    """End the connection in a random way in which every byte sent must arrive."""
     rng = first.rng
     first.quiet = second.quiet = True
     await first.wait_for_bytes()
@@ -406,12 +406,12 @@ async def end_gracefully(first: Endpoint, second: Endpoint) -> None:
 
 
 async def end_anyhow(first: Endpoint, second: Endpoint) -> None:
-    """End a connection of which some end may have closed already."""
+    """End a connection that either end may have closed already."""
     for endpoint in (first, second):
         endpoint.quiet = True
         if endpoint.open:
             endpoint.rng.choice((endpoint.close, endpoint.abort))()
-    # A peer that reads nothing would keep what the other has to send from leaving.
+    # A peer that does not read would block the other's buffered data.
     for endpoint in (first, second):
         if not endpoint.lost.done():
             endpoint.transport.abort()

@@ -1,4 +1,4 @@
-"""Seeds, the loop under test, and the checks that every fuzzer makes when a seed has run."""
+"""Seeds, the loop under test, and the checks that every fuzzer makes after each seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOB = random.Random(1).randbytes(1 << 20)  # the bytes that fuzzers send are sl
 
 
 def seeds(usual: int, full: int) -> Iterator[int]:
-    """The seeds to run: a few, many with NORIA_COUNTS=full, or as many as the time allows."""
+    """Yield the seeds to run: a few, many with NORIA_COUNTS=full, or as the time limit allows."""
     if SEED is not None:
         yield int(SEED)
     elif SECONDS:
@@ -38,9 +38,9 @@ def seeds(usual: int, full: int) -> Iterator[int]:
 
 
 def fuzz(one: Callable[[random.Random], object], usual: int, full: int) -> None:
-    """Call `one` with the random generator of each seed; a failure says how to replay it.
+    """Call `one` with the random generator of each seed; a failure states how to replay it.
 
-    No object of the loops' may be alive afterwards that was not alive before.
+    Afterwards no loop object may be alive that was not alive before.
     """
     before = alive(*LEAKS)
     for seed in seeds(usual, full):
@@ -52,7 +52,7 @@ def fuzz(one: Callable[[random.Random], object], usual: int, full: int) -> None:
 
 @contextlib.contextmanager
 def replayable(seed: int) -> Iterator[None]:
-    """A failure inside says which seed it had."""
+    """Add the seed to a failure inside the block."""
     print(f"seed {seed}", flush=True)  # pytest shows it if the test is killed
     try:
         yield
@@ -62,7 +62,7 @@ def replayable(seed: int) -> Iterator[None]:
 
 
 def open_descriptors() -> dict[int, str]:
-    """The open descriptors of this process and the files behind them."""
+    """Return the open descriptors of this process and their files."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -73,7 +73,7 @@ def open_descriptors() -> dict[int, str]:
 
 
 class Violations:
-    """Broken invariants. Callbacks record them here, as a loop would swallow what they raise."""
+    """Broken invariants, recorded by callbacks, as the loop would only log their exceptions."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -91,7 +91,7 @@ class Violations:
             self.add(message)
 
     async def guard(self, work: Awaitable[Any], describe: Callable[[], object]) -> None:
-        """Await the work until it is done, an invariant breaks, or the seed's time is up."""
+        """Await the work until it is done, an invariant breaks, or the seed's time limit passes."""
         task = asyncio.ensure_future(work)
         await asyncio.wait({task, self.first}, timeout=LIMIT, return_when="FIRST_COMPLETED")
         if not task.done():
@@ -99,13 +99,13 @@ class Violations:
             task.cancel()
             await asyncio.wait({task}, timeout=1)
             if not self.found:
-                self.found.append(f"no end after {LIMIT} s: {state}")
+                self.found.append(f"not finished after {LIMIT} s: {state}")
         assert not self.found, "\n".join(self.found[:5])
         await task
 
 
 def run_checked(main: Callable[[], Coroutine[Any, Any, None]], model: str) -> None:
-    """Run `main()` on the loop; nothing may be reported, and no descriptor or task left over."""
+    """Run `main()` on the loop; fail if it reports an error or leaves a descriptor or task."""
     before = open_descriptors()
     reports: list[str] = []
 
@@ -130,7 +130,7 @@ def run_checked(main: Callable[[], Coroutine[Any, Any, None]], model: str) -> No
 
 
 def start_eagerly(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """A task whose first step runs at once, inside the caller, where Python has such tasks."""
+    """Start an eager task where Python supports it (3.12), else a normal task."""
     loop = asyncio.get_running_loop()
     if sys.version_info >= (3, 12):
         return asyncio.Task(coroutine, loop=loop, eager_start=True)
@@ -138,6 +138,6 @@ def start_eagerly(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 
 def some_bytes(rng: random.Random, size: int) -> bytes:
-    """So many bytes that differ from one call to the next."""
+    """Return `size` bytes that differ between calls."""
     start = rng.randrange(len(BLOB) - size + 1)
     return BLOB[start : start + size]

@@ -1,4 +1,4 @@
-"""Connected pairs of endpoints, made in each of the ways that asyncio has."""
+"""Connected pairs of endpoints, created in each way that asyncio offers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ numbers = count()
 
 @contextlib.asynccontextmanager
 async def connected(first: Endpoint, second: Endpoint, kind: str, tls: bool) -> AsyncIterator[None]:
-    """The two endpoints with a connection between them; `first` is the client."""
+    """Connect the two endpoints; `first` is the client."""
     loop = asyncio.get_running_loop()
     secure: dict[str, Any] = {}
     accepted: dict[str, Any] = {}
@@ -57,7 +57,7 @@ async def connected(first: Endpoint, second: Endpoint, kind: str, tls: bool) -> 
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection."""
+    """Return the two ends of a TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
@@ -67,7 +67,7 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 def make_pair(
     name: str, rng: random.Random, violations: Violations, model: str, **options: Any
 ) -> tuple[Endpoint, Endpoint]:
-    """Two endpoints that know each other, not yet connected."""
+    """Return two endpoints that are each other's peer, not yet connected."""
     first = Endpoint(f"{name} client", rng, violations, model, **options)
     second = Endpoint(f"{name} server", rng, violations, model, **options)
     first.peer, second.peer = second, first

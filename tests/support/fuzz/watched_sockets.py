@@ -14,7 +14,7 @@ from support.fuzz.harness import Violations, some_bytes
 
 
 class Flow:
-    """Bytes in one direction: what was sent, and how much of it has been received."""
+    """Bytes in one direction: those sent, and how many of them have been received."""
 
     def __init__(self) -> None:
         self.sent = bytearray()
@@ -25,7 +25,7 @@ class Flow:
             self.sent += data[: sock.send(data)]
 
     def receive(self, sock: socket.socket, size: int) -> bool:
-        """Receive and compare; whether the bytes are those that were sent."""
+        """Receive, and return whether the bytes are those that were sent."""
         try:
             data = sock.recv(size)
         except BlockingIOError:
@@ -56,7 +56,7 @@ class Watched:
         return self.near.fileno() < 0
 
     def either_name(self) -> Any:
-        """The object or its number; once closed, as it was registered."""
+        """Return the socket or its number; once closed, the one that was registered."""
         return self.name if self.closed else self.rng.choice((self.near, self.number))
 
     def watch_reader(self) -> None:
@@ -78,7 +78,7 @@ class Watched:
         self.writer = None
 
     def readable(self, registration: object) -> None:
-        self.check(registration is self.reader, "a reader called that is not registered")
+        self.check(registration is self.reader, "an unregistered reader was called")
         if not self.closed:
             right = self.incoming.receive(self.near, self.rng.choice((1, 100, 70_000)))
             self.check(right, "bytes received differ from those sent")
@@ -86,19 +86,19 @@ class Watched:
                 self.unwatch_reader()
 
     def writable(self, registration: object) -> None:
-        self.check(registration is self.writer, "a writer called that is not registered")
+        self.check(registration is self.writer, "an unregistered writer was called")
         if not self.closed:
             self.outgoing.send(self.near, some_bytes(self.rng, self.rng.choice((1, 5000))))
             if self.rng.random() < 0.3:
                 self.unwatch_writer()
 
     def feed(self) -> None:
-        """Send something from the far end, and receive there."""
+        """Send from the far end, and receive there."""
         self.incoming.send(self.far, some_bytes(self.rng, self.rng.choice((1, 100, 5000))))
         self.check(self.outgoing.receive(self.far, 10_000), "bytes sent have changed")
 
     def close(self) -> None:
-        """Unwatch and close, as asyncio wants it."""
+        """Unwatch, then close, in the order asyncio requires."""
         if self.reader is not None or self.rng.random() < 0.3:
             self.unwatch_reader()
         if self.writer is not None or self.rng.random() < 0.3:
@@ -127,10 +127,10 @@ class Watched:
 
 
 class Bystander:
-    """A socket pair with bytes in it that belongs to no loop: it must stay as it is."""
+    """A socket pair with buffered bytes that no loop uses: it must stay unchanged."""
 
     def __init__(self, number: int) -> None:
-        """`number`: the descriptor that it takes, if it is free."""
+        """Create the pair; `number` is the descriptor it takes if that is free."""
         self.near, self.far = socket.socketpair()
         if self.far.fileno() == number:
             self.near, self.far = self.far, self.near
@@ -147,10 +147,10 @@ class Bystander:
         return [os.fstat(sock.fileno()).st_ino for sock in (self.near, self.far)]
 
     def untouched(self) -> str:
-        """What is wrong with it, or nothing."""
+        """Return what has changed, or an empty string."""
         try:
             if self.look() != self.inodes:
-                return "its descriptor is another file's"
+                return "its descriptor belongs to another file"
             if self.near.recv(100, socket.MSG_PEEK) != b"for nobody else":
                 return "its bytes have changed"
         except OSError as error:
@@ -165,4 +165,4 @@ class Bystander:
             try:
                 sock.close()
             except OSError:
-                sock.detach()  # closed by another, which the check has found
+                sock.detach()  # already closed elsewhere, which the check has reported
