@@ -1,4 +1,4 @@
-"""`noria compare files`: where the bytes are after each step, and how it is told."""
+"""`noria compare files`: where the bytes are after each step, and the report of it."""
 
 import asyncio
 import errno
@@ -40,7 +40,7 @@ def refuse(number):
 
 
 def cachestat_works(directory):
-    """Whether the kernel has it, and it sees the pages of this file system."""
+    """Return whether cachestat(2) exists and counts pages on this file system."""
     path = directory / "asked"
     path.write_bytes(b"x")
     counter = Counter()
@@ -62,12 +62,12 @@ def device(tmp_path):
 def counted(device):
     """The same, where cachestat works."""
     if not cachestat_works(device):
-        pytest.skip("needs cachestat(2): Linux 6.5, and a file system whose pages it sees")
+        pytest.skip("needs cachestat(2): Linux 6.5, and a file system whose pages it counts")
     return device
 
 
 def walked(directory, size, engine, monkeypatch, counter=None):
-    """The rows of one walk, by step."""
+    """Return the rows of one run, by step."""
     monkeypatch.setenv("NORIA_FILES", engine)
 
     async def main():
@@ -120,11 +120,11 @@ def test_direct_leaves_the_cache_alone(engine, counted, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_who_waited(engine, tmp_path, monkeypatch):
+def test_whether_the_loop_or_the_engine_waited(engine, tmp_path, monkeypatch):
     rows = walked(tmp_path, SIZE, engine, monkeypatch)
     assert rows["write"]["waited"] == "loop"
     assert rows["flush"]["waited"] == rows["fsync"]["waited"] == engine
-    # Little, and in memory: the loop reads it itself, where the file system can say that it is.
+    # The loop reads small cached data itself where the file system supports RWF_NOWAIT.
     assert rows["read cached"]["waited"] in ("loop", engine)
     assert all(row["us"] > 0 and row["stall_us"] >= 0 for row in rows.values())
 
@@ -139,7 +139,7 @@ def test_mincore_where_cachestat_is_refused(number, device, monkeypatch):
     assert all(row["dirty"] is row["writeback"] is None for row in rows.values())
     known = {step: (row["cached"], row["device"]) for step, row in rows.items()}
     assert known["write"] == (0, 0)
-    assert known["flush"] == (pages(SIZE), None)  # dirty or not: nobody told
+    assert known["flush"] == (pages(SIZE), None)  # mincore(2) does not report dirty pages
     assert known["fsync"] == known["read dropped"] == (pages(SIZE), SIZE)
     assert known["drop"] == (0, SIZE)
 
@@ -155,7 +155,7 @@ def test_mincore_where_cachestat_sees_nothing(tmp_path, monkeypatch):
     assert counter.call == "mincore"
 
 
-def test_other_errors_are_told(tmp_path, monkeypatch):
+def test_other_errors_are_reported(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Bad file descriptor"):
         cachestat(-1)
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -168,7 +168,7 @@ def test_other_errors_are_told(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [0, 1, PAGE, PAGE + 1, 5000 * PAGE])
 def test_both_calls_agree(size, tmp_path):
     if not cachestat_works(tmp_path):
-        pytest.skip("needs cachestat(2): Linux 6.5, and a file system whose pages it sees")
+        pytest.skip("needs cachestat(2): Linux 6.5, and a file system whose pages it counts")
     path = tmp_path / "file"
     with path.open("wb+", 0) as file:
         file.write(bytes(size))
@@ -182,7 +182,7 @@ def test_both_calls_agree(size, tmp_path):
         assert cachestat(fd)[0] == mincore_pages(fd, size)
 
 
-def test_a_refused_direct_file_leaves_its_steps_out(tmp_path, monkeypatch):
+def test_direct_steps_are_skipped_where_o_direct_is_refused(tmp_path, monkeypatch):
     async def refused(*_):
         raise OSError(errno.EINVAL, "Invalid argument")
 
@@ -266,8 +266,8 @@ def test_document(results):
     assert {engine for engine, _ in found} == set(ENGINES)
 
 
-def test_a_ring_that_is_refused_is_told(tmp_path, monkeypatch):
-    """The child of it says why, and the threads are measured all the same."""
+def test_a_refused_ring_is_reported(tmp_path, monkeypatch):
+    """The ring's child process reports why, and threads are still measured."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
@@ -296,7 +296,7 @@ def printed(document, width=100):
 
 
 def made(**changes):
-    """A document of one engine, without measuring."""
+    """Return a document of one engine without measuring."""
     base = {"engine": "threads", "waited": "threads", "us": 1500.0, "stall_us": 20.0}
     base |= {"work_us": 10.0, "writeback": 0, "note": ""}
     rows = [
@@ -336,7 +336,7 @@ def test_only_columns_that_are_there_are_explained(width):
     )
 
 
-def test_dirty_and_clean_are_told_apart():
+def test_dirty_and_clean_are_distinguished():
     out = printed(made(), 120)
     assert "4.0 KiB dirty, 4.0 KiB clean" in out
     assert re.search("▓+░+", out)
@@ -345,7 +345,7 @@ def test_dirty_and_clean_are_told_apart():
     assert stage.stations[2].parts == [("device", 0.5)]
 
 
-def test_mincore_tells_less():
+def test_mincore_reports_less():
     document = made(counted="mincore", counted_reason="cachestat(2) is refused (EPERM)")
     for row in document["rows"]:
         row |= {"dirty": None, "writeback": None}
@@ -404,7 +404,7 @@ def test_hostile_names_stay_text():
 
 @pytest.mark.skipif(not PROGRAM, reason="needs Chromium to open the page in: none is installed")
 def test_page_in_a_browser(results, tmp_path):
-    """It fits phones and wide screens, and is light or dark by the system or the button."""
+    """The page fits narrow and wide screens; its theme follows the system or the button."""
     page.write(results, tmp_path / "page.html")
     url = (tmp_path / "page.html").as_uri()
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -483,7 +483,7 @@ def test_a_directory_that_may_not_be_written(tmp_path, capsys):
     assert "not writable" in capsys.readouterr().err
 
 
-def test_no_room_is_told_before_the_work(tmp_path, monkeypatch, capsys):
+def test_lack_of_space_is_reported_before_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: _Full())
     assert run(["compare", "files", "--quick"]) == 1
@@ -496,8 +496,8 @@ class _Full:
     total, free = 2**40, 2**20
 
 
-def test_no_room_in_the_middle_is_told(tmp_path):
-    """A limit on the size of files stands for a disk that fills up."""
+def test_lack_of_space_during_the_run_is_reported(tmp_path):
+    """A limit of the file size (RLIMIT_FSIZE) simulates a full disk."""
     limited = ["sh", "-c", 'ulimit -f 200; exec "$@"', "sh"]
     done = subprocess.run(
         [*limited, *COMMAND, "--size", "1M", "--repeats", "1"],
@@ -526,7 +526,7 @@ def test_nothing_is_left_behind(number, tmp_path):
             time.sleep(0.01)
         process.send_signal(number)
         assert process.wait(30) == (130 if number == signal.SIGINT else -number)
-    # Its children see that it is gone, and end; the last one leaves nothing.
+    # Child processes exit when their parent has; the last one removes the files.
     while os.listdir(tmp_path):
         assert time.monotonic() < until
         time.sleep(0.01)

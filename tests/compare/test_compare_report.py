@@ -1,6 +1,6 @@
 """The output of `noria compare`: sentences, terminal tables and the page.
 
-`data/compare_sample.json` is invented: it has the shape of a run, not the figures of one.
+`data/compare_sample.json` has the structure of a run, with invented values.
 """
 
 import copy
@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("jinja2", reason="the page is made with jinja2, part of noria[cli]")
-pytest.importorskip("rich", reason="the tables are printed with rich, part of noria[cli]")
+pytest.importorskip("jinja2", reason="the page needs jinja2, part of noria[cli]")
+pytest.importorskip("rich", reason="the tables need rich, part of noria[cli]")
 
 from rich.console import Console
 
@@ -36,7 +36,7 @@ def results() -> dict[str, Any]:
 
 
 def without(results: dict[str, Any], model: str) -> dict[str, Any]:
-    """The same run on a machine that refuses that model."""
+    """Return the same run on a machine that refuses a model."""
     for row in results["models"]:
         if row["name"] == model:
             row.update(available=False, reason="seccomp refuses io_uring_setup (EPERM)")
@@ -47,7 +47,7 @@ def without(results: dict[str, Any], model: str) -> dict[str, Any]:
 
 
 def holed(results: dict[str, Any]) -> dict[str, Any]:
-    """The same run with every measured number null."""
+    """Return the same run with every measured number null."""
     keep = {"connections", "served", "sample", "client", "idle"}
     for name in SECTIONS:
         for row in results[name]["rows"]:
@@ -163,7 +163,7 @@ def test_nothing_measured_is_said(figure, results):
 
 
 @pytest.mark.parametrize("figure", SECTIONS)
-def test_any_hole_is_survived(figure, results):
+def test_missing_values_raise_no_error(figure, results):
     says = sentences.FIGURES[figure]
     for i in range(len(results[figure]["rows"])):
         for key in tuple(results[figure]["rows"][i]):
@@ -207,12 +207,12 @@ def test_best_value_is_marked_among_those_that_serve_everybody(results):
     assert not any(best["blocking"]), "its latency is that of one client of a thousand"
 
 
-def test_tables_of_nothing(results):
+def test_tables_without_values(results):
     assert "Throughput was not measured." in printed({}, 80)
     assert "Throughput was not measured." in printed(holed(results), 80)
 
 
-def test_a_missing_model_is_told_with_its_reason(results):
+def test_a_missing_model_is_reported_with_its_reason(results):
     out = printed(without(results, "io_uring"), 100)
     assert "Not available here: io_uring (seccomp refuses io_uring_setup (EPERM))." in out
 
@@ -221,7 +221,7 @@ def test_a_missing_model_is_told_with_its_reason(results):
 
 
 class Page(HTMLParser):
-    """What a browser would take from the page: its elements and the text of each script."""
+    """Parses the page: its elements and the text of each script."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ class Page(HTMLParser):
         return json.loads(self.scripts[0])
 
 
-def test_page_asks_nothing_of_the_network(results):
+def test_page_loads_nothing_from_the_network(results):
     page = report.render(results)
     parsed = Page(page)
     loading = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
@@ -257,7 +257,7 @@ def test_page_asks_nothing_of_the_network(results):
     style = page[page.index("<style>") : page.index("</style>")]
     assert "@import" not in style
     assert not re.search(r"https?:|//\w", style)
-    # What is left of addresses: names of XML namespaces, and the libraries' own licence comments.
+    # The only URLs left are XML namespaces and the libraries' licence comments.
     for address in re.findall(r"https?://[^\s\"'`)]+", page):
         assert address.startswith(("http://www.w3.org/", "https://d3js.org")), address
     policy = dict(parsed.elements[[t for t, _ in parsed.elements].index("meta") + 2][1])
@@ -284,7 +284,7 @@ def test_hostile_data_stays_data(results):
     assert any(evil in text for text in parsed.text), "it is shown as text"
 
 
-def test_page_says_the_sentences_and_the_numbers_without_script(results):
+def test_page_shows_sentences_and_numbers_without_javascript(results):
     text = " ".join(" ".join(Page(report.render(results)).text).replace("\xa0", " ").split())
     for says in sentences.FIGURES.values():
         assert says(results) in text
@@ -297,7 +297,7 @@ def test_page_shows_only_what_was_asked(results):
     assert re.findall(r'id="figure-(\w+)"', report.render(results)) == list(sentences.FIGURES)
 
 
-def test_page_of_holes(results):
+def test_page_with_missing_values(results):
     for hurt in ({}, holed(results), {"models": None, "throughput": None, "idle": {"rows": None}}):
         assert "Throughput was not measured." in Page(report.render(hurt)).text
 
@@ -342,7 +342,7 @@ CHROMIUM = next(
 def opened(
     page: Path, profile: Path, fragment: str = "", width: int = 1280
 ) -> tuple[str, list[str]]:
-    """The page as Chromium made it, and what its console said."""
+    """Return the page as rendered by Chromium, and its console output."""
     done = subprocess.run(
         [
             str(CHROMIUM),

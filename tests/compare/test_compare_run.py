@@ -1,4 +1,4 @@
-"""The experiment itself, made very small: what comes out, and that no process stays."""
+"""A very small run of the experiments: its results, and that no process is left over."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ NAMES = ("blocking", "nonblocking", "epoll", "epoll-edge")
 
 
 def children(pid: int | str = "self") -> set[int]:
-    """The processes that this one has started and that are still there."""
+    """Return the child processes that still exist."""
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
         found.update(map(int, (task / "children").read_text().split()))
@@ -84,7 +84,7 @@ def test_progress_goes_from_nothing_to_all(results):
 def test_throughput(results):
     assert len(results["throughput"]["rows"]) == len(NAMES) * 2
     for row in results["throughput"]["rows"]:
-        if row["messages"] is None:  # a machine too busy to measure on: the row says so
+        if row["messages"] is None:  # the row states that the machine was too busy to measure
             assert row["note"]
             continue
         assert row["messages"] > 0, row
@@ -108,7 +108,7 @@ def test_phases_are_in_order(results):
         for row in found:
             assert row["sent"] == 0 <= row["arrived"] <= row["returned"]
             assert row["asked"] < row["copy_end"] <= row["handler"]
-            # The two clocks that meet here, of the sender and of its kernel, are 10 µs near.
+            # The clocks compared here, of the sender and its kernel, agree within 10 µs.
             assert row["arrived"] <= row["copy_end"] + 10_000
             if row["copy_begin"] is not None:
                 assert row["copy_begin"] <= row["copy_end"]
@@ -126,7 +126,7 @@ def test_waiting(results):
         name: [row["first_answer_ms"] for row in rows(results, "waiting", name)] for name in NAMES
     }
     assert all(len(each) == TINY.clients for each in times.values())
-    # Each waits for those before it to have left.
+    # Each client waits until those before it have disconnected.
     for number, ms in enumerate(sorted(times["blocking"])):
         assert ms >= number * TINY.hold_ms
     assert sorted(times["epoll"])[1] < sorted(times["blocking"])[-1]
@@ -155,7 +155,7 @@ def test_triggers(results):
     assert told["epoll-edge"]["told_of_more"] == 1
 
 
-def test_the_page_can_be_drawn_of_it(results):
+def test_the_page_can_be_rendered_from_it(results):
     assert "epoll-edge" in page.render(results)
 
 
@@ -196,7 +196,7 @@ def test_one_failure_leaves_the_rest(monkeypatch):
     assert all(row["first_answer_ms"] > 0 for row in rows(found, "waiting", "epoll"))
 
 
-def test_when_time_is_over_rows_say_so():
+def test_rows_report_that_the_time_is_over():
     none = Settings(rounds=1, seconds=0.1, warmup=0.0, budget=0.0, connections=(1,))
     started = time.monotonic()
     found = run.run(none, ["epoll"], quick=True, only=None, progress=None)
@@ -212,7 +212,7 @@ def test_unknown_names_are_refused():
         run.compare(["epoll"], quick=True, only=["weather"])
 
 
-def test_a_child_that_dies_tells_why():
+def test_a_child_that_dies_reports_why():
     with (
         Child("noria.compare.measure.server", "kqueue") as child,
         pytest.raises(ChildFailed) as failed,
@@ -243,7 +243,7 @@ def test_ctrl_c_ends_every_process(question):
         run.compare(["epoll", "threaded"], only=["{question}"],
                     progress=lambda done, what: print(what, flush=True))
     """
-    # A group of its own, as a shell gives it: Ctrl-C reaches all in it.
+    # A process group, as a shell creates it: Ctrl-C reaches all its processes.
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         stdout=subprocess.PIPE,
@@ -268,12 +268,12 @@ def test_ctrl_c_ends_every_process(question):
 
 
 def gone(pid: int) -> None:
-    """Waits until the process is no more."""
+    """Wait until the process has exited."""
     until = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists():
         if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
-            return  # dead; whoever adopted it has not looked yet
-        assert time.monotonic() < until, f"process {pid} is still there"
+            return  # a zombie that its new parent has not reaped yet
+        assert time.monotonic() < until, f"process {pid} still exists"
         time.sleep(0.01)
 
 
@@ -319,7 +319,7 @@ def test_two_cores_are_two_different_ones():
         assert found[0] != found[1]
 
 
-def test_a_note_that_differs_in_numbers_alone_is_told_once():
+def test_notes_that_differ_only_in_numbers_are_shown_once():
     rows = [
         {"model": "select", "note": "442 of 1,000 refused"},
         {"model": "select", "note": "110 of 1,000 refused"},

@@ -1,4 +1,4 @@
-"""The load generator: what it counts, what it notices, and that it leaves nothing open."""
+"""The load generator: its counts, the errors it detects, and that it leaves nothing open."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Corrupting(Echo):
 
     def data_received(self, data: bytes) -> None:
         self.passed += len(data)
-        if self.passed > 2_000:  # soon: a busy machine must come so far in the time there is
+        if self.passed > 2_000:  # early, so that a busy machine gets this far within the time limit
             data = bytes([data[0] ^ 1]) + data[1:]
         self.transport.write(data)
 
 
 class Crossing(Echo):
-    """Gives each connection what another one sent."""
+    """Sends each connection the data of another one."""
 
     others: ClassVar[list[Any]] = []
 
@@ -78,7 +78,7 @@ class Losing(Echo):
 
 
 class Chatty(Echo):
-    """Says more than it is told."""
+    """Sends more than it receives."""
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data + b"!")
@@ -99,7 +99,7 @@ class Leaving(Echo):
 
 @contextmanager
 def served(protocol: Callable[[], Echo], unix: Path | None = None) -> Iterator[int]:
-    """An asyncio server in a thread; gives its port (0 for a Unix socket)."""
+    """Run an asyncio server in a thread; yields its port (0 for a Unix socket)."""
     ready = threading.Event()
     found: dict[str, Any] = {}
     made: list[Echo] = []
@@ -118,7 +118,7 @@ def served(protocol: Callable[[], Echo], unix: Path | None = None) -> Iterator[i
             found["port"] = server.sockets[0].getsockname()[1]
         ready.set()
         await found["stop"].wait()
-        # Closed while it accepts, asyncio's server loses the transports that it is about to make.
+        # asyncio's server loses transports it is about to create if it is closed while accepting.
         await asyncio.sleep(0.01)
         while len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0.01)
@@ -139,7 +139,7 @@ def served(protocol: Callable[[], Echo], unix: Path | None = None) -> Iterator[i
 
 @contextmanager
 def one_at_a_time() -> Iterator[int]:
-    """A blocking server: it accepts the next connection when this one has gone."""
+    """Run a blocking server that accepts the next connection after the last has closed."""
     listener = socket.create_server((HOST, 0), backlog=128)
 
     def work() -> None:
@@ -189,14 +189,14 @@ def test_counts_the_echoes(connections: int, size: int, depth: int) -> None:
     assert result.p50_us is not None
     assert result.max_us is not None
     assert 0 < result.p50_us <= (result.p99_us or 0) <= (result.p999_us or 0) <= result.max_us
-    # Little's law: what is in flight is the rate times the time that each takes.
+    # Little's law: messages in flight = rate × mean latency.
     mean = sum((low + high) / 2 * count for low, high, count in result.histogram) / result.messages
     in_flight = mean * 1e-6 * result.messages_per_second
     assert in_flight < connections * depth * 1.2
 
 
 def test_server_counts_the_same() -> None:
-    """What the server echoed is what was counted, and what came outside the measured time."""
+    """The server's echoes are those counted plus those outside the measured time."""
     counted = 0
 
     class Counting(Echo):
@@ -207,7 +207,7 @@ def test_server_counts_the_same() -> None:
 
     with served(Counting) as port:
         result = go(port, connections=3, size=100, warmup=0)
-    # Roll call before (one each), and at most one each under way at the end.
+    # One echo each to check the connections, and at most one each in flight at the end.
     assert result.messages <= counted / 100 <= result.messages + 6
 
 
@@ -308,7 +308,7 @@ def test_blocking_server_serves_one() -> None:
 
 
 def test_server_that_never_accepts() -> None:
-    """Nothing is answered, and nothing hangs; not even connecting, when the backlog is full."""
+    """Nothing is echoed and nothing hangs, not even a connect with a full backlog."""
     with socket.create_server((HOST, 0), backlog=64) as listener:
         result = go(listener.getsockname()[1], connections=20)
     assert (result.messages, result.served, result.p50_us, result.max_us) == (0, 0, None, None)
@@ -416,7 +416,7 @@ def test_releases_the_gil_and_ends_at_a_signal() -> None:
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
-        # The server is a thread here: it runs at all only because the GIL is released.
+        # The server runs in a thread, so it makes progress only if the GIL is released.
         with served(Echo) as port:
             began = time.monotonic()
             with pytest.raises(Rung):

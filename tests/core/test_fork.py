@@ -1,4 +1,4 @@
-"""A fork: its child is refused what it inherited, and the parent's loop does not notice it."""
+"""fork(2): a child cannot use an inherited loop, and the parent's loop is unaffected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.running import run
 DRIVERS = ("select", "poll", "epoll", "epoll-edge", "io_uring")
 ALL = (*DRIVERS, "nonblocking", "threaded", "blocking")
 
-# A child that runs `act` must end well; a parent that waits for it.
+# Helpers: `child` runs `act` in a forked child, `ended` waits for it and checks its status.
 COMMON = """
 import asyncio, gc, os, signal, socket, sys, threading
 import noria
@@ -63,7 +63,7 @@ def check(code: str, model: str) -> None:
     works, why_not = models.availability(model)
     if not works:
         pytest.skip(why_not)
-    # CPython warns of threads at a fork: an executor's and the model's are meant here.
+    # CPython warns about threads at a fork; here they are the executor's and the model's.
     run(COMMON + code, model, PYTHONWARNINGS="error,ignore:This process")
 
 
@@ -123,7 +123,7 @@ theirs.close()
 
 @pytest.mark.parametrize("model", DRIVERS)
 def test_a_forked_asyncio_loop_is_refused_and_the_parents_runs_on(model: str) -> None:
-    """Refused, closed, collected and left alone, by one child each."""
+    """One child each uses, closes, collects and ignores the inherited loop."""
     check(
         """
 import tempfile
@@ -224,7 +224,7 @@ os.close(writer)
 
 @pytest.mark.parametrize("model", DRIVERS)
 def test_a_fork_inside_a_running_loop(model: str) -> None:
-    """The child makes a loop of its own there; what goes back into the parent's is refused."""
+    """The child can run a new loop; returning into the parent's loop raises."""
     check(
         """
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Importing or building noria where it cannot run or be built says what is wrong and what to do."""
+"""Error messages of importing or building noria on an unsupported system."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ except ImportError as error:
     assert found in message
 
 
-# A package whose compiled modules are those of `suffixes`, which this Python does not load.
+# Imports a copy of the package whose compiled modules this Python cannot load.
 WITHOUT_COMPILED_MODULES = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -76,7 +76,7 @@ for name in ("Reactor", "EventLoop", "open", "run", "selector", "MODELS"):
 
 
 def copy_python_modules(folder: Path) -> None:
-    """The package without its compiled modules, as in a source tree that was not built."""
+    """Copy the package without its compiled modules, as in an unbuilt source tree."""
     for source in sorted(PACKAGE.rglob("*.py")):
         copy = folder / "noria" / source.relative_to(PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -136,8 +136,8 @@ except ImportError as error:
     assert found.startswith("noria's compiled modules are missing")
 
 
-def test_what_a_compiled_module_cannot_import_is_not_explained_away() -> None:
-    """Only the lack of the compiled module itself is turned into that sentence."""
+def test_import_errors_inside_compiled_modules_are_not_replaced() -> None:
+    """Only a missing compiled module is reported with that message."""
     found = run(
         """
 import sys
@@ -154,7 +154,7 @@ except ImportError as error:
 
 @pytest.mark.parametrize("name", ["Reactor", "EventLoop", "open", "selector"])
 def test_without_the_gil_everything_compiled_refuses(name: str) -> None:
-    """Files too, whose modules need no other; and the second attempt as the first."""
+    """Applies to noria.open too, and to a second attempt."""
     found = run(
         """
 import sys
@@ -201,7 +201,7 @@ print(sys._is_gil_enabled(), *(warning.message for warning in caught))
 def test_a_free_threaded_build_runs_noria_with_its_gil_or_not_at_all(
     setting: str, before: str, found: str
 ) -> None:
-    """`import noria` alone does not enable the GIL: only using it does."""
+    """`import noria` does not enable the GIL; only its use does."""
     output = run(IMPORT_UNDER_FREE_THREADING, before, PYTHON_GIL=setting)
     assert re.fullmatch(found, output.strip()), output
 
@@ -220,11 +220,11 @@ print(*sorted(set(sys.modules) - before))
     assert found.split() == ["noria", "noria._version"]
 
 
-# Building: setup.py, which must not get as far as Cython, a minute's work.
+# Building: setup.py must fail before it runs Cython, which takes a minute.
 
 
 def build(*arguments: str, first: str = "", **more: str) -> tuple[int, str]:
-    """The status and errors of `setup.py` with `arguments`, after the statements of `first`."""
+    """Run `first`, then `setup.py` with `arguments`; return its status and errors."""
     source = f"""
 import runpy, sys
 sys.argv = ["setup.py", *sys.argv[1:]]

@@ -1,4 +1,4 @@
-"""Other interpreters than the main one with its lock: works, or says clearly why not."""
+"""Subinterpreters and free-threaded interpreters: noria works, or explains why it cannot."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def failure(of):
 """
 
 
-def test_a_subinterpreter_is_refused_and_the_main_one_goes_on() -> None:
-    """The compiled part's state is of the process: a second interpreter would share its objects."""
+def test_a_subinterpreter_is_refused_and_the_main_one_continues() -> None:
+    """Compiled modules have per-process state, which a second interpreter would share."""
     found = run(
         IN_ANOTHER
         + """
@@ -41,7 +41,7 @@ assert noria.run(asyncio.sleep(0, 8)) == 8
     assert "interpreter" in refused, refused
 
 
-def test_without_the_interpreters_lock_it_refuses() -> None:
+def test_without_the_gil_it_is_refused() -> None:
     found = run(
         """
 import sys

@@ -1,7 +1,7 @@
-"""Reference leaks: what is done over and over leaves no more live blocks than it began with.
+"""Reference leaks: a repeated operation leaves no additional live blocks.
 
-The count is of CPython's allocator (sys.getallocatedblocks), so objects that the garbage collector
-does not know are seen too. Memory of malloc's own is watched by bench/soak.py.
+Blocks are counted by CPython's allocator (sys.getallocatedblocks), which includes objects that the
+garbage collector does not track. bench/soak.py checks memory allocated by malloc(3).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import pytest
 import noria
 from support.loops import MODELS, Keeper, client_context, pair, server_context
 
-TIMES = 30  # in a repeat: a block leaked each time is seen as so many
-REPEATS = 50  # at most: caches fill ever more slowly, a leak is the same each time
+TIMES = 30  # runs per repeat: one block leaked per run adds this many
+REPEATS = 50  # at most: caches fill ever more slowly, a leak grows at a constant rate
 SLACK = TIMES // 2
 
 Scenario = Callable[[], Awaitable[None]]
@@ -70,7 +70,7 @@ async def unix() -> None:
     await server.wait_closed()
 
 
-CONTEXTS: list[Any] = []  # made once: OpenSSL's own caches grow with each
+CONTEXTS: list[Any] = []  # created once, as OpenSSL's caches grow with each context
 
 
 @scenario
@@ -197,7 +197,7 @@ async def calls() -> None:
 
 @pytest.fixture(autouse=True)
 def collections_are_quick() -> Iterator[None]:
-    """What other tests have left in memory is not looked through each time."""
+    """Freeze the objects of other tests, so that collections skip them."""
     gc.collect()
     gc.freeze()
     yield
@@ -211,7 +211,7 @@ def blocks() -> int:
 
 
 def settles(repeat: Callable[[], None]) -> None:
-    """What repeats a thing TIMES times comes to leave less than half a block each time."""
+    """Repeat until a repeat of TIMES runs leaves less than half a block per run."""
     grown = []
     for _ in range(REPEATS):
         before = blocks()
@@ -219,7 +219,7 @@ def settles(repeat: Callable[[], None]) -> None:
         grown.append(blocks() - before)
         if grown[-1] < SLACK:
             return
-    raise AssertionError(f"{grown} blocks more after each {TIMES} times")
+    raise AssertionError(f"{grown} more blocks after each {TIMES} runs")
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -244,7 +244,7 @@ def test_loops_leave_no_objects(model: str) -> None:
 
 
 def test_a_leak_would_be_seen() -> None:
-    """What the counts are worth: one object kept each time is found."""
+    """The check detects one leaked object per run."""
     kept: list[object] = []
     with pytest.raises(AssertionError, match="blocks more"):
         settles(lambda: kept.extend([object()] for _ in range(TIMES)))

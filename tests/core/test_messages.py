@@ -24,7 +24,7 @@ MODELS = [
 
 
 class Keeper(asyncio.Protocol):
-    """Keeps every other message, in one of several ways, and lets go of the rest."""
+    """Keeps every other message, in one of several ways, and releases the rest."""
 
     def __init__(self) -> None:
         self.kept: list[Any] = []
@@ -58,7 +58,7 @@ def test_a_kept_message_is_not_overwritten(model: str, size: int) -> None:
         server = reactor.listen(lambda: protocol)
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
             for number in range(60):
-                # Sizes that vary a little are those that share an object.
+                # Messages of similar sizes share an object.
                 message = bytes([number]) * max(1, size - number % 3)
                 sent += message
                 client.sendall(message)
@@ -75,7 +75,7 @@ def test_a_kept_message_is_not_overwritten(model: str, size: int) -> None:
 
 
 def test_a_protocol_is_freed_with_its_connection() -> None:
-    """The stream remembers the protocol's method: the cycle must end with the connection."""
+    """The stream caches the protocol's method: the end of the connection must break the cycle."""
     gone = []
 
     class Watched(asyncio.Protocol):

@@ -1,9 +1,9 @@
 """A handler never sees its message change, however the interpreter refers to it.
 
-noria writes a new message over an old one if nothing else holds a reference to it. From Python 3.14
-on the interpreter also has references that it does not count (LOAD_FAST_BORROW), so each way in
-which Python code can keep a message is tried here: suspended frames, kept frames, tracing,
-monitoring and compiled loops (the JIT).
+noria overwrites an old message with a new one if nothing else references it. From Python 3.14 on,
+the interpreter also holds uncounted references (LOAD_FAST_BORROW), so these tests cover each way in
+which Python code can keep a message: suspended frames, kept frames, tracing, monitoring and
+compiled loops (the JIT).
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ import noria
 from support.loops import MODELS, count, run
 
 MESSAGES = count(40, 400)
-WARM_UP = 300  # calls before the first message: the interpreter has specialised the code then
+WARM_UP = (
+    300  # calls before the first message, after which the interpreter has specialised the code
+)
 HOT = 5000  # turns of a loop after which the JIT has compiled it
 FREE_THREADED_BUILD = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 JIT = getattr(sys, "_jit", None)  # from Python 3.14 on
@@ -41,7 +43,7 @@ def suspend() -> Generator[None, Any, Any]:
 
 
 def finish(coroutine: Any) -> Any:
-    """What a suspended coroutine returns."""
+    """Return the result of a suspended coroutine."""
     try:
         coroutine.send(None)
     except StopIteration as end:
@@ -379,7 +381,7 @@ WAYS = [
 
 
 class Keeper(asyncio.Protocol):
-    """Keeps each message in one way, beside a copy."""
+    """Keeps each message in one way, together with a copy."""
 
     def __init__(self, way: Callable[[bytes], Look]) -> None:
         self.way = way
@@ -427,7 +429,7 @@ def test_a_message_that_code_refers_to_stays_as_it_was(
 
 
 def test_a_message_that_a_handler_has_is_counted_twice() -> None:
-    """By the stream and by the handler's frame."""
+    """References are held by the stream and by the handler's frame."""
     counts: list[int] = []
 
     class Protocol(asyncio.Protocol):
@@ -441,7 +443,7 @@ def test_a_message_that_a_handler_has_is_counted_twice() -> None:
 @pytest.mark.skipif(FREE_THREADED_BUILD, reason="without the GIL no message is overwritten")
 @pytest.mark.parametrize("model", ["epoll", "io_uring"])
 def test_a_message_without_other_references_is_overwritten(model: str) -> None:
-    """Otherwise the tests of this file would test nothing."""
+    """Without reuse, the tests of this file would be vacuous."""
     addresses: list[int] = []
     fillers: list[bytes] = []
 
@@ -450,7 +452,7 @@ def test_a_message_without_other_references_is_overwritten(model: str) -> None:
             addresses.append(id(data))
 
     def received() -> int:
-        fillers.append(b"%066d" % len(fillers))  # would take the memory of a freed message
+        fillers.append(b"%066d" % len(fillers))  # would reuse the memory of a freed message
         return len(addresses)
 
     send_messages(Protocol(), model, received)
@@ -506,7 +508,7 @@ def test_a_container_may_be_what_receives(kind: Callable[[], Any]) -> None:
 
 
 def plain(data: bytes) -> Look:
-    """Keeps nothing itself: what looks on does."""
+    """Keep nothing; the observer does."""
 
     def inner(argument: bytes) -> int:
         return len(argument)
@@ -520,7 +522,7 @@ def plain(data: bytes) -> Look:
 
 
 class Observer:
-    """Keeps every message that a tracing or monitoring function is passed, and its frames."""
+    """Keeps every message and frame passed to a tracing or monitoring function."""
 
     def __init__(self) -> None:
         self.kept: list[tuple[Any, bytearray]] = []
@@ -666,8 +668,8 @@ def test_what_tasks_were_passed_stays_as_it_was(model: str, eager: bool) -> None
     JIT is None or not JIT.is_available() or JIT.is_enabled(),
     reason="this Python has no JIT, or runs with it already",
 )
-def test_all_this_holds_with_the_jit() -> None:
-    """These tests once more in an interpreter whose JIT is on."""
+def test_these_tests_pass_with_the_jit() -> None:
+    """Run these tests again in an interpreter with the JIT enabled."""
     command = [
         sys.executable,
         "-m",

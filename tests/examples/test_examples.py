@@ -1,4 +1,4 @@
-"""The examples run, and the README beside them shows what they are."""
+"""The examples run, and their README describes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.running import ROOT, environment, line
 
 LIMIT = 10.0
 EXAMPLES = ROOT / "examples"
-# Not epoll-edge, which tells once: the handlers take one connection, and one message, at a time.
+# Not epoll-edge: the handlers accept one connection and read one message per event.
 WATCHING = [
     name
     for name in ("nonblocking", "select", "poll", "epoll", "io_uring")
@@ -27,7 +27,7 @@ WATCHING = [
 
 
 class Example:
-    """A running example and the port that it says it listens on."""
+    """A running example and the port it prints."""
 
     def __init__(self, name: str, *arguments: str):
         self.process = subprocess.Popen(
@@ -112,7 +112,7 @@ def test_chat(examples: list[Example], model: str) -> None:
 
 
 def code(path: Path) -> list[str]:
-    """The lines after the docstring."""
+    """Return the lines after the docstring."""
     text = path.read_text()
     return text[text.index('\n"""\n') + 6 :].splitlines()
 

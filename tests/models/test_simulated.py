@@ -17,7 +17,7 @@ SLICES = 20
 
 
 class Recorded(asyncio.Protocol):
-    """Echoes in one of several manners, and checks the order in which it is called."""
+    """Echoes in one of several ways, and checks the order of its callbacks."""
 
     def __init__(self, sim: Simulated, loop: Loop):
         self.sim = sim
@@ -92,14 +92,14 @@ class Recorded(asyncio.Protocol):
 
 
 class Peer:
-    """The test's end: sends its payload as there is room, reads at its own pace, then leaves."""
+    """The client: sends its payload as buffers allow, reads at random times, then closes."""
 
     def __init__(self, sim: Simulated, listener: Any, size: int):
         self.sim = sim
         self.payload = sim.chance.data(size)
         self.sent = 0
         self.received = bytearray()
-        self.manner = sim.chance.below(8)  # 0: breaks off in the midst
+        self.manner = sim.chance.below(8)  # 0: aborts midway
         self.socket = sim.connect(listener, 1 + sim.chance.below(4096))
         self.finished = False
         self.step()
@@ -126,7 +126,7 @@ class Peer:
 
 
 def simulate(seed: int, faults: float = 1.0) -> Simulated:
-    """One story: a few peers, an echo server, a faulty kernel; returns when all have left."""
+    """Simulate a few peers, an echo server and a faulty kernel until all peers have closed."""
     sim = Simulated(seed, STYLES[seed % len(STYLES)], faults)
     loop = Loop(sim)
     errors: list[BaseException] = []
@@ -153,15 +153,15 @@ def simulate(seed: int, faults: float = 1.0) -> Simulated:
     listener.close()
 
     assert not errors, errors
-    assert sim.clock < 10_000_000_000, "the story did not end in ten virtual seconds"
-    # Only a peer that broke off may have gone before it was accepted.
+    assert sim.clock < 10_000_000_000, "the simulation did not end within ten virtual seconds"
+    # Only a peer that aborted may have closed before it was accepted.
     assert len(peers) >= len(protocols) >= sum(1 for peer in peers if peer.manner)
     assert not group
     for protocol in protocols:
         assert protocol.calls[0] == "made"
         assert protocol.calls[-1] == "lost"
     for peer in peers:
-        # Whatever the faults were: the bytes that came back are the first of those sent, in order.
+        # With any faults, the echoed bytes are a prefix of those sent.
         assert bytes(peer.received) == peer.payload[: len(peer.received)]
     whole = [p for p in protocols if p.manner in (0, 1, 2, 5) and p.error is None]
     whole_got = sorted(bytes(p.got) for p in whole if "eof" in p.calls)
@@ -195,7 +195,7 @@ def test_the_same_seed_gives_the_same_trace(style: int) -> None:
 
 
 def test_faults_do_happen() -> None:
-    """The faults that the seeds are for are in the traces: a test of the test."""
+    """The traces contain the faults that the seeds are meant to cause."""
     text = b"".join(simulate(seed).trace() for seed in range(200))
     for fault in (b" -4\n", b" -11\n", b" -104\n", b" -24\n", b"complete"):
         assert fault in text, fault

@@ -90,7 +90,7 @@ class Server:
 
 @pytest.fixture
 def servers() -> Iterator[list[Server]]:
-    """A list of servers; at the end of the test they are killed, with their workers."""
+    """A list of servers; the test's end kills them and their workers."""
     made: list[Server] = []
     yield made
     for server in made:
@@ -135,7 +135,7 @@ def test_sigterm_lets_connections_finish(servers: list[Server], model: str) -> N
         assert sock.recv(100) == b"before"
         server.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + LIMIT
-        while True:  # it accepts no more
+        while True:  # it accepts no new connections
             try:
                 server.connect().close()
             except OSError:
@@ -153,7 +153,9 @@ def test_sigterm_lets_connections_finish(servers: list[Server], model: str) -> N
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_grace_has_an_end(servers: list[Server], model: str) -> None:
+def test_connections_are_closed_when_the_grace_period_ends(
+    servers: list[Server], model: str
+) -> None:
     server = Server(model=model, grace=0.2)
     servers.append(server)
     with server.connect() as sock:
@@ -192,7 +194,7 @@ def test_a_second_sigterm_ends_at_once(servers: list[Server]) -> None:
 
 
 def pids(server: Server, count: int) -> set[int]:
-    """The process ids of the workers, once `count` of them have replied."""
+    """Return the process ids of the workers, once `count` of them have replied."""
     found: set[int] = set()
     deadline = time.monotonic() + LIMIT
     while len(found) < count:
@@ -278,7 +280,7 @@ def test_workers_die_with_their_parent(servers: list[Server]) -> None:
     finish(server.process)
     deadline = time.monotonic() + LIMIT
     while any(alive(pid) for pid in found):
-        assert time.monotonic() < deadline, "workers outlive their parent"
+        assert time.monotonic() < deadline, "workers have outlived their parent"
         time.sleep(0.02)
 
 
@@ -294,7 +296,7 @@ def test_a_worker_whose_parent_is_dead_has_no_traceback(servers: list[Server]) -
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("group", [False, True])
 def test_sighup_lets_connections_finish(servers: list[Server], workers: int, group: bool) -> None:
-    """A terminal sends SIGHUP to all processes, kill(1) to the parent alone."""
+    """A terminal sends SIGHUP to all processes, kill(1) only to the parent."""
     server = Server(model="epoll", workers=workers)
     servers.append(server)
     found = pids(server, workers)
@@ -306,7 +308,7 @@ def test_sighup_lets_connections_finish(servers: list[Server], workers: int, gro
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGHUP)
         wait_until_refused(server)
-        os.kill(server.process.pid, signal.SIGHUP)  # a second one ends nothing sooner
+        os.kill(server.process.pid, signal.SIGHUP)  # a second SIGHUP does not hasten the shutdown
         sock.sendall(b"after")
         assert sock.recv(100) == b"after"
         assert server.process.poll() is None
@@ -317,7 +319,7 @@ def test_sighup_lets_connections_finish(servers: list[Server], workers: int, gro
 
 
 def wait_until_refused(server: Server) -> None:
-    """Return when no process accepts connections any more."""
+    """Wait until no process accepts connections."""
     deadline = time.monotonic() + LIMIT
     while True:
         try:
@@ -331,7 +333,7 @@ def wait_until_refused(server: Server) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_after_sighup_is_not_waited_for(servers: list[Server], workers: int) -> None:
+def test_sigterm_after_sighup_stops_at_once(servers: list[Server], workers: int) -> None:
     server = Server(model="epoll", workers=workers)
     servers.append(server)
     with server.connect() as sock:
@@ -399,7 +401,7 @@ def test_workers_on_a_unix_socket(servers: list[Server], tmp_path: Path) -> None
 
 
 def test_workers_that_die_at_their_start() -> None:
-    """The supervisor gives up and says so."""
+    """The supervisor gives up with an error message."""
     process = start(
         """
         import os, sys
@@ -582,7 +584,7 @@ def test_in_another_thread_it_ends_by_stop() -> None:
 
 @pytest.mark.parametrize("target", ["os.getpid()", "pid"], ids=["of the parent", "of the worker"])
 def test_a_signal_in_the_middle_of_a_fork(target: str) -> None:
-    """It reaches each worker, and a worker does not run its parent's handler."""
+    """The signal reaches each worker, and no worker runs its parent's handler."""
     source = f"""
 import os, signal
 import noria
