@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Importing ctypes first: libffi may keep a descriptor of its shared library open.
+# Imported before the first check: libffi may keep a descriptor of its library open from then on.
 import ctypes  # noqa: F401
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Headless Chromium, driven by its DevTools protocol over a pair of pipes: nothing to install."""
+"""Headless Chromium, driven by its DevTools protocol over a pair of pipes, without a driver."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ OPTIONS = (
     "--disable-dev-shm-usage --no-proxy-server --hide-scrollbars --remote-debugging-pipe"
 )
 
-PATIENCE = 20.0  # seconds for an answer, or for something to become true
+PATIENCE = 20.0  # seconds to wait for a response or a condition
 
 
 class Browser:
-    """One browser with one page; `errors` are what the page's scripts and the CSP complain of."""
+    """One browser with one page; `errors` has the errors of the page's scripts and of its CSP."""
 
     def __init__(self, directory: Path) -> None:
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        # Away from 3 and 4, where the browser looks for its ends: dup2(3, 3) would do nothing.
+        # The browser uses 3 and 4. Move the ends away: dup2(3, 3) would leave FD_CLOEXEC set.
         far = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20) for fd in (theirs_in, theirs_out)]
         self.pid = os.posix_spawn(
             PROGRAM,
@@ -55,7 +55,7 @@ class Browser:
         self._target = ""
 
     def renew(self) -> None:
-        """A fresh page in place of the one that was."""
+        """Replace the page with a new one."""
         self._session = None
         if self._target:
             self.call("Target.closeTarget", targetId=self._target)
@@ -86,12 +86,12 @@ class Browser:
         while True:
             answer = self._next(PATIENCE)
             if answer is None:
-                raise AssertionError(f"no answer to {method}")
+                raise AssertionError(f"no response to {method}")
             if answer.get("id") == self._count:
                 if "error" in answer:
                     raise AssertionError(f"{method}: {answer['error']}")
                 return dict(answer["result"])
-            # What the page before this one says, once its server has ended, is nobody's concern.
+            # Ignore messages of the previous page, whose server has ended.
             if answer.get("sessionId") == self._session:
                 self.events.append(answer)
 
@@ -102,7 +102,7 @@ class Browser:
                 return None
             block = os.read(self._in, 1 << 20)
             if not block:
-                raise AssertionError("the browser has ended")
+                raise AssertionError("the browser has exited")
             self._data += block
         line, _, self._data = self._data.partition(b"\0")
         return dict(json.loads(line))
@@ -121,7 +121,7 @@ class Browser:
         return found
 
     def show(self, url: str, width: int = 1100, height: int = 800, dark: bool = False) -> None:
-        """Opens the page and waits until its scripts are ready (not where scripts are off)."""
+        """Open the page and wait until its scripts are ready, unless scripts are disabled."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -135,7 +135,7 @@ class Browser:
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def ask(self, expression: str) -> Any:
-        """The value of JavaScript; a promise is waited for."""
+        """Evaluate JavaScript and return its value; awaits a promise."""
         answer = self.call(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
@@ -145,17 +145,17 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, expression: str) -> None:
-        """Waits until it is true."""
+        """Wait until the expression is true."""
         end = time.monotonic() + PATIENCE
         while True:
             try:
                 if self.ask(f"Boolean({expression})"):
                     return
                 said = "false"
-            except AssertionError as error:  # the page is being changed for another
+            except AssertionError as error:  # the page is being replaced
                 said = str(error)
             if time.monotonic() > end:
-                raise AssertionError(f"not so in {PATIENCE} s: {expression} ({said})")
+                raise AssertionError(f"not true within {PATIENCE} s: {expression} ({said})")
             time.sleep(0.02)
 
     def click(self, selector: str) -> None:
@@ -187,7 +187,7 @@ class Browser:
         self.call("Input.insertText", text=text)
 
     def choose(self, selector: str, *paths: Path) -> None:
-        """Gives files to a file input."""
+        """Set the files of a file input."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])

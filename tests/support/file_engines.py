@@ -46,7 +46,7 @@ class Runner:
 
 
 def ring_works() -> bool:
-    """Whether this machine grants io_uring rings."""
+    """Return whether the kernel allows io_uring rings."""
 
     async def engine_name() -> str:
         from noria.files.engine import make
@@ -68,7 +68,7 @@ def make_runner(way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Runner
 
 
 async def result_or_error(awaitable: Any) -> Any:
-    """The result, or the error's type, errno and filename."""
+    """Return the result, or the error's type, errno and filename."""
     try:
         return await awaitable
     except Exception as error:

@@ -74,5 +74,5 @@ def serving(main: Callable[[FileService], Awaitable[None]], root: Path, **option
 
 
 def hidden(root: Path) -> list[str]:
-    """Partial files that are left."""
+    """Return the partial files that exist."""
     return [str(path) for path in root.rglob(".noria-*")]

@@ -1,6 +1,6 @@
-"""One way to serve a protocol on any model of noria, and on asyncio's own loop: the oracle.
+"""Serve a protocol on any model of noria, and on asyncio's own loop as a reference.
 
-A test gives a protocol class and gets an address; everything else is the same for all of them.
+A test passes a protocol class and receives an address, on every model alike.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import noria
 from noria.servers.echo import Echo
 
-LIMIT = 10.0  # seconds that anything a test waits for may take
+LIMIT = 10.0  # seconds to wait for any condition
 ORACLE = "asyncio"
 NAMES = (*noria.MODELS, ORACLE)
 
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def until(condition: Callable[[], Any], what: str = "") -> Any:
-    """Waits until the condition holds, LIMIT seconds at most; gives what it gave."""
+    """Wait until the condition is true, at most LIMIT seconds; return its value."""
     end = time.monotonic() + LIMIT
     while not (value := condition()):
         assert time.monotonic() < end, f"not within {LIMIT} s: {what or condition}"
@@ -47,7 +47,7 @@ def until(condition: Callable[[], Any], what: str = "") -> Any:
 
 
 def connect(address: Any) -> socket.socket:
-    """A plain client socket with a time limit: (host, port, ...) or the path of a Unix socket."""
+    """Connect a client socket with a timeout to (host, port, ...) or the path of a Unix socket."""
     if isinstance(address, str):
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(LIMIT)
@@ -57,7 +57,7 @@ def connect(address: Any) -> socket.socket:
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
-    """`size` bytes, or fewer if the stream ends before."""
+    """Receive `size` bytes, or fewer if the stream ends before."""
     data = bytearray()
     while len(data) < size:
         part = sock.recv(min(size - len(data), 1 << 20))
@@ -68,7 +68,7 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """All there is until the end of the stream."""
+    """Receive until EOF."""
     data = bytearray()
     while part := sock.recv(1 << 20):
         data += part
@@ -76,13 +76,13 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def reset(sock: socket.socket) -> None:
-    """Ends the connection with an RST."""
+    """Close the connection with RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     sock.close()
 
 
 class Recorder(asyncio.Protocol):
-    """Notes what it is told, in order. A subclass adds what its test is about."""
+    """Records its callbacks in order. A subclass adds what its test needs."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -121,13 +121,13 @@ class Recorder(asyncio.Protocol):
 
 
 class Serving:
-    """A server in a thread of its own."""
+    """A server in its own thread."""
 
     name: str
     logger: str
 
     def __init__(self) -> None:
-        self.protocols: list[Any] = []  # all that the factory has made, in order
+        self.protocols: list[Any] = []  # all protocols created by the factory, in order
         self.errors_expected = False
 
     def factory(self, make: Callable[[], Any]) -> Callable[[], Any]:
@@ -140,20 +140,20 @@ class Serving:
 
     @property
     def one_at_a_time(self) -> bool:
-        """A second client waits until the first has left."""
+        """Whether a second client waits until the first has disconnected."""
         return self.name == "blocking"
 
     @property
     def waits_in_write(self) -> bool:
-        """`write` sleeps until the peer has taken all: there is never anything to pause."""
+        """Whether `write` blocks until everything is sent, so that writing is never paused."""
         return self.name == "blocking"
 
     def start(self, make: Callable[[], Any], **where: Any) -> Any:
-        """Serves and gives the address: a socket name for TCP, the path for Unix."""
+        """Start serving and return the address: a socket name for TCP, the path for Unix."""
         raise NotImplementedError
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Calls a function on the loop; gives its result or raises its error."""
+        """Call a function on the loop; return its result or raise its exception."""
         answer: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
 
         def run() -> None:
@@ -172,7 +172,7 @@ class Serving:
         raise NotImplementedError
 
     def protocol(self, index: int = 0) -> Any:
-        """The protocol of the connection of this number, once it is made."""
+        """Return the protocol of the connection with this index, once it is created."""
         until(lambda: len(self.protocols) > index, "the connection was not accepted")
         protocol = self.protocols[index]
         until(lambda: getattr(protocol, "transport", None) is not None, "connection_made")
@@ -229,7 +229,7 @@ class NoriaServing(Serving):
 
 
 class AsyncioServing(Serving):
-    """asyncio's own selector loop."""
+    """Serves on asyncio's selector loop."""
 
     name = ORACLE
     logger = "asyncio"
@@ -255,7 +255,8 @@ class AsyncioServing(Serving):
             for protocol in self.protocols:
                 transport = getattr(protocol, "transport", None)
                 if transport is not None and transport.get_protocol() is not None:
-                    transport.abort()  # one that is gone fails at this in asyncio
+                    # asyncio raises here if the transport is closed
+                    transport.abort()
             for _ in range(3):
                 await asyncio.sleep(0)
 
@@ -278,7 +279,7 @@ class AsyncioServing(Serving):
 
     def stop(self) -> None:
         if self.thread is not None:
-            with contextlib.suppress(RuntimeError):  # ended already
+            with contextlib.suppress(RuntimeError):  # already stopped
                 self.loop.call_soon_threadsafe(self.ending.set)
             self.thread.join(LIMIT)
             assert not self.thread.is_alive()

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 class Server(ThreadingHTTPServer):
     """Serves `root`. `faults` maps a method to what happens to its next requests, in order:
 
-    a status number is answered with an empty body; ("cut", n) closes the connection after n bytes
+    a status number sends it with an empty body; ("cut", n) closes the connection after n bytes
     of the body were sent or received. `seen` has (method, path, headers) of each request.
     """
 
@@ -42,7 +42,7 @@ class Server(ThreadingHTTPServer):
         self.slow = options.get("slow", 0.0)  # seconds that each PATCH takes
         self.page = options.get("page")
         self.listings = options.get("listings", {})  # path: entries, instead of the real ones
-        self.forbidden: set[str] = set()  # paths that are answered with 403
+        self.forbidden: set[str] = set()  # paths that get 403
         self.ended = threading.Event()
         self.connections: set[socket.socket] = set()
         self.changed = threading.Condition()
@@ -76,7 +76,7 @@ class Server(ThreadingHTTPServer):
         return Counter(method for method, _, _ in self.seen)
 
     def handle_error(self, request, client_address):
-        """Clients go away in the middle: that is what is tested."""
+        """Ignore errors of clients that disconnect midway, as the tests make them do."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -131,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def body(self):
-        """What is sent, as far as it comes."""
+        """Return the request body, or its first bytes with a "cut" fault."""
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             parts = []
             while size := int(self.rfile.readline(), 16):
@@ -237,7 +237,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def refuses(self):
-        """Whether a condition of the request does not hold (RFC 9110, section 13)."""
+        """Return whether a precondition of the request fails (RFC 9110, section 13)."""
         there = self.file.exists()
         if self.headers.get("If-None-Match") == "*" and there:
             return True
@@ -252,8 +252,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(412)
         if not self.file.parent.is_dir():
             return self.answer(409, b"there is no such directory", content_type="text/plain")
-        told = self.headers.get("X-Checksum-Sha256")
-        if told and told != hashlib.sha256(data).hexdigest():
+        metadata = self.headers.get("X-Checksum-Sha256")
+        if metadata and metadata != hashlib.sha256(data).hexdigest():
             return self.answer(400)
         created = not self.file.exists()
         self.file.write_bytes(data)
@@ -306,10 +306,10 @@ class Handler(BaseHTTPRequestHandler):
     def tus_post(self):
         self.body()
         fields = dict(pair.split(" ") for pair in self.headers["Upload-Metadata"].split(","))
-        told = {key: base64.b64decode(value).decode() for key, value in fields.items()}
-        self.path = told["directory"] + told["filename"]
+        metadata = {key: base64.b64decode(value).decode() for key, value in fields.items()}
+        self.path = metadata["directory"] + metadata["filename"]
         self.file = self.server.root / self.path.lstrip("/")
-        if self.file.exists():  # this server's way: conditions are not looked at
+        if self.file.exists():  # this server ignores preconditions here
             return self.answer(409)
         number = str(next(self.server.numbers))
         length = int(self.headers["Upload-Length"])
@@ -347,12 +347,12 @@ class Handler(BaseHTTPRequestHandler):
         data = self.body()
         if int(self.headers["Upload-Offset"]) != len(upload["data"]):
             return self.answer(409, upload_offset=str(len(upload["data"])))
-        told = self.headers.get("Upload-Checksum", "")
-        if told and not isinstance(self.fault, tuple):
+        metadata = self.headers.get("Upload-Checksum", "")
+        if metadata and not isinstance(self.fault, tuple):
             sum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-            if told != f"sha256 {sum}":
+            if metadata != f"sha256 {sum}":
                 return self.answer(460)
-        if told and isinstance(self.fault, tuple):
+        if metadata and isinstance(self.fault, tuple):
             return None  # data that cannot be verified is discarded
         upload["data"] += data
         if isinstance(self.fault, tuple):
