@@ -1,4 +1,5 @@
 from contextvars import Context
+from typing import final
 
 from noria._core.contract import Target
 
@@ -7,5 +8,6 @@ class Handle(Target):
     def cancelled(self) -> bool: ...
     def get_context(self) -> Context | None: ...
 
+@final
 class Timer(Handle):
     def when(self) -> float: ...

@@ -1,5 +1,6 @@
-from typing import Any
+from typing import Any, final
 
+@final
 class BytesBuilder:
     def __init__(self, size: int) -> None: ...
     def append(self, piece: Any) -> None: ...

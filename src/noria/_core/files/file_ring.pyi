@@ -1,17 +1,18 @@
 import asyncio
-from typing import Any
+from typing import Any, Self, final
 
 class CompletionFuture(asyncio.Future[Any]):
     @property
     def outcome(self) -> tuple[Any, OSError | None]: ...
 
+@final
 class Request:
     future: asyncio.Future[Any]
     completed: bool
 
 class FileRing:
     in_flight: int
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None: ...
+    def __new__(cls, loop: asyncio.AbstractEventLoop) -> Self: ...
     def fileno(self) -> int: ...
     def read(self, fd: int, size: int, offset: int) -> Request: ...
     def read_many(self, fd: int, ranges: list[tuple[int, int]]) -> asyncio.Future[list[bytes]]: ...

@@ -1,4 +1,5 @@
 from enum import IntEnum
+from typing import Self
 
 class StopReason(IntEnum):
     COUNT_REACHED = 0
@@ -7,6 +8,6 @@ class StopReason(IntEnum):
     UNSUPPORTED = 3
 
 class Splice:
-    def __init__(self, timeout_ms: int) -> None: ...
+    def __new__(cls, timeout_ms: int) -> Self: ...
     def move(self, source: int, target: int, count: int) -> tuple[int, int]: ...
     def close(self) -> None: ...

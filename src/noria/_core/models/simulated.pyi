@@ -16,6 +16,8 @@ class Chance:
     def data(self, n: int) -> bytes: ...
 
 class Socket:
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+
     fd: int
     reset: bool
     reader: Callable[[Socket], object] | None

@@ -1,9 +1,8 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
+from noria.compare.loadgen.connections import open_idle as open_idle
 from noria.errors import NoriaError
 
 class WrongEcho(NoriaError): ...
@@ -26,25 +25,6 @@ class LoadResult:
     histogram: list[tuple[float, float, int]]
     def as_dict(self) -> dict[str, object]: ...
 
-class IdleConnections:
-    def __init__(
-        self, host: str, port: int, n: int, *, unix: str | os.PathLike[str] | None = None
-    ) -> None: ...
-    def __len__(self) -> int: ...
-    def ended(self) -> int: ...
-    def close(self) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None: ...
-
-def open_idle(
-    host: str, port: int, n: int, *, unix: str | os.PathLike[str] | None = None
-) -> IdleConnections: ...
 def run(
     host: str = "127.0.0.1",
     port: int = 0,

@@ -54,7 +54,7 @@ from noria.compare.loadgen.connections import check_descriptors, open_idle, reso
 from noria.compare.loadgen.histogram import percentile
 from noria.errors import NoriaError
 
-__all__ = ["IdleConnections", "LoadResult", "WrongEcho", "open_idle", "run"]
+__all__ = ["LoadResult", "WrongEcho", "open_idle", "run"]
 
 cdef enum:
     MAX_IOVECS = 64             # messages per sendmsg

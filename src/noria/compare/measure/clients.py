@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from noria.compare.loadgen import load
+from noria.compare.loadgen.connections import IdleConnections
 from noria.compare.measure import sample_sender, waiting_clients
 from noria.compare.measure.child import Message, reply
 from noria.errors import NoriaError, error_message
@@ -26,7 +27,7 @@ class Clients:
     """The commands. The idle connections stay open between two commands."""
 
     def __init__(self) -> None:
-        self.idle: list[load.IdleConnections] = []
+        self.idle: list[IdleConnections] = []
 
     def load(self, port: int, **options: Any) -> Message:
         """The compiled load generator: see noria.compare.loadgen.load.run."""

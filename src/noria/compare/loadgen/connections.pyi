@@ -1,0 +1,23 @@
+import os
+from types import TracebackType
+from typing import Self
+
+class IdleConnections:
+    def __init__(
+        self, host: str, port: int, n: int, *, unix: str | os.PathLike[str] | None = None
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def ended(self) -> int: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+def open_idle(
+    host: str, port: int, n: int, *, unix: str | os.PathLike[str] | None = None
+) -> IdleConnections: ...
