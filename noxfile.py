@@ -1,7 +1,7 @@
 """The project's tasks: `nox -l` lists them, `nox -s lint` runs one.
 
-`.ci/run` runs them with `--no-venv` in one environment that has noria already; by hand each
-session makes an environment of its own.
+`.ci/run` runs most of them with `--no-venv`, in one environment that has noria already. Otherwise
+each session has its own environment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def install(session: nox.Session, *extras: str, noria: bool = True) -> None:
 
 
 def packages(*extras: str) -> list[str]:
-    """Return what the extras of pyproject.toml need, those they include as well."""
+    """Return the requirements of extras of pyproject.toml, and of the extras that they include."""
     optional = PROJECT["optional-dependencies"]
     found: list[str] = []
     for extra in extras:
@@ -83,8 +83,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=["3.12", "3.13"])
 def coverage(session: nox.Session) -> None:
     """Run the test suite and print the coverage of the Python part; fail below the floor."""
-    install(session, "test")
-    session.install("-q", "pytest-cov>=6")
+    install(session, "coverage")
     session.run(
         *(*PYTEST, "-n", "4", "--cov", "--cov-report=term:skip-covered", *session.posargs),
         env={"COVERAGE_CORE": "sysmon"},
