@@ -12,7 +12,10 @@ from noria._core.loop import Loop
 from noria._core.watcher import Watcher
 from noria.errors import Unsupported
 
-SELECTORS = ("select", "poll", "epoll", "epoll-edge", "io_uring")
+# The models with a call that waits for several descriptors.
+SELECTORS = tuple(
+    name for name in models.MODELS if models.info(name).capabilities["readiness"] == "native"
+)
 
 MAX_EVENTS = 1024  # that a model takes from the kernel in one wait; epoll has the smallest limit
 
@@ -24,7 +27,7 @@ def selector(model: str = "auto") -> selectors.BaseSelector:
     Raises Unsupported for a model that cannot watch readiness, UnknownModel, ModelUnavailable.
     """
     made = models.make(model)
-    if made.name not in SELECTORS:
+    if made.capability("readiness") != "native":
         name = made.name
         made.close()
         raise Unsupported(
