@@ -30,7 +30,7 @@ from noria.net.socket_options import INET_FAMILIES
 # about the most that all files together send in one turn of the loop
 BYTES_PER_TURN = 2 << 20
 
-# the least that one sendfile(2) asks for, however many files are sent
+# the minimum size of one sendfile(2), however many files are sent
 MIN_CHUNK_BYTES = 128 * 1024
 
 # between two checks whether a socket that is not writable is still open

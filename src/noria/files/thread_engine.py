@@ -17,7 +17,10 @@ from noria.files.engine_base import (
 
 
 class ThreadEngine(Engine):
-    """Each operation is a call in a thread. A thread cannot be cancelled: a change ends always."""
+    """Each operation is a call in a thread.
+
+    A thread cannot be cancelled, so a change always completes.
+    """
 
     name = "threads"
 

@@ -67,7 +67,7 @@ class PartialFile:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(self.name, flags, 0o666, dir_fd=directory)
             try:
-                # The lock tells `remove_stale`, in all processes, that the file is in use.
+                # While the lock is held, `remove_stale` skips the file, in all processes.
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 self._directory = os.dup(directory)
             except OSError:

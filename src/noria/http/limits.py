@@ -11,10 +11,10 @@ KiB = 1024
 class Limits:
     """The limits of one process. Sizes are in bytes, times in seconds, rates in bytes a second."""
 
-    # The request line and the fields together. Above it the answer is 431.
+    # The request line and the fields together. Above it the response is 431.
     max_head_size: int = 16 * KiB
     max_fields: int = 100
-    # From the first byte of a head to its last. Above it the answer is 408.
+    # From the first byte of a head to its last. Above it the response is 408.
     head_timeout: float = 10.0
     # Between two requests of a connection.
     idle_timeout: float = 30.0

@@ -238,7 +238,7 @@ class RequestReceiver:
             fd = self._transport.get_extra_info("socket").fileno()
             splicer = BodySplicer(fd, body, self)
         except OSError:
-            # No descriptors are left: the transport goes on reading.
+            # No descriptors are left: the transport continues to read.
             if not self._flow.read_paused:
                 self._transport.resume_reading()
             return None

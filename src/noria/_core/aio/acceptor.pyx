@@ -71,7 +71,7 @@ cdef class Acceptor(AcceptChannel):
             self.core.report_exception("Error on transport creation for incoming connection",
                                        error, {})
             return 0
-        # From Python 3.15 on the connection runs in the very context of its factory.
+        # From Python 3.15 on the connection runs in its factory's context, not in a copy.
         connection = new_connection(self.core, fd, protocol, self.server, self.tcp,
                                     context if PY_VERSION_HEX >= 0x030F0000 else None)
         try:

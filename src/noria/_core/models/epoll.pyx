@@ -39,7 +39,7 @@ cdef bint precise = True
 
 
 cdef class Epoll(Readiness):
-    """epoll, level-triggered (``drain`` false) or edge-triggered."""
+    """epoll, level-triggered, or with `edge` edge-triggered."""
 
     def __cinit__(self, bint edge=False):
         self.name = "epoll-edge" if edge else "epoll"

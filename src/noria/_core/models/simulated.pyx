@@ -38,7 +38,7 @@ STYLES = ("level", "edge", "completion")
 
 
 class Stuck(RuntimeError):
-    """All wait and no event is to come: on a real machine, this would hang."""
+    """Nothing is ready and no event is scheduled: on a real kernel the wait would never end."""
 
 
 cdef class Chance:
