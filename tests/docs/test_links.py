@@ -63,6 +63,18 @@ def test_paths(page: Path) -> None:
             assert (ROOT / found[1]).exists(), f"{found[1]} does not exist"
 
 
+def test_tests_named_by_ci() -> None:
+    """pytest ignores a --deselect that matches no test."""
+    for script in (ROOT / ".ci").iterdir():
+        for path, name in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", script.read_text()):
+            if path == "tests/file.py":  # a placeholder in a comment
+                continue
+            assert (ROOT / path).exists(), f"{script.name}: {path} does not exist"
+            if name:
+                source = (ROOT / path).read_text()
+                assert f"def {name}(" in source, f"{script.name}: {path} has no {name}"
+
+
 def test_source_files_in_the_design_pages() -> None:
     """Names such as `aio/run.py` are the end of a source file's path."""
     sources = [str(path) for path in (ROOT / "src").rglob("*.p*")]
