@@ -1,6 +1,6 @@
 """The asyncio loop: what noria adds, and faults of other loops that it must not have.
 
-NORIA_COUNTS=full repeats as often as it takes to trust them.
+NORIA_COUNTS=full repeats them often enough to find rare faults.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def test_what_was_written_is_what_the_buffer_held_then(model):
     noria.run(main(), model=model)
 
 
-def test_many_small_writes_that_find_no_room_are_kept_in_order(model):
+def test_many_small_writes_to_a_full_socket_are_kept_in_order(model):
     async def main() -> None:
         client, keeper, server = await pair()
         keeper.transport.pause_reading()
@@ -389,7 +389,7 @@ def test_a_datagram_that_is_sent_between_close_and_connection_lost(model):
     noria.run(main(), model=model)
 
 
-def test_datagrams_to_nobody_are_reported_and_the_socket_goes_on(model):
+def test_datagrams_to_a_closed_port_are_reported_and_the_socket_stays_open(model):
     class Reported(asyncio.DatagramProtocol):
         def __init__(self) -> None:
             self.errors: list[Exception] = []
@@ -479,7 +479,7 @@ def test_the_path_of_a_unix_server_is_removed(model, tmp_path):
     noria.run(main(), model=model)
 
 
-def test_accept_without_descriptors_goes_on_when_some_are_free(model):
+def test_accept_without_descriptors_resumes_when_some_are_free(model):
     if model == "select":
         pytest.skip("select has its own limit of descriptors")
     code = f"""
@@ -487,8 +487,8 @@ import asyncio, resource, socket, noria
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 async def main():
     loop = asyncio.get_running_loop()
-    told = []
-    loop.set_exception_handler(lambda loop, context: told.append(context["message"]))
+    reports = []
+    loop.set_exception_handler(lambda loop, context: reports.append(context["message"]))
     server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
     waiting = [socket.socket() for _ in range(5)]
@@ -499,16 +499,16 @@ async def main():
     except OSError:
         pass
     waiting[0].connect(address)
-    while not told:
+    while not reports:
         await asyncio.sleep(0.01)
-    assert "out of system resource" in told[0], told
+    assert "out of system resource" in reports[0], reports
     for file in hoard:
         file.close()
     waiting[1].connect(address)
     reader, writer = await asyncio.open_connection(*address)
     writer.close()
     await asyncio.sleep(1.2)
-    print(len(told))
+    print(len(reports))
     server.close()
     for sock in waiting:
         sock.close()
@@ -543,7 +543,7 @@ def test_calls_after_cancelled_ones_all_run(model):
     assert sorted(noria.run(main(), model=model)) == sorted([*range(200)] * 2)
 
 
-def test_what_a_thread_calls_runs_in_its_context_and_changes_nobodys(model):
+def test_calls_of_a_thread_run_in_its_context_and_change_no_other(model):
     name = contextvars.ContextVar("name", default="none")
 
     async def main() -> tuple[list[str], object]:
@@ -574,7 +574,7 @@ def test_what_a_thread_calls_runs_in_its_context_and_changes_nobodys(model):
     assert noria.run(main(), model=model) == (["none", "none", "a thread's"], "the task's")
 
 
-def test_handles_let_go_of_what_they_held(model):
+def test_handles_drop_their_references(model):
     """After it ran, was cancelled, raised, or its loop was closed."""
 
     class Holder:
@@ -641,12 +641,12 @@ def test_timers_never_fire_early(model):
 
 
 def test_exception_in_a_callback_is_reported_and_the_rest_of_the_turn_runs(model):
-    told: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
     ran: list[int] = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda loop, context: told.append(context))
+        loop.set_exception_handler(lambda loop, context: reports.append(context))
         for number in range(5):
             loop.call_soon(ran.append, number)
             loop.call_soon(int, "no number")
@@ -654,9 +654,9 @@ def test_exception_in_a_callback_is_reported_and_the_rest_of_the_turn_runs(model
 
     noria.run(main(), model=model)
     assert ran == list(range(5))
-    assert len(told) == 5
-    assert all(isinstance(context["exception"], ValueError) for context in told)
-    assert "Exception in callback" in told[0]["message"]
+    assert len(reports) == 5
+    assert all(isinstance(context["exception"], ValueError) for context in reports)
+    assert "Exception in callback" in reports[0]["message"]
 
 
 def test_debug_mode_reports_slow_callbacks(model, caplog):
@@ -672,7 +672,7 @@ def test_debug_mode_reports_slow_callbacks(model, caplog):
     assert "took 0.0" in caplog.text
 
 
-def test_several_writes_of_a_turn_go_together_in_order_and_whole(model: str) -> None:
+def test_several_writes_of_a_turn_are_sent_together_complete_and_in_order(model: str) -> None:
     """Also if the last operation is close, abort, write_eof, or a write of another type."""
 
     async def main() -> None:

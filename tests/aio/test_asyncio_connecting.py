@@ -139,7 +139,7 @@ def test_arguments_that_do_not_go_together_are_refused(case: str, model: str) ->
     "host", ["127.0.0.1", b"127.0.0.1", "::1", "localhost", "127.1", "1.2.3.4%2", ""]
 )
 @pytest.mark.parametrize("port", [80, "80", b"80", None, "http", ""])
-def test_a_literal_address_is_what_getaddrinfo_says(host: Any, port: Any) -> None:
+def test_a_literal_address_resolves_as_by_getaddrinfo(host: Any, port: Any) -> None:
     """None means that getaddrinfo is called, so only other results are compared."""
     info = ip_address_info(host, port, 0, socket.SOCK_STREAM, 0)
     if info is None:
@@ -526,7 +526,7 @@ def test_a_socket_that_must_not_block_is_named_in_debug_mode(model: str) -> None
     run(main(), model)
 
 
-def test_a_subclass_of_socket_and_odd_buffers(model: str) -> None:
+def test_a_subclass_of_socket_and_unusual_buffers(model: str) -> None:
     """Arguments that the compiled sock_recv and sock_sendall pass on to Python code."""
 
     class Socket(socket.socket):
@@ -635,7 +635,7 @@ def test_errors_are_in_the_order_of_the_addresses(model: str) -> None:
     run(main(), model)
 
 
-def test_an_attempt_that_fails_in_another_way_does_not_end_the_others(model: str) -> None:
+def test_an_attempt_that_raises_another_exception_does_not_end_the_others(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Keeper, "127.0.0.1", 0)

@@ -94,7 +94,7 @@ async def write_in_all_ways(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_many_write_in_a_turn_arrives_whole_and_in_order(model: str, seed: int) -> None:
+def test_writes_of_many_in_a_turn_arrive_complete_and_in_order(model: str, seed: int) -> None:
     noria.run(write_in_all_ways(seed), model=model)
 
 
@@ -184,7 +184,7 @@ async def small_buffers() -> tuple[Keeper, socket.socket]:
     return keeper, peer
 
 
-def test_a_held_write_that_finds_no_room_goes_on_when_there_is(model: str) -> None:
+def test_a_deferred_write_to_a_full_socket_is_sent_when_it_is_writable(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         connections = [await small_buffers() for _ in range(4)]
@@ -241,7 +241,7 @@ def test_a_loop_that_is_never_idle_holds_nothing_for_long(model: str) -> None:
     noria.run(main(), model=model)
 
 
-def test_who_comes_first_does_not_wait_for_all_the_slow_ones(model: str) -> None:
+def test_the_first_write_does_not_wait_for_all_slow_handlers(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         connections = await connect_pairs(40)
@@ -265,7 +265,7 @@ def test_who_comes_first_does_not_wait_for_all_the_slow_ones(model: str) -> None
     noria.run(main(), model=model)
 
 
-def test_a_peer_that_has_gone_while_a_write_is_held(model: str) -> None:
+def test_a_peer_that_closes_while_a_write_is_deferred(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         connections = await connect_pairs(10)

@@ -97,7 +97,9 @@ def test_a_regular_file_is_refused(name: str, method: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["select", "poll"])
-def test_a_regular_file_is_always_ready_where_the_kernel_says_so(name: str, tmp_path: Path) -> None:
+def test_a_regular_file_is_always_ready_where_the_kernel_watches_it(
+    name: str, tmp_path: Path
+) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with (tmp_path / "file").open("wb") as file:
@@ -183,7 +185,7 @@ def test_the_peer_of_a_watcher_that_is_closed_sees_the_end_at_once(model: str) -
             assert there.recv(1) == b""
 
 
-def test_a_selector_whose_socket_is_closed_goes_on(model: str) -> None:
+def test_a_selector_whose_socket_is_closed_keeps_working(model: str) -> None:
     with noria.selector(model) as selector:
         here, there = socket.socketpair()
         more, other = socket.socketpair()
@@ -416,7 +418,7 @@ def test_a_writer_of_a_former_file_is_not_called_for_the_new_one(model: str) -> 
     run(main(), model)
 
 
-def test_a_duplicate_of_a_former_file_calls_nobody_and_burns_no_core(model: str) -> None:
+def test_a_duplicate_of_a_former_file_calls_no_callback_and_the_loop_sleeps(model: str) -> None:
     """A child process or a duplicate keeps open the file that was watched and closed here."""
 
     async def main() -> None:

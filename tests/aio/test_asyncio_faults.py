@@ -117,9 +117,9 @@ def test_getaddrinfo_cancelled(model, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", slow)
 
     async def main() -> None:
-        told = []
+        reports = []
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda loop, context: told.append(context))
+        loop.set_exception_handler(lambda loop, context: reports.append(context))
         for attempt in (
             loop.getaddrinfo("localhost", 80),
             loop.create_connection(Keeper, "localhost", 80),
@@ -135,7 +135,7 @@ def test_getaddrinfo_cancelled(model, monkeypatch):
             answer.set()
         # The loop's executor works again.
         assert await loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
-        assert not told
+        assert not reports
 
     run(main(), model)
 
@@ -295,7 +295,7 @@ def test_loop_closed_with_work_in_flight_leaves_nothing(model, monkeypatch):
     assert not faults
 
 
-def test_pause_writing_that_raises_is_reported_and_the_connection_goes_on(model):
+def test_pause_writing_that_raises_is_reported_and_the_connection_stays_open(model):
     class Raises(Keeper):
         def pause_writing(self) -> None:
             raise ValueError("pause")
@@ -304,19 +304,19 @@ def test_pause_writing_that_raises_is_reported_and_the_connection_goes_on(model)
             raise ValueError("resume")
 
     async def main() -> None:
-        told: list[dict[str, Any]] = []
+        reports: list[dict[str, Any]] = []
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda loop, context: told.append(context))
+        loop.set_exception_handler(lambda loop, context: reports.append(context))
         raises = Raises()
         server = await loop.create_server(lambda: raises, "127.0.0.1", 0)
         _, client = await loop.create_connection(Keeper, *server.sockets[0].getsockname())
         await raises.made
         raises.transport.write(b"x" * 5_000_000)
         await until(lambda: len(client.data) == 5_000_000)
-        await until(lambda: len(told) == 2)
+        await until(lambda: len(reports) == 2)
         raises.transport.close()
         assert await raises.lost is None
-        assert [context["message"] for context in told] == [
+        assert [context["message"] for context in reports] == [
             "protocol.pause_writing() failed",
             "protocol.resume_writing() failed",
         ]

@@ -150,7 +150,7 @@ def test_datagrams_go_to_no_descriptor_but_their_own(model: str, numbers: list[i
 # Classes and functions that programs and their tests replace.
 
 
-def test_a_socket_with_methods_of_its_own_has_them_called(model: str) -> None:
+def test_overridden_methods_of_a_socket_are_called(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         calls: set[str] = set()

@@ -112,7 +112,7 @@ def test_a_subclass_has_its_own_clock(model: str) -> None:
         it.run(main())
 
 
-def test_debug_mode_knows_who_made_a_handle(model: str) -> None:
+def test_debug_mode_knows_where_a_handle_was_made(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_debug(True)
@@ -231,7 +231,7 @@ def test_other_threads_wait_for_a_threadsafe_callback(model: str, method: str, d
 @blocking
 @debug
 @pytest.mark.parametrize("error", [ValueError("it is wrong"), KeyboardInterrupt()], ids=repr)
-def test_a_threadsafe_callback_that_raises_lets_other_threads_go_on(
+def test_a_threadsafe_callback_that_raises_unblocks_other_threads(
     model: str, error: BaseException, debug: bool
 ) -> None:
     """They wait until the exception is reported, and the report names the callback."""
@@ -391,7 +391,7 @@ def test_a_threadsafe_handle_has_what_tools_look_at(model: str) -> None:
 
 
 @blocking
-def test_a_threadsafe_callback_whose_repr_raises_lets_other_threads_go_on(model: str) -> None:
+def test_a_threadsafe_callback_whose_repr_raises_unblocks_other_threads(model: str) -> None:
     class Callback:
         def __call__(self) -> None:
             started.set()

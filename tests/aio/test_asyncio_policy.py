@@ -98,7 +98,7 @@ with asyncio.Runner(loop_factory=noria.new_event_loop) as runner:
     "call",
     ["noria.install()", "noria.install(streams=True)", "noria.EventLoopPolicy()"],
 )
-def test_a_python_without_policies_says_what_to_use(call: str) -> None:
+def test_a_python_without_policies_names_the_alternatives(call: str) -> None:
     code = f"""
 {WITHOUT_POLICIES}
 import noria

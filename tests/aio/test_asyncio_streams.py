@@ -96,28 +96,28 @@ def test_the_same_as_asyncios_for_any_pieces() -> None:
     async def reads(kind: Any, seed: int) -> list[Any]:
         dice = random.Random(seed)
         reader = kind(limit=32, loop=asyncio.get_running_loop())
-        told: list[Any] = []
+        outcomes: list[Any] = []
 
         async def consume() -> None:
-            while len(told) < 60:
+            while len(outcomes) < 60:
                 choice = dice.randrange(5)
                 n = dice.randrange(1, 40)
                 separator = dice.choice([b"\n", b"ab", b"\r\n", b"aab"])
                 try:
                     if choice == 0:
-                        told.append(await reader.read(n))
+                        outcomes.append(await reader.read(n))
                     elif choice == 1:
-                        told.append(await reader.readexactly(n))
+                        outcomes.append(await reader.readexactly(n))
                     elif choice == 2:
-                        told.append(await reader.readline())
+                        outcomes.append(await reader.readline())
                     elif choice == 3:
-                        told.append(await reader.readuntil(separator))
+                        outcomes.append(await reader.readuntil(separator))
                     else:
-                        told.append((reader.at_eof(), len(reader._buffer)))
+                        outcomes.append((reader.at_eof(), len(reader._buffer)))
                 except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as e:
-                    told.append((type(e), str(e)))
+                    outcomes.append((type(e), str(e)))
                     if isinstance(e, asyncio.LimitOverrunError):
-                        told.append(await reader.read(e.consumed))
+                        outcomes.append(await reader.read(e.consumed))
 
         task = asyncio.ensure_future(consume())
         feeder = random.Random(seed + 1)
@@ -128,7 +128,7 @@ def test_the_same_as_asyncios_for_any_pieces() -> None:
             await asyncio.sleep(0)
         reader.feed_eof()
         await task
-        return told
+        return outcomes
 
     async def main() -> None:
         for seed in range(100):
@@ -207,7 +207,7 @@ def test_a_line_that_another_reader_shortens_is_waited_for(run: Run) -> None:
     run(main())
 
 
-def test_a_protocol_with_data_received_of_its_own_is_called(run: Run) -> None:
+def test_an_overridden_data_received_is_called(run: Run) -> None:
     class Counting(noria.aio.streams.StreamReaderProtocol):
         count = 0
 
@@ -234,30 +234,34 @@ def test_a_protocol_with_data_received_of_its_own_is_called(run: Run) -> None:
 
 def test_a_handler_that_raises_is_reported_and_its_connection_closed(run: Run) -> None:
     async def main() -> None:
-        told: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        reports: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: reports.append(context)
+        )
 
         async def handler(reader: Any, writer: Any) -> None:
             raise LookupError("of this handler")
 
         async with served(handler) as (reader, _):
             assert await reader.read() == b""
-        assert [str(context["exception"]) for context in told] == ["of this handler"]
+        assert [str(context["exception"]) for context in reports] == ["of this handler"]
 
     run(main())
 
 
 def test_a_handler_without_a_coroutine_that_raises_is_reported_too(run: Run) -> None:
     async def main() -> None:
-        told: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        reports: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: reports.append(context)
+        )
 
         def handler(reader: Any, writer: Any) -> None:
             raise LookupError("of this handler")
 
         async with served(handler) as (reader, _):
             assert await reader.read() == b""
-        assert [(context["message"], str(context["exception"])) for context in told] == [
+        assert [(context["message"], str(context["exception"])) for context in reports] == [
             ("Unhandled exception in client_connected_cb", "of this handler")
         ]
 

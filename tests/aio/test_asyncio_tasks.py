@@ -250,7 +250,7 @@ def test_a_failed_task_is_in_no_reference_cycle(model: str) -> None:
         gc.enable()
 
 
-def test_debug_mode_knows_who_created_a_task(model: str) -> None:
+def test_debug_mode_knows_where_a_task_was_created(model: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_debug(True)

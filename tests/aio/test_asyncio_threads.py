@@ -93,7 +93,7 @@ def test_more_is_watched_before_the_first_run_than_a_ring_has_entries(model: str
     loop.close()
 
 
-def test_connections_go_on_in_the_next_thread(model: str) -> None:
+def test_connections_continue_in_the_next_thread(model: str) -> None:
     loop = new_loop(model)
     server = in_a_thread(lambda: loop.run_until_complete(loop.create_server(Echo, "127.0.0.1", 0)))
     clients = []
@@ -218,7 +218,7 @@ def test_files_are_read_in_one_thread_after_another(model: str, tmp_path: Any) -
     loop.close()
 
 
-def test_thousands_of_connections_go_on_in_the_next_run(model: str) -> None:
+def test_thousands_of_connections_continue_in_the_next_run(model: str) -> None:
     if model == "select":
         pytest.skip("select has its own limit of descriptors")
     loop = new_loop(model)
@@ -369,7 +369,7 @@ def test_a_lost_connection_is_closed_with_an_interrupted_loop(model: str) -> Non
     peer.close()
 
 
-def test_large_messages_go_on_after_an_interrupt(model: str) -> None:
+def test_large_messages_continue_after_an_interrupt(model: str) -> None:
     loop = new_loop(model)
     pairs = [socket.socketpair() for _ in range(4)]
     keepers: list[Interrupting] = []

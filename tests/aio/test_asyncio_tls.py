@@ -39,11 +39,11 @@ def model(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def note_errors() -> list[dict[str, Any]]:
-    """The list to which the running loop's reports are appended."""
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
-    return told
+def record_reports() -> list[dict[str, Any]]:
+    """Return a list to which the running loop's error reports are appended."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
+    return reports
 
 
 class Peer:
@@ -140,7 +140,7 @@ async def with_peer(server_side: bool, **options: Any) -> tuple[Keeper, Peer, An
 @pytest.mark.parametrize("data", [b"", b"x" * 300_000], ids=["idle", "data"])
 def test_tls_closed_while_reading_is_paused(model, data):
     async def main() -> None:
-        note_errors()
+        record_reports()
         client, keeper, server = await pair(secure=True)
         keeper.transport.pause_reading()
         client.transport.write(data)
@@ -208,7 +208,7 @@ def test_tls_peer_that_ignores_close_notify(model, server_side, data):
     """The peer stays connected and sends nothing: the transport closes after its timeout."""
 
     async def main() -> None:
-        note_errors()
+        record_reports()
         keeper, peer, server = await with_peer(server_side, ssl_shutdown_timeout=0.1)
         keeper.transport.write(data)
         keeper.transport.close()
@@ -222,13 +222,13 @@ def test_tls_peer_that_ignores_close_notify(model, server_side, data):
 @pytest.mark.parametrize("server_side", [True, False], ids=["server", "client"])
 def test_tls_garbage_after_the_handshake_ends_the_connection(model, server_side):
     async def main() -> None:
-        told = note_errors()
+        reports = record_reports()
         keeper, peer, server = await with_peer(server_side)
         await asyncio.get_running_loop().sock_sendall(peer.sock, b"no record of any kind" * 10)
         error = await asyncio.wait_for(keeper.lost, PATIENCE)
         # OpenSSL's error is an OSError: asyncio passes it to the protocol only.
         assert isinstance(error, ssl.SSLError)
-        assert not told
+        assert not reports
         peer.sock.close()
         server.close()
 
@@ -240,7 +240,7 @@ def test_start_tls_with_unsent_data_in_the_plain_transport(model):
     size = 5_000_000
 
     async def main() -> None:
-        told = note_errors()
+        reports = record_reports()
         loop = asyncio.get_running_loop()
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
@@ -269,7 +269,7 @@ def test_start_tls_with_unsent_data_in_the_plain_transport(model):
         await asyncio.wait_for(keeper.lost, PATIENCE)
         listener.close()
         # asyncio's transport calls resume_writing of the TLS protocol without pause_writing.
-        assert not told or model == ORACLE
+        assert not reports or model == ORACLE
 
     run(main(), model)
 
@@ -326,7 +326,7 @@ def test_tls_handshakes_cut_off_anywhere_leave_nothing_on_the_server(model):
     chance = random.Random(7)
 
     async def main() -> None:
-        told = note_errors()
+        reports = record_reports()
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Keeper, "127.0.0.1", 0, ssl=server_context())
         address = server.sockets[0].getsockname()
@@ -349,7 +349,7 @@ def test_tls_handshakes_cut_off_anywhere_leave_nothing_on_the_server(model):
         assert await attempt(1 << 30)
         await nothing_left(before)
         server.close()
-        assert all(isinstance(context["exception"], OSError) for context in told)
+        assert all(isinstance(context["exception"], OSError) for context in reports)
 
     run(main(), model)
 
@@ -360,7 +360,7 @@ def test_tls_handshakes_cut_off_anywhere_leave_nothing_at_the_client(model):
     chance = random.Random(8)
 
     async def main() -> None:
-        note_errors()
+        record_reports()
         loop = asyncio.get_running_loop()
         listener = socket.create_server(("127.0.0.1", 0), backlog=100)
         listener.setblocking(False)
@@ -399,7 +399,7 @@ def test_tls_handshakes_cancelled_anywhere_leave_nothing(model):
     chance = random.Random(9)
 
     async def main() -> None:
-        note_errors()
+        record_reports()
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Keeper, "127.0.0.1", 0, ssl=server_context())
         address = server.sockets[0].getsockname()
@@ -432,7 +432,7 @@ def test_tls_handshake_with_garbage(model, kind):
     }[kind]
 
     async def main() -> None:
-        told = note_errors()
+        reports = record_reports()
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Keeper, "127.0.0.1", 0, ssl=server_context())
         address = server.sockets[0].getsockname()
@@ -448,8 +448,8 @@ def test_tls_handshake_with_garbage(model, kind):
                 await writer.wait_closed()
             del reader, writer
         await nothing_left(before)
-        assert all(isinstance(context["exception"], OSError) for context in told)
-        told.clear()
+        assert all(isinstance(context["exception"], OSError) for context in reports)
+        reports.clear()
         server.close()
 
         # A server that replies with garbage.
@@ -738,7 +738,7 @@ def test_a_start_tls_that_fails_leaves_no_cycle(model):
         raise AssertionError("start_tls did not fail")
 
     async def main() -> None:
-        note_errors()
+        record_reports()
         loop = asyncio.get_running_loop()
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
@@ -785,7 +785,7 @@ def test_start_tls_takes_what_a_stream_reader_has_buffered(model, streams):
     async def main() -> None:
         nonlocal accepted
         accepted = asyncio.get_running_loop().create_future()
-        told = note_errors()
+        reports = record_reports()
         server = await streams.start_server(serve, "127.0.0.1", 0)
         reader, writer = await streams.open_connection(*server.sockets[0].getsockname())
         await writer.start_tls(client_context(), server_hostname="localhost")
@@ -797,7 +797,7 @@ def test_start_tls_takes_what_a_stream_reader_has_buffered(model, streams):
         await writer.wait_closed()
         server.close()
         await server.wait_closed()
-        assert not told
+        assert not reports
 
     run(main(), model)
 
@@ -836,7 +836,7 @@ def test_a_peer_that_ends_and_reads_slowly_gets_all_that_was_written(model, serv
     size = 6_000_000
 
     async def main() -> None:
-        told = note_errors()
+        reports = record_reports()
         keeper, peer, server = await with_peer(server_side)
         keeper.transport.write(b"x" * size)
         with pytest.raises(ssl.SSLWantReadError):
@@ -854,7 +854,7 @@ def test_a_peer_that_ends_and_reads_slowly_gets_all_that_was_written(model, serv
         peer.sock.close()
         await asyncio.wait_for(keeper.lost, PATIENCE)
         server.close()
-        assert not told
+        assert not reports
 
     run(main(), model)
 

@@ -79,7 +79,7 @@ def test_a_closed_standard_output_is_not_reported():
     assert done.returncode == 1
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path):
+def test_without_the_extra_it_names_what_to_install(tmp_path):
     """A click that cannot be imported stands for one that is not installed."""
     (tmp_path / "click.py").write_text("raise ModuleNotFoundError('no click', name='click')\n")
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])

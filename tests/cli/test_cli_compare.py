@@ -1,4 +1,4 @@
-"""``noria compare``: what the command asks of the experiment, and what it does with the answer."""
+"""``noria compare``: the options passed to the experiment, and the output of its results."""
 
 import importlib
 import json
@@ -14,7 +14,7 @@ from noria.cli.main import run
 
 @pytest.fixture
 def experiment(monkeypatch, tmp_path):
-    """The experiment replaced: the command line is what is tested here."""
+    """Replace the experiment, as only the command line is tested here."""
     monkeypatch.chdir(tmp_path)
     asked = {}
 
@@ -44,7 +44,7 @@ def experiment(monkeypatch, tmp_path):
     return asked
 
 
-def test_it_asks_for_everything_by_default(experiment, capsys):
+def test_everything_is_measured_by_default(experiment, capsys):
     assert run(["compare"]) == 0
     results = {"quick": False, "models": []}
     assert experiment == {
@@ -56,7 +56,7 @@ def test_it_asks_for_everything_by_default(experiment, capsys):
     assert capsys.readouterr().out == "the tables\n"
 
 
-def test_it_hands_on_what_was_asked_for(experiment, tmp_path):
+def test_options_are_passed_to_the_experiment(experiment, tmp_path):
     arguments = ["--quick", "--models", "select, epoll,select", "--only", "idle,phases"]
     assert run(["compare", *arguments, "--json", "all.json", "--output", "a.html"]) == 0
     assert experiment["models"] == ["select", "epoll"]
@@ -81,7 +81,7 @@ def test_json_on_standard_output_is_nothing_but_json(experiment, capsys):
         ["--output", "no/such/page.html"],
     ],
 )
-def test_wrong_use_is_told_before_the_work(arguments, experiment, capsys):
+def test_wrong_use_is_reported_before_the_measurement(arguments, experiment, capsys):
     assert run(["compare", *arguments]) == 2
     assert experiment == {}
     assert "Error:" in capsys.readouterr().err

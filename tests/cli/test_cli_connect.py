@@ -23,7 +23,7 @@ from noria.cli.connect.terminal_text import TerminalDecoder, escape
 from noria.cli.main import run
 
 COMMAND = [sys.executable, "-m", "noria", "connect"]
-PROMPT = b">>>>>:"  # its last space is a move of the cursor on the wire
+PROMPT = b">>>>>:"  # the terminal gets its last space as a cursor movement
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def environment(tmp_path):
 
 @contextlib.contextmanager
 def serving(answer, family=socket.AF_INET, address=("127.0.0.1", 0)):
-    """A server for one connection on a thread: *answer* gets the socket and says the rest."""
+    """Serve one connection in a thread: call *answer* with the socket."""
     failures = []
 
     def work():
@@ -153,7 +153,7 @@ class TestPipe:
             left.set()
         assert result == (0, b"x", b"")
 
-    def test_a_reset_is_told(self, environment):
+    def test_a_reset_is_reported(self, environment):
         with serving(reset) as address:
             status, _, err = self.talk(address, b"x", environment)
         assert (status, err) == (1, b"noria: connection reset by server\n")
@@ -181,7 +181,7 @@ class TestPipe:
         left = threading.Event()
 
         def answer(sock):
-            sock.recv(1)  # the first send has begun, and cannot end
+            sock.recv(1)  # the first send has begun, and blocks
             sock.shutdown(socket.SHUT_WR)
             left.wait(20)
 
@@ -196,7 +196,7 @@ class TestPipe:
         told = b"noria: server closed the connection before it received everything\n"
         assert done.stderr == told
 
-    def test_a_reader_that_has_gone_is_no_complaint(self, environment):
+    def test_a_closed_output_ends_it_silently(self, environment):
         reading, writing = os.pipe()
         os.close(reading)
         with serving(echo) as address:
@@ -236,14 +236,14 @@ class TestPipe:
 
 
 class TestCannotConnect:
-    def test_nobody_listens(self, capsys):
+    def test_no_server_listens(self, capsys):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         assert run(["connect", "127.0.0.1", str(port)]) == 1
         assert f"cannot connect to 127.0.0.1:{port}: connection refused" in capsys.readouterr().err
 
     def test_no_answer_in_time(self, capsys):
-        """A full queue of connections drops what comes next: no answer, on this machine alone."""
+        """A full accept queue drops the next SYN, so the connect gets no response."""
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
@@ -300,7 +300,7 @@ class Terminal:
         os.write(self.fd, data)
 
     def until(self, words):
-        """Read until *words* come after what was read before; escape sequences are left out."""
+        """Read until *words* come after what was read before; escape sequences are removed."""
         while (found := plain(self.seen).find(words, self.place)) < 0:
             if not select.select([self.fd], [], [], 10)[0]:
                 raise AssertionError(f"no {words!r} in {plain(self.seen)!r}")
@@ -311,7 +311,7 @@ class Terminal:
         self.place = found + len(words)
 
     def status(self):
-        """Read to the end; the exit status."""
+        """Read to the end; return the exit status."""
         with contextlib.suppress(OSError):
             while data := os.read(self.fd, 65536):
                 self.seen += data
@@ -361,12 +361,12 @@ class TestPrompt:
             ):
                 terminal.until(PROMPT)
                 terminal.type(b"abc\r")
-                terminal.until(b"got it")  # though no newline ends it
+                terminal.until(b"got it")  # although it does not end in a newline
                 terminal.until(b"server closed the connection")
                 assert terminal.status() == 0
             assert got == [sent]
 
-    def test_a_long_reply_is_whole(self, environment):
+    def test_a_long_reply_is_complete(self, environment):
         def answer(sock):
             sock.recv(100)
             sock.sendall(b"".join(b"line %d\n" % n for n in range(20_000)) + b"the end\n")
@@ -412,7 +412,9 @@ class TestPrompt:
             ),
         ],
     )
-    def test_the_server_going_away_is_told_at_the_prompt(self, environment, leave, said, status):
+    def test_a_close_by_the_server_is_reported_at_the_prompt(
+        self, environment, leave, said, status
+    ):
         typing = threading.Event()
 
         def answer(sock):
@@ -434,7 +436,7 @@ class TestPrompt:
             assert terminal.status() == 130
             assert b"Traceback" not in terminal.seen
 
-    def test_ctrl_d_still_shows_what_is_on_its_way(self, environment):
+    def test_ctrl_d_still_shows_replies_in_flight(self, environment):
         def answer(sock):
             while sock.recv(100):
                 pass

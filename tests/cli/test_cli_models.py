@@ -19,7 +19,7 @@ def narrow(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def test_the_overview_fits_80_columns_and_is_whole(capsys):
+def test_the_overview_fits_80_columns_and_is_complete(capsys):
     assert run(["models"]) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
@@ -92,7 +92,7 @@ def test_drawings_are_narrow_and_show_process_and_kernel(name):
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_drawings_agree_with_the_catalogue(name):
-    """Only where the kernel copies by itself has the process's lane neither phase."""
+    """The process's lane has both phases, or neither if the kernel copies."""
     lane = drawings.drawing(name).splitlines()[1]
     waits, copies = any(mark in lane for mark in "░▒"), "█" in lane
     assert waits is copies is models.info(name).synchronous

@@ -1,4 +1,4 @@
-"""``noria serve``: what it says, what it refuses, and the user's own protocols."""
+"""``noria serve``: its output, its errors, and the user's own protocols."""
 
 import contextlib
 import fcntl
@@ -96,7 +96,7 @@ def address(line):
 
 
 @pytest.mark.parametrize("model", ["blocking", "epoll", "auto"])
-def test_it_says_where_it_listens_and_what_it_did(model):
+def test_it_prints_where_it_listens_and_the_totals(model):
     with Server("echo", "--port", "0", "--model", model, "-v") as server:
         assert server.first.startswith("listening on 127.0.0.1:")
         assert ("(auto: " in server.first) is (model == "auto")
@@ -201,7 +201,7 @@ def test_a_port_in_use_is_named(capsys):
     assert "--port 0" in said
 
 
-def test_a_path_that_exists_is_told(tmp_path, capsys):
+def test_a_path_that_exists_is_reported(tmp_path, capsys):
     path = tmp_path / "file"
     path.touch()
     assert run(["serve", "echo", "--unix", str(path)]) == 1
@@ -209,7 +209,7 @@ def test_a_path_that_exists_is_told(tmp_path, capsys):
     assert path.exists()
 
 
-def test_a_model_that_is_refused_here_says_why(monkeypatch, capsys):
+def test_a_refused_model_is_reported_with_the_reason(monkeypatch, capsys):
     monkeypatch.setenv("NORIA_IO_URING", "0")
     assert run(["serve", "echo", "--port", "0", "--model", "io_uring"]) == 1
     said = capsys.readouterr().err
@@ -218,7 +218,7 @@ def test_a_model_that_is_refused_here_says_why(monkeypatch, capsys):
 
 
 def children_of(pid):
-    """The processes that a process has started."""
+    """Return the child processes of a process."""
     found = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
         found.update((task / "children").read_text().split())

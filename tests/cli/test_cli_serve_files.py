@@ -1,4 +1,4 @@
-"""``noria serve files``: a real process, asked over real sockets, and what it refuses."""
+"""``noria serve files``: a real process, requests over real sockets, and errors of its options."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def directory(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_where_it_serves_and_ends_well(directory, number):
+def test_it_prints_where_it_serves_and_exits_with_0(directory, number):
     with Server(directory, "--port", "0", "--model", "epoll") as server:
         assert server.first.startswith(f"serving {directory} at http://127.0.0.1:")
         assert server.first.endswith(", model epoll\n")
@@ -221,7 +221,7 @@ def refused(port):
         socket.create_connection(("127.0.0.1", port)).close()
     except ConnectionRefusedError:
         return True
-    except ConnectionResetError:  # it was accepted by the kernel, and the socket closed
+    except ConnectionResetError:  # the kernel had accepted it before the socket was closed
         return False
     return False
 
@@ -240,7 +240,7 @@ def test_a_second_signal_does_not_wait(directory):
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sockets_from_systemd(directory, workers):
-    # The process that is to serve must be the one that LISTEN_PID names: a shell that execs it.
+    # LISTEN_PID must be the pid of the serving process: a shell sets it and calls exec.
     before = ["/bin/sh", "-c", 'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@" 3<&0', "sh"]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
@@ -252,7 +252,7 @@ def test_sockets_from_systemd(directory, workers):
             assert server.end()[0::2] == (0, "")
 
 
-def test_events_tell_of_changes(directory):
+def test_events_report_changes(directory):
     with Server(directory, "--port", "0", "--upload") as server:
         connection = server.connection()
         connection.request("GET", "/-/events?path=/")
@@ -267,7 +267,7 @@ def test_events_tell_of_changes(directory):
         assert server.ask("GET", "/-/events?path=/../")[0] == 400
         assert server.ask("GET", "/-/events?path=a")[0] == 400
         assert server.ask("DELETE", "/-/events")[0] == 405
-        assert server.end(signal.SIGTERM)[0] == 0  # does not wait for who only listens
+        assert server.end(signal.SIGTERM)[0] == 0  # does not wait for clients of event streams
         assert b"data" not in events.read()
         connection.close()
 

@@ -47,7 +47,7 @@ def start(*arguments, **more):
     )
 
 
-def test_there_and_back_says_nothing(server, tmp_path, capsys):
+def test_put_and_get_print_nothing(server, tmp_path, capsys):
     (tmp_path / "here" / "a").write_bytes(DATA)
     assert run(["put", "a", f"{server.url}/"]) == 0
     assert run(["get", f"{server.url}/a", "-o", "b"]) == 0
@@ -55,7 +55,7 @@ def test_there_and_back_says_nothing(server, tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_fails_is_said_and_the_rest_goes_on(server, tmp_path, capsys):
+def test_a_failure_is_reported_and_the_rest_continues(server, tmp_path, capsys):
     (tmp_path / "root" / "a").write_bytes(b"hello")
     assert run(["get", f"{server.url}/none", f"{server.url}/a"]) == 1
     assert (tmp_path / "here" / "a").read_bytes() == b"hello"
@@ -125,8 +125,8 @@ def test_a_closed_stream_that_is_needed(server, tmp_path, arguments, fd, said):
 
 
 @pytest.mark.parametrize("arguments", [["get", "URL/none"], ["get", "x"], ["put", "none", "URL/"]])
-def test_an_error_that_cannot_be_told(server, arguments):
-    """Where click has no standard error, it takes standard output."""
+def test_an_error_that_cannot_be_reported(server, arguments):
+    """click writes to standard output if standard error is closed."""
     arguments = [each.replace("URL", server.url) for each in arguments]
     status, out, _ = finish(start(*arguments, preexec_fn=closed(2)))
     assert status in (1, 2)
@@ -197,7 +197,7 @@ def test_an_unusable_proxy(server, capsys, monkeypatch, proxy):
 
 
 def test_ctrl_c_while_the_command_is_imported(tmp_path):
-    """The command dies by the signal, as one that Python has not begun to run would."""
+    """The command is ended by the signal, as before its Python code runs."""
     (tmp_path / "click.py").write_text("print('importing', flush=True)\ninput()\n")
     path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
     process = start("get", "http://h/a", stdin=subprocess.PIPE, env=environment(PYTHONPATH=path))
@@ -207,7 +207,7 @@ def test_ctrl_c_while_the_command_is_imported(tmp_path):
 
 
 def test_ctrl_c_while_a_part_of_the_command_is_imported(tmp_path):
-    """httpx is imported by the command itself, when click runs already."""
+    """The command imports httpx itself, after click has started."""
     (tmp_path / "httpx.py").write_text("print('importing', flush=True)\ninput()\n")
     path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
     process = start("get", "http://h/a", stdin=subprocess.PIPE, env=environment(PYTHONPATH=path))
@@ -218,7 +218,7 @@ def test_ctrl_c_while_a_part_of_the_command_is_imported(tmp_path):
 
 
 def test_an_ignored_ctrl_c_stays_ignored(server, tmp_path):
-    """As a shell starts what runs in the background."""
+    """As a shell starts background jobs."""
     (tmp_path / "click.py").write_text(
         "print('importing', flush=True)\ninput()\nraise SystemExit(7)"
     )
@@ -312,7 +312,7 @@ def test_a_file_that_cannot_be_read_is_no_wrong_use(server, tmp_path, capsys, mo
     assert (tmp_path / "root" / "a").exists()
 
 
-def test_standard_output_that_nobody_reads_any_more_is_quiet(server, tmp_path):
+def test_a_closed_standard_output_ends_it_silently(server, tmp_path):
     (tmp_path / "root" / "a").write_bytes(DATA)
     process = start("get", f"{server.url}/a", "-o", "-")
     assert process.stdout.read(10) == DATA[:10]
@@ -346,7 +346,7 @@ def test_a_file_without_certificates(server, tmp_path, capsys):
     assert "cannot load certificates from it" in capsys.readouterr().err
 
 
-def test_ctrl_c_keeps_the_part_and_says_how_to_resume(server, tmp_path):
+def test_ctrl_c_keeps_the_part_and_prints_how_to_resume(server, tmp_path):
     (tmp_path / "root" / "a").write_bytes(DATA)
     server.faults["GET"] = [("cut", 1_000_000), *[503] * 100]
     process = start("get", f"{server.url}/a", "--retries", "1000")
@@ -364,7 +364,7 @@ def test_ctrl_c_keeps_the_part_and_says_how_to_resume(server, tmp_path):
     assert (tmp_path / "here" / "a").read_bytes() == DATA
 
 
-def test_ctrl_c_while_standard_input_says_nothing(server):
+def test_ctrl_c_while_standard_input_is_silent(server):
     process = start("put", "-", f"{server.url}/a", stdin=subprocess.PIPE)
     while not server.seen:
         assert process.poll() is None
@@ -374,7 +374,7 @@ def test_ctrl_c_while_standard_input_says_nothing(server):
 
 
 def got_on_a_terminal(url):
-    """(status, output, what the terminal got) of `noria get`."""
+    """Return (status, output, text on the terminal) of `noria get`."""
     ours, theirs = pty.openpty()
     try:
         process = start("get", url, stderr=theirs)
@@ -399,7 +399,7 @@ def test_bars_on_a_terminal(server, tmp_path):
     assert b"2.9/2.9 MiB" in shown
 
 
-def test_another_attempt_is_told_on_a_terminal(server, tmp_path):
+def test_another_attempt_is_reported_on_a_terminal(server, tmp_path):
     (tmp_path / "root" / "a").write_bytes(DATA)
     server.faults["GET"] = [503]
     status, _, shown = got_on_a_terminal(f"{server.url}/a")

@@ -85,7 +85,7 @@ def test_throughput_calls_equals_level(results):
     assert "No model that serves every client is slower than the fastest by 1.50 times" in said
 
 
-def test_throughput_says_where_lines_part(results):
+def test_throughput_names_where_lines_diverge(results):
     rows = [
         {"model": name, "connections": n, "served": n, "messages_per_second": rate}
         for name, rates in {"epoll": (100.0, 100.0), "select": (98.0, 25.0)}.items()
@@ -132,7 +132,7 @@ def test_second_client_of_blocking_waits(results):
     assert "second client" not in sentences.waiting(results)
 
 
-def test_idle_says_where_select_stops_and_who_stays_flat(results):
+def test_idle_names_where_select_stops_and_which_models_stay_flat(results):
     said = sentences.idle(results)
     assert "select ends at 1,000 idle connections and was not measured at 10,000" in said
     assert "fd number 1024" in said
@@ -155,7 +155,7 @@ def test_triggers_count(results):
 
 
 @pytest.mark.parametrize("figure", SECTIONS)
-def test_nothing_measured_is_said(figure, results):
+def test_nothing_measured_is_reported(figure, results):
     says = sentences.FIGURES[figure]
     assert says({}).endswith(" not measured.")
     assert says({figure: {"rows": []}, "models": []}).endswith(" not measured.")
@@ -291,7 +291,7 @@ def test_page_shows_sentences_and_numbers_without_javascript(results):
     assert "98,904" in text  # io_uring at 10 connections, from the folded table
 
 
-def test_page_shows_only_what_was_asked(results):
+def test_page_shows_only_the_requested_measurements(results):
     page = report.render({**results, "only": ["idle", "triggers"]})
     assert re.findall(r'id="figure-(\w+)"', page) == ["idle", "triggers"]
     assert re.findall(r'id="figure-(\w+)"', report.render(results)) == list(sentences.FIGURES)
@@ -302,7 +302,7 @@ def test_page_with_missing_values(results):
         assert "Throughput was not measured." in Page(report.render(hurt)).text
 
 
-def test_write_is_whole_or_nothing(results, tmp_path, monkeypatch):
+def test_write_is_atomic(results, tmp_path, monkeypatch):
     path = tmp_path / "compare.html"
     report.write(results, path)
     assert path.read_text("utf-8") == report.render(results)

@@ -159,7 +159,7 @@ def test_the_page_can_be_rendered_from_it(results):
     assert "epoll-edge" in page.render(results)
 
 
-def test_select_says_where_it_stops():
+def test_select_reports_where_it_stops():
     tiny = Settings(
         rounds=1, seconds=0.1, warmup=0.02, budget=30.0, idle=(0, 1100), idle_seconds=0.1
     )
@@ -171,7 +171,7 @@ def test_select_says_where_it_stops():
     assert "cannot watch descriptor 1024" in second["note"]
 
 
-def test_a_model_that_is_refused_is_left_out(monkeypatch):
+def test_a_refused_model_is_skipped(monkeypatch):
     monkeypatch.setattr(models, "availability", lambda name: (name != "poll", "not today"))
     found = run.run(TINY, ["poll", "select"], quick=True, only=["triggers"], progress=None)
     assert [(m["available"], m["reason"]) for m in found["models"]] == [

@@ -203,7 +203,7 @@ COUNTS = _collect()
 
 @pytest.mark.parametrize("model", _wanted())
 @pytest.mark.parametrize(("module", "name", "least"), CASES)
-def test_nothing_is_left_out(module: str, name: str | None, least: int, model: str) -> None:
+def test_no_case_is_missing(module: str, name: str | None, least: int, model: str) -> None:
     since = SINCE.get(name or module, ())
     if sys.version_info < since:
         pytest.skip(f"it came with Python {'.'.join(map(str, since))}")

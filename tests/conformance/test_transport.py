@@ -410,7 +410,7 @@ def test_reset_by_the_peer(server: Serving) -> None:
     assert isinstance(protocol.error, ConnectionResetError)
 
 
-def test_writing_to_a_peer_that_has_gone(server: Serving) -> None:
+def test_writing_to_a_peer_that_has_closed(server: Serving) -> None:
     """connection_lost gets the error, once; further writes are ignored."""
     address = server.start(PausedFromTheStart)
     client = connect(address)

@@ -421,7 +421,7 @@ def test_buffers_are_kept_while_they_are_filled():
     asyncio.run(main())
 
 
-def test_a_cancelled_write_says_what_came_of_it(go, tmp_path):
+def test_a_cancelled_write_has_its_result(go, tmp_path):
     async def main():
         async with noria.open(tmp_path / "file", "wb", 0) as file:
             task = asyncio.ensure_future(file.pwrite(b"x" * 100_000, 0))
@@ -574,7 +574,7 @@ def test_direct_with_several_buffers(some, tmp_path):
 
 @pytest.mark.parametrize("piece", [0, 1, 2])
 @pytest.mark.parametrize("there", [True, False], ids=["pwrite", "write"])
-def test_a_cancelled_direct_write_says_all_it_has_written(there, piece, some, tmp_path):
+def test_a_cancelled_direct_write_has_the_count_of_all_bytes_written(there, piece, some, tmp_path):
     """It is several writes: before the first whole block, the blocks, and the rest."""
     path = tmp_path / "file"
     before, data = b"b" * 100, b"x" * 150_000
@@ -626,7 +626,7 @@ def test_a_forgotten_file_warns_and_keeps_what_was_written(some, tmp_path):
     assert path.read_bytes() == b"kept"
 
 
-def test_a_loop_that_ends_with_reads_under_way():
+def test_a_loop_that_ends_with_reads_in_progress():
     """The ring is closed with its loop, with requests in flight."""
 
     async def main():
@@ -711,7 +711,7 @@ def test_a_cancelled_direct_read_leaves_its_memory_to_the_thread(tmp_path, monke
     go(main())
 
 
-def test_an_opening_that_is_taken_for_a_file_says_how_it_becomes_one(tmp_path):
+def test_an_opening_used_as_a_file_says_what_to_write(tmp_path):
     async def main():
         with (
             pytest.raises(TypeError, match=r"async with noria\.open\("),

@@ -60,7 +60,7 @@ def test_more_at_once_than_the_ring_has_room_for(go, tmp_path):
     assert all((tmp_path / str(n)).read_bytes() == b"%d" % n * 10 for n in range(count))
 
 
-def test_a_pipe_and_a_descriptor_of_somebody_else(go, tmp_path):
+def test_a_pipe_and_a_descriptor_that_stays_open(go, tmp_path):
     async def main():
         out, into = os.pipe()
         file = await noria.open(into, "wb")
@@ -150,7 +150,7 @@ def test_cancelled_while_another_operation_uses_the_descriptor(tmp_path, pipe, b
             for _ in range(5):
                 await asyncio.sleep(0)
             assert is_open(fd)
-            assert closing.done() is pipe  # which may block for long
+            assert closing.done() is pipe  # a pipe, which may block for long
         finally:
             gate.set()
             del file._engine.write
@@ -169,7 +169,7 @@ def test_cancelled_while_another_operation_uses_the_descriptor(tmp_path, pipe, b
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_cancelled_it_is_whole_and_closed_all_the_same(go, tmp_path, turns):
+def test_a_cancelled_close_writes_everything_and_closes(go, tmp_path, turns):
     path = tmp_path / "file"
 
     async def main():
@@ -180,7 +180,7 @@ def test_cancelled_it_is_whole_and_closed_all_the_same(go, tmp_path, turns):
         for _ in range(turns):
             await asyncio.sleep(0)
         cancelled = closing.cancel()
-        if turns == 0:  # it never began
+        if turns == 0:  # it was cancelled before it started
             with pytest.raises(asyncio.CancelledError):
                 await closing
             assert is_open(fd)
@@ -195,7 +195,7 @@ def test_cancelled_it_is_whole_and_closed_all_the_same(go, tmp_path, turns):
     go(main())
 
 
-def test_who_writes_meanwhile_is_told(go, tmp_path):
+def test_writing_during_the_close_raises(go, tmp_path):
     async def main():
         file = await noria.open(tmp_path / "file", "wb")
         await file.write(b"hello")
@@ -312,7 +312,7 @@ def test_a_pipe_that_takes_nothing_can_be_given_up(go):
     go(main())
 
 
-def test_what_could_not_be_asked_leaves_the_file_open(go, tmp_path, monkeypatch):
+def test_a_refused_request_is_raised_and_the_bytes_are_written(go, tmp_path, monkeypatch):
     path = tmp_path / "file"
 
     async def main():
@@ -332,7 +332,7 @@ def test_what_could_not_be_asked_leaves_the_file_open(go, tmp_path, monkeypatch)
     go(main())
 
 
-def test_who_closes_too_waits_for_the_end(go, tmp_path):
+def test_a_second_close_waits_for_the_first(go, tmp_path):
     async def main():
         file = await noria.open(tmp_path / "file", "wb")
         await file.write(b"hello")

@@ -207,7 +207,7 @@ def test_unbuffered_files_at_the_limit_of_their_size(go: Go, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", [False, True], ids=["binary", "text"])
-def test_what_is_kept_at_the_limit_is_written_when_there_is_room(
+def test_bytes_kept_at_the_limit_are_written_when_it_is_raised(
     go: Go, tmp_path: Path, text: bool
 ) -> None:
     """All bytes that a write accepted are in the file, once and in order, despite failures."""

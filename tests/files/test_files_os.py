@@ -52,7 +52,7 @@ NAMES = (
 )
 
 
-def test_what_is_asked_of_a_path(go, tmp_path):
+def test_queries_of_a_path(go, tmp_path):
     tree(tmp_path)
 
     async def main() -> None:

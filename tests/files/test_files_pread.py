@@ -71,7 +71,7 @@ def test_where_the_file_ends(go, path):
     go(main())
 
 
-def test_wrong_use_is_told_when_it_is_awaited(go, path):
+def test_wrong_use_raises_when_it_is_awaited(go, path):
     async def main():
         async with noria.open(path, "rb") as file:
             for size, offset in ((-1, 0), (1, -1)):
@@ -166,7 +166,7 @@ def test_one_that_waits_can_be_closed_and_thrown_into(go):
 
 
 @pytest.mark.parametrize("tasks", [1, 64])
-def test_who_only_reads_what_is_in_memory_does_not_starve_the_loop(go, path, tasks):
+def test_a_task_that_only_reads_cached_data_does_not_starve_the_loop(go, path, tasks):
     turns = []  # the count of reads at each turn
 
     async def main():

@@ -134,7 +134,7 @@ def test_the_same_as_the_built_in(mode, newline, go, tmp_path):
 
 
 @pytest.mark.parametrize("newline", NEWLINES, ids=repr)
-def test_every_position_can_be_gone_back_to(newline, go, tmp_path):
+def test_seek_returns_to_every_position(newline, go, tmp_path):
     path = tmp_path / "file"
     dice = random.Random(f"7{SEED}")
 
@@ -329,7 +329,7 @@ def test_the_encoding_is_the_built_ins(utf8, tmp_path):
     assert run_source(source, **more).split() == ["True", "True"]
 
 
-def test_after_an_error_of_decoding_it_goes_on_as_the_built_in_does(go, tmp_path):
+def test_after_a_decoding_error_it_continues_as_the_built_in_does(go, tmp_path):
     """Text before and after the 8 KiB with the error is returned."""
     path = tmp_path / "file"
     good = b"a line\n" * 1500

@@ -62,7 +62,7 @@ def old(limits: tuple[float, float], modified: float) -> bool:
     return not limits[0] <= modified <= limits[1]
 
 
-def test_a_clock_that_nobody_sets(times: Times) -> None:
+def test_a_clock_that_is_not_set(times: Times) -> None:
     kept = AgeLimits(DAY)
     for _ in range(100):
         times.passes(900)

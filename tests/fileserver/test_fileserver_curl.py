@@ -133,7 +133,7 @@ def test_up(tmp_path: Path) -> None:
         assert served.status("-X", "OPTIONS", f"{served.url}/") == 204
 
 
-def test_an_upload_that_is_gone_on_with(tmp_path: Path) -> None:
+def test_an_upload_that_is_resumed(tmp_path: Path) -> None:
     half = len(DATA) // 2
     tus = ("-H", "Tus-Resumable: 1.0.0")
     name = base64.b64encode(b"whole").decode()

@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_file_comes_with_its_facts(root: Path) -> None:
+def test_a_file_has_its_header_fields(root: Path) -> None:
     async def main(service: FileService) -> None:
         answer = await ask(service, "GET", "/file.txt")
         assert (answer.status, answer.body) == (200, ALPHABET)
@@ -514,7 +514,7 @@ def test_an_archive_keeps_no_file_in_memory(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_what_an_archive_is_without_is_told_once(
+def test_skipped_entries_of_an_archive_are_logged_once(
     tree: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     refused = {"large": errno.EACCES, "e": errno.EACCES, "empty": errno.ENOENT}

@@ -95,7 +95,7 @@ def test_no_redirect_leads_elsewhere_and_no_field_is_split(tmp_path: Path, metho
         assert b'href="//' not in answer, request
 
 
-def test_the_host_is_not_said_again(tmp_path: Path) -> None:
+def test_the_host_is_not_repeated_in_the_response(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     host = b"Host: evil.example\r\n\r\n"
     for answer in raw(
@@ -159,7 +159,7 @@ def test_names_stay_names(tmp_path: Path) -> None:
         )
 
 
-def test_an_archive_of_a_directory_of_an_odd_name(tmp_path: Path) -> None:
+def test_an_archive_of_a_directory_with_an_unusual_name(tmp_path: Path) -> None:
     odd = tmp_path / "a\\..\\b\nc"
     odd.mkdir()
     (odd / "file").write_bytes(b"1")

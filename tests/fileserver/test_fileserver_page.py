@@ -123,7 +123,7 @@ def test_names_that_are_no_unicode():
     assert "�.txt" in Reader(html).names
 
 
-def test_an_empty_directory_says_so():
+def test_an_empty_directory_has_a_message():
     assert b"This folder is empty." in page(listing(), uploads=True)
 
 
@@ -317,7 +317,7 @@ def states(browser):
 
 
 @needs_browser
-def test_sending_with_faults_on_the_way(server, browser, root, tmp_path):
+def test_uploading_with_faults_of_the_network(server, browser, root, tmp_path):
     big, small, empty = tmp_path / "big", tmp_path / "s <b>", tmp_path / "empty"
     big.write_bytes(os.urandom(20 << 20))
     small.write_bytes(b"hello")

@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_file_is_stored_and_told_of(root: Path) -> None:
+def test_a_file_is_stored_and_its_directory_reported(root: Path) -> None:
     changed: list[str] = []
     (root / "d").mkdir()
 
@@ -88,7 +88,7 @@ def test_nothing_is_changed_unless_it_is_allowed(root: Path) -> None:
     assert os.listdir(root) == ["file"]
 
 
-def test_a_file_is_not_overwritten_unless_asked(root: Path) -> None:
+def test_a_file_is_not_overwritten_by_default(root: Path) -> None:
     (root / "file").write_bytes(b"old")
     (root / "file").chmod(0o640)
     (root / "d").mkdir()
@@ -718,7 +718,7 @@ def test_what_is_acknowledged_was_synced(root: Path, monkeypatch: pytest.MonkeyP
     serving(main, root, uploads=True)
 
 
-def test_the_loop_goes_on_while_a_disk_is_slow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_runs_while_a_disk_is_slow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """fsync does not return before the loop has served another request."""
     loop_went_on = asyncio.Event()
     fsync = os.fsync
@@ -752,7 +752,7 @@ def test_the_server_s_own_paths(root: Path) -> None:
     serving(main, root)
 
 
-def test_who_counts_again_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recount_does_not_delay_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(bytes(100))
     root = Root(tmp_path)
     quota = Quota(root, 1000)

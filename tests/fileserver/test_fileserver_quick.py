@@ -90,7 +90,7 @@ def test_a_change_is_seen(service, tmp_path):
         {"want_repr_digest": "sha-256=1"},
     ],
 )
-def test_what_is_special_goes_the_long_way(service, fields):
+def test_special_fields_do_not_take_the_fast_path(service, fields):
     assert service.fast_path(get("/a.txt")) is not None
     assert service.fast_path(get("/a.txt", **fields)) is None
 
@@ -101,7 +101,7 @@ def test_what_is_special_goes_the_long_way(service, fields):
      "/../a.txt", "/%2e%2e/a.txt", "//a.txt", "/directory/../a.txt", "/a.txt\0", "/.noria-x",
      "/\udcff", "/link", "/link/hostname", "/loop", "/fifo", "/zero"],
 )  # fmt: skip
-def test_what_is_not_plain_goes_the_long_way(service, tmp_path, path):
+def test_special_paths_do_not_take_the_fast_path(service, tmp_path, path):
     (tmp_path / "link").symlink_to("/etc")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "zero").symlink_to("/dev/zero")
@@ -122,7 +122,7 @@ def test_a_link_that_came_to_lead_out_is_not_followed(service, tmp_path):
     assert service.fast_path(get("/a.txt"))[1] == b"\0\1"
 
 
-def test_other_methods_and_queries_go_the_long_way(service):
+def test_other_methods_and_queries_do_not_take_the_fast_path(service):
     for method in ("HEAD", "PUT", "POST", "DELETE"):
         assert service.fast_path(Request(method, "/a.txt")) is None
     assert service.fast_path(Request("GET", "/a.txt", query={"download": ""})) is None
@@ -137,7 +137,7 @@ def test_no_more_heads_are_kept_than_allowed(service, tmp_path, monkeypatch):
     assert service.fast_path(get("/b"))[1] == b"b"
 
 
-def test_without_openat2_there_is_no_short_way(tmp_path):
+def test_without_openat2_there_is_no_fast_path(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"first")
     service = FileService(tmp_path, native=False)
     assert FastPath(service.root, False)(get("/a.txt")) is None
@@ -189,7 +189,7 @@ def test_on_a_connection(service):
     assert [sent for _, sent in told][2:] == [0, 5, 5]
 
 
-def test_openat2_and_read_small_tell_their_errors(tmp_path):
+def test_errors_of_openat2_and_read_small(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     top = os.open(tmp_path, os.O_PATH)
     try:
@@ -209,7 +209,7 @@ def test_openat2_and_read_small_tell_their_errors(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 1000, 300_000, 1 << 20])
-def test_a_large_body_is_taken_whole_and_the_next_request_begins_behind_it(tmp_path, cut):
+def test_a_large_body_is_complete_and_the_next_request_begins_behind_it(tmp_path, cut):
     """Large bodies go by the parser: not a byte more or less than their length."""
     body = bytes(range(256)) * 4096  # 1 MiB
     put = b"PUT /large%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"

@@ -90,7 +90,7 @@ def test_what_lost_uploads_left_is_removed_at_the_start_and_later(
     assert part.exists()
 
 
-def test_a_sweep_that_fails_is_told_and_tried_again(
+def test_a_cleanup_that_fails_is_logged_and_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cleanup, "FIRST_INTERVAL", 0.01)
@@ -309,9 +309,7 @@ def test_the_plain_form_of_the_page(tmp_path: Path) -> None:
         ("/-", 404, "/"),
     ],
 )
-def test_who_looks_at_pages_gets_one_that_says_what_is_wrong(
-    tmp_path: Path, path: str, status: int, back: str
-) -> None:
+def test_browsers_get_an_error_page(tmp_path: Path, path: str, status: int, back: str) -> None:
     httpx = pytest.importorskip("httpx")
     (tmp_path / "d é").mkdir()
 
@@ -348,7 +346,7 @@ def test_who_looks_at_pages_gets_one_that_says_what_is_wrong(
     serve(tmp_path, main)
 
 
-def test_a_page_for_who_may_not_come_in_or_asks_for_nonsense(tmp_path: Path) -> None:
+def test_an_error_page_for_refused_and_malformed_requests(tmp_path: Path) -> None:
     httpx = pytest.importorskip("httpx")
 
     def browse(port: int) -> None:

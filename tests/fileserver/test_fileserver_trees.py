@@ -93,7 +93,7 @@ def test_a_tree_of_any_depth_is_walked(root: Path, native: bool) -> None:
         os.close(innermost)
 
 
-def test_paths_that_a_zip_cannot_name_are_left_out(
+def test_paths_that_a_zip_cannot_name_are_skipped(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     levels = ZIP_PATH_MAX // 251 + 1
@@ -139,7 +139,7 @@ def test_a_walk_sees_each_directory_once_and_follows_no_link(root: Path) -> None
 
 
 @pytest.mark.parametrize("to", ["elsewhere", "../outside", "c/e"])
-def test_a_walk_goes_on_where_a_directory_is_moved_meanwhile(root: Path, to: str) -> None:
+def test_a_walk_continues_when_a_directory_is_moved_meanwhile(root: Path, to: str) -> None:
     """Where ".." leads elsewhere then, the walk goes on from the top, and never outside."""
     (root.parent / "outside").mkdir()
     (root.parent / "outside" / "secret").write_bytes(b"")
@@ -157,7 +157,7 @@ def test_a_walk_goes_on_where_a_directory_is_moved_meanwhile(root: Path, to: str
     assert ["c"] in seen
 
 
-def test_a_walk_goes_on_where_directories_are_removed_meanwhile(root: Path) -> None:
+def test_a_walk_continues_when_directories_are_removed_meanwhile(root: Path) -> None:
     (root / "a" / "b" / "c").mkdir(parents=True)
     (root / "a" / "z").mkdir()
     (root / "c").mkdir()

@@ -1,4 +1,4 @@
-"""Large uploads go from the socket into the file without a way through the process."""
+"""Large uploads are spliced from the socket into the file, past the process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from noria.http import body_splice
 from noria.http.messages import HTTPException
 
 DATA = os.urandom(1 << 20) * 12 + b"end"
-BEGUN = 6 << 20  # bytes of it that come before the rest waits
+BEGUN = 6 << 20  # bytes that are sent before the client pauses
 
 
 @pytest.fixture(params=loops.MODELS)
@@ -39,7 +39,7 @@ def go(request):
 
 @pytest.fixture
 def moves(monkeypatch):
-    """The bytes that each call moved, and why it ended."""
+    """The bytes that each call moved, and the reason it stopped."""
     found = []
     run = body_splice.BodySplicer._splice_once
 
@@ -98,7 +98,7 @@ def patch(place, offset, size):
 
 
 async def stored(root):
-    """A PUT to a server of its own comes to its end."""
+    """A PUT to a separate server completes."""
     async with serving(root) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(put("/file", len(DATA)) + DATA)
@@ -121,7 +121,7 @@ async def closed(writer):
         await writer.wait_closed()
 
 
-def test_a_large_body_is_moved_and_the_connection_goes_on(go, tmp_path, moves):
+def test_a_large_body_is_spliced_and_the_connection_stays_open(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path, quota=1 << 30) as (server, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -221,7 +221,7 @@ def test_no_thread_waits_for_a_slow_client(go, tmp_path, moves):
     go(main())
 
 
-def test_who_sends_too_little_is_told_so(go, tmp_path, moves):
+def test_a_client_that_is_too_slow_gets_408(go, tmp_path, moves):
     async def main():
         async with serving(tmp_path) as (server, port):
             reader, writer = await begun(port, moves)
@@ -230,7 +230,7 @@ def test_who_sends_too_little_is_told_so(go, tmp_path, moves):
             connection.receiver.receiving.body.splicing_since = time.monotonic()
             connection.check_timeouts(
                 time.monotonic() + 2 * limits.rate_window
-            )  # it is the disk that is slow
+            )  # the disk is slow, not the client
             connection.receiver.receiving.body.splicing_since = 0.0
             assert connection.receiver.receiving is not None
             connection.check_timeouts(time.monotonic() + 4 * limits.rate_window)
@@ -241,8 +241,8 @@ def test_who_sends_too_little_is_told_so(go, tmp_path, moves):
     go(main())
 
 
-def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
-    """A byte each millisecond: a thread that waited for each of them would never come back."""
+def test_a_slow_client_does_not_occupy_a_thread(go, tmp_path, moves):
+    """One byte each millisecond: a thread that waited for each one would never return."""
     most = 200
 
     async def main():
@@ -256,8 +256,8 @@ def test_who_sends_little_has_no_thread_for_long(go, tmp_path, moves):
                 await asyncio.sleep(0.001)
             await loops.until(lambda: body.received == BEGUN + most)
             assert all(why == StopReason.WOULD_BLOCK for _, why in moves[calls:])
-            assert len(moves) - calls < most / 2  # they gather meanwhile
-            # It is judged, a thread or not.
+            assert len(moves) - calls < most / 2  # bytes accumulate between two calls
+            # The rate is checked with and without a thread.
             body.splicing_since = now = time.monotonic()
             connection.check_timeouts(now + 0.5)
             connection.receiver.receiving.rate_sample = (
@@ -308,7 +308,7 @@ def test_a_move_that_fails_ends_the_connection_however_much_comes(go, tmp_path, 
 
     class Failing(Splice):
         def move(self, source, target, most):
-            while super().move(source, target, most)[0]:  # all that is there
+            while super().move(source, target, most)[0]:  # everything that has arrived
                 pass
             failed.set()
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -410,7 +410,7 @@ def test_urgent_data_is_no_part_of_the_body(go, tmp_path, moves):
     assert StopReason.UNSUPPORTED in {why for _, why in moves}
 
 
-def test_a_disk_that_fails_is_told(go, tmp_path, monkeypatch):
+def test_an_error_of_the_disk_is_reported(go, tmp_path, monkeypatch):
     def full(self, splice, source, most):
         raise HTTPException(507, "The disk is full.")
 
@@ -498,7 +498,7 @@ def test_a_file_that_takes_nothing_from_a_pipe(ends, tmp_path):
     assert (tmp_path / "file").read_bytes() == data
 
 
-def test_room_is_reserved_where_there_is_any_and_not_more_often_than_it_pays(tmp_path):
+def test_disk_space_is_reserved_if_there_is_any_and_in_large_steps(tmp_path):
     path = tmp_path / "file"
     with path.open("wb", 0) as file:
         fd = file.fileno()
@@ -511,7 +511,7 @@ def test_room_is_reserved_where_there_is_any_and_not_more_often_than_it_pays(tmp
         assert reserve_ahead(fd, (1 << 19) + 1, 1 << 20, reserved) == (1 << 19) + 1 + (1 << 20)
         assert reserve_ahead(fd, 5, 1000, reserved) == reserved
     assert path.read_bytes() == b"hello"
-    out, into = os.pipe()  # has no such thing, and that is no matter
+    out, into = os.pipe()  # does not support it, which is no error
     assert reserve_ahead(into, 0, 1000, 0) == 1000
     os.close(out)
     os.close(into)

@@ -150,7 +150,8 @@ def test_100_continue_comes_when_the_body_is_read():
             writer.write(b"abc")
             assert (await reader.readuntil(b"3:abc")).startswith(b"HTTP/1.1 201 ")
             writer.write(head % b"refuse")
-            answer = await reader.read()  # not asked for the body, it cannot know what comes next
+            # The body was not requested, so it is unknown where the next request begins.
+            answer = await reader.read()
             assert statuses(answer) == [403]
             assert b"Connection: close" in answer
             writer.close()
@@ -191,7 +192,7 @@ def test_a_field_is_not_split_in_two_and_a_file_that_shrinks_ends_its_connection
             with contextlib.suppress(ConnectionError):
                 while more := await reader.read(65536):
                     got += more
-            assert got.count(b"HTTP/1.1") <= 1  # never taken for the next answer
+            assert got.count(b"HTTP/1.1") <= 1  # never taken for the next response
             writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /shorter HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -209,7 +210,7 @@ def test_a_field_is_not_split_in_two_and_a_file_that_shrinks_ends_its_connection
     assert "6 bytes, which is not its Content-Length" in caplog.text
 
 
-def test_answers_are_told():
+def test_responses_are_reported():
     told = []
 
     async def main():

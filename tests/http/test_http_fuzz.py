@@ -1,4 +1,4 @@
-"""Random and damaged requests: what a request is does not depend on how its bytes arrive."""
+"""Random and damaged requests are parsed the same however their bytes are divided."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def damaged(dice: random.Random, data: bytes) -> bytes:
 
 @contextlib.asynccontextmanager
 async def reading() -> AsyncIterator[tuple[Any, Any, int]]:
-    """A front whose service reads each body: else a connection may end before it has come."""
+    """A server whose handler reads each body, so that no connection is closed before it arrives."""
     async with serving() as (state, service, port):
 
         async def handle(request: Request) -> Response:
@@ -150,15 +150,15 @@ def test_damaged_requests_in_any_pieces() -> None:
                     data = damaged(dice, data)
                 whole = await answers(state, service, port, [data])
                 pieces = await answers(state, service, port, cut(dice, data))
-                # Of several faults another may be seen first.
+                # If there are several faults, another one may be found first.
                 found = [[each // 100 * (each < 400) for each in one[0]] for one in (whole, pieces)]
                 if len(whole[0]) < len(whole[1]):
-                    # A body has no end: that ends the connection, with what is not sent yet.
+                    # An endless body closes the connection, and unsent responses are lost.
                     length = min(map(len, found))
                     found = [each[:length] for each in found]
                 assert found[0] == found[1], (seed, data)
                 assert whole[1] == pieces[1], (seed, data)
-                # Each request that was answered has a request line as RFC 9112 wants it.
+                # Each request that reached the handler has a valid request line (RFC 9112).
                 assert len(whole[1]) <= len(LINE.findall(data)), (seed, data)
                 first = re.match(rb"(?:\r\n)*", data)
                 assert first is not None

@@ -67,7 +67,7 @@ def test_a_client_that_goes_away_ends_what_was_done_for_it():
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
             await reader.readuntil(b"begun")
-            linger = struct.pack("ii", 1, 0)  # a reset: a FIN may be a client that only listens on
+            linger = struct.pack("ii", 1, 0)  # a reset: after a FIN the client may still read
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.close()
@@ -129,7 +129,7 @@ def test_handshakes_count_among_the_connections():
                 await asyncio.open_connection("127.0.0.1", port, **secure)
             assert state.connections_refused == 1
             assert state.connections_per_client == {"127.0.0.1": 3}
-            # One leaves in the middle of its handshake, one speaks something else.
+            # One closes during its handshake, one does not speak TLS.
             silent[0][1].close()
             await loops.until(lambda: len(state.handshakes) == 1)
             silent[1][1].write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -167,7 +167,7 @@ def test_a_handshake_that_takes_too_long_ends_and_draining_ends_them_all():
 
 
 def test_slow_clients_end_and_do_not_hold_up_others():
-    """The clock is moved in place of waiting: `check` is told that much time went by."""
+    """Timeouts are checked with a later time instead of waiting."""
 
     async def main():
         async with serving(Limits(max_body_buffer=1 << 30)) as (state, _, port):

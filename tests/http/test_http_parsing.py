@@ -120,7 +120,7 @@ def test_malformed_requests_are_refused_and_the_connection_ends():
             assert state.active_uploads == 0
 
     async def pieces(port, raw):
-        """Cut in the middle of everything: two halves at a time of a few bytes."""
+        """The bytes are split at every position, and into pieces of a few bytes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.suppress(ConnectionError):
             for start in range(0, len(raw), max(7, len(raw) // 12)):
@@ -184,7 +184,7 @@ def test_between_requests_empty_lines_are_ignored_and_nothing_else(first):
                     assert len(service.seen) == 1 + (status == 200), (between, cut)
 
     async def in_two(port, raw, cut):
-        """What the server answers to bytes that reach it in two parts."""
+        """The response to bytes that arrive in two parts."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.transport.get_extra_info("socket").setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
@@ -243,7 +243,7 @@ def test_bytes_after_the_last_request_are_ignored():
 
 
 async def refused_while_it_sends(reader, writer):
-    """The statuses that come while something is sent that does not end."""
+    """The statuses received while endless data is sent."""
     with contextlib.suppress(ConnectionError):
         for _ in range(40):
             writer.write(b"y" * 1024)
@@ -265,7 +265,7 @@ def test_a_field_without_an_end_is_refused_before_it_ends():
 
 @pytest.mark.parametrize("content", [b"\r\n\r\n", b"0\r\n\r\n"])
 def test_empty_lines_within_a_chunk_do_not_split_it(content, monkeypatch):
-    """Each piece costs a call of the parser: a body could keep the loop with few bytes."""
+    """Each piece costs a call of the parser, so a body of few bytes could block the loop."""
     pieces = 0
     feed = RequestParser._feed
 
@@ -293,7 +293,7 @@ def test_empty_lines_within_a_chunk_do_not_split_it(content, monkeypatch):
 
 @pytest.mark.parametrize("endless", [b"1;x=", b"5\r\nabcde\r\n0\r\nX: "])
 def test_what_is_around_a_chunked_body_is_limited(endless):
-    """Of an extension or a trailer that does not end, no more is taken than of a head."""
+    """An endless extension or trailer is limited like a head."""
 
     async def main():
         async with serving() as (state, _, port):

@@ -23,7 +23,7 @@ def test_the_names() -> None:
 
 
 @pytest.mark.parametrize("name", noria.MODELS)
-def test_the_table_is_whole(name: str) -> None:
+def test_the_table_is_complete(name: str) -> None:
     info = noria.info(name)
     assert info.name == name
     assert info.trigger in ("level", "edge", "completion", "none")
@@ -50,7 +50,7 @@ def test_available_means_that_it_can_be_made(name: str) -> None:
             models.make(name)
 
 
-def test_auto_takes_what_choose_says() -> None:
+def test_auto_takes_what_choose_returns() -> None:
     name, reason = models.choose()
     assert name in models.PREFERENCE
     assert reason

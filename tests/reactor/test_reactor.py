@@ -180,7 +180,7 @@ def test_a_socket_closed_without_unregister(watching: Reactor) -> None:
 
 
 def test_a_socket_closed_while_it_is_watched(watching: Reactor, pair: Any, caplog: Any) -> None:
-    """The others go on; its own handler is called once more at most, and finds out by itself."""
+    """The others keep working; its own handler is called once more at most, and its recv fails."""
     here, there = pair
     reported: list[bytes] = []
     watching.register(here, READ, lambda sock, _: reported.append(sock.recv(100)))
@@ -197,7 +197,7 @@ def test_a_socket_closed_while_it_is_watched(watching: Reactor, pair: Any, caplo
         watching.run_once(0)
         calls.clear()
         closed.close()
-        assert other.recv(1) == b""  # at once, and not when the model lets it go
+        assert other.recv(1) == b""  # at once, not when the model drops its reference
         there.send(b"x")
         run_until(watching, lambda: reported)
         for _ in range(5):
@@ -222,7 +222,7 @@ def test_a_regular_file_is_refused_by_the_kernel(name: str, tmp_path: Any) -> No
 
 
 def test_streams_and_listeners_closed_by_others(watching: Reactor, caplog: Any) -> None:
-    """Their descriptors are closed: the loop goes on."""
+    """Their descriptors are closed, and the loop keeps running."""
     server = watching.listen(Echo)
     address = ("127.0.0.1", server.port)
     with socket.create_connection(address) as client, socket.create_connection(address) as other:
@@ -257,7 +257,7 @@ def test_streams_and_listeners_closed_by_others(watching: Reactor, caplog: Any) 
 def test_listeners_and_datagram_sockets_closed_by_others(
     watching: Reactor, kind: str, caplog: Any
 ) -> None:
-    """One report at most, and the loop goes on."""
+    """It is reported once at most, and the loop keeps running."""
     errors: list[BaseException] = []
 
     class Protocol(asyncio.DatagramProtocol):
@@ -422,7 +422,7 @@ def test_other_event_handlers_run_after_one_that_raises(reactor: Reactor, caplog
 
 
 def test_events_calls_and_io_in_one_order(watching: Reactor, pair: Any) -> None:
-    """What a handler emits and calls comes after what was in the queue, in the order it was put."""
+    """Events and calls that a handler adds run after those in the queue, in order."""
     here, there = pair
     order: list[str] = []
     watching.on("event", lambda tag: order.append(f"event {tag}"))
@@ -575,7 +575,7 @@ def test_closed_is_closed(reactor: Reactor) -> None:
 
 
 def test_close_releases_everything(reactor: Reactor) -> None:
-    """Open servers, connections both ways, timers: the leak check of each test does the rest."""
+    """Servers, connections and timers are open; the fixture of all tests checks for leaks."""
     if reactor.model == "blocking":
         server = reactor.listen(Echo)
         client = socket.create_connection(("127.0.0.1", server.port), LIMIT)
@@ -611,7 +611,7 @@ def test_a_stop_before_the_run_is_kept(reactor: Reactor) -> None:
     reactor.run()
     assert calls == [1]
     assert time.monotonic() - began < LIMIT
-    # It counts once.
+    # It has effect once.
     reactor.call_later(0.001, calls.append, 2)
     reactor.call_later(0.002, reactor.stop)
     reactor.run()

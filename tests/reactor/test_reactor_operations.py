@@ -82,7 +82,7 @@ def test_connect(reactor: Reactor, echo_thread: Any, kind: str) -> None:
     client.transport.close()
     run_until(reactor, lambda: client.lost)
     assert client.lost == [None]
-    reactor.close()  # the kernel may have its socket until then, and the server waits for its end
+    reactor.close()  # the kernel may hold its socket until then, and the server waits for its close
 
 
 def unused_port() -> int:

@@ -81,7 +81,7 @@ from noria import Reactor
 from noria.servers.echo import Echo
 
 logging.basicConfig(format="%(message)s")
-# Before the reactor is made: io_uring notes the limit with its request.
+# Before the reactor is made: io_uring stores the limit with its request.
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), int(sys.argv[2])))
 with Reactor(sys.argv[1]) as reactor:
     server = reactor.listen(Echo)
@@ -112,7 +112,7 @@ def ask(process: subprocess.Popen[str], command: str) -> str:
 
 
 def echo_once(sock: socket.socket, data: bytes = b"hello") -> bool:
-    """True if the answer comes; False if the connection is closed first."""
+    """Whether the echo arrives; False if the connection is closed first."""
     try:
         sock.sendall(data)
         return sock.recv(100) == data
@@ -122,7 +122,7 @@ def echo_once(sock: socket.socket, data: bytes = b"hello") -> bool:
 
 @pytest.mark.parametrize("name", [name for name in noria.MODELS if name != "blocking"])
 def test_out_of_descriptors(name: str) -> None:
-    """The listener neither spins nor dies; service resumes when descriptors are free."""
+    """The listener neither spins nor stops; it accepts again when descriptors are free."""
     make_reactor(name).close()
     process = start(SERVER, name, "24")
     try:
@@ -162,7 +162,7 @@ def test_out_of_descriptors(name: str) -> None:
 
 
 def test_select_and_a_high_descriptor() -> None:
-    """That one connection is closed with the error in the log; the server goes on."""
+    """Only that connection is closed, with the error in the log."""
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4096:
         pytest.skip("the hard limit of descriptors is below 4096")
     process = start(SERVER, "select", "4096")
@@ -174,7 +174,7 @@ def test_select_and_a_high_descriptor() -> None:
             for _ in range(2):
                 with socket.create_connection(address, LIMIT) as high:
                     assert high.recv(1) == b""
-            assert echo_once(low), "the server goes on"
+            assert echo_once(low), "the server stopped"
     finally:
         status, _, err = finish(process)
     assert status == 0, err

@@ -1,7 +1,7 @@
 """noria.selector under CPython's own tests of selectors, model by model, and tests of its own.
 
-What CPython's tests ask of a level-triggered selector and `epoll-edge` does not do by its nature is
-listed in EXCEPTIONS, and in docs/selectors.md with the same words.
+Tests that an edge-triggered selector cannot pass are listed in EXCEPTIONS, with the reasons that
+docs/selectors.md has.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def case_class(model: str) -> type[unittest.TestCase]:
     def make() -> selectors.BaseSelector:
         made = noria.selector(model)
         if model == "epoll-edge":
-            # What it does not tell again would be waited for without end.
+            # Without a second report the test would wait forever.
             whole = made.select
             made.select = lambda timeout=None: whole(1.0 if timeout is None else timeout)  # type: ignore[method-assign]
         return made
@@ -142,7 +142,7 @@ def test_is_a_selector_that_knows_its_model(model: str) -> None:
         assert selector.model == model  # type: ignore[attr-defined]
 
 
-def test_level_tells_as_long_as_it_lasts_and_edge_once(model: str, pair: Any) -> None:
+def test_level_reports_while_ready_and_edge_once(model: str, pair: Any) -> None:
     here, there = pair
     with noria.selector(model) as selector:
         key = selector.register(here, READ)
@@ -164,7 +164,7 @@ def test_level_tells_as_long_as_it_lasts_and_edge_once(model: str, pair: Any) ->
         assert selector.select(0) == []
 
 
-def test_room_to_write(model: str, pair: Any) -> None:
+def test_writable(model: str, pair: Any) -> None:
     here, there = pair
     with noria.selector(model) as selector:
         key = selector.register(here, WRITE)
@@ -237,7 +237,7 @@ def test_a_bad_descriptor_leaves_no_key(model: str) -> None:
             selector.register(0, 0)
 
 
-def test_none_of_many_is_told_wrongly(model: str) -> None:
+def test_only_the_ready_of_many_are_reported(model: str) -> None:
     """Of 100 sockets, those that got a byte are reported, and no others."""
     pairs = [socket.socketpair() for _ in range(100)]
     try:
@@ -289,7 +289,7 @@ def test_select_refuses_high_descriptors() -> None:
 
 
 def test_asyncio_runs_on_it(model: str) -> None:
-    """The standard event loop takes any selector; edge-triggered it would wait for ever."""
+    """asyncio's loop takes any selector; an edge-triggered one would make it wait forever."""
     if model == "epoll-edge":
         pytest.skip("asyncio's own loop needs level-triggered meaning")
 

@@ -340,7 +340,7 @@ def test_an_answer_to_put_that_drips_is_ended_by_the_timeout(here):
     assert outcome.error == "no answer in time"
 
 
-def test_an_error_text_that_drips_is_left_out(here, monkeypatch):
+def test_an_error_text_that_drips_is_omitted(here, monkeypatch):
     monkeypatch.setattr(status_errors, "ERROR_TEXT_SECONDS", 0.2)
 
     def answer(method, path, headers):
@@ -369,7 +369,7 @@ def listed(entries):
     "name",
     ["\ud800", "a\udfffb", None, 1, ["a"], {"a": "b"}, "..", ".", "", "a/b", "a\0", "\udcff/"],
 )  # fmt: skip
-def test_an_entry_whose_name_is_none_is_left_out(here, name):
+def test_an_entry_with_an_unusable_name_is_skipped(here, name):
     with ScriptedServer(listed([{"name": name}, {"name": "good"}])) as server:
         bad, good = get(server, ["/d/"], here, recursive=True)
     assert (bad.status, good.status) == ("failed", "done")
@@ -378,7 +378,7 @@ def test_an_entry_whose_name_is_none_is_left_out(here, name):
 
 
 @pytest.mark.parametrize("entry", [None, 1, "a", [], ["name"], {}])
-def test_an_entry_that_is_none_is_left_out(here, entry):
+def test_a_malformed_entry_is_skipped(here, entry):
     with ScriptedServer(listed([entry, {"name": "good", "type": {}}])) as server:
         bad, good = get(server, ["/d/"], here, recursive=True)
     assert (bad.status, good.status) == ("failed", "done")
