@@ -86,6 +86,9 @@ class Soak:
                     await task
                 self.completed[name] += 1
             except asyncio.CancelledError:
+                current = asyncio.current_task()
+                if current is not None and current.cancelling():
+                    raise  # the soak test itself is cancelled, for example by Ctrl-C
                 self.cancelled += 1
             except TimeoutError:
                 self.findings[f"{name} took more than {TASK_TIMEOUT_SECONDS:.0f} s"] += 1

@@ -459,6 +459,15 @@ def test_a_stale_unix_socket_is_replaced(model: str, tmp_path: Path) -> None:
     run(main(), model)
 
 
+@pytest.mark.parametrize("model", MODELS)  # asyncio's own leaves its socket open
+def test_an_empty_path_is_refused(model: str) -> None:
+    async def main() -> None:
+        with pytest.raises(IndexError):
+            await asyncio.get_running_loop().create_unix_server(Keeper, "")
+
+    run(main(), model)
+
+
 def test_a_file_at_the_path_stays(model: str, tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "file"

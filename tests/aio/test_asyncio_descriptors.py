@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from pathlib import Path
@@ -315,6 +316,18 @@ def test_a_datagram_socket_that_is_closed_does_not_end_the_loop(model: str) -> N
         await asyncio.sleep(0.01)
 
     run(main(), model)
+
+
+def test_a_datagram_socket_that_is_dropped_after_the_loop_is_closed(model: str) -> None:
+    loop = noria.new_event_loop(model)
+    endpoint = loop.create_datagram_endpoint(asyncio.DatagramProtocol, ("127.0.0.1", 0))
+    transport, _ = loop.run_until_complete(endpoint)
+    fd = transport.get_extra_info("socket").fileno()
+    loop.close()
+    with pytest.warns(ResourceWarning, match="unclosed transport"):
+        del transport, endpoint
+        gc.collect()
+    assert not loop.remove_reader(fd)
 
 
 async def reuse(former: socket.socket) -> tuple[socket.socket, socket.socket]:

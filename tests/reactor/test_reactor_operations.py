@@ -227,6 +227,18 @@ def test_datagrams_to_a_peer_that_is_not_there(reactor: Reactor) -> None:
     run_until(reactor, lambda: protocol.lost)
 
 
+def test_datagrams_that_are_aborted_after_the_reactor_is_closed(reactor: Reactor) -> None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    protocol = Datagrams()
+    transport = reactor.datagram(lambda: protocol, sock)
+    reactor.run_once(0.01)
+    reactor.close()
+    transport.abort()
+    assert sock.fileno() < 0
+    assert not protocol.lost, "no event is handled after close"
+
+
 # Files.
 
 

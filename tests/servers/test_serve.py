@@ -499,6 +499,7 @@ def test_a_file_that_is_no_socket_is_not_touched(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
     assert "No such file" in Server(unix=str(tmp_path / "no" / "socket")).text
     assert "too long" in Server(unix="/tmp/" + "x" * 200).text
+    assert "its path is empty" in Server(unix="").text
 
 
 def test_a_socket_that_another_put_in_its_place_is_left(

@@ -141,6 +141,8 @@ def tcp_sockets(host: str | None, port: int, reuse_port: bool) -> list[socket.so
 
 def unix_socket(path: str) -> socket.socket:
     """A Unix stream socket bound to `path`; a stale socket file is replaced."""
+    if not path:
+        raise OSError(errno.ENOENT, "cannot listen on a Unix socket: its path is empty")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         remove_socket_file(path, only_unused=True)

@@ -13,8 +13,12 @@ from typing import Any
 
 
 def is_abstract(path: Any) -> bool:
-    """Whether the path is a name in the abstract namespace, which has no file."""
-    return path[:1] in ("\0", b"\0")
+    """Whether the path is a name in the abstract namespace, which has no file.
+
+    Raises IndexError for an empty path, as asyncio does: bind(2) would choose an abstract name.
+    """
+    # The first item of bytes is an int. A comparison of bytes and str would fail with python -bb.
+    return path[0] in (0, "\0")
 
 
 def remove_socket_file(path: Any, *, only_unused: bool = False) -> None:

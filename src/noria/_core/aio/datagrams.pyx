@@ -222,6 +222,12 @@ cdef class DatagramSocket(DatagramChannel):
         self.released()
         return 0
 
+    cdef int released(self) except -1:
+        # The loop's table has a borrowed reference, and may be used after the loop was closed.
+        if self.fd >= 0 and self.core.fd_transport(self.fd) is self:
+            self.core.set_fd_transport(self.fd, None)
+        return DatagramChannel.released(self)
+
     def close_unreferenced(self, transport):
         """Close the socket of a transport that has no references; call no protocol method."""
         if not self.closed:

@@ -27,7 +27,7 @@ from noria._core.aio.descriptor import run_asyncio_handle as run_asyncio_handle_
 
 # A handle that has run is reused if the loop has the only counted reference, taken from the queue.
 # Each uncounted reference of the interpreter (Python 3.14) implies another counted one: see
-# stream.pyx, which reuses messages in the same way.
+# message.pxd, whose messages are reused in the same way.
 cdef extern from *:
     """
     static inline int noria_is_reusable(PyObject *o, PyObject *type) {

@@ -47,7 +47,13 @@ cdef class Blocking(Model):
         self.receivers = []
 
     cdef int tear_down(self) except -1:
-        self.listener = None
+        cdef Channel channel
+        # A channel that is released later must not be removed again: see `unwatch`.
+        if self.listener is not None:
+            self.listener.watched = 0
+            self.listener = None
+        for channel in self.receivers:
+            channel.watched = 0
         self.receivers.clear()
         return 0
 
