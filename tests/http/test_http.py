@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 import time
 
@@ -17,6 +18,7 @@ import noria
 from noria import models
 from noria.http import protocol as protocol_module
 from noria.http.messages import Response
+from noria.http.request_receiver import RequestReceiver
 from support.http_server import BIG, exchange, run, serving, statuses
 
 
@@ -223,3 +225,22 @@ def test_responses_are_reported():
         (None, 501, len("The server does not know the request's method.\n")),
     ]
     assert told[0][4] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_a_closed_connection_leaves_no_reference_cycle(body):
+    head = b"PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    async def main():
+        async with serving() as (state, _, port):
+            gc.collect()
+            gc.disable()
+            try:
+                assert statuses(await exchange(port, head + body)) == [201]
+                await loops.until(lambda: not state.connections)
+                await asyncio.sleep(0)
+                assert not any(isinstance(each, RequestReceiver) for each in gc.get_objects())
+            finally:
+                gc.enable()
+
+    run(main())

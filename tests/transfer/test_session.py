@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ from noria.transfer import (
 from noria.transfer import put as uploads
 from noria.transfer.options import TransferOptions
 from noria.transfer.resume_state import ResumeRecord, records_directory
+from noria.transfer.session import describe_error
 from support.small_fileserver import Server
 from support.transfers import DATA, Messages, get, put
 
@@ -42,6 +44,16 @@ def test_logins(root, here, login, options):
         assert "--token" not in outcome.error
         assert put(server, here / "a", "/a", **options)[0].status == "done"
         assert get(server, "/a", here / "b", **options)[0].status == "done"
+
+
+def test_an_error_of_tls_has_the_reason_of_openssl():
+    incoming = ssl.MemoryBIO()
+    incoming.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    client = ssl.create_default_context().wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="a")
+    with pytest.raises(ssl.SSLError) as raised:
+        client.do_handshake()
+    # httpx and anyio pass such an error on as it is, if the connection was open before.
+    assert describe_error(raised.value).startswith("the server does not speak TLS on this port")
 
 
 def test_records_are_private_and_damage_is_ignored():

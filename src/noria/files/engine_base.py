@@ -51,7 +51,7 @@ class Engine(CachedReader, abc.ABC):
 
     async def change_in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that changes something in a thread; it is awaited even if cancelled."""
-        return await await_uncancelled(self.loop.run_in_executor(None, function, *arguments))
+        return await await_outcome(self.loop.run_in_executor(None, function, *arguments))
 
     async def open_with(self, opener: Callable[..., int], *arguments: Any) -> int:
         """The descriptor that `opener` opens in a thread."""
@@ -144,7 +144,7 @@ def add_outcome(error: asyncio.CancelledError, result: Any, failure: Any = None)
     annotated.result, annotated.error = result, failure
 
 
-async def await_uncancelled(future: asyncio.Future[T]) -> T:
+async def await_outcome(future: asyncio.Future[T]) -> T:
     """Await a future to its end even if cancelled; the CancelledError has its outcome then."""
     cancelled: asyncio.CancelledError | None = None
     while not future.done():

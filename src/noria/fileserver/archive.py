@@ -95,9 +95,8 @@ def walk_entries(root: Root, top: int, name: str, path_max: int = sys.maxsize) -
     try:
         with Walker(top) as at:
             yield name, at.fd, os.fstat(at.fd)
-            pending = [
-                _entry_names(at.fd)
-            ]  # for each directory on the path, the names still to visit
+            # For each directory on the path, the names still to visit.
+            pending = [_entry_names(at.fd)]
             while True:
                 if not pending[-1]:
                     if not at.names:

@@ -82,9 +82,8 @@ class ChangeEvents:
                 before = modified
                 try:
                     modified = await self._modified(path)
-                except (
-                    HTTPException
-                ):  # the directory was removed; the page finds out when it reloads
+                except HTTPException:
+                    # The directory was removed; the page finds out when it reloads.
                     yield message
                     return
                 now = time.monotonic()

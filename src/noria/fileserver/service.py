@@ -130,7 +130,7 @@ class FileService:
             case "MKCOL":
                 return self._make_directory(request)
             case "OPTIONS":
-                return self._options(request)
+                return self._options()
         raise HTTPException(
             405, f"{method} is not supported.", headers=[("Allow", self.allowed_methods)]
         )
@@ -140,7 +140,7 @@ class FileService:
         """The methods of files and directories."""
         return METHODS if self.files.writable else READ_METHODS
 
-    async def _options(self, request: Request) -> Response:
+    async def _options(self) -> Response:
         """The methods, whether the path exists or not (RFC 9110, 9.3.7)."""
         return Response(204, [("Allow", self.allowed_methods)])
 

@@ -13,7 +13,6 @@ __all__ = ["openat2", "rename_new"]
 
 RESOLVE_NO_XDEV = 0x01  # EXDEV at any mount, also of the same file system
 RESOLVE_NO_MAGICLINKS = 0x02
-RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_CACHED = 0x20  # Linux 5.12: EAGAIN if the lookup would read from the disk
 

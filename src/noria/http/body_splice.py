@@ -33,7 +33,7 @@ class SplicedConnection(Protocol):
     def count_spliced(self, count: int) -> None:
         """Account for `count` bytes of the body."""
 
-    def lose_body_end(self) -> None:
+    def disable_keep_alive(self) -> None:
         """Close after this response: it is unknown where the body ends."""
 
     def end_splice(self) -> None:
@@ -93,7 +93,7 @@ class BodySplicer:
             count, why = await await_uncancelled(self._work)
         except Exception:
             # It is unknown how many bytes had left the socket.
-            self._connection.lose_body_end()
+            self._connection.disable_keep_alive()
             raise
         self._body.splicing_since = 0.0
         return count, why

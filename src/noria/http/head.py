@@ -159,7 +159,7 @@ class DateField:
         return self._encoded
 
 
-def error_response(error: HTTPException) -> Response:
+def text_error_response(error: HTTPException) -> Response:
     """The response to an HTTPException, as plain text."""
     text = error.detail.encode("utf-8", "replace") + b"\n"
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]

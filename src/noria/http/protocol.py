@@ -166,7 +166,7 @@ class HTTPProtocol(asyncio.Protocol):
         receiver = self.receiver
         receiver.eof = True
         if receiver.receiving is not None and receiver.receiving.body is not None:
-            receiver.lose("the client closed before the body's end")
+            receiver.fail_body("the client closed before the body's end")
             return not self._tls
         # A client may close its sending side after a request and still read the response.
         return not self._tls and not self._lingering and bool(receiver.queue or self.task)

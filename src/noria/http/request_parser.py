@@ -103,8 +103,9 @@ class RequestParser:
         self._ignore_events = False
 
     def close(self) -> None:
-        """Break the reference cycle with the httptools parser."""
+        """Break the reference cycles with the httptools parser and with the receiver of events."""
         self._parser = None
+        del self._events
 
     def feed(self, data: bytes) -> None:
         """Parse `data` in pieces that end where a head or a body may end.

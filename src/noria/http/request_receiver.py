@@ -112,14 +112,14 @@ class RequestReceiver:
             return
         self.queue.append(RequestResponseCycle(None, None, error))
 
-    def lose(self, message: str) -> None:
+    def fail_body(self, message: str) -> None:
         """The client has closed: the body that is arriving fails with ConnectionResetError."""
         if self.receiving is not None and self.receiving.body is not None:
             self.receiving.body.fail(ConnectionResetError(message))
 
     def close(self) -> None:
         """The connection is closed."""
-        self.lose("the client closed the connection")
+        self.fail_body("the client closed the connection")
         self.end_receiving()
         self.queue.clear()
         self._parser.close()
@@ -255,7 +255,7 @@ class RequestReceiver:
         if not self.remaining:
             self._parser.end_body()
 
-    def lose_body_end(self) -> None:
+    def disable_keep_alive(self) -> None:
         """Close after this response: it is unknown where the body ends."""
         self.closing = True
         if self.current is not None:

@@ -13,7 +13,7 @@ from noria.aio.sendfile import cork, uncork
 from noria.http.cycle import RequestResponseCycle
 from noria.http.file_body import read_blocks
 from noria.http.flow_control import FlowControl
-from noria.http.head import BODYLESS_STATUSES, error_response, format_head
+from noria.http.head import BODYLESS_STATUSES, format_head, text_error_response
 from noria.http.messages import FileBody, HTTPException, Response
 from noria.http.server_state import ServerState
 
@@ -44,13 +44,13 @@ class Responder:
                 raise cycle.error or HTTPException(400, "The request is malformed.")
             response = await self._state.handler(request)
         except HTTPException as error:
-            response = error_response(error)
+            response = text_error_response(error)
         except ConnectionError:
             self._abort()
             return
         except Exception:
             log.exception("%s %s failed", request and request.method, request and request.path)
-            response = error_response(
+            response = text_error_response(
                 HTTPException(500, "The server failed; the server's log has the cause.")
             )
         sent = 0

@@ -54,9 +54,8 @@ class ListingTotals:
         self.entries += len(entries)
         self.directories += 1
         self.path_bytes += len(entries) * (len(url) + len(str(directory)))
-        self.path_bytes += sum(
-            4 * len(entry.name) for entry in entries
-        )  # of which 3 if all of it is quoted
+        # At most three characters in the URL for each byte of a name, and one in the local path.
+        self.path_bytes += sum(4 * len(entry.name) for entry in entries)
         for count, limit, what in (
             (self.entries, MAX_ENTRIES, "entries"),
             (self.directories, MAX_DIRECTORIES, "directories"),

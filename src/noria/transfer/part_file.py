@@ -207,9 +207,8 @@ def _add_suffix(name: str, suffix: str) -> str:
     data, end = os.fsencode(name), os.fsencode(suffix)
     if len(data) + len(end) <= MAX_NAME_BYTES:
         return name + suffix
-    kept = data[: MAX_NAME_BYTES - len(end)].decode(
-        "utf-8", "ignore"
-    )  # "ignore" drops a split character
+    # "ignore" drops a character that is split.
+    kept = data[: MAX_NAME_BYTES - len(end)].decode("utf-8", "ignore")
     return os.fsdecode(kept.encode() + end)
 
 

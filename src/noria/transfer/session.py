@@ -78,7 +78,8 @@ def describe_error(error: Exception, name: str = "") -> str:
     """Return the message of one of TRANSFER_ERRORS, with the file of an OSError unless `name`."""
     if isinstance(error, TransferError):
         return str(error)
-    if not isinstance(error, OSError):
+    # An ssl.SSLError is an OSError, but its number is OpenSSL's.
+    if not isinstance(error, OSError) or isinstance(error, ssl.SSLError):
         return describe_http_error(error)
     reason = os_error_reason(error)
     file = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""

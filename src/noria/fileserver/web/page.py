@@ -49,7 +49,7 @@ def page(listing: dict[str, Any], *, uploads: bool) -> bytes:
 
 def form_error_page(message: str) -> bytes:
     """The page for a rejected form, with a link back to its directory."""
-    return _error_page("The files were not stored", message, "./", "Back")
+    return _error_page("The upload failed", message, "./", "Back")
 
 
 def status_page(status: int, message: str, directory: str) -> bytes:
