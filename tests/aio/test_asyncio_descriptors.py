@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import socket
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -324,9 +325,12 @@ def test_a_datagram_socket_that_is_dropped_after_the_loop_is_closed(model: str) 
     transport, _ = loop.run_until_complete(endpoint)
     fd = transport.get_extra_info("socket").fileno()
     loop.close()
-    with pytest.warns(ResourceWarning, match="unclosed transport"):
+    # The collector finalizes the transport and its socket in any order: the socket may warn, too.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         del transport, endpoint
         gc.collect()
+    assert any("unclosed transport" in str(each.message) for each in caught)
     assert not loop.remove_reader(fd)
 
 
