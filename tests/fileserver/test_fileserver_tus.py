@@ -1,4 +1,4 @@
-"""tus 1.0 over raw HTTP, with its restarts and crashes; and by the client of others."""
+"""tus 1.0 over raw HTTP, with restarts and crashes of the server."""
 
 from __future__ import annotations
 
@@ -158,8 +158,8 @@ def test_what_arrived_before_the_connection_was_lost_is_kept(tmp_path, gone):
             if gone:
                 lost.writer.close()
                 await until(client, place, 4)
-            # A connection may be lost without its server being told: who goes on takes over. 423
-            # says that the lost request has only just come to the upload: one tries again.
+            # The server may not have noticed that a connection was lost: the client that resumes
+            # takes over. 423: the lost request is just starting, so the client retries.
             while (refused := await client.patch(place, 9, b"x"))[0] == 423:
                 pass
             assert refused[0] == 409
@@ -167,7 +167,7 @@ def test_what_arrived_before_the_connection_was_lost_is_kept(tmp_path, gone):
             status = 0
             while status != 204:
                 offset = await client.offset(place)
-                # Taken over, it may have been about to look at what had just arrived.
+                # The former request may have been about to process data that had just arrived.
                 assert offset == 4 if gone else offset in (0, 4)
                 status = (await client.patch(place, offset, b"abcdefghij"[offset:]))[0]
                 assert status in (204, 409, 423)
@@ -257,7 +257,7 @@ def test_a_crash_between_the_last_byte_and_the_rename(tmp_path, monkeypatch):
 
                 patched.setattr(client.server.service.files, "store_existing", full)
                 assert (await client.patch(place, 0, b"abc"))[0] == 507
-                assert await client.offset(place) == 507  # not told that it is whole
+                assert await client.offset(place) == 507  # not reported as complete
             assert await client.offset(place) == 3
             assert (tmp_path / "new").read_bytes() == b"abc"
 
@@ -364,7 +364,7 @@ def test_folders_are_made_and_files_are_not_overwritten(tmp_path):
             assert (tmp_path / "inbox/a/b/c").read_bytes() == b"hi"
             there = {"Upload_Length": 3, "Upload_Metadata": encoded(filename="there")}
             assert (await client.ask("POST", "/-/uploads/", **there))[0] == 409
-            # It may also come while the upload is under way.
+            # It may also be created during the upload.
             place = await client.create(2, encoded(filename="late"))
             (tmp_path / "late").write_bytes(b"mine")
             assert (await client.patch(place, 0, b"hi"))[0] == 409
