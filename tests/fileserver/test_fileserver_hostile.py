@@ -137,9 +137,9 @@ def test_names_stay_names(tmp_path: Path) -> None:
         assert 'href="javascript:' not in page
         for name in NAMES:
             answer = await ask(service, "GET", "/d/" + name, query={"download": ""})
-            told = answer.headers.get("content-disposition")
+            disposition = answer.headers.get("content-disposition")
             assert re.fullmatch(
-                r"attachment; filename=\"[ -!#-\[\]-~]*\"(; filename\*=UTF-8''[!-~]*)?", told
+                r"attachment; filename=\"[ -!#-\[\]-~]*\"(; filename\*=UTF-8''[!-~]*)?", disposition
             )
         for kind in ("tar", "zip"):
             body = (await ask(service, "GET", "/d/", query={"archive": kind})).body

@@ -162,12 +162,12 @@ def test_of_many_that_name_the_same_tag_one_wins(root: Path) -> None:
 
 def test_nothing_is_seen_half_written(root: Path) -> None:
     async def main(service: FileService) -> None:
-        halfway, go_on = asyncio.Event(), asyncio.Event()
+        halfway, proceed = asyncio.Event(), asyncio.Event()
 
         async def body() -> AsyncIterator[bytes]:
             yield DATA[:2_000_000]
             halfway.set()
-            await go_on.wait()
+            await proceed.wait()
             yield DATA[2_000_000:]
 
         task = asyncio.ensure_future(ask(service, "PUT", "/file", body()))
@@ -181,7 +181,7 @@ def test_nothing_is_seen_half_written(root: Path) -> None:
         archive = await ask(service, "GET", "/", query={"archive": "tar"})
         assert b".part" not in archive.body
         assert await service.files.remove_stale() == 0
-        go_on.set()
+        proceed.set()
         assert (await task).status == 201
         assert (await ask(service, "GET", "/file")).body == DATA
 
@@ -756,13 +756,13 @@ def test_a_recount_does_not_delay_others(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "a").write_bytes(bytes(100))
     root = Root(tmp_path)
     quota = Quota(root, 1000)
-    walking, go_on = threading.Event(), threading.Event()
+    walking, proceed = threading.Event(), threading.Event()
     walk = quota._sum_sizes
 
     def slow() -> int:
         used = walk()
         walking.set()
-        assert go_on.wait(20)
+        assert proceed.wait(20)
         return used
 
     monkeypatch.setattr(quota, "_sum_sizes", slow)
@@ -772,20 +772,20 @@ def test_a_recount_does_not_delay_others(tmp_path: Path, monkeypatch: pytest.Mon
         assert walking.wait(20)
         assert not first.done()
         assert not second.done()
-        go_on.set()
+        proceed.set()
         first.result(20)
         with pytest.raises(HTTPException, match="quota"):
             second.result(20)
         # Later ones are not, and files stored during a count are included.
         monkeypatch.setattr("noria.fileserver.quota.RECOUNT_INTERVAL", 0.0)
         walking.clear()
-        go_on.clear()
+        proceed.clear()
         counting = threads.submit(quota.count)
         assert walking.wait(20)
         quota.reserve(500)
         quota.release(500)
         assert not counting.done()
-        go_on.set()
+        proceed.set()
         counting.result(20)
         monkeypatch.setattr("noria.fileserver.quota.RECOUNT_INTERVAL", 60.0)
         with pytest.raises(HTTPException, match="quota"):
@@ -824,15 +824,15 @@ def test_what_is_stored_as_a_count_begins_is_in_it(
 def test_several_processes_have_one_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noria.fileserver.quota.RECOUNT_INTERVAL", 0.0)
     shared = os.memfd_create("of the test")
-    told, tell = os.pipe()
+    ready_reader, ready_writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         other = Quota(Root(tmp_path), 1000, shared)
         other.reserve(600)  # an upload in progress when the process is killed
-        os.write(tell, b".")
+        os.write(ready_writer, b".")
         time.sleep(60)
         os._exit(0)
-    assert os.read(told, 1) == b"."
+    assert os.read(ready_reader, 1) == b"."
     root = Root(tmp_path)
     quota = Quota(root, 1000, shared)
     with pytest.raises(HTTPException, match="quota"):
@@ -847,7 +847,7 @@ def test_several_processes_have_one_quota(tmp_path: Path, monkeypatch: pytest.Mo
     assert quota.used == 0
     quota.close()
     root.close()
-    for fd in (shared, told, tell):
+    for fd in (shared, ready_reader, ready_writer):
         os.close(fd)
 
 

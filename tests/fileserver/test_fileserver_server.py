@@ -128,16 +128,16 @@ def test_of_several_workers_one_sweeps_as_long_as_it_lives(
 ) -> None:
     monkeypatch.setattr(cleanup, "INTERVAL", 0.01)
     turn = os.memfd_create("of the test")
-    told, tell = os.pipe()
+    ready_reader, ready_writer = os.pipe()
     end, ending = os.pipe()
     pid = os.fork()
     if pid == 0:  # another worker, which started earlier
         os.close(ending)
         fcntl.lockf(turn, fcntl.LOCK_EX)
-        os.write(tell, b".")
+        os.write(ready_writer, b".")
         os.read(end, 1)
         os._exit(0)
-    os.read(told, 1)
+    os.read(ready_reader, 1)
     part = left_behind(tmp_path)
 
     async def main(_: int) -> None:
@@ -148,7 +148,7 @@ def test_of_several_workers_one_sweeps_as_long_as_it_lives(
         await loops.until(lambda: not part.exists())
 
     serve(tmp_path, main, upload=True, cleanup_fd=turn)
-    for fd in (turn, told, tell, end):
+    for fd in (turn, ready_reader, ready_writer, end):
         os.close(fd)
 
 

@@ -289,7 +289,7 @@ def test_termination_and_expiration(tmp_path):
 
 
 def test_the_directory_stays_open_while_old_uploads_are_looked_for(tmp_path, monkeypatch):
-    go_on = threading.Event()
+    proceed = threading.Event()
 
     async def main():
         async with serving(tmp_path) as client:
@@ -298,7 +298,7 @@ def test_the_directory_stays_open_while_old_uploads_are_looked_for(tmp_path, mon
             listdir = os.listdir
 
             def slow(place):
-                assert go_on.wait(20)
+                assert proceed.wait(20)
                 return listdir(place)
 
             with monkeypatch.context() as patched:
@@ -308,7 +308,7 @@ def test_the_directory_stays_open_while_old_uploads_are_looked_for(tmp_path, mon
                 try:
                     os.fstat(uploads._store._fd)
                 finally:
-                    go_on.set()
+                    proceed.set()
                 await uploads._expiring
             await loops.until(lambda: uploads._store._fd < 0)
 
