@@ -9,7 +9,7 @@ from noria.compare.measure.child import ChildFailed
 from noria.compare.measure.experiment import OUT_OF_TIME, Experiment, Row, Server
 
 KEYS = ("model", "idle")
-ONE_CONNECTION = "serves one connection at a time: an active one waits for ever behind an idle one"
+ONE_CONNECTION = "serves one connection at a time: an active one waits forever behind an idle one"
 
 
 def steps(experiment: Experiment) -> int:
