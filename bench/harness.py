@@ -129,8 +129,8 @@ def read_port(process: subprocess.Popen[str]) -> int | None:
     """Read the port from the server's line "listening PORT"; None if there is none."""
     assert process.stdout is not None
     readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-    said = process.stdout.readline().split() if readable else []
-    return int(said[1]) if said[:1] == ["listening"] else None
+    line = process.stdout.readline().split() if readable else []
+    return int(line[1]) if line[:1] == ["listening"] else None
 
 
 def accepts(port: int, process: subprocess.Popen[str]) -> int | None:

@@ -75,11 +75,11 @@ def print_table(every: dict[str, Found], servers: list[str], noria: str | None) 
     for name, found in every.items():
         shares = {server: found.last(server) for server in found.samples}
         if costs := processor_time(found):
-            said = ", ".join(f"{server} {cost:.1f} µs" for server, cost in costs.items())
-            print(f"{name}: CPU time of the server per request: {said}")
+            text = ", ".join(f"{server} {cost:.1f} µs" for server, cost in costs.items())
+            print(f"{name}: CPU time of the server per request: {text}")
         if any(share is not None for share in shares.values()):
-            said = ", ".join(f"{server} {shown(share, '.0%')}" for server, share in shares.items())
-            print(f"{name}: share of the time between the last byte sent and the response: {said}")
+            text = ", ".join(f"{server} {shown(share, '.0%')}" for server, share in shares.items())
+            print(f"{name}: share of the time between the last byte sent and the response: {text}")
 
 
 def as_json(every: dict[str, Found], noria: str | None) -> list[dict[str, object]]:

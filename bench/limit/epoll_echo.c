@@ -73,16 +73,16 @@ static void echo(int fd) {
         close_connection(fd);
         return;
     }
-    ssize_t gone = put(fd, buffer, (size_t)got);
-    if (gone < 0) {
+    ssize_t sent = put(fd, buffer, (size_t)got);
+    if (sent < 0) {
         close_connection(fd);
         return;
     }
-    if (gone < got) {
-        size_t left = (size_t)(got - gone);
+    if (sent < got) {
+        size_t left = (size_t)(got - sent);
         if (!(kept[fd].bytes = malloc(left)))
             fail("malloc");
-        memcpy(kept[fd].bytes, buffer + gone, left);
+        memcpy(kept[fd].bytes, buffer + sent, left);
         kept[fd].at = 0;
         kept[fd].end = left;
         watch(fd, EPOLLOUT, EPOLL_CTL_MOD);
@@ -91,12 +91,12 @@ static void echo(int fd) {
 
 static void flush_kept(int fd) {
     struct kept *k = &kept[fd];
-    ssize_t gone = put(fd, k->bytes + k->at, k->end - k->at);
-    if (gone < 0) {
+    ssize_t sent = put(fd, k->bytes + k->at, k->end - k->at);
+    if (sent < 0) {
         close_connection(fd);
         return;
     }
-    k->at += (size_t)gone;
+    k->at += (size_t)sent;
     if (k->at == k->end) {
         free(k->bytes);
         k->bytes = NULL;

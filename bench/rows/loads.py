@@ -60,21 +60,21 @@ def run_compiled(program: str, *words: object, at: Place, pid: int, libraries: s
     with load_process([str(path), *map(str, words)], at) as process:
         assert process.stdout is not None
         shares = CpuShares(pid, process.pid)
-        said: list[str] = []
+        result: list[str] = []
         for line in process.stdout:
             if line == "begin\n":
                 shares.start()
             elif line.startswith("end "):
                 shares.stop()
-                said = line.split()
+                result = line.split()
                 break
         _, errors = process.communicate()
-        if not said or process.returncode:
+        if not result or process.returncode:
             raise Unavailable(
                 (errors.strip().splitlines() or ["the load generator printed no result"])[-1]
             )
-    found = shares.sample(int(said[1]) / float(said[2]))
-    return replace(found, last=float(said[3]) / float(said[2])) if said[3:] else found
+    found = shares.sample(int(result[1]) / float(result[2]))
+    return replace(found, last=float(result[3]) / float(result[2])) if result[3:] else found
 
 
 def exchange(port: int, *what: object, at: Place, pid: int) -> Sample:

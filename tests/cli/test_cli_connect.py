@@ -193,8 +193,8 @@ class TestPipe:
             )
             left.set()
         assert done.returncode == 1
-        told = b"noria: server closed the connection before it received everything\n"
-        assert done.stderr == told
+        message = b"noria: server closed the connection before it received everything\n"
+        assert done.stderr == message
 
     def test_a_closed_output_ends_it_silently(self, environment):
         reading, writing = os.pipe()

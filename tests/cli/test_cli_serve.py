@@ -153,9 +153,9 @@ def test_a_function_that_makes_protocols(mine):
 )
 def test_a_wrong_target_is_wrong_use(mine, target, said, capsys):
     assert run(["serve", target, "--port", "0"]) == 2
-    told = capsys.readouterr().err
-    assert said in told
-    assert "Traceback" not in told
+    errors = capsys.readouterr().err
+    assert said in errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(

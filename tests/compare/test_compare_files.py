@@ -234,12 +234,12 @@ def test_the_longest_and_latest_mount_counts(tmp_path):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     directory = tmp_path_factory.mktemp("place")
-    told = []
+    shares = []
     document = measure(
-        str(directory), size=SIZE, repeats=2, progress=lambda done, what: told.append(done)
+        str(directory), size=SIZE, repeats=2, progress=lambda done, what: shares.append(done)
     )
     assert os.listdir(directory) == []
-    assert told == sorted(told)
+    assert shares == sorted(shares)
     return document
 
 
@@ -431,9 +431,9 @@ def test_page_in_a_browser(results, tmp_path):
 def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(["compare", "files", "--size", "64K", "--repeats", "1", "--json", "all.json"]) == 0
-    told = capsys.readouterr()
-    assert "process buffer" in told.out
-    assert "The figure is in compare-files.html" in told.err
+    captured = capsys.readouterr()
+    assert "process buffer" in captured.out
+    assert "The figure is in compare-files.html" in captured.err
     assert json.loads((tmp_path / "all.json").read_text())["size"] == 65536
     assert sorted(os.listdir()) == ["all.json", "compare-files.html"]
 
@@ -487,9 +487,9 @@ def test_lack_of_space_is_reported_before_the_run(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: _Full())
     assert run(["compare", "files", "--quick"]) == 1
-    told = capsys.readouterr().err
-    assert "3.0 MiB needed, 1.0 MiB free" in told
-    assert "--dir" in told
+    errors = capsys.readouterr().err
+    assert "3.0 MiB needed, 1.0 MiB free" in errors
+    assert "--dir" in errors
 
 
 class _Full:

@@ -53,11 +53,11 @@ def no_process_left():
 
 @pytest.fixture(scope="module")
 def results():
-    told = []
+    steps = []
     found = run.run(
-        TINY, NAMES, quick=True, only=None, progress=lambda done, what: told.append((done, what))
+        TINY, NAMES, quick=True, only=None, progress=lambda done, what: steps.append((done, what))
     )
-    found["told"] = told
+    found["steps"] = steps
     return found
 
 
@@ -74,7 +74,7 @@ def test_header(results):
 
 
 def test_progress_goes_from_nothing_to_all(results):
-    parts = [done for done, _ in results["told"]]
+    parts = [done for done, _ in results["steps"]]
     assert parts[0] == 0.0
     assert parts[-1] == 1.0
     assert parts == sorted(parts)
@@ -148,11 +148,11 @@ def test_idle(results):
 
 
 def test_triggers(results):
-    told = {row["model"]: row for row in results["triggers"]["rows"]}
-    assert set(told) == {"epoll", "epoll-edge"}
-    assert told["epoll"]["told"] == told["epoll"]["asks"] == TINY.polls
-    assert told["epoll-edge"]["told"] == 1
-    assert told["epoll-edge"]["told_of_more"] == 1
+    by_model = {row["model"]: row for row in results["triggers"]["rows"]}
+    assert set(by_model) == {"epoll", "epoll-edge"}
+    assert by_model["epoll"]["told"] == by_model["epoll"]["asks"] == TINY.polls
+    assert by_model["epoll-edge"]["told"] == 1
+    assert by_model["epoll-edge"]["told_of_more"] == 1
 
 
 def test_the_page_can_be_rendered_from_it(results):

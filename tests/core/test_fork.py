@@ -166,14 +166,14 @@ def collect(parent):
 def leave(parent):
     pass
 
-async def goes_on():
+async def exchange():
     writer.write(b"two")
     assert await reader.readexactly(3) == b"two"
     await ask(address, b"three")
 
 for act in (use, close, collect, leave):
     ended(child(act))
-    loop.run_until_complete(goes_on())
+    loop.run_until_complete(exchange())
 assert os.path.exists(path)
 async def end():
     keep[0].close()

@@ -242,11 +242,11 @@ def test_a_thread_that_is_quicker_than_the_loop_does_not_starve_it(go):
 
 
 def test_cancelled_in_that_turn_it_reports_no_lost_exception(go):
-    told = []
+    reports = []
 
     async def main():
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+        loop.set_exception_handler(lambda _, context: reports.append(context["message"]))
         loop.set_default_executor(Immediate())
         file = await noria.open("/proc/self/mem", "rb")
         reading = asyncio.ensure_future(file.pread(4, 0))  # EIO: nothing is mapped at 0
@@ -258,7 +258,7 @@ def test_cancelled_in_that_turn_it_reports_no_lost_exception(go):
         gc.collect()
 
     go(main())
-    assert told == []
+    assert reports == []
 
 
 # A filter (seccomp(2)) that answers preadv2 with ENOSYS, as emulators of Linux do; for the rest of

@@ -33,7 +33,7 @@ YEARS = 50 * 365 * DAY
 
 
 class Times:
-    """Both clocks, in the place of the module `time`: `passes` is real time, `wall` is set."""
+    """Replaces the module `time`: `passes` advances both clocks, `wall` can be set."""
 
     CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
 
@@ -67,13 +67,13 @@ def test_a_clock_that_is_not_set(times: Times) -> None:
     for _ in range(100):
         times.passes(900)
         assert kept.limits()[0] == pytest.approx(times.wall - DAY)
-    times.passes(DAY * 30)  # nobody asked for long
+    times.passes(DAY * 30)  # no call for a long time
     assert kept.limits() == pytest.approx((times.wall - DAY, times.wall + DAY))
 
 
 @pytest.mark.parametrize("step", [2 * DAY, YEARS])
 def test_set_forward(times: Times, step: float) -> None:
-    """What was new a moment ago is not old, and becomes old a day later."""
+    """A file that was new before the step is not old, and becomes old a day later."""
     kept = AgeLimits(DAY)
     times.passes(900)
     new, already = times.wall - 10, times.wall - DAY - 10
@@ -90,7 +90,7 @@ def test_set_forward(times: Times, step: float) -> None:
 
 @pytest.mark.parametrize("step", [3 * DAY, YEARS])
 def test_set_back(times: Times, step: float) -> None:
-    """What seems to be of the future is kept for a day, and then it is old."""
+    """A file with a time in the future is kept for a day, and is old after that."""
     kept = AgeLimits(DAY)
     for _ in range(100):
         times.passes(900)
@@ -150,7 +150,7 @@ def test_uploads_of_another_time(tmp_path: Path, store: UploadStore) -> None:
 def test_an_upload_that_is_sent_to_is_left_alone_whatever_its_age(
     tmp_path: Path, store: UploadStore
 ) -> None:
-    """Its facts too, which may be written anew at that moment."""
+    """Nor is its info, which may be in the middle of being rewritten."""
     upload = store.create(UploadInfo("/x", 5))
     new = tmp_path / DIRECTORY / f"{upload}.new"
     new.write_bytes(b"{}")
@@ -163,7 +163,7 @@ def test_an_upload_that_is_sent_to_is_left_alone_whatever_its_age(
 
 
 def test_parts_of_the_future_are_swept(tmp_path: Path) -> None:
-    """The clock was set back since: their time would come in years."""
+    """The clock was set back since: by their times they would become stale in years."""
     for name, age in {"past": 2 * STALE_AFTER, "now": 0.0, "future": -2 * STALE_AFTER}.items():
         part = tmp_path / f".noria-{name}.part"
         part.touch()
@@ -190,7 +190,7 @@ def test_the_date_of_a_clock_that_is_set_back(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("at", [-(2**55), -(2**40), -1, 0, 2**34, 253402300800, 2**40, 2**55])
 def test_a_file_of_any_time_is_served(at: int) -> None:
-    """tmpfs keeps times that no date has: those of 64 bits."""
+    """tmpfs stores times of 64 bits, which no HTTP date can express."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
         file = Path(name) / "file"
         file.write_bytes(b"1")
@@ -220,7 +220,7 @@ def test_a_file_of_any_time_is_served(at: int) -> None:
                 assert len(packed.namelist()) == 2
             request = Request("GET", "/file", Headers())
             quick = [service.fast_path(request) for _ in range(2)][-1]
-            if quick is not None:  # the short way says what the long one does
+            if quick is not None:  # the fast path has the same fields
                 assert tag.encode() in quick[0]
                 assert date.encode() in quick[0]
             assert (await ask(service, "PUT", "/file", b"2", if_match=tag)).status == 204

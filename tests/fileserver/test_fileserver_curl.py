@@ -1,4 +1,4 @@
-"""curl does with the file server what its users do: nobody here wrote both ends."""
+"""The file server with curl, a client that was written independently of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DATA = os.urandom(3_000_001)
 
 
 class Served:
-    """A directory served, and a directory to work in."""
+    """A served directory, and a working directory for curl."""
 
     def __init__(self, tmp_path: Path, *options: str) -> None:
         self.root, self.here = tmp_path / "root", tmp_path / "here"
@@ -52,7 +52,7 @@ class Served:
         self.process.communicate(timeout=20)
 
     def curl(self, *arguments: str | Path, status: int = 0) -> str:
-        """What it prints; `status` is its exit status."""
+        """Return the output of curl, which must exit with `status`."""
         environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         done = subprocess.run(
             [str(CURL), "-q", "-sS", "--max-time", "20", *map(str, arguments)],
@@ -62,7 +62,7 @@ class Served:
         return done.stdout
 
     def status(self, *arguments: str | Path) -> int:
-        """The status that the server answers with."""
+        """Return the status of the response."""
         return int(self.curl("-o", os.devnull, "-w", "%{http_code}", *arguments))
 
 
@@ -73,7 +73,7 @@ def test_down(tmp_path: Path) -> None:
         url = f"{served.url}/d/a%20b%26c.bin"
         served.curl("-O", url)
         assert (served.here / "a%20b%26c.bin").read_bytes() == DATA
-        # Gone on with, and in parts.
+        # Resumed, and by ranges.
         (served.here / "begun").write_bytes(DATA[:1_000_000])
         served.curl("-C", "-", "-o", "begun", url)
         assert (served.here / "begun").read_bytes() == DATA
@@ -82,7 +82,7 @@ def test_down(tmp_path: Path) -> None:
         several = served.curl("-D", "-", "-o", "parts", "-r", "0-4,-3", url)
         assert "multipart/byteranges" in several
         assert (served.here / "parts").read_bytes().count(b"Content-Range: bytes ") == 2
-        # Only if it has changed.
+        # Conditional requests.
         served.curl("--etag-save", "tag", "-o", "first", url)
         assert served.status("--etag-compare", "tag", url) == 304
         assert served.status("-z", served.here / "first", url) == 304
@@ -148,8 +148,8 @@ def test_an_upload_that_is_resumed(tmp_path: Path) -> None:
         assert found
         place = served.url + found[1]
         for offset, part in ((0, "first"), (half, "second")):
-            told = served.curl(*tus, "-I", place).lower()
-            assert f"upload-offset: {offset}" in told
+            head = served.curl(*tus, "-I", place).lower()
+            assert f"upload-offset: {offset}" in head
             assert not (served.root / "whole").exists()
             answer = served.status(
                 *tus, "-X", "PATCH", "-H", f"Upload-Offset: {offset}",
@@ -166,7 +166,7 @@ def test_logins_and_tls(tmp_path: Path) -> None:
     with Served(tmp_path, "--tls", pem, pem, *login) as served:
         (served.root / "a").write_bytes(b"hello")
         url = f"{served.url}/a"
-        served.curl(url, status=60)  # nobody signed the certificate but itself
+        served.curl(url, status=60)  # the certificate is self-signed
         trusted = ("--cacert", pem)
         assert served.status(*trusted, url) == 401
         assert served.status(*trusted, "-u", "me:wrong", url) == 401

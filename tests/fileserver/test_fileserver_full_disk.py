@@ -26,7 +26,7 @@ COMMON = """
     from test_fileserver_tus import Client, encoded
 
     DISK = Path("disk")
-    DATA = random.Random(1).randbytes(6 << 20)  # more than the disk has room for
+    DATA = random.Random(1).randbytes(6 << 20)  # more than fits on the disk
     HALF = DATA[: 3 << 20]
     QUOTA = 1 << 30
 
@@ -77,7 +77,7 @@ FULL = """
         room = free()
         digest = "sha-256=:AAAA" + "A" * 39 + "=:"
         plain = {}
-        # Chunked: what is to come is not known, so it is found out in the middle.
+        # Chunked: the size is unknown, so the disk becomes full in the middle.
         for fields in (plain, {"Repr_Digest": digest}):
             async with client(server) as one:
                 lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
@@ -90,7 +90,7 @@ FULL = """
                 assert (await one.answer("PUT"))[0] == 507
             assert left() == [], left()
             assert free() == room
-        # With a length it is refused at once, unless others take the room meanwhile.
+        # With a Content-Length it is refused at once, unless other files fill the disk meanwhile.
         assert (await ask(server, "PUT", "/new", DATA))[0] == 507
         async with client(server) as one:
             one.send("PUT", "/new", HALF[: 1 << 20], length=len(HALF))
@@ -103,10 +103,10 @@ FULL = """
         assert left() == ["other"], left()
         (DISK / "other").unlink()
         assert free() == room
-        # With room again the same request is stored.
+        # Once there is space again, the same request succeeds.
         assert (await ask(server, "PUT", "/new", HALF))[0] == 201
         assert (DISK / "new").read_bytes() == HALF
-        # An upload that would replace it and fails leaves it.
+        # A failed upload does not change the file that it would replace.
         assert (await ask(server, "PUT", "/new", DATA[: 2 << 20]))[0] == 507
         assert (DISK / "new").read_bytes() == HALF
         assert (await ask(server, "DELETE", "/new"))[0] == 204
@@ -122,7 +122,7 @@ FULL = """
 
     async def tus(server):
         async with client(server) as one:
-            # What is known to be too much is refused at once.
+            # A size that does not fit is refused at once.
             status, _, _ = await one.ask(
                 "POST", "/-/uploads/", Upload_Length=len(DATA),
                 Upload_Metadata=encoded(filename="x"),
@@ -144,7 +144,7 @@ FULL = """
             assert (status, fields["upload-offset"]) == (204, str(len(HALF)))
         assert (DISK / "x").read_bytes() == HALF
         assert (await ask(server, "DELETE", place))[0] == 204
-        # A checksum: what is not whole is not kept.
+        # With a checksum, incomplete data is not kept.
         assert (await ask(server, "DELETE", "/x"))[0] == 204
         async with client(server) as one:
             place = await one.create(len(HALF), encoded(filename="x"))
@@ -206,7 +206,7 @@ FULL = """
             server, "POST", "/-/uploads/", Upload_Length=0, Upload_Metadata=encoded(filename="x")
         )
         assert status == 507
-        # One inode: for the bytes of an upload, not for what is known of it.
+        # One inode: for the bytes of an upload, not for its info.
         assert (await ask(server, "DELETE", names.pop()))[0] == 204
         status, _, _ = await ask(
             server, "POST", "/-/uploads/", Upload_Length=0, Upload_Metadata=encoded(filename="x")
@@ -255,7 +255,7 @@ LIMITED = """
         await ask(server, "PUT", "/first", HALF)
         place = await uploading(server)
         async with client(server) as one:
-            # The connection is there, and nothing else can be opened.
+            # The connection is open, and no other descriptor is free.
             await one.ask("GET", "/d/")
             limits = resource.getrlimit(resource.RLIMIT_NOFILE)
             held = []
@@ -301,7 +301,7 @@ LIMITED = """
 RUN = """
     async def main(name):
         async with serving() as server:
-            await asyncio.to_thread(server.service.files.quota.count)  # before others write there
+            await asyncio.to_thread(server.service.files.quota.count)  # before others write
             await globals()[name](server)
             used, size = counted(server)
             assert used == size, (used, size)
@@ -332,7 +332,7 @@ def test_a_disk_that_becomes_full(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.parametrize("what", ["too_large", "no_descriptors"])
 def test_a_process_at_its_limits(tmp_path: Path, what: str) -> None:
-    """setrlimit(2): RLIMIT_FSIZE is answered as a file system's limit, RLIMIT_NOFILE by 503."""
+    """setrlimit(2): RLIMIT_FSIZE has the response of a file system's limit, RLIMIT_NOFILE 503."""
     (tmp_path / "disk").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(COMMON + LIMITED + RUN), what],

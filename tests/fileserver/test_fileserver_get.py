@@ -1,4 +1,4 @@
-"""Files going down: conditions, ranges, siblings, media types; listings and archives."""
+"""Downloads: conditions, ranges, compressed siblings, media types; listings and archives."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_tag_changes_with_the_file(root: Path) -> None:
         for data in (b"1", b"2", b"22"):
             new = root / "new"
             new.write_bytes(data)
-            os.utime(new, (1e9, 1e9))  # the same date, the same size twice
+            os.utime(new, (1e9, 1e9))  # both have the same date and size
             new.replace(root / "file.txt")
             seen.add((await ask(service, "GET", "/file.txt")).headers.get("etag"))
         assert len(seen) == 3
@@ -221,7 +221,7 @@ def test_several_ranges(root: Path) -> None:
 
 
 def test_several_ranges_given_up(root: Path) -> None:
-    """Whoever stops in the middle, or never begins, leaves no descriptor (conftest looks)."""
+    """A body that is not read, or only partly, leaves no descriptor (checked in conftest.py)."""
 
     async def main(service: FileService) -> None:
         from noria.http.messages import Headers, Request
@@ -416,7 +416,7 @@ def test_a_listing_as_json_and_as_a_page(root: Path) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Directories, an empty one, a large file, odd names, a link to the outside, a FIFO."""
+    """Directories (one is empty), a large file, unusual names, a link to the outside, a FIFO."""
     root = tmp_path / "tree"
     (root / "d" / "e").mkdir(parents=True)
     (root / "d" / "none").mkdir()
@@ -457,7 +457,7 @@ def test_a_directory_as_a_tar(tree: Path, native: bool) -> None:
 
 
 def test_a_directory_as_a_zip(tree: Path) -> None:
-    os.utime(tree / "d" / "empty", (0, 0))  # before a zip's time begins
+    os.utime(tree / "d" / "empty", (0, 0))  # before the earliest time of a zip
 
     async def main(service: FileService) -> None:
         answer = await ask(service, "GET", "/d/", query={"archive": "zip"})
@@ -474,7 +474,7 @@ def test_a_directory_as_a_zip(tree: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 300_000, 900_000])
 def test_a_file_that_changes_while_it_is_archived(tree: Path, size: int) -> None:
-    """The blocks come one by one, so the file can be changed in the middle of its own."""
+    """Blocks are made one by one, so a file can be changed while it is archived."""
     before = (tree / "d" / "large").read_bytes()
     root = Root(tree)
     for make in (archive.tar_blocks, archive.zip_blocks):

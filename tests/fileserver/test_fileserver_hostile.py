@@ -26,11 +26,11 @@ from noria.http.multipart import FormPart, MultipartForm
 from noria.http.ranges import parse_range
 from support.fileservice import ask, serving
 
-SECONDS = 1.0  # of the processor, for what takes a thousandth of it unless it grows with the square
+SECONDS = 1.0  # of CPU time; linear work takes a thousandth of it, quadratic work more
 
 
 def raw(directory: Path, *requests: bytes) -> list[bytes]:
-    """What a whole server says to each, on a connection of its own."""
+    """Return the response of a server to each request, each on a new connection."""
 
     async def main() -> list[bytes]:
         options = ServerOptions(directory=str(directory), upload=True)
@@ -137,9 +137,9 @@ def test_names_stay_names(tmp_path: Path) -> None:
         assert 'href="javascript:' not in page
         for name in NAMES:
             answer = await ask(service, "GET", "/d/" + name, query={"download": ""})
-            told = answer.headers.get("content-disposition")
+            disposition = answer.headers.get("content-disposition")
             assert re.fullmatch(
-                r"attachment; filename=\"[ -!#-\[\]-~]*\"(; filename\*=UTF-8''[!-~]*)?", told
+                r"attachment; filename=\"[ -!#-\[\]-~]*\"(; filename\*=UTF-8''[!-~]*)?", disposition
             )
         for kind in ("tar", "zip"):
             body = (await ask(service, "GET", "/d/", query={"archive": kind})).body
@@ -186,7 +186,7 @@ def test_ten_thousand_ranges_are_the_whole_file(tmp_path: Path) -> None:
 
 
 def test_long_fields_take_no_longer_than_their_length() -> None:
-    """Patterns that begin anew at each character would take the square of it."""
+    """A pattern that restarts at each character would take quadratic time."""
     spaces = "a" + " " * 16_000 + "b"
     began = time.process_time()
     request = Request("GET", "/-/assets/page.css", Headers([("If-None-Match", spaces)]))
@@ -242,11 +242,11 @@ BODY = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n1\
 @pytest.mark.parametrize(
     ("fields", "status"),
     [
-        ({}, 201),  # of a program
+        ({}, 201),  # from a program
         ({"origin": "http://here:1"}, 201),
         ({"origin": "HTTP://HERE:1"}, 201),
         ({"origin": "http://here:1", "sec_fetch_site": "same-origin"}, 201),
-        ({"sec_fetch_site": "none"}, 201),  # of the person at the browser
+        ({"sec_fetch_site": "none"}, 201),  # from the user, for example by the address bar
         ({"origin": "http://here:2"}, 403),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),

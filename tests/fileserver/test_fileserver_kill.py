@@ -1,4 +1,4 @@
-"""What was acknowledged survives SIGKILL at any moment, and nothing is ever torn."""
+"""Acknowledged uploads survive SIGKILL at any moment, and no file is ever partial."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STORING = """
     async def client(service, which, numbers, said):
         for number in range(1_000_000):
             data = numbers.randbytes(numbers.choice([0, 10, 5000, 200_000, 1_500_000]))
-            data += hashlib.sha256(data).digest()  # each file tells whether it is whole
+            data += hashlib.sha256(data).digest()  # each file ends in its own digest
             name = f"{which}-{number}" if number % 3 else f"again-{which}"
             await service.files.store("/" + name, chunks(data))
             os.write(said, f"{name} {len(data)} {hashlib.sha256(data).hexdigest()}\\n".encode())
@@ -48,7 +48,7 @@ STORING = """
         if child == 0:
             noria.run(main(root, seed, said))
         os.close(said)
-        # On a busy machine nothing may have begun after that time: every other one is killed some
+        # On a busy machine no upload may have begun by then, so every second process is killed some
         # time after its first acknowledgement.
         first = os.read(hears, 65536) if seed % 2 else b""
         time.sleep(moments.uniform(0.01, 0.15))
@@ -62,7 +62,7 @@ STORING = """
 
 @pytest.mark.timeout(count(60, 600))
 def test_many_kills(tmp_path: Path) -> None:
-    """The acknowledgements come by a pipe, which outlives the process that is killed."""
+    """The process writes its acknowledgements to a pipe, which remains after it is killed."""
     kills = count(30, 300)
     status, _, errors = finish(start(STORING, str(tmp_path), str(kills)), 60 * kills)
     assert (status, errors) == (0, "")
@@ -73,17 +73,17 @@ def test_many_kills(tmp_path: Path) -> None:
             name, size, digest = line.split()
             acknowledged += 1
             data = (root / name).read_bytes()
-            if not name.startswith("again"):  # those may have been replaced since
+            if not name.startswith("again"):  # these may have been replaced since
                 assert (str(len(data)), hashlib.sha256(data).hexdigest()) == (size, digest)
         for path in root.iterdir():
             if path.name.startswith(".noria-"):
                 parts += 1
                 continue
             data = path.read_bytes()
-            assert hashlib.sha256(data[:-32]).digest() == data[-32:], f"{path.name} is torn"
+            assert hashlib.sha256(data[:-32]).digest() == data[-32:], f"{path.name} is partial"
         shutil.rmtree(root)
     assert acknowledged > 0
-    assert parts > 0  # kills did come in the middle
+    assert parts > 0  # some were killed in the middle of an upload
 
 
 def test_a_part_is_held_while_its_process_lives(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ MAIN = """
             assert (await ask(service, "GET", place + "file")).body == b"1"
             moved = await ask(service, "MOVE", place + "file", destination=place + "f")
             assert moved.status == 201
-            # From one file system to another, either way, new or over another file.
+            # Between the file systems in both directions, to a new name and over a file.
             pairs = ((place + "f", "/f"), ("/here", place + "h"), ("/here", place + "f"))
             for path, to in pairs:
                 answer = await ask(service, "MOVE", path, destination=to, overwrite="T")
@@ -55,8 +55,8 @@ MAIN = """
             assert (await ask(service, "DELETE", place + "f")).status == 204
             if native or place != "/bound/":
                 assert await create(uploads, place) == 409
-                assert not os.path.exists(".noria-uploads")  # refused before anything is made
-        assert (await ask(service, "DELETE", "/bound")).status == 409  # it is in use
+                assert not os.path.exists(".noria-uploads")  # refused before it is created
+        assert (await ask(service, "DELETE", "/bound")).status == 409  # a mount point is in use
         assert await create(uploads, "/") == 201
         assert os.path.exists("new/x")
         uploads.stop()

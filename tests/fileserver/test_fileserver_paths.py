@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
         "bad": "../outside/secret",
         "bad-directory": "../outside",
         "bad-absolute": str(outside / "secret"),
-        "bad-own": str(root / "file"),  # absolute, though it ends inside
+        "bad-own": str(root / "file"),  # absolute, although its target is inside
         "bad-process": "/proc/self/root/etc/passwd",
         "bad-back": "../root/file",
         "loop": "loop",
@@ -55,7 +55,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def hostile() -> Iterator[str]:
-    """Decoded paths, as a parser of URLs would give them; none may be answered with a file."""
+    """Decoded paths, as a parser of URLs returns them; no response may be a file."""
     ups = ["..", "%2e%2e", "%2E%2e", ".%2e", "%252e%252e", "..%00", "..%0d", "..;", ".. ", "...",
            "..\\", "..%5c", "..%2f", "..%252f", "%c0%ae%c0%ae", "%e0%80%ae%e0%80%ae", "..\x00",
            "\u2024\u2024", "\uff0e\uff0e", "%uff0e%uff0e", "..\ufffd", "\udcc0\udcae"]  # fmt: skip
@@ -117,7 +117,7 @@ def test_hostile_paths_are_neither_read_nor_written(root: Path, native: bool) ->
 
 
 async def refused_changes(service: FileService) -> None:
-    """What is stored under a hostile name is refused, or lies inside under that very name."""
+    """A file with a hostile name is refused, or stored inside under exactly that name."""
     for path in CORPUS:
         answer = await ask(service, "PUT", path, b"evil")
         if answer.status == 201:
@@ -137,7 +137,7 @@ async def refused_changes(service: FileService) -> None:
 
 
 def snapshot(top: Path, but: Path | None = None) -> dict[Path, bytes | None]:
-    """All that is there and what it contains."""
+    """The paths of all files, and their contents."""
     return {
         path: path.read_bytes() if path.is_file() else None
         for path in top.rglob("*")
@@ -222,7 +222,7 @@ def test_directories_are_swapped_for_links_meanwhile(root: Path, native: bool) -
     assert snapshot(outside) == before
     assert swaps > 100
     assert seen[200] > 0
-    assert seen.get(403, 0) + seen.get(404, 0) > 0  # it was met in the middle
+    assert seen.get(403, 0) + seen.get(404, 0) > 0  # some requests met the link
 
 
 def test_names_gives_the_parts_of_a_plain_path() -> None:

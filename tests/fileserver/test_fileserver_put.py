@@ -1,4 +1,4 @@
-"""Files going up: whole or not at all, never over another unasked, within the limits."""
+"""Uploads: complete or not stored at all, never replacing a file by default, within the limits."""
 
 from __future__ import annotations
 
@@ -162,12 +162,12 @@ def test_of_many_that_name_the_same_tag_one_wins(root: Path) -> None:
 
 def test_nothing_is_seen_half_written(root: Path) -> None:
     async def main(service: FileService) -> None:
-        halfway, go_on = asyncio.Event(), asyncio.Event()
+        halfway, proceed = asyncio.Event(), asyncio.Event()
 
         async def body() -> AsyncIterator[bytes]:
             yield DATA[:2_000_000]
             halfway.set()
-            await go_on.wait()
+            await proceed.wait()
             yield DATA[2_000_000:]
 
         task = asyncio.ensure_future(ask(service, "PUT", "/file", body()))
@@ -181,7 +181,7 @@ def test_nothing_is_seen_half_written(root: Path) -> None:
         archive = await ask(service, "GET", "/", query={"archive": "tar"})
         assert b".part" not in archive.body
         assert await service.files.remove_stale() == 0
-        go_on.set()
+        proceed.set()
         assert (await task).status == 201
         assert (await ask(service, "GET", "/file")).body == DATA
 
@@ -215,7 +215,7 @@ def test_an_upload_that_ends_in_the_middle_leaves_nothing(
 
 
 def test_cancelled_at_any_turn(root: Path) -> None:
-    """Cancelled after any number of turns, a file is there whole or not at all, and no part."""
+    """Cancelled after any number of turns, the file is complete or absent, and no part is left."""
 
     async def main(service: FileService) -> None:
         for turns in range(60):
@@ -490,7 +490,7 @@ def test_conditions_hold_before_the_first_byte_and_at_the_end(
             raise AssertionError("it was clear before the first byte")
             yield b""
 
-        # It comes, or changes, while the upload is under way.
+        # It is created or changed during the upload.
         assert await send(service, meanwhile(b"mine"), if_none_match="*") == 412
         assert there.read_bytes() == b"mine"
         tag = (await ask(service, "GET", "/file")).headers.get("etag")
@@ -528,7 +528,7 @@ def test_removing(root: Path) -> None:
         assert (answer.status, answer.body) == (409, b"The directory is not empty.\n")
         tag = (await ask(service, "GET", "/file")).headers.get("etag")
         assert (await ask(service, "DELETE", "/file", if_match=tag)).status == 204
-        left = root / "d" / "e" / ".noria-0.part"  # of a process that was killed
+        left = root / "d" / "e" / ".noria-0.part"  # left by a killed process
         left.touch()
         assert (await ask(service, "DELETE", "/d/e/")).status == 409
         os.utime(left, (1, 1))
@@ -607,7 +607,7 @@ def test_moving(root: Path, renameat2: bool, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_new_name_takes_nothing(
     tmp_path: Path, renameat2: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files, directories and links, onto each: there is always one already."""
+    """Files, directories and links are moved to each of them: the target always exists."""
     if not renameat2:
         monkeypatch.setattr(syscalls, "_renameat2", None)
     for side in ("from", "to"):
@@ -689,7 +689,7 @@ def test_what_a_killed_process_left_is_swept(root: Path) -> None:
 
 
 def test_what_is_acknowledged_was_synced(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file before it gets its name, and the directory after that (fsync(2))."""
+    """The file is synced before it is renamed, and the directory after that (fsync(2))."""
     done: list[tuple[str, str]] = []
     fsync, rename = os.fsync, syscalls.rename_new
 
@@ -756,36 +756,36 @@ def test_a_recount_does_not_delay_others(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "a").write_bytes(bytes(100))
     root = Root(tmp_path)
     quota = Quota(root, 1000)
-    walking, go_on = threading.Event(), threading.Event()
+    walking, proceed = threading.Event(), threading.Event()
     walk = quota._sum_sizes
 
     def slow() -> int:
         used = walk()
         walking.set()
-        assert go_on.wait(20)
+        assert proceed.wait(20)
         return used
 
     monkeypatch.setattr(quota, "_sum_sizes", slow)
     with ThreadPoolExecutor() as threads:
-        # The first number is needed: who asks meanwhile waits for it.
+        # The first total is needed: other threads wait for it.
         first, second = (threads.submit(quota.check, size) for size in (900, 901))
         assert walking.wait(20)
         assert not first.done()
         assert not second.done()
-        go_on.set()
+        proceed.set()
         first.result(20)
         with pytest.raises(HTTPException, match="quota"):
             second.result(20)
-        # Later it is not, and what was stored while somebody counted is not forgotten.
+        # Later ones are not, and files stored during a count are included.
         monkeypatch.setattr("noria.fileserver.quota.RECOUNT_INTERVAL", 0.0)
         walking.clear()
-        go_on.clear()
+        proceed.clear()
         counting = threads.submit(quota.count)
         assert walking.wait(20)
         quota.reserve(500)
         quota.release(500)
         assert not counting.done()
-        go_on.set()
+        proceed.set()
         counting.result(20)
         monkeypatch.setattr("noria.fileserver.quota.RECOUNT_INTERVAL", 60.0)
         with pytest.raises(HTTPException, match="quota"):
@@ -809,7 +809,7 @@ def test_what_is_stored_as_a_count_begins_is_in_it(
         def between() -> bool:
             answer = due()
             calls.append(answer)
-            if len(calls) == 2:  # another's first bytes, right behind the last look
+            if len(calls) == 2:  # another upload begins right after the last check
                 with contextlib.suppress(TimeoutError):
                     threads.submit(quota.reserve, 600).result(0.2)
             return answer
@@ -824,22 +824,22 @@ def test_what_is_stored_as_a_count_begins_is_in_it(
 def test_several_processes_have_one_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noria.fileserver.quota.RECOUNT_INTERVAL", 0.0)
     shared = os.memfd_create("of the test")
-    told, tell = os.pipe()
+    ready_reader, ready_writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         other = Quota(Root(tmp_path), 1000, shared)
-        other.reserve(600)  # an upload under way, when the process is killed
-        os.write(tell, b".")
+        other.reserve(600)  # an upload in progress when the process is killed
+        os.write(ready_writer, b".")
         time.sleep(60)
         os._exit(0)
-    assert os.read(told, 1) == b"."
+    assert os.read(ready_reader, 1) == b"."
     root = Root(tmp_path)
     quota = Quota(root, 1000, shared)
     with pytest.raises(HTTPException, match="quota"):
         quota.reserve(401)
     quota.reserve(400)
     quota.release(400, 400)
-    quota.count()  # it may not be, while another has an upload: what is on disk is not all of it
+    quota.count()  # not while another process has an upload that is not complete on disk
     assert quota.used == 600
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -847,12 +847,12 @@ def test_several_processes_have_one_quota(tmp_path: Path, monkeypatch: pytest.Mo
     assert quota.used == 0
     quota.close()
     root.close()
-    for fd in (shared, told, tell):
+    for fd in (shared, ready_reader, ready_writer):
         os.close(fd)
 
 
 def test_threads_and_processes_that_wait_for_each_other(tmp_path: Path) -> None:
-    """fcntl(2) takes that for a deadlock at times, as it sees processes alone."""
+    """fcntl(2) may report a deadlock (EDEADLK), as it does not distinguish threads."""
     shared = os.memfd_create("of the test")
     pid = os.fork()
     quota = Quota(Root(tmp_path), 10**9, shared)

@@ -1,4 +1,4 @@
-"""The server around the service: its threads, its upkeep, and that it ends clean."""
+"""The server around the service: threads, cleanup, logins, error pages and shutdown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from noria.servers.config import ServerInfo
 
 
 def serve(directory: Path, main: Callable[[int], Awaitable[None]], **options: Any) -> None:
-    """Runs `main`, given the port, beside a server that ends with it."""
+    """Run `main(port)` with a server that stops when it returns."""
     outcome: list[asyncio.Task[None]] = []
 
     def ready(info: ServerInfo) -> None:
@@ -49,7 +49,7 @@ def serve(directory: Path, main: Callable[[int], Awaitable[None]], **options: An
 
 
 def left_behind(directory: Path) -> Path:
-    """A part of an upload whose process was killed a while ago."""
+    """Create the stale partial file of a killed process."""
     part = directory / ".noria-0123456789abcdef.part"
     part.write_bytes(b"half")
     os.utime(part, (1, 1))
@@ -86,7 +86,7 @@ def test_what_lost_uploads_left_is_removed_at_the_start_and_later(
     serve(tmp_path, main, upload=True)
     assert young.exists()
     part = left_behind(tmp_path / "d")
-    serve(tmp_path, others)  # nothing may be changed there
+    serve(tmp_path, others)  # the directory is read-only
     assert part.exists()
 
 
@@ -128,16 +128,16 @@ def test_of_several_workers_one_sweeps_as_long_as_it_lives(
 ) -> None:
     monkeypatch.setattr(cleanup, "INTERVAL", 0.01)
     turn = os.memfd_create("of the test")
-    told, tell = os.pipe()
+    ready_reader, ready_writer = os.pipe()
     end, ending = os.pipe()
     pid = os.fork()
-    if pid == 0:  # another worker, which was there before
+    if pid == 0:  # another worker, which started earlier
         os.close(ending)
         fcntl.lockf(turn, fcntl.LOCK_EX)
-        os.write(tell, b".")
+        os.write(ready_writer, b".")
         os.read(end, 1)
         os._exit(0)
-    os.read(told, 1)
+    os.read(ready_reader, 1)
     part = left_behind(tmp_path)
 
     async def main(_: int) -> None:
@@ -148,7 +148,7 @@ def test_of_several_workers_one_sweeps_as_long_as_it_lives(
         await loops.until(lambda: not part.exists())
 
     serve(tmp_path, main, upload=True, cleanup_fd=turn)
-    for fd in (turn, told, tell, end):
+    for fd in (turn, ready_reader, ready_writer, end):
         os.close(fd)
 
 
@@ -201,7 +201,7 @@ def test_where_a_network_reaches_it_names_are_not_known() -> None:
         assert named is not None
         assert named.allows("files.example")
         assert not named.allows("rebound.example")
-        for number in range(1000):  # what is remembered has an end
+        for number in range(1000):  # the cache is limited
             assert not named.allows(f"{number}.example")
         assert len(named._cache) < 300
     with socket.socket(socket.AF_UNIX) as unix:
@@ -271,7 +271,7 @@ def test_the_plain_form_of_the_page(tmp_path: Path) -> None:
 
             answer = send(("there", b"new"), ("large", large * 4))
             assert (answer.status_code, "Files stored before" in answer.text) == (409, False)
-            assert "connection" not in answer.headers  # all of it was taken, so the answer is seen
+            assert "connection" not in answer.headers  # as the body was read
 
             answer = send(("<script>", b"3"), ("<b>/x", b"3"))
             assert answer.status_code == 400

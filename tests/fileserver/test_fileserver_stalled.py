@@ -1,4 +1,4 @@
-"""Clients that ask for a large answer and do not read it: the server's sweep ends them."""
+"""Clients that request a large file and do not read it are closed by the server's sweep."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from noria.fileserver.options import ServerOptions
 from support.loops import MODELS, client_context, run, server_context, until
 
 CLIENTS = 50
-SIZE = 64 << 20  # bytes: more than the buffers of both ends take
+SIZE = 64 << 20  # bytes: more than the buffers of both ends hold
 
 GET = b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n"
 ARCHIVE = b"GET /?archive=tar HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -51,7 +51,7 @@ def has_room(connection: Any) -> bool:
 
 
 def send(address: Any, request: bytes, context: ssl.SSLContext | None) -> socket.socket:
-    """A client that has asked. Its buffer is small, so that the server's is full soon."""
+    """Send the request. The client's buffer is small, so the server's is soon full."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.connect(address)
@@ -110,12 +110,12 @@ def test_clients_that_stop_reading_leave_no_file_and_no_task(
                 await until(lambda: len(asyncio.all_tasks()) == tasks)
 
         tasks = len(asyncio.all_tasks())
-        await round_of(1)  # what the first needs stays open: threads, caches
+        await round_of(1)  # descriptors of threads and caches stay open
         before = open_files()
         await round_of(CLIENTS if request_ is GET and not secure else 5)
         await until(lambda: open_files() <= before)
 
-        # And the server answers still.
+        # The server still responds.
         name = "localhost" if secure else None
         reader, writer = await asyncio.open_connection(*address, ssl=context, server_hostname=name)
         writer.write(b"HEAD /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

@@ -24,12 +24,12 @@ from noria.http.messages import Headers, HTTPException, Request
 from support.fileservice import ask, chunks, serving
 
 WAYS = pytest.mark.parametrize("native", [True, False], ids=["openat2", "walk"])
-DEEP = 2500  # more than there are descriptors here, and more than a path can name
+DEEP = 2500  # more than the limit of descriptors, and longer than PATH_MAX
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
-    """A directory to serve, removed by a program that can remove trees of any depth."""
+    """A directory to serve; rm(1) removes it, as it can remove trees of any depth."""
     root = tmp_path / "root"
     root.mkdir()
     yield root
@@ -45,7 +45,7 @@ def few_descriptors() -> Iterator[None]:
 
 
 def nest(top: Path, names: list[str]) -> int:
-    """Makes the directories, one in the other; the innermost, open."""
+    """Create nested directories; return the descriptor of the innermost."""
     fd = os.open(top, os.O_RDONLY)
     for name in names:
         os.mkdir(name, dir_fd=fd)
@@ -113,7 +113,7 @@ def test_paths_that_a_zip_cannot_name_are_skipped(
 
 
 def walked(top: Path) -> Iterator[tuple[list[str], list[str]]]:
-    """The names of each directory on the way, and those of what is in it."""
+    """The path of each directory of the walk, and the names of its entries."""
     fd = os.open(top, os.O_RDONLY)
     try:
         for at, entries in walk_directories(fd):
@@ -140,7 +140,7 @@ def test_a_walk_sees_each_directory_once_and_follows_no_link(root: Path) -> None
 
 @pytest.mark.parametrize("to", ["elsewhere", "../outside", "c/e"])
 def test_a_walk_continues_when_a_directory_is_moved_meanwhile(root: Path, to: str) -> None:
-    """Where ".." leads elsewhere then, the walk goes on from the top, and never outside."""
+    """If ".." then leads elsewhere, the walk restarts at the top and never leaves the tree."""
     (root.parent / "outside").mkdir()
     (root.parent / "outside" / "secret").write_bytes(b"")
     (root / "a" / "b" / "c").mkdir(parents=True)
@@ -199,14 +199,14 @@ def test_no_request_makes_a_tree_too_deep(root: Path, native: bool) -> None:
         assert answer.status == 403
         (root / "file").write_bytes(b"1")
         await refused(service, "MOVE", "/file", destination=full + "last/file")
-        # A directory brings what is in it.
+        # The depth of a moved directory includes its subdirectories.
         (root / "tree" / "a" / "b").mkdir(parents=True)
         (root / "tree" / "a" / "file").write_bytes(b"1")
         half = "/" + "d/" * (MAX_DEPTH - 3)
         await refused(service, "MOVE", "/tree", destination=half + "d/tree")
         answer = await ask(service, "MOVE", "/tree", destination=half + "tree")
         assert answer.status == 201
-        # What is deep stays reachable, and can be moved up, aside, or removed.
+        # Deep directories stay reachable, and can be moved up or aside, or removed.
         answer = await ask(service, "MOVE", half + "tree", destination=half + "aside")
         assert answer.status == 201
         assert (await ask(service, "MOVE", half + "aside", destination="/tree")).status == 201
@@ -230,7 +230,7 @@ def test_no_request_makes_a_tree_too_deep(root: Path, native: bool) -> None:
 @WAYS
 @pytest.mark.usefixtures("few_descriptors")
 def test_moves_that_make_a_tree_deeper_and_deeper(root: Path, native: bool) -> None:
-    """Each move is of short paths; together they would make a tree of any depth."""
+    """Each move has short paths; together they would make a tree of any depth."""
 
     async def main(service: FileService) -> None:
         for number in range(40):

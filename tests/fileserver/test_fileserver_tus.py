@@ -1,4 +1,4 @@
-"""tus 1.0 over raw HTTP, with its restarts and crashes; and by the client of others."""
+"""tus 1.0 over raw HTTP, with restarts and crashes of the server."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_a_crash_between_the_last_byte_and_the_rename(tmp_path, monkeypatch):
 
                 patched.setattr(client.server.service.files, "store_existing", full)
                 assert (await client.patch(place, 0, b"abc"))[0] == 507
-                assert await client.offset(place) == 507  # not told that it is whole
+                assert await client.offset(place) == 507  # not reported as complete
             assert await client.offset(place) == 3
             assert (tmp_path / "new").read_bytes() == b"abc"
 
@@ -292,7 +292,7 @@ def test_termination_and_expiration(tmp_path):
 
 
 def test_the_directory_stays_open_while_old_uploads_are_looked_for(tmp_path, monkeypatch):
-    go_on = threading.Event()
+    proceed = threading.Event()
 
     async def main():
         async with serving(tmp_path) as client:
@@ -301,7 +301,7 @@ def test_the_directory_stays_open_while_old_uploads_are_looked_for(tmp_path, mon
             listdir = os.listdir
 
             def slow(place):
-                assert go_on.wait(20)
+                assert proceed.wait(20)
                 return listdir(place)
 
             with monkeypatch.context() as patched:
@@ -311,7 +311,7 @@ def test_the_directory_stays_open_while_old_uploads_are_looked_for(tmp_path, mon
                 try:
                     os.fstat(uploads._store._fd)
                 finally:
-                    go_on.set()
+                    proceed.set()
                 await uploads._expiring
             await loops.until(lambda: uploads._store._fd < 0)
 
@@ -367,7 +367,7 @@ def test_folders_are_made_and_files_are_not_overwritten(tmp_path):
             assert (tmp_path / "inbox/a/b/c").read_bytes() == b"hi"
             there = {"Upload_Length": 3, "Upload_Metadata": encoded(filename="there")}
             assert (await client.ask("POST", "/-/uploads/", **there))[0] == 409
-            # It may also come while the upload is under way.
+            # It may also be created during the upload.
             place = await client.create(2, encoded(filename="late"))
             (tmp_path / "late").write_bytes(b"mine")
             assert (await client.patch(place, 0, b"hi"))[0] == 409

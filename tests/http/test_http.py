@@ -213,18 +213,20 @@ def test_a_field_is_not_split_in_two_and_a_file_that_shrinks_ends_its_connection
 
 
 def test_responses_are_reported():
-    told = []
+    reports = []
 
     async def main():
-        async with serving(on_response=lambda *facts: told.append(facts)) as (_, _, port):
+        async with serving(on_response=lambda *report: reports.append(report)) as (_, _, port):
             await exchange(port, b"GET /file HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n")
 
     run(main())
-    assert [(request and request.path, status, sent) for request, status, sent, _, _ in told] == [
+    assert [
+        (request and request.path, status, sent) for request, status, sent, _, _ in reports
+    ] == [
         ("/file", 200, 5),
         (None, 501, len("The server does not know the request's method.\n")),
     ]
-    assert told[0][4] == "127.0.0.1"
+    assert reports[0][4] == "127.0.0.1"
 
 
 @pytest.mark.parametrize("body", [b"", b"abc"])

@@ -387,7 +387,7 @@ def test_a_request_never_reads_from_the_next_owner_of_a_number() -> None:
 @needs_io_uring
 def test_a_watched_number_that_is_used_again() -> None:
     """2,000 times: watch a socket, close it with the poll in flight, open one with its number."""
-    told: list[bytes] = []
+    received: list[bytes] = []
     with Reactor("io_uring") as reactor:
         numbers = set()
         for number in range(2000):
@@ -395,12 +395,12 @@ def test_a_watched_number_that_is_used_again() -> None:
             numbers.add(here.fileno())
 
             def read(sock: socket.socket, mask: int) -> None:
-                told.append(sock.recv(100))
+                received.append(sock.recv(100))
 
             reactor.register(here, READ, read)
             if number % 2:
                 there.send(b"%d" % number)
-                while not told or told[-1] != b"%d" % number:
+                while not received or received[-1] != b"%d" % number:
                     reactor.run_once(1)
             elif number % 4 == 0:
                 reactor.run_once(0)
@@ -408,4 +408,4 @@ def test_a_watched_number_that_is_used_again() -> None:
             here.close()
             there.close()
         assert len(numbers) < 100, "the numbers were not used again: the test tests nothing"
-    assert told == [b"%d" % number for number in range(1, 2000, 2)]
+    assert received == [b"%d" % number for number in range(1, 2000, 2)]

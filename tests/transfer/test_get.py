@@ -446,7 +446,7 @@ def test_get_into_a_device(server, root, here):
         os.close(ours)
         os.close(theirs)
     for overwrite in (False, True):
-        if not overwrite or os.geteuid():  # were it broken, root's /dev/null would be gone
+        if not overwrite or os.geteuid():  # a fault would replace /dev/null if run by root
             assert get(server, "/a", Path("/dev/null"), overwrite=overwrite)[0].status == "done"
     [outcome] = get(server, "/a", Path("/dev/full"))
     assert outcome.error == "no space left on device"
@@ -465,7 +465,7 @@ def test_get_does_not_replace_a_socket(server, root, here):
 def test_get_does_not_write_over_a_disk_without_overwrite(server, root, here):
     (root / "a").touch()
     try:
-        os.mknod(here / "disk", stat.S_IFBLK | 0o600, os.makedev(259, 1 << 19))  # none has it
+        os.mknod(here / "disk", stat.S_IFBLK | 0o600, os.makedev(259, 1 << 19))  # no such disk
     except PermissionError:
         pytest.skip("only root may make devices")
     [outcome] = get(server, "/a", here / "disk")

@@ -1,4 +1,4 @@
-"""What a hostile or broken server might make of ``noria get`` and ``noria put``."""
+"""Hostile and broken servers, with ``noria get`` and ``noria put``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def by_name(outcomes):
 
 
 def beside_good(paths, here, answer, **options):
-    """The outcomes of `paths`, fetched with /good, which must be done whatever the others are."""
+    """Return the outcomes of `paths`; /good is fetched with them and must succeed in any case."""
 
     def good_too(method, path, headers):
         return response(body=b"good") if path == "/good" else answer(method, path, headers)
@@ -115,7 +115,7 @@ def test_a_length_that_is_no_number_fails_alone(here, digits):
 
 
 def interrupted(data, at, etag='"e"'):
-    """The beginning of a file, for a connection that is lost then."""
+    """A response whose connection is closed in the middle of the body."""
     return response(body=data[:at], content_length=len(data), etag=etag)
 
 
@@ -265,7 +265,7 @@ def test_bytes_that_come_and_are_lost_again_are_no_progress(here):
 
 
 def dripping(server, *parts):
-    """The parts, and then nothing, until the test is over."""
+    """Yield the parts, then nothing until the test ends."""
     for part in parts:
         yield part
         if server.ended.wait(0.02):
@@ -296,7 +296,7 @@ def test_a_head_that_drips_is_ended_by_the_timeout(here, start):
 
 
 def test_heads_without_end_are_ended_by_the_timeout(here):
-    """Each is whole: only all of them together are too slow."""
+    """Each head is complete in time; only all of them together are too slow."""
     with ScriptedServer(lambda *_: drip(server, b"HTTP/1.1 102 Processing\r\n\r\n")) as server:
         [outcome] = get(server, ["/a"], here, retries=0, timeout=0.3)
     assert outcome.error == "no answer in time"
@@ -316,7 +316,7 @@ def test_a_body_that_stops_is_ended_by_the_timeout(here, chunked):
 
 
 def test_a_slow_body_is_not_ended(here):
-    """It takes longer than the timeout, and never stops for so long."""
+    """It takes longer than the timeout, and never pauses for as long."""
 
     def answer(method, path, headers):
         yield response(content_length=40)
@@ -420,8 +420,8 @@ def test_what_is_no_listing_fails_alone(here, body):
 
 
 def squeezed(mebibytes, wbits):
-    """Zeros, compressed, without ever having them in memory: after a full flush, a piece that
-    can be repeated. The checksum is missing, which is at the end.
+    """Compressed zeros, made without having them in memory: after a full flush a piece can be
+    repeated. The checksum at the end is missing.
     """
     compress = zlib.compressobj(9, wbits=wbits)
     pieces = [compress.compress(bytes(1 << 20)) + compress.flush(zlib.Z_FULL_FLUSH) for _ in "12"]
@@ -559,7 +559,7 @@ def test_a_compressed_error_is_reported_by_its_status(here, coding):
 
 
 def tus(**more):
-    """A server of tus whose fields can be replaced: offset, location, options."""
+    """A tus server whose offset, location and options can be replaced."""
 
     def answer(method, path, headers):
         if method == "OPTIONS":
@@ -614,7 +614,7 @@ def test_an_offset_that_is_none_fails_alone(files, offset):
 
 
 def test_an_upload_is_not_done_because_the_server_claims_more_than_there_is(files):
-    """The second run is told an offset behind the end of the file."""
+    """The second run gets an offset behind the end of the file."""
     with ScriptedServer(tus(offset="7")) as server:
         assert put(server, files[:1], f"/{CHUNK_BYTES}", retries=0)[0].status == "failed"
         server.answer = tus(offset=str(len(LARGE) + 1))

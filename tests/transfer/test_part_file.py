@@ -54,7 +54,7 @@ def test_an_unrelated_part_is_left_alone_when_nothing_can_be_fetched(server, her
 
 
 def killed(here, *blocks):
-    """What a run that is killed leaves, after it has received the blocks."""
+    """Leave the files of a run that was killed after it had received the blocks."""
     sink = PartFile(here / "a", "http://h/a")
     if blocks:
         sink.restart('"e"')
@@ -145,7 +145,7 @@ def test_a_part_that_is_replaced_while_it_is_opened_is_not_what_is_verified(here
 
 def test_a_run_that_is_interrupted_does_not_wait_for_the_hash_of_a_part(here, monkeypatch):
     killed(here, DATA)
-    os.truncate(here / "a.part", 1 << 40)  # hashing it would take some hours
+    os.truncate(here / "a.part", 1 << 40)  # hashing it would take hours
     begun = threading.Event()
     pread = os.pread
 
@@ -259,7 +259,7 @@ def test_a_part_that_is_replaced_meanwhile_is_left_alone(server, root, here):
 
 @pytest.mark.parametrize("fault", [errno.EOPNOTSUPP, errno.ENOENT])
 def test_get_where_files_cannot_be_made_without_a_name(server, root, here, monkeypatch, fault):
-    """Such file systems (NFS) refuse O_TMPFILE; without /proc it has no way to a name."""
+    """Such file systems (NFS) refuse O_TMPFILE; without /proc such a file cannot be linked."""
     (root / "a").write_bytes(DATA)
     (here / "a.part").write_bytes(b"mine")
     opened, linked = os.open, os.link

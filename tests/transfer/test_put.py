@@ -77,7 +77,7 @@ def test_put_restarts_if_the_file_has_changed(server, root, here, monkeypatch):
     (here / "a").write_bytes(DATA[::-1])
     assert put(server, here / "a", "/a")[0].status == "done"
     assert (root / "a").read_bytes() == DATA[::-1]
-    assert list(server.uploads) == ["2"]  # the first was ended
+    assert list(server.uploads) == ["2"]  # the first upload was terminated
 
 
 def test_put_restarts_if_the_server_discarded_the_upload(server, root, here, monkeypatch):
@@ -96,7 +96,7 @@ def test_put_fails_if_the_file_appears_during_the_upload(server, root, here, mon
     server.faults["PATCH"] = [None, 412]
     [outcome] = put(server, here / "a b", "/a%20b")
     assert (outcome.status, outcome.error) == ("failed", "/a b exists; --overwrite replaces it")
-    assert os.listdir(records_directory()) == []  # nothing is left to go on with
+    assert os.listdir(records_directory()) == []  # no record is left
 
 
 def test_put_to_a_server_without_tus(root, here):
@@ -238,7 +238,7 @@ def test_a_tree_that_is_deeper_than_python_recurses(here):
     try:
         found = list(sources.find_sources([here], "http://h/"))
     finally:
-        for path in reversed(made):  # pytest's own removal recurses
+        for path in reversed(made):  # pytest's own removal is recursive
             path.rmdir()
     assert [each.path for each in found] == made
     assert not any(each.error for each in found)

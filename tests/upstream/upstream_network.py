@@ -1,6 +1,6 @@
 """Run a command in a network that has nothing but a loopback interface.
 
-    python isolated.py COMMAND [ARGUMENT...]
+    python upstream_network.py COMMAND [ARGUMENT...]
 
 `localhost` is ::1 and 127.0.0.1 there, and no name server answers, so no test reaches another
 machine and all machines run the same tests. Needs root or the right to make a user namespace

@@ -22,15 +22,16 @@ PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 SEVERITY = ("failed", "xpassed", "passed", "xfailed", "skipped")
 FAILURES = ("failed", "xpassed")
 
-# More failures than these are not a busy machine's: they are not run again, and printed in short.
-MOST_RUN_AGAIN = 20
+# Above this number, failures are not due to a busy machine: they are not run again, and one line
+# of each is printed.
+MAX_RERUN = 20
 
 
 class Run:
     """One suite on one model.
 
-    `rows` has its line of the table, `complaints` what makes the command fail, `messages` what to
-    print of it.
+    `row()` returns its line of the table, `complaints` has the reasons for which the command fails,
+    `messages` the lines to print.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Run:
         self.logs.mkdir(exist_ok=True)
         started = time.monotonic()
         self.outcomes, self.texts = self.pytest(suite["tests"], suite["workers"], "")
-        self.judge()
+        self.compare_outcomes()
         self.seconds = round(time.monotonic() - started)
 
     def complain(self, what: str) -> None:
@@ -67,7 +68,7 @@ class Run:
     def pytest(
         self, tests: list[str], workers: int, suffix: str
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """Run tests; return each one's outcome, and what pytest says of the failed ones."""
+        """Run tests; return the outcome of each, and pytest's output for the failed ones."""
         stem = f"{self.name}-{self.model}{suffix}"
         log = self.logs / f"{stem}.log"
         outcomes = self.logs / f"{stem}.jsonl"
@@ -108,11 +109,11 @@ class Run:
             self.complain(f"pytest ended with {status}")
         return read_outcomes(outcomes)
 
-    def judge(self) -> None:
+    def compare_outcomes(self) -> None:
         """Compare the outcomes with the list of exceptions."""
         failed = [test for test, outcome in self.outcomes.items() if outcome in FAILURES]
         suspects = [test for test in failed if not self.is_listed(test)]
-        if 0 < len(suspects) <= MOST_RUN_AGAIN:
+        if 0 < len(suspects) <= MAX_RERUN:
             # Many of these tests rely on a fast machine: once more, one after the other.
             again, _ = self.pytest(suspects, 0, "-again")
             self.recovered = [test for test in suspects if again.get(test) == "passed"]
@@ -124,7 +125,7 @@ class Run:
         for test in self.unexpected:
             text = self.texts[test].splitlines()
             self.messages.append(f"-- {self.name} on {self.model}: {test}")
-            self.messages += text[-40:] if len(suspects) <= MOST_RUN_AGAIN else text[-1:]
+            self.messages += text[-40:] if len(suspects) <= MAX_RERUN else text[-1:]
             self.complain(f"{test} failed")
         if self.complete:
             self.check_list()

@@ -49,11 +49,12 @@ def wrap(func: Callable[..., T]) -> Callable[..., Any]:
 async def in_thread(
     loop: Any, executor: Any, function: Callable[..., T], *arguments: Any, **keywords: Any
 ) -> T:
+    """Call `function` in a thread of `executor`, by default that of `loop` or the running loop."""
     call = partial(function, *arguments, **keywords)
     return await (loop or asyncio.get_running_loop()).run_in_executor(executor, call)
 
 
-class Threaded:
+class ThreadedFile:
     """A file of the standard library whose methods are called in threads.
 
     `find` returns the file. It is called for each use, so that the file may be replaced.
@@ -99,5 +100,6 @@ class Threaded:
         await in_thread(self._loop, self._executor, self._file.writelines, list(lines))
 
 
-def threaded(file: Any, loop: Any = None, executor: Any = None) -> Threaded:
-    return Threaded(lambda: file, loop, executor)
+def threaded(file: Any, loop: Any = None, executor: Any = None) -> ThreadedFile:
+    """Wrap an open file of the standard library."""
+    return ThreadedFile(lambda: file, loop, executor)

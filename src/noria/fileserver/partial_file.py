@@ -81,8 +81,8 @@ class PartialFile:
         with self._lock:
             self._write(blocks)
 
-    def move(self, splice: Splice, source: int, most: int) -> tuple[int, int]:
-        """Append up to `most` bytes from the socket `source`. Not for a `hashed` file.
+    def move(self, splice: Splice, source: int, max_bytes: int) -> tuple[int, int]:
+        """Append up to `max_bytes` from the socket `source`. Not for a `hashed` file.
 
         Returns (bytes, reason it stopped) as Splice.move. Raises as `write`.
         """
@@ -90,14 +90,14 @@ class PartialFile:
             if self._closed:
                 return 0, StopReason.EOF
             begin, count = self.size, 0
-            self._reserve_quota(most)
+            self._reserve_quota(max_bytes)
             try:
-                self._reserved = reserve_ahead(self._fd, begin, most, self._reserved)
-                count, why = splice.move(source, self._fd, most)
+                self._reserved = reserve_ahead(self._fd, begin, max_bytes, self._reserved)
+                count, why = splice.move(source, self._fd, max_bytes)
             except OSError as error:
                 raise to_http_exception(error) from None
             finally:
-                self._quota.release(most - count, most - count)
+                self._quota.release(max_bytes - count, max_bytes - count)
                 self.size = begin + count
             self._begin_writeback(begin)
             return count, why
@@ -199,16 +199,16 @@ def too_large(max_size: int) -> str:
     return f"The file is too large: the maximum upload size is {max_size} bytes."
 
 
-def reserve_ahead(fd: int, offset: int, most: int, reserved: int) -> int:
-    """Reserve disk space for `most` bytes at `offset`; return the offset up to which it is.
+def reserve_ahead(fd: int, offset: int, max_bytes: int, reserved: int) -> int:
+    """Reserve disk space for `max_bytes` at `offset`; return the offset up to which it is.
 
     Nothing is done while half of them are below `reserved`, because slow clients send little at a
     time. Raises OSError.
     """
-    if offset + most // 2 <= reserved:
+    if offset + max_bytes // 2 <= reserved:
         return reserved
-    reserve(fd, offset, most)
-    return offset + most
+    reserve(fd, offset, max_bytes)
+    return offset + max_bytes
 
 
 def write_all(fd: int, blocks: Sequence[bytes]) -> None:

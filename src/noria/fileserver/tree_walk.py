@@ -138,15 +138,15 @@ def walk_directories(top: int) -> Iterator[tuple[Walker, list[os.DirEntry[str]]]
                 break
 
 
-def tree_height(top: int, most: int) -> int:
-    """The number of levels below the open directory `top`, counted until it is above `most`.
+def tree_height(top: int, limit: int) -> int:
+    """The number of levels below the open directory `top`, counted until it is above `limit`.
 
     Raises OSError as `walk_directories`.
     """
     found = 0
     for at, entries in walk_directories(top):
         found = max(found, len(at.names) + bool(entries))
-        if found > most:
+        if found > limit:
             break
     return found
 

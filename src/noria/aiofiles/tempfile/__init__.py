@@ -9,7 +9,7 @@ import tempfile as _tempfile
 from collections.abc import Callable
 from typing import Any
 
-from noria.aiofiles.base import Threaded, in_thread
+from noria.aiofiles.base import ThreadedFile, in_thread
 from noria.files.opening import Opening
 
 __all__ = ["NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory", "TemporaryFile"]
@@ -17,20 +17,20 @@ __all__ = ["NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory", "
 
 def NamedTemporaryFile(
     mode: str = "w+b", *arguments: Any, loop: Any = None, executor: Any = None, **keywords: Any
-) -> Opening[Threaded]:
+) -> Opening[ThreadedFile]:
     make = _tempfile.NamedTemporaryFile
     return Opening(_make(make, loop, executor, mode, *arguments, **keywords))
 
 
 def TemporaryFile(
     mode: str = "w+b", *arguments: Any, loop: Any = None, executor: Any = None, **keywords: Any
-) -> Opening[Threaded]:
+) -> Opening[ThreadedFile]:
     return Opening(_make(_tempfile.TemporaryFile, loop, executor, mode, *arguments, **keywords))
 
 
 def SpooledTemporaryFile(
     max_size: int = 0, *arguments: Any, loop: Any = None, executor: Any = None, **keywords: Any
-) -> Opening[Threaded]:
+) -> Opening[ThreadedFile]:
     make = _tempfile.SpooledTemporaryFile
     return Opening(_make(make, loop, executor, max_size, *arguments, **keywords))
 
@@ -48,12 +48,12 @@ def TemporaryDirectory(
     return _OpeningDirectory(_make(make, loop, executor, suffix, prefix, dir))
 
 
-class _OpeningDirectory(Opening[Threaded]):
+class _OpeningDirectory(Opening[ThreadedFile]):
     async def __aenter__(self) -> Any:
         return (await self).name
 
 
-class _Temporary(Threaded):
+class _Temporary(ThreadedFile):
     """A temporary file or directory, removed by `close`."""
 
     async def close(self) -> None:
@@ -68,6 +68,6 @@ class _Temporary(Threaded):
 
 async def _make(
     make: Callable[..., Any], loop: Any, executor: Any, *arguments: Any, **keywords: Any
-) -> Threaded:
+) -> ThreadedFile:
     file = await in_thread(loop, executor, make, *arguments, **keywords)
     return _Temporary(lambda: file, loop, executor)

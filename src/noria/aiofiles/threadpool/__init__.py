@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from noria.aiofiles.base import Threaded, in_thread, threaded
+from noria.aiofiles.base import ThreadedFile, in_thread, threaded
 from noria.files.opening import Opener, Opening
 from noria.files.opening import open as noria_open
 
@@ -45,19 +45,19 @@ def open(
     return Opening(_in_threads(arguments, loop, executor))
 
 
-async def _in_threads(arguments: Any, loop: Any, executor: Any) -> Threaded:
+async def _in_threads(arguments: Any, loop: Any, executor: Any) -> ThreadedFile:
     return wrap(await in_thread(loop, executor, io.open, *arguments), loop=loop, executor=executor)
 
 
-def wrap(file: Any, *, loop: Any = None, executor: Any = None) -> Threaded:
+def wrap(file: Any, *, loop: Any = None, executor: Any = None) -> ThreadedFile:
     """Wrap a file of the io module: its methods become coroutines. Raises TypeError for others."""
     if not isinstance(file, io.IOBase):
         raise TypeError(f"wrap() expects a file of the io module, not {file!r}")
     return threaded(file, loop, executor)
 
 
-def _standard(find: Callable[[], Any]) -> Threaded:
-    return Threaded(find)
+def _standard(find: Callable[[], Any]) -> ThreadedFile:
+    return ThreadedFile(find)
 
 
 stdin = _standard(lambda: sys.stdin)

@@ -109,31 +109,31 @@ def table(results: dict[str, Any]) -> Table:
 
 def notes(results: dict[str, Any]) -> list[str]:
     """Explanations of the figures, and what could not be measured."""
-    said = []
+    sentences = []
     if results.get("counted"):
-        said.append(f"Process buffer: counted by the file object. {_counted(results)}")
+        sentences.append(f"Process buffer: counted by the file object. {_counted(results)}")
         if not _no_device(results):
-            said.append(
+            sentences.append(
                 f"Device: derived, as {_concluded(results)}. After a direct write the bytes may "
                 "still be in the device's own cache, which only fsync empties."
             )
     place = section(results, "place")
     if place.get("note"):
-        said.append(str(place["note"]))
-    said += [
+        sentences.append(str(place["note"]))
+    sentences += [
         f"{engine.get('name')} is not available here: {engine.get('reason')}."
         for engine in _engines(results)
         if not engine.get("available", True)
     ]
-    said += [f"{row['note']}." for row in _rows(results) if row.get("note")]
+    sentences += [f"{row['note']}." for row in _rows(results) if row.get("note")]
     idle = [
         f"{duration(late)} ({engine.get('name')})"
         for engine in _engines(results)
         if (late := number(engine, "idle_us")) is not None
     ]
     if idle:
-        said.append(f"In an idle loop the longest stall was {', '.join(idle)}.")
-    return list(dict.fromkeys(said))
+        sentences.append(f"In an idle loop the longest stall was {', '.join(idle)}.")
+    return list(dict.fromkeys(sentences))
 
 
 def dirty_unknown(results: dict[str, Any]) -> bool:
@@ -170,11 +170,13 @@ def sentence(results: dict[str, Any]) -> str:
     }
     worst = max(stalls, key=lambda step: stalls[step])
     what = amount(size) if size else "the bytes"
-    said = [f"With {engine}, {what} took {', '.join(filter(None, there))}."]
+    sentences = [f"With {engine}, {what} took {', '.join(filter(None, there))}."]
     if any(back):
-        said.append(f"Reading them back took {', '.join(filter(None, back))}.")
-    said.append(f"The loop was blocked longest in the step '{worst}': {duration(stalls[worst])}.")
-    return " ".join(said)
+        sentences.append(f"Reading them back took {', '.join(filter(None, back))}.")
+    sentences.append(
+        f"The loop was blocked longest in the step '{worst}': {duration(stalls[worst])}."
+    )
+    return " ".join(sentences)
 
 
 def amount(size: float) -> str:

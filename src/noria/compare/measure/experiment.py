@@ -35,7 +35,7 @@ EMPTY_POLL_COUNTERS = ("empty_waits", "empty_receives", "blocked_sends", "empty_
 
 
 @dataclass
-class Server:
+class ServerProcess:
     """A running server of one model."""
 
     child: Child
@@ -138,11 +138,11 @@ class Experiment:
         )
 
     @contextlib.contextmanager
-    def server(self, model: str, *arguments: str) -> Iterator[Server]:
+    def server(self, model: str, *arguments: str) -> Iterator[ServerProcess]:
         """Run a server in a process until the end of the block."""
         pinned = ("--cpu", str(self.cores[0])) if self.cores else ()
         with Child("noria.compare.measure.server", model, *pinned, *arguments) as child:
-            yield Server(child, int(child.receive(self.reply_timeout)["port"]), self)
+            yield ServerProcess(child, int(child.receive(self.reply_timeout)["port"]), self)
 
     def request(self, timeout: float, /, **message: Any) -> Message:
         """Send a command to the clients and return their reply."""
@@ -174,7 +174,7 @@ class Experiment:
             clients.end()
 
     def load(
-        self, server: Server, *, connections: int, seconds: float
+        self, server: ServerProcess, *, connections: int, seconds: float
     ) -> tuple[Message, MessageCost | None]:
         """Load the server; return the clients' result and the server's cost per message.
 

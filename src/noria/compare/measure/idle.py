@@ -6,10 +6,10 @@ import time
 
 import noria
 from noria.compare.measure.child import ChildFailed
-from noria.compare.measure.experiment import OUT_OF_TIME, Experiment, Row, Server
+from noria.compare.measure.experiment import OUT_OF_TIME, Experiment, Row, ServerProcess
 
 KEYS = ("model", "idle")
-ONE_CONNECTION = "serves one connection at a time: an active one waits for ever behind an idle one"
+ONE_CONNECTION = "serves one connection at a time: an active one waits forever behind an idle one"
 
 
 def steps(experiment: Experiment) -> int:
@@ -52,7 +52,7 @@ def _empty(model: str, idle: int, note: str) -> Row:
     }
 
 
-def _row(experiment: Experiment, model: str, server: Server, idle: int) -> Row:
+def _row(experiment: Experiment, model: str, server: ServerProcess, idle: int) -> Row:
     row = _empty(model, idle, "")
     limit = ""
     try:
@@ -74,7 +74,7 @@ def _row(experiment: Experiment, model: str, server: Server, idle: int) -> Row:
     return row
 
 
-def _open_idle(experiment: Experiment, server: Server, idle: int) -> str:
+def _open_idle(experiment: Experiment, server: ServerProcess, idle: int) -> str:
     """Open connections until the server has accepted `idle`; return why it did not, or "".
 
     They open in batches: thousands at once would overflow the backlog, and would start thousands of

@@ -27,14 +27,14 @@ def throughput(results: dict[str, Any]) -> str:
     ]
     if not found:
         return "Throughput was not measured."
-    said = []
+    sentences = []
     for connections in _ends(document.counts(found, "connections")):
         rates = _by_model(found, "connections", connections, "messages_per_second")
-        said.append(_fastest(connections, rates))
-    said.append(_parting(found))
-    said.append(_cost(found))
-    said.append(_one_at_a_time(found))
-    return " ".join(filter(None, said))
+        sentences.append(_fastest(connections, rates))
+    sentences.append(_falling_behind(found))
+    sentences.append(_cost(found))
+    sentences.append(_one_at_a_time(found))
+    return " ".join(filter(None, sentences))
 
 
 def phases(results: dict[str, Any]) -> str:
@@ -44,11 +44,11 @@ def phases(results: dict[str, Any]) -> str:
         return "The two phases were not measured."
     taken = {str(row["model"]): float(row["handler"]) for row in samples}
     quick, slow = min(taken, key=taken.__getitem__), max(taken, key=taken.__getitem__)
-    said = []
+    sentences = []
     if len(taken) == 1:
-        said.append(f"On {quick} the handler ran {_ns(taken[quick])} after the send.")
+        sentences.append(f"On {quick} the handler ran {_ns(taken[quick])} after the send.")
     else:
-        said.append(
+        sentences.append(
             f"From send to handler {quick} took {_ns(taken[quick])}, the shortest of the "
             f"{_count(len(taken), 'model')}, and {slow} {_ns(taken[slow])}, the longest."
         )
@@ -62,32 +62,34 @@ def phases(results: dict[str, Any]) -> str:
         what = f"The copy of {_bytes(size)}" if size else "The copy"
         least, most = min(copied.values()), max(copied.values())
         between = _ns(least) if _ns(least) == _ns(most) else f"{_ns(least)} to {_ns(most)}"
-        said.append(f"{what} by the process took {between} on {_names(copied)}.")
+        sentences.append(f"{what} by the process took {between} on {_names(copied)}.")
     delays = [
         row["ready"] - row["arrived"]
         for row in samples
         if row.get("ready") is not None and row.get("arrived") is not None
     ]
     if delays and median(delays) >= 0:
-        said.append(
+        sentences.append(
             f"Where the kernel reports readiness, the process knew of the data "
             f"{_ns(median(delays))} after its arrival (median of the models)."
         )
     for row in samples:
         asks = number(row, "asks")
         if asks:
-            said.append(
+            sentences.append(
                 f"{_count(int(asks), 'poll')} of {row['model']} found no data before this message."
             )
     free = [name for name in taken if _synchronous(results, name) is False]
     if free:
-        said.append(
+        sentences.append(
             f"On {_names(free)} the process was free in both phases: the kernel waited and copied "
             f"before the handler ran."
         )
     elif any(_synchronous(results, name) for name in taken):
-        said.append("On every model measured here the process is blocked in at least one phase.")
-    return " ".join(said)
+        sentences.append(
+            "On every model measured here the process is blocked in at least one phase."
+        )
+    return " ".join(sentences)
 
 
 def waiting(results: dict[str, Any]) -> str:
@@ -98,30 +100,32 @@ def waiting(results: dict[str, Any]) -> str:
     part = document.section(results, "waiting")
     hold = number(part, "hold_ms")
     clients = int(number(part, "clients") or max(map(len, answers.values())))
-    said = []
+    sentences = []
     queued = [name for name, times in answers.items() if _queues(times, hold)]
     for name in queued:
         times = answers[name]
         cause = f", because each client stays connected for {hold:g} ms" if hold else ""
         last = f", the last {_ms(times[-1])}" if len(times) > 2 else ""
-        said.append(f"On {name} the second client waited {_ms(times[1])}{last}{cause}.")
+        sentences.append(f"On {name} the second client waited {_ms(times[1])}{last}{cause}.")
     together = {name: times[-1] for name, times in answers.items() if name not in queued}
     if together:
         slow = max(together, key=together.__getitem__)
         quick = min(together, key=together.__getitem__)
         if len(together) == 1:
-            said.append(f"{slow} answered all its clients within {_ms(together[slow])}.")
+            sentences.append(f"{slow} answered all its clients within {_ms(together[slow])}.")
         else:
             who = "The other" if queued else "All"
-            said.append(
+            sentences.append(
                 f"{who} {_count(len(together), 'model')} had answered every client within "
                 f"{_ms(together[slow])}: {quick} first, after {_ms(together[quick])}, "
                 f"{slow} last."
             )
     for name, times in answers.items():
         if len(times) < clients:
-            said.append(f"On {name} only {len(times)} of {clients} clients received an answer.")
-    return " ".join(said)
+            sentences.append(
+                f"On {name} only {len(times)} of {clients} clients received an answer."
+            )
+    return " ".join(sentences)
 
 
 def idle(results: dict[str, Any]) -> str:
@@ -131,7 +135,7 @@ def idle(results: dict[str, Any]) -> str:
     if key is None:
         return "Idle connections were not measured."
     what = "CPU time" if key == "cpu_us_per_message" else "time"
-    said = []
+    sentences = []
     grown: dict[str, tuple[float, int, int]] = {}
     for name in document.model_order(results, found):
         curve = _curve(found, name, key)
@@ -142,7 +146,7 @@ def idle(results: dict[str, Any]) -> str:
         ratio, start, end = grown[most]
         if ratio >= EQUAL_RATIO:
             first, last = (_curve(found, most, key)[i][1] for i in (0, -1))
-            said.append(
+            sentences.append(
                 f"From {start:,} to {end:,} idle connections, the {what} per message on {most} "
                 f"grew from {_us(first)} to {_us(last)}, {_times(ratio)} as much."
             )
@@ -150,10 +154,10 @@ def idle(results: dict[str, Any]) -> str:
         if flat:
             worst = max(grown[name][0] for name in flat)
             change = f"by at most {100 * (worst - 1):.0f}%" if worst >= 1.005 else "not measurably"
-            said.append(f"On {_names(flat)} it grew {change}.")
-    said.append(_idle_parting(found, key))
-    said += [_stop(found, name, key) for name in document.model_order(results, found)]
-    text = " ".join(filter(None, said))
+            sentences.append(f"On {_names(flat)} it grew {change}.")
+    sentences.append(_growing(found, key))
+    sentences += [_stop(found, name, key) for name in document.model_order(results, found)]
+    text = " ".join(filter(None, sentences))
     return text or "Too few numbers of idle connections were measured to compare."
 
 
@@ -174,17 +178,21 @@ def triggers(results: dict[str, Any]) -> str:
         )
     unread = {number(row, "unread_bytes") for row in found}
     size = unread.pop() if len(unread) == 1 else None
-    said = [f"The same {_bytes(size)} stayed unread." if size else "The same data stayed unread."]
+    sentences = [
+        f"The same {_bytes(size)} stayed unread." if size else "The same data stayed unread."
+    ]
     for (trigger, reports, polls), names in groups.items():
         who = {"level": "Level-triggered ", "edge": "Edge-triggered "}.get(trigger, "")
-        said.append(
+        sentences.append(
             f"{who}{_names(names)} reported it {_often(reports)} in {_count(polls, 'poll')}."
         )
     level = [reports / polls for (trigger, reports, polls) in groups if trigger == "level"]
     edge = [reports / polls for (trigger, reports, polls) in groups if trigger == "edge"]
     if level and edge and min(level) > max(edge):
-        said.append("An edge-triggered model does not report again what the handler left unread.")
-    return " ".join(said)
+        sentences.append(
+            "An edge-triggered model does not report again what the handler left unread."
+        )
+    return " ".join(sentences)
 
 
 FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -216,7 +224,7 @@ def _fastest(connections: int, rates: dict[str, float]) -> str:
     return f"{where} {first} is the fastest with {best}, {_times(ratio)} as many as {second}."
 
 
-def _parting(found: list[Row]) -> str:
+def _falling_behind(found: list[Row]) -> str:
     """Where each model that serves all clients first falls behind the fastest by APART_RATIO."""
     serving_all = [row for row in found if not serves_some(row)]
     if len({row["model"] for row in serving_all}) < 2:
@@ -247,20 +255,20 @@ def _cost(found: list[Row]) -> str:
     connections = _most_compared(full)
     here = [row for row in full if number(row, "connections") == connections]
     cheap = min(here, key=_cpu)
-    said = (
+    text = (
         f"At {_count(connections, 'connection')} {cheap['model']} spends the least processor time "
         f"on a message, {_us(_cpu(cheap))} ({_us(number(cheap, 'user_us') or 0)} user, "
         f"{_us(number(cheap, 'kernel_us') or 0)} kernel)"
     )
     if len(here) > 1:
-        dear = max(here, key=_cpu)
-        said += f"; {dear['model']} the most, {_us(_cpu(dear))}"
+        costly = max(here, key=_cpu)
+        text += f"; {costly['model']} the most, {_us(_cpu(costly))}"
     calls = _by_model(here, "connections", connections, "syscalls_per_message")
     if len(calls) > 1:
         few, many = min(calls, key=calls.__getitem__), max(calls, key=calls.__getitem__)
-        said += f". System calls per message: from {calls[few]:.2f} ({few}) "
-        said += f"to {calls[many]:.2f} ({many})"
-    return said + "."
+        text += f". System calls per message: from {calls[few]:.2f} ({few}) "
+        text += f"to {calls[many]:.2f} ({many})"
+    return text + "."
 
 
 def _one_at_a_time(found: list[Row]) -> str:
@@ -312,7 +320,7 @@ def _curve(found: list[Row], name: str, key: str) -> list[tuple[int, float]]:
     return sorted(points)
 
 
-def _idle_parting(found: list[Row], key: str) -> str:
+def _growing(found: list[Row], key: str) -> str:
     """The number of idle connections at which each curve first is APART_RATIO times its start."""
     counts = document.counts(found, "idle")
     base = _by_model(found, "idle", counts[0], key)

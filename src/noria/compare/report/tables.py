@@ -341,13 +341,13 @@ def _ordered(results: dict[str, Any], found: list[Row]) -> list[Row]:
 
 def _notes(found: list[Row], axis: str, what: str) -> list[str]:
     """Each distinct note once, with its models and from which count on."""
-    said: dict[str, dict[str, int]] = {}
+    by_note: dict[str, dict[str, int]] = {}
     for row in found:
         for note in str(row.get("note") or "").split("; "):
             if note.strip():
-                models = said.setdefault(note.strip(), {})
+                models = by_note.setdefault(note.strip(), {})
                 models.setdefault(str(row["model"]), int(number(row, axis) or 0))
     return [
         f"{', '.join(f'{name} (from {at:,} {what})' for name, at in models.items())}: {note}"
-        for note, models in said.items()
+        for note, models in by_note.items()
     ]

@@ -42,13 +42,13 @@ class UploadWriter:
                 for block in blocks:
                     checksum.update(block)
 
-    def move(self, splice: Splice, source: int, most: int) -> tuple[int, int]:
+    def move(self, splice: Splice, source: int, max_bytes: int) -> tuple[int, int]:
         """Append from a socket, as PartialFile.move."""
-        with self._reserve_quota(most):
+        with self._reserve_quota(max_bytes):
             os.lseek(self._fd, self.offset, os.SEEK_SET)
             try:
-                self._reserved = reserve_ahead(self._fd, self.offset, most, self._reserved)
-                count, why = splice.move(source, self._fd, most)
+                self._reserved = reserve_ahead(self._fd, self.offset, max_bytes, self._reserved)
+                count, why = splice.move(source, self._fd, max_bytes)
             finally:
                 self.offset = os.lseek(self._fd, 0, os.SEEK_CUR)
             return count, why

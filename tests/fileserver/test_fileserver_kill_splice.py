@@ -1,4 +1,4 @@
-"""The same for uploads that are moved from the socket into the file, over real connections."""
+"""As test_fileserver_kill.py, for uploads that are spliced into the file, over real connections."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KIND = "application/offset+octet-stream"
 
 
 def body(numbers: random.Random) -> bytes:
-    """Large, and it tells whether it is whole."""
+    """Return a large body that ends in its own digest."""
     data = numbers.randbytes(1 << 20) * numbers.randrange(3, 7)
     return data + hashlib.sha256(data).digest()
 
@@ -44,7 +44,7 @@ def whole(data: bytes) -> bool:
 
 
 def puts(port: int, numbers: random.Random, kept: dict[str, str]) -> None:
-    """PUTs until the server is gone; `kept` has what was acknowledged."""
+    """Send PUTs until the server is killed; record the acknowledged ones in `kept`."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         while True:
@@ -59,7 +59,7 @@ def puts(port: int, numbers: random.Random, kept: dict[str, str]) -> None:
 
 
 class Resumed:
-    """One upload after the other by tus, each gone on with for as many servers as it takes."""
+    """Uploads by tus, one after the other; each is resumed on the next servers until it is done."""
 
     def __init__(self, numbers: random.Random) -> None:
         self.numbers = numbers
@@ -69,10 +69,10 @@ class Resumed:
     def begin(self) -> None:
         self.data = body(self.numbers)
         self.place = ""
-        self.told = 0  # bytes that a server said it had
+        self.acknowledged = 0  # bytes that a server has acknowledged
 
-    def go_on(self, port: int) -> None:
-        """Until the server is gone."""
+    def resume(self, port: int) -> None:
+        """Send until the server is killed."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         try:
             while True:
@@ -102,16 +102,16 @@ class Resumed:
         answer = self.ask(connection, "HEAD", self.place)
         assert answer.status == 200
         offset = int(answer.headers["Upload-Offset"])
-        assert offset >= self.told
-        self.told = offset
+        assert offset >= self.acknowledged
+        self.acknowledged = offset
         if offset < len(self.data):
             answer = self.ask(
                 connection, "PATCH", self.place, self.data[offset:],
                 Upload_Offset=str(offset), Content_Type=KIND,
             )  # fmt: skip
             assert answer.status == 204
-            self.told = int(answer.headers["Upload-Offset"])
-        if self.told == len(self.data):
+            self.acknowledged = int(answer.headers["Upload-Offset"])
+        if self.acknowledged == len(self.data):
             self.done[name] = self.data
             self.begin()
 
@@ -129,7 +129,7 @@ def test_many_kills_of_a_server(tmp_path: Path) -> None:
             killer = threading.Timer(moments.uniform(0.02, 0.2), process.kill)
             clients = [
                 threads.submit(puts, port, random.Random(seed), kept),
-                threads.submit(resumed.go_on, port),
+                threads.submit(resumed.resume, port),
             ]
             killer.start()
             for client in clients:
@@ -137,14 +137,14 @@ def test_many_kills_of_a_server(tmp_path: Path) -> None:
             killer.join()
             process.communicate()
             for name in os.listdir(tmp_path):
-                if name.endswith(".part"):  # what the killed one left is no file
+                if name.endswith(".part"):  # left by the killed server
                     parts += 1
                     os.unlink(tmp_path / name)
-        # Another server, which nobody kills: what was begun comes to its end.
+        # A server that is not killed completes the interrupted upload.
         process = start(SERVING, str(tmp_path))
         port = int(line(process))
         ended = len(resumed.done) + 1
-        going = threads.submit(resumed.go_on, port)
+        going = threads.submit(resumed.resume, port)
         until = time.monotonic() + 60
         while len(resumed.done) < ended:
             assert time.monotonic() < until
@@ -158,7 +158,7 @@ def test_many_kills_of_a_server(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == data
     for path in tmp_path.iterdir():
         if path.is_file() and not path.name.startswith(".noria-"):
-            assert whole(path.read_bytes()), f"{path.name} is torn"
-            path.unlink()  # some gigabytes
+            assert whole(path.read_bytes()), f"{path.name} is partial"
+            path.unlink()  # there would be some gigabytes
     assert kept
     assert parts

@@ -1,4 +1,4 @@
-"""The short way to a small file says what the long way says, and leaves the rest to it."""
+"""The fast path for small files returns the response of the service, or None."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def get(path, **fields):
 
 
 def fast_answer(service, request):
-    """The answer of the fast path, which the kernel may refuse for a moment.
+    """The answer of the fast path, which may refuse for a moment.
 
-    openat2(2) with RESOLVE_CACHED fails while any process renames or mounts.
+    openat2(2) with RESOLVE_CACHED may fail with EAGAIN at any time.
     """
     for _ in range(1000):
         if (answer := service.fast_path(request)) is not None:
@@ -158,12 +158,12 @@ def test_without_openat2_there_is_no_fast_path(tmp_path):
 
 
 def test_on_a_connection(service):
-    told = []
+    responses = []
 
     async def main():
         loop = asyncio.get_running_loop()
         state = ServerState(
-            service.handle, Limits(), lambda *each: told.append(each[1:3]), service.fast_path
+            service.handle, Limits(), lambda *each: responses.append(each[1:3]), service.fast_path
         )
         server = await loop.create_server(partial(HTTPProtocol, state), "127.0.0.1", 0)
         state.start()
@@ -184,7 +184,7 @@ def test_on_a_connection(service):
         assert first.count(b"Date: ") == 1
         assert b"Connection: close" in last
         writer.close()
-        # A client that sends no more still gets its answer.
+        # A client that has shut down its sending side still gets its response.
         with contextlib.closing(socket.create_connection(server.sockets[0].getsockname())) as sock:
             sock.sendall(line % (b"a.txt", b""))
             sock.shutdown(socket.SHUT_WR)
@@ -198,8 +198,8 @@ def test_on_a_connection(service):
         state.stop()
 
     loops.run(main(), "auto")
-    assert [status for status, _ in told] == [200, 404, 200, 200, 200]
-    assert [sent for _, sent in told][2:] == [0, 5, 5]
+    assert [status for status, _ in responses] == [200, 404, 200, 200, 200]
+    assert [sent for _, sent in responses][2:] == [0, 5, 5]
 
 
 def test_errors_of_openat2_and_read_small(tmp_path):
@@ -223,7 +223,7 @@ def test_errors_of_openat2_and_read_small(tmp_path):
 
 @pytest.mark.parametrize("cut", [1, 1000, 300_000, 1 << 20])
 def test_a_large_body_is_complete_and_the_next_request_begins_behind_it(tmp_path, cut):
-    """Large bodies go by the parser: not a byte more or less than their length."""
+    """Large bodies bypass the parser: exactly as many bytes as their length."""
     body = bytes(range(256)) * 4096  # 1 MiB
     put = b"PUT /large%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
     get = b"GET /large0 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -239,7 +239,7 @@ def test_a_large_body_is_complete_and_the_next_request_begins_behind_it(tmp_path
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
 
         async def send():
-            # In pieces that end anywhere: around the ends of heads and bodies byte by byte.
+            # In pieces that end anywhere, byte by byte around the ends of heads and bodies.
             at = 0
             while at < len(sent):
                 near = min(at % len(body), len(body) - at % len(body)) < 2000
