@@ -9,12 +9,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import noria
 from noria import Reactor, models
+from noria.net import listening
 from support.reactors import LIMIT, run_until
 
 # Connecting.
@@ -155,6 +157,36 @@ def test_a_cancelled_connect_closes_its_socket(model: str, end: str) -> None:
         assert called == []
         for filler in fillers:
             filler.close()
+
+
+# Listening.
+
+
+def test_sockets_are_closed_if_listening_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """listen(2) fails on the first of two addresses, and on a Unix socket."""
+
+    class Refused(socket.socket):
+        def listen(self, backlog: int = 0) -> None:
+            raise OSError(errno.EADDRINUSE, "of the test")
+
+    sockets = [Refused(), socket.socket()]
+    monkeypatch.setattr(listening, "tcp_sockets", lambda *_: sockets)
+    path = tmp_path / "socket"
+
+    def bound(path: str) -> socket.socket:
+        sockets.append(Refused(socket.AF_UNIX))
+        sockets[-1].bind(path)
+        return sockets[-1]
+
+    monkeypatch.setattr(listening, "unix_socket", bound)
+    with Reactor("poll") as reactor:
+        for where in ({}, {"unix": str(path)}):
+            with pytest.raises(OSError, match="of the test"):
+                reactor.listen(asyncio.Protocol, **where)
+    assert [sock.fileno() for sock in sockets] == [-1] * 3
+    assert not path.exists()
 
 
 # Datagrams.

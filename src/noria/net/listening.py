@@ -35,24 +35,28 @@ class Server:
 
     def bind_tcp(self, host: str | None, port: int, backlog: int, reuse_port: bool) -> None:
         """Listen on each address of `host`, all with the same port."""
+        sockets = tcp_sockets(host, port, reuse_port)
         try:
-            for sock in tcp_sockets(host, port, reuse_port):
+            for sock in sockets:
                 sock.listen(backlog)
                 self.add(sock)
         except BaseException:
             self.close()
+            for sock in sockets:  # those that were not added
+                sock.close()
             raise
 
     def bind_unix(self, path: str, backlog: int) -> None:
         """Listen on a Unix socket; a socket file without a listening process is replaced."""
         sock = unix_socket(path)
-        sock.listen(backlog)
-        if not path.startswith("\0"):
-            self._unlink = (path, os.stat(path).st_ino)
         try:
+            if not path.startswith("\0"):
+                self._unlink = (path, os.stat(path).st_ino)
+            sock.listen(backlog)
             self.add(sock)
         except BaseException:
             self.close()
+            sock.close()
             raise
 
     def add(self, sock: socket.socket) -> None:
