@@ -606,3 +606,21 @@ print(noria.serve(Echo, "127.0.0.1", 0, model="epoll", workers=2).workers)
     status, out, err = finish(start(source))
     assert status == 0, err
     assert out == "2\n"
+
+
+def test_no_worker_is_started_after_a_signal() -> None:
+    """A client of the first worker may stop the server before the second worker is started."""
+    code = """
+import os, signal
+from noria.servers.config import Summary
+from noria.servers.supervisor import Supervisor
+
+supervisor = Supervisor(lambda on_ready: Summary())
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    supervisor.start_worker()
+    print(len(supervisor.workers))
+finally:
+    supervisor.close()
+"""
+    assert run_source(code) == "0\n"

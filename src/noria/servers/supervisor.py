@@ -99,13 +99,16 @@ class Supervisor:
         self.old_handlers = {number: signal.signal(number, self._on_signal) for number in handled}
 
     def start_worker(self) -> None:
-        """Fork a worker."""
-        reader, writer = os.pipe()
+        """Fork a worker, unless the supervisor is stopping."""
         _flush()
         # A signal between the fork and the next line would miss a child that is not in `workers`
         # yet, and run the parent's handler in the child.
         old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.old_handlers)
         try:
+            # An earlier worker may accept, and a client then stop the server, before this one.
+            if self.stopping:
+                return
+            reader, writer = os.pipe()
             pid = os.fork()
             if pid == 0:
                 os.close(reader)
