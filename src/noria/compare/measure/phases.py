@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import noria
 from noria.compare.measure.child import ChildFailed
 from noria.compare.measure.experiment import Experiment, Row
 
@@ -44,11 +45,12 @@ def measure(experiment: Experiment, model: str) -> list[Row]:
 def _row(model: str, number: int, departure: list[int], arrival: list[int]) -> Row:
     sent, arrived, returned = departure
     asked, ready, copy_begin, copy_end, asks, handler, pieces = arrival
+    polls_sockets = noria.info(model).capabilities["readiness"] == "emulated"
     row: Row = {
         "model": model,
         "sample": number,
         # If the first poll succeeds, the time of the copy is the only one.
-        "asked": (copy_begin if model == "nonblocking" and not asks else asked) - sent,
+        "asked": (copy_begin if polls_sockets and not asks else asked) - sent,
         "sent": 0,
         "arrived": arrived - sent,
         "returned": returned - sent,
@@ -59,6 +61,6 @@ def _row(model: str, number: int, departure: list[int], arrival: list[int]) -> R
         "handler": handler - sent,
         "pieces": pieces,
     }
-    if model == "nonblocking":
+    if polls_sockets:
         row["asks"] = asks
     return row

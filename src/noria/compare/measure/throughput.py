@@ -59,7 +59,7 @@ def _row(experiment: Experiment, model: str, connections: int) -> Row:
         notes.append("serves one connection at a time; the others wait")
     elif found["served"] < connections and not notes[0]:
         notes.append(f"{found['served']:,} of {connections:,} connections received an answer")
-    if model == "nonblocking":
+    if noria.info(model).capabilities["readiness"] == "emulated":
         notes.append("polls all sockets every 1 ms, its default interval")
     row["note"] = "; ".join(filter(None, notes))
     return row

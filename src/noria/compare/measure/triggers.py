@@ -40,8 +40,8 @@ def measure(experiment: Experiment, model: str) -> list[Row]:
         experiment.step(f"level and edge: {model}")
         if model not in SELECTORS:
             return []
-        if model == "io_uring":
-            # Its receives complete; as a selector it polls, and re-arms after each event.
+        if not noria.info(model).synchronous:
+            # Receives of io_uring complete; as a selector it polls, and re-arms after each event.
             row["trigger"] = "level"
         row["told"], row["told_of_more"] = _count_reports(
             model, experiment.settings.size, experiment.settings.polls
