@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("httpx")
 sys.path.insert(0, str(Path(__file__).parent))
 from targets import TARGETS
 
