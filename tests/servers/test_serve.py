@@ -624,3 +624,24 @@ finally:
     supervisor.close()
 """
     assert run_source(code) == "0\n"
+
+
+def test_a_signal_right_before_the_wait_for_workers() -> None:
+    """It came after the workers were looked at: the wait that follows must end at once."""
+    code = """
+import os, signal
+import noria
+from noria.servers.echo import Echo
+
+waitpid = os.waitpid
+def late(*arguments):
+    found = waitpid(*arguments)
+    if not found[0] and not sent:
+        sent.append(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return found
+sent = []
+os.waitpid = late
+print(noria.serve(Echo, "127.0.0.1", 0, model="epoll", workers=2).workers)
+"""
+    assert run_source(code) == "2\n"

@@ -97,6 +97,12 @@ class Supervisor:
         if sighup_stops_server():
             handled.append(signal.SIGHUP)
         self.old_handlers = {number: signal.signal(number, self._on_signal) for number in handled}
+        # Python runs a handler between two of its instructions: a signal right before waitpid(2)
+        # would not interrupt it. So each signal, SIGCHLD too, writes to this pipe, and `run` reads.
+        self.old_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._wakeup_reader, self._wakeup_writer = os.pipe()
+        os.set_blocking(self._wakeup_writer, False)
+        self._old_wakeup_fd = signal.set_wakeup_fd(self._wakeup_writer, warn_on_full_buffer=False)
 
     def start_worker(self) -> None:
         """Fork a worker, unless the supervisor is stopping."""
@@ -125,6 +131,9 @@ class Supervisor:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             for number in self.old_handlers:
                 signal.signal(number, signal.SIG_DFL)
+            signal.set_wakeup_fd(-1)
+            os.close(self._wakeup_reader)
+            os.close(self._wakeup_writer)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self.old_handlers)
             summary = self.serve(lambda info: _write(writer, LISTENING))
             _write(writer, json.dumps(dataclasses.asdict(summary)).encode())
@@ -147,11 +156,13 @@ class Supervisor:
         """
         while self.workers:
             try:
-                pid, status = os.waitpid(-1, 0)
+                pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 break
             if pid in self.workers:
                 self._on_exit(pid, os.waitstatus_to_exitcode(status))
+            elif not pid:
+                os.read(self._wakeup_reader, 512)
         return self.total
 
     def _on_exit(self, pid: int, code: int) -> None:
@@ -191,6 +202,9 @@ class Supervisor:
 
     def close(self) -> None:
         """Restore the parent's signal handlers; kill the workers that are left."""
+        signal.set_wakeup_fd(self._old_wakeup_fd)
+        os.close(self._wakeup_reader)
+        os.close(self._wakeup_writer)
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
         for pid, (_, reader) in self.workers.items():
