@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from noria.fileserver.options import ServerOptions
 from noria.fileserver.server import run_server
-from noria.fileserver.workers import run_workers
 from noria.servers.config import OnReady, Summary
 
 
@@ -17,5 +16,7 @@ def serve_files(options: ServerOptions, ready: OnReady | None = None) -> Summary
     Raises OSError that names the address or the directory, and the errors of `models.make`.
     """
     if options.workers > 1:
+        from noria.fileserver.workers import run_workers  # one process does not need it
+
         return run_workers(options, ready)
     return run_server(options, ready)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from noria import models
 from noria.fileserver.options import ServerOptions
 from noria.fileserver.server import run_server
-from noria.net.listening import describe, tcp_sockets
-from noria.servers.config import OnReady, ServerInfo, Summary
-from noria.servers.supervisor import Supervisor
+from noria.net.listening import tcp_sockets
+from noria.servers.config import OnReady, Summary
+from noria.servers.supervisor import supervise
 
 
 def run_workers(options: ServerOptions, ready: OnReady | None) -> Summary:
@@ -19,30 +19,19 @@ def run_workers(options: ServerOptions, ready: OnReady | None) -> Summary:
     chosen, reason = models.choose() if options.model == "auto" else (options.model, "")
     models.make(chosen).close()  # raises here, not once in each worker
     sockets = list(options.sockets) or tcp_sockets(options.host, options.port, reuse_port=True)
-    addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
     # The workers share these: the lock of the one that cleans up, and the quota's numbers.
     cleanup_fd, quota_fd = os.memfd_create("noria-cleanup"), os.memfd_create("noria-quota")
     options = replace(options, model=chosen, cleanup_fd=cleanup_fd, quota_fd=quota_fd)
-    supervisor = Supervisor(
-        lambda on_ready: run_server(
-            replace(options, sockets=_sockets_of_worker(options, sockets)), on_ready
-        )
-    )
+
+    def serve(on_ready: OnReady) -> Summary:
+        own_sockets = _sockets_of_worker(options, sockets)
+        return run_server(replace(options, sockets=own_sockets), on_ready)
+
     try:
-        for _ in range(options.workers):
-            supervisor.start_worker()
-        supervisor.wait_until_listening()
-        if ready is not None:
-            ready(ServerInfo(addresses, chosen, reason, os.getpid(), supervisor.stop))
-        summary = supervisor.run()
+        return supervise(serve, options.workers, sockets, chosen, reason, ready)
     finally:
-        supervisor.close()
         os.close(cleanup_fd)
         os.close(quota_fd)
-        for sock in sockets:
-            sock.close()
-    summary.workers = options.workers
-    return summary
 
 
 def _sockets_of_worker(options: ServerOptions, sockets: list[socket.socket]) -> list[socket.socket]:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from noria.servers.config import OnConnection, OnReady, ServeConfig, ServerInfo, Summary
 from noria.servers.server import run_server
-from noria.servers.supervisor import run_workers
 
 __all__ = ["ServerInfo", "Summary", "serve"]
 
@@ -54,5 +53,7 @@ def serve(
         protocol_factory, host, port, unix, model, interval, grace, backlog, on_connection
     )
     if workers > 1:
+        from noria.servers.supervisor import run_workers  # one process does not need it
+
         return run_workers(config, workers, ready)
     return run_server(config, ready)

@@ -42,22 +42,44 @@ def run_workers(config: ServeConfig, workers: int, ready: OnReady | None) -> Sum
     models.make(chosen, interval=config.interval).close()  # raises here, not once in each worker
     config = replace(config, model=chosen)
     sockets = _bind(config)
+
+    def serve(on_ready: OnReady) -> Summary:
+        return run_server(_for_worker(config, sockets), on_ready)
+
+    try:
+        return supervise(serve, workers, sockets, chosen, reason, ready)
+    finally:
+        if config.unix is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(config.unix)
+
+
+def supervise(
+    serve: Callable[[OnReady], Summary],
+    workers: int,
+    sockets: list[socket.socket],
+    model: str,
+    reason: str,
+    ready: OnReady | None,
+) -> Summary:
+    """Run `serve` in several workers until a signal; return the sum of their totals.
+
+    `ready` is called with the addresses of `sockets`, which hold the port and are closed at the
+    end. `serve` is as for Supervisor.
+    """
     addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
-    supervisor = Supervisor(lambda on_ready: run_server(_for_worker(config, sockets), on_ready))
+    supervisor = Supervisor(serve)
     try:
         for _ in range(workers):
             supervisor.start_worker()
         supervisor.wait_until_listening()
         if ready is not None:
-            ready(ServerInfo(addresses, chosen, reason, os.getpid(), supervisor.stop))
+            ready(ServerInfo(addresses, model, reason, os.getpid(), supervisor.stop))
         summary = supervisor.run()
     finally:
         supervisor.close()
         for sock in sockets:
             sock.close()
-        if config.unix is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(config.unix)
     summary.workers = workers
     return summary
 
@@ -92,17 +114,17 @@ class Supervisor:
         self.stopping = False
         self.failed_starts = 0
         self.total = Summary()
+        # Python runs a handler between two of its instructions: a signal right before waitpid(2)
+        # would not interrupt it. So each signal, SIGCHLD too, writes to this pipe, and `run` reads.
+        self._wakeup_reader, self._wakeup_writer = os.pipe()
+        os.set_blocking(self._wakeup_writer, False)
+        self._old_wakeup_fd = signal.set_wakeup_fd(self._wakeup_writer, warn_on_full_buffer=False)
         handled = [signal.SIGINT, signal.SIGTERM]
         # Without a handler SIGHUP would end the parent alone, and with it the hold on the port.
         if sighup_stops_server():
             handled.append(signal.SIGHUP)
         self.old_handlers = {number: signal.signal(number, self._on_signal) for number in handled}
-        # Python runs a handler between two of its instructions: a signal right before waitpid(2)
-        # would not interrupt it. So each signal, SIGCHLD too, writes to this pipe, and `run` reads.
         self.old_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._wakeup_reader, self._wakeup_writer = os.pipe()
-        os.set_blocking(self._wakeup_writer, False)
-        self._old_wakeup_fd = signal.set_wakeup_fd(self._wakeup_writer, warn_on_full_buffer=False)
 
     def start_worker(self) -> None:
         """Fork a worker, unless the supervisor is stopping."""
