@@ -7,6 +7,7 @@ import click
 from noria.cli.errors import listen_error
 from noria.cli.param_types import ModelName, Seconds
 from noria.cli.serve.files import serve_files
+from noria.cli.serve.options import grace_option, host_option, port_option, workers_option
 from noria.cli.serve.output import JsonOutput, TextOutput
 from noria.cli.serve.target import load
 from noria.cli.subcommand import CommandWithFiles
@@ -18,14 +19,8 @@ from noria.cli.subcommand import CommandWithFiles
     short_help="Run a server: files, echo, or a protocol of your own.",
 )
 @click.argument("target", metavar="files|echo|MODULE:PROTOCOL")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=9001,
-    show_default=True,
-    help="Port to listen on; 0 takes any free port.",
-)
+@host_option
+@port_option(9001)
 @click.option("--unix", metavar="PATH", help="Listen on this Unix socket instead of a port.")
 @click.option(
     "--model",
@@ -43,21 +38,8 @@ from noria.cli.subcommand import CommandWithFiles
     metavar="S",
     help="For nonblocking: pause between two rounds of polling; 0 polls without a pause.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 1024),
-    default=1,
-    show_default=True,
-    help="Number of processes that share the port.",
-)
-@click.option(
-    "--grace",
-    type=Seconds(),
-    default=30.0,
-    show_default=True,
-    metavar="S",
-    help="After SIGTERM or SIGHUP: time that open connections have to finish.",
-)
+@workers_option
+@grace_option("open connections")
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each connection.")
 @click.option("--json", "json", is_flag=True, help="Print JSON lines instead of text.")
 @click.pass_context

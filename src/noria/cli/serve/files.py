@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from noria.cli.errors import CommandError, listen_error
-from noria.cli.param_types import ModelName, Seconds, Size
+from noria.cli.param_types import ModelName, Size
+from noria.cli.serve.options import grace_option, host_option, port_option, workers_option
 from noria.cli.serve.output import print_line
 from noria.errors import os_error_reason
 
@@ -50,14 +51,8 @@ def _read_password() -> str:
     metavar="[DIR]",
     type=click.Path(exists=True, file_okay=False, readable=True),
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="Port to listen on; 0 takes any free port.",
-)
+@host_option
+@port_option(8000)
 @click.option(
     "--allow-host",
     multiple=True,
@@ -111,21 +106,8 @@ def _read_password() -> str:
     help="I/O model ('noria models' lists them) that can run asyncio, or several separated by "
     "commas: the first that works here is used.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 1024),
-    default=1,
-    show_default=True,
-    help="Number of processes that share the port.",
-)
-@click.option(
-    "--grace",
-    type=Seconds(),
-    default=30.0,
-    show_default=True,
-    metavar="S",
-    help="After SIGTERM or SIGHUP: time that requests have to finish.",
-)
+@workers_option
+@grace_option("requests")
 @click.option(
     "--log",
     type=click.Choice(["none", "common", "json"]),
