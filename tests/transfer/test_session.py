@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 from pathlib import Path
 
@@ -97,6 +98,16 @@ def test_a_relative_state_home_is_ignored(monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", "here")
     monkeypatch.setenv("HOME", "/home/x")
     assert records_directory() == Path("/home/x/.local/state/noria/transfers")
+
+
+def test_nothing_is_created_for_a_user_without_a_home_directory(monkeypatch):
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as if passwd(5) had no entry
+    with pytest.raises(OSError, match="Not a directory"):
+        records_directory().mkdir(parents=True)
+    record = ResumeRecord("key")
+    assert "cannot write to" in record.write(a=1)
+    assert record.read() == {}
 
 
 def test_a_reason_is_part_of_a_sentence():

@@ -2,7 +2,7 @@
 
     python tests/fuzz/parsers/run.py                        # every target, 60 s in all
     python tests/fuzz/parsers/run.py --seconds 3600 urls    # one target, an hour
-    python tests/fuzz/parsers/run.py --target urls FILE     # one target on one input
+    python tests/fuzz/parsers/one.py urls FILE              # one target on one input
 
 Inputs that reach new code are kept in `corpus/TARGET/` with --keep, at most 128 bytes long: commit
 them. An input that breaks a target is written to `crash-TARGET-…` and named; the exit status is 1.

@@ -21,9 +21,6 @@ class _LenientFileHistory(FileHistory):
 def open_history() -> History:
     """Return the history in a file that only its owner can read; in memory if that fails."""
     file = state_directory() / "history"
-    # A user without a home directory: root would create a directory named "~".
-    if file.is_relative_to("/~"):
-        return InMemoryHistory()
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
