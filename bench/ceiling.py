@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -108,15 +109,16 @@ class Found:
             whole.places += each.profile.places
             whole.calls += each.profile.calls
             whole.functions += each.profile.functions
+            whole.python += each.profile.python
         return whole
 
 
-def measure(case: Case, loop: str, at: Place, hertz: int) -> Measured:
+def measure(case: Case, loop: str, at: Place, options: argparse.Namespace) -> Measured:
     """Load a new server, sample it, and return what was found."""
-    if loop == LIMIT and not case.limit:
-        raise Unavailable("the C server has no such row")
     data = at.scratch / "perf.data"
     words = server_command(loop, case.kind, *(certificate(at) if case.tls else ()))
+    if options.python and loop != LIMIT:
+        words[1:1] = ["-X", "perf"]
     libraries = ("ssl", "crypto") if case.program == "exchange" else ()
     load = [str(built(BENCH / "load" / f"{case.program}.c", *libraries))]
     with serving(words, at) as (pid, port):
@@ -129,7 +131,7 @@ def measure(case: Case, loop: str, at: Place, hertz: int) -> Measured:
             for line in process.stdout:
                 if line == "begin\n":
                     shares.start()
-                    with perf.recording(pid, data, at.seconds, hertz):
+                    with perf.recording(pid, data, at.seconds, options.hertz):
                         pass
                 elif line.startswith("end "):
                     shares.stop()
@@ -139,6 +141,8 @@ def measure(case: Case, loop: str, at: Place, hertz: int) -> Measured:
             if not result or process.returncode:
                 raise Unavailable((errors.strip().splitlines() or ["the load failed"])[-1])
     profile = Profile.of(perf.stacks(data))
+    # CPython has no option for its place. perf script has read it.
+    Path(f"/tmp/perf-{pid}.map").unlink(missing_ok=True)
     count, passed = int(result[1]), float(result[2])
     used = shares.server.user + shares.server.kernel
     if not count or not profile.samples:
@@ -197,6 +201,26 @@ def show_functions(found: Sequence[Found], count: int) -> None:
                 print(f"    {n * scale:7.3f}  {name}")
 
 
+def show_python(found: Sequence[Found], count: int) -> None:
+    """Print the packages of the Python functions, and their functions with the most samples."""
+    for each in found:
+        whole = each.total()
+        scale = each.middle(lambda m: m.cpu) / whole.samples
+        if not whole.python:
+            continue
+        print(f"\n{each.row}, {each.loop}: Python code by package, µs a message")
+        packages: Counter[str] = Counter()
+        for (package, _), n in whole.python.items():
+            packages[package] += n
+        for package, n in packages.most_common():
+            print(f"  {n * scale:7.2f}  {package or 'unknown'}")
+            functions = Counter(
+                {name: n for (of, name), n in whole.python.items() if of == package}
+            )
+            for name, n in functions.most_common(count):
+                print(f"    {n * scale:7.2f}  {name}")
+
+
 def show_markdown(found: Sequence[Found]) -> None:
     """Print the table of docs/performance.md."""
     print("| row | loop | all | " + " | ".join(PARTS) + " |")
@@ -241,6 +265,10 @@ def as_json(found: Sequence[Found]) -> list[dict[str, Any]]:
                 "samples": whole.samples,
                 "places": places,
                 "system_calls": {name: n * scale for name, n in whole.calls.most_common()},
+                "python": [
+                    {"package": package, "function": name, "us": n * scale}
+                    for (package, name), n in whole.python.most_common(100)
+                ],
                 "functions": [
                     {"part": part, "function": name, "us": n * scale}
                     for (part, name), n in whole.functions.most_common(100)
@@ -276,6 +304,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seconds", type=float, default=1.0, help="duration of each measurement")
     p.add_argument("--hertz", type=int, default=perf.HERTZ, help="samples a second")
     p.add_argument("--functions", type=int, metavar="N", help="print N functions of each part")
+    p.add_argument(
+        "--python",
+        action="store_true",
+        help="name the Python functions (python -X perf, which makes their calls slower)",
+    )
     p.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     p.add_argument("--json", metavar="FILE", help="write every measurement to FILE")
     return p
@@ -292,6 +325,8 @@ def main() -> None:
     options.rows = wanted
     if options.rounds < 1:
         p.error("--rounds must be 1 or more")
+    if options.python and sys.version_info < (3, 12):
+        p.error("--python needs Python 3.12, which has the option -X perf")
     perf.check()
     harness.raise_descriptor_limit()
     server, load = harness.cores()
@@ -305,7 +340,7 @@ def main() -> None:
                 if (row, loop) in skipped:
                     continue
                 try:
-                    every[row, loop].rounds[number] = measure(CASES[row], loop, at, options.hertz)
+                    every[row, loop].rounds[number] = measure(CASES[row], loop, at, options)
                 except Unavailable as error:
                     harness.progress_end()
                     harness.log(f"{loop} is skipped for {row!r}: {error}")
@@ -319,6 +354,8 @@ def main() -> None:
                 show(found)
             if options.functions:
                 show_functions(found, options.functions)
+            if options.python:
+                show_python(found, options.functions or 5)
             harness.write(
                 options.json,
                 {"rounds": options.rounds, "seconds": options.seconds, "rows": as_json(found)},

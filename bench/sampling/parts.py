@@ -97,6 +97,30 @@ def place_of(frame: Frame) -> str:
     return "own code"
 
 
+def python_function_of(stack: Stack) -> tuple[str, str] | None:
+    """Return package and name of the innermost Python function, if `python -X perf` named it.
+
+    The name is that of the trampoline which called the evaluation loop. It has no unwind tables,
+    so it is the outermost frame of the stack.
+    """
+    for frame in stack:
+        if frame.symbol.startswith("py::"):
+            name, _, file = frame.symbol.removeprefix("py::").partition(":")
+            return package_of(file), name
+    return None
+
+
+def package_of(file: str) -> str:
+    """Return the package of a Python file: the folder below the one that sys.path names."""
+    parts = PurePath(file).parts
+    for i in range(len(parts) - 1, 0, -1):
+        if parts[i - 1] in ("site-packages", "dist-packages", "src") or (
+            re.fullmatch(r"python\d\.\d+", parts[i - 1]) and parts[i] != "site-packages"
+        ):
+            return parts[i].removesuffix(".py")
+    return "program" if file.endswith(".py") else file
+
+
 def system_call_of(stack: Stack) -> str:
     """Return the system call a sample of the kernel is in; "" if it is in none, or not known."""
     for frame in stack:
@@ -116,6 +140,7 @@ class Profile:
     places: Counter[tuple[str, str]] = field(default_factory=Counter)  # of (part, place)
     calls: Counter[str] = field(default_factory=Counter)  # system calls
     functions: Counter[tuple[str, str]] = field(default_factory=Counter)  # of (part, symbol)
+    python: Counter[tuple[str, str]] = field(default_factory=Counter)  # of (package, function)
 
     @classmethod
     def of(cls, stacks: Iterable[Stack]) -> Profile:
@@ -127,6 +152,8 @@ class Profile:
             profile.parts[part] += 1
             profile.places[part, place_of(stack[0])] += 1
             profile.functions[part, stack[0].symbol] += 1
+            if part == PYTHON:
+                profile.python[python_function_of(stack) or ("", "")] += 1
             if part == KERNEL:
                 profile.calls[system_call_of(stack) or "none"] += 1
         return profile
