@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""A load generator for echo servers, compiled and without the GIL, so that the server is the limit.
+"""A load generator, compiled and without the GIL, so that the server is the limit.
 
 The load is closed-loop: each connection keeps `depth` messages in flight and sends the next one
 only when an echo is complete. A latency is the time from the send of a message to the last byte of
@@ -11,18 +11,20 @@ different offsets, and so do successive messages of one connection. So a message
 repeated, or sent to another connection differs from the expected one. No buffer is filled per
 message, and one `memcmp` checks an echo. (Messages of fewer than 8 bytes may be equal by chance.)
 
+Instead of messages it can send one fixed request. Then a response has a fixed length, and begins
+with fixed bytes (the status line); the rest is not compared, as it may contain the time.
+
 This module has the hot loop; `connections` connects the sockets, `histogram` counts latencies.
 """
 
 import errno as _errno
 import os
-from dataclasses import asdict, dataclass
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from noria.compare.loadgen.connections cimport ConnectionPool, IdleConnections
 from noria.compare.loadgen.histogram cimport Histogram, add_latency, used_buckets
@@ -52,9 +54,9 @@ from noria.compare.loadgen.kernel cimport (
 
 from noria.compare.loadgen.connections import check_descriptors, open_idle, resolve
 from noria.compare.loadgen.histogram import percentile
-from noria.errors import NoriaError
+from noria.compare.loadgen.result import LoadResult, WrongEcho
 
-__all__ = ["LoadResult", "WrongEcho", "open_idle", "run"]
+__all__ = ["LoadResult", "OpenLoad", "WrongEcho", "open_idle", "run"]
 
 cdef enum:
     MAX_IOVECS = 64             # messages per sendmsg
@@ -75,34 +77,6 @@ cdef enum Outcome:
     EXTRA_DATA         # more was received than sent
 
 
-class WrongEcho(NoriaError):
-    """An echo differs from its message: bytes lost, changed, or of another connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """The result of a run. Latencies are in microseconds, and None without any echo."""
-
-    messages: int
-    seconds: float
-    messages_per_second: float
-    p50_us: float | None
-    p99_us: float | None
-    p999_us: float | None
-    max_us: float | None
-    served: int
-    connections: int
-    connected: int
-    size: int
-    depth: int
-    idle: int
-    histogram: list[tuple[float, float, int]]
-
-    def as_dict(self) -> dict[str, object]:
-        """The fields as plain values for JSON."""
-        return asdict(self)
-
-
 cdef inline int timeout_ms(int64_t ns) noexcept nogil:
     """A timeout for epoll_wait; at least 1, so that a short wait does not spin."""
     return 1 if ns < NS_PER_MS else <int>(ns / NS_PER_MS)
@@ -121,11 +95,6 @@ cdef struct Conn:
     int64_t* sent_at       # a ring of `depth` times (ns), one per message in flight
 
 
-cdef inline size_t payload_offset(Conn* conn, uint64_t message) noexcept nogil:
-    """Where a message begins in the payload. The odd factors make neighbours differ."""
-    return (<uint64_t>conn.number * 40503 + message * 31) & (PAYLOAD_OFFSETS - 1)
-
-
 cdef class EchoLoad:
     """The load on one pool of connections."""
 
@@ -137,8 +106,10 @@ cdef class EchoLoad:
     cdef Histogram* latencies
     cdef int epfd
     cdef size_t size
+    cdef size_t reply_size
+    cdef size_t expected_size     # bytes of a reply that are compared
+    cdef bint fixed_request
     cdef uint64_t depth
-    cdef bint verify
     cdef bint measuring
     cdef bint first_round         # send one message per connection
     cdef bint draining
@@ -154,9 +125,9 @@ cdef class EchoLoad:
         cdef size_t room = PAYLOAD_OFFSETS + size
         self.epfd = -1
         self.pool = pool
-        self.size = size
+        self.size = self.reply_size = size
+        self.expected_size = size if verify else 0
         self.depth = depth
-        self.verify = verify
         self.conns = <Conn*>calloc(pool.count, sizeof(Conn))
         self.sent_at = <int64_t*>calloc(pool.count * depth, sizeof(int64_t))
         self.payload = <uint8_t*>malloc(room)
@@ -179,6 +150,31 @@ cdef class EchoLoad:
         free(self.payload)
         free(self.buffer)
         free(self.latencies)
+
+    cdef int set_request(self, bytes request, bytes expected, size_t reply_size) except -1:
+        """Send `request` instead of messages; replies have `reply_size` bytes."""
+        if not 0 < len(request) <= self.size or len(expected) > PAYLOAD_OFFSETS:
+            raise ValueError("the request or the expected beginning has a wrong size")
+        self.fixed_request = True
+        self.reply_size = reply_size
+        self.expected_size = len(expected)
+        memcpy(self.payload, <const char*>request, len(request))
+        memcpy(self.payload + self.size, <const char*>expected, len(expected))
+        return 0
+
+    cdef inline uint8_t* message(self, Conn* conn, uint64_t number) noexcept nogil:
+        """Where a message begins in the payload. The odd factors make neighbours differ."""
+        if self.fixed_request:
+            return self.payload
+        return self.payload + (
+            (<uint64_t>conn.number * 40503 + number * 31) & (PAYLOAD_OFFSETS - 1)
+        )
+
+    cdef inline uint8_t* expected(self, Conn* conn) noexcept nogil:
+        """The first `expected_size` bytes of the reply that is being received."""
+        if self.fixed_request:
+            return self.payload + self.size
+        return self.message(conn, conn.received)
 
     cdef int prepare(self) except -1:
         cdef uint32_t i
@@ -255,7 +251,7 @@ cdef class EchoLoad:
     cdef Outcome receive(self, Conn* conn) noexcept nogil:
         """Receive once; check and count echoes. epoll (level-triggered) reports remaining data."""
         cdef ssize_t got = recv(conn.fd, self.buffer, RECV_BUFFER_BYTES, 0)
-        cdef size_t left, part, at = 0
+        cdef size_t left, part, compared, at = 0
         cdef uint8_t* due
         cdef int64_t now
         if got < 0:
@@ -273,12 +269,15 @@ cdef class EchoLoad:
             if conn.received == conn.sent and conn.sent_bytes <= conn.received_bytes:
                 self.failed_conn = conn
                 return EXTRA_DATA
-            part = self.size - conn.received_bytes
+            part = self.reply_size - conn.received_bytes
             if part > left:
                 part = left
-            if self.verify:
-                due = self.payload + payload_offset(conn, conn.received) + conn.received_bytes
-                if memcmp(self.buffer + at, due, part) != 0:
+            if conn.received_bytes < self.expected_size:
+                due = self.expected(conn) + conn.received_bytes
+                compared = self.expected_size - conn.received_bytes
+                if compared > part:
+                    compared = part
+                if memcmp(self.buffer + at, due, compared) != 0:
                     self.failed_conn = conn
                     self.mismatch_at = conn.received_bytes
                     while self.buffer[at] == due[0]:
@@ -289,7 +288,7 @@ cdef class EchoLoad:
             at += part
             left -= part
             conn.received_bytes += part
-            if conn.received_bytes == self.size:
+            if conn.received_bytes == self.reply_size:
                 if self.measuring:
                     add_latency(self.latencies, now - conn.sent_at[conn.received % self.depth])
                     conn.answered += 1
@@ -319,7 +318,7 @@ cdef class EchoLoad:
             requested = 0
             which = conn.sent
             while which < end and n < MAX_IOVECS:
-                parts[n].iov_base = self.payload + payload_offset(conn, which)
+                parts[n].iov_base = self.message(conn, which)
                 parts[n].iov_len = self.size
                 if n == 0 and conn.sent_bytes:
                     parts[0].iov_base = <uint8_t*>parts[0].iov_base + conn.sent_bytes
@@ -409,12 +408,20 @@ cdef class EchoLoad:
             )
         if outcome == WRONG_ECHO:
             raise WrongEcho(
-                f"{where}: the echo of message {self.failed_conn.received} is wrong "
-                f"from byte {self.mismatch_at} of {self.size}"
+                f"{where}: the {'response' if self.fixed_request else 'echo'} of message "
+                f"{self.failed_conn.received} is wrong from byte {self.mismatch_at} "
+                f"of {self.reply_size}"
             )
         if outcome == EXTRA_DATA:
             raise WrongEcho(f"{where}: the server sent more than it received, {done}")
         raise OSError(self.error, f"{os.strerror(self.error)}: {where} {done}")
+
+    cdef void reset_counts(self) noexcept nogil:
+        """Forget what earlier runs measured."""
+        cdef uint32_t i
+        memset(self.latencies, 0, sizeof(Histogram))
+        for i in range(self.pool.count):
+            self.conns[i].answered = 0
 
     cdef uint32_t served(self):
         cdef uint32_t i
@@ -423,6 +430,124 @@ cdef class EchoLoad:
             if self.conns[i].answered:
                 served += 1
         return served
+
+
+cdef class OpenLoad:
+    """Connections to one server, to load it several times; a context manager that closes them.
+
+    See run() for the arguments. With `request` (bytes), it is sent instead of messages; `size` is
+    not used then, each reply must have `reply_size` bytes and begin with `expected`.
+    """
+
+    cdef ConnectionPool pool
+    cdef IdleConnections idle_pool
+    cdef EchoLoad load
+    cdef object depth
+    cdef bint started
+
+    def __init__(
+        self,
+        host="127.0.0.1",
+        port=0,
+        *,
+        unix=None,
+        connections,
+        size=1,
+        depth=1,
+        verify=True,
+        idle=0,
+        request=None,
+        expected=b"",
+        reply_size=0,
+    ):
+        if request is not None:
+            size = len(request)
+        else:
+            reply_size = size
+        sizes = {"connections": connections, "size": size, "depth": depth, "reply_size": reply_size}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if idle < 0:
+            raise ValueError("idle must be at least 0")
+        self.depth = depth
+        self.pool = ConnectionPool(connections)
+        try:
+            check_descriptors(connections + idle)
+            self.idle_pool = IdleConnections(host, port, idle, unix=unix)
+            self.pool.open(resolve(host, port, unix))
+            self.load = EchoLoad(self.pool, size, depth, verify)
+            if request is not None:
+                self.load.set_request(request, expected, reply_size)
+            self.load.prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, seconds, warmup=0.1, *, at_start=None, at_end=None):
+        """Load the server and return the LoadResult: see run()."""
+        if not seconds > 0 or warmup < 0:
+            raise ValueError("seconds must be more than 0, warmup at least 0")
+        cdef EchoLoad load = self.load
+        cdef int64_t started, ended
+        load.draining = False
+        if not self.started:
+            load.await_first_echoes()
+            self.started = True
+        load.raise_for_outcome(load.send_all())
+        load.run_for(warmup)
+        load.reset_counts()
+        if at_start is not None:
+            at_start()
+        load.measuring = True
+        started = clock()
+        load.run_for(seconds)
+        ended = clock()
+        load.measuring = False
+        if at_end is not None:
+            at_end()
+        # So that the server has no echo to send when its connections end.
+        load.draining = True
+        if not load.all_answered():
+            load.run_for(DRAIN_NS / 1e9)
+        return self.result((ended - started) / 1e9)
+
+    cdef object result(self, double elapsed):
+        buckets = used_buckets(self.load.latencies)
+        total = self.load.latencies.count
+        max_us = self.load.latencies.max_ns / 1000.0
+        shares = [
+            percentile(buckets, share, total, max_us) if total else None
+            for share in (0.5, 0.99, 0.999)
+        ]
+        return LoadResult(
+            messages=total,
+            seconds=elapsed,
+            messages_per_second=total / elapsed,
+            p50_us=shares[0],
+            p99_us=shares[1],
+            p999_us=shares[2],
+            max_us=max_us if total else None,
+            served=self.load.served(),
+            connections=self.pool.count,
+            connected=self.pool.connected,
+            size=self.load.size,
+            depth=self.depth,
+            idle=len(self.idle_pool),
+            histogram=buckets,
+        )
+
+    def close(self):
+        """Close all connections. A second call does nothing."""
+        self.pool.close_all()
+        if self.idle_pool is not None:
+            self.idle_pool.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
 
 
 def run(
@@ -452,63 +577,10 @@ def run(
     Raises OSError with its errno (refused, reset, too few descriptors), ConnectionAbortedError if
     the server closes a connection, WrongEcho if an echo differs from its message, ValueError.
     """
-    for name, value in (("connections", connections), ("size", size), ("depth", depth)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    if not seconds > 0 or warmup < 0 or idle < 0:
-        raise ValueError("seconds must be more than 0, warmup and idle at least 0")
-    cdef IdleConnections idle_pool = None
-    cdef ConnectionPool pool = ConnectionPool(connections)
-    cdef EchoLoad load
-    cdef int64_t started, ended
-    try:
-        check_descriptors(connections + idle)
-        idle_pool = IdleConnections(host, port, idle, unix=unix)
-        pool.open(resolve(host, port, unix))
-        load = EchoLoad(pool, size, depth, verify)
-        load.prepare()
-        load.await_first_echoes()
-        load.raise_for_outcome(load.send_all())
-        load.run_for(warmup)
-        if at_start is not None:
-            at_start()
-        load.measuring = True
-        started = clock()
-        load.run_for(seconds)
-        ended = clock()
-        load.measuring = False
-        if at_end is not None:
-            at_end()
-        # So that the server has no echo to send when its connections end.
-        load.draining = True
-        if not load.all_answered():
-            load.run_for(DRAIN_NS / 1e9)
-        connected, idle_connected = pool.connected, len(idle_pool)
-    finally:
-        pool.close_all()
-        if idle_pool is not None:
-            idle_pool.close()
-    buckets = used_buckets(load.latencies)
-    total = load.latencies.count
-    max_us = load.latencies.max_ns / 1000.0
-    shares = [
-        percentile(buckets, share, total, max_us) if total else None
-        for share in (0.5, 0.99, 0.999)
-    ]
-    elapsed = (ended - started) / 1e9
-    return LoadResult(
-        messages=total,
-        seconds=elapsed,
-        messages_per_second=total / elapsed,
-        p50_us=shares[0],
-        p99_us=shares[1],
-        p999_us=shares[2],
-        max_us=max_us if total else None,
-        served=load.served(),
-        connections=connections,
-        connected=connected,
-        size=size,
-        depth=depth,
-        idle=idle_connected,
-        histogram=buckets,
-    )
+    if not seconds > 0 or warmup < 0:
+        raise ValueError("seconds must be more than 0, warmup at least 0")
+    with OpenLoad(
+        host, port, unix=unix, connections=connections, size=size, depth=depth, verify=verify,
+        idle=idle,
+    ) as load:
+        return load.run(seconds, warmup, at_start=at_start, at_end=at_end)

@@ -1,0 +1,50 @@
+"""What the measured programs share: the loop by its name, the core, the end with the parent."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import resource
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def loop_factory(name: str) -> Callable[[], Any] | None:
+    """Return the loop factory of "uvloop", "noria-epoll" and so on; None for "asyncio"."""
+    if name == "asyncio":
+        return None
+    package, _, model = name.partition("-")
+    make = importlib.import_module(package).new_event_loop
+    return partial(make, model) if model else make
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, even while it is stopped."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def pin(core: str) -> None:
+    """Run on this core only; on any for an empty string."""
+    if core:
+        os.sched_setaffinity(0, {int(core)})
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of open files to the hard limit (RLIMIT_NOFILE, getrlimit(2))."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def reason(error: BaseException) -> str:
+    """Return an error in one line."""
+    text = str(error) or (error.__doc__ or "").partition("\n")[0]
+    name = type(error).__name__
+    return text if isinstance(error, OSError) and text else f"{name}: {text}".rstrip(": ")

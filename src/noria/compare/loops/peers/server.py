@@ -1,0 +1,145 @@
+"""A server on an event loop: python -m noria.compare.loops.peers.server CORE LOOP KIND.
+
+KIND is a key of KINDS. It replies with one line of JSON, {"port": PORT} or {"error": TEXT}, and
+serves until it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from noria.compare.loops.peers.common import (
+    die_with_parent,
+    loop_factory,
+    pin,
+    raise_descriptor_limit,
+    reason,
+)
+from noria.compare.measure.child import reply
+
+BACKLOG = 4096  # connections; no server refuses the clients, which connect at once
+READ_SIZE = 64 * 1024
+CERTIFICATE = Path(__file__).with_name("loopback.pem")
+BODY = b"Hello, world!\n"
+
+
+class Echo(asyncio.Protocol):
+    """Echo received data, and pause reading while the write buffer is full."""
+
+    transport: Any
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def pause_writing(self) -> None:
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.transport.resume_reading()
+
+
+async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Echo one connection of a stream server."""
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(READ_SIZE):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def protocol(listener: socket.socket, tls: ssl.SSLContext | None = None) -> Any:
+    """Start an echo server that creates a protocol for each connection."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(Echo, sock=listener, ssl=tls, backlog=BACKLOG)
+
+
+async def secure_protocol(listener: socket.socket) -> Any:
+    """Start `protocol` over TLS, with the certificate for measurements on this machine."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(CERTIFICATE)
+    return await protocol(listener, tls)
+
+
+async def streams(listener: socket.socket) -> Any:
+    """Start an echo server of asyncio's streams."""
+    return await asyncio.start_server(echo_stream, sock=listener, backlog=BACKLOG)
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """The smallest ASGI application."""
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+async def uvicorn(listener: socket.socket) -> Any:
+    """Start uvicorn, with httptools if that is installed."""
+    from uvicorn import Config, Server
+
+    config = Config(
+        hello,
+        loop="none",  # the running loop
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level="error",
+        backlog=BACKLOG,
+    )
+    return asyncio.ensure_future(Server(config).serve(sockets=[listener]))
+
+
+KINDS: dict[str, Callable[[socket.socket], Coroutine[Any, Any, Any]]] = {
+    "protocol": protocol,
+    "tls": secure_protocol,
+    "streams": streams,
+    "uvicorn": uvicorn,
+}
+
+
+def listen() -> socket.socket:
+    """Return a listening socket on a port that the kernel chooses."""
+    # asyncio sets TCP_NODELAY only if the socket's protocol is IPPROTO_TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+async def serve(core: str, kind: str) -> None:
+    """Serve until the process is killed."""
+    pin(core)
+    listener = listen()
+    # Read the port now: some loops detach the descriptor from the socket.
+    port = listener.getsockname()[1]
+    started = await KINDS[kind](listener)
+    reply({"port": port})
+    # A future's exception ends the server.
+    await (started if isinstance(started, asyncio.Future) else asyncio.Event().wait())
+
+
+def main(core: str, loop: str, kind: str) -> int:
+    """Run the server; return the exit status."""
+    die_with_parent()
+    raise_descriptor_limit()
+    try:
+        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+            runner.run(serve(core, kind))
+    except Exception as error:
+        reply({"error": reason(error), "kind": type(error).__name__})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
