@@ -77,9 +77,7 @@ class Found:
         It needs one common round only, and claims nothing: see ratio().
         """
         mine, its = self.values(loop), self.values(other)
-        return middle(
-            self.row.gain(mine[n], its[n]) for n in mine if mine[n] and its.get(n)
-        )
+        return middle(self.row.gain(mine[n], its[n]) for n in mine if mine[n] and its.get(n))
 
     def ratio(self, loop: str, other: str) -> PairedRatio | None:
         """Return how many times better a loop is than another, with its confidence interval.

@@ -85,9 +85,7 @@ def load(server_kind: str, load_kind: str, *, cpu_time: bool = False, **options:
                 server.start()
                 server.open(load_kind, **options)
 
-            yield Subject(
-                lambda: server.run(place.seconds, cpu_time), server.process.pid, prepare
-            )
+            yield Subject(lambda: server.run(place.seconds, cpu_time), server.process.pid, prepare)
 
     return start
 

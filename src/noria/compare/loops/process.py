@@ -27,13 +27,20 @@ class LoadProcess:
         """Return the reply to a command that takes this many seconds. Raises Unavailable."""
         try:
             if self._child is None:
-                self._child = Child(f"{PEERS}.load", *([] if self.core is None else [str(self.core)]))
+                self._child = Child(
+                    f"{PEERS}.load", *([] if self.core is None else [str(self.core)])
+                )
                 self._child.receive(START_SECONDS)
             return self._child.request(REPLY_SECONDS + takes, command=command, **message)
         except ChildFailed as failed:
             if not failed.kind:  # no reply: a later one would be taken for that of a later request
                 self.end()
             raise Unavailable(str(failed)) from None
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process, if it runs."""
+        return () if self._child is None else (self._child.process.pid,)
 
     def end(self) -> None:
         """End the process, which closes its connections. A second call does nothing."""

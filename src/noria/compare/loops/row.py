@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from noria.compare.loops.network import LoadProcess
+from noria.compare.noise import NoiseMeter
 
 
 class Unavailable(Exception):
@@ -33,6 +32,15 @@ class Sample:
     last: float | None = None  # between the last byte of an upload and the response
 
 
+class Clients(Protocol):
+    """The load of a row, in a process of its own: see process.LoadProcess."""
+
+    @property
+    def pids(self) -> tuple[int, ...]: ...
+
+    def request(self, command: str, takes: float = 0.0, /, **message: Any) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The cores, duration and directory of a measurement. A core of None pins no process."""
@@ -43,7 +51,8 @@ class Place:
     scratch: Path  # temporary directory for sockets, certificates and files
     fresh: bool = False  # measure servers before any connection has ended
     warmup: float = 0.2  # seconds of load before a measurement
-    clients: LoadProcess | None = None  # the load that all rows share
+    clients: Clients | None = None  # the load that all rows share
+    meter: NoiseMeter | None = None  # watches the cores during measurements
 
     @property
     def server_cores(self) -> set[int]:

@@ -7,11 +7,12 @@ To compare two loops in N rows, for example as a check in CI, with a PairedRatio
     with run.at_place(seconds=0.2) as place:
         for row in rows.select(["echo-*", "call_soon"]):
             found = run.measure_row(row, ["noria-epoll", "uvloop"], place, rounds=9)
-            print(row.name, found.gain("noria-epoll", "uvloop"), found.ratio("noria-epoll", "uvloop"))
-            print(found.unavailable, found.failures)
+            ratio = found.ratio("noria-epoll", "uvloop")  # None if one of them was not measured
+            print(row.name, ratio, found.unavailable, found.failures)
 
-`found.ratio` is how many times better the first loop is, also in rows in which lower is better, and
-`found.ratio(...).low` the lower end of its confidence interval. Any Row works, also those of bench/.
+The ratio says how many times better the first loop is, also in rows in which lower is better; its
+`low` and `high` are the ends of its confidence interval. It needs at least five rounds. Any Row can
+be measured, also those of bench/.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from noria.compare.loops.found import Found
 from noria.compare.loops.process import LoadProcess
 from noria.compare.loops.row import Place, Row, Sample, Subject, Unavailable
 from noria.compare.measure import cores
+from noria.compare.noise import NoiseMeter
 
 Step = Callable[[Row, str, int], object]
 """Called before each measurement with the row, the loop and the round."""
@@ -43,7 +45,8 @@ def at_place(*, seconds: float, warmup: float = 0.02, fresh: bool = False) -> It
     clients = LoadProcess(load)
     with tempfile.TemporaryDirectory(prefix="noria-compare-") as scratch, _moved_to(load):
         try:
-            yield Place(server, load, seconds, Path(scratch), fresh, warmup, clients)
+            meter = NoiseMeter(pair)
+            yield Place(server, load, seconds, Path(scratch), fresh, warmup, clients, meter)
         finally:
             clients.end()
 
@@ -80,8 +83,8 @@ def measure_row(
     Each loop's process is started once. Every round measures all loops, beginning with another one,
     while the processes of the others are stopped. A loop that cannot be measured is skipped from
     then on, with the reason in the result. The loop `repeat` is measured twice a round, by which
-    the noise of the machine is known. `found` gets the measurements one by one, so that they are not
-    lost to KeyboardInterrupt; no process is left then.
+    the noise of the machine is known. `found` gets the measurements one by one, so that they are
+    not lost to KeyboardInterrupt; no process is left then.
     """
     found = Found(row) if found is None else found
     chosen = [loop for loop in loops if row.applies_to(loop)]
@@ -115,7 +118,7 @@ def _measure_interleaved(
                 if step is not None:
                     step(found.row, loop, number)
                 with _skipping(found, loop, subjects):
-                    sample = _measure_subject(subjects[loop])
+                    sample = _measure_subject(subjects[loop], place)
                     if loop in measured:
                         found.again[number] = sample
                     else:
@@ -123,12 +126,23 @@ def _measure_interleaved(
                     measured.add(loop)
 
 
-def _measure_subject(subject: Subject) -> Sample:
+def _measure_subject(subject: Subject, place: Place) -> Sample:
     subject.resume()
     try:
-        return subject.measure()
+        with _watched(subject, place):
+            return subject.measure()
     finally:
         subject.pause()
+
+
+@contextlib.contextmanager
+def _watched(subject: Subject, place: Place) -> Iterator[None]:
+    if place.meter is None or subject.pid is None:
+        yield
+        return
+    load = place.clients.pids if place.clients else ()
+    with place.meter.watch(subject.pid, *load, os.getpid()):
+        yield
 
 
 @contextlib.contextmanager

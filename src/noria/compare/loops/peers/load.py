@@ -50,12 +50,12 @@ class Loads:
         self.loads: dict[str, tuple[Load, int]] = {}
         self.idle: dict[str, list[Any]] = {}
 
-    def open(self, name: str, kind: str, port: int, pid: int, **options: int) -> Message:
+    def open(self, name: str, kind: str, port: int, pid: int, **options: Any) -> Message:
         """Connect to a server: `kind` is "echo", "tls" or "http"."""
         self.loads[name] = self._open(kind, port, options), pid
         return {}
 
-    def _open(self, kind: str, port: int, options: dict[str, int]) -> Load:
+    def _open(self, kind: str, port: int, options: dict[str, Any]) -> Load:
         if kind == "tls":
             return TlsLoad(HOST, port, **options)
         if kind == "echo":
@@ -66,7 +66,7 @@ class Loads:
         )
 
     def run(self, name: str, seconds: float, warmup: float, cpu_time: bool) -> Message:
-        """Measure messages a second, or with `cpu_time` for each second of the server's CPU time."""
+        """Measure messages a second, with `cpu_time` a second of the server's CPU time."""
         load, pid = self.loads[name]
         server, own = CpuTime(pid), CpuTime(os.getpid())
 

@@ -187,7 +187,7 @@ class Bursts:
 
     def _run(self, count: int) -> float:
         began = time.perf_counter()
-        self.loop.run_until_complete(self.row(count))  # type: ignore[arg-type]
+        self.loop.run_until_complete(self.row(count))
         passed = time.perf_counter() - began
         self.rate = count / passed
         return passed

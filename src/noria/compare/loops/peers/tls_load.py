@@ -13,7 +13,6 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 TIMEOUT_SECONDS = 5.0
 READ_SIZE = 64 * 1024
