@@ -10,15 +10,16 @@ import math
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from noria.compare.report import document, sentences, tables
+from noria.compare.report import document, noise, sentences, spread_tables, tables
 
 HERE = files("noria.compare.report")
 
@@ -32,44 +33,57 @@ FIGURES = {
 """Each figure's heading and its question."""
 
 LIBRARIES = ("d3.min.js", "plot.umd.min.js")
+DRAWING = ("theme.js", "data.js", "format.js", "drawing.js", "axis.js", "spread.js", "rows.js")
+"""The scripts that every page with figures loads first."""
+
 SCRIPTS = (
-    "theme.js",
-    "data.js",
-    "format.js",
-    "drawing.js",
+    *DRAWING,
+    "noise.js",
     "throughput.js",
     "phases.js",
     "waiting.js",
     "idle.js",
     "triggers.js",
+    "figures.js",
     "page.js",
 )
 """The scripts in the order in which the page loads them. They share one global scope."""
+
+READING = (
+    "A mark is the median of the rounds, and a whisker goes from the lowest to the highest round. "
+    "Where whiskers overlap, the difference may be chance; the sentences state only differences in "
+    "which the rounds agree.",
+    "An axis begins at 0 and is linear if at least half of its values reach a tenth of its length. "
+    "Otherwise it is logarithmic, so that one large value does not flatten the others; bars need a "
+    "zero, so their axis is broken instead, and a bar that is cut has its value beside it.",
+)
+"""How to read the figures, a paragraph each. static/axis.js has the rule of the axes."""
 
 UNIT = re.compile(r"(?<=\d) (?=(?:µs|ms|KiB|MiB|GiB)\b)")
 
 
 def render(results: dict[str, Any]) -> str:
     """Return the page for the document of one comparison, which may be incomplete."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(text("report.html.j2"))
     asked = results.get("only") or sentences.FIGURES
-    return template.render(
+    return template("report.html.j2").render(
         header=header(results),
         sample=results.get("sample"),
         models=document.models(results),
         kinds=_kinds(results),
+        reading=READING,
+        noise=figure(
+            "noise", noise.TITLE, noise.QUESTION, noise.sentence(results), noise.tables(results)
+        )
+        if noise.measured(results)
+        else None,
         figures=[
-            {
-                "name": name,
-                "title": FIGURES[name][0],
-                "question": _question(results, name),
-                "sentence": UNIT.sub("\N{NO-BREAK SPACE}", sentence(results)),
-                "tables": [table for table in tables.of_figure(results, name) if not table.empty],
-                "extra": [table for table in _extra(results, name) if not table.empty],
-            }
+            figure(
+                name,
+                FIGURES[name][0],
+                _question(results, name),
+                sentence(results),
+                _tables(results, name),
+            )
             for name, sentence in sentences.FIGURES.items()
             if name in asked
         ],
@@ -81,6 +95,31 @@ def render(results: dict[str, Any]) -> str:
         licences=[(name, text("vendor", f"LICENSE.{name}").strip()) for name in ("d3", "plot")],
         data=embed(results),
     )
+
+
+def figure(
+    name: str, title: str, question: str, sentence: str, shown: Iterable[tables.Table]
+) -> dict[str, Any]:
+    """A figure for the template; `shown` are the tables under "The numbers"."""
+    return {
+        "name": name,
+        "title": title,
+        "question": question,
+        "sentence": UNIT.sub("\N{NO-BREAK SPACE}", sentence),
+        "tables": [table for table in shown if not table.empty],
+    }
+
+
+def template(name: str) -> Template:
+    """A template of this directory."""
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(text),
+    )
+    return environment.get_template(name)
 
 
 def write(results: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -170,9 +209,13 @@ def _question(results: dict[str, Any], name: str) -> str:
     return FIGURES[name][1]
 
 
-def _extra(results: dict[str, Any], name: str) -> list[tables.Table]:
-    """Tables that a figure shows directly, not under "The numbers"."""
-    return [tables.syscalls(results)] if name == "throughput" else []
+def _tables(results: dict[str, Any], name: str) -> list[tables.Table]:
+    """The tables of a figure, with that of its rounds."""
+    shown = tables.of_figure(results, name)
+    if name == "throughput":
+        shown.append(tables.syscalls(results))
+    rounds = spread_tables.of_figure(results, name)
+    return shown if rounds is None else [*shown, rounds]
 
 
 def _kinds(results: dict[str, Any]) -> list[str]:

@@ -5,20 +5,41 @@ const style = { background: "transparent", color: "var(--ink)", fontFamily: "inh
 const identity = { type: "identity" };
 const halo = { stroke: "var(--card)", strokeWidth: 4 };
 const grid = { stroke: "var(--line)", strokeOpacity: 1 };
+const tipLines = { lineWidth: 42 }; // em, so that the lines of a tooltip are not wrapped
 const sentence = (name) => document.getElementById(`sentence-${name}`).textContent.trim();
 
-const plot = (name, label, options) =>
-  Plot.plot({ style, ariaLabel: label, ariaDescription: sentence(name), color: identity, ...options });
+// Screen readers read an image's label and description, and not the texts of its axes.
+const asImage = (svg) => {
+  svg.setAttribute("role", "img");
+  return svg;
+};
 
-const heading = (text, small) => {
+const plot = (name, label, options) =>
+  asImage(Plot.plot({ style, ariaLabel: label, ariaDescription: sentence(name), color: identity, ...options }));
+
+const heading = (text, notes = []) => {
   const h = document.createElement("h3");
   h.append(text);
+  const small = notes.filter(Boolean).join("; ");
   if (small) {
     const more = document.createElement("small");
     more.textContent = `  ${small}`;
     h.append(more);
   }
   return h;
+};
+
+// Places the points of several models side by side around their common x on a log axis, so that their
+// whiskers do not hide each other. `pixels` is the distance between the first and the last.
+const dodge = (counts, names, room) => {
+  const [first, last] = [Math.max(counts[0], 1), Math.max(counts[counts.length - 1], 2)];
+  const step = Math.min(6, Math.max(1, (room / (counts.length + 1) / names.length) * 0.55));
+  const pixels = step * (names.length - 1);
+  const inner = Math.max(room - pixels - 24, 40);
+  const perPixel = Math.log(last / first || 2) / inner;
+  const place = (n, name) => Math.max(n, 1) * Math.exp((names.indexOf(name) * step - pixels / 2) * perPixel);
+  const edge = Math.exp((pixels / 2 + 12) * perPixel);
+  return { place, pixels, domain: [first / edge, last * edge] };
 };
 
 // The drawn width of a text, in pixels.
@@ -60,6 +81,7 @@ const text = (parent, x, y, words, options = {}) =>
     .text(words);
 
 // Labels each line with its name: in the right margin if the line ends there, else near its last point.
+// Points of the same x are up to `frame.beside` pixels apart.
 const labelLineEnds = (svg, series, xOf, yOf, frame) => {
   const layer = d3.select(svg).append("g").attr("aria-hidden", "true");
   const ends = series.map(({ name, points, stops }) => {
@@ -67,15 +89,16 @@ const labelLineEnds = (svg, series, xOf, yOf, frame) => {
     return { name, stops, x: xOf(last), y: yOf(last) };
   });
   const edge = Math.max(...ends.map((end) => end.x));
-  const margin = separateLabels(ends.filter((end) => end.x > edge - 1), 14.5, frame.top, frame.bottom - 8);
+  const atEdge = (end) => end.x > edge - (frame.beside || 0) - 1;
+  const margin = separateLabels(ends.filter(atEdge), 14.5, frame.top, frame.bottom - 8);
   for (const end of margin) {
     layer
       .append("path")
-      .attr("d", `M${end.x + 6},${end.y}L${end.x + 13},${end.at}`)
+      .attr("d", `M${end.x + 6},${end.y}L${edge + 8},${end.y}L${edge + 15},${end.at}`)
       .attr("stroke", colour(end.name))
       .attr("stroke-opacity", 0.55)
       .attr("fill", "none");
-    text(layer, end.x + 16, end.at, end.name, { fill: colour(end.name), weight: 600 });
+    text(layer, edge + 18, end.at, end.name, { fill: colour(end.name), weight: 600 });
   }
   const inked = series.flatMap(({ points }) => {
     const spots = [];
@@ -90,7 +113,8 @@ const labelLineEnds = (svg, series, xOf, yOf, frame) => {
     });
     return spots;
   });
-  for (const end of ends.filter((e) => e.x <= edge - 1)) {
+  const taken = [];
+  for (const end of ends.filter((each) => !atEdge(each))) {
     const tight = frame.right - frame.left < 300;
     const words = tight ? end.name : end.stops ? `${end.name} stops` : `${end.name}: one point`;
     const wide = widthOf(words, 12, 600);
@@ -106,8 +130,10 @@ const labelLineEnds = (svg, series, xOf, yOf, frame) => {
     for (const dy of [16, 30, 44, 58, 74, 92, 112].flatMap((d) => [-d, d])) {
       for (const dx of [-wide / 2, 8, -wide - 8]) places.push([end.x + dx, end.y + dy]);
     }
-    // Scores a place: high if no line crosses it and it is near the end of its line.
+    // Scores a place: high if no line crosses it and it is near the end of its line, never one that
+    // another label has.
     const score = ([x, y]) => {
+      if (taken.some((box) => x < box.right && box.left < x + wide && Math.abs(y - box.y) < 15)) return -Infinity;
       if (x < frame.left + 2 || x + wide > frame.right || y < frame.top + 4 || y > frame.bottom - 8) return -Infinity;
       const clear = d3.min(inked, ([px, py]) =>
         Math.hypot(Math.max(x - px, 0, px - x - wide), Math.max(Math.abs(py - y) - 7, 0)),
@@ -123,17 +149,16 @@ const labelLineEnds = (svg, series, xOf, yOf, frame) => {
         .attr("stroke", colour(end.name))
         .attr("stroke-opacity", 0.55);
     }
+    taken.push({ left: x - 6, right: x + wide + 6, y });
     text(layer, x, y, words, { fill: colour(end.name), weight: 600 });
   }
 };
 
-// Ticks of a log axis: powers of ten, with 2 and 5 between them if there are at most two powers.
-const logTicks = (low, high) => {
-  const powers = d3.range(Math.ceil(Math.log10(low)), Math.log10(high)).map((n) => 10 ** n);
-  if (powers.length > 1) return powers;
-  const first = Math.floor(Math.log10(low));
-  return d3
-    .range(first, Math.log10(high))
-    .flatMap((n) => [1, 2, 5].map((k) => k * 10 ** n))
-    .filter((v) => v >= low && v <= high);
+// Ticks of a log axis, to be labelled by `text`: with `tickFormat`, d3 omits labels of a log axis.
+// 1, 2 and 5 times powers of ten, or only the powers if those are more than `count`.
+const logTicks = (low, high, count = 5) => {
+  const powers = d3.range(Math.floor(Math.log10(low)), Math.log10(high)).map((n) => 10 ** n);
+  const inside = (values) => values.filter((value) => value >= low && value <= high);
+  const all = inside(powers.flatMap((power) => [1, 2, 5].map((k) => k * power)));
+  return all.length > Math.max(count, 3) && inside(powers).length > 1 ? inside(powers) : all;
 };

@@ -28,21 +28,25 @@ const idleCurves = (width, all, key, title) => {
   if (!rows.length) return null;
   const names = modelNames(rows);
   const counts = distinctValues(all, "idle");
-  // A log axis has no 0: 0 is drawn at 1, with the label 0.
-  const x = (row) => Math.max(row.idle, 1);
-  const y = (row) => row[key];
+  const points = rows.map((row) => ({ row, model: row.model, n: row.idle, spread: spreadOf(row, key) }));
+  const spreads = points.map((point) => point.spread);
+  const axis = chooseAxis(spreads.map((s) => s.median), spreads.flatMap((s) => [s.lowest, s.highest]));
   const marginRight = Math.ceil(Math.max(...names.map((name) => widthOf(name, 12, 600)))) + 28;
-  const height = Math.round(Math.min(400, Math.max(300, width * 0.62)));
+  const height = Math.round(Math.min(420, Math.max(320, width * 0.66)));
   const frame = { top: 26, right: width - marginRight, bottom: height - 42, left: 46 };
+  // A log axis has no 0: 0 is drawn at 1, with the label 0.
+  const beside = dodge(counts, names, frame.right - frame.left);
+  const x = (point) => beside.place(point.n, point.model);
+  const y = (point) => onAxis(axis, point.spread.median);
+  const stroke = (point) => colour(point.model);
   const series = names.map((name) => {
-    const points = rows.filter((row) => row.model === name).sort((a, b) => a.idle - b.idle);
-    const end = points[points.length - 1].idle;
+    const mine = points.filter((point) => point.model === name).sort((a, b) => a.n - b.n);
+    const end = mine[mine.length - 1].n;
     const refused = all.some((row) => row.model === name && row.idle > end && !isNumber(row[key]));
-    return { name, points, stops: refused && points.length > 1 };
+    return { name, points: mine, stops: refused && mine.length > 1 };
   });
   const limit = series.find((one) => one.name === "select" && one.stops);
-  const top = Math.max(counts[counts.length - 1], 1);
-  const [low, high] = [d3.min(rows, y) / 1.5, d3.max(rows, y) * 1.4];
+  const ticks = ticksOf(axis, 5);
   const svg = plot("idle", `${title} by number of idle connections`, {
     width,
     height,
@@ -50,32 +54,34 @@ const idleCurves = (width, all, key, title) => {
     marginRight,
     marginBottom: 42,
     marginLeft: frame.left,
-    x: { type: "log", domain: [0.9, Math.max(top, 2) * 1.05] },
-    y: { type: "log", domain: [low, high] },
+    x: { type: "log", domain: beside.domain },
+    y: scaleOf(axis),
     marks: [
-      Plot.gridY(logTicks(low, high), grid),
-      Plot.axisY(logTicks(low, high), { tickSize: 0, fill: "var(--dim)", label: null, tickFormat: compact }),
+      ...gridOf(axis, ticks, "y"),
+      Plot.axisY(ticks, { tickSize: 0, fill: "var(--dim)", label: null, text: compact }),
       Plot.axisX([...new Set(counts.map((n) => Math.max(n, 1)))], {
         tickSize: 4,
-        tickFormat: (n) => (n === 1 && counts.includes(0) ? "0" : n >= 1000 && width < 480 ? `${n / 1000}k` : grouped(n)),
+        text: (n) => (n === 1 && counts.includes(0) ? "0" : n >= 1000 && width < 480 ? `${n / 1000}k` : grouped(n)),
         fill: "var(--dim)",
         label: "idle connections",
         labelAnchor: "center",
         labelArrow: "none",
       }),
       limit ? Plot.ruleX([1024], { stroke: colour("select"), strokeDasharray: "3,4", strokeOpacity: 0.8 }) : null,
-      ...series.map(({ name, points }) => Plot.line(points, { x, y, stroke: colour(name), strokeWidth: 2.25 })),
+      ...series.map((one) => Plot.line(one.points, { x, y, stroke: colour(one.name), strokeWidth: 2 })),
+      ...whiskers(points, "y", { x }, { stroke, from: axis.low }),
       Plot.dot(
-        series.flatMap(({ points, stops }) => (stops ? points.slice(0, -1) : points)),
-        { x, y, r: 3.4, fill: (row) => colour(row.model), stroke: "var(--card)", strokeWidth: 1.2 },
+        series.flatMap((one) => (one.stops ? one.points.slice(0, -1) : one.points)),
+        { x, y, r: 3.2, fill: stroke, stroke: "var(--card)", strokeWidth: 1.2 },
       ),
       Plot.tip(
-        rows,
+        points,
         Plot.pointer({
+          ...tipLines,
           x,
           y,
-          stroke: (row) => colour(row.model),
-          title: (row) => [`${row.model}, ${grouped(row.idle)} idle`, `${us(y(row))} per message`, row.note || ""].filter(Boolean).join("\n"),
+          stroke,
+          title: ({ row, spread }) => [`${row.model}, ${grouped(row.idle)} idle`, spreadLines("per message", spread, us), row.note || ""].filter(Boolean).join("\n"),
         }),
       ),
     ],
@@ -85,6 +91,6 @@ const idleCurves = (width, all, key, title) => {
     const words = width < 480 ? "fd 1024" : "fd 1024: select's limit";
     text(d3.select(svg), sx.apply(1024), frame.top - 12, words, { anchor: "middle", size: 11, fill: colour("select") });
   }
-  labelLineEnds(svg, series, (row) => sx.apply(x(row)), (row) => sy.apply(y(row)), frame);
-  return [heading(title, "µs"), svg];
+  labelLineEnds(svg, series, (point) => sx.apply(x(point)), (point) => sy.apply(y(point)), { ...frame, beside: beside.pixels });
+  return [heading(title, ["µs", axisWords(axis)]), legend([whiskerEntry(mostRounds(spreads), "dot")]), svg];
 };

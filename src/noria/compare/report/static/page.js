@@ -2,30 +2,11 @@
 // page already: if a script fails, the page is complete in words.
 "use strict";
 
-const drawings = { throughput, phases, waiting, idle, triggers };
-
-const addPatterns = () => {
-  const defs = d3.select("#patterns").append("defs");
-  const addPattern = (id, stroke) => {
-    const pattern = defs
-      .append("pattern")
-      .attr("id", id)
-      .attr("width", 5)
-      .attr("height", 5)
-      .attr("patternUnits", "userSpaceOnUse")
-      .attr("patternTransform", "rotate(45)");
-    pattern.append("rect").attr("width", 5).attr("height", 5).attr("fill", stroke).attr("fill-opacity", 0.07);
-    pattern.append("path").attr("d", "M1,0V5").attr("stroke", stroke).attr("stroke-width", 1.5);
-  };
-  for (const name of [...KNOWN_MODELS, "other"]) addPattern(`wait-${name}`, `var(--m-${name})`);
-  addPattern("wait-key", "var(--dim)");
-};
-
 const draw = (chart) => {
   const width = Math.floor(chart.clientWidth);
   if (width < 60 || chart.drawnAt === width) return;
   chart.drawnAt = width;
-  const elements = drawings[chart.dataset.chart](width);
+  const elements = drawings[chart.dataset.chart](width, chart);
   chart.replaceChildren(...elements);
   // A chart without data is hidden, and the sentence says that nothing was measured. It is hidden
   // only now, because a hidden element has no width.
@@ -56,7 +37,6 @@ addEventListener("afterprint", () => {
 
 addEventListener("hashchange", applySelection);
 applySelection();
-addPatterns();
 const charts = [...document.querySelectorAll(".chart")];
 charts.forEach(draw);
 const observer = new ResizeObserver((entries) => {

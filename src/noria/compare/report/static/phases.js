@@ -170,6 +170,7 @@ const phases = (width) => {
       Plot.tip(
         all,
         Plot.pointer({
+          ...tipLines,
           x: (d) => (d.x1 + d.x2) / 2,
           y: mid,
           maxRadius: 60,
@@ -180,7 +181,7 @@ const phases = (width) => {
     ],
   });
   labelPhases(svg, { samples, axis, top, bottom, left, right, width, narrow, LANE, laneTop, handlerLabel });
-  return [phaseKey(), svg];
+  return [phaseKey(), svg, ...handlerTimes(width)];
 };
 
 // A mark per empty poll. Only their number is known, so they are spread evenly over the time of polling.
@@ -253,10 +254,8 @@ const labelPhases = (svg, { samples, axis, top, bottom, left, right, width, narr
   text(layer, left, bottom + 29, word, { size: small, fill: "var(--dim)" });
 };
 
-const phaseKey = () => {
-  const key = document.createElement("ul");
-  key.className = "key";
-  const swatches = [
+const phaseKey = () =>
+  legend([
     ["waiting", '<rect x=".5" y="1.5" width="27" height="11" fill="url(#wait-key)" stroke="currentColor" stroke-opacity=".35"/>'],
     ["polling", '<path d="M0,7H28" stroke="currentColor" stroke-width="2" stroke-dasharray="2,5"/><path d="M4,1V13M14,1V13M24,1V13" stroke="currentColor" stroke-width="1.6"/>'],
     ["copying", '<rect y="1" width="28" height="12" fill="currentColor"/>'],
@@ -264,12 +263,23 @@ const phaseKey = () => {
     ["data is in kernel memory", '<rect y="9" width="28" height="4" fill="currentColor" fill-opacity=".3"/>'],
     ["process is free", '<path d="M0,7H28" stroke="currentColor" stroke-width="1.5"/>'],
     ["handler", '<path d="M14,4V14" stroke="var(--ink)" stroke-width="1.6"/><path d="M9.5,0h9l-4.5,6z" fill="var(--ink)"/>'],
+  ]);
+
+// The time from send to handler of every sample.
+const handlerTimes = (width) => {
+  const rows = rowsOf("phases").filter((row) => isNumber(row.handler));
+  const times = rows.map((row) => ({ model: row.model, value: (row.handler - (isNumber(row.sent) ? row.sent : 0)) / 1000 }));
+  const names = modelNames(rows);
+  const items = names.map((name) => {
+    const values = times.filter((time) => time.model === name).map((time) => time.value);
+    return { name, colour: colour(name), values, spread: spreadOfValues(values) };
+  });
+  const samples = mostRounds(items.map((item) => item.spread));
+  if (samples < 2) return [];
+  const { svg, axis } = valueRows(width, items, { figure: "phases", label: "Time from send to handler of every sample", format: us, of: "samples" });
+  return [
+    heading("From send to handler", ["less is better", axisWords(axis)]),
+    legend([whiskerEntry(samples, "dot", "samples"), ["one sample", '<circle cx="14" cy="7" r="2" fill="currentColor" fill-opacity=".5"/>']]),
+    svg,
   ];
-  for (const [words, drawing] of swatches) {
-    const item = document.createElement("li");
-    item.innerHTML = `<svg width="28" height="14" aria-hidden="true">${drawing}</svg>`;
-    item.append(words);
-    key.append(item);
-  }
-  return key;
 };

@@ -37,6 +37,7 @@ const triggers = (width) => {
       Plot.tip(
         cells,
         Plot.pointer({
+          ...tipLines,
           x: "i",
           y: "label",
           stroke: (c) => colour(c.model),
@@ -45,5 +46,5 @@ const triggers = (width) => {
       ),
     ],
   });
-  return [heading("Polls that reported the same unread data", "full: reported; dashed: not reported"), svg];
+  return [heading("Polls that reported the same unread data", ["full: reported; dashed: not reported"]), svg];
 };

@@ -1,0 +1,128 @@
+"""Tables of the rounds: median, lowest and highest of every number that a figure draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median_low
+from typing import Any
+
+from noria.compare.report import document
+from noria.compare.report.document import Row, number
+from noria.compare.report.tables import Column, Table, Value
+
+MEASURED = {
+    "throughput": (
+        "connections",
+        {
+            "messages_per_second": "messages/s",
+            "p50_us": "p50 µs",
+            "p99_us": "p99 µs",
+            "p999_us": "p99.9 µs",
+            "user_us": "user µs",
+            "kernel_us": "kernel µs",
+            "syscalls_per_message": "syscalls",
+        },
+    ),
+    "waiting": ("client", {"first_answer_ms": "first answer ms"}),
+    "idle": ("idle", {"us_per_message": "time µs", "cpu_us_per_message": "CPU time µs"}),
+}
+"""By figure: the column that identifies a row of a model, and the headings of its numbers."""
+
+
+def of_figure(results: dict[str, Any], figure: str) -> Table | None:
+    """The table of a figure's rounds; None if there was only one round."""
+    if figure == "phases":
+        return _samples(results)
+    if figure not in MEASURED:
+        return None
+    place, columns = MEASURED[figure]
+    return table(
+        [row for row in document.rows(results, figure) if rounds_of(row, columns) > 1],
+        keys=[place, "model"] if figure == "throughput" else ["model", place],
+        columns=columns,
+    )
+
+
+def table(
+    found: Sequence[Row], keys: Sequence[str], columns: dict[str, str], of: str = "rounds"
+) -> Table | None:
+    """A table of rows with rounds, in groups of equal first key; None if there are none."""
+    groups: dict[Any, list[list[Value]]] = {}
+    for row in found:
+        groups.setdefault(row.get(keys[0]), []).append(
+            [
+                *(_key(row.get(key)) for key in keys),
+                rounds_of(row, columns),
+                *(_cell(row, column) for column in columns),
+            ]
+        )
+    if not groups:
+        return None
+    return Table(
+        f"Median (lowest to highest) of the {of}",
+        [
+            *(Column(key) for key in keys),
+            Column(of, "{:.0f}".format),
+            *(Column(label) for label in columns.values()),
+        ],
+        list(groups.values()),
+    )
+
+
+def rounds_of(row: Row, columns: Iterable[str]) -> int:
+    """Number of rounds that measured the row."""
+    rounds = row.get("rounds")
+    if not isinstance(rounds, dict):
+        return 0
+    return max(
+        (sum(each is not None for each in rounds.get(column) or ()) for column in columns),
+        default=0,
+    )
+
+
+def _samples(results: dict[str, Any]) -> Table | None:
+    """The time from send to handler of the samples of each model, in microseconds."""
+    found = [row for row in document.rows(results, "phases") if number(row, "handler") is not None]
+    rows: list[Row] = []
+    for name in document.model_order(results, found):
+        values = [
+            ((number(row, "handler") or 0.0) - (number(row, "sent") or 0.0)) / 1000
+            for row in found
+            if row["model"] == name
+        ]
+        rows.append(
+            {
+                "model": name,
+                "us": median_low(values),
+                "rounds": {"us": values},
+                "lowest": {"us": min(values)},
+                "highest": {"us": max(values)},
+            }
+        )
+    several = any(rounds_of(row, ["us"]) > 1 for row in rows)
+    made = table(rows if several else [], ["model"], {"us": "send to handler µs"}, "samples")
+    if made is not None:
+        made.groups = [[row for group in made.groups for row in group]]
+    return made
+
+
+def _key(value: Any) -> Value:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _cell(row: Row, column: str) -> Value:
+    """A number with its spread: 12.3 (11.9 to 12.8)."""
+    middle = number(row, column)
+    if middle is None:
+        return None
+    lowest, highest = (number(row.get(end) or {}, column) for end in ("lowest", "highest"))
+    write = _writer(middle)
+    if lowest is None or highest is None:
+        return write(middle)
+    return f"{write(middle)} ({write(lowest)} to {write(highest)})"
+
+
+def _writer(value: float) -> Callable[[float], str]:
+    """A format with three digits or more, by the size of the median."""
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2
+    return f"{{:,.{digits}f}}".format

@@ -1,0 +1,103 @@
+"""Documents of `noria compare` with invented numbers: several rounds, noise and an outlier.
+
+They have the structure of a measured document, so that the page can be drawn without measuring.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import statistics
+from pathlib import Path
+from typing import Any
+
+SAMPLE: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "data" / "compare_sample.json").read_text("utf-8")
+)
+
+KEYS = {
+    "throughput": ("connections", "served"),
+    "waiting": ("client",),
+    "idle": ("idle",),
+}
+"""The numbers of a row that are the same in every round. Samples of the phases are not merged."""
+
+
+def with_rounds(rounds: int = 5, deviation: float = 0.06, seed: int = 1) -> dict[str, Any]:
+    """Return the sample document with `rounds` values of each number, and its noise."""
+    chance = random.Random(seed)
+    results = copy.deepcopy(SAMPLE)
+    results["rounds"] = rounds
+    for section, keys in KEYS.items():
+        for row in results[section]["rows"]:
+            add_rounds(row, keys, rounds, deviation, chance)
+    results["noise"] = noise(deviation, chance)
+    results["claims"] = []
+    return results
+
+
+def add_rounds(
+    row: dict[str, Any],
+    keys: tuple[str, ...],
+    rounds: int,
+    deviation: float,
+    chance: random.Random,
+) -> None:
+    """Give a row the values of its rounds; its numbers become their medians."""
+    row |= {"rounds": {}, "lowest": {}, "highest": {}}
+    for column, value in list(row.items()):
+        if column in keys or isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        spread = 0.001 if column == "syscalls_per_message" else deviation
+        values = [value * chance.lognormvariate(0, spread) for _ in range(rounds)]
+        row[column] = statistics.median(values)
+        row["rounds"][column] = values
+        row["lowest"][column], row["highest"][column] = min(values), max(values)
+
+
+def noise(deviation: float, chance: random.Random) -> dict[str, Any]:
+    """Return the measurement of the same server against itself, at three numbers of connections."""
+    pairs = []
+    for connections in (1, 10, 100):
+        ratio = chance.lognormvariate(0, deviation)
+        low, high = ratio / (1 + deviation), ratio * (1 + deviation)
+        pairs.append(
+            {
+                "model": "epoll",
+                "connections": connections,
+                "ratio": ratio,
+                "low": low,
+                "high": high,
+            }
+        )
+    ratios = [pair["ratio"] for pair in pairs]
+    factor = max(max(ratio, 1 / ratio) for ratio in ratios)
+    noisy = factor > 1.1
+    return {
+        "pairs": pairs,
+        "ratios": ratios,
+        "same_server": factor,
+        "steal_share": 0.004,
+        "waited_share": 0.031,
+        "other_share": 0.052,
+        "noisy": noisy,
+        "warning": "the machine was noisy: other processes used 5% of the cores" if noisy else "",
+    }
+
+
+def with_outlier(results: dict[str, Any], factor: float = 200.0) -> dict[str, Any]:
+    """Return the document with the CPU time of `threaded` at 1,000 connections `factor` times."""
+    for row in results["throughput"]["rows"]:
+        if row["model"] == "threaded" and row["connections"] == 1000:
+            for key in ("user_us", "kernel_us"):
+                scale(row, key, factor)
+    return results
+
+
+def scale(row: dict[str, Any], key: str, factor: float) -> None:
+    """Multiply one number of a row, and its rounds."""
+    row[key] *= factor
+    row["rounds"][key] = [value * factor for value in row["rounds"][key]]
+    for end in ("lowest", "highest"):
+        row[end][key] *= factor
