@@ -101,3 +101,62 @@ def scale(row: dict[str, Any], key: str, factor: float) -> None:
     row["rounds"][key] = [value * factor for value in row["rounds"][key]]
     for end in ("lowest", "highest"):
         row[end][key] *= factor
+
+
+LOOPS = {"asyncio": 1.0, "uvloop": 1.9, "rloop": 1.5, "noria-epoll": 2.1, "noria-io_uring": 2.4}
+"""The speed of each loop in the document of `loops_document`, relative to asyncio."""
+
+LOOP_ROWS = {
+    "echo-protocol": ("network", "echo, Protocol", "/s", 60_000.0),
+    "echo-tls": ("network", "echo, TLS", "/CPU s", 20_000.0),
+    "http-uvicorn": ("network", "HTTP, uvicorn", "/s", 9_000.0),
+    "call_soon": ("scheduling", "call_soon", "/s", 900_000.0),
+    "timers-cancelled": ("scheduling", "timers cancelled", "/s", 700_000.0),
+    "memory-idle": ("files and memory", "idle connection", "B", 1800.0),
+}
+"""The rows of that document: group, title, unit, and the value of asyncio."""
+
+
+def loops_document(rounds: int = 7, deviation: float = 0.05, seed: int = 1) -> dict[str, Any]:
+    """Return an invented document of `noria compare loops`."""
+    chance = random.Random(seed)
+    results = {key: SAMPLE[key] for key in ("noria", "python", "kernel", "machine", "date")}
+    results |= {
+        "command": "noria compare loops --quick",
+        "quick": True,
+        "rounds": rounds,
+        "loops": [
+            {"name": name, "version": "1.0", "available": True, "reason": "", "install": ""}
+            for name in LOOPS
+        ],
+        "measurements": [
+            {
+                "row": row,
+                "group": group,
+                "title": title,
+                "about": f"invented numbers of {title}",
+                "unit": unit,
+                "lower_is_better": unit == "B",
+            }
+            for row, (group, title, unit, _) in LOOP_ROWS.items()
+        ],
+        "rows": [],
+        "noise": noise(deviation, chance),
+        "claims": [],
+    }
+    results["loops"].append(
+        {
+            "name": "blazio",
+            "version": "",
+            "available": False,
+            "reason": "not installed",
+            "install": "pip install blazio",
+        }
+    )
+    for name, (_, _, unit, value) in LOOP_ROWS.items():
+        for loop, speed in LOOPS.items():
+            row = {"row": name, "loop": loop, "note": ""}
+            row["value"] = value / speed if unit == "B" else value * speed
+            add_rounds(row, (), rounds, deviation, chance)
+            results["rows"].append(row)
+    return results

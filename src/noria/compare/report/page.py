@@ -71,11 +71,7 @@ def render(results: dict[str, Any]) -> str:
         models=document.models(results),
         kinds=_kinds(results),
         reading=READING,
-        noise=figure(
-            "noise", noise.TITLE, noise.QUESTION, noise.sentence(results), noise.tables(results)
-        )
-        if noise.measured(results)
-        else None,
+        noise=noise_figure(results),
         figures=[
             figure(
                 name,
@@ -88,11 +84,8 @@ def render(results: dict[str, Any]) -> str:
             if name in asked
         ],
         css=Markup(text("report.css")),
-        scripts=[
-            *(script(text("vendor", name)) for name in LIBRARIES),
-            *(script(text("static", name)) for name in SCRIPTS),
-        ],
-        licences=[(name, text("vendor", f"LICENSE.{name}").strip()) for name in ("d3", "plot")],
+        scripts=scripts(SCRIPTS),
+        licences=licences(),
         data=embed(results),
     )
 
@@ -108,6 +101,28 @@ def figure(
         "sentence": UNIT.sub("\N{NO-BREAK SPACE}", sentence),
         "tables": [table for table in shown if not table.empty],
     }
+
+
+def noise_figure(results: dict[str, Any]) -> dict[str, Any] | None:
+    """The figure of the machine's noise; None if it was not measured."""
+    if not noise.measured(results):
+        return None
+    return figure(
+        "noise", noise.TITLE, noise.QUESTION, noise.sentence(results), noise.tables(results)
+    )
+
+
+def scripts(names: Iterable[str]) -> list[Markup]:
+    """The libraries and the scripts of this directory, in the order in which a page loads them."""
+    return [
+        *(script(text("vendor", name)) for name in LIBRARIES),
+        *(script(text("static", name)) for name in names),
+    ]
+
+
+def licences() -> list[tuple[str, str]]:
+    """The licences of the libraries, by name."""
+    return [(name, text("vendor", f"LICENSE.{name}").strip()) for name in ("d3", "plot")]
 
 
 def template(name: str) -> Template:

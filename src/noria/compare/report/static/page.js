@@ -16,14 +16,14 @@ const draw = (chart) => {
 // #only=NAME shows one figure.
 const applySelection = () => {
   const only = hashOptions().get("only");
-  if (only in drawings) root.dataset.only = only;
+  if ([...document.querySelectorAll(".figure")].some((section) => section.dataset.figure === only)) root.dataset.only = only;
   else delete root.dataset.only;
   for (const section of document.querySelectorAll(".figure")) {
     section.toggleAttribute("data-picked", section.dataset.figure === only);
   }
 };
 
-for (const chip of document.querySelectorAll(".chip")) chip.style.background = colour(chip.dataset.model);
+for (const chip of document.querySelectorAll(".chip[data-model]")) chip.style.background = colour(chip.dataset.model);
 
 // A reader of a printed page cannot open the tables: print them open.
 let openedForPrint = [];

@@ -39,28 +39,28 @@ const valueRows = (width, items, { figure, label, format, of = "rounds" }) => {
 
 const times = (ratio) => `${ratio >= 10 ? ratio.toFixed(1) : ratio.toFixed(2)}×`;
 
-// Ticks of a log axis of ratios: 1, and steps of two to five on both sides.
+// Ticks of a log axis of ratios: 1, and steps on both sides that the range decides.
 const ratioTicks = (low, high, room) => {
   const sets = [
     [0.8, 0.9, 1, 1.1, 1.25],
-    [0.5, 0.75, 1, 1.5, 2],
+    [0.33, 0.5, 0.75, 1, 1.5, 2, 3],
     [0.25, 0.5, 1, 2, 4],
     [0.01, 0.1, 1, 10, 100],
   ];
   const inside = (set) => set.filter((tick) => tick >= low && tick <= high);
   const widest = Math.max(low < 1 ? 1 / low : 1, high);
-  const set = sets[widest < 1.4 ? 0 : widest < 2.8 ? 1 : widest < 12 ? 2 : 3];
+  const set = sets[widest < 1.4 ? 0 : widest < 3.5 ? 1 : widest < 12 ? 2 : 3];
   const ticks = inside(widest >= 6 && widest < 12 ? [...set, 8] : set);
   return room / ticks.length < 30 ? ticks.filter((tick) => tick === 1 || tick === d3.max(ticks) || tick === d3.min(ticks)) : ticks;
 };
 
 // Small panels of ratios, a line for each item, all on one log axis around 1.
 //
-// `panels`: [{title, note, items}], an item: {name, colour, ratio, low, high, lowest, highest, rounds,
+// `panels`: [{title, note, base, items}]; `base` is the name of what has the ratio 1. An item: {name, colour, ratio, low, high, lowest, highest, rounds,
 // text, missing}. `ratio` is the median of the rounds, `low` and `high` its confidence interval,
 // `lowest` and `highest` the ends of the rounds, `text` the value itself, `missing` why there is none.
-// Only `name` and either `ratio` or `missing` are required. `base` is what has the ratio 1.
-const ratioPanels = (width, panels, { base = "", label = "Ratios" } = {}) => {
+// Only `name` and either `ratio` or `missing` are required.
+const ratioPanels = (width, panels) => {
   const items = panels.flatMap((panel) => panel.items).filter((item) => isNumber(item.ratio));
   if (!items.length) return [];
   const ends = items.flatMap((item) => [item.ratio, item.lowest, item.highest, item.low, item.high]).filter((value) => isNumber(value) && value > 0);
@@ -80,7 +80,7 @@ const ratioPanels = (width, panels, { base = "", label = "Ratios" } = {}) => {
       note.textContent = `  ${panel.note}`;
       title.append(note);
     }
-    cell.append(title, ratioPanel(each, panel, { low, high, base, label }));
+    cell.append(title, ratioPanel(each, panel, low, high));
     place.append(cell);
   }
   const rounds = d3.max(items, (item) => item.rounds) || 1;
@@ -95,7 +95,8 @@ const ratioPanels = (width, panels, { base = "", label = "Ratios" } = {}) => {
   ];
 };
 
-const ratioPanel = (width, panel, { low, high, base, label }) => {
+const ratioPanel = (width, panel, low, high) => {
+  const { base = "" } = panel;
   const names = panel.items.map((item) => item.name);
   const measured = panel.items.filter((item) => isNumber(item.ratio));
   const missing = panel.items.filter((item) => !isNumber(item.ratio));
@@ -120,7 +121,7 @@ const ratioPanel = (width, panel, { low, high, base, label }) => {
       .join("\n");
   const svg = Plot.plot({
     style,
-    ariaLabel: `${label}: ${panel.title}`,
+    ariaLabel: `${panel.title}: ratios to ${base || "the base"}`,
     ariaDescription: measured.map((item) => `${item.name} ${times(item.ratio)}`).join(", "),
     color: identity,
     width,
