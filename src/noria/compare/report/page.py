@@ -225,12 +225,11 @@ def _question(results: dict[str, Any], name: str) -> str:
 
 
 def _tables(results: dict[str, Any], name: str) -> list[tables.Table]:
-    """The tables of a figure, with that of its rounds."""
+    """The tables of a figure, with those of its rounds."""
     shown = tables.of_figure(results, name)
     if name == "throughput":
         shown.append(tables.syscalls(results))
-    rounds = spread_tables.of_figure(results, name)
-    return shown if rounds is None else [*shown, rounds]
+    return [*shown, *spread_tables.of_figure(results, name)]
 
 
 def _kinds(results: dict[str, Any]) -> list[str]:

@@ -10,37 +10,49 @@ from noria.compare.report import document
 from noria.compare.report.document import Row, number
 from noria.compare.report.tables import Column, Table, Value
 
-MEASURED = {
+MEASURED: dict[str, tuple[str, list[dict[str, str]]]] = {
     "throughput": (
         "connections",
-        {
-            "messages_per_second": "messages/s",
-            "p50_us": "p50 µs",
-            "p99_us": "p99 µs",
-            "p999_us": "p99.9 µs",
-            "user_us": "user µs",
-            "kernel_us": "kernel µs",
-            "syscalls_per_message": "syscalls",
-        },
+        [
+            {
+                "messages_per_second": "messages/s",
+                "p50_us": "p50 µs",
+                "p99_us": "p99 µs",
+                "p999_us": "p99.9 µs",
+            },
+            {
+                "user_us": "user µs",
+                "kernel_us": "kernel µs",
+                "syscalls_per_message": "syscalls",
+                "empty_asks_per_message": "empty polls",
+            },
+        ],
     ),
-    "waiting": ("client", {"first_answer_ms": "first answer ms"}),
-    "idle": ("idle", {"us_per_message": "time µs", "cpu_us_per_message": "CPU time µs"}),
+    "waiting": ("client", [{"first_answer_ms": "first answer ms"}]),
+    "idle": ("idle", [{"us_per_message": "time µs", "cpu_us_per_message": "CPU time µs"}]),
 }
-"""By figure: the column that identifies a row of a model, and the headings of its numbers."""
+"""By figure: the column that identifies a row of a model, and for each table the headings of its
+numbers."""
 
 
-def of_figure(results: dict[str, Any], figure: str) -> Table | None:
-    """The table of a figure's rounds; None if there was only one round."""
+def of_figure(results: dict[str, Any], figure: str) -> list[Table]:
+    """The tables of a figure's rounds; none if there was only one round."""
     if figure == "phases":
         return _samples(results)
     if figure not in MEASURED:
-        return None
-    place, columns = MEASURED[figure]
-    return table(
-        [row for row in document.rows(results, figure) if rounds_of(row, columns) > 1],
-        keys=[place, "model"] if figure == "throughput" else ["model", place],
-        columns=columns,
-    )
+        return []
+    place, tables = MEASURED[figure]
+    keys = [place, "model"] if figure == "throughput" else ["model", place]
+    return [
+        made
+        for columns in tables
+        if (made := table(_repeated(document.rows(results, figure), columns), keys, columns))
+    ]
+
+
+def _repeated(found: Iterable[Row], columns: Iterable[str]) -> list[Row]:
+    """The rows with several rounds."""
+    return [row for row in found if rounds_of(row, columns) > 1]
 
 
 def table(
@@ -80,7 +92,7 @@ def rounds_of(row: Row, columns: Iterable[str]) -> int:
     )
 
 
-def _samples(results: dict[str, Any]) -> Table | None:
+def _samples(results: dict[str, Any]) -> list[Table]:
     """The time from send to handler of the samples of each model, in microseconds."""
     found = [row for row in document.rows(results, "phases") if number(row, "handler") is not None]
     rows: list[Row] = []
@@ -99,11 +111,11 @@ def _samples(results: dict[str, Any]) -> Table | None:
                 "highest": {"us": max(values)},
             }
         )
-    several = any(rounds_of(row, ["us"]) > 1 for row in rows)
-    made = table(rows if several else [], ["model"], {"us": "send to handler µs"}, "samples")
-    if made is not None:
-        made.groups = [[row for group in made.groups for row in group]]
-    return made
+    made = table(_repeated(rows, ["us"]), ["model"], {"us": "send to handler µs"}, "samples")
+    if made is None:
+        return []
+    made.groups = [[row for group in made.groups for row in group]]
+    return [made]
 
 
 def _key(value: Any) -> Value:
