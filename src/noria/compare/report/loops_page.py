@@ -4,10 +4,10 @@
 
 `results` is the document of `noria compare loops`. These keys are read; all may be missing:
 
-- the header of every document (`machine`, `date`, `command`, …), `noise`, `claims`;
+- the header of every document (`machine`, `date`, `command`, …), `noise`;
 - `loops`: `name`, `version`, `available`, `reason`, `install`;
-- `measurements`: `row`, `title`, `about`, `unit`, `lower_is_better`, and `group`, by which the rows
-  are divided into figures, in order of first appearance;
+- `measurements`: `row`, `title`, `about`, `unit`, `lower_is_better`, `sentence`, and `group`, by
+  which the rows are divided into figures, in order of first appearance;
 - `rows`: `row`, `loop`, `value`, `rounds`, `lowest`, `highest`, `note`.
 
 static/rows.js draws a small panel for each row: each loop's ratio to the base in the same round, a
@@ -24,7 +24,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from noria.compare.report import noise, page
+from noria.compare.report import page
 from noria.compare.report.document import Row, number
 from noria.compare.report.tables import Column, Table, Value
 from noria.compare.statistics import paired_ratio
@@ -61,7 +61,7 @@ def render(results: dict[str, Any]) -> str:
                 slug,
                 title,
                 _question(drawn[slug]),
-                sentence(results, found),
+                sentence(found),
                 [table(drawn[slug])],
             )
             for slug, (title, found) in groups.items()
@@ -70,7 +70,6 @@ def render(results: dict[str, Any]) -> str:
         scripts=page.scripts(SCRIPTS),
         licences=page.licences(),
         data=page.embed({**results, "drawn": drawn}),
-        noise_sentence=noise.sentence(results),
     )
 
 
@@ -165,39 +164,14 @@ def table(panels: list[dict[str, Any]]) -> Table:
     )
 
 
-def sentence(results: dict[str, Any], measurements: list[Measurement]) -> str:
-    """For each row the first loops and what was measured to be behind them."""
-    said = [_first(results, each) for each in measurements]
-    return " ".join(filter(None, said)) or "No row was measured."
-
-
-def _first(results: dict[str, Any], measurement: Measurement) -> str:
-    """The loops that no claim puts behind another one, and the nearest of the others."""
-    name, title = measurement["row"], measurement.get("title") or measurement["row"]
-    measured = [
-        str(row["loop"])
-        for row in _listed(results, "rows", "loop")
-        if row.get("row") == name and number(row, "value") is not None
+def sentence(measurements: list[Measurement]) -> str:
+    """The document's sentence about each row, a line each."""
+    said = [
+        f"{each.get('title') or each['row']}: {each['sentence']}"
+        for each in measurements
+        if each.get("sentence")
     ]
-    claims = [
-        claim for claim in _listed(results, "claims", "higher") if claim.get("figure") == name
-    ]
-    if len(measured) < 2:
-        return ""
-    if not claims:
-        return f"{title}: no difference could be measured here."
-    less = bool(measurement.get("lower_is_better"))
-    better, worse = ("lower", "higher") if less else ("higher", "lower")
-    behind = {claim[worse] for claim in claims}
-    first = [loop for loop in measured if loop not in behind]
-    told = [claim for claim in claims if claim[better] in first and number(claim, "ratio")]
-    if not first or not told:
-        return ""
-    nearest = min(told, key=lambda claim: claim["ratio"])
-    tail = f"{nearest['ratio']:.2f} times as good as {nearest[worse]}"
-    if len(first) == 1:
-        return f"{title}: {first[0]} is first, {tail}."
-    return f"{title}: {', '.join(first[:-1])} and {first[-1]} are first, and not told apart."
+    return "\n".join(said) or "Nothing is said about these rows."
 
 
 def _question(panels: list[dict[str, Any]]) -> str:
