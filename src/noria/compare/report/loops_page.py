@@ -90,12 +90,18 @@ def panel(results: dict[str, Any], measurement: Measurement) -> dict[str, Any]:
     unit = str(measurement.get("unit") or "")
     return {
         "title": measurement.get("title") or name,
-        "note": f"{unit.strip('/')}, less is better" if less else "",
+        "note": "; ".join(filter(None, [_base_note(base, found, unit), "less is better" * less])),
         "about": measurement.get("about") or "",
         "base": base,
         "unit": unit,
         "items": [_item(loop, row, found.get(base), less, unit) for loop, row in found.items()],
     }
+
+
+def _base_note(base: str, found: dict[str, Row], unit: str) -> str:
+    """The value of the base, so that a reader can turn ratios into values."""
+    value = number(found.get(base) or {}, "value")
+    return "" if value is None else f"{base}: {_with_unit(value, unit)}"
 
 
 def _item(loop: str, row: Row, base: Row | None, less: bool, unit: str) -> dict[str, Any]:
@@ -116,7 +122,7 @@ def _item(loop: str, row: Row, base: Row | None, less: bool, unit: str) -> dict[
         "value": value,
         "lowest_value": number(row.get("lowest") or {}, "value"),
         "highest_value": number(row.get("highest") or {}, "value"),
-        "text": "; ".join(filter(None, [f"{_amount(value)} {unit}".strip(), note])),
+        "text": "; ".join(filter(None, [_with_unit(value, unit), note])),
         "rounds": len(each),
     }
     if not each:
@@ -208,6 +214,11 @@ def _rounds(row: Row) -> list[float | None]:
 def _amount(value: float) -> str:
     digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2
     return f"{value:,.{digits}f}"
+
+
+def _with_unit(value: float, unit: str) -> str:
+    """A value with its unit: 1,234/s, 12.3 ms."""
+    return f"{_amount(value)}{'' if unit.startswith('/') else ' '}{unit}".strip()
 
 
 def _spread(item: dict[str, Any], key: str, low: str, high: str, unit: str = "") -> str | None:

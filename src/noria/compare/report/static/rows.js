@@ -141,7 +141,7 @@ const ratioPanel = (width, panel, low, high) => {
       ...whiskers(points, "x", { y }, { stroke }),
       Plot.dot(points, { x, y, fill: stroke, r: 3.8, stroke: "var(--card)", strokeWidth: 1 }),
       Plot.text(points, { y, text: (item) => times(item.ratio), frameAnchor: "right", dx: marginRight, textAnchor: "end", fontWeight: 600 }),
-      Plot.text(missing, { y, text: (item) => item.missing || "not measured", frameAnchor: "left", dx: 4, textAnchor: "start", fill: "var(--dim)", fontSize: 11 }),
+      Plot.text(missing, { y, text: (item) => item.missing || "not measured", frameAnchor: "left", dx: 4, textAnchor: "start", fill: "var(--dim)", fontSize: 11, ...halo }),
       Plot.tip(points, Plot.pointer({ ...tipLines, x, y, stroke, title: tip })),
     ],
   });
