@@ -18,9 +18,9 @@ from pathlib import Path
 import harness
 from harness import Unavailable, median, shown
 from loop import measure, select_rows, turns
-from rows.row import BEST, PYTHON_PEERS, Place, Row, Sample, run_and_parse
+from rows.row import BEST, PYTHON_PEERS, Place, Row, Sample, one_shot, run_and_parse
 from rows.show import figure
-from rows.verdict import Found, Ratio, best, measurements
+from rows.verdict import Found, best, compared, measurements
 
 MIB = 1 << 20
 PEERS = ("blazio", "pool", "aiofiles", "sync")
@@ -49,6 +49,7 @@ class FileRow(Row):
         return loop not in self.without
 
 
+@one_shot
 def work(does: str, on: str, way: str, at: Place) -> FileSample:
     """Measure a row of peers/file_work.py on a file or in a new directory; raises Unavailable."""
     if way in ("blazio", "aiofiles") and importlib.util.find_spec(way) is None:
@@ -130,9 +131,9 @@ def verdicts(found: Found) -> dict[str, dict[str, float | str | bool]]:
     assert isinstance(found.row, FileRow)
     for against, goal in found.row.goals.items():
         other = best(found) if against == BEST else against
-        reached = Ratio.of(found.row, found.values("noria"), found.values(other or ""))
+        reached = compared(found.row, found.values("noria"), found.values(other or ""))
         if other and reached:
-            middle = reached.middle
+            middle = reached.median
             results[against] = {"way": other, "goal": goal, "ratio": middle, "met": middle >= goal}
     return results
 

@@ -30,10 +30,8 @@ BUILD = BENCH / "build"
 START_SECONDS = 10.0
 ACCEPT_SECONDS = 5.0
 IDLE_AT_ONCE = 250
-LIMIT = "c-epoll"
 PEERS = ("asyncio", "uvloop", "rloop", "blazio")
 MODELS = ("auto", "epoll", "epoll-edge", "io_uring")
-SERVERS = (LIMIT, *PEERS, *(f"noria-{model}" for model in MODELS))
 
 if importlib.util.find_spec("noria") is None:  # a checkout, built in place: the children's too
     sys.path.append(str(BENCH.parent / "src"))
@@ -41,11 +39,13 @@ if importlib.util.find_spec("noria") is None:  # a checkout, built in place: the
         filter(None, [os.environ.get("PYTHONPATH"), str(BENCH.parent / "src")])
     )
 
+from noria.compare.loops.found import LIMIT  # noqa: E402
+from noria.compare.loops.network import waiting_to_be_accepted  # noqa: E402
+from noria.compare.loops.row import Unavailable  # noqa: E402
+
+SERVERS = (LIMIT, *PEERS, *(f"noria-{model}" for model in MODELS))
+
 Measurement = dict[str, Any]
-
-
-class Unavailable(Exception):
-    """A server cannot be measured here; the message is the reason."""
 
 
 def cores() -> tuple[int, int]:
@@ -226,20 +226,6 @@ def load(
     found: Measurement = json.loads(out)
     del found["histogram"]
     return found
-
-
-def waiting_to_be_accepted(port: int) -> int:
-    """Connections in the accept queue of the listener on 127.0.0.1."""
-    listener = f"0100007F:{port:04X}"
-    with open("/proc/net/tcp") as lines:
-        next(lines)
-        for line in lines:
-            words = line.split()
-            if words[3] != "0A":  # TCP_LISTEN: these lines come first, before thousands of others
-                break
-            if words[1] == listener:
-                return int(words[4].partition(":")[2], 16)
-    raise Unavailable("it no longer listens")
 
 
 @contextlib.contextmanager

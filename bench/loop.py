@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import harness
-from harness import LIMIT, Unavailable
+from harness import LIMIT
 from rows import ROWS
 from rows.row import BEST, SERVERS, UVLOOP, Place, Row
 from rows.show import columns_of, print_table
 from rows.verdict import Found, Verdict, as_json, geometric_mean, is_noria
+
+from noria.compare.loops import run
 
 PEERS = ("asyncio", "uvloop", "rloop", "blazio", "noria")
 MODELS = tuple(f"noria-{m}" for m in ("select", "poll", "epoll", "epoll-edge", "io_uring"))
@@ -46,7 +47,7 @@ def turns(count: int, rows: Sequence[Row], loops: Sequence[str]) -> Iterator[tup
         (number, row, loop)
         for number in range(count)
         for row in rows
-        for loop in rotated([loop for loop in loops if row.applies_to(loop)], number)
+        for loop in run.rotated([loop for loop in loops if row.applies_to(loop)], number)
     ]
     began = time.monotonic()
     for done, (number, row, loop) in enumerate(steps):
@@ -55,25 +56,11 @@ def turns(count: int, rows: Sequence[Row], loops: Sequence[str]) -> Iterator[tup
     harness.progress_end()
 
 
-def rotated(loops: list[str], by: int) -> list[str]:
-    """Return the loops, rotated by `by`."""
-    turn = by % max(len(loops), 1)
-    return loops[turn:] + loops[:turn]
-
-
 def measure(found: Found, number: int, loop: str, place: Place) -> None:
     """Run one measurement. A loop that does not support a row is skipped from then on."""
-    if loop in found.unavailable:
-        return
-    try:
-        sample = found.row.measure(loop, place)
-    except (Unavailable, subprocess.TimeoutExpired) as error:
+    if reason := run.measure_once(found, loop, number, place):
         harness.progress_end()
-        harness.log(f"{loop} is skipped for {found.row.name!r}: {error}")
-        if loop not in found.samples:
-            found.unavailable[loop] = str(error)
-    else:
-        found.samples.setdefault(loop, {})[number] = sample
+        harness.log(f"{loop} is skipped for {found.row.name!r}: {reason}")
 
 
 def parser() -> argparse.ArgumentParser:

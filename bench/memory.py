@@ -8,25 +8,16 @@ import os
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import harness
+
+from noria.compare.loops.network import resident
 
 sys.path.insert(0, str(harness.BENCH / "peers"))
 
 SERVERS = (harness.LIMIT, *harness.PEERS, "noria-epoll", "noria-epoll-edge", "noria-io_uring")
 FIRST = 1000  # connections that fill the free memory a process already has
-
-
-def resident(pid: int) -> int:
-    """Return the private resident bytes of a process (Private_* in smaps_rollup, proc(5))."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return 1024 * sum(
-        int(line.split()[1])
-        for line in text.splitlines()
-        if line.startswith(("Private_Clean:", "Private_Dirty:"))
-    )
 
 
 def settled(pid: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from harness import BENCH, Unavailable
 from memory import settled
 from rows.loads import run_compiled, run_wrk
-from rows.row import Place, Row, Sample
+from rows.row import Place, Row, Sample, one_shot
 
 from fileservers.loads import SLOW, SLOW_MEASURED, keep_alive_connections, slow
 from fileservers.servers import NGINX, NORIA, PLAIN, UPLOADS, fill_page_cache, served, serving
@@ -45,6 +45,7 @@ class FileRow(Row):
         return loop.partition("-")[0] in self.servers
 
 
+@one_shot
 def download(big: int, server: str, at: Place) -> Sample:
     """Measure GB a second of successive downloads by a client that discards the bytes."""
     top = served(at, big)
@@ -54,6 +55,7 @@ def download(big: int, server: str, at: Place) -> Sample:
         return replace(found, value=found.value / 1e9)
 
 
+@one_shot
 def small(big: int, server: str, at: Place) -> Sample:
     """Measure requests a second for small files in rotation."""
     with serving(server, served(at, big), at) as (pid, port):
@@ -70,6 +72,7 @@ def requests(port: int, connections: int, at: Place, pid: int) -> tuple[Sample, 
     return found, float(last[1])
 
 
+@one_shot
 def upload(big: int, server: str, at: Place) -> Sample:
     """Measure MB a second of one upload until its response, by PUT or, without PUT, by a form."""
     at = replace(at, seconds=UPLOAD_SECONDS)
@@ -100,6 +103,7 @@ def upload(big: int, server: str, at: Place) -> Sample:
     return replace(found, value=found.value / 1e6)
 
 
+@one_shot
 def idle(big: int, server: str, at: Place) -> Sample:
     """Measure MB of resident memory that idle connections add to a process after some requests."""
     with serving(server, served(at, big), at) as (pid, port):
@@ -110,6 +114,7 @@ def idle(big: int, server: str, at: Place) -> Sample:
             return Sample((settled(pid) - none) / 1e6)
 
 
+@one_shot
 def beside_slow(kind: str, big: int, server: str, at: Place) -> Sample:
     """Measure the ratio of p99 latency with slow clients to that without them just before.
 

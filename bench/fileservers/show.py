@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness import median, shown, table
 from rows.show import figure, print_notes, spread
-from rows.verdict import Found, Ratio, is_noria, measurements
+from rows.verdict import Found, compared, is_noria, measurements
 
 from fileservers.rows import FileRow, Goal
 
@@ -26,8 +26,8 @@ def words(found: Found, goal: Goal) -> str:
 def met(found: Found, goal: Goal, noria: str) -> bool | None:
     """Return whether a goal is met; None if it was not measured."""
     if goal.beside:
-        ratio = Ratio.of(found.row, found.values(noria), found.values(goal.beside))
-        return None if ratio is None else ratio.middle >= goal.amount
+        ratio = compared(found.row, found.values(noria), found.values(goal.beside))
+        return None if ratio is None else ratio.median >= goal.amount
     middle = found.middle(noria)
     if middle is None:
         return None
@@ -64,7 +64,7 @@ def print_table(every: dict[str, Found], servers: list[str], noria: str | None) 
         line = [name, *(cell(found, server) for server in servers)]
         for other in others:
             mine, theirs = found.values(noria or ""), found.values(other)
-            line.append(spread(Ratio.of(found.row, mine, theirs)))
+            line.append(spread(compared(found.row, mine, theirs)))
         if noria:
             line.append(", ".join(words(found, goal) for goal in goals(found)))
             answers = [met(found, goal, noria) for goal in goals(found)]

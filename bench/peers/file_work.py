@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from factories import loop_factory
+from noria.compare.loops.peers.common import loop_factory
 
 LOOPS = {"noria": "noria", "noria-threads": "noria", "noria-asyncio": "asyncio"}
 LOOPS |= {"noria-uvloop": "uvloop", "blazio": "blazio", "pool": "asyncio", "aiofiles": "asyncio"}

@@ -11,8 +11,9 @@ import sys
 import time
 from typing import Any
 
-from factories import loop_factory
 from protocol import raise_descriptor_limit
+
+from noria.compare.loops.peers.common import loop_factory
 
 WARMUP = 0.2
 

@@ -17,9 +17,10 @@ from typing import Any
 import echoes
 import frameworks
 import sendfile_server
-from factories import loop_factory
 from protocol import BACKLOG, Echo, raise_descriptor_limit
 from replies import Reply
+
+from noria.compare.loops.peers.common import loop_factory
 
 # The result is referenced until the process exits. If it is a future, it is awaited, so that its
 # exception ends the server.

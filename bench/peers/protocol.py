@@ -1,37 +1,9 @@
-"""The echo protocol and the start-up settings that the Python benchmark servers share."""
+"""The echo protocol and the start-up settings that the Python benchmark servers share.
 
-from __future__ import annotations
+They are those of `noria compare loops`.
+"""
 
-import asyncio
-import resource
-from typing import Any
+from noria.compare.loops.peers.common import raise_descriptor_limit
+from noria.compare.loops.peers.server import BACKLOG, Echo
 
-# Large enough that no server refuses a thousand simultaneous clients.
-BACKLOG = 4096  # connections
-
-
-class Echo(asyncio.Protocol):
-    """Echoes received data, and pauses reading while the write buffer is full.
-
-    The loop sets TCP_NODELAY: every loop measured here does, as asyncio.
-    """
-
-    transport: Any
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-    def pause_writing(self) -> None:
-        self.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self.transport.resume_reading()
-
-
-def raise_descriptor_limit() -> None:
-    """Raise the soft limit of open files to the hard limit (RLIMIT_NOFILE, getrlimit(2))."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+__all__ = ["BACKLOG", "Echo", "raise_descriptor_limit"]

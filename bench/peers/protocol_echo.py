@@ -6,19 +6,12 @@ LOOP is asyncio, uvloop, rloop or blazio. Prints "listening PORT". SIGTERM stops
 from __future__ import annotations
 
 import asyncio
-import importlib
 import socket
 import sys
-from typing import Any
 
 from protocol import BACKLOG, Echo, raise_descriptor_limit
 
-
-def loop_factory(name: str) -> Any:
-    """Return the loop factory of a name; None, asyncio.Runner's default, for "asyncio"."""
-    if name == "asyncio":
-        return None
-    return importlib.import_module(name).new_event_loop
+from noria.compare.loops.peers.common import loop_factory
 
 
 async def main(port: int) -> None:

@@ -6,16 +6,28 @@ import os
 import statistics
 import sys
 import time
-from functools import partial
+from dataclasses import replace
 
 import memory
 from harness import BENCH, LIMIT, Unavailable, built
 
-from rows.row import PYTHON_PEERS, UVLOOP, Place, Row, Sample, run_and_parse, server_command
+from noria.compare.loops.alone import operations
+from noria.compare.loops.row import Start
+from rows.row import (
+    PYTHON_PEERS,
+    UVLOOP,
+    Place,
+    Row,
+    Sample,
+    one_shot,
+    run_and_parse,
+    server_command,
+)
 
 STARTS = 11  # measured starts
 IDLE = 10_000  # connections
-SPAWNED = 200  # children of the C program
+SPAWNED, SPAWNED_BY_LOOPS = 200, 100  # children of the C program, of a loop
+OPERATIONS_SECONDS = 0.3  # of scheduling; longer adds nothing
 
 RUN = """
 async def empty(): pass
@@ -28,16 +40,23 @@ else:
 """
 
 
-def scheduling(name: str, loop: str, at: Place) -> Sample:
-    """Measure a row of peers/loop_micro.py, in operations a second."""
-    # The calling thread or the spawned child may run on the other core.
-    allowed = {at.server, at.load} if name in APART else {at.server}
-    words = [sys.executable, str(PYTHON_PEERS / "loop_micro.py"), loop, name]
+def scheduling(row: str, *, threads: bool = False) -> Start:
+    """Return the start of a row of `noria compare loops`, in operations a second."""
+    start = operations(row, threads=threads)
+    return lambda loop, at: start(loop, replace(at, seconds=min(at.seconds, OPERATIONS_SECONDS)))
+
+
+@one_shot
+def spawn(loop: str, at: Place) -> Sample:
+    """Measure subprocesses a second."""
+    words = [sys.executable, str(PYTHON_PEERS / "loop_spawn.py"), loop, str(SPAWNED_BY_LOOPS)]
     if loop == LIMIT:
         words = [str(built(BENCH / "limit" / "spawn.c")), str(SPAWNED)]
-    return Sample(*run_and_parse(words, 120, allowed))
+    # The child may run on the other core.
+    return Sample(*run_and_parse(words, 120, {at.server, at.load}))
 
 
+@one_shot
 def start_up(loop: str, at: Place) -> Sample:
     """Measure the run of a program with an empty coroutine: its median duration in milliseconds."""
     package, _, model = loop.partition("-")
@@ -52,6 +71,7 @@ def start_up(loop: str, at: Place) -> Sample:
     return Sample(statistics.median(times[1:]))
 
 
+@one_shot
 def idle(loop: str, at: Place) -> Sample:
     """Measure resident bytes per idle connection, counted from the thousandth on."""
     words = server_command(loop, "protocol")
@@ -62,28 +82,21 @@ def idle(loop: str, at: Place) -> Sample:
     return Sample(each)
 
 
-APART = ("call_soon_threadsafe", "spawn")
 ROWS = (
-    *(
-        Row(
-            name,
-            partial(scheduling, name),
-            goal,
-            against,
-            limit=name == "spawn",
-            driven=False,
-        )
-        for name, goal, against in (
-            ("call_soon chain", 4.5, UVLOOP),
-            ("100 call_soon a turn", 1.0, "best"),
-            ("sleep(0)", 2.2, UVLOOP),
-            ("gather of 100", 1.0, "best"),
-            ("timers cancelled", 4.5, UVLOOP),
-            ("timers fired", 1.0, "best"),
-            ("call_soon_threadsafe", 1.4, UVLOOP),
-            ("spawn", 6.0, UVLOOP),
-        )
+    Row("call_soon chain", scheduling("call_soon"), driven=False, goal=4.5, against=UVLOOP),
+    Row("100 call_soon a turn", scheduling("call_soon-batch"), driven=False),
+    Row("sleep(0)", scheduling("sleep0"), driven=False, goal=2.2, against=UVLOOP),
+    Row("gather of 100", scheduling("gather"), driven=False),
+    Row("timers cancelled", scheduling("timers-cancelled"), driven=False, goal=4.5, against=UVLOOP),
+    Row("timers fired", scheduling("timers-fired"), driven=False),
+    Row(
+        "call_soon_threadsafe",
+        scheduling("call_soon_threadsafe", threads=True),
+        driven=False,
+        goal=1.4,
+        against=UVLOOP,
     ),
+    Row("spawn", spawn, driven=False, goal=6.0, against=UVLOOP, limit=True),
     Row("start-up", start_up, unit="ms", less=True, driven=False),
     Row("10,000 idle connections, each", idle, unit="B", less=True, driven=False),
 )

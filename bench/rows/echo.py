@@ -6,7 +6,7 @@ from functools import partial
 
 from harness import LIMIT, Measurement, Unavailable, load
 
-from rows.row import UVLOOP, Place, Row, Sample, server_command, serving
+from rows.row import UVLOOP, Place, Row, Sample, one_shot, server_command, serving
 
 
 def sample(found: Measurement) -> Sample:
@@ -22,6 +22,7 @@ def sample(found: Measurement) -> Sample:
     )
 
 
+@one_shot
 def tcp(kind: str, connections: int, size: int, loop: str, at: Place, *, depth: int = 1) -> Sample:
     """Measure messages a second over TCP, with `depth` messages in flight per connection."""
     with serving(server_command(loop, kind), at) as (pid, port):
@@ -37,6 +38,7 @@ def tcp(kind: str, connections: int, size: int, loop: str, at: Place, *, depth: 
         return sample(found)
 
 
+@one_shot
 def unix(loop: str, at: Place) -> Sample:
     """Measure the protocol on a Unix socket: 1 KiB messages, 100 connections."""
     path = at.scratch / "socket"

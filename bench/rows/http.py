@@ -17,18 +17,21 @@ from rows.row import (
     Place,
     Row,
     Sample,
+    one_shot,
     server_command,
     serving,
 )
 from rows.tls import certificate
 
 
+@one_shot
 def bare(loop: str, at: Place) -> Sample:
     """Measure requests a second of a protocol with a constant response."""
     with serving(server_command(loop, "reply"), at) as (pid, port):
         return exchange(port, "plain", "http", at=at, pid=pid)
 
 
+@one_shot
 def secure(loop: str, at: Place) -> Sample:
     """Measure `bare` over TLS."""
     words = server_command(loop, "reply", *certificate(at))
@@ -36,12 +39,14 @@ def secure(loop: str, at: Place) -> Sample:
         return exchange(port, "tls", "http", at=at, pid=pid)
 
 
+@one_shot
 def secure_wrk(loop: str, at: Place) -> Sample:
     """Measure `bare` over TLS with wrk, the usual load generator for HTTPS."""
     with serving(server_command(loop, "reply", *certificate(at)), at) as (pid, port):
         return wrk(f"https://127.0.0.1:{port}/", at=at, pid=pid)
 
 
+@one_shot
 def framework(kind: str, packages: str, loop: str, at: Place) -> Sample:
     """Measure requests a second of a web server; raises Unavailable if it is not installed."""
     for package in packages.split():

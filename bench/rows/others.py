@@ -15,6 +15,7 @@ from rows.row import (
     Place,
     Row,
     Sample,
+    one_shot,
     run_and_parse,
     server_command,
     serving,
@@ -25,12 +26,14 @@ FILE_BYTES = 1 << 30  # as in peers/sendfile_server.py
 SOCKETS, DEPTH = 8, 8
 
 
+@one_shot
 def udp(loop: str, at: Place) -> Sample:
     """Measure echoed 512-byte datagrams a second."""
     with serving_command(server_command(loop, "udp"), at.server) as (pid, port):
         return run_compiled("udp_echo", port, SOCKETS, DEPTH, 512, at.seconds, at=at, pid=pid)
 
 
+@one_shot
 def sendfile(loop: str, at: Place) -> Sample:
     """Measure bytes a second sent from a file."""
     with serving(server_command(loop, "sendfile"), at) as (pid, port):
@@ -38,6 +41,7 @@ def sendfile(loop: str, at: Place) -> Sample:
         return replace(found, value=found.value / 1e9)
 
 
+@one_shot
 def connects(loop: str, at: Place) -> Sample:
     """Measure connections accepted, answered and closed per second of server CPU time.
 
@@ -49,6 +53,7 @@ def connects(loop: str, at: Place) -> Sample:
         return replace(found, value=found.value / (found.busy or 1.0))
 
 
+@one_shot
 def clients(loop: str, at: Place) -> Sample:
     """Measure messages a second of 100 clients in one process; the C server has the other core."""
     with serving_command([str(build_limit())], at.load) as (pid, port):

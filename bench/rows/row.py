@@ -1,4 +1,7 @@
-"""A row of the benchmark table, and the helpers its measurements share."""
+"""A row of the benchmark table, and the helpers its measurements share.
+
+A row of noria.compare.loops, whose measurements start a new server each.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from harness import BENCH, LIMIT, Unavailable, build_limit, serving_command
+
+from noria.compare.loops import row as loop_row
+from noria.compare.loops.row import Place, Sample, one_shot
+
+__all__ = ["Place", "Row", "Sample", "one_shot"]
 
 PYTHON_PEERS = BENCH / "peers"
 
@@ -30,46 +37,12 @@ SETTLE = 0.1  # seconds for the server to process their end
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One measurement: its value, and how the server and load used their cores."""
+class Row(loop_row.Row):
+    """A row with noria's goal: a ratio to uvloop, to the best peer, or to noria in another row."""
 
-    value: float
-    busy: float | None = None  # share of time the server ran
-    waiting: float | None = None  # share it was runnable but waited for the core
-    load_waiting: float | None = None  # as `waiting`, for the load
-    last: float | None = None  # share of an upload's time between its last byte and the response
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The cores, duration and directory of a measurement."""
-
-    server: int  # core of the measured process
-    load: int  # core of the load generator
-    seconds: float
-    scratch: Path  # temporary directory for sockets and certificates
-    fresh: bool = False  # measure servers before any connection has ended
-
-
-Measure = Callable[[str, Place], Sample]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One comparison between loops.
-
-    `measure` takes the name of a loop and raises Unavailable if the loop does not support the row.
-    A goal is a ratio to uvloop, to the best peer, or to noria in another row.
-    """
-
-    name: str
-    measure: Measure = field(repr=False)
     goal: float = 1.0
     against: str = BEST
-    unit: str = "/s"
-    less: bool = False  # lower is better
     limit: bool = False  # also measure the C server
-    driven: bool = True  # by a load generator, which must not be the limit
     own: bool = False  # only noria supports it
     servers: tuple[str, ...] = ()  # servers with their own event loop to measure too
 
@@ -80,10 +53,6 @@ class Row:
         if loop in SERVERS:
             return loop in self.servers
         return loop.partition("-")[0] == "noria" or not self.own
-
-    def gain(self, mine: float, other: float) -> float:
-        """Return how many times better one value is than another; above 1 is better."""
-        return other / mine if self.less else mine / other
 
 
 def server_command(loop: str, kind: str, *words: str) -> list[str]:
@@ -114,14 +83,17 @@ def run_and_parse(
     words: list[str], seconds: float, cores: set[int], environment: dict[str, str] | None = None
 ) -> list[float]:
     """Run a program and return the numbers it prints; raises Unavailable with its error output."""
-    done = subprocess.run(
-        words,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        preexec_fn=partial(os.sched_setaffinity, 0, cores),
-        env=environment,
-    )
+    try:
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            preexec_fn=partial(os.sched_setaffinity, 0, cores),
+            env=environment,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(str(error)) from None
     if done.returncode:
         raise Unavailable((done.stderr.strip().splitlines() or ["it failed"])[-1])
     return [float(word) for word in done.stdout.split()]

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 from harness import LIMIT, shown, table
 
 from rows.row import BEST, UVLOOP, Row
-from rows.verdict import DISTURBED, Found, Ratio, Verdict, base, geometric_mean, is_noria
+from rows.verdict import (
+    DISTURBED,
+    Found,
+    PairedRatio,
+    Verdict,
+    base,
+    compared,
+    geometric_mean,
+    is_noria,
+)
 
 
 def figure(value: float | None, unit: str) -> str:
@@ -19,9 +30,13 @@ def figure(value: float | None, unit: str) -> str:
     return f"{value / 1e3:.1f}k/s" if value >= 1000 else f"{value:.0f}/s"
 
 
-def spread(ratio: Ratio | None) -> str:
-    """Format a ratio with its minimum and maximum."""
-    return f"{ratio.middle:.2f} ({ratio.low:.2f}–{ratio.high:.2f})" if ratio else "–"
+def spread(ratio: PairedRatio | None) -> str:
+    """Format a ratio with its confidence interval, if there are enough rounds for one."""
+    if ratio is None:
+        return "–"
+    if math.isinf(ratio.high):
+        return f"{ratio.median:.2f}"
+    return f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
 
 
 def goal(row: Row) -> str:
@@ -36,8 +51,8 @@ def cell(found: Found, loop: str, beside: str | None) -> str:
         return "none" if loop in found.unavailable else "–"
     if beside is None:
         return figure(found.middle(loop), found.row.unit)
-    ratio = Ratio.of(found.row, found.values(loop), found.values(beside))
-    return shown(ratio.middle if ratio else None, ".2f") + ("!" if loop in found.not_busy() else "")
+    ratio = compared(found.row, found.values(loop), found.values(beside))
+    return shown(ratio.median if ratio else None, ".2f") + ("!" if loop in found.not_busy() else "")
 
 
 def print_table(every: dict[str, Found], loops: list[str], noria: str | None) -> None:
@@ -58,6 +73,7 @@ def print_table(every: dict[str, Found], loops: list[str], noria: str | None) ->
         if noria:
             verdict = Verdict.of(noria, found, every)
             verdicts.append(verdict)
+            assert isinstance(found.row, Row)
             met = {True: "yes", False: "no", None: ""}[verdict.met(found.row)]
             ahead = verdict.best if verdict.to_best else ""
             line += [spread(verdict.to_uvloop), spread(verdict.to_best), ahead or ""]
@@ -68,7 +84,7 @@ def print_table(every: dict[str, Found], loops: list[str], noria: str | None) ->
     last = ["geometric mean", ""]
     for loop in loops:
         ratios = [
-            Ratio.of(found.row, found.values(loop), found.values(UVLOOP))
+            compared(found.row, found.values(loop), found.values(UVLOOP))
             for found in every.values()
         ]
         last.append(shown(geometric_mean(ratios), ".2f"))
@@ -104,7 +120,7 @@ def print_notes(every: dict[str, Found]) -> None:
     for name, found in every.items():
         reasons: dict[str, list[str]] = {}
         for loop, why in found.unavailable.items():
-            if not (found.row.own and not is_noria(loop)):
+            if not (getattr(found.row, "own", False) and not is_noria(loop)):
                 reasons.setdefault(why, []).append(loop)
         for why, loops in reasons.items():
             print(f"none: {name}: {', '.join(loops)}: {why}")

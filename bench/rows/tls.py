@@ -8,7 +8,7 @@ from functools import partial
 from harness import Unavailable
 
 from rows.loads import exchange
-from rows.row import Place, Row, Sample, server_command, serving
+from rows.row import Place, Row, Sample, one_shot, server_command, serving
 
 
 def certificate(at: Place) -> list[str]:
@@ -24,6 +24,7 @@ def certificate(at: Place) -> list[str]:
     return ["--tls", str(cert), str(key)]
 
 
+@one_shot
 def echo(kind: str, loop: str, at: Place) -> Sample:
     """Measure 1 KiB messages a second on 100 connections."""
     words = server_command(loop, kind, *certificate(at))

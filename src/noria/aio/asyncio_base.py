@@ -55,6 +55,7 @@ ASYNCIO_ATTRIBUTES = (
     "_signal_handlers",
     "_ssock",
     "_stopping",
+    "_task_factory",
     "_thread_id",
     "_timer_cancelled_count",
     "_transports",

@@ -39,6 +39,7 @@ Examples:
   noria serve files ~/public           serve a directory at http://127.0.0.1:8000/
   noria connect 127.0.0.1 9001         send lines to a server and show its replies
   noria compare --quick                measure every model, in a minute
+  noria compare loops --quick          measure asyncio programs on every event loop
   noria compare files                  measure a file's path to the device
   noria get http://HOST:PORT/big.iso   download a file, or resume its download
   noria put big.iso http://HOST:PORT/  upload a file, or resume its upload

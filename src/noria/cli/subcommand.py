@@ -1,19 +1,20 @@
-"""A command with one sub-command that takes the place of its first argument."""
+"""A command with sub-commands that take the place of its first argument."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 
-class CommandWithFiles(click.Command):
-    """A command NAME whose sub-command `NAME files` has options of its own.
+class CommandWithSubcommands(click.Command):
+    """A command NAME whose sub-commands, such as `NAME files`, have options of their own.
 
     click.Group does not fit: NAME itself takes an argument.
     """
 
-    def __init__(self, *args: Any, files: click.Command, **attrs: Any) -> None:
+    def __init__(self, *args: Any, subcommands: Mapping[str, click.Command], **attrs: Any) -> None:
         super().__init__(*args, **attrs)
-        self._files = files
+        self._subcommands = dict(subcommands)
 
     def make_context(
         self,
@@ -23,6 +24,8 @@ class CommandWithFiles(click.Command):
         **extra: Any,
     ) -> click.Context:
         """Return the context of the command that *args* select."""
-        if args and args[0] == "files":
-            return self._files.make_context(f"{info_name} files", args[1:], parent, **extra)
+        if args and args[0] in self._subcommands:
+            return self._subcommands[args[0]].make_context(
+                f"{info_name} {args[0]}", args[1:], parent, **extra
+            )
         return super().make_context(info_name, args, parent, **extra)

@@ -1,4 +1,4 @@
-"""`noria compare` and `noria compare files`: measurements as tables and a page.
+"""`noria compare`, `noria compare files`, `noria compare loops`: measurements as tables and a page.
 
 May import everything but the packages of other commands.
 """

@@ -5,15 +5,20 @@ from typing import Any
 import click
 
 from noria.cli.compare.files import compare_files
+from noria.cli.compare.loops import compare_loops
 from noria.cli.compare.outputs import check_paths, output_options, progress_bar, write_results
 from noria.cli.param_types import ChoiceList
-from noria.cli.subcommand import CommandWithFiles
+from noria.cli.subcommand import CommandWithSubcommands
 
 SECTIONS = ("throughput", "phases", "waiting", "idle", "triggers")
 
 
-@click.command(cls=CommandWithFiles, files=compare_files)
-@click.argument("what", metavar="[files]", required=False, type=click.Choice(["files"]))
+@click.command(
+    cls=CommandWithSubcommands, subcommands={"files": compare_files, "loops": compare_loops}
+)
+@click.argument(
+    "what", metavar="[files|loops]", required=False, type=click.Choice(["files", "loops"])
+)
 @click.option("--quick", is_flag=True, help="Measure for a shorter time: about a minute in all.")
 @click.option(
     "--models",
@@ -45,8 +50,9 @@ def compare(
 
     Tables are printed; the figures are written to one HTML file.
 
-    'noria compare files' measures the path of a file's bytes to the device instead. It has its own
-    options: see 'noria compare files --help'.
+    Instead, 'noria compare loops' measures asyncio programs on event loops, and 'noria compare
+    files' the path of a file's bytes to the device. They have their own options: see
+    'noria compare loops --help', and 'noria compare files --help'.
 
     \b
     Examples:
@@ -55,7 +61,7 @@ def compare(
       noria compare --quick --json - | jq .throughput.rows
     """
     if what is not None:
-        raise click.UsageError("'files' must come before its options: noria compare files ...")
+        raise click.UsageError(f"'{what}' must come before its options: noria compare {what} ...")
     check_paths(json, output)
     results = _measure(models, quick, only)
     from noria.compare.report import page

@@ -1,4 +1,4 @@
-"""What both compare commands share: output options, the progress bar, writing the results."""
+"""What the compare commands share: output options, the progress bar, writing the results."""
 
 import json as jsonlib
 from collections.abc import Callable, Iterator

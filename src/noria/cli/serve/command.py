@@ -10,12 +10,12 @@ from noria.cli.serve.files import serve_files
 from noria.cli.serve.options import grace_option, host_option, port_option, workers_option
 from noria.cli.serve.output import JsonOutput, TextOutput
 from noria.cli.serve.target import load
-from noria.cli.subcommand import CommandWithFiles
+from noria.cli.subcommand import CommandWithSubcommands
 
 
 @click.command(
-    cls=CommandWithFiles,
-    files=serve_files,
+    cls=CommandWithSubcommands,
+    subcommands={"files": serve_files},
     short_help="Run a server: files, echo, or a protocol of your own.",
 )
 @click.argument("target", metavar="files|echo|MODULE:PROTOCOL")

@@ -10,7 +10,12 @@ from typing import Any
 
 from noria.compare.loops.found import DISTURBED, Found
 from noria.compare.noise import same_server_pair
-from noria.compare.statistics import best_group
+from noria.compare.statistics import MIN_ROUNDS, best_group
+
+SAME = "No difference could be measured here"
+
+BUSY_NOTE = "the server was busy"
+"""Begins the note of a value that says little about its server."""
 
 
 def noise_pairs(measured: Iterable[Found]) -> list[dict[str, Any] | None]:
@@ -37,42 +42,70 @@ def row_noise(name: str, noise: dict[str, Any]) -> float:
 
 
 def of_row(found: Found, noise: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the claims of a row: each loop of the first group, against each loop after it."""
-    factor = row_noise(found.row.name, noise)
-    first = leaders(found, factor)
+    """Return the claims of a row: the best loop, against each that can be told apart from it."""
+    first = leaders(found, row_noise(found.row.name, noise))
     claimed = []
     for other in found.samples:
-        if other in first:
+        ratio = found.ratio(first[0], other) if first and other not in first else None
+        if ratio is None:
             continue
-        for loop in first:
-            ratio = found.ratio(loop, other)
-            if ratio is None or ratio.claim(factor) != "higher":
-                continue
-            higher, lower = (other, loop) if found.row.less else (loop, other)
-            claimed.append(
-                {
-                    "figure": found.row.name,
-                    "column": "value",
-                    "at": {},
-                    "higher": higher,
-                    "lower": lower,
-                    "ratio": ratio.median,
-                    "low": ratio.low,
-                    "high": ratio.high,
-                }
-            )
+        higher, lower = (other, first[0]) if found.row.less else (first[0], other)
+        claimed.append(
+            {
+                "figure": found.row.name,
+                "column": "value",
+                "at": {},
+                "higher": higher,
+                "lower": lower,
+                "ratio": ratio.median,
+                "low": ratio.low,
+                "high": ratio.high,
+            }
+        )
     return claimed
 
 
 def leaders(found: Found, noise: float) -> list[str]:
-    """Return the best loop by its median, and those that cannot be told apart from it."""
-    values = {loop: found.series(loop) for loop in found.samples}
+    """Return the best loop by its median, and those that cannot be told apart from it.
+
+    A loop that failed after a few rounds is in no statement.
+    """
+    values = {
+        loop: found.series(loop) for loop in found.samples if len(found.values(loop)) >= MIN_ROUNDS
+    }
     return best_group(values, best="lowest" if found.row.less else "highest", noise=noise)
+
+
+def sentence(found: Found, noise: dict[str, Any]) -> str:
+    """Return what can be said about a row: no difference that is not in its claims."""
+    if not found.samples:
+        return "Nothing was measured."
+    if len(found.samples) == 1:
+        return f"Only {next(iter(found.samples))} was measured."
+    if found.rounds() < MIN_ROUNDS:
+        return f"A statement needs {MIN_ROUNDS} rounds."
+    first = leaders(found, row_noise(found.row.name, noise))
+    behind = [claim["lower" if not found.row.less else "higher"] for claim in of_row(found, noise)]
+    if not behind:
+        return f"{SAME}."
+    # The nearest by its median, so that a reader finds it in the table.
+    pick = min if found.row.less else max
+    nearest = pick(behind, key=lambda loop: found.middle(loop) or 0.0)
+    ratio = found.ratio(first[0], nearest)
+    assert ratio is not None
+    interval = f"({ratio.low:.2f}–{ratio.high:.2f})"
+    if found.row.less:
+        ahead = f"{nearest} takes {ratio.median:.2f} times as much {interval}"
+    else:
+        ahead = f"{ratio.median:.2f} times {nearest} {interval}"
+    if len(first) == 1:
+        return f"{first[0]} is first: {ahead}."
+    return f"{SAME} between {', '.join(first[:-1])} and {first[-1]}; {first[0]}: {ahead}."
 
 
 def limit_note(found: Found, loop: str) -> str:
     """Return why the server was not busy all the time, so that its value means little."""
-    share = f"the server was busy {found.busy(loop):.0%} of the time: "
+    share = f"{BUSY_NOTE} {found.busy(loop):.0%} of the time: "
     if found.disturbed(loop) > DISTURBED:
-        return share + "other processes used the core"
+        return share + "other processes used the cores"
     return share + "the load was the limit"

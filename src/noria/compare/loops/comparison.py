@@ -63,17 +63,15 @@ def compare(
 ) -> dict[str, Any]:
     """Run the comparison and return its document, which docs/compare-loops.md describes.
 
-    `loops`: names of loops.KNOWN, None for all. `only`: names of rows, or globs, None for all. What
+    `loops`: names of loops.KNOWN, or globs; None for all. `only`: of rows, likewise. What
     is not installed is skipped, with the reason in the document. No process outlives the call.
     Raises ValueError for an unknown row or loop, and Interrupted for KeyboardInterrupt.
     """
     settings = settings or (QUICK if quick else FULL)
-    for name in loops or ():
-        if name not in all_loops.KNOWN:
-            names = ", ".join(all_loops.KNOWN)
-            raise ValueError(f"unknown loop {name!r}. Choose from: {names}.")
     chosen = rows.select(only, known) if only else list(known)
-    described = [all_loops.describe(name) for name in dict.fromkeys(loops or all_loops.KNOWN)]
+    described = [
+        all_loops.describe(name) for name in (all_loops.select(loops) if loops else all_loops.KNOWN)
+    ]
     comparison = Comparison(settings, chosen, described, progress)
     command = ["noria compare loops", *(["--quick"] if quick else [])]
     command += [f"--loops {','.join(loops)}"] if loops else []
@@ -172,7 +170,7 @@ class Comparison:
                 }
                 for loop in self.described
             ],
-            "measurements": [self._measurement(found.row) for found in self.found.values()],
+            "measurements": [self._measurement(found, noise) for found in self.found.values()],
             "rows": [
                 row
                 for found in self.found.values()
@@ -185,13 +183,16 @@ class Comparison:
             ],
         }
 
-    def _measurement(self, row: Row) -> dict[str, Any]:
+    def _measurement(self, found: Found, noise: dict[str, Any]) -> dict[str, Any]:
+        row = found.row
         return {
             "row": row.name,
+            "group": row.group,
             "title": row.title or row.name,
             "about": row.about,
             "unit": row.unit,
             "lower_is_better": row.less,
+            "sentence": claims.sentence(found, noise),
         }
 
     def _row(self, found: Found, loop: str) -> dict[str, Any] | None:

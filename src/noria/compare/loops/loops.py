@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.metadata
 import importlib.util
+import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from noria import models
+from noria import __version__, models
 
 PEERS = ("asyncio", "uvloop", "rloop", "blazio")
 ASYNCIO_MODELS = ("select", "poll", "epoll", "epoll-edge", "io_uring")
@@ -29,13 +32,9 @@ def describe(name: str) -> Loop:
     """Return what is known about a loop of KNOWN without running it."""
     package, _, model = name.partition("-")
     if package == "noria":
-        from noria import __version__
-
         works, reason = models.availability(model)
         return Loop(name, __version__, "" if works else reason)
     if name == "asyncio":
-        import platform
-
         return Loop(name, platform.python_version())
     if importlib.util.find_spec(package) is None:
         return Loop(name, "", "not installed", f"pip install {package}")
@@ -44,3 +43,17 @@ def describe(name: str) -> Loop:
     except importlib.metadata.PackageNotFoundError:
         version = ""
     return Loop(name, version)
+
+
+def select(patterns: Iterable[str]) -> list[str]:
+    """Return the loops of KNOWN that match one of the patterns (fnmatch), in the order given.
+
+    Raises ValueError for a pattern that matches none; the message lists the names.
+    """
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        matching = fnmatch.filter(KNOWN, pattern)
+        if not matching:
+            raise ValueError(f"no loop matches {pattern!r}. Choose from: {', '.join(KNOWN)}.")
+        chosen |= dict.fromkeys(matching)
+    return list(chosen)

@@ -129,7 +129,7 @@ def _growth(server: Server, count: int) -> int:
         time.sleep(0.005)
     after = settled(server.process.pid)
     if reply["ended"]:
-        raise Unavailable(f"it closed {reply['ended']:,} connections")
+        raise Unavailable(f"it closed {reply['ended']:,} of {reply['idle']:,} connections")
     return after - before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,14 +51,28 @@ class LoadProcess:
 
 
 @contextlib.contextmanager
-def peer(module: str, place: Place, *arguments: str) -> Iterator[Peer]:
-    """Run a module of PEERS on the server's core for the time of the block.
+def peer(module: str, place: Place, *arguments: str, several_cores: bool = False) -> Iterator[Peer]:
+    """Run a module of PEERS on the server's core, or on both, for the time of the block.
 
-    The process is not awaited: all of a row's processes start at the same time.
+    The process is not awaited: all of a row's processes start at the same time, on both cores.
     """
-    core = "" if place.server is None else str(place.server)
-    with Child(f"{PEERS}.{module}", core, *arguments) as child:
+    chosen = place.cores if several_cores or place.server is None else {place.server}
+    with _on_cores(place.cores):
+        child = Child(f"{PEERS}.{module}", ",".join(map(str, sorted(chosen))), *arguments)
+    with child:
         yield Peer(child)
+
+
+@contextlib.contextmanager
+def _on_cores(cores: set[int]) -> Iterator[None]:
+    """Run this thread on these cores during the block, as a new process inherits them."""
+    before = os.sched_getaffinity(0)
+    try:
+        if cores:
+            os.sched_setaffinity(0, cores)
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Peer:

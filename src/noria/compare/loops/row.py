@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol
 
 from noria.compare.noise import NoiseMeter
 
@@ -55,9 +55,9 @@ class Place:
     meter: NoiseMeter | None = None  # watches the cores during measurements
 
     @property
-    def server_cores(self) -> set[int]:
-        """The cores of the measured process."""
-        return os.sched_getaffinity(0) if self.server is None else {self.server}
+    def cores(self) -> set[int]:
+        """Both cores; an empty set if no process is pinned."""
+        return {core for core in (self.server, self.load) if core is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,7 @@ class Row:
     less: bool = False  # lower is better
     driven: bool = True  # by a load generator, which must not be the limit
     interleaved: bool = True  # else all rounds of a loop, then all rounds of the next one
+    group: str = ""  # of rows that are shown together
     title: str = ""
     about: str = ""  # what is measured, in a sentence
 
@@ -115,11 +116,14 @@ class Row:
         return other / mine if self.less else mine / other
 
 
-def one_shot(measure: Callable[[str, Place], Sample]) -> Start:
-    """Return the `start` of a row whose every measurement starts and ends its own processes."""
+P = ParamSpec("P")
+
+
+def one_shot(measure: Callable[P, Sample]) -> Callable[P, AbstractContextManager[Subject]]:
+    """Decorate a measurement that starts and ends its own processes: it becomes a row's `start`."""
 
     @contextlib.contextmanager
-    def start(loop: str, place: Place) -> Iterator[Subject]:
-        yield Subject(lambda: measure(loop, place))
+    def start(*arguments: P.args, **options: P.kwargs) -> Iterator[Subject]:
+        yield Subject(lambda: measure(*arguments, **options))
 
     return start

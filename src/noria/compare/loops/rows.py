@@ -12,29 +12,18 @@ from noria.compare.loops.row import Row
 CONNECTIONS, SIZE = 100, 1024
 IDLE_FIRST, IDLE_MORE = 500, 300
 
-GROUPS = {
-    "network": ("echo-protocol", "echo-streams", "echo-tls", "http-uvicorn"),
-    "scheduling": ("call_soon", "call_soon-batch", "gather", "sleep0"),
-    "timers and threads": (
-        "timers-fired",
-        "timers-cancelled",
-        "call_soon_threadsafe",
-        "run_in_executor",
-    ),
-    "files and memory": ("files-read", "memory-idle"),
-}
-"""Rows by what they are about, in the order of tables."""
-
 ROWS = (
     Row(
         "echo-protocol",
         load("protocol", "echo", connections=CONNECTIONS, size=SIZE),
+        group="network",
         title="echo, Protocol",
         about="echoed messages of 1 KiB a second on 100 connections, by an asyncio.Protocol",
     ),
     Row(
         "echo-streams",
         load("streams", "echo", connections=CONNECTIONS, size=SIZE),
+        group="network",
         title="echo, streams",
         about="the same by asyncio.start_server: StreamReader and StreamWriter",
     ),
@@ -43,6 +32,7 @@ ROWS = (
         load("tls", "tls", cpu_time=True, connections=CONNECTIONS // 2, size=SIZE),
         unit="/CPU s",
         driven=False,
+        group="network",
         title="echo, TLS",
         about="the same over TLS on 50 connections, for each second of the server's CPU time: the "
         "load is written in Python and may be slower than the server",
@@ -50,6 +40,7 @@ ROWS = (
     Row(
         "http-uvicorn",
         load("uvicorn", "http", connections=CONNECTIONS),
+        group="network",
         title="HTTP, uvicorn",
         about="requests a second on 100 connections, by uvicorn with the smallest ASGI application",
     ),
@@ -57,6 +48,7 @@ ROWS = (
         "call_soon",
         operations("call_soon"),
         driven=False,
+        group="scheduling",
         title="call_soon",
         about="callbacks a second, each scheduled by the one before: turns of the loop",
     ),
@@ -64,6 +56,7 @@ ROWS = (
         "call_soon-batch",
         operations("call_soon-batch"),
         driven=False,
+        group="scheduling",
         title="call_soon, 100 a turn",
         about="callbacks a second, 100 in a turn of the loop",
     ),
@@ -71,6 +64,7 @@ ROWS = (
         "gather",
         operations("gather"),
         driven=False,
+        group="scheduling",
         title="gather",
         about="tasks a second, in asyncio.gather of 100 empty coroutines",
     ),
@@ -78,6 +72,7 @@ ROWS = (
         "sleep0",
         operations("sleep0"),
         driven=False,
+        group="scheduling",
         title="sleep(0)",
         about="asyncio.sleep(0) a second in one task",
     ),
@@ -85,6 +80,7 @@ ROWS = (
         "timers-fired",
         operations("timers-fired"),
         driven=False,
+        group="timers and threads",
         title="timers fired",
         about="call_later a second, a thousand timers at a time that fire within 0.1 ms",
     ),
@@ -92,6 +88,7 @@ ROWS = (
         "timers-cancelled",
         operations("timers-cancelled"),
         driven=False,
+        group="timers and threads",
         title="timers cancelled",
         about="call_later and cancel a second, as timeouts do that never expire",
     ),
@@ -99,6 +96,7 @@ ROWS = (
         "call_soon_threadsafe",
         operations("call_soon_threadsafe", threads=True),
         driven=False,
+        group="timers and threads",
         title="call_soon_threadsafe",
         about="calls a second from another thread",
     ),
@@ -106,6 +104,7 @@ ROWS = (
         "run_in_executor",
         operations("run_in_executor", threads=True),
         driven=False,
+        group="timers and threads",
         title="run_in_executor",
         about="calls a second of an empty function in the default executor, one after another",
     ),
@@ -113,6 +112,7 @@ ROWS = (
         "files-read",
         operations("files-read", threads=True),
         driven=False,
+        group="files and memory",
         title="read files",
         about="files of 16 KiB opened, read and closed a second, 8 at once, by what each loop's "
         "package has: noria.open, blazio.open, and for the others asyncio.to_thread",
@@ -124,6 +124,7 @@ ROWS = (
         less=True,
         driven=False,
         interleaved=False,
+        group="files and memory",
         title="idle connection",
         about="resident bytes of the server for each idle connection with an asyncio.Protocol",
     ),

@@ -31,10 +31,10 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
-def pin(core: str) -> None:
-    """Run on this core only; on any for an empty string."""
-    if core:
-        os.sched_setaffinity(0, {int(core)})
+def pin(cores: str) -> None:
+    """Run on these cores only ("0" or "0,1"); on any for an empty string."""
+    if cores:
+        os.sched_setaffinity(0, set(map(int, cores.split(","))))
 
 
 def raise_descriptor_limit() -> None:
@@ -45,6 +45,8 @@ def raise_descriptor_limit() -> None:
 
 def reason(error: BaseException) -> str:
     """Return an error in one line."""
+    if isinstance(error, NotImplementedError) and not str(error):
+        return "the loop does not implement it (NotImplementedError)"
     text = str(error) or (error.__doc__ or "").partition("\n")[0]
     name = type(error).__name__
     return text if isinstance(error, OSError) and text else f"{name}: {text}".rstrip(": ")

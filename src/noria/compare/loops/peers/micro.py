@@ -1,4 +1,4 @@
-"""Loop operations without a network: python -m noria.compare.loops.peers.micro CORE LOOP ROW.
+"""Loop operations without a network: python -m noria.compare.loops.peers.micro CORES LOOP ROW.
 
 For each line of input, {"seconds": S}, it runs the row for about S seconds and replies with
 operations a second, and the shares of time for which the process ran and waited for a core. The
@@ -210,7 +210,7 @@ class Bursts:
         }
 
 
-def main(core: str, name: str, row: str) -> int:
+def main(cores: str, name: str, row: str) -> int:
     """Run until the end of the input; return the exit status."""
     die_with_parent()
     try:
@@ -218,7 +218,7 @@ def main(core: str, name: str, row: str) -> int:
         found = file_row(name) if row == "files-read" else ROWS[row]
         with asyncio.Runner(loop_factory=factory) as runner:
             bursts = Bursts(runner.get_loop(), found)
-            pin(core)
+            pin(cores)
             bursts.calibrate()
             reply({"ready": True})
             for line in sys.stdin:

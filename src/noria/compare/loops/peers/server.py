@@ -1,4 +1,4 @@
-"""A server on an event loop: python -m noria.compare.loops.peers.server CORE LOOP KIND.
+"""A server on an event loop: python -m noria.compare.loops.peers.server CORES LOOP KIND.
 
 KIND is a key of KINDS. It replies with one line of JSON, {"port": PORT} or {"error": TEXT}, and
 serves until it is killed.
@@ -116,9 +116,9 @@ def listen() -> socket.socket:
     return listener
 
 
-async def serve(core: str, kind: str) -> None:
+async def serve(cores: str, kind: str) -> None:
     """Serve until the process is killed."""
-    pin(core)
+    pin(cores)
     listener = listen()
     # Read the port now: some loops detach the descriptor from the socket.
     port = listener.getsockname()[1]
@@ -128,13 +128,13 @@ async def serve(core: str, kind: str) -> None:
     await (started if isinstance(started, asyncio.Future) else asyncio.Event().wait())
 
 
-def main(core: str, loop: str, kind: str) -> int:
+def main(cores: str, loop: str, kind: str) -> int:
     """Run the server; return the exit status."""
     die_with_parent()
     raise_descriptor_limit()
     try:
         with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-            runner.run(serve(core, kind))
+            runner.run(serve(cores, kind))
     except Exception as error:
         reply({"error": reason(error), "kind": type(error).__name__})
         return 1
