@@ -281,7 +281,10 @@ def test_the_noise_is_drawn(browser, tmp_path):
     assert number_of(browser, '[data-chart="noise"] .whisker line') == 3
     assert number_of(browser, '[data-chart="noise"] .band rect') == 1
     said = text_of(browser, "noise")
-    assert "epoll, 100 connections" in said
+    assert "messages/s, epoll" in said
+    assert "100 connections" in said
+    labels = "[...document.querySelectorAll('[data-chart=\"noise\"] text')]"
+    assert browser.ask(f"{labels}.every(text => text.getBoundingClientRect().left >= 0)")
     assert "3.1%" in said
     assert f"up to {results['noise']['same_server']:.2f} times" in said
     caption = browser.ask("document.getElementById('sentence-noise').textContent")

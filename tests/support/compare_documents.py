@@ -64,8 +64,10 @@ def noise(deviation: float, chance: random.Random) -> dict[str, Any]:
         low, high = ratio / (1 + deviation), ratio * (1 + deviation)
         pairs.append(
             {
-                "model": "epoll",
+                "figure": "throughput",
+                "column": "messages_per_second",
                 "connections": connections,
+                "model": "epoll",
                 "ratio": ratio,
                 "low": low,
                 "high": high,

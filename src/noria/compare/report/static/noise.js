@@ -18,26 +18,43 @@ const noise = (width) => {
   return [pair];
 };
 
-// What a pair measured, from all that its row says beside the ratio.
-const pairName = (pair) =>
-  Object.entries(pair)
-    .filter(([key, value]) => !["ratio", "low", "high"].includes(key) && value !== null && value !== "")
-    .map(([key, value]) => (isNumber(value) ? `${grouped(value)} ${key}` : value))
-    .join(", ");
+// The words for what a pair measured: all that it says beside the ratio, without what is the same in
+// all pairs. Returns that too.
+const COLUMNS = {
+  messages_per_second: "messages/s",
+  cpu_us: "CPU time",
+  us_per_message: "round trip",
+  cpu_us_per_message: "CPU time",
+  first_answer_ms: "first answer",
+  p50_us: "p50",
+};
+const pairWords = (pairs) => {
+  const keys = [...new Set(pairs.flatMap(Object.keys))].filter((key) => !["figure", "ratio", "low", "high"].includes(key));
+  const common = keys.filter((key) => pairs.length > 1 && pairs.every((pair) => pair[key] === pairs[0][key]));
+  const word = (pair, key) => {
+    const value = pair[key];
+    if (value === null || value === undefined || value === "") return "";
+    return isNumber(value) ? (key === "connections" ? plural(value, "connection") : `${grouped(value)} ${key}`) : COLUMNS[value] || String(value);
+  };
+  const words = (pair, chosen) => chosen.map((key) => word(pair, key)).filter(Boolean).join(", ");
+  return { name: (pair) => words(pair, keys.filter((key) => !common.includes(key))), all: pairs.length ? words(pairs[0], common) : "" };
+};
 
 // Each pair: the ratio of the same server to itself, with its confidence interval.
 const sameServer = (width, { pairs, ratios, same_server: factor }) => {
   const named = Array.isArray(pairs) && pairs.length ? pairs : (ratios || []).map((ratio, i) => ({ pair: i + 1, ratio }));
-  const points = named.filter((pair) => pair && isNumber(pair.ratio) && pair.ratio > 0).map((pair) => {
+  const known = named.filter((pair) => pair && isNumber(pair.ratio) && pair.ratio > 0);
+  const words = pairWords(known);
+  const points = known.map((pair) => {
     const end = (key) => (isNumber(pair[key]) && pair[key] > 0 ? pair[key] : pair.ratio);
-    return { name: pairName(pair), ratio: pair.ratio, spread: { median: pair.ratio, lowest: end("low"), highest: end("high"), rounds: 1 } };
+    return { name: words.name(pair), ratio: pair.ratio, spread: { median: pair.ratio, lowest: end("low"), highest: end("high"), rounds: 1 } };
   });
   if (!points.length) return null;
   const names = [...new Set(points.map((point) => point.name))];
   const band = isNumber(factor) && factor > 1 ? factor : null;
   const ends = points.flatMap(({ spread }) => [spread.highest, 1 / spread.lowest]);
   const far = 1.03 * Math.max(1.06, band || 1, d3.max(ends));
-  const marginLeft = Math.min(Math.ceil(Math.max(...names.map((name) => widthOf(name, 12)))) + 10, Math.round(width * 0.5));
+  const marginLeft = Math.min(Math.ceil(Math.max(...names.map((name) => widthOf(name, 12)))) + 10, Math.round(width * 0.55));
   const ticks = ratioTicks(1 / far, far, width - marginLeft - 12);
   const [x, y, stroke] = ["ratio", "name", "var(--warn)"];
   const svg = plot("noise", "Ratio of the same server to itself, for each pair of measurements", {
@@ -72,7 +89,7 @@ const sameServer = (width, { pairs, ratios, same_server: factor }) => {
     ],
   });
   return [
-    heading("The same server against itself", ["1 would be no noise; log axis"]),
+    heading("The same server against itself", [words.all, "1 would be no noise", "log axis"]),
     legend([
       [
         points.some((point) => hasWhisker(point.spread)) ? "dot: median ratio of the rounds, whisker: its confidence interval" : "median ratio of the rounds",
