@@ -129,6 +129,17 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def guard(session: nox.Session) -> None:
+    """Fail if noria has become slower beside uvloop (bench/floors.toml); needs an idle machine."""
+    try:
+        install(session, "guard")
+    except nox.command.CommandFailed:
+        session.warn("uvloop or uvicorn cannot be installed here: the speed is NOT guarded")
+        return
+    session.run("python", "bench/guard.py", *session.posargs)
+
+
+@nox.session
 def sanitize(session: nox.Session) -> None:
     """Run the tests of the compiled part under AddressSanitizer and UndefinedBehaviorSanitizer."""
     session.run(".ci/sanitize", *session.posargs, external=True)

@@ -249,7 +249,10 @@ def as_json(found: Sequence[Found]) -> list[dict[str, Any]]:
             "busy": lambda m: m.busy,
             "waiting": lambda m: m.waiting,
         }
-        columns |= {part: lambda m, part=part: m.cost(part) for part in PARTS}
+        columns |= {
+            f"{part.lower().replace(' ', '_')}_us": lambda m, part=part: m.cost(part)
+            for part in PARTS
+        }
         spreads = {name: each.spread(value) for name, value in columns.items()}
         rows.append(
             {

@@ -65,6 +65,18 @@ def test_each_measure_of_throughput_has_whiskers(browser, tmp_path):
 
 
 @needs_chromium
+def test_the_phases_show_rounds_and_samples(browser, tmp_path):
+    results = with_rounds()
+    for row in results["phases"]["rows"]:
+        row["round"] = row["sample"] % 3
+    show(browser, results, tmp_path / "page.html")
+    said = text_of(browser, "phases")
+    assert "lowest to highest of 3 rounds" in said
+    assert number_of(browser, '[data-chart="phases"] circle[r="2.2"]') == 56
+    assert len(results["phases"]["rows"]) == 56
+
+
+@needs_chromium
 def test_a_document_of_one_round_has_no_whiskers(browser, tmp_path):
     show(browser, with_rounds(rounds=1), tmp_path / "page.html")
     for figure in ("throughput", "waiting", "idle"):
@@ -127,6 +139,19 @@ def test_the_table_of_the_phases_counts_samples():
     assert [cell.text for cell in cells["epoll"][1:]] == [
         str(len(times)),
         f"{times[3]:.2f} ({times[0]:.2f} to {times[-1]:.2f})",
+    ]
+
+
+def test_the_phases_have_the_spread_of_the_rounds_medians():
+    rows = [
+        {"model": "epoll", "sample": i, "round": i // 3, "sent": 0, "handler": 1000 * value}
+        for i, value in enumerate([1, 2, 90, 5, 6, 7])
+    ]
+    (table,) = spread_tables.of_figure({"phases": {"rows": rows}}, "phases")
+    assert [cell.text for cell in next(iter(table.cells()))[0]] == [
+        "epoll",
+        "2",
+        "4.00 (2.00 to 6.00)",
     ]
 
 

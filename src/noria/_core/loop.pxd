@@ -31,7 +31,8 @@ cdef class Loop(Dispatcher):
     cdef uint64_t last_io_calls     # I/O calls that the model had made at the last turn
     cdef bint abandoned             # this process is the child of a fork
     cdef uint64_t turns
-    cdef Timer set_timer(self, double when, object callback, tuple args, object context)
+    cdef Timer set_timer(self, double when, object callback, object args, bint single,
+                         object context)
     cdef int turn(self) except -1
     cdef int collect(self) except -1
     cdef int poll(self) except -1

@@ -68,15 +68,17 @@ cdef class Loop(Dispatcher):
         """Call at `when`, in seconds of `time()`; return a timer."""
         if self.closed:
             self.check_closed()
-        timer = self.set_timer(when, callback, args, None)
+        timer = self.set_timer(when, callback, args, False, None)
         if self.running and PyThread_get_thread_ident() != self.thread_id:
             self.model.wake()
         return timer
 
-    cdef Timer set_timer(self, double when, object callback, tuple args, object context):
+    cdef Timer set_timer(self, double when, object callback, object args, bint single,
+                         object context):
         cdef Timer timer = new_timer()
         timer.callback = callback
         timer.args = args
+        timer.single = single
         timer.context = context
         timer.seconds = when
         timer.when_ns = nanoseconds(when)
@@ -221,7 +223,7 @@ cdef class Loop(Dispatcher):
         if self.queue.count == 0 or self.dispatching:
             timeout = FOREVER
             if self.timers.count:
-                timeout = self.timers.heap[0].when - self.now()
+                timeout = self.timers.next_when() - self.now()
                 if timeout < 0:
                     timeout = 0
             if self.stopping:
@@ -275,8 +277,10 @@ cdef class Loop(Dispatcher):
 
     cdef int queue_due_timers(self) except -1:
         cdef int64_t now = self.now()
-        while self.timers.count and self.timers.heap[0].when <= now:
-            self.queue.put(self.timers.pop(), CALL, 0, NULL)
+        cdef Timer timer = self.timers.pop_due(now)
+        while timer is not None:
+            self.queue.put(timer, CALL, 0, NULL)
+            timer = self.timers.pop_due(now)
         return 0
 
     cdef int dispatch(self, size_t limit) except -1:

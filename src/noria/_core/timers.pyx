@@ -1,7 +1,9 @@
-"""Handles (callbacks in the queue) and timers, in a heap that stores each timer's position.
+"""Handles (callbacks in the queue) and timers.
 
-A cancelled timer is removed from the heap immediately, so timeouts that are set and cancelled for
-each request do not accumulate.
+Most timers are set in the order in which they are due, such as timeouts of the same length. These
+are in a sorted array, the run, where the first is taken and the next is appended in constant time.
+The others are in a heap. A cancelled timer is removed immediately, so timeouts that are set and
+cancelled for each request do not accumulate.
 """
 
 cimport cython
@@ -21,19 +23,28 @@ cdef enum:
     NOWHERE = -1
     FIRST_DEFERRED = -2         # the second is at -3, and so on
     LONG_TURN_NS = 20_000_000   # nanoseconds
+    MAX_SHIFTED = 4             # entries of the run that may move to insert one before them
+    MIN_HOLES = 32              # in the run, before it is compacted
 
 cdef double MAX_SECONDS = 9.2e9  # seconds: what nanoseconds in 64 bits cannot say
 
 cdef extern from *:
     """
-    static PyObject *noria_call(PyObject *callback, PyObject *args) {
+    static inline PyObject *noria_call(PyObject *callback, PyObject *args, int single) {
+        if (single) {
+            /* The free place lets a bound method insert its object without a copy. */
+            PyObject *stack[2] = {NULL, args};
+            return PyObject_Vectorcall(callback, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                       NULL);
+        }
         return PyObject_Vectorcall(callback, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args),
                                    NULL);
     }
-    static PyObject *noria_call_within(PyObject *context, PyObject *callback, PyObject *args) {
+    static PyObject *noria_call_within(PyObject *context, PyObject *callback, PyObject *args,
+                                       int single) {
         PyObject *result;
         if (PyContext_Enter(context) < 0) return NULL;
-        result = noria_call(callback, args);
+        result = noria_call(callback, args, single);
         if (PyContext_Exit(context) < 0) Py_CLEAR(result);
         return result;
     }
@@ -42,15 +53,15 @@ cdef extern from *:
     }
     """
     bint noria_no_context() noexcept
-    object noria_call(object callback, tuple args)
-    object noria_call_within(object context, object callback, tuple args)
+    object noria_call(object callback, object args, bint single)
+    object noria_call_within(object context, object callback, object args, bint single)
 
 # Freed timers are kept for reuse, as CPython keeps its small objects: a timeout for each request is
 # set and cancelled without calls of the allocator.
 cdef extern from *:
     """
     #define NoriaTimer struct __pyx_obj_5noria_5_core_6timers_Timer     /* by Cython's rule */
-    #define NORIA_SPARES 64
+    #define NORIA_SPARES 1024
     #define NORIA_WEAKREFS(o) \
         ((PyObject **)((char *)(o) + Py_TYPE(o)->tp_weaklistoffset))
     static PyObject *noria_spares[NORIA_SPARES];
@@ -121,14 +132,14 @@ cdef class Handle(Target):
         # Referenced here, as the callback may cancel its handle.
         cdef object callback = self.callback
         cdef object context = self.context
-        cdef tuple args = <tuple>self.args
+        cdef object args = self.args
         if self.dropped:
             return 0
         if context is None:
-            noria_call(callback, args)
+            noria_call(callback, args, self.single)
         else:
             noria_call_within(PyContext_New() if context is EMPTY_CONTEXT else context, callback,
-                              args)
+                              args, self.single)
         if event != NULL:
             self.clear()
         return 0
@@ -136,8 +147,12 @@ cdef class Handle(Target):
     cdef int clear(self) noexcept:
         self.callback = None
         self.args = None
+        self.single = False
         self.context = None
         return 0
+
+    cdef object args_tuple(self):
+        return (self.args,) if self.single else self.args
 
     cdef int drop(self) except -1:
         self.dropped = True
@@ -171,7 +186,7 @@ cdef class Handle(Target):
 
     @property
     def _args(self):
-        return self.args
+        return self.args_tuple()
 
     @property
     def _cancelled(self):
@@ -336,13 +351,20 @@ cdef class Timers:
 
     def __dealloc__(self):
         self.clear()
+        PyMem_RawFree(self.run)
         PyMem_RawFree(self.heap)
         PyMem_RawFree(self.deferred)
 
     cdef int clear(self) except -1:
-        while self.count:
-            self.count -= 1
-            drop_timer(<Timer>self.heap[self.count].timer)
+        while self.run_end > self.run_first:
+            self.run_end -= 1
+            if self.run[self.run_end].timer != NULL:
+                drop_timer(<Timer>self.run[self.run_end].timer)
+        self.run_holes = 0
+        while self.heap_count:
+            self.heap_count -= 1
+            drop_timer(<Timer>self.heap[self.heap_count].timer)
+        self.count = 0
         while self.deferred_count:
             self.deferred_count -= 1
             drop_timer(<Timer>self.deferred[self.deferred_count])
@@ -386,6 +408,12 @@ cdef class Timers:
         """Move the deferred timers to the heap: their delays begin."""
         cdef Timer timer
         cdef int64_t now = monotonic_ns()
+        cdef Py_ssize_t i, last = self.deferred_count - 1
+        # The first is taken first, so that timers of the same delay stay in the run.
+        for i in range(self.deferred_count // 2):
+            self.deferred[i], self.deferred[last - i] = self.deferred[last - i], self.deferred[i]
+        for i in range(self.deferred_count):
+            (<Timer>self.deferred[i]).position = FIRST_DEFERRED - i
         while self.deferred_count:
             timer = <Timer>self.deferred[self.deferred_count - 1]
             # After a long turn, the delay begins when the timer was set, by the coarse clock.
@@ -398,24 +426,67 @@ cdef class Timers:
     cdef int put(self, Timer timer) except -1:
         cdef Entry *heap
         cdef Entry entry
-        cdef Py_ssize_t capacity
-        if self.count == self.capacity:
-            capacity = self.capacity * 2 + 64
+        cdef Py_ssize_t capacity, i, j
+        entry.when = timer.when_ns
+        entry.order = timer.order
+        entry.timer = <void *>timer
+        if self.run_end == self.run_capacity:
+            self.make_room_in_run()
+        # A few timers that are due much later, at the end of the run, are moved.
+        i = self.run_end
+        while i > self.run_first and i + MAX_SHIFTED >= self.run_end \
+                and earlier(&entry, &self.run[i - 1]):
+            i -= 1
+        if i + MAX_SHIFTED >= self.run_end:
+            for j in range(self.run_end, i, -1):
+                self.run[j] = self.run[j - 1]
+                if self.run[j].timer != NULL:
+                    (<Timer>self.run[j].timer).position = j
+            self.run[i] = entry
+            timer.position = i
+            timer.in_run = True
+            self.run_end += 1
+            self.count += 1
+            return 0
+        if self.heap_count == self.heap_capacity:
+            capacity = self.heap_capacity * 2 + 64
             heap = <Entry *>PyMem_RawRealloc(self.heap, capacity * sizeof(Entry))
             if heap == NULL:
                 raise MemoryError
             self.heap = heap
-            self.capacity = capacity
-        entry.when = timer.when_ns
-        entry.order = timer.order
-        entry.timer = <void *>timer
+            self.heap_capacity = capacity
+        timer.in_run = False
         self.count += 1
-        self.sift_up(self.count - 1, entry)
+        self.heap_count += 1
+        self.sift_up(self.heap_count - 1, entry)
         return 0
+
+    cdef int make_room_in_run(self) except -1:
+        cdef Entry *run
+        cdef Py_ssize_t capacity = self.run_capacity * 2 + 64
+        # Half of the array is free or has no timers: this is rare enough to move the others.
+        if (self.run_first + self.run_holes) * 2 > self.run_capacity:
+            self.compact_run()
+            return 0
+        run = <Entry *>PyMem_RawRealloc(self.run, capacity * sizeof(Entry))
+        if run == NULL:
+            raise MemoryError
+        self.run = run
+        self.run_capacity = capacity
+        return 0
+
+    cdef void compact_run(self) noexcept:
+        cdef Py_ssize_t i, end = 0
+        for i in range(self.run_first, self.run_end):
+            if self.run[i].timer != NULL:
+                self.run[end] = self.run[i]
+                (<Timer>self.run[end].timer).position = end
+                end += 1
+        self.run_first = self.run_holes = 0
+        self.run_end = end
 
     cdef int remove(self, Timer timer) except -1:
         cdef Py_ssize_t i = timer.position
-        cdef Entry last
         if i == NOWHERE:
             return 0
         timer.position = NOWHERE
@@ -424,21 +495,63 @@ cdef class Timers:
             if FIRST_DEFERRED - i != self.deferred_count:
                 self.deferred[FIRST_DEFERRED - i] = self.deferred[self.deferred_count]
                 (<Timer>self.deferred[FIRST_DEFERRED - i]).position = i
+        elif timer.in_run:
+            self.remove_from_run(i)
         else:
-            self.count -= 1
-            if i != self.count:
-                last = self.heap[self.count]
-                if i > 0 and earlier(&last, &self.heap[(i - 1) >> 1]):
-                    self.sift_up(i, last)
-                else:
-                    self.sift_down(i, last)
+            self.remove_from_heap(i)
         Py_DECREF(timer)
         return 0
 
-    cdef Timer pop(self):
-        cdef Timer first = <Timer>self.heap[0].timer
-        self.remove(first)
-        return first
+    cdef void remove_from_run(self, Py_ssize_t i) noexcept:
+        self.count -= 1
+        self.run[i].timer = NULL
+        self.run_holes += 1
+        if i == self.run_first:
+            while self.run_first < self.run_end and self.run[self.run_first].timer == NULL:
+                self.run_first += 1
+                self.run_holes -= 1
+        elif i == self.run_end - 1:
+            while self.run[self.run_end - 1].timer == NULL:
+                self.run_end -= 1
+                self.run_holes -= 1
+        elif self.run_holes > MIN_HOLES \
+                and self.run_holes * 2 > self.run_end - self.run_first:
+            self.compact_run()
+        if self.run_first == self.run_end:
+            self.run_first = self.run_end = 0
+
+    cdef void remove_from_heap(self, Py_ssize_t i) noexcept:
+        cdef Entry last
+        self.count -= 1
+        self.heap_count -= 1
+        if i != self.heap_count:
+            last = self.heap[self.heap_count]
+            if i > 0 and earlier(&last, &self.heap[(i - 1) >> 1]):
+                self.sift_up(i, last)
+            else:
+                self.sift_down(i, last)
+
+    cdef int64_t next_when(self) noexcept:
+        """When the first timer is due; `count` is not 0."""
+        if self.run_first == self.run_end:
+            return self.heap[0].when
+        if self.heap_count == 0 or self.run[self.run_first].when < self.heap[0].when:
+            return self.run[self.run_first].when
+        return self.heap[0].when
+
+    cdef Timer pop_due(self, int64_t now):
+        """Remove and return the first timer if it is due, else None."""
+        cdef Entry *first = NULL
+        cdef Timer timer
+        if self.run_first != self.run_end:
+            first = &self.run[self.run_first]
+        if self.heap_count and (first == NULL or earlier(&self.heap[0], first)):
+            first = &self.heap[0]
+        if first == NULL or first.when > now:
+            return None
+        timer = <Timer>first.timer
+        self.remove(timer)
+        return timer
 
     cdef void sift_up(self, Py_ssize_t i, Entry entry) noexcept:
         cdef Py_ssize_t parent
@@ -456,9 +569,9 @@ cdef class Timers:
         cdef Py_ssize_t child
         while True:
             child = 2 * i + 1
-            if child >= self.count:
+            if child >= self.heap_count:
                 break
-            if child + 1 < self.count and earlier(&self.heap[child + 1], &self.heap[child]):
+            if child + 1 < self.heap_count and earlier(&self.heap[child + 1], &self.heap[child]):
                 child += 1
             if not earlier(&self.heap[child], &entry):
                 break

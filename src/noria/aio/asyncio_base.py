@@ -55,7 +55,6 @@ ASYNCIO_ATTRIBUTES = (
     "_signal_handlers",
     "_ssock",
     "_stopping",
-    "_task_factory",
     "_thread_id",
     "_timer_cancelled_count",
     "_transports",

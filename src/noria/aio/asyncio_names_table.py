@@ -336,7 +336,7 @@ NAMES: tuple[PrivateName, ...] = (
             "_coroutine_origin_tracking_enabled _coroutine_origin_tracking_saved_depth "
             "_current_handle _debug _default_executor _exception_handler "
             "_executor_shutdown_called _internal_fds _ready _scheduled _ssock _stopping "
-            "_task_factory _timer_cancelled_count _transports _old_agen_hooks _unix_server_sockets "
+            "_timer_cancelled_count _transports _old_agen_hooks _unix_server_sockets "
             "_watcher",
             None,
             "with its instance dict empty, CPython finds the loop's methods faster",

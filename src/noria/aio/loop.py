@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from noria import models
+from noria._core.aio.scheduler import add_fast_methods
 from noria.aio.asyncio_base import ASYNCIO_ATTRIBUTES, AsyncioBase
 from noria.aio.connections import ConnectionMethods
 from noria.aio.datagrams import DatagramMethods
@@ -81,3 +82,6 @@ class EventLoop(
             acceptor.stop()
         self.acceptors.clear()
         AsyncioBase.close(self)
+
+
+add_fast_methods(EventLoop)

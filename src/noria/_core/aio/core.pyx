@@ -37,6 +37,7 @@ cdef class Core(Scheduler):
         for descriptor in self.descriptors.values():
             descriptor.clear()
         self.descriptors.clear()
+        self.loop_option = None
 
     # Calls of protocols.
 
@@ -107,7 +108,7 @@ cdef class Core(Scheduler):
         if self.closed:
             self.check_closed()
         handle = asyncio.Handle(callback, args, self, context) if self.debugging else \
-            self.make_handle(callback, args, context)
+            self.make_handle(callback, args, False, context)
         descriptor = self.descriptor(fd)
         try:
             descriptor.add(interest, handle)

@@ -2,7 +2,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 from noria._core.loop cimport Loop
-from noria._core.timers cimport Handle
+from noria._core.timers cimport Handle, Timer
 
 cdef enum:
     MAX_SPARE_HANDLES = 64
@@ -12,6 +12,10 @@ cdef class Scheduler(Loop):
     cdef bint debugging
     # whether `time` was replaced: timers then follow it
     cdef bint time_replaced
+    # asyncio's methods get and set it, too
+    cdef public object _task_factory
+    # {"loop": self}: the keyword arguments of most tasks and futures
+    cdef dict loop_option
     # handles that have run and have no other reference; owned
     cdef PyObject *spare_handles[64]
     cdef int spare_handle_count
@@ -29,5 +33,8 @@ cdef class Scheduler(Loop):
     cdef int handle_all(self) except -1
     cdef int turn_until_error(self) except -1
     cdef int handle_callback_error(self, object error) except -1
-    cdef Handle make_handle(self, object callback, tuple args, object context)
+    cdef Handle make_handle(self, object callback, object args, bint single, object context)
+    cdef Timer start_timer(self, double seconds, object callback, object args, bint single,
+                           object context)
+    cdef object start_task(self, object coro, object name, object context)
     cdef int report_exception(self, str message, object error, dict more) except -1

@@ -1,6 +1,8 @@
 from noria._core.contract import Model
 
 # The methods of asyncio's loop (call_soon and so on) have the types of asyncio's class.
+def add_fast_methods(cls: type) -> None: ...
+
 class Scheduler:
     model: Model
     def __init__(self, model: Model) -> None: ...

@@ -5,8 +5,9 @@ compiled.
 """
 
 cimport cython
+from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.long cimport PyLong_AsDouble
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyObject_Call
 from cpython.ref cimport Py_DECREF
 from cpython.version cimport PY_VERSION_HEX
 from libc.stdint cimport int64_t
@@ -22,6 +23,7 @@ from noria._core.timers cimport (
 import asyncio
 from asyncio import base_events, events, format_helpers, tasks
 from asyncio.log import logger
+from sys import intern
 
 from noria._core.aio.descriptor import run_asyncio_handle as run_asyncio_handle_
 
@@ -49,6 +51,9 @@ def repr_callback(callback, args):
 
 cdef object Inherited = asyncio.SelectorEventLoop
 cdef object Future = asyncio.Future
+cdef object Task = tasks.Task
+cdef dict task_names = tasks.__dict__
+cdef tuple NO_ARGS = ()
 cdef object run_asyncio_handle = run_asyncio_handle_
 cdef object format_handle = getattr(base_events, "_format_handle", repr)
 cdef object format_callback_source = getattr(format_helpers, "_format_callback_source",
@@ -75,7 +80,7 @@ cdef class Scheduler(Loop):
 
     # Callbacks and tasks.
 
-    cdef Handle make_handle(self, object callback, tuple args, object context):
+    cdef Handle make_handle(self, object callback, object args, bint single, object context):
         cdef Handle handle
         if self.spare_handle_count:
             self.spare_handle_count -= 1
@@ -87,6 +92,7 @@ cdef class Scheduler(Loop):
             handle = Handle.__new__(Handle)
         handle.callback = callback
         handle.args = args
+        handle.single = single
         handle.context = current_context() if context is None else context
         return handle
 
@@ -100,7 +106,7 @@ cdef class Scheduler(Loop):
             self._check_thread()
             self._check_callback(callback, "call_soon")
             return self.debug_call(callback, args, context)
-        handle = self.make_handle(callback, args, context)
+        handle = self.make_handle(callback, args, False, context)
         self.queue.put(handle, CALL, 0, NULL)
         return handle
 
@@ -124,7 +130,7 @@ cdef class Scheduler(Loop):
                 handle.args = args
                 handle.context = current_context() if context is None else context
             else:
-                handle = self.make_handle(callback, args, context)
+                handle = self.make_handle(callback, args, False, context)
             self.queue.put(handle, CALL, 0, NULL)
             result = handle
         # The GIL orders this: the loop checks the queue before it sets `asleep`.
@@ -139,24 +145,27 @@ cdef class Scheduler(Loop):
         A delay of a second or more starts at the end of the turn, at most 20 ms later.
         """
         cdef double seconds
-        cdef Timer timer
         if delay is None:
             raise TypeError("delay must not be None")
-        # For an int, without creating a float object.
-        seconds = PyLong_AsDouble(delay) if type(delay) is int else delay
-        if seconds >= 1 and self.dispatching \
-                and not (self.debugging or self.closed or self.time_replaced):
-            timer = new_timer()
-            timer.callback = callback
-            timer.args = args
-            timer.context = current_context() if context is None else context
-            self.timers.add_deferred(timer, seconds)
-            return timer
-        seconds += self.now() / 1e9
+        seconds = delay
         if self.debugging or self.closed:
-            return self.debug_timer(seconds, callback, args, context)
-        return self.set_timer(seconds, callback, args,
-                              current_context() if context is None else context)
+            return self.debug_timer(self.now() / 1e9 + seconds, callback, args, context)
+        return self.start_timer(seconds, callback, args, False, context)
+
+    cdef Timer start_timer(self, double seconds, object callback, object args, bint single,
+                           object context):
+        cdef Timer timer
+        if context is None:
+            context = current_context()
+        if seconds < 1 or not self.dispatching or self.time_replaced:
+            return self.set_timer(self.now() / 1e9 + seconds, callback, args, single, context)
+        timer = new_timer()
+        timer.callback = callback
+        timer.args = args
+        timer.single = single
+        timer.context = context
+        self.timers.add_deferred(timer, seconds)
+        return timer
 
     @cython.binding(False)
     def call_at(self, when, callback, *args, context=None):
@@ -165,7 +174,7 @@ cdef class Scheduler(Loop):
             raise TypeError("when cannot be None")
         if self.debugging or self.closed:
             return self.debug_timer(when, callback, args, context)
-        return self.set_timer(when, callback, args,
+        return self.set_timer(when, callback, args, False,
                               current_context() if context is None else context)
 
     cdef int64_t now(self) except? -1:
@@ -199,7 +208,7 @@ cdef class Scheduler(Loop):
         self._check_thread()
         self._check_callback(callback, "call_at")
         handle = asyncio.TimerHandle(when, callback, args, self, context)
-        self.set_timer(when, run_asyncio_handle, (handle,), None)
+        self.set_timer(when, run_asyncio_handle, (handle,), False, None)
         return handle
 
     def _timer_handle_cancelled(self, handle):
@@ -220,7 +229,9 @@ cdef class Scheduler(Loop):
     @cython.binding(False)
     def create_future(self):
         """Create a future of this loop."""
-        return Future(loop=self)
+        if self.loop_option is None:
+            self.loop_option = {"loop": self}
+        return PyObject_Call(Future, NO_ARGS, self.loop_option)
 
     @cython.binding(False)
     def create_task(self, coro, *, name=ABSENT, context=ABSENT, **kwargs):
@@ -237,9 +248,19 @@ cdef class Scheduler(Loop):
             return Inherited.create_task(self, coro, **kwargs)
         if self.closed:
             self.check_closed()
-        return tasks.Task(coro, loop=self, name=None if name is ABSENT else name,
-                          context=None if context is ABSENT else context)
+        return self.start_task(coro, None if name is ABSENT else name,
+                               None if context is ABSENT else context)
 
+    cdef object start_task(self, object coro, object name, object context):
+        # Looked up each time: a program may have replaced it.
+        cdef object cls = task_names["Task"]
+        if name is None and context is None and cls is Task:
+            if self.loop_option is None:
+                self.loop_option = {"loop": self}
+            return PyObject_Call(cls, (coro,), self.loop_option)
+        return cls(coro, loop=self, name=name, context=context)
+
+    @cython.binding(False)
     def get_debug(self):
         """Whether debug mode is on."""
         return self.debugging
@@ -371,7 +392,7 @@ cdef class Scheduler(Loop):
             callback = args = None
             if isinstance(target, Handle):
                 callback = (<Handle>target).callback
-                args = (<Handle>target).args
+                args = (<Handle>target).args_tuple()
             before = monotonic_ns()
             target.handle(&self.event)
             self.warn_if_slow(target, callback, args, (monotonic_ns() - before) / 1e9)
@@ -414,7 +435,7 @@ cdef class Scheduler(Loop):
         if isinstance(target, Handle):
             handle = <Handle>target
             try:
-                source = format_callback_source(handle.callback, handle.args)
+                source = format_callback_source(handle.callback, handle.args_tuple())
                 self.report_exception(f"Exception in callback {source}", error, {"handle": handle})
             finally:
                 handle.clear()
@@ -428,3 +449,140 @@ cdef class Scheduler(Loop):
         context.update(more)
         self.call_exception_handler(context)
         return 0
+
+
+# The methods that run most often, once more: as C functions they take the arguments of the usual
+# calls without a tuple and a dict. For other calls they call the methods above.
+
+cdef extern from *:
+    """
+    /* The arguments after the callback: the only one, or a tuple. */
+    static inline PyObject *noria_arguments(PyObject *const *args, Py_ssize_t nargs) {
+        if (nargs == 1) return Py_NewRef(args[0]);
+        PyObject *tuple = PyTuple_New(nargs);
+        if (tuple != NULL)
+            for (Py_ssize_t i = 0; i < nargs; i++) PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+        return tuple;
+    }
+
+    static PyMethodDef noria_methods[] = {
+        {"call_soon", NULL, METH_FASTCALL | METH_KEYWORDS, NULL},
+        {"call_later", NULL, METH_FASTCALL | METH_KEYWORDS, NULL},
+        {"create_task", NULL, METH_FASTCALL | METH_KEYWORDS, NULL},
+    };
+
+    /* A descriptor of the method for `type`, a subclass. */
+    static PyObject *noria_method(PyObject *type, PyObject *method, int fast, void *function) {
+        PyMethodDef *def = ((PyMethodDescrObject *)method)->d_method;
+        if (fast >= 0) {
+            noria_methods[fast].ml_doc = def->ml_doc;
+            noria_methods[fast].ml_meth = (PyCFunction)function;
+            def = &noria_methods[fast];
+        }
+        return PyDescr_NewMethod((PyTypeObject *)type, def);
+    }
+    """
+    object noria_arguments(PyObject **args, Py_ssize_t nargs)
+    object noria_method(object cls, object method, int fast, void *function)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject *names)
+    PyObject *PyTuple_GET_ITEM(PyObject *names, Py_ssize_t i)
+
+cdef str CONTEXT = intern("context")
+cdef str NAME = intern("name")
+# asyncio's compiled module passes a string of its own as the name, which is kept here
+cdef object context_elsewhere = CONTEXT
+cdef type MethodDescriptor = type(Scheduler.call_soon)
+cdef object general_call_soon = Scheduler.call_soon
+cdef object general_call_later = Scheduler.call_later
+cdef object general_create_task = Scheduler.create_task
+
+
+cdef bint only_context(PyObject *names) except -1:
+    """Whether the keyword arguments are none, or `context`."""
+    global context_elsewhere
+    cdef PyObject *name
+    if names == NULL:
+        return True
+    if PyTuple_GET_SIZE(names) != 1:
+        return False
+    name = PyTuple_GET_ITEM(names, 0)
+    if name == <PyObject *>context_elsewhere or name == <PyObject *>CONTEXT:
+        return True
+    if <object>name != CONTEXT:
+        return False
+    context_elsewhere = <object>name
+    return True
+
+
+cdef object call_general(object method, Scheduler self, PyObject **args, Py_ssize_t nargs,
+                         PyObject *names):
+    cdef Py_ssize_t i
+    cdef list positional = [self]
+    cdef dict named = {}
+    for i in range(nargs):
+        positional.append(<object>args[i])
+    if names != NULL:
+        for i in range(PyTuple_GET_SIZE(names)):
+            named[<object>PyTuple_GET_ITEM(names, i)] = <object>args[nargs + i]
+    return method(*positional, **named)
+
+
+cdef object fast_call_soon(Scheduler self, PyObject **args, Py_ssize_t nargs, PyObject *names):
+    cdef Handle handle
+    if nargs < 1 or self.closed or self.debugging or not only_context(names):
+        return call_general(general_call_soon, self, args, nargs, names)
+    handle = self.make_handle(
+        <object>args[0],
+        NO_ARGS if nargs == 1 else noria_arguments(args + 1, nargs - 1),
+        nargs == 2,
+        None if names == NULL else <object>args[nargs])
+    self.queue.put(handle, CALL, 0, NULL)
+    return handle
+
+
+cdef object fast_call_later(Scheduler self, PyObject **args, Py_ssize_t nargs, PyObject *names):
+    cdef double seconds
+    if nargs < 2 or self.closed or self.debugging or not only_context(names):
+        return call_general(general_call_later, self, args, nargs, names)
+    if type(<object>args[0]) is float:
+        seconds = PyFloat_AS_DOUBLE(<object>args[0])
+    elif type(<object>args[0]) is int:
+        seconds = PyLong_AsDouble(<object>args[0])
+    else:
+        return call_general(general_call_later, self, args, nargs, names)
+    return self.start_timer(
+        seconds,
+        <object>args[1],
+        NO_ARGS if nargs == 2 else noria_arguments(args + 2, nargs - 2),
+        nargs == 3,
+        None if names == NULL else <object>args[nargs])
+
+
+cdef object fast_create_task(Scheduler self, PyObject **args, Py_ssize_t nargs, PyObject *names):
+    if nargs == 1 and not (self.closed or self.debugging) and self._task_factory is None:
+        if names == NULL:
+            return self.start_task(<object>args[0], None, None)
+        if PyTuple_GET_SIZE(names) == 1:
+            if PyTuple_GET_ITEM(names, 0) == <PyObject *>NAME:
+                return self.start_task(<object>args[0], <object>args[1], None)
+            if PyTuple_GET_ITEM(names, 0) == <PyObject *>CONTEXT:
+                return self.start_task(<object>args[0], None, <object>args[1])
+    return call_general(general_create_task, self, args, nargs, names)
+
+
+def add_fast_methods(cls):
+    """Give a subclass its own descriptors of the methods that run often.
+
+    A descriptor of the class itself is called without searching the base classes for its own.
+    """
+    for name, method in [*vars(Loop).items(), *vars(Scheduler).items()]:
+        if type(method) is MethodDescriptor and getattr(cls, name) is method:
+            if name == "call_soon":
+                method = noria_method(cls, method, 0, <void *>fast_call_soon)
+            elif name == "call_later":
+                method = noria_method(cls, method, 1, <void *>fast_call_later)
+            elif name == "create_task":
+                method = noria_method(cls, method, 2, <void *>fast_create_task)
+            else:
+                method = noria_method(cls, method, -1, NULL)
+            setattr(cls, name, method)

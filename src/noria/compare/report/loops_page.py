@@ -4,10 +4,10 @@
 
 `results` is the document of `noria compare loops`. These keys are read; all may be missing:
 
-- the header of every document (`machine`, `date`, `command`, …), `noise`, `claims`;
+- the header of every document (`machine`, `date`, `command`, …), `noise`;
 - `loops`: `name`, `version`, `available`, `reason`, `install`;
-- `measurements`: `row`, `title`, `about`, `unit`, `lower_is_better`, `sentence` (what can be said),
-  and `group`, by which the rows are divided into figures, in order of first appearance;
+- `measurements`: `row`, `title`, `about`, `unit`, `lower_is_better`, `sentence`, and `group`, by
+  which the rows are divided into figures, in order of first appearance;
 - `rows`: `row`, `loop`, `value`, `rounds`, `lowest`, `highest`, `note`.
 
 static/rows.js draws a small panel for each row: each loop's ratio to the base in the same round, a
@@ -24,7 +24,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from noria.compare.report import noise, page
+from noria.compare.report import page
 from noria.compare.report.document import Row, number
 from noria.compare.report.tables import Column, Table, Value
 from noria.compare.statistics import paired_ratio
@@ -61,7 +61,7 @@ def render(results: dict[str, Any]) -> str:
                 slug,
                 title,
                 _question(drawn[slug]),
-                sentence(results, found),
+                sentence(found),
                 [table(drawn[slug])],
             )
             for slug, (title, found) in groups.items()
@@ -70,7 +70,6 @@ def render(results: dict[str, Any]) -> str:
         scripts=page.scripts(SCRIPTS),
         licences=page.licences(),
         data=page.embed({**results, "drawn": drawn}),
-        noise_sentence=noise.sentence(results),
     )
 
 
@@ -91,12 +90,18 @@ def panel(results: dict[str, Any], measurement: Measurement) -> dict[str, Any]:
     unit = str(measurement.get("unit") or "")
     return {
         "title": measurement.get("title") or name,
-        "note": f"{unit.strip('/')}, less is better" if less else "",
+        "note": "; ".join(filter(None, [_base_note(base, found, unit), "less is better" * less])),
         "about": measurement.get("about") or "",
         "base": base,
         "unit": unit,
         "items": [_item(loop, row, found.get(base), less, unit) for loop, row in found.items()],
     }
+
+
+def _base_note(base: str, found: dict[str, Row], unit: str) -> str:
+    """The value of the base, so that a reader can turn ratios into values."""
+    value = number(found.get(base) or {}, "value")
+    return "" if value is None else f"{base}: {_with_unit(value, unit)}"
 
 
 def _item(loop: str, row: Row, base: Row | None, less: bool, unit: str) -> dict[str, Any]:
@@ -117,7 +122,7 @@ def _item(loop: str, row: Row, base: Row | None, less: bool, unit: str) -> dict[
         "value": value,
         "lowest_value": number(row.get("lowest") or {}, "value"),
         "highest_value": number(row.get("highest") or {}, "value"),
-        "text": "; ".join(filter(None, [f"{_amount(value)} {unit}".strip(), note])),
+        "text": "; ".join(filter(None, [_with_unit(value, unit), note])),
         "rounds": len(each),
     }
     if not each:
@@ -165,44 +170,14 @@ def table(panels: list[dict[str, Any]]) -> Table:
     )
 
 
-def sentence(results: dict[str, Any], measurements: list[Measurement]) -> str:
-    """For each row the first loops and what was measured to be behind them."""
+def sentence(measurements: list[Measurement]) -> str:
+    """The document's sentence about each row, a line each."""
     said = [
         f"{each.get('title') or each['row']}: {each['sentence']}"
-        if each.get("sentence")
-        else _first(results, each)
         for each in measurements
+        if each.get("sentence")
     ]
-    return " ".join(filter(None, said)) or "No row was measured."
-
-
-def _first(results: dict[str, Any], measurement: Measurement) -> str:
-    """The loops that no claim puts behind another one, and the nearest of the others."""
-    name, title = measurement["row"], measurement.get("title") or measurement["row"]
-    measured = [
-        str(row["loop"])
-        for row in _listed(results, "rows", "loop")
-        if row.get("row") == name and number(row, "value") is not None
-    ]
-    claims = [
-        claim for claim in _listed(results, "claims", "higher") if claim.get("figure") == name
-    ]
-    if len(measured) < 2:
-        return ""
-    if not claims:
-        return f"{title}: no difference could be measured here."
-    less = bool(measurement.get("lower_is_better"))
-    better, worse = ("lower", "higher") if less else ("higher", "lower")
-    behind = {claim[worse] for claim in claims}
-    first = [loop for loop in measured if loop not in behind]
-    told = [claim for claim in claims if claim[better] in first and number(claim, "ratio")]
-    if not first or not told:
-        return ""
-    nearest = min(told, key=lambda claim: claim["ratio"])
-    tail = f"{nearest['ratio']:.2f} times as good as {nearest[worse]}"
-    if len(first) == 1:
-        return f"{title}: {first[0]} is first, {tail}."
-    return f"{title}: {', '.join(first[:-1])} and {first[-1]} are first, and not told apart."
+    return "\n".join(said) or "Nothing is said about these rows."
 
 
 def _question(panels: list[dict[str, Any]]) -> str:
@@ -239,6 +214,11 @@ def _rounds(row: Row) -> list[float | None]:
 def _amount(value: float) -> str:
     digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2
     return f"{value:,.{digits}f}"
+
+
+def _with_unit(value: float, unit: str) -> str:
+    """A value with its unit: 1,234/s, 12.3 ms."""
+    return f"{_amount(value)}{'' if unit.startswith('/') else ' '}{unit}".strip()
 
 
 def _spread(item: dict[str, Any], key: str, low: str, high: str, unit: str = "") -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from statistics import median_low
+from statistics import median, median_low
 from typing import Any
 
 from noria.compare.report import document
@@ -93,25 +93,30 @@ def rounds_of(row: Row, columns: Iterable[str]) -> int:
 
 
 def _samples(results: dict[str, Any]) -> list[Table]:
-    """The time from send to handler of the samples of each model, in microseconds."""
+    """The time from send to handler in microseconds: of the rounds' medians, or of the samples."""
     found = [row for row in document.rows(results, "phases") if number(row, "handler") is not None]
+    several = len({row.get("round") for row in found}) > 1
     rows: list[Row] = []
     for name in document.model_order(results, found):
-        values = [
-            ((number(row, "handler") or 0.0) - (number(row, "sent") or 0.0)) / 1000
-            for row in found
-            if row["model"] == name
-        ]
+        rounds: dict[Any, list[float]] = {}
+        for row in found:
+            if row["model"] == name:
+                taken = (number(row, "handler") or 0.0) - (number(row, "sent") or 0.0)
+                rounds.setdefault(row.get("round"), []).append(taken / 1000)
+        values = [median(each) for each in rounds.values()]
+        if not several:
+            values = [value for each in rounds.values() for value in each]
         rows.append(
             {
                 "model": name,
-                "us": median_low(values),
+                "us": median(values) if several else median_low(values),
                 "rounds": {"us": values},
                 "lowest": {"us": min(values)},
                 "highest": {"us": max(values)},
             }
         )
-    made = table(_repeated(rows, ["us"]), ["model"], {"us": "send to handler µs"}, "samples")
+    columns = {"us": "send to handler µs"}
+    made = table(_repeated(rows, columns), ["model"], columns, "rounds" if several else "samples")
     if made is None:
         return []
     made.groups = [[row for group in made.groups for row in group]]

@@ -265,21 +265,25 @@ const phaseKey = () =>
     ["handler", '<path d="M14,4V14" stroke="var(--ink)" stroke-width="1.6"/><path d="M9.5,0h9l-4.5,6z" fill="var(--ink)"/>'],
   ]);
 
-// The time from send to handler of every sample.
+// The time from send to handler: every sample, and the spread of the rounds' medians. A document
+// without rounds of samples has the spread of the samples.
 const handlerTimes = (width) => {
   const rows = rowsOf("phases").filter((row) => isNumber(row.handler));
-  const times = rows.map((row) => ({ model: row.model, value: (row.handler - (isNumber(row.sent) ? row.sent : 0)) / 1000 }));
-  const names = modelNames(rows);
-  const items = names.map((name) => {
-    const values = times.filter((time) => time.model === name).map((time) => time.value);
-    return { name, colour: colour(name), values, spread: spreadOfValues(values) };
+  const times = rows.map((row) => ({ ...row, value: (row.handler - (isNumber(row.sent) ? row.sent : 0)) / 1000 }));
+  const several = distinctValues(rows, "round").length > 1;
+  const items = modelNames(rows).map((name) => {
+    const mine = times.filter((time) => time.model === name);
+    const values = mine.map((time) => time.value);
+    const medians = [...d3.rollup(mine, (samples) => d3.median(samples, (time) => time.value), (time) => time.round).values()];
+    return { name, colour: colour(name), values, spread: several ? { ...spreadOfValues(medians), median: d3.median(medians) } : spreadOfValues(values) };
   });
-  const samples = mostRounds(items.map((item) => item.spread));
-  if (samples < 2) return [];
-  const { svg, axis } = valueRows(width, items, { figure: "phases", label: "Time from send to handler of every sample", format: us, of: "samples" });
+  const count = mostRounds(items.map((item) => item.spread));
+  if (count < 2) return [];
+  const of = several ? "rounds" : "samples";
+  const { svg, axis } = valueRows(width, items, { figure: "phases", label: "Time from send to handler of every sample", format: us, of });
   return [
     heading("From send to handler", ["less is better", axisWords(axis)]),
-    legend([whiskerEntry(samples, "dot", "samples"), ["one sample", '<circle cx="14" cy="7" r="2" fill="currentColor" fill-opacity=".5"/>']]),
+    legend([whiskerEntry(count, "dot", of), ["one sample", '<circle cx="14" cy="7" r="2" fill="currentColor" fill-opacity=".5"/>']]),
     svg,
   ];
 };

@@ -4,7 +4,7 @@
 // A line per item {name, colour, spread, values}: a dot at the median, a whisker, and small dots at
 // the values, if there are any. Returns the drawing and its axis.
 const valueRows = (width, items, { figure, label, format, of = "rounds" }) => {
-  const axis = chooseAxis(items.map((item) => item.spread.median), items.flatMap((item) => [item.spread.lowest, item.spread.highest]));
+  const axis = chooseAxis(items.map((item) => item.spread.median), items.flatMap((item) => [item.spread.lowest, item.spread.highest, ...(item.values || [])]));
   const names = items.map((item) => item.name);
   const words = (item) => format(item.spread.median);
   const marginLeft = Math.ceil(Math.max(...names.map((name) => widthOf(name, 12)))) + 12;
@@ -30,7 +30,7 @@ const valueRows = (width, items, { figure, label, format, of = "rounds" }) => {
       Plot.dot(singles, { x: "value", y, fill: stroke, fillOpacity: 0.45, r: 2.2 }),
       ...whiskers(items, "x", { y }, { stroke, from: axis.low }),
       Plot.dot(items, { x, y, fill: stroke, r: 4, stroke: "var(--card)", strokeWidth: 1 }),
-      Plot.text(items, { x: (item) => item.spread.highest, y, text: words, dx: 9, textAnchor: "start", fontWeight: 600, ...halo, fill: "currentColor" }),
+      Plot.text(items, { x: (item) => d3.max([item.spread.highest, ...(item.values || [])]), y, text: words, dx: 9, textAnchor: "start", fontWeight: 600, ...halo, fill: "currentColor" }),
       Plot.tip(items, Plot.pointer({ ...tipLines, x, y, stroke, title: (item) => `${item.name}\n${spreadLines("", item.spread, format, of)}` })),
     ],
   });
@@ -141,7 +141,7 @@ const ratioPanel = (width, panel, low, high) => {
       ...whiskers(points, "x", { y }, { stroke }),
       Plot.dot(points, { x, y, fill: stroke, r: 3.8, stroke: "var(--card)", strokeWidth: 1 }),
       Plot.text(points, { y, text: (item) => times(item.ratio), frameAnchor: "right", dx: marginRight, textAnchor: "end", fontWeight: 600 }),
-      Plot.text(missing, { y, text: (item) => item.missing || "not measured", frameAnchor: "left", dx: 4, textAnchor: "start", fill: "var(--dim)", fontSize: 11 }),
+      Plot.text(missing, { y, text: (item) => item.missing || "not measured", frameAnchor: "left", dx: 4, textAnchor: "start", fill: "var(--dim)", fontSize: 11, ...halo }),
       Plot.tip(points, Plot.pointer({ ...tipLines, x, y, stroke, title: tip })),
     ],
   });

@@ -175,8 +175,13 @@ const latencies = (width, all) => {
 
 const cpuTimes = (width, all) => {
   const points = all
-    .map((row) => ({ row, model: row.model, connections: row.connections, spread: spreadOfSum(row, ["user_us", "kernel_us"]) }))
-    .filter((point) => point.spread);
+    .filter((row) => isNumber(row.user_us) && isNumber(row.kernel_us))
+    .map((row) => ({
+      row,
+      model: row.model,
+      connections: row.connections,
+      spread: spreadOf(row, "cpu_us") || spreadOfSum(row, ["user_us", "kernel_us"]),
+    }));
   if (!points.length) return [];
   const { fx, fy, facets, panelWidth, options, titles, axisY, narrow } = panels(width, points, 20);
   const y = "model";
@@ -219,8 +224,8 @@ const cpuTimes = (width, all) => {
         ...panelAxis(axis, panelWidth * (axis.high / end), narrow, threeDigits),
         titles,
         axisY,
-        Plot.barX(points, { x1: 0, x2: (point) => clipped(point.row.user_us), y, fx, fy, fill }),
-        Plot.barX(points, { x1: (point) => clipped(point.row.user_us), x2: (point) => clipped(total(point)), y, fx, fy, fill, fillOpacity: 0.38 }),
+        Plot.barX(points, { x1: 0, x2: (point) => clipped(Math.min(point.row.user_us, total(point))), y, fx, fy, fill }),
+        Plot.barX(points, { x1: (point) => clipped(Math.min(point.row.user_us, total(point))), x2: (point) => clipped(total(point)), y, fx, fy, fill, fillOpacity: 0.38 }),
         ...whiskers(points.filter((point) => !isCut(point)), "x", { y, fx, fy }, { stroke: "var(--ink)", to: broken ? edge : Infinity }),
         ...(broken ? breakMarks(cut, { x: () => at, y, fx, fy }) : []),
         ...(broken ? breakMarks(facets, { x: () => at, fx, fy, frameAnchor: "bottom" }) : []),
