@@ -28,8 +28,8 @@ from noria.compare.statistics import MIN_ROUNDS, PairedRatio
 from noria.models import PREFERENCE, choose
 
 FLOORS = BENCH / "floors.toml"
-ROUNDS = 11
-SECONDS = 0.4
+ROUNDS = 9
+SECONDS = 0.3
 BASE = "uvloop"
 PASSED, BELOW, USAGE, NOT_MEASURED = range(4)
 
