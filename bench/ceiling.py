@@ -7,6 +7,7 @@ the server's processor time for one message, is the time of that part in µs for
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -24,6 +25,8 @@ from rows.row import Place, server_command, serving
 from rows.tls import certificate
 from sampling import parts, perf
 from sampling.parts import PARTS, Profile
+
+from noria.compare.noise import NoiseMeter, noise_document
 
 LOOPS = ("noria-epoll", "noria-io_uring", "uvloop")
 KNOWN = (LIMIT, "asyncio", "uvloop", "rloop", "blazio", "noria", *LOOPS[:2])
@@ -131,8 +134,8 @@ def measure(case: Case, loop: str, at: Place, options: argparse.Namespace) -> Me
             for line in process.stdout:
                 if line == "begin\n":
                     shares.start()
-                    with perf.recording(pid, data, at.seconds, options.hertz):
-                        pass
+                    with watched(at, pid, process.pid):
+                        perf.record(pid, data, at.seconds, options.hertz)
                 elif line.startswith("end "):
                     shares.stop()
                     result = line.split()
@@ -150,6 +153,20 @@ def measure(case: Case, loop: str, at: Place, options: argparse.Namespace) -> Me
     return Measured(
         count / passed, used / count * 1e6, used / passed, shares.server.waiting / passed, profile
     )
+
+
+@contextlib.contextmanager
+def watched(at: Place, server: int, load: int) -> Iterator[None]:
+    """Note what else uses the cores during the block, in which perf is run and ends."""
+    if at.meter is None:
+        yield
+        return
+    before = os.times()
+    with at.meter.watch(server, load, os.getpid()):
+        yield
+    now = os.times()
+    at.meter.own_seconds += now.children_user - before.children_user
+    at.meter.own_seconds += now.children_system - before.children_system
 
 
 def show(found: Sequence[Found]) -> None:
@@ -337,7 +354,8 @@ def main() -> None:
     every = {(row, loop): Found(row, loop) for row in options.rows for loop in options.loops}
     skipped: set[tuple[str, str]] = set()
     with tempfile.TemporaryDirectory(prefix="ceiling-") as scratch:
-        at = Place(server, load, options.seconds, Path(scratch))
+        meter = NoiseMeter({server, load})
+        at = Place(server, load, options.seconds, Path(scratch), meter=meter)
         try:
             for number, row, loop in turns(options):
                 if (row, loop) in skipped:
@@ -359,10 +377,11 @@ def main() -> None:
                 show_functions(found, options.functions)
             if options.python:
                 show_python(found, options.functions or 5)
-            harness.write(
-                options.json,
-                {"rounds": options.rounds, "seconds": options.seconds, "rows": as_json(found)},
-            )
+            noise = noise_document(meter, [])
+            if noise["warning"]:
+                print(noise["warning"])
+            document = {"rounds": options.rounds, "seconds": options.seconds, "noise": noise}
+            harness.write(options.json, document | {"rows": as_json(found)})
 
 
 if __name__ == "__main__":

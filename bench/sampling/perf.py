@@ -7,7 +7,6 @@ compiled without frame pointers.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -60,9 +59,8 @@ def check() -> None:
         sys.exit(f"perf cannot sample here: {reason}\n{allow}")
 
 
-@contextlib.contextmanager
-def recording(pid: int, output: Path, seconds: float, hertz: int) -> Iterator[None]:
-    """Sample a process during the block, for `seconds` at most."""
+def record(pid: int, output: Path, seconds: float, hertz: int) -> None:
+    """Sample a process for `seconds`. Raises Unavailable with perf's message."""
     words = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(hertz)]
     words += ["--call-graph", f"dwarf,{STACK_BYTES}", "-m", "4M"]
     words += ["-p", str(pid), "-o", str(output), "--", "sleep", str(seconds)]
@@ -70,7 +68,6 @@ def recording(pid: int, output: Path, seconds: float, hertz: int) -> Iterator[No
         words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
     )
     try:
-        yield
         _, errors = process.communicate(timeout=seconds + 30)
     except BaseException:
         process.kill()
