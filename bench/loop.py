@@ -66,7 +66,7 @@ def measure(found: Found, number: int, loop: str, place: Place) -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--rounds", type=int, default=5)
     p.add_argument(
         "--seconds", type=float, default=1.0, help="duration of each measurement under load"
     )
