@@ -46,7 +46,7 @@ def experiment(monkeypatch, tmp_path):
 
 def test_everything_is_measured_by_default(experiment, capsys):
     assert run(["compare"]) == 0
-    results = {"quick": False, "models": []}
+    results = {"quick": False, "models": [], "claims": []}
     assert experiment == {
         "models": None,
         "quick": False,
@@ -62,12 +62,20 @@ def test_options_are_passed_to_the_experiment(experiment, tmp_path):
     assert experiment["models"] == ["select", "epoll"]
     assert experiment["only"] == ["idle", "phases"]
     assert experiment["page"][1] == "a.html"
-    assert json.loads((tmp_path / "all.json").read_text()) == {"quick": True, "models": []}
+    assert json.loads((tmp_path / "all.json").read_text()) == {
+        "quick": True,
+        "models": [],
+        "claims": [],
+    }
 
 
 def test_json_on_standard_output_is_nothing_but_json(experiment, capsys):
     assert run(["compare", "--json", "-"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"quick": False, "models": []}
+    assert json.loads(capsys.readouterr().out) == {
+        "quick": False,
+        "models": [],
+        "claims": [],
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 from html.parser import HTMLParser
 from io import StringIO
@@ -22,8 +23,9 @@ pytest.importorskip("rich", reason="the tables need rich, part of noria[cli]")
 
 from rich.console import Console
 
+from noria.compare.report import claims, sentences, tables
 from noria.compare.report import page as report
-from noria.compare.report import sentences, tables
+from support.compare_documents import with_rounds
 
 SAMPLE = json.loads((Path(__file__).parents[1] / "data" / "compare_sample.json").read_text("utf-8"))
 VENDOR = Path(report.__file__).parent / "vendor"
@@ -33,6 +35,14 @@ SECTIONS = tuple(sentences.FIGURES)
 @pytest.fixture
 def results() -> dict[str, Any]:
     return copy.deepcopy(SAMPLE)
+
+
+@pytest.fixture
+def measured() -> dict[str, Any]:
+    """Return a document of seven rounds with little noise."""
+    found = with_rounds(7, 0.02)
+    found["noise"]["same_server"] = 1.02
+    return found
 
 
 def without(results: dict[str, Any], model: str) -> dict[str, Any]:
@@ -66,33 +76,108 @@ def printed(results: dict[str, Any], width: int) -> str:
 # -- sentences -------------------------------------------------------------------------------------
 
 
-def test_throughput_names_the_fastest(results):
-    for row in results["throughput"]["rows"]:
+def set_rounds(row: dict[str, Any], column: str, values: list[float | None]) -> None:
+    """Give a column of a row its rounds, and the median as its value."""
+    numbers = [value for value in values if value is not None]
+    row[column] = statistics.median(numbers) if numbers else None
+    for key, value in (
+        ("rounds", values),
+        ("lowest", min(numbers, default=None)),
+        ("highest", max(numbers, default=None)),
+    ):
+        row.setdefault(key, {})[column] = value
+
+
+def rates(**models: tuple[float, ...]) -> dict[str, Any]:
+    """Return a document with the throughput of models at 1 and 1,000 connections, quite steady."""
+    rows = []
+    for name, medians in models.items():
+        for connections, rate in zip((1, 1000), medians, strict=False):
+            row = {"model": name, "connections": connections, "served": connections}
+            steady = (1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 1.0)
+            set_rounds(row, "messages_per_second", [rate * factor for factor in steady])
+            rows.append(row)
+    return {"throughput": {"rows": rows}}
+
+
+def test_throughput_names_the_fastest(measured):
+    for row in measured["throughput"]["rows"]:
         if row["model"] == "poll":
-            row["messages_per_second"] = 400_000.0
-    said = sentences.throughput(results)
-    assert "With 1,000 connections poll is the fastest with 400,000 messages per second" in said
-    assert said != sentences.throughput(SAMPLE)
+            set_rounds(row, "messages_per_second", [4e5, 3.9e5, 4.1e5, 4.02e5, 4e5, 3.98e5, 4e5])
+    said = sentences.FIGURES["throughput"](measured)
+    assert (
+        "With 1,000 connections poll is the fastest and answers about 400,000 messages per second "
+        "(390,000–410,000)" in said
+    )
 
 
-def test_throughput_calls_equals_level(results):
-    rows = [row for row in results["throughput"]["rows"] if row["model"] in ("epoll", "poll")]
-    for row in rows:
-        row["messages_per_second"] = 1000.0 if row["model"] == "epoll" else 990.0
-    results["throughput"]["rows"] = rows
-    said = sentences.throughput(results)
-    assert "poll is equally fast" in said
-    assert "No model that serves every client is slower than the fastest by 1.50 times" in said
+def test_values_have_three_digits_if_the_rounds_are_close():
+    said = sentences.FIGURES["throughput"](rates(epoll=(154_682.0,)))
+    assert said == (
+        "With 1 connection epoll answers about 155,000 messages per second (152,000–158,000)."
+    )
 
 
-def test_throughput_names_where_lines_diverge(results):
-    rows = [
-        {"model": name, "connections": n, "served": n, "messages_per_second": rate}
-        for name, rates in {"epoll": (100.0, 100.0), "select": (98.0, 25.0)}.items()
-        for n, rate in zip((1, 1000), rates, strict=True)
-    ]
-    results["throughput"]["rows"] = rows
-    assert "select at 1,000 connections (25% of its messages)" in sentences.throughput(results)
+def test_throughput_names_those_that_cannot_be_told_apart():
+    found = rates(epoll=(100.0, 100.0), poll=(98.0, 97.0), select=(99.0, 60.0))
+    first, second = sentences.throughput(found)
+    assert first.text == (
+        "With 1 connection no difference could be measured between epoll, select and poll, "
+        "which answer about 99.0 messages per second (96.0–102)."
+    )
+    assert first.claims == []
+    assert "no difference could be measured between epoll and poll" in second.text
+    assert "; select answers 60% of what epoll answers" in second.text
+    [claim] = second.claims
+    assert (claim["higher"], claim["lower"]) == ("epoll", "select")
+    assert claim["at"] == {"connections": 1000}
+    assert claim["ratio"] == pytest.approx(100 / 60)
+    assert claim["low"] <= claim["ratio"] <= claim["high"]
+
+
+def test_few_rounds_claim_nothing(results):
+    for figure in SECTIONS:
+        for statement in sentences.STATEMENTS[figure](results):
+            assert statement.claims == [], statement.text
+    assert claims.claims(results) == []
+
+
+def test_noise_larger_than_a_difference_hides_it():
+    found = rates(epoll=(100.0,), select=(80.0,))
+    assert "select answers 80%" in sentences.FIGURES["throughput"](found)
+    found["noise"] = {"same_server": 1.3}
+    assert "no difference could be measured" in sentences.FIGURES["throughput"](found)
+    assert claims.claims(found) == []
+
+
+def test_every_stated_ratio_is_a_claim(measured):
+    """The interval of each claim of a sentence is in its text, and no other interval of a ratio."""
+    stated = 0
+    for figure in SECTIONS:
+        for statement in sentences.STATEMENTS[figure](measured):
+            said = re.findall(r"\) times|[\d.,]+ times|\d%", statement.text)
+            if "in 5 polls" in statement.text:
+                continue
+            assert bool(said) == bool(statement.claims), statement.text
+            stated += len(statement.claims)
+            for claim in statement.claims:
+                names = (claim["higher"], claim["lower"], claim["at"].get("model", ""))
+                assert any(name and name in statement.text for name in names)
+    assert stated > 10
+    assert len(claims.claims(measured)) >= stated
+
+
+def test_claims_contradict_only_the_opposite():
+    one = claims.claims(rates(epoll=(100.0, 100.0), select=(80.0, 60.0)))
+    two = claims.claims(rates(epoll=(80.0, 60.0), select=(100.0, 100.0)))
+    level = claims.claims(rates(epoll=(100.0, 100.0), select=(100.0, 60.0)))
+    assert claims.contradictions(one, one) == []
+    assert claims.contradictions(one, level) == []
+    assert claims.contradictions({"claims": one}, {}) == []
+    assert len(claims.contradictions({"claims": one}, {"claims": two})) == 2
+    [(mine, other)] = claims.contradictions(level, two)
+    assert mine["at"] == other["at"] == {"connections": 1000}
+    assert (mine["higher"], other["higher"]) == ("epoll", "select")
 
 
 def test_phases_follow_the_median_sample(results):
@@ -100,6 +185,7 @@ def test_phases_follow_the_median_sample(results):
         return {
             "model": "poll",
             "sample": sample,
+            "round": sample,
             "asked": -2_000_000,
             "sent": 0,
             "arrived": 1000,
@@ -110,48 +196,80 @@ def test_phases_follow_the_median_sample(results):
         }
 
     results["phases"]["rows"] = [row(0, 9_000_000), row(1, 8000), row(2, 12_000)]
-    said = sentences.phases(results)
-    assert "On poll the handler ran 12.0 µs after the send." in said
+    said = sentences.FIGURES["phases"](results)
+    assert "On poll the handler ran about 12 µs (8.0–9,000) after the send." in said
     assert "by the process took 4.0 µs on poll" in said
     assert "the process is blocked in at least one phase" in said
 
 
+def test_phases_compare_the_medians_of_rounds(results):
+    rows = [
+        {"model": name, "round": number, "sent": 0, "handler": handler + 10 * number}
+        for name, handler in (("poll", 20_000), ("epoll", 10_000))
+        for number in range(7)
+        for _ in range(2)
+    ]
+    results["phases"]["rows"] = rows
+    first = sentences.phases(results)[0]
+    assert first.text.startswith("From send to handler epoll took the shortest time, about 10.0 µs")
+    assert "; poll took 2.00 (1.99–2.00) times as long." in first.text
+    assert [(claim["higher"], claim["lower"]) for claim in first.claims] == [("poll", "epoll")]
+
+
 def test_phases_name_the_free_process(results):
-    assert "On io_uring the process was free" in sentences.phases(results)
-    assert "io_uring" not in sentences.phases(without(results, "io_uring"))
+    said = sentences.FIGURES["phases"]
+    assert "On io_uring the process was free" in said(results)
+    assert "io_uring" not in said(without(results, "io_uring"))
 
 
-def test_second_client_of_blocking_waits(results):
-    said = sentences.waiting(results)
-    blocking = sorted(
-        row["first_answer_ms"] for row in results["waiting"]["rows"] if row["model"] == "blocking"
-    )
-    assert f"On blocking the second client waited {blocking[1]:.1f} ms" in said
-    for row in results["waiting"]["rows"]:
-        row["first_answer_ms"] = 0.5 + 0.01 * row["client"]
-    assert "second client" not in sentences.waiting(results)
+def test_second_client_of_blocking_waits(measured):
+    said = sentences.FIGURES["waiting"](measured)
+    wait = r"On blocking the second client waited about [\d.]+ ms \([\d.]+–[\d.]+\), the last"
+    assert re.search(wait, said)
+    assert "because each client stays connected for 20 ms" in said
+    assert "Among the other models, " in said
+    assert "second client" not in sentences.FIGURES["waiting"](without(measured, "blocking"))
 
 
-def test_idle_names_where_select_stops_and_which_models_stay_flat(results):
-    said = sentences.idle(results)
+def test_idle_names_where_select_stops_and_where_no_growth_was_measured(measured):
+    said = sentences.FIGURES["idle"](measured)
     assert "select ends at 1,000 idle connections and was not measured at 10,000" in said
     assert "fd number 1024" in said
-    assert "On threaded, epoll, epoll-edge and io_uring it grew by at most 10%." in said
-    for row in results["idle"]["rows"]:
+    assert re.search(
+        r"Beside 10,000 idle connections a message takes [\d.]+ \([\d.]+–[\d.]+\) times the CPU "
+        r"time it takes beside none on \w+",
+        said,
+    )
+    assert "no difference could be measured on epoll, epoll-edge and io_uring" in said
+    grown = [claim for claim in claims.claims(measured) if "model" in claim["at"]]
+    assert {(claim["higher"], claim["lower"]) for claim in grown} <= {
+        ("1000 idle", "0 idle"),
+        ("10000 idle", "0 idle"),
+    }
+    for row in measured["idle"]["rows"]:
         if row["model"] == "select" and row["idle"] == 10_000:
             row["cpu_us_per_message"] = 14.0
-    assert "select ends" not in sentences.idle(results)
+    assert "select ends" not in sentences.FIGURES["idle"](measured)
 
 
 def test_triggers_count(results):
-    said = sentences.triggers(results)
+    said = sentences.FIGURES["triggers"](results)
     assert "Edge-triggered epoll-edge reported it once in 5 polls" in said
     for row in results["triggers"]["rows"]:
         if row["trigger"] == "edge":
             row["told"] = 5
-    said = sentences.triggers(results)
+    said = sentences.FIGURES["triggers"](results)
     assert "Edge-triggered epoll-edge reported it 5 times in 5 polls" in said
     assert "does not report again" not in said
+
+
+def test_noise_is_one_sentence(measured):
+    measured["noise"] |= {"same_server": 1.034, "waited_share": 0.2, "steal_share": None}
+    assert sentences.noise(measured) == (
+        "Noise of this machine: the same server measured twice differed by at most 3.4%, the "
+        "server waited for its core 20% of the time, other processes used 5.2% of the cores."
+    )
+    assert sentences.noise({}) == ""
 
 
 @pytest.mark.parametrize("figure", SECTIONS)
@@ -186,11 +304,20 @@ def test_tables_fit(results, width):
     assert not any("…" in line for line in lines), "a value was cut off"
 
 
-def test_narrow_tables_keep_what_matters_most(results):
-    wide, narrow = printed(results, 100), printed(results, 80)
-    assert "p99.9 µs" in wide
-    assert "p99.9 µs" not in narrow
+def test_narrow_tables_keep_what_matters_most(measured):
+    wide, narrow = printed(measured, 120), printed(measured, 80)
+    assert "user µs" in wide
+    assert "user µs" not in narrow
     assert "messages/s" in narrow
+
+
+def test_tables_have_medians_with_the_spread_of_the_rounds(measured):
+    row = next(row for row in measured["throughput"]["rows"] if row["model"] == "epoll")
+    set_rounds(row, "messages_per_second", [90.0, 100.0, 100.0, 100.0, 110.0])
+    set_rounds(row, "p50_us", [7.0] * 5)
+    out = printed(measured, 80)
+    assert "100 ±10%" in out
+    assert "7.0 " in out
 
 
 def test_tables_are_followed_by_the_sentences(results):
@@ -199,12 +326,45 @@ def test_tables_are_followed_by_the_sentences(results):
         assert says(results) in words
 
 
-def test_best_value_is_marked_among_those_that_serve_everybody(results):
-    last = list(tables.throughput(results).cells())[-1]
-    best = {row[1].text: [cell.best for cell in row] for row in last}
-    rate = next(i for i, c in enumerate(tables.throughput(results).columns) if c.best == "max")
-    assert [name for name, marks in best.items() if marks[rate]] == ["io_uring"]
-    assert not any(best["blocking"]), "its latency is that of one client of a thousand"
+def marked(table: tables.Table, group: int, label: str) -> list[str]:
+    """Return the models marked as the best in one group and column of a table."""
+    column = next(i for i, each in enumerate(table.columns) if each.label == label)
+    return [row[1].text for row in list(table.cells())[group] if row[column].best]
+
+
+def test_best_value_is_marked_only_if_it_is_measurably_better():
+    table = tables.throughput(rates(epoll=(100.0, 100.0), poll=(99.0, 70.0), select=(60.0, 60.0)))
+    assert marked(table, 0, "messages/s") == []
+    assert marked(table, 1, "messages/s") == ["epoll"]
+    found = claims.claims(rates(epoll=(99.0, 100.0), poll=(100.0, 70.0)))
+    assert [(c["at"]["connections"], c["higher"], c["lower"]) for c in found] == [
+        (1000, "epoll", "poll")
+    ]
+
+
+def test_every_mark_is_a_claim(measured):
+    table = tables.throughput(measured)
+    found = claims.claims(measured)
+    assert any(marked(table, 3, column.label) for column in table.columns)
+    [best] = marked(table, 3, "kernel µs") or [None]
+    if best is not None:
+        assert any(c["column"] == "kernel_us" and best == c["lower"] for c in found)
+
+
+def test_those_that_do_not_serve_everybody_are_not_compared(measured):
+    for row in measured["throughput"]["rows"]:
+        if row["model"] == "blocking":
+            set_rounds(row, "p50_us", [0.001] * 7)
+    table = tables.throughput(measured)
+    assert marked(table, 0, "p50 µs") == ["blocking"], "it serves the only connection"
+    assert "blocking" not in marked(table, 3, "p50 µs")
+
+
+def test_the_noise_and_its_warning_are_printed(measured):
+    measured["noise"] |= {"warning": "the machine was noisy: it was", "noisy": True}
+    out = " ".join(printed(measured, 100).split())
+    assert sentences.noise(measured) in out
+    assert "Warning: the machine was noisy: it was." in out
 
 
 def test_tables_without_values(results):

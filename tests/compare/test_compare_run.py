@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,22 +15,24 @@ import noria
 from noria import models
 from noria.compare.measure import cores, run
 from noria.compare.measure.child import Child, ChildFailed
-from noria.compare.measure.experiment import Experiment, MessageCost
-from noria.compare.measure.medians import merge_rounds
+from noria.compare.measure.experiment import Experiment, MessageCost, ServerProcess
+from noria.compare.measure.idle import Ladder
+from noria.compare.measure.medians import merge_rounds, merge_with_spread
+from noria.compare.measure.rounds import Rounds
+from noria.compare.measure.servers import Candidate, Servers, candidates
 from noria.compare.measure.settings import Settings
 from noria.compare.report import page
 
 TINY = Settings(
-    rounds=1,
+    rounds=2,
     seconds=0.1,
     warmup=0.02,
-    budget=30.0,
+    budget=40.0,
     connections=(1, 10),
-    samples=5,
+    samples=3,
     pause_ms=2.0,
     clients=4,
     hold_ms=10.0,
-    repeats=1,
     idle=(0, 20),
     idle_seconds=0.1,
 )
@@ -78,7 +81,10 @@ def test_progress_goes_from_nothing_to_all(results):
     assert parts[0] == 0.0
     assert parts[-1] == 1.0
     assert parts == sorted(parts)
-    assert len(parts) == len(NAMES) * (2 + 1 + 1 + 2 + 1) + 1
+    models, again = len(NAMES), TINY.again
+    throughput = (models + again) * TINY.rounds * len(TINY.connections)
+    phases = waiting = idle = models * TINY.rounds
+    assert len(parts) == throughput + phases + waiting + idle + models + 1
 
 
 def test_throughput(results):
@@ -90,7 +96,7 @@ def test_throughput(results):
         assert row["messages"] > 0, row
         assert 0 < row["p50_us"] <= row["p99_us"] <= row["p999_us"]
         assert row["user_us"] >= 0
-        assert row["user_us"] + row["kernel_us"] > 0
+        assert row["cpu_us"] > 0
         assert row["served"] == (1 if row["model"] == "blocking" else row["connections"])
     # One connection: wait, receive, send; blocking waits in its receive.
     assert rows(results, "throughput", "epoll")[0]["syscalls_per_message"] == pytest.approx(3, 0.1)
@@ -104,7 +110,8 @@ def test_throughput(results):
 def test_phases_are_in_order(results):
     for model in NAMES:
         found = rows(results, "phases", model)
-        assert [row["sample"] for row in found] == list(range(TINY.samples))
+        assert [row["sample"] for row in found] == list(range(TINY.rounds * TINY.samples))
+        assert [row["round"] for row in found] == [0] * TINY.samples + [1] * TINY.samples
         for row in found:
             assert row["sent"] == 0 <= row["arrived"] <= row["returned"]
             assert row["asked"] < row["copy_end"] <= row["handler"]
@@ -155,13 +162,56 @@ def test_triggers(results):
     assert by_model["epoll-edge"]["told_of_more"] == 1
 
 
+def test_every_number_has_its_rounds(results):
+    for name, column in (
+        ("throughput", "messages_per_second"),
+        ("waiting", "first_answer_ms"),
+        ("idle", "cpu_us_per_message"),
+    ):
+        for row in results[name]["rows"]:
+            rounds = row["rounds"][column]
+            numbers = [value for value in rounds if value is not None]
+            assert len(rounds) == TINY.rounds
+            assert row["lowest"][column] == min(numbers, default=None)
+            assert row["highest"][column] == max(numbers, default=None)
+            if numbers:
+                assert row["lowest"][column] <= row[column] <= row["highest"][column]
+
+
+def test_noise_is_measured(results):
+    noise = results["noise"]
+    assert noise["pairs"] == [], "two rounds are too few for the rule"
+    assert noise["same_server"] is None
+    assert 0 <= noise["other_share"] <= 1
+    assert noise["noisy"] == bool(noise["warning"])
+
+
+def test_the_same_server_is_measured_against_itself():
+    short = replace(TINY, rounds=5, seconds=0.03, connections=(1,), processes=1)
+    found = run.run(short, ["epoll"], quick=True, only=["throughput"], progress=None)
+    [row] = found["throughput"]["rows"]
+    assert len(row["rounds"]["cpu_us"]) == 5
+    measured = [pair for pair in found["noise"]["pairs"] if pair["model"] == "epoll"]
+    if measured:  # else the machine was too busy in one of the rounds
+        assert measured[0]["low"] <= measured[0]["ratio"] <= measured[0]["high"]
+        assert found["noise"]["same_server"] >= 1
+
+
+def test_a_model_with_one_connection_is_measured_with_several_only_as_often_as_set():
+    short = replace(TINY, rounds=3, seconds=0.03, connections=(1, 2), unserved_rounds=1)
+    found = run.run(short, ["blocking"], quick=True, only=["throughput"], progress=None)
+    alone, several = found["throughput"]["rows"]
+    assert None not in alone["rounds"]["messages"]
+    assert several["rounds"]["messages"][1:] == [None, None]
+
+
 def test_the_page_can_be_rendered_from_it(results):
     assert "epoll-edge" in page.render(results)
 
 
 def test_select_reports_where_it_stops():
     tiny = Settings(
-        rounds=1, seconds=0.1, warmup=0.02, budget=30.0, idle=(0, 1100), idle_seconds=0.1
+        rounds=2, seconds=0.1, warmup=0.02, budget=30.0, idle=(0, 1100), idle_seconds=0.1
     )
     found = run.run(tiny, ["select"], quick=True, only=["idle"], progress=None)
     first, second = found["idle"]["rows"]
@@ -182,14 +232,14 @@ def test_a_refused_model_is_skipped(monkeypatch):
 
 
 def test_one_failure_leaves_the_rest(monkeypatch):
-    whole = Experiment.server
+    whole = ServerProcess.listening
 
-    def broken(self, model, *arguments):
-        if model == "poll":
+    def broken(child, experiment):
+        if "poll" in child.process.args:
             raise ChildFailed("it broke")
-        return whole(self, model, *arguments)
+        return whole(child, experiment)
 
-    monkeypatch.setattr(Experiment, "server", broken)
+    monkeypatch.setattr(ServerProcess, "listening", broken)
     found = run.run(TINY, ["poll", "epoll"], quick=True, only=["waiting"], progress=None)
     assert {row["note"] for row in rows(found, "waiting", "poll")} == {"it broke"}
     assert all(row["first_answer_ms"] is None for row in rows(found, "waiting", "poll"))
@@ -221,12 +271,17 @@ def test_a_child_that_dies_reports_why():
     assert "kqueue" in str(failed.value)
 
 
-def test_a_child_does_not_outlive_its_parent():
-    code = """
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_child_does_not_outlive_its_parent(paused):
+    code = f"""
         import os, signal
         from noria.compare.measure.child import Child
         with Child("noria.compare.measure.server", "epoll") as child:
-            print(child.receive(10)["pid"], flush=True)
+            pid = child.receive(10)["pid"]
+            if {paused}:
+                child.pause()
+                os.waitid(os.P_PID, pid, os.WSTOPPED)
+            print(pid, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run(
@@ -254,7 +309,7 @@ def test_ctrl_c_ends_every_process(question):
         assert process.stdout is not None
         process.stdout.readline()
         until = time.monotonic() + 10
-        while len(started := children(process.pid)) < 2:
+        while len(started := children(process.pid)) < 5:
             assert time.monotonic() < until
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)
@@ -275,6 +330,123 @@ def gone(pid: int) -> None:
             return  # a zombie that its new parent has not reaped yet
         assert time.monotonic() < until, f"process {pid} still exists"
         time.sleep(0.01)
+
+
+class Recorded(Experiment):
+    """An experiment without processes; its clock only moves when a measurement takes time."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.now = 0.0
+        self.deadline = settings.budget
+
+    @property
+    def time_left(self) -> float:
+        return self.deadline - self.now
+
+
+def take(experiment, monkeypatch, seconds, models=("a", "b", "c")):
+    """Take rounds that last `seconds` for each model; return the order and the note."""
+    order = []
+    monkeypatch.setattr(time, "monotonic", lambda: experiment.now)
+
+    def one(candidate, number):
+        experiment.now += seconds
+        order.append((number, candidate.model))
+        return number
+
+    measured = [Candidate(name) for name in models]
+    rounds = Rounds(experiment, measured)
+    found, note = rounds.take("x", one)
+    assert all(numbers == list(range(len(numbers))) for numbers in found.values())
+    return rounds, order, note
+
+
+def test_each_round_begins_with_another_model(monkeypatch):
+    experiment = Recorded(replace(TINY, rounds=4))
+    _, order, note = take(experiment, monkeypatch, 0.1)
+    assert [name for _, name in order] == [*"abc", *"bca", *"cab", *"abc"]
+    assert note == ""
+
+
+def test_a_slow_machine_leaves_out_later_sizes_before_rounds(monkeypatch):
+    experiment = Recorded(replace(TINY, rounds=7, budget=10.0))
+    rounds, order, note = take(experiment, monkeypatch, 0.4)
+    assert len(order) == 7 * 3
+    assert note == ""
+    before = experiment.done
+    found, note = rounds.take("larger", lambda candidate, number: number)
+    assert found == {candidate: [] for candidate in rounds.candidates}
+    assert note == "not measured: out of time"
+    assert experiment.done == before + 7 * 3
+
+
+def test_rounds_end_at_the_deadline(monkeypatch):
+    experiment = Recorded(replace(TINY, rounds=7, budget=10.0))
+    _, order, note = take(experiment, monkeypatch, 1.0)
+    assert note == "3 of 7 rounds: out of time"
+    assert [number for number, _ in order] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_the_highest_numbers_of_idle_connections_are_left_out_first():
+    experiment = Recorded(replace(TINY, rounds=7, idle=(0, 10, 100, 1000), budget=10.0))
+    ladder = Ladder(experiment)
+    ladder.seconds = {0: 0.5, 10: 0.5, 100: 1.0, 1000: 4.0}
+    ladder.leave_out()
+    assert ladder.counts == (0, 10, 100)
+    experiment.now = 9.0
+    ladder.leave_out()
+    assert ladder.counts == (0, 10), "less cannot be compared"
+
+
+def test_a_server_that_fails_is_replaced_and_one_that_cannot_start_is_not(monkeypatch):
+    with Experiment(replace(TINY, processes=1)) as experiment:
+        epoll = Candidate("epoll")
+        with Servers(experiment, [epoll]) as servers:
+            with servers.running(epoll, 0) as server:
+                first = server.pid
+                assert server.stats()["open"] == 0
+            with pytest.raises(ChildFailed, match="no reply"), servers.running(epoll, 1):
+                raise ChildFailed("no reply")
+            with servers.running(epoll, 2) as server:
+                assert server.pid != first
+                assert server.stats()["open"] == 0
+        unknown = Candidate("kqueue")
+        with Servers(experiment, [unknown]) as servers:
+            for _ in range(2):
+                with pytest.raises(ChildFailed, match="kqueue"), servers.running(unknown, 0):
+                    pass
+
+
+def test_servers_are_paused_while_others_are_measured():
+    def state(server):
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        return status.partition("State:\t")[2][0]
+
+    def reaches(server, *letters):
+        until = time.monotonic() + 10
+        while state(server) not in letters:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+
+    with Experiment(replace(TINY, processes=1)) as experiment:
+        both = [Candidate("epoll"), Candidate("nonblocking")]
+        with Servers(experiment, both) as servers:
+            with servers.running(both[1], 0) as other:
+                pass
+            with servers.running(both[0], 0) as server:
+                reaches(other, "T")
+                reaches(server, "S", "R")
+            reaches(server, "T")
+
+
+def test_candidates_measured_again_are_steady_models():
+    assert candidates(["blocking", "threaded", "select", "epoll", "io_uring"], 2)[5:] == [
+        Candidate("io_uring", again=True),
+        Candidate("select", again=True),
+    ]
+    assert candidates(["blocking"], 1) == [Candidate("blocking"), Candidate("blocking", again=True)]
+    assert candidates([], 1) == []
 
 
 def test_use_for_each_message():
@@ -308,6 +480,27 @@ def test_rounds_become_medians():
         {"model": "a", "n": 1, "x": 2.0, "k": 4, "note": "odd"},
         {"model": "a", "n": 2, "x": None, "k": None, "note": "none"},
     ]
+
+
+def test_rounds_keep_their_order_and_their_gaps():
+    [merged] = merge_with_spread(
+        [
+            {"model": "a", "n": 1, "x": 1.0, "note": ""},
+            {"model": "a", "n": 1, "x": None, "note": "odd"},
+            {"model": "a", "n": 1, "x": 5.0, "note": ""},
+        ],
+        ("model", "n"),
+        5,
+    )
+    assert merged == {
+        "model": "a",
+        "n": 1,
+        "x": 3.0,
+        "note": "odd",
+        "rounds": {"x": [1.0, None, 5.0, None, None]},
+        "lowest": {"x": 1.0},
+        "highest": {"x": 5.0},
+    }
 
 
 def test_two_cores_are_two_different_ones():

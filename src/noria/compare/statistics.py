@@ -114,29 +114,41 @@ def paired_ratio(
     )
 
 
-def best_group(
-    rounds: Mapping[str, Sequence[float | None]],
-    *,
-    best: Literal["highest", "lowest"] = "highest",
-    noise: float = 1.0,
-) -> list[str]:
-    """Return the candidate with the best median, and after it all that are not told apart from it.
+Best = Literal["highest", "lowest"]
 
-    Only a group of one may be called the best: who has the best median of several equal ones is
-    chance. Candidates without a number are skipped; the others are in the order of their medians.
+
+def ratios_to_best(
+    rounds: Mapping[str, Sequence[float | None]], best: Best = "highest"
+) -> dict[str, PairedRatio | None]:
+    """Return each candidate's ratio to the one with the best median, in the order of medians.
+
+    The first is that candidate itself, with None; None for others means too few common rounds.
+    Candidates with fewer than MIN_ROUNDS rounds come last, those without any are skipped.
     """
     found = {name: spread(values) for name, values in rounds.items()}
     medians = {name: each.median for name, each in found.items() if each is not None}
     ranked = sorted(medians, key=medians.__getitem__, reverse=best == "highest")
-    if not ranked:
-        return []
-    worse = "higher" if best == "highest" else "lower"
-    group = ranked[:1]
-    for name in ranked[1:]:
-        ratio = paired_ratio(rounds[ranked[0]], rounds[name])
-        if ratio is None or ratio.claim(noise) != worse:
-            group.append(name)
-    return group
+    ranked.sort(key=lambda name: sum(v is not None for v in rounds[name]) < MIN_ROUNDS)
+    return {
+        name: paired_ratio(rounds[name], rounds[ranked[0]]) if name != ranked[0] else None
+        for name in ranked
+    }
+
+
+def best_group(
+    rounds: Mapping[str, Sequence[float | None]], *, best: Best = "highest", noise: float = 1.0
+) -> list[str]:
+    """Return the candidate with the best median, and after it all that are not told apart from it.
+
+    Only a group of one may be called the best: which of several equal candidates has the best
+    median is chance.
+    """
+    worse = "lower" if best == "highest" else "higher"
+    return [
+        name
+        for name, ratio in ratios_to_best(rounds, best).items()
+        if ratio is None or ratio.claim(noise) != worse
+    ]
 
 
 def _t_985(freedom: int) -> float:

@@ -19,7 +19,7 @@ SECTIONS = ("throughput", "phases", "waiting", "idle", "triggers")
 @click.argument(
     "what", metavar="[files|loops]", required=False, type=click.Choice(["files", "loops"])
 )
-@click.option("--quick", is_flag=True, help="Measure for a shorter time: about a minute in all.")
+@click.option("--quick", is_flag=True, help="Measure for a shorter time: under a minute in all.")
 @click.option(
     "--models",
     "models",
@@ -48,7 +48,9 @@ def compare(
     core. Five sections: throughput, the two phases of an input operation (waiting and copying),
     waiting clients, idle connections, level and edge triggering.
 
-    Tables are printed; the figures are written to one HTML file.
+    Each number is measured in several rounds, in which the models take turns. A difference is
+    stated only if it is larger than what the rounds differ by; else the output says that no
+    difference could be measured. Tables are printed; the figures are written to one HTML file.
 
     Instead, 'noria compare loops' measures asyncio programs on event loops, and 'noria compare
     files' the path of a file's bytes to the device. They have their own options: see
@@ -76,4 +78,6 @@ def _measure(models: list[str] | None, quick: bool, only: list[str] | None) -> d
 
     with progress_bar() as progress:
         results: dict[str, Any] = measure(models=models, quick=quick, only=only, progress=progress)
-        return results
+    from noria.compare.report.claims import claims
+
+    return results | {"claims": claims(results)}

@@ -7,9 +7,11 @@ parent dies first, the child reads the end of its input and exits.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,8 @@ from typing import Any, Self
 import noria
 
 Message = dict[str, Any]
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ChildFailed(Exception):
@@ -87,8 +91,16 @@ class Child:
         self.send(message)
         return self.receive(timeout)
 
+    def pause(self) -> None:
+        """Stop the process with SIGSTOP, so that it uses no core; see resume()."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process continue."""
+        self.process.send_signal(signal.SIGCONT)
+
     def end(self) -> None:
-        """Kill the process and wait for its end."""
+        """Kill the process and wait for its end. SIGKILL also ends a paused one."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -121,6 +133,16 @@ def _environment() -> dict[str, str]:
     here = str(Path(noria.__file__).parent.parent)
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, path)))}
+
+
+def die_with_parent() -> None:
+    """In the child: have the kernel kill this process when its parent dies, even while paused.
+
+    A paused process cannot read the end of its input. On a C library without prctl(2) the process
+    stays until the kernel ends its orphaned process group (setpgid(2)).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def reply(message: Message) -> None:

@@ -37,20 +37,6 @@ def _siblings(core: int) -> set[int]:
     return found or {core}
 
 
-def busy(core: int) -> float | None:
-    """Busy seconds of the core since boot (proc(5)); None if unknown."""
-    try:
-        for line in Path("/proc/stat").read_text().splitlines():
-            name, *ticks = line.split()
-            if name == f"cpu{core}":
-                user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, ticks[:8])
-                total = user + nice + system + irq + softirq + steal
-                return total / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError):
-        pass
-    return None
-
-
 def processor() -> str:
     """The CPU's model name from /proc/cpuinfo, or the architecture."""
     try:

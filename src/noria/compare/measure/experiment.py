@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -12,18 +12,13 @@ from typing import Any, Self
 from noria.compare.measure import cores
 from noria.compare.measure.child import Child, ChildFailed, Message
 from noria.compare.measure.settings import Settings
+from noria.compare.noise import NoiseMeter
 
 Row = dict[str, Any]
 Progress = Callable[[float, str], object]
 
 REPLY_TIMEOUT_SECONDS = 15.0
 """For replies that need no time of their own."""
-
-OTHER_WORK_SHARE = 0.25
-"""Share of the measured time; if other processes used the core longer, the row gets a note."""
-DISTURBED = (
-    "other processes used more than a quarter of the server's core: repeat on an idle machine"
-)
 
 OUT_OF_TIME = "not measured: out of time"
 
@@ -41,6 +36,16 @@ class ServerProcess:
     child: Child
     port: int
     experiment: Experiment
+
+    @classmethod
+    def listening(cls, child: Child, experiment: Experiment) -> ServerProcess:
+        """Wait until the process listens."""
+        return cls(child, int(child.receive(experiment.reply_timeout)["port"]), experiment)
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self.child.process.pid
 
     def stats(self) -> Message:
         """The server's current CPU time and counters: see noria.compare.measure.server."""
@@ -69,8 +74,6 @@ class MessageCost:
     kernel_us: float
     syscalls: float
     empty_polls: float
-    note: str = ""
-    """Set if other processes used the server's core for long."""
 
     @classmethod
     def between(cls, before: Message, after: Message, size: int) -> MessageCost | None:
@@ -96,11 +99,14 @@ class Experiment:
     steps: int = 1
     cores: tuple[int, int] | None = field(default_factory=cores.pair)
     done: int = 0
+    pairs: list[dict[str, Any] | None] = field(default_factory=list)
+    """What the same server measured against itself shows: see noria.compare.noise."""
     _clients: Child | None = None
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
         self.deadline = self.began + self.settings.budget
+        self.meter = NoiseMeter(self.cores)
 
     def __enter__(self) -> Self:
         return self
@@ -128,21 +134,22 @@ class Experiment:
     @property
     def out_of_time(self) -> bool:
         """Whether the deadline has passed."""
-        return time.monotonic() > self.deadline
+        return self.time_left < 0
+
+    @property
+    def time_left(self) -> float:
+        """Seconds to the deadline; negative after it."""
+        return self.deadline - time.monotonic()
 
     @property
     def reply_timeout(self) -> float:
         """Seconds to wait for an immediate reply: fewer when the deadline is near."""
-        return min(
-            REPLY_TIMEOUT_SECONDS, max(0.0, self.deadline - time.monotonic()) + GRACE_SECONDS
-        )
+        return min(REPLY_TIMEOUT_SECONDS, max(0.0, self.time_left) + GRACE_SECONDS)
 
-    @contextlib.contextmanager
-    def server(self, model: str, *arguments: str) -> Iterator[ServerProcess]:
-        """Run a server in a process until the end of the block."""
+    def start_server(self, model: str, *arguments: str) -> Child:
+        """Start the process of a server; see ServerProcess.listening() for when it listens."""
         pinned = ("--cpu", str(self.cores[0])) if self.cores else ()
-        with Child("noria.compare.measure.server", model, *pinned, *arguments) as child:
-            yield ServerProcess(child, int(child.receive(self.reply_timeout)["port"]), self)
+        return Child("noria.compare.measure.server", model, *pinned, *arguments)
 
     def request(self, timeout: float, /, **message: Any) -> Message:
         """Send a command to the clients and return their reply."""
@@ -187,18 +194,12 @@ class Experiment:
         )
         self.reply(self.reply_timeout)
         end = time.monotonic() + 0.9 * seconds
-        before, busy = server.stats(), self._core_busy()
-        began = time.monotonic()
-        time.sleep(max(0.0, end - began))
-        after, busy = server.stats(), self._core_busy() - busy
-        passed = time.monotonic() - began
-        cost = MessageCost.between(before, after, self.settings.size)
-        own = sum(after[key] - before[key] for key in ("user", "kernel"))
-        if cost is not None and busy - own > OTHER_WORK_SHARE * passed:
-            cost.note = DISTURBED
-        found = self.reply(self.reply_timeout + seconds)
-        return found, cost
-
-    def _core_busy(self) -> float:
-        """Busy seconds of the server's core since boot; 0 if unknown."""
-        return (cores.busy(self.cores[0]) or 0.0) if self.cores else 0.0
+        assert self._clients is not None
+        with self.meter.watch(server.pid, self._clients.process.pid, os.getpid()):
+            before = server.stats()
+            time.sleep(max(0.0, end - time.monotonic()))
+            after = server.stats()
+        return (
+            self.reply(self.reply_timeout + seconds),
+            MessageCost.between(before, after, self.settings.size),
+        )

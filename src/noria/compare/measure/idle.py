@@ -6,40 +6,124 @@ import time
 
 import noria
 from noria.compare.measure.child import ChildFailed
-from noria.compare.measure.experiment import OUT_OF_TIME, Experiment, Row, ServerProcess
+from noria.compare.measure.experiment import Experiment, Row, ServerProcess
+from noria.compare.measure.medians import merge_with_spread
+from noria.compare.measure.rounds import Rounds
+from noria.compare.measure.servers import Candidate, Servers, candidates
+from noria.compare.statistics import MIN_ROUNDS
 
 KEYS = ("model", "idle")
 ONE_CONNECTION = "serves one connection at a time: an active one waits forever behind an idle one"
 
 
-def steps(experiment: Experiment) -> int:
-    """Number of steps of one model."""
-    return len(experiment.settings.idle)
+def steps(experiment: Experiment, models: list[str]) -> int:
+    """Number of progress steps."""
+    return experiment.settings.rounds * len(models)
 
 
-def measure(experiment: Experiment, model: str) -> list[Row]:
-    """Return one row per number of idle connections, all to the same server.
+def measure(experiment: Experiment, models: list[str]) -> list[Row]:
+    """Return one row per model and number of idle connections.
 
-    The time is the median round trip of one active connection, the CPU time that of the server.
+    The time is the median round trip of one active connection, the CPU time that of the server. In
+    each round a server is measured with all numbers, one after the other, so that they are paired.
     """
-    rows: list[Row] = []
-    failure = ""
-    if experiment.out_of_time:
-        return [_empty(model, idle, OUT_OF_TIME) for idle in experiment.settings.idle]
-    try:
-        with experiment.server(model) as server:
-            for idle in experiment.settings.idle:
-                row = _row(experiment, model, server, idle)
-                rows.append(row)
-    except ChildFailed as failed:
-        failure = str(failed)
-    rows += [_empty(model, idle, failure) for idle in experiment.settings.idle[len(rows) :]]
-    # After the server has ended, so that it does not process thousands of closes.
-    try:
+    settings = experiment.settings
+    # Thousands of threads take long to start and to end: measure such models last.
+    names = sorted(models, key=lambda model: "thread" in noria.info(model).limit)
+    measured = candidates(names)
+    with Servers(experiment, measured) as servers:
+        ladder = Ladder(experiment)
+        found, note = Rounds(experiment, measured).take(
+            "idle connections",
+            lambda candidate, number: ladder.climb(servers, candidate, number),
+        )
+    rows = {}
+    for candidate, each in found.items():
+        rows[candidate.model] = merge_with_spread(
+            [row for group in each for row in group]
+            or [_empty(candidate.model, idle, "") for idle in settings.idle],
+            KEYS,
+            settings.rounds,
+        )
+        for row in rows[candidate.model]:
+            row["note"] = "; ".join(filter(None, [row["note"], note]))
+    return [row for model in models for row in rows[model]]
+
+
+class Ladder:
+    """The numbers of idle connections that one server is measured with, in ascending order.
+
+    A number that a model has failed to reach is not tried again, because failing takes long. After
+    the first round, the highest numbers are left out until the other rounds fit into the time.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.counts = experiment.settings.idle
+        self.seconds = dict.fromkeys(self.counts, 0.0)
+        self.failures: dict[tuple[str, int], str] = {}
+        self.checked = False
+
+    def climb(self, servers: Servers, candidate: Candidate, number: int) -> list[Row]:
+        """Return the rows of one model in one round."""
+        experiment, model = self.experiment, candidate.model
+        rows: list[Row] = []
+        if number == 1 and not self.checked:
+            self.leave_out()
+        try:
+            with servers.running(candidate, number) as server:
+                for idle in self.counts:
+                    began = time.monotonic()
+                    rows.append(self._row(server, model, idle))
+                    if number == 0:
+                        self.seconds[idle] += time.monotonic() - began
+                self._close_idle(server)
+        except ChildFailed as failed:
+            rows += [_empty(model, idle, str(failed)) for idle in self.counts[len(rows) :]]
+            experiment.stop_clients()  # and with them the idle connections
+        left_out = f"{number} of {experiment.settings.rounds} rounds: out of time"
+        return rows + [
+            _empty(model, idle, left_out) for idle in experiment.settings.idle[len(rows) :]
+        ]
+
+    def leave_out(self) -> None:
+        """Leave out the highest numbers that do not fit; at least the first two stay."""
+        self.checked = True
+        rounds = min(MIN_ROUNDS, self.experiment.settings.rounds) - 1
+        while (
+            len(self.counts) > 2
+            and rounds * sum(self.seconds[idle] for idle in self.counts) > self.experiment.time_left
+        ):
+            self.counts = self.counts[:-1]
+
+    def _row(self, server: ServerProcess, model: str, idle: int) -> Row:
+        experiment, settings = self.experiment, self.experiment.settings
+        if idle and noria.info(model).limit == "one":
+            return _empty(model, idle, ONE_CONNECTION)
+        if (model, idle) in self.failures:
+            return _empty(model, idle, self.failures[model, idle])
+        row = _empty(model, idle, "")
+        try:
+            limit = _open_idle(experiment, server, idle)
+            if not limit:
+                found, cost = experiment.load(server, connections=1, seconds=settings.idle_seconds)
+                row["us_per_message"] = found["p50_us"]
+                row["cpu_us_per_message"] = cost and cost.user_us + cost.kernel_us
+                row["note"] = limit = server.refusals()
+        except ChildFailed as failed:
+            limit = server.refusals() or str(failed)
+            row["note"] = limit
+        if limit:
+            row["note"] = self.failures[model, idle] = limit
+        return row
+
+    def _close_idle(self, server: ServerProcess) -> None:
+        """Close the idle connections and wait until the server has closed its ends."""
+        experiment = self.experiment
         experiment.request(experiment.reply_timeout, command="close_idle")
-    except ChildFailed:
-        experiment.stop_clients()
-    return rows
+        until = time.monotonic() + experiment.settings.idle_timeout
+        while server.stats()["open"] and time.monotonic() < until:
+            time.sleep(0.002)
 
 
 def _empty(model: str, idle: int, note: str) -> Row:
@@ -50,28 +134,6 @@ def _empty(model: str, idle: int, note: str) -> Row:
         "cpu_us_per_message": None,
         "note": note,
     }
-
-
-def _row(experiment: Experiment, model: str, server: ServerProcess, idle: int) -> Row:
-    row = _empty(model, idle, "")
-    limit = ""
-    try:
-        experiment.step(f"idle connections: {model}, {idle:,}")
-        if idle and noria.info(model).limit == "one":
-            row["note"] = ONE_CONNECTION
-            return row
-        limit = _open_idle(experiment, server, idle)
-        if not limit:
-            found, cost = experiment.load(
-                server, connections=1, seconds=experiment.settings.idle_seconds
-            )
-            row["us_per_message"] = found["p50_us"]
-            row["cpu_us_per_message"] = cost and cost.user_us + cost.kernel_us
-            row["note"] = server.refusals() or (cost.note if cost else "")
-    except ChildFailed as failed:
-        limit = server.refusals() or str(failed)
-    row["note"] = row["note"] or limit
-    return row
 
 
 def _open_idle(experiment: Experiment, server: ServerProcess, idle: int) -> str:

@@ -1,4 +1,4 @@
-"""Merge the rows of several rounds: the median of each number."""
+"""Merge the rows of several rounds: the median, the lowest and the highest of each number."""
 
 from __future__ import annotations
 
@@ -18,15 +18,36 @@ def merge_rounds(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
     A number becomes the median of the rounds that have it, None if none has. Texts are joined; of
     texts that differ only in their numbers, the first is kept.
     """
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
-    return [_merged(group, keys) for group in groups.values()]
+    return [_merged(group, keys) for group in _groups(rows, keys)]
+
+
+def merge_with_spread(rows: Sequence[Row], keys: Sequence[str], rounds: int) -> list[Row]:
+    """Merge as merge_rounds() does, and keep the rounds.
+
+    Rows with the same keys are the rounds, in order. "rounds" has all of them for each column of
+    numbers, `rounds` values with None for a missing one; "lowest" and "highest" have their ends.
+    """
+    merged = []
+    for group in _groups(rows, keys):
+        row = _merged(group, keys)
+        columns = {
+            key: [each.get(key) for each in group] + [None] * (rounds - len(group))
+            for key, value in group[0].items()
+            if key not in keys and not isinstance(value, str)
+        }
+        row["rounds"] = columns
+        for end, choose in (("lowest", min), ("highest", max)):
+            row[end] = {
+                key: choose(numbers) if (numbers := _numbers(values)) else None
+                for key, values in columns.items()
+            }
+        merged.append(row)
+    return merged
 
 
 def median_number(values: Iterable[Any]) -> Any:
     """The median of the numbers in `values`, ignoring other values; None without numbers."""
-    numbers = [value for value in values if isinstance(value, (int, float))]
+    numbers = _numbers(values)
     if not numbers:
         return None
     found = median(numbers)
@@ -39,6 +60,17 @@ def distinct_texts(texts: Iterable[str]) -> str:
     for text in filter(None, texts):
         distinct.setdefault(_NUMBER.sub("#", text), text)
     return "; ".join(distinct.values())
+
+
+def _numbers(values: Iterable[Any]) -> list[int | float]:
+    return [value for value in values if isinstance(value, (int, float))]
+
+
+def _groups(rows: Sequence[Row], keys: Sequence[str]) -> list[list[Row]]:
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    return list(groups.values())
 
 
 def _merged(group: list[Row], keys: Sequence[str]) -> Row:

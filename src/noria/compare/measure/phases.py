@@ -5,24 +5,51 @@ from __future__ import annotations
 import noria
 from noria.compare.measure.child import ChildFailed
 from noria.compare.measure.experiment import Experiment, Row
+from noria.compare.measure.rounds import Rounds
+from noria.compare.measure.servers import Candidate, Servers, candidates
 
-KEYS = ("model", "sample")
-WARMUP_MESSAGES = 10
-
-
-def steps(experiment: Experiment) -> int:
-    """Number of steps of one model."""
-    return 1
+WARMUP_MESSAGES = 4
 
 
-def measure(experiment: Experiment, model: str) -> list[Row]:
-    """Return one row per sample message; times in ns since its send."""
+def steps(experiment: Experiment, models: list[str]) -> int:
+    """Number of progress steps."""
+    return experiment.settings.rounds * len(models)
+
+
+def measure(experiment: Experiment, models: list[str]) -> list[Row]:
+    """Return one row per sample message, with the round of its send; times in ns since then."""
     settings = experiment.settings
+    measured = candidates(models)
+    with Servers(experiment, measured, "--record", str(settings.sample_size)) as servers:
+
+        def one(candidate: Candidate, number: int) -> list[Row]:
+            return _samples(experiment, servers, candidate, number)
+
+        found, note = Rounds(experiment, measured).take("the two phases", one)
+    rows = []
+    for candidate, each in found.items():
+        # Samples are not merged: each one stays a single real message.
+        samples = [row for group in each for row in group if row["handler"] is not None]
+        failed = [row for group in each for row in group if row["handler"] is None]
+        samples = samples or failed[:1] or [_failed(candidate.model, 0, note)]
+        rows += [{**row, "sample": number} for number, row in enumerate(samples)]
+    return rows
+
+
+def _failed(model: str, number: int, note: str) -> Row:
+    return {"model": model, "sample": 0, "round": number, "handler": None, "note": note}
+
+
+def _samples(
+    experiment: Experiment, servers: Servers, candidate: Candidate, number: int
+) -> list[Row]:
+    """The rows of one model in one round."""
+    settings, model = experiment.settings, candidate.model
     try:
-        experiment.step(f"the two phases: {model}")
-        with experiment.server(model, "--record", str(settings.sample_size)) as server:
+        with servers.running(candidate, number) as server:
+            messages = settings.samples + WARMUP_MESSAGES
             sent = experiment.request(
-                experiment.reply_timeout + settings.samples * settings.pause_ms / 1000,
+                experiment.reply_timeout + messages * settings.pause_ms / 1000,
                 command="send_samples",
                 port=server.port,
                 size=settings.sample_size,
@@ -32,13 +59,11 @@ def measure(experiment: Experiment, model: str) -> list[Row]:
             )["samples"]
             seen = server.child.request(experiment.reply_timeout, command="samples")["samples"]
     except ChildFailed as failed:
-        return [{"model": model, "sample": 0, "handler": None, "note": str(failed)}]
+        return [_failed(model, number, str(failed))]
     # In order: the first message sent is the first one handled.
     return [
         _row(model, number, departure, arrival)
-        for number, (departure, arrival) in enumerate(
-            zip(sent, seen[WARMUP_MESSAGES:], strict=False)
-        )
+        for departure, arrival in zip(sent, seen[WARMUP_MESSAGES:], strict=False)
     ]
 
 
@@ -48,7 +73,8 @@ def _row(model: str, number: int, departure: list[int], arrival: list[int]) -> R
     polls_sockets = noria.info(model).capabilities["readiness"] == "emulated"
     row: Row = {
         "model": model,
-        "sample": number,
+        "sample": 0,
+        "round": number,
         # If the first poll succeeds, the time of the copy is the only one.
         "asked": (copy_begin if polls_sockets and not asks else asked) - sent,
         "sent": 0,

@@ -12,18 +12,16 @@ import noria
 from noria import models as all_models
 from noria.compare.measure import cores, idle, phases, throughput, triggers, waiting
 from noria.compare.measure.experiment import Experiment, Progress, Row
-from noria.compare.measure.medians import merge_rounds
 from noria.compare.measure.settings import FULL, QUICK, Settings
+from noria.compare.noise import noise_document
 
 
 class Measurement(Protocol):
-    """The interface of a measurement's module. KEYS identify a row, the same in each round."""
+    """The interface of a measurement's module."""
 
-    KEYS: tuple[str, ...]
+    def steps(self, experiment: Experiment, models: list[str]) -> int: ...
 
-    def steps(self, experiment: Experiment) -> int: ...
-
-    def measure(self, experiment: Experiment, model: str) -> list[Row]: ...
+    def measure(self, experiment: Experiment, models: list[str]) -> list[Row]: ...
 
 
 MEASUREMENTS: dict[str, Any] = {
@@ -34,8 +32,13 @@ MEASUREMENTS: dict[str, Any] = {
     "triggers": triggers,
 }
 
-ORDER = ("phases", "waiting", "triggers", "throughput", "idle")
-"""The quick ones first, so that a slow machine misses as few as possible."""
+ORDER = ("phases", "waiting", "triggers", "idle", "throughput")
+"""The quick ones first, so that a slow machine misses as few as possible; throughput last, because
+it has most sizes that can be left out."""
+
+IDLE_SHARE = 0.55
+"""Share of the time budget by which the idle connections are measured, to leave some for
+throughput."""
 
 
 def compare(
@@ -78,47 +81,25 @@ def run(
             name: MEASUREMENTS[name] for name in MEASUREMENTS if not only or name in only
         }
         experiment.steps = sum(
-            measurement.steps(experiment) * len(available) * _rounds(name, settings)
-            for name, measurement in chosen_measurements.items()
+            measurement.steps(experiment, available) for measurement in chosen_measurements.values()
         )
         for name in (name for name in ORDER if name in chosen_measurements):
             experiment.set_deadline(
-                0.6 if name == "throughput" and "idle" in chosen_measurements else 1.0
+                IDLE_SHARE if name == "idle" and "throughput" in chosen_measurements else 1.0
             )
-            results[name]["rows"] = _measure_models(
-                experiment, name, chosen_measurements[name], available
-            )
+            results[name]["rows"] = _measure(experiment, chosen_measurements[name], available)
+        results["noise"] = noise_document(experiment.meter, experiment.pairs)
         if progress is not None:
             progress(1.0, "done")
     return results
 
 
-def _rounds(name: str, settings: Settings) -> int:
-    """Number of rounds: triggers give the same result each time, so one."""
-    return 1 if name == "triggers" else settings.rounds
-
-
-def _measure_models(
-    experiment: Experiment, name: str, measurement: Measurement, available: list[str]
-) -> list[Row]:
-    """Run one measurement on all models, in rounds, and merge the rounds."""
-    rows: dict[str, list[Row]] = {model: [] for model in available}
-    if name == "idle":
-        # Thousands of threads take long to start and to end: measure such models last.
-        available = sorted(available, key=lambda model: "thread" in all_models.info(model).limit)
-    for number in range(_rounds(name, experiment.settings)):
-        turn = number % max(len(available), 1)
-        # Each round begins with another model, so that the order has no systematic effect.
-        for model in available[turn:] + available[:turn]:
-            expected = experiment.done + measurement.steps(experiment)
-            found = measurement.measure(experiment, model)
-            experiment.done = expected
-            if name == "phases":
-                # Samples are not merged: each one stays a single real message.
-                at = len(rows[model])
-                found = [{**row, "sample": at + row["sample"]} for row in found]
-            rows[model] += found
-    return [row for each in rows.values() for row in merge_rounds(each, measurement.KEYS)]
+def _measure(experiment: Experiment, measurement: Measurement, models: list[str]) -> list[Row]:
+    """Run one measurement on all models; count its steps as done even if some were skipped."""
+    expected = experiment.done + measurement.steps(experiment, models)
+    rows = measurement.measure(experiment, models)
+    experiment.done = expected
+    return rows
 
 
 def _describe(name: str) -> Row:

@@ -7,7 +7,7 @@ time between two commands.
     first output             {"port": 40123, "pid": 1234}           once it listens
     {"command": "stats"}     {"user", "kernel", "open", "refused", "reason", "counters": {...}}
     {"command": "samples"}   {"samples": [[asked, ready, copy_begin, copy_end, asks, handler,
-                              pieces]]}
+                              pieces]]}, those since the last such command
     {"command": "stop"}, or the end of its input, ends it
 """
 
@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from noria import ModelLimit, Reactor
-from noria.compare.measure.child import Message, reply
+from noria.compare.measure.child import Message, die_with_parent, reply
 from noria.servers.echo import Echo
 
 
@@ -111,6 +111,13 @@ def stats(reactor: Reactor, server: Any, refusals: Refusals) -> Message:
     }
 
 
+def take(samples: list[list[int]]) -> list[list[int]]:
+    """Remove the samples from the list and return them; the other thread may append meanwhile."""
+    taken = samples[:]
+    del samples[: len(taken)]
+    return taken
+
+
 def serve(options: argparse.Namespace) -> None:
     """Listen, report the port, and run until the command "stop"."""
     refusals = Refusals()
@@ -132,7 +139,7 @@ def serve(options: argparse.Namespace) -> None:
         control = Control(
             {
                 "stats": lambda: stats(reactor, server, refusals),
-                "samples": lambda: {"samples": samples},
+                "samples": lambda: {"samples": take(samples)},
             }
         )
         control.start()
@@ -149,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--record", type=int, metavar="BYTES", help="record times of messages of this size"
     )
     options = p.parse_args(arguments)
+    die_with_parent()
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

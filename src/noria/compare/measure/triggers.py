@@ -11,22 +11,25 @@ from noria.compare.measure.experiment import Experiment, Row
 from noria.errors import NoriaError
 from noria.selectors import SELECTORS
 
-KEYS = ("model",)
 POLL_TIMEOUT_SECONDS = 0.02
 """Per poll; a level-triggered model reports at once."""
 
 
-def steps(experiment: Experiment) -> int:
-    """Number of steps of one model."""
-    return 1
+def steps(experiment: Experiment, models: list[str]) -> int:
+    """Number of progress steps: one round, because the counts are the same each time."""
+    return len(models)
 
 
-def measure(experiment: Experiment, model: str) -> list[Row]:
-    """Return one row, or none for a model without readiness.
+def measure(experiment: Experiment, models: list[str]) -> list[Row]:
+    """Return one row per model with readiness.
 
     `told`: number of polls that reported the unread data, of `asks` polls. `told_of_more`: 1 if a
     poll reported more data that arrived later.
     """
+    return [row for model in models for row in _rows(experiment, model)]
+
+
+def _rows(experiment: Experiment, model: str) -> list[Row]:
     row: Row = {
         "model": model,
         "trigger": noria.info(model).trigger,

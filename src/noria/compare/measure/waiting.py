@@ -4,45 +4,72 @@ from __future__ import annotations
 
 from noria.compare.measure.child import ChildFailed
 from noria.compare.measure.experiment import Experiment, Row
-from noria.compare.measure.medians import median_number
+from noria.compare.measure.medians import merge_with_spread
+from noria.compare.measure.rounds import Rounds
+from noria.compare.measure.servers import Candidate, Servers, candidates
 
 KEYS = ("model", "client")
 
 
-def steps(experiment: Experiment) -> int:
-    """Number of steps of one model."""
-    return 1
+def steps(experiment: Experiment, models: list[str]) -> int:
+    """Number of progress steps."""
+    return experiment.settings.rounds * len(models)
 
 
-def measure(experiment: Experiment, model: str) -> list[Row]:
-    """Return one row per client; times in ms since the first connect."""
+def measure(experiment: Experiment, models: list[str]) -> list[Row]:
+    """Return one row per model and client; times in ms since the first connect."""
+    measured = candidates(models)
+    with Servers(experiment, measured) as servers:
+
+        def one(candidate: Candidate, number: int) -> list[Row]:
+            return _first_answers(experiment, servers, candidate, number)
+
+        found, note = Rounds(experiment, measured).take("waiting clients", one)
+    rows = []
+    for candidate, each in found.items():
+        whole = [row for group in each for row in group] or _rows(experiment, candidate.model)
+        for row in merge_with_spread(whole, KEYS, experiment.settings.rounds):
+            row["note"] = "; ".join(filter(None, [row["note"], note]))
+            rows.append(row)
+    return rows
+
+
+def _rows(
+    experiment: Experiment,
+    model: str,
+    times: list[float | None] | None = None,
+    note: str = "",
+) -> list[Row]:
+    return [
+        {"model": model, "client": number, "first_answer_ms": time, "note": note}
+        for number, time in enumerate(times or [None] * experiment.settings.clients)
+    ]
+
+
+def _first_answers(
+    experiment: Experiment, servers: Servers, candidate: Candidate, number: int
+) -> list[Row]:
+    """The rows of one model in one round."""
     settings = experiment.settings
-    options = {"hold_ms": settings.hold_ms, "size": settings.size}
     timeout = 2.0 + settings.clients * settings.hold_ms / 1000
-    note = ""
-    times: list[float | None] = [None] * settings.clients
     try:
-        experiment.step(f"waiting clients: {model}")
-        with experiment.server(model) as server:
+        with servers.running(candidate, number) as server:
             message = {
                 "command": "first_answers",
                 "port": server.port,
                 "timeout": timeout,
-                **options,
+                "size": settings.size,
             }
             # First a single client, so that one-time work of the server delays no other.
             experiment.request(
-                experiment.reply_timeout + timeout, **{**message, "clients": 1, "hold_ms": 0.0}
+                experiment.reply_timeout + timeout, **message, clients=1, hold_ms=0.0
             )
-            message["clients"] = settings.clients
-            repeats = [
-                experiment.request(experiment.reply_timeout + timeout, **message)["first_answer_ms"]
-                for _ in range(settings.repeats)
-            ]
-            times = [median_number(each) for each in zip(*repeats, strict=True)]
+            times = experiment.request(
+                experiment.reply_timeout + timeout,
+                **message,
+                clients=settings.clients,
+                hold_ms=settings.hold_ms,
+            )["first_answer_ms"]
     except ChildFailed as failed:
-        note = str(failed)
-    return [
-        {"model": model, "client": number, "first_answer_ms": time, "note": note}
-        for number, time in enumerate(times)
-    ]
+        return _rows(experiment, candidate.model, note=str(failed))
+    return _rows(experiment, candidate.model, times)

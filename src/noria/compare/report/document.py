@@ -6,6 +6,7 @@ empty list or None then, and never raise.
 
 import math
 from collections.abc import Iterable
+from statistics import median
 from typing import Any
 
 Row = dict[str, Any]
@@ -22,7 +23,19 @@ def rows(results: dict[str, Any], name: str) -> list[Row]:
     found = section(results, name).get("rows")
     if not isinstance(found, list):
         return []
-    return [row for row in found if isinstance(row, dict) and row.get("model")]
+    whole = [row for row in found if isinstance(row, dict) and row.get("model")]
+    return [_with_cpu_time(row) for row in whole] if name == "throughput" else whole
+
+
+def _with_cpu_time(row: Row) -> Row:
+    """The row of an older document, which has no sum of user and kernel time, with that sum."""
+    if "cpu_us" in row or number(row, "user_us") is None or number(row, "kernel_us") is None:
+        return row
+    both = zip(rounds(row, "user_us"), rounds(row, "kernel_us"), strict=False)
+    sums = [None if user is None or kernel is None else user + kernel for user, kernel in both]
+    columns = row.get("rounds")
+    added = {"rounds": {**columns, "cpu_us": sums}} if isinstance(columns, dict) else {}
+    return {**row, "cpu_us": row["user_us"] + row["kernel_us"], **added}
 
 
 def number(row: Row, key: str) -> float | None:
@@ -31,6 +44,21 @@ def number(row: Row, key: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def rounds(row: Row, key: str) -> list[float | None]:
+    """All rounds of a column; without them, its value as the only one."""
+    columns = row.get("rounds")
+    values = columns.get(key) if isinstance(columns, dict) else None
+    if not isinstance(values, list):
+        return [number(row, key)]
+    return [number({key: value}, key) for value in values]
+
+
+def serves_some(row: Row) -> bool:
+    """Whether a row of throughput has unserved connections."""
+    served, connections = number(row, "served"), number(row, "connections")
+    return served is not None and connections is not None and served < connections
 
 
 def models(results: dict[str, Any]) -> list[Row]:
@@ -69,6 +97,37 @@ def phase_samples(results: dict[str, Any]) -> list[Row]:
         mine.sort(key=lambda row: (number(row, "handler") or 0.0) - (number(row, "sent") or 0.0))
         medians.append(_from_sent(mine[(len(mine) - 1) // 2]))
     return medians
+
+
+def handler_rounds(results: dict[str, Any]) -> dict[str, list[float | None]]:
+    """For each model the nanoseconds from send to handler: the median of each round's samples."""
+    whole = [row for row in rows(results, "phases") if number(row, "handler") is not None]
+    count = 1 + max((int(number(row, "round") or 0) for row in whole), default=0)
+    found: dict[str, list[list[float]]] = {
+        name: [[] for _ in range(count)] for name in model_order(results, whole)
+    }
+    for row in whole:
+        taken = (number(row, "handler") or 0.0) - (number(row, "sent") or 0.0)
+        found[str(row["model"])][max(0, int(number(row, "round") or 0))].append(taken)
+    return {
+        name: [median(samples) if samples else None for samples in each]
+        for name, each in found.items()
+    }
+
+
+def answer_rounds(results: dict[str, Any]) -> dict[str, list[list[float]]]:
+    """For each model and round the times of the first answers in milliseconds, ascending."""
+    found = rows(results, "waiting")
+    answers: dict[str, list[list[float]]] = {}
+    for name in model_order(results, found):
+        columns = [rounds(row, "first_answer_ms") for row in found if row["model"] == name]
+        longest = max(map(len, columns))
+        padded = [column + [None] * (longest - len(column)) for column in columns]
+        answers[name] = [
+            sorted(time for time in times if time is not None)
+            for times in zip(*padded, strict=True)
+        ]
+    return answers
 
 
 def _from_sent(row: Row) -> Row:

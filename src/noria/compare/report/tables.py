@@ -1,7 +1,7 @@
 """The numbers of a comparison as tables, for the terminal and the page.
 
-Each column says which of its values is the best, and how important it is: a narrow terminal omits
-the least important columns.
+A value that is measurably better than all others of its column is marked. Each column says how
+important it is: a narrow terminal omits the least important columns.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,20 +12,20 @@ from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from noria.compare.report import document, sentences
+from noria.compare.report import document, sentences, standings
 from noria.compare.report.document import Row, number
+from noria.compare.report.standings import ANSWERS, Standing
+from noria.compare.statistics import Spread, spread
 
-Best = Literal["min", "max"] | None
-Value = float | int | str | None
+Value = Spread | float | int | str | None
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its heading, how a value is written, and which value is the best."""
+    """One column: its heading, how a value is written, and how important it is."""
 
     label: str
     write: Callable[[Any], str] = str
-    best: Best = None
     keep: int = 9
     """Its importance: a narrow terminal omits the lowest first, and never omits 9."""
     about: str = ""
@@ -39,7 +39,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One formatted value; `best` is set on the best of its column within its group."""
+    """One formatted value; `best` is set if it is measurably the best of its column and group."""
 
     text: str
     best: bool = False
@@ -47,14 +47,14 @@ class Cell:
 
 @dataclass
 class Table:
-    """A table with groups of rows; the best value is that of a group."""
+    """A table with groups of rows."""
 
     title: str
     columns: list[Column]
     groups: list[list[list[Value]]]
     notes: list[str] = field(default_factory=list)
-    outside: set[tuple[Value, Value]] = field(default_factory=set)
-    """The first two values of rows that cannot be the best: they served only some clients."""
+    best: dict[tuple[int, int], str] = field(default_factory=dict)
+    """The model with the best value, by the number of the group and of the column."""
 
     def all_notes(self, shown: Iterable[int] | None = None) -> list[str]:
         """The notes; the first explains the columns `shown` (default: all)."""
@@ -70,59 +70,62 @@ class Table:
 
     def cells(self) -> Iterator[list[list[Cell]]]:
         """The groups with formatted values, the best ones marked."""
-        for group in self.groups:
-            competing = [row for row in group if tuple(row[:2]) not in self.outside]
-            best = [_best(column, [row[i] for row in competing]) for i, column in self._numbered]
+        for group, rows in enumerate(self.groups):
             yield [
                 [
-                    Cell(
-                        _text(column, row[i]),
-                        best[i] is not None and row[i] == best[i] and row in competing,
-                    )
-                    for i, column in self._numbered
+                    Cell(_text(column, row[i]), self.best.get((group, i)) in row[:2])
+                    for i, column in enumerate(self.columns)
                 ]
-                for row in group
+                for row in rows
             ]
 
-    @property
-    def _numbered(self) -> list[tuple[int, Column]]:
-        return list(enumerate(self.columns))
+    def mark(self, group: int, column: int, standing: Standing) -> None:
+        """Mark the winner of the standing, if there is one."""
+        if standing.winner is not None:
+            self.best[group, column] = standing.winner
 
 
 def throughput(results: dict[str, Any]) -> Table:
     """One row per model, one group per number of connections. Times in microseconds."""
     found = document.rows(results, "throughput")
-    columns = [
-        Column("conns", _whole),
-        Column("model"),
-        Column("messages/s", _whole, "max"),
-        Column("p50 µs", _fixed, "min"),
-        Column("p99 µs", _fixed, "min"),
-        Column("p99.9 µs", _fixed, "min", keep=2),
-        Column("user µs", _hundredths, "min", keep=6),
-        Column("kernel µs", _hundredths, "min", keep=6),
-        Column("syscalls", _hundredths, "min"),
-        Column("empty polls", _hundredths, "min", keep=3),
-    ]
-    keys = ("messages_per_second", "p50_us", "p99_us", "p999_us")
-    costs = ("user_us", "kernel_us", "syscalls_per_message", "empty_asks_per_message")
-    groups = [
+    made = {
+        "messages_per_second": Column("messages/s", _spread(_whole)),
+        "p50_us": Column("p50 µs", _fixed, keep=8),
+        "p99_us": Column("p99 µs", _fixed, keep=7),
+        "p999_us": Column("p99.9 µs", _fixed, keep=4),
+        "cpu_us": Column("CPU µs", _spread(_hundredths)),
+        "user_us": Column("user µs", _hundredths, keep=2),
+        "kernel_us": Column("kernel µs", _hundredths, keep=2),
+        "syscalls_per_message": Column("syscalls", _hundredths),
+        "empty_asks_per_message": Column("empty polls", _hundredths, keep=3),
+    }
+    if not any(number(row, "cpu_us") for row in found):
+        del made["cpu_us"]
+    with_spread = ("messages_per_second", "cpu_us")
+    counts = document.counts(found, "connections")
+    groups: list[list[list[Value]]] = [
         [
-            [connections, str(row["model"]), *(number(row, key) for key in keys + costs)]
+            [
+                connections,
+                str(row["model"]),
+                *(
+                    spread(document.rounds(row, key)) if key in with_spread else number(row, key)
+                    for key in made
+                ),
+            ]
             for row in _ordered(results, found)
             if number(row, "connections") == connections
         ]
-        for connections in document.counts(found, "connections")
+        for connections in counts
     ]
     size = number(document.section(results, "throughput"), "size")
     title = "Throughput" + (f", messages of {size:,.0f} bytes" if size else "")
-    notes = _notes(found, "connections", "connections")
-    outside: set[tuple[Value, Value]] = {
-        (int(number(row, "connections") or 0), str(row["model"]))
-        for row in found
-        if sentences.serves_some(row)
-    }
-    return Table(title, columns, groups, notes, outside)
+    columns = [Column("conns", _whole), Column("model"), *made.values()]
+    table = Table(title, columns, groups, _notes(found, "connections", "connections"))
+    for group, connections in enumerate(counts):
+        for i, key in enumerate(made):
+            table.mark(group, 2 + i, standings.throughput(results, key, connections))
+    return table
 
 
 def syscalls(results: dict[str, Any]) -> Table:
@@ -136,8 +139,11 @@ def syscalls(results: dict[str, Any]) -> Table:
         [name, *(value.get((name, n)) for n in counts)]
         for name in document.model_order(results, known)
     ]
-    columns = [Column("model"), *(Column(f"{n:,}", _hundredths, "min") for n in counts)]
-    return Table("System calls per message, by connections", columns, [rows])
+    columns = [Column("model"), *(Column(f"{n:,}", _hundredths) for n in counts)]
+    table = Table("System calls per message, by connections", columns, [rows])
+    for i, n in enumerate(counts):
+        table.mark(0, 1 + i, standings.throughput(results, key, n))
+    return table
 
 
 def phases(results: dict[str, Any]) -> Table:
@@ -149,39 +155,47 @@ def phases(results: dict[str, Any]) -> Table:
         Column("ready µs", _fixed),
         Column("copy from µs", _fixed, keep=6),
         Column("copy to µs", _fixed),
-        Column("handler µs", _fixed, "min"),
+        Column("handler µs", _spread(_fixed)),
         Column("empty polls", _whole, keep=3),
     ]
-    keys = ("asked", "arrived", "ready", "copy_begin", "copy_end", "handler")
+    keys = ("asked", "arrived", "ready", "copy_begin", "copy_end")
+    handlers = document.handler_rounds(results)
     rows: list[list[Value]] = [
-        [str(row["model"]), *(_thousandth(number(row, key)) for key in keys), number(row, "asks")]
+        [
+            str(row["model"]),
+            *(_thousandth(number(row, key)) for key in keys),
+            spread(_thousandth(value) for value in handlers[str(row["model"])]),
+            number(row, "asks"),
+        ]
         for row in document.phase_samples(results)
     ]
     if all(row[-1] is None for row in rows):
         columns.pop()
         rows = [row[:-1] for row in rows]
-    return Table("The two phases, median sample, since the send", columns, [rows])
+    table = Table("The two phases, median sample, since the send", columns, [rows])
+    table.mark(0, 6, standings.handler(results))
+    return table
 
 
 def waiting(results: dict[str, Any]) -> Table:
     """One row per model: first, second, median and last client's first answer, in ms."""
     columns = [
         Column("model"),
-        Column("answered", _whole),
-        Column("first ms", _hundredths, "min"),
-        Column("second ms", _hundredths, "min"),
-        Column("median ms", _hundredths, "min", keep=4),
-        Column("last ms", _hundredths, "min"),
+        Column("answered", _whole, keep=8),
+        *(
+            Column(f"{which} ms", _spread(_hundredths), keep=4 if which == "median" else 9)
+            for which in ANSWERS
+        ),
     ]
-    rows: list[list[Value]] = []
-    for name, times in document.first_answers(results).items():
-        if times:
-            second = times[1] if len(times) > 1 else None
-            median = times[(len(times) - 1) // 2]
-            rows.append([name, len(times), times[0], second, median, times[-1]])
-        else:
-            rows.append([name, 0, None, None, None, None])
-    return Table("Waiting clients, time to the first answer", columns, [rows])
+    found = [standings.answer(results, which) for which in ANSWERS]
+    rows: list[list[Value]] = [
+        [name, len(times), *(standing.spreads.get(name) for standing in found)]
+        for name, times in document.first_answers(results).items()
+    ]
+    table = Table("Waiting clients, time to the first answer", columns, [rows])
+    for i, standing in enumerate(found):
+        table.mark(0, 2 + i, standing)
+    return table
 
 
 def idle(results: dict[str, Any]) -> list[Table]:
@@ -189,20 +203,24 @@ def idle(results: dict[str, Any]) -> list[Table]:
     found = document.rows(results, "idle")
     counts = document.counts(found, "idle")
     names = document.model_order(results, found)
-    notes = _notes(found, "idle", "idle connections")
     made = []
     for key, what in (("us_per_message", "time"), ("cpu_us_per_message", "CPU time")):
-        value = {(r["model"], number(r, "idle")): number(r, key) for r in found}
+        value = {
+            (row["model"], number(row, "idle")): spread(document.rounds(row, key)) for row in found
+        }
         # The ends are the most important: a narrow terminal omits the middle of the curve.
         columns = [Column("model")] + [
-            Column(f"{n:,} idle", _fixed, "min", 9 if n in (counts[0], counts[-1]) else 5)
+            Column(f"{n:,} idle", _spread(_fixed), 9 if n in (counts[0], counts[-1]) else 5)
             for n in counts
         ]
         rows: list[list[Value]] = [
             [name, *(value.get((name, n)) for n in counts)] for name in names
         ]
-        made.append(Table(f"Idle connections, {what} per message in µs", columns, [rows]))
-    made[-1].notes.extend(notes)
+        table = Table(f"Idle connections, {what} per message in µs", columns, [rows])
+        for i, n in enumerate(counts):
+            table.mark(0, 1 + i, standings.idle(results, key, n))
+        made.append(table)
+    made[-1].notes.extend(_notes(found, "idle", "idle connections"))
     return made
 
 
@@ -256,6 +274,18 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
                 console.print(for_terminal(table, console.width))
         console.print(Text(sentence(results), style="italic"))
         console.print()
+    _print_noise(results, console)
+
+
+def _print_noise(results: dict[str, Any], console: Console) -> None:
+    text = sentences.noise(results)
+    if text:
+        console.print(Text(text, style="dim"))
+    warning = str(document.section(results, "noise").get("warning") or "")
+    if warning:
+        console.print(Text(f"Warning: {warning}.", style="yellow"))
+    if text or warning:
+        console.print()
 
 
 # -- the terminal ----------------------------------------------------------------------------------
@@ -305,16 +335,20 @@ def _fitting(columns: list[Column], groups: list[list[list[Cell]]], width: int) 
 # -- values ----------------------------------------------------------------------------------------
 
 
-def _best(column: Column, values: list[Value]) -> Value:
-    """The best of a group, or None if all values are equal."""
-    numbers = [value for value in values if isinstance(value, (int, float))]
-    if column.best is None or len(numbers) < 2 or min(numbers) == max(numbers):
-        return None
-    return min(numbers) if column.best == "min" else max(numbers)
-
-
 def _text(column: Column, value: Value) -> str:
     return "–" if value is None else column.write(value)
+
+
+def _spread(write: Callable[[float], str]) -> Callable[[Spread], str]:
+    """Return a function that writes a median and how far the rounds lie from it: "12.3 ±4%"."""
+
+    def written(value: Spread) -> str:
+        text = write(value.median)
+        if value.lowest == value.highest or not value.median:
+            return text
+        return f"{text} ±{100 * (value.highest - value.lowest) / 2 / abs(value.median):.0f}%"
+
+    return written
 
 
 def _whole(value: float) -> str:
@@ -347,7 +381,13 @@ def _notes(found: list[Row], axis: str, what: str) -> list[str]:
             if note.strip():
                 models = by_note.setdefault(note.strip(), {})
                 models.setdefault(str(row["model"]), int(number(row, axis) or 0))
-    return [
-        f"{', '.join(f'{name} (from {at:,} {what})' for name, at in models.items())}: {note}"
-        for note, models in by_note.items()
-    ]
+    everyone = {str(row["model"]) for row in found}
+    written = []
+    for note, models in by_note.items():
+        starts = set(models.values())
+        if len(everyone) > 1 and models.keys() == everyone and len(starts) == 1:
+            written.append(f"all models (from {starts.pop():,} {what}): {note}")
+        else:
+            who = ", ".join(f"{name} (from {at:,} {what})" for name, at in models.items())
+            written.append(f"{who}: {note}")
+    return written

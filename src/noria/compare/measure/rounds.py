@@ -1,0 +1,67 @@
+"""Interleaved rounds: every candidate is measured once in each, in an order that rotates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from noria.compare.measure.child import ChildFailed
+from noria.compare.measure.experiment import OUT_OF_TIME, Experiment
+from noria.compare.measure.servers import Candidate
+from noria.compare.statistics import MIN_ROUNDS
+
+T = TypeVar("T")
+
+
+def steps(experiment: Experiment, models: int, again: int = 0) -> int:
+    """Number of progress steps of take_rounds()."""
+    return experiment.settings.rounds * (models + again)
+
+
+class Rounds:
+    """The rounds of one measurement, and what they may still take.
+
+    A machine that is too slow for all rounds of all sizes leaves out the later sizes. Fewer than
+    MIN_ROUNDS rounds are made only when even the first size does not fit.
+    """
+
+    def __init__(self, experiment: Experiment, candidates: Sequence[Candidate]) -> None:
+        self.experiment = experiment
+        self.candidates = candidates
+        self.seconds = 0.0
+        """Duration of the longest round so far."""
+
+    def take(
+        self, label: str, measure: Callable[[Candidate, int], T]
+    ) -> tuple[dict[Candidate, list[T]], str]:
+        """Measure all candidates in each round; return the results by candidate and a note.
+
+        `measure(candidate, number of the round)` must not raise ChildFailed. The note says why
+        there are fewer rounds than in the settings; a candidate may lack the last one.
+        """
+        experiment, rounds = self.experiment, self.experiment.settings.rounds
+        expected = experiment.done + rounds * len(self.candidates)
+        found: dict[Candidate, list[T]] = {candidate: [] for candidate in self.candidates}
+        complete = 0
+        try:
+            while complete < rounds and self._fits(complete):
+                began = time.monotonic()
+                turn = complete % max(1, len(self.candidates))
+                # Each round begins with another candidate, so that the order has no effect.
+                for candidate in [*self.candidates[turn:], *self.candidates[:turn]]:
+                    experiment.step(f"{label}, round {complete + 1} of {rounds}: {candidate.model}")
+                    found[candidate].append(measure(candidate, complete))
+                self.seconds = max(self.seconds, time.monotonic() - began)
+                complete += 1
+        except ChildFailed:
+            pass  # out of time
+        experiment.done = expected
+        if complete == rounds:
+            return found, ""
+        return found, f"{complete} of {rounds} rounds: out of time" if complete else OUT_OF_TIME
+
+    def _fits(self, complete: int) -> bool:
+        """Whether there is time for another round; before the first, for MIN_ROUNDS."""
+        needed = 1 if complete else min(MIN_ROUNDS, self.experiment.settings.rounds)
+        return self.experiment.time_left >= needed * self.seconds
