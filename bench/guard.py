@@ -147,7 +147,8 @@ def confirmed(attempt: Callable[[Floor], Verdict], floor: Floor) -> Verdict:
     if verdict.result == "passed":
         return verdict
     harness.progress_end()
-    harness.log(f"{floor.row}: {verdict.result}: it is measured again")
+    why = f" ({verdict.reason})" if verdict.reason else ""
+    harness.log(f"{floor.row}: {verdict.result}{why}: it is measured again")
     return attempt(floor)
 
 
