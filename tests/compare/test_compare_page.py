@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("jinja2", reason="the page needs jinja2, part of noria[cli]")
 
-from noria.compare.report import noise, page, spread_tables
+from noria.compare.report import document, noise, page, spread_tables
 from support.chromium import PROGRAM, Browser
 from support.compare_documents import SAMPLE, scale, with_outlier, with_rounds
 
@@ -153,6 +153,31 @@ def test_the_phases_have_the_spread_of_the_rounds_medians():
         "2",
         "4.00 (2.00 to 6.00)",
     ]
+
+
+def test_the_drawn_message_is_the_nearest_to_the_median_of_the_rounds():
+    """Not the median of all messages, which a slow round with more of them would move."""
+    results = {
+        "phases": {
+            "rows": [
+                {"model": "epoll", "sample": i, "round": n, "sent": 100, "handler": 100 + time}
+                for i, (n, time) in enumerate([(0, 10), (1, 20), (2, 40), (2, 50), (2, 60)])
+            ]
+        }
+    }
+    (chosen,) = document.phase_samples(results)
+    assert (chosen["sent"], chosen["handler"]) == (0, 20)
+
+
+@needs_chromium
+def test_the_page_draws_the_message_of_the_table(browser, tmp_path):
+    results = with_rounds()
+    for row in results["phases"]["rows"]:
+        row["round"] = row["sample"] // 3
+    show(browser, results, tmp_path / "page.html")
+    drawn = browser.ask("medianSamples().map(sample => [sample.name, sample.handler])")
+    chosen = document.phase_samples(results)
+    assert drawn == [[row["model"], pytest.approx(row["handler"] / 1000)] for row in chosen]
 
 
 def test_rounds_without_a_value_are_not_counted():

@@ -85,18 +85,18 @@ def counts(found: Iterable[Row], key: str) -> list[int]:
 
 
 def phase_samples(results: dict[str, Any]) -> list[Row]:
-    """One sample per model: the median by the time from send to handler.
+    """One sample per model: the nearest to the median of the rounds' medians, send to handler.
 
-    With an even number of samples it is the lower of the middle two, so that it is always a real
-    message. Times are nanoseconds, relative to `sent` = 0.
+    Of two equally near ones it is the lower, so that it is always a real message. Times are
+    nanoseconds, relative to `sent` = 0.
     """
     whole = [row for row in rows(results, "phases") if number(row, "handler") is not None]
-    medians = []
-    for name in model_order(results, whole):
-        mine = [row for row in whole if row["model"] == name]
-        mine.sort(key=lambda row: (number(row, "handler") or 0.0) - (number(row, "sent") or 0.0))
-        medians.append(_from_sent(mine[(len(mine) - 1) // 2]))
-    return medians
+    chosen = []
+    for name, medians in handler_rounds(results).items():
+        middle = median(each for each in medians if each is not None)
+        mine = [_from_sent(row) for row in whole if row["model"] == name]
+        chosen.append(min(mine, key=lambda row: (abs(row["handler"] - middle), row["handler"])))
+    return chosen
 
 
 def handler_rounds(results: dict[str, Any]) -> dict[str, list[float | None]]:

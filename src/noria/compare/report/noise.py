@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from noria.compare.report import sentences
 from noria.compare.report.document import Row, number, section
 from noria.compare.report.tables import Column, Table, Value
 
@@ -37,21 +38,12 @@ def pairs(results: dict[str, Any]) -> list[Row]:
 
 
 def sentence(results: dict[str, Any]) -> str:
-    """How far the same server differed from itself, and the warning if that is much."""
-    part = section(results, "noise")
-    factor = number(part, "same_server")
-    said = []
-    if factor is not None:
-        said.append(
-            f"The same server, measured twice in each round, differed from itself by up to "
-            f"{factor:.2f} times: a smaller difference between two others is not claimed."
-        )
-    warning = str(part.get("warning") or "").strip()
+    """How noisy the machine was, and the warning if that is much."""
+    warning = str(section(results, "noise").get("warning") or "").strip().rstrip(".")
+    said = [sentences.noise(results)]
     if warning:
-        said.append(f"{warning[0].upper()}{warning[1:]}".rstrip(".") + ".")
-    elif said and part.get("noisy") is False:
-        said.append("No other disturbance was large.")
-    return " ".join(said) or "The noise of the machine was not measured."
+        said.append(f"{warning[0].upper()}{warning[1:]}.")
+    return " ".join(filter(None, said)) or "The noise of the machine was not measured."
 
 
 def tables(results: dict[str, Any]) -> list[Table]:

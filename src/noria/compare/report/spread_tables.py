@@ -21,6 +21,7 @@ MEASURED: dict[str, tuple[str, list[dict[str, str]]]] = {
                 "p999_us": "p99.9 µs",
             },
             {
+                "cpu_us": "CPU µs",
                 "user_us": "user µs",
                 "kernel_us": "kernel µs",
                 "syscalls_per_message": "syscalls",
@@ -95,17 +96,20 @@ def rounds_of(row: Row, columns: Iterable[str]) -> int:
 def _samples(results: dict[str, Any]) -> list[Table]:
     """The time from send to handler in microseconds: of the rounds' medians, or of the samples."""
     found = [row for row in document.rows(results, "phases") if number(row, "handler") is not None]
-    several = len({row.get("round") for row in found}) > 1
+    times: dict[str, list[float | None]] = document.handler_rounds(results)
+    several = any(len(each) > 1 for each in times.values())
+    if not several:
+        times = {
+            name: [
+                (number(row, "handler") or 0.0) - (number(row, "sent") or 0.0)
+                for row in found
+                if row["model"] == name
+            ]
+            for name in times
+        }
     rows: list[Row] = []
-    for name in document.model_order(results, found):
-        rounds: dict[Any, list[float]] = {}
-        for row in found:
-            if row["model"] == name:
-                taken = (number(row, "handler") or 0.0) - (number(row, "sent") or 0.0)
-                rounds.setdefault(row.get("round"), []).append(taken / 1000)
-        values = [median(each) for each in rounds.values()]
-        if not several:
-            values = [value for each in rounds.values() for value in each]
+    for name, nanoseconds in times.items():
+        values = [time / 1000 for time in nanoseconds if time is not None]
         rows.append(
             {
                 "model": name,

@@ -1,28 +1,30 @@
 // Figure 2: waiting and copying, each model in two lanes on one time axis.
 "use strict";
 
-// The sample of each model with the median time from send to handler; times in µs since the send.
+const afterSend = (row) => row.handler - (isNumber(row.sent) ? row.sent : 0);
+
+// The medians of a model's rounds: the time from send to handler of its samples, in nanoseconds.
+const roundMedians = (rows) => [...d3.rollup(rows, (samples) => d3.median(samples, afterSend), (row) => row.round).values()];
+
+// The sample of each model that is nearest to the median of its rounds; times in µs since the send.
 const medianSamples = () => {
   const whole = rowsOf("phases").filter((row) => isNumber(row.handler));
   return modelNames(whole).map((name) => {
-    const mine = whole
-      .filter((row) => row.model === name)
-      .map((row) => {
-        const sent = isNumber(row.sent) ? row.sent : 0;
-        const at = (key) => (isNumber(row[key]) ? (row[key] - sent) / 1000 : null);
-        return {
-          name,
-          emptyPolls: isNumber(row.asks) ? row.asks : 0,
-          pollStart: at("asked"),
-          arrived: at("arrived"),
-          ready: at("ready"),
-          begin: at("copy_begin"),
-          end: at("copy_end"),
-          handler: at("handler"),
-        };
-      })
-      .sort((a, b) => a.handler - b.handler);
-    return mine[Math.floor((mine.length - 1) / 2)];
+    const mine = whole.filter((row) => row.model === name);
+    const middle = d3.median(roundMedians(mine));
+    const row = d3.least(mine, (a, b) => Math.abs(afterSend(a) - middle) - Math.abs(afterSend(b) - middle) || afterSend(a) - afterSend(b));
+    const sent = isNumber(row.sent) ? row.sent : 0;
+    const at = (key) => (isNumber(row[key]) ? (row[key] - sent) / 1000 : null);
+    return {
+      name,
+      emptyPolls: isNumber(row.asks) ? row.asks : 0,
+      pollStart: at("asked"),
+      arrived: at("arrived"),
+      ready: at("ready"),
+      begin: at("copy_begin"),
+      end: at("copy_end"),
+      handler: at("handler"),
+    };
   });
 };
 
@@ -269,12 +271,11 @@ const phaseKey = () =>
 // without rounds of samples has the spread of the samples.
 const handlerTimes = (width) => {
   const rows = rowsOf("phases").filter((row) => isNumber(row.handler));
-  const times = rows.map((row) => ({ ...row, value: (row.handler - (isNumber(row.sent) ? row.sent : 0)) / 1000 }));
   const several = distinctValues(rows, "round").length > 1;
   const items = modelNames(rows).map((name) => {
-    const mine = times.filter((time) => time.model === name);
-    const values = mine.map((time) => time.value);
-    const medians = [...d3.rollup(mine, (samples) => d3.median(samples, (time) => time.value), (time) => time.round).values()];
+    const mine = rows.filter((row) => row.model === name);
+    const values = mine.map((row) => afterSend(row) / 1000);
+    const medians = roundMedians(mine).map((time) => time / 1000);
     return { name, colour: colour(name), values, spread: several ? { ...spreadOfValues(medians), median: d3.median(medians) } : spreadOfValues(values) };
   });
   const count = mostRounds(items.map((item) => item.spread));
