@@ -252,6 +252,16 @@ def test_idle_names_where_select_stops_and_where_no_growth_was_measured(measured
     assert "select ends" not in sentences.FIGURES["idle"](measured)
 
 
+def test_idle_connections_that_were_left_out_are_named_once(measured):
+    for row in measured["idle"]["rows"]:
+        if row["idle"] >= 1000:
+            row |= {"us_per_message": None, "cpu_us_per_message": None, "note": "no time"}
+    said = sentences.FIGURES["idle"](measured)
+    assert "Beside 100 idle connections a message takes" in said
+    assert said.count("There was no time to measure 1,000 and 10,000 idle connections.") == 1
+    assert "select ends" not in said
+
+
 def test_triggers_count(results):
     said = sentences.FIGURES["triggers"](results)
     assert "Edge-triggered epoll-edge reported it once in 5 polls" in said
@@ -309,6 +319,18 @@ def test_narrow_tables_keep_what_matters_most(measured):
     assert "user µs" in wide
     assert "user µs" not in narrow
     assert "messages/s" in narrow
+
+
+def test_connections_that_no_model_was_measured_with_have_only_a_note(measured):
+    for row in measured["throughput"]["rows"]:
+        if row["connections"] == 1000:
+            for column, values in row["rounds"].items():
+                set_rounds(row, column, [None] * len(values))
+            row["note"] = "not measured: out of time"
+    out = " ".join(printed(measured, 80).split())
+    assert "all models (from 1,000 connections): not measured: out of time" in out
+    assert "1,000 select" not in out
+    assert "With 100 connections " in out
 
 
 def test_tables_have_medians_with_the_spread_of_the_rounds(measured):

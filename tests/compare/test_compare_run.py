@@ -381,6 +381,21 @@ def test_a_slow_machine_leaves_out_later_sizes_before_rounds(monkeypatch):
     assert experiment.done == before + 7 * 3
 
 
+def test_a_later_size_with_too_few_rounds_is_dropped(monkeypatch):
+    experiment = Recorded(replace(TINY, rounds=7, budget=10.0))
+    rounds, _, _ = take(experiment, monkeypatch, 0.1)
+    measured = []
+
+    def slow(candidate, number):
+        experiment.now += 1.0
+        measured.append(number)
+
+    found, note = rounds.take("larger", slow)
+    assert measured == [0, 0, 0], "four more do not fit: no second round"
+    assert found == {candidate: [] for candidate in rounds.candidates}
+    assert note == "not measured: out of time"
+
+
 def test_rounds_end_at_the_deadline(monkeypatch):
     experiment = Recorded(replace(TINY, rounds=7, budget=10.0))
     _, order, note = take(experiment, monkeypatch, 1.0)

@@ -6,7 +6,7 @@ import time
 
 import noria
 from noria.compare.measure.child import ChildFailed
-from noria.compare.measure.experiment import Experiment, Row, ServerProcess
+from noria.compare.measure.experiment import OUT_OF_TIME, Experiment, Row, ServerProcess
 from noria.compare.measure.medians import merge_with_spread
 from noria.compare.measure.rounds import Rounds
 from noria.compare.measure.servers import Candidate, Servers, candidates
@@ -37,16 +37,19 @@ def measure(experiment: Experiment, models: list[str]) -> list[Row]:
             "idle connections",
             lambda candidate, number: ladder.climb(servers, candidate, number),
         )
-    rows = {}
+    rows: dict[str, list[Row]] = {}
     for candidate, each in found.items():
-        rows[candidate.model] = merge_with_spread(
-            [row for group in each for row in group]
-            or [_empty(candidate.model, idle, "") for idle in settings.idle],
-            KEYS,
-            settings.rounds,
-        )
-        for row in rows[candidate.model]:
-            row["note"] = "; ".join(filter(None, [row["note"], note]))
+        model = candidate.model
+        whole = [row for group in each for row in group if row["idle"] in ladder.counts]
+        left_out = [
+            _empty(model, idle, OUT_OF_TIME)
+            for idle in settings.idle
+            if not whole or idle not in ladder.counts
+        ]
+        rows[model] = merge_with_spread(whole + left_out, KEYS, settings.rounds)
+        for row in rows[model]:
+            if row["us_per_message"] is not None:
+                row["note"] = "; ".join(filter(None, [row["note"], note]))
     return [row for model in models for row in rows[model]]
 
 
@@ -81,10 +84,7 @@ class Ladder:
         except ChildFailed as failed:
             rows += [_empty(model, idle, str(failed)) for idle in self.counts[len(rows) :]]
             experiment.stop_clients()  # and with them the idle connections
-        left_out = f"{number} of {experiment.settings.rounds} rounds: out of time"
-        return rows + [
-            _empty(model, idle, left_out) for idle in experiment.settings.idle[len(rows) :]
-        ]
+        return rows
 
     def leave_out(self) -> None:
         """Leave out the highest numbers that do not fit; at least the first two stay."""

@@ -14,23 +14,22 @@ from noria.compare.statistics import MIN_ROUNDS
 T = TypeVar("T")
 
 
-def steps(experiment: Experiment, models: int, again: int = 0) -> int:
-    """Number of progress steps of take_rounds()."""
-    return experiment.settings.rounds * (models + again)
-
-
 class Rounds:
     """The rounds of one measurement, and what they may still take.
 
-    A machine that is too slow for all rounds of all sizes leaves out the later sizes. Fewer than
-    MIN_ROUNDS rounds are made only when even the first size does not fit.
+    A machine that is too slow for all rounds of all sizes leaves out the later sizes: one of which
+    fewer than MIN_ROUNDS fit is dropped, because nothing could be said about it. Only of the first
+    size any number of rounds is kept.
     """
 
     def __init__(self, experiment: Experiment, candidates: Sequence[Candidate]) -> None:
         self.experiment = experiment
         self.candidates = candidates
         self.seconds = 0.0
-        """Duration of the longest round so far."""
+        """Duration of the latest round."""
+
+        self.needed = 0
+        """Rounds without which a size is dropped: none of the first."""
 
     def take(
         self, label: str, measure: Callable[[Candidate, int], T]
@@ -52,16 +51,19 @@ class Rounds:
                 for candidate in [*self.candidates[turn:], *self.candidates[:turn]]:
                     experiment.step(f"{label}, round {complete + 1} of {rounds}: {candidate.model}")
                     found[candidate].append(measure(candidate, complete))
-                self.seconds = max(self.seconds, time.monotonic() - began)
+                self.seconds = time.monotonic() - began
                 complete += 1
         except ChildFailed:
             pass  # out of time
         experiment.done = expected
+        needed, self.needed = self.needed, min(MIN_ROUNDS, rounds)
+        if complete < needed:
+            return {candidate: [] for candidate in self.candidates}, OUT_OF_TIME
         if complete == rounds:
             return found, ""
         return found, f"{complete} of {rounds} rounds: out of time" if complete else OUT_OF_TIME
 
     def _fits(self, complete: int) -> bool:
-        """Whether there is time for another round; before the first, for MIN_ROUNDS."""
-        needed = 1 if complete else min(MIN_ROUNDS, self.experiment.settings.rounds)
-        return self.experiment.time_left >= needed * self.seconds
+        """Whether there is time for the next round, and for those that the size must have."""
+        left = max(1, self.needed - complete)
+        return self.experiment.time_left >= left * self.seconds

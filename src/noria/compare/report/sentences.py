@@ -162,8 +162,13 @@ def idle(results: dict[str, Any]) -> list[Statement]:
         for (start, end), growths in by_range.items()
         for statement in _growth(start, end, what, growths)
     ]
-    stops = (_stop(found, name, keys[0]) for name in document.model_order(results, found))
+    left_out = _left_out(found, keys[0])
+    rest = [row for row in found if _idle(row) not in left_out]
+    stops = (_stop(rest, name, keys[0]) for name in document.model_order(results, rest))
     statements += [Statement(text) for text in stops if text]
+    if left_out:
+        counts = words.names(f"{count:,}" for count in left_out)
+        statements.append(Statement(f"There was no time to measure {counts} idle connections."))
     if not statements:
         text = "Too few numbers of idle connections were measured to compare."
         return [Statement(text)]
@@ -405,6 +410,12 @@ def _growth(start: int, end: int, what: str, growths: list[Growth]) -> list[Stat
     if same:
         text += f"; no difference could be measured on {same}"
     return [Statement(f"{text}.", [claim for each in changed for claim in each.claims()])]
+
+
+def _left_out(found: list[Row], key: str) -> list[int]:
+    """The numbers of idle connections that no model was measured with: there was no time."""
+    measured = {_idle(row) for row in found if number(row, key) is not None}
+    return [count for count in document.counts(found, "idle") if count not in measured]
 
 
 def _stop(found: list[Row], name: str, key: str) -> str:

@@ -102,7 +102,10 @@ def throughput(results: dict[str, Any]) -> Table:
     if not any(number(row, "cpu_us") for row in found):
         del made["cpu_us"]
     with_spread = ("messages_per_second", "cpu_us")
-    counts = document.counts(found, "connections")
+    # Without those that were left out for all models: the notes say so.
+    counts = document.counts(
+        (row for row in found if any(number(row, key) is not None for key in made)), "connections"
+    )
     groups: list[list[list[Value]]] = [
         [
             [
