@@ -1,9 +1,12 @@
 """Socket addresses in the form that the socket module uses."""
 
+from noria._core.sys cimport sockaddr_storage, socklen_t
+
 cdef extern from *:
     """
     #include <arpa/inet.h>
     #include <netinet/in.h>
+    #include <sys/socket.h>
     #include <sys/un.h>
     #include <stddef.h>
 
@@ -31,5 +34,23 @@ cdef extern from *:
         }
         Py_RETURN_NONE;
     }
+
+    /* Get the peer's address, also of a connection that the peer has reset. getpeername(2) needs an
+       established one. SO_PEERNAME does not, but its length must not exceed the address's. */
+    static int noria_peer_address(int fd, struct sockaddr_storage *a, socklen_t *length) {
+        if (getpeername(fd, (struct sockaddr *)a, length) == 0) return 1;
+    #ifdef SO_PEERNAME
+        *length = sizeof(struct sockaddr_in);
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERNAME, a, length) < 0) return 0;
+        if (a->ss_family == AF_INET) return 1;
+        *length = sizeof(struct sockaddr_in6);
+        return a->ss_family == AF_INET6
+            && getsockopt(fd, SOL_SOCKET, SO_PEERNAME, a, length) == 0;
+    #else
+        return 0;
+    #endif
+    }
     """
     object noria_address(void *address, unsigned length)
+    bint peer_address "noria_peer_address"(int fd, sockaddr_storage *address,
+                                           socklen_t *length) noexcept

@@ -79,9 +79,9 @@ cdef class Channel(Target):
     cdef unsigned short watched     # the Interest bits that the owner watches
     cdef unsigned short state       # private to the model
     cdef int slot                   # private to the model
-    cdef bint datagrams             # received with recvfrom, not recv
-    cdef bint releasing             # released by its owner: the model delivers no more events to it
-    cdef bint level_triggered       # even on an edge-triggered model
+    cdef unsigned char datagrams    # received with recvfrom, not recv
+    cdef unsigned char releasing    # released by its owner: the model delivers no more events to it
+    cdef unsigned char level_triggered  # even on an edge-triggered model
     cdef Model model
     cdef bint expects_large(self) noexcept
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1
@@ -137,6 +137,7 @@ cdef class Model:
     # For channels.
     cdef int watch(self, Channel channel, int interest) except -1
     cdef int unwatch(self, Channel channel, int interest) except -1
+    cdef int unwatch_before_release(self, Channel channel) except -1
     cdef bint recv_in_flight(self, Channel channel) noexcept
     cdef int release(self, Channel channel) except -1
     cdef int deliver(self, Channel channel, Event *event) except -1

@@ -332,6 +332,13 @@ cdef class Model:
         """Stop watching for these bits. Data that is already being received may still arrive."""
         raise NotImplementedError
 
+    cdef int unwatch_before_release(self, Channel channel) except -1:
+        """Stop watching a channel whose descriptor only noria has.
+
+        `release` closes it within the next turn, so a model may leave it registered until then.
+        """
+        return self.unwatch(channel, channel.watched)
+
     cdef bint recv_in_flight(self, Channel channel) noexcept:
         """Whether received bytes may still reach the channel when it is not watched."""
         return True

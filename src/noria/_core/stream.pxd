@@ -24,7 +24,6 @@ cdef class Stream(TransportChannel):
     cdef unsigned char protocol_paused  # pause_writing was called, and resume_writing was not
     cdef unsigned char eof_delivered    # eof_received was called
     cdef unsigned char writes_after_close
-    cdef unsigned char tcp
     cdef DirectProtocol direct_protocol     # the protocol if it is one, or None
     cdef Raw *incoming              # the object into which a large message is being received
     cdef StreamSet group

@@ -52,7 +52,6 @@ cdef class Stream(TransportChannel):
         self.fd = fd
         self.loop = loop
         self.model = loop.model
-        self.tcp = tcp
         self.high = HIGH_WATER
         self.low = HIGH_WATER // 4
         self.use_protocol(protocol)
@@ -230,11 +229,13 @@ cdef class Stream(TransportChannel):
         if self.eof_delivered or self.closed:
             return 0
         self.eof_delivered = True
-        self.model.unwatch(self, RECEIVE)
-        if self.closing:
-            return 0
-        if not self.protocol.eof_received():
-            self.close()
+        try:
+            if not self.closing and not self.protocol.eof_received():
+                self.close()
+        finally:
+            # A level-triggered model would report the end again.
+            if not self.closed:
+                self.model.unwatch(self, RECEIVE)
         return 0
 
     cdef int failed(self, int error) except -1:
@@ -525,8 +526,9 @@ cdef class Stream(TransportChannel):
         if self.closing or self.closed:
             return
         self.closing = True
-        self.model.unwatch(self, RECEIVE)
-        if not self.unsent_size:
+        if self.unsent_size:
+            self.model.unwatch(self, RECEIVE)
+        else:
             self.force_close(None)
 
     cdef int discard_unsent(self) except -1:

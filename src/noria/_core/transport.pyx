@@ -77,8 +77,11 @@ cdef class TransportChannel(Channel):
             # The queue is not read any more, and would keep the channel alive.
             self.drop_protocol()
             return self.model.release(self)
-        if self.watched:
+        if self.watched and self.socket_owns_fd:
+            # The program may close or duplicate the descriptor.
             self.model.unwatch(self, self.watched)
+        elif self.watched:
+            self.model.unwatch_before_release(self)
         self.model.queue.put(self, CALL, CONNECTION_LOST, NULL)
         return 0
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from os import stat as stat_path
 from typing import TYPE_CHECKING, Any, cast
 
+from noria._core.aio.client_count import ClientCount
 from noria.aio.connections import check_tls_options
 from noria.aio.sockets import refuse_tls_socket
 from noria.aio.transport_factory import TransportFactory
@@ -50,7 +51,7 @@ class ServerLoop(TransportFactory):
     acceptors: set[Acceptor]
 
 
-class Server(asyncio.Server):
+class Server(ClientCount, asyncio.Server):
     """Listening sockets, a protocol factory and the connections of the clients."""
 
     def __init__(
@@ -73,9 +74,8 @@ class Server(asyncio.Server):
         self._acceptors: list[Acceptor] = []
         # Unix sockets whose path is removed at close -> inode number of the path
         self._inodes: dict[socket.socket, int] = {}
-        # Weak references: a transport that has no other reference is closed, with a warning.
-        self._clients: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
-        self._client_count = 0
+        # Transports of asyncio's own class: weak references, as asyncio has them.
+        self._selector_clients: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
         self._waiters: list[asyncio.Future[None]] | None = []
         self._serving_forever_fut: asyncio.Future[None] | None = None
         self._serving = False
@@ -88,23 +88,26 @@ class Server(asyncio.Server):
 
     # Connections.
 
-    def attach(self, transport: Any = None) -> None:
-        """Count a new connection. Without its transport, close_clients() does not reach it."""
-        self._client_count += 1
-        if transport is not None:
-            self._clients.add(transport)
+    def clients_gone(self) -> None:
+        """Wake wait_closed(): the server is closed, and its last connection has ended."""
+        self._wake_waiters()
 
-    def detach(self, transport: Any = None) -> None:
-        """Count a connection that has ended."""
-        self._client_count -= 1
-        if transport is not None:
-            self._clients.discard(transport)
-        if not self._client_count and self._sockets is None:
-            self._wake_waiters()
+    # asyncio's own transports call these.
 
-    # asyncio's own transports call these names.
-    _attach = attach
-    _detach = detach
+    def _attach(self, transport: Any = None) -> None:
+        super()._attach()
+        if transport is not None:
+            self._selector_clients.add(transport)
+
+    def _detach(self, transport: Any = None) -> None:
+        super()._detach()
+        if transport is not None:
+            self._selector_clients.discard(transport)
+
+    def _transports(self) -> list[Any]:
+        from noria._core.aio.connection import transports_of
+
+        return [*transports_of(self._loop, self), *self._selector_clients]
 
     def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, None
@@ -220,6 +223,7 @@ class Server(asyncio.Server):
         sockets, self._sockets = self._sockets, None
         if sockets is None:
             return
+        self.listening_ended = True
         self._stop_accepting()
         for sock in sockets:
             if sock.fileno() < 0:
@@ -231,18 +235,18 @@ class Server(asyncio.Server):
             sock.close()
         if self._serving_forever_fut is not None and not self._serving_forever_fut.done():
             self._serving_forever_fut.cancel()
-        if not self._client_count:
+        if not self.client_count:
             self._wake_waiters()
 
     def close_clients(self) -> None:
         """Call close() of every client's transport."""
-        for transport in list(self._clients):
+        for transport in self._transports():
             transport.close()
 
     def abort_clients(self) -> None:
         """Call abort() of every client's transport."""
-        for transport in list(self._clients):
-            cast("asyncio.Transport", transport).abort()
+        for transport in self._transports():
+            transport.abort()
 
     async def start_serving(self) -> None:
         """Accept connections; do nothing if the server does already."""

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def make_first_transport(connection: Any) -> asyncio.Transport:
-    """Import the transport's class, have the loop call it from now on, and create one."""
+    """Import the transport's class, have the loop use it from now on, and create one."""
     from noria.aio.transports import SocketTransport
 
-    connection.event_loop.make_transport = SocketTransport
+    connection.event_loop.transport_class = SocketTransport
     return SocketTransport(connection)
 
 

@@ -1,9 +1,9 @@
 """Transports: subclasses of asyncio's classes that delegate to a compiled channel.
 
 asyncio's transport classes have a layout of their own, so no extension type can inherit from them.
-The methods that run for each message (`write`, `writelines`) are slots that hold the channel's
-bound method: a call runs no Python code before the channel's. A slot is filled at its first use, so
-that an idle connection does not hold methods that it never calls.
+The methods of SocketTransport that run for each message or connection are compiled functions
+(`noria._core.aio.transport_methods`). DatagramTransport has slots that hold the channel's bound
+method, and are filled at their first use.
 """
 
 from __future__ import annotations
@@ -13,21 +13,14 @@ import warnings
 from asyncio import constants
 from typing import Any
 
+from noria._core.aio.transport_methods import install
+
 
 class _TransportBase:
     """The methods that both kinds of transport delegate to their channel."""
 
     __slots__ = ()
     _connection: Any
-    # slots that __getattr__ fills with methods of the channel
-    _lazy_methods: tuple[str, ...]
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in self._lazy_methods:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        method = getattr(self._connection, name)
-        setattr(self, name, method)
-        return method
 
     @property
     def _extra(self) -> Any:
@@ -67,26 +60,12 @@ class _TransportBase:
         """The number of bytes in the write buffer."""
         return int(self._connection.get_write_buffer_size())
 
-    def close(self) -> None:
-        """Stop receiving, send the write buffer, then close the connection."""
-        self._connection.close()
-
-    def abort(self) -> None:
-        """Close the connection now; discard the write buffer."""
-        self._connection.abort()
-
-    def __del__(self) -> None:
-        connection = getattr(self, "_connection", None)
-        if connection is not None and not connection.connection_lost_called:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2)
-            connection.close_unreferenced(self)
-
 
 class SocketTransport(_TransportBase, asyncio.Transport):
     """A connected stream socket, TCP or Unix."""
 
-    _lazy_methods = ("is_closing", "write", "writelines")
-    __slots__ = ("__weakref__", "_connection", *_lazy_methods)
+    # Programs may set attributes, as on asyncio's transports: the dict is made when first needed.
+    __slots__ = ("__dict__", "__weakref__", "_connection")
 
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
@@ -130,14 +109,6 @@ class SocketTransport(_TransportBase, asyncio.Transport):
         """Whether data_received may be called."""
         return bool(self._connection.is_reading())
 
-    def pause_reading(self) -> None:
-        """Stop calling data_received; hold data that is in transit until resume_reading."""
-        self._connection.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Call data_received again after pause_reading."""
-        self._connection.resume_reading()
-
     def detach_reading(self) -> bool:
         """Pause reading, so that other code may receive from the descriptor.
 
@@ -159,6 +130,9 @@ class SocketTransport(_TransportBase, asyncio.Transport):
         self._connection.abort_with(error)
 
 
+install(SocketTransport)
+
+
 class DatagramTransport(_TransportBase, asyncio.Transport, asyncio.DatagramTransport):
     """A datagram socket; an asyncio.Transport too, as asyncio's own class is."""
 
@@ -167,6 +141,27 @@ class DatagramTransport(_TransportBase, asyncio.Transport, asyncio.DatagramTrans
 
     def __init__(self, connection: Any):
         self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._lazy_methods:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        method = getattr(self._connection, name)
+        setattr(self, name, method)
+        return method
+
+    def close(self) -> None:
+        """Send the write buffer, then close the socket."""
+        self._connection.close()
+
+    def abort(self) -> None:
+        """Close the socket now; discard the write buffer."""
+        self._connection.abort()
+
+    def __del__(self) -> None:
+        connection = getattr(self, "_connection", None)
+        if connection is not None and not connection.connection_lost_called:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2)
+            connection.close_unreferenced(self)
 
     def __repr__(self) -> str:
         connection = self._connection

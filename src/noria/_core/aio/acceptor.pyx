@@ -5,16 +5,27 @@ from cpython.contextvars cimport (
 )
 from cpython.version cimport PY_VERSION_HEX
 
+from noria._core.aio.client_count cimport ClientCount
 from noria._core.aio.connection cimport Connection, new_connection
 from noria._core.aio.core cimport Core
 from noria._core.contract cimport ACCEPT
 from noria._core.listener cimport AcceptChannel
-from noria._core.sys cimport c_close
+from noria._core.sys cimport IPPROTO_TCP, TCP_NODELAY, c_close, getsockopt, setsockopt, socklen_t
 
 import os
 import socket
 from asyncio import constants
 from asyncio.trsock import TransportSocket
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    int TCP_INFO, TCP_LISTEN
+    struct tcp_info:
+        unsigned char tcpi_state
+        unsigned tcpi_unacked
+
+cdef enum:
+    # connections that another core may be completing while the backlog is read
+    MAX_COMPLETING = 64
 
 cdef tuple INET_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -29,10 +40,11 @@ cdef class Acceptor(AcceptChannel):
 
     cdef Core core
     cdef object sock
-    cdef object server
+    cdef ClientCount server
     cdef object serve_tls
     cdef object context
-    cdef bint tcp
+    # connections to accept that may not have inherited TCP_NODELAY; -1: all
+    cdef Py_ssize_t without_nodelay
 
     def __init__(self, Core core, sock, factory, server, serve_tls, context=None):
         self.core = core
@@ -42,9 +54,10 @@ cdef class Acceptor(AcceptChannel):
         self.server = server
         self.serve_tls = serve_tls
         self.context = PyContext_CopyCurrent() if context is None else context
-        self.tcp = sock.family in INET_FAMILIES
         self.model = core.model
         self.fd = sock.fileno()
+        if sock.family in INET_FAMILIES:
+            self.without_nodelay = inherit_nodelay(self.fd)
         self.model.watch(self, ACCEPT)
 
     cdef int accepted(self, int fd) except -1:
@@ -72,8 +85,10 @@ cdef class Acceptor(AcceptChannel):
                                        error, {})
             return 0
         # From Python 3.15 on the connection runs in its factory's context, not in a copy.
-        connection = new_connection(self.core, fd, protocol, self.server, self.tcp,
+        connection = new_connection(self.core, fd, protocol, self.server, self.without_nodelay,
                                     context if PY_VERSION_HEX >= 0x030F0000 else None)
+        if self.without_nodelay > 0:
+            self.without_nodelay -= 1
         try:
             connection.call_connection_made()
         except Exception as error:
@@ -102,3 +117,19 @@ cdef class Acceptor(AcceptChannel):
         self.model.release(self)
         # A pending request of the kernel would keep the socket listening after its close.
         self.model.flush_closes()
+
+
+cdef Py_ssize_t inherit_nodelay(int listener) noexcept:
+    """Set TCP_NODELAY on a listening socket, whose new connections then inherit it (tcp(7)).
+
+    Returns the number of connections to accept until all others have it: those in the backlog,
+    whose number the kernel reports as tcpi_unacked. -1 if it is unknown.
+    """
+    cdef int one = 1
+    cdef tcp_info info
+    cdef socklen_t length = sizeof(info)
+    if setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) < 0 \
+            or getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &length) < 0 \
+            or info.tcpi_state != TCP_LISTEN:
+        return -1
+    return <Py_ssize_t>info.tcpi_unacked + MAX_COMPLETING

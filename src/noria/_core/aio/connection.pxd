@@ -1,26 +1,21 @@
+from noria._core.aio.client_count cimport ClientCount
 from noria._core.aio.core cimport Core
 from noria._core.stream cimport Stream
 
 cdef class Connection(Stream):
-    cdef Core core
     # the contextvars.Context in which the protocol's methods run
     cdef object context
     # the socket object of a caller that may close it, or None
     cdef object caller_socket
     # None after connection_lost
     cdef readonly object transport
-    cdef object server
+    cdef ClientCount server
     # done after connection_made
     cdef object waiter
     # done when all written data is sent
     cdef object empty_waiter
     # corked data as one object, or the data that the model's send_later has
     cdef bytes deferred_write
-    # struct sockaddr of both ends; longer addresses are not stored
-    cdef unsigned char peer[32]
-    cdef unsigned char name[32]
-    cdef unsigned char peer_length
-    cdef unsigned char name_length
     # writes several times in a turn: see connection.pyx
     cdef unsigned char bursty
     # the outgoing data is sent at the end of this turn
@@ -35,6 +30,9 @@ cdef class Connection(Stream):
     cdef int send_deferred_write(self) noexcept
     cdef int call_connection_made(self) except -1
     cdef bint closed_by_caller(self) except -1
+    cdef int forget_fd(self) noexcept
+    cdef int store_addresses(self) except -1
+    cdef bint find_address(self, name) except -1
 
-cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp,
-                               object context)
+cdef Connection new_connection(Core core, int fd, object protocol, ClientCount server,
+                               bint set_nodelay, object context)

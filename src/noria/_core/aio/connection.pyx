@@ -17,22 +17,34 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_DECREF
 
-from noria._core.address cimport noria_address
+from noria._core.address cimport noria_address, peer_address
+from noria._core.aio.client_count cimport ClientCount
 from noria._core.aio.core cimport Core
 from noria._core.contract cimport CALL, RECEIVE, SEND, Event
 from noria._core.message cimport bytes_of
 from noria._core.stream cimport PAUSED, SENDFILE, Stream
-from noria._core.sys cimport EAGAIN, EBADF, EINTR, getpeername, getsockname, sockaddr, socklen_t
+from noria._core.sys cimport (
+    AF_INET, AF_INET6, AF_UNIX, EAGAIN, EBADF, EINTR, getsockname, sockaddr, sockaddr_storage,
+    socklen_t,
+)
 
 import logging
 import os
 import socket
+import warnings
 from asyncio.trsock import TransportSocket
 
 INET_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 log = logging.getLogger("noria")
+
+cdef extern from *:
+    "static inline Py_ssize_t noria_refcount(PyObject *o) { return Py_REFCNT(o); }"
+    Py_ssize_t reference_count "noria_refcount"(object o)
+    PyObject *new_object "PyType_GenericAlloc"(PyTypeObject *cls, Py_ssize_t items) except NULL
 
 cdef enum:
     # result of a CALL event, beside those of Stream
@@ -48,7 +60,7 @@ cdef class Connection(Stream):
 
     cdef int call_connection_made(self) except -1:
         """Call connection_made, start to receive, and set the waiter's result."""
-        self.core.connect_protocol(self.protocol, self.transport)
+        (<Core>self.loop).connect_protocol(self.protocol, self.transport)
         if not self.paused and not self.closing and not self.closed:
             self.model.watch(self, RECEIVE)
         if self.waiter is not None:
@@ -87,7 +99,8 @@ cdef class Connection(Stream):
         return 0
 
     cdef int notify_flow_control(self) except -1:
-        return self.core.notify_flow_control(self.protocol, self.transport, self.protocol_paused)
+        return (<Core>self.loop).notify_flow_control(self.protocol, self.transport,
+                                                     self.protocol_paused)
 
     cdef int force_close(self, object error) except -1:
         Stream.force_close(self, error)
@@ -100,43 +113,57 @@ cdef class Connection(Stream):
         if self.protocol is None:
             return False
         if isinstance(error, OSError):
-            if self.core.debugging:
+            if (<Core>self.loop).debugging:
                 log.debug("%r: fatal error on transport", self.transport, exc_info=error)
         else:
-            self.core.report_exception("Fatal error: a callback of the protocol failed.", error,
-                                       {"transport": self.transport, "protocol": self.protocol})
+            (<Core>self.loop).report_exception(
+                "Fatal error: a callback of the protocol failed.", error,
+                {"transport": self.transport, "protocol": self.protocol})
         self.force_close(error)
         return True
 
     cdef int call_connection_lost(self) except -1:
         cdef object transport = self.transport
-        cdef object server = self.server
-        if self.protocol is None:
+        cdef object protocol = self.protocol
+        cdef object error = self.error
+        cdef ClientCount server = self.server
+        if protocol is None:
             return 0
-        protocol, self.protocol = self.protocol, None
-        error, self.error = self.error, None
-        self.data_received = self.direct_protocol = None
+        self.protocol = self.error = self.data_received = self.direct_protocol = None
         try:
             protocol.connection_lost(error)
         finally:
             self.transport = self.server = None
+            protocol = error = None
+            if reference_count(transport) > 1:
+                # It is still in use, so its addresses may be read.
+                self.store_addresses()
+            transport = None
             self.detach_socket()
             self.model.release(self)
             if server is not None:
-                server.detach(transport)
+                server.detach()
         return 0
 
     cdef int released(self) except -1:
-        if self.fd >= 0 and self.core.fd_transport(self.fd) is self:
-            self.core.set_fd_transport(self.fd, None)
+        if self.transport is not None:
+            # Released without connection_lost: the loop is closed.
+            self.store_addresses()
+        self.forget_fd()
         self.detach_socket()
         return Stream.released(self)
+
+    cdef int forget_fd(self) noexcept:
+        """Remove this connection from the loop's table of descriptors."""
+        if 0 <= self.fd < (<Core>self.loop).fd_transports_size \
+                and (<Core>self.loop).fd_transports[self.fd] == <void *>self:
+            (<Core>self.loop).fd_transports[self.fd] = NULL
+        return 0
 
     cdef int detach_socket(self) except -1:
         if self.caller_socket is not None:
             if self.caller_socket.fileno() != self.fd:
-                if self.core.fd_transport(self.fd) is self:
-                    self.core.set_fd_transport(self.fd, None)
+                self.forget_fd()
                 # The caller has closed it.
                 self.fd = -1
                 self.socket_owns_fd = False
@@ -155,9 +182,8 @@ cdef class Connection(Stream):
 
     def __dealloc__(self):
         # Freed while open: the number of its descriptor becomes available.
-        if self.fd >= 0 and self.core is not None and self.fd < self.core.fd_transports_size and \
-                self.core.fd_transports[self.fd] == <void *>self:
-            self.core.fd_transports[self.fd] = NULL
+        if self.loop is not None:
+            self.forget_fd()
 
     # Writing.
 
@@ -165,18 +191,18 @@ cdef class Connection(Stream):
         if self.caller_socket is not None and self.closed_by_caller():
             return
         if self.bursty or self.corked:
-            if self.core.running and self.cork(data):
+            if (<Core>self.loop).running and self.cork(data):
                 return
             if self.corked:
                 self.flush_corked(bytes_of(data))
                 return
-        elif self.core.events_left:
+        elif (<Core>self.loop).events_left:
             if self.defer_write(data):
                 return
-        elif self.last_write_turn == self.core.turn_number:
+        elif self.last_write_turn == (<Core>self.loop).turn_number:
             self.bursty = True
         else:
-            self.last_write_turn = self.core.turn_number
+            self.last_write_turn = (<Core>self.loop).turn_number
         Stream.write(self, data)
 
     def writelines(self, list_of_data):
@@ -221,7 +247,7 @@ cdef class Connection(Stream):
         if deferred_write is None:
             return False
         n = PyBytes_GET_SIZE(deferred_write)
-        if n == 0 or n > MAX_CORKED or not self.core.may_defer_write():
+        if n == 0 or n > MAX_CORKED or not (<Core>self.loop).may_defer_write():
             return False
         self.deferred_write = deferred_write
         self.unsent_size = n
@@ -229,7 +255,7 @@ cdef class Connection(Stream):
         if self.caller_socket is not None or not self.model.send_later(
                 self, PyBytes_AS_STRING(deferred_write), n):
             self.corked = True
-            self.core.corked.append(self)
+            (<Core>self.loop).corked.append(self)
         return True
 
     cdef bint cork(self, data) except -1:
@@ -243,10 +269,10 @@ cdef class Connection(Stream):
                 or self.unsent_size + n > MAX_CORKED:
             return False
         if not self.corked:
-            if self.unsent_size or not self.core.may_defer_write():
+            if self.unsent_size or not (<Core>self.loop).may_defer_write():
                 return False
             self.corked = True
-            self.core.corked.append(self)
+            (<Core>self.loop).corked.append(self)
         self.append_outgoing(part, 0)
         return True
 
@@ -365,10 +391,9 @@ cdef class Connection(Stream):
             self.raise_unwritable("sendfile")
         self.uncork()
         self.write_state = SENDFILE
-        self.empty_waiter = self.core.create_future()
+        self.empty_waiter = (<Core>self.loop).create_future()
         if not self.unsent_size:
             self.empty_waiter.set_result(None)
-        self.core.set_fd_transport(self.fd, None)
         return self.empty_waiter
 
     def wait_writable(self):
@@ -377,7 +402,7 @@ cdef class Connection(Stream):
         To be called between `begin_sendfile` and `end_sendfile`. The future fails with
         ConnectionError if the connection ends first.
         """
-        self.empty_waiter = self.core.create_future()
+        self.empty_waiter = (<Core>self.loop).create_future()
         if self.closed or self.closing:
             self.empty_waiter.set_exception(ConnectionError("the connection was closed"))
         else:
@@ -391,23 +416,43 @@ cdef class Connection(Stream):
             self.model.unwatch(self, SEND)
         if self.write_state == SENDFILE:
             self.write_state = 0
-        if not self.closed:
-            self.core.set_fd_transport(self.fd, self)
 
     # State.
 
     def get_extra_info(self, name, default=None):
         if self.extra is None:
             self.extra = {}
-        if name in self.extra:
+        if name in self.extra or self.find_address(name):
             return self.extra[name]
-        if name == "peername" and self.peer_length:
-            self.extra[name] = noria_address(self.peer, self.peer_length)
-        elif name == "sockname" and self.name_length:
-            self.extra[name] = noria_address(self.name, self.name_length)
+        return Stream.get_extra_info(self, name, default)
+
+    cdef bint find_address(self, name) except -1:
+        """Put the address `peername` or `sockname` into `extra`; return whether it was found."""
+        cdef sockaddr_storage address
+        cdef socklen_t length = sizeof(address)
+        cdef bint found
+        if self.fd < 0 or (self.caller_socket is not None
+                           and self.caller_socket.fileno() != self.fd):
+            return False
+        if name == "peername":
+            found = peer_address(self.fd, &address, &length)
+        elif name == "sockname":
+            found = getsockname(self.fd, <sockaddr *>&address, &length) == 0
         else:
-            return Stream.get_extra_info(self, name, default)
-        return self.extra[name]
+            return False
+        if not found or address.ss_family not in (AF_INET, AF_INET6, AF_UNIX):
+            return False
+        self.extra[name] = noria_address(&address, length)
+        return True
+
+    cdef int store_addresses(self) except -1:
+        """Store the addresses of both ends, before the descriptor is closed."""
+        if self.extra is None:
+            self.extra = {}
+        for name in ("peername", "sockname"):
+            if name not in self.extra:
+                self.find_address(name)
+        return 0
 
     def abort_with(self, error):
         """Close the connection now; connection_lost is called with the error."""
@@ -426,7 +471,7 @@ cdef class Connection(Stream):
     @property
     def event_loop(self):
         """The event loop of the connection."""
-        return self.core
+        return self.loop
 
     @property
     def writing_paused(self):
@@ -443,10 +488,16 @@ cdef class Connection(Stream):
         """Whether connection_lost was called, even if set_protocol was called since."""
         return self.protocol is None or self.transport is None
 
-    def close_unreferenced(self, transport):
-        """Close the connection of a transport that has no references; call no protocol method."""
+    def __del__(self):
+        # Called before the transport is finalized: each of the two refers to the other until
+        # connection_lost.
+        cdef ClientCount server
+        if self.transport is None or self.protocol is None:
+            return
+        warnings.warn(f"unclosed transport {self.transport!r}", ResourceWarning, stacklevel=1)
         if self.fd < 0 or self.releasing:
             return
+        # No method of the protocol is called.
         self.uncork()
         self.closed = self.closing = True
         self.outgoing = None
@@ -454,32 +505,52 @@ cdef class Connection(Stream):
         self.model.release(self)
         server, self.server = self.server, None
         if server is not None:
-            server.detach(transport)
+            server.detach()
 
 
-cdef Connection new_connection(Core core, int fd, object protocol, object server, bint tcp,
-                               object context):
+def transports_of(Core core, server):
+    """The transports of a server's connections that have not ended."""
+    cdef Py_ssize_t fd
+    cdef Connection connection
+    cdef list found = []
+    for fd in range(core.fd_transports_size):
+        if core.fd_transports[fd] == NULL:
+            continue
+        channel = <object>core.fd_transports[fd]
+        if type(channel) is not Connection:
+            continue
+        connection = <Connection>channel
+        if connection.server is server and connection.transport is not None:
+            found.append(connection.transport)
+    return found
+
+
+cdef object new_transport(Core core, Connection connection):
+    cdef PyObject *transport
+    if core.transport_class is None:
+        return core.make_transport(connection)
+    # Without a call of the class, which would run its __init__ as Python code.
+    transport = new_object(<PyTypeObject *>core.transport_class, 0)
+    made = <object>transport
+    Py_DECREF(made)
+    made._connection = connection
+    return made
+
+
+cdef Connection new_connection(Core core, int fd, object protocol, ClientCount server,
+                               bint set_nodelay, object context):
     """Create a connection, which then owns the descriptor, and its transport.
 
     The protocol's methods run in `context`, by default a copy of the current one.
     """
     cdef Connection connection = Connection.__new__(Connection)
-    cdef socklen_t length = sizeof(connection.peer)
-    connection.core = core
-    connection.server = server
     connection.context = PyContext_CopyCurrent() if context is None else context
-    connection.open(core, fd, protocol, None, tcp)
-    if getpeername(fd, <sockaddr *>connection.peer, &length) == 0 and \
-            length <= sizeof(connection.peer):
-        connection.peer_length = <unsigned char>length
-    length = sizeof(connection.name)
-    if getsockname(fd, <sockaddr *>connection.name, &length) == 0 and \
-            length <= sizeof(connection.name):
-        connection.name_length = <unsigned char>length
-    connection.transport = core.make_transport(connection)
+    connection.open(core, fd, protocol, None, set_nodelay)
+    connection.transport = new_transport(core, connection)
     core.set_fd_transport(fd, connection)
     if server is not None:
-        server.attach(connection.transport)
+        connection.server = server
+        server.attach()
     return connection
 
 
@@ -497,6 +568,8 @@ def connect(Core core, sock, protocol, server, bint from_caller, context):
     connection.socket_owns_fd = True
     if from_caller:
         connection.caller_socket = sock
+        # The caller may close it before the addresses are read.
+        connection.store_addresses()
     return connection
 
 

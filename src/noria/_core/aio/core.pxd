@@ -2,8 +2,10 @@ from noria._core.aio.descriptor cimport Descriptor
 from noria._core.aio.scheduler cimport Scheduler
 
 cdef class Core(Scheduler):
-    # called with a connection, returns the transport of its protocol
+    # called with a connection, returns the transport of its protocol; sets `transport_class`
     cdef public object make_transport
+    # the class of the connections' transports; None before the first of them
+    cdef public object transport_class
     # whether some sockets have asyncio's own transports
     cdef public bint has_selector_transports
     # descriptor number -> Descriptor

@@ -6,6 +6,7 @@ from noria._core.aio.scheduler import Scheduler
 # The methods of asyncio's loop (add_reader and so on) have the types of asyncio's class.
 class Core(Scheduler):
     make_transport: Callable[[Any], object]
+    transport_class: type | None
     has_selector_transports: bool
     def close_core(self) -> None: ...
     def watched(self, fd: int) -> int: ...

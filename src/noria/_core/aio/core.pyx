@@ -12,6 +12,7 @@ from noria._core.aio.descriptor cimport Descriptor, receive_now
 from noria._core.aio.scheduler cimport Scheduler
 from noria._core.contract cimport READABLE, WRITABLE
 from noria._core.loop cimport Loop
+from noria._core.stream cimport SENDFILE, Stream
 from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, ssize_t
 
 import asyncio
@@ -218,9 +219,14 @@ cdef class Core(Scheduler):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
     cdef object fd_transport(self, int fd):
-        if 0 <= fd < self.fd_transports_size and self.fd_transports[fd] != NULL:
-            return <object>self.fd_transports[fd]
-        return None
+        """The channel that uses the descriptor; None while sendfile uses it instead."""
+        cdef object channel
+        if not 0 <= fd < self.fd_transports_size or self.fd_transports[fd] == NULL:
+            return None
+        channel = <object>self.fd_transports[fd]
+        if isinstance(channel, Stream) and (<Stream>channel).write_state == SENDFILE:
+            return None
+        return channel
 
     cdef int set_fd_transport(self, int fd, object connection) except -1:
         cdef Py_ssize_t new_size

@@ -9,13 +9,15 @@ What shaped this file:
   instance.
 - Edge-triggered, a channel is registered once for reading and writing and never modified, so a send
   that blocks costs no epoll_ctl. The price: a channel must be read until EAGAIN.
-- Closing the last descriptor of a file ends its registration, and epoll does not report it.
+- Closing the last descriptor of a file ends its registration, and epoll does not report it. So the
+  end of a connection costs no EPOLL_CTL_DEL, unless the process has called fork(2).
   EPOLL_CTL_MOD then fails with EBADF, or with ENOENT if the number belongs to another file by now:
   what users registered for the former file is dropped, so that they get no events of the new one.
 - The timeout of epoll_wait is in milliseconds, that of epoll_pwait2 (Linux 5.11) in nanoseconds.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from noria._core.contract cimport ACCEPT, Channel
@@ -36,6 +38,18 @@ cdef enum:
 
 # Whether to use epoll_pwait2; false once it has returned ENOSYS.
 cdef bint precise = True
+
+# Whether the process has called fork(2): a child may hold duplicates of all descriptors.
+cdef bint forked = False
+
+
+def note_fork():
+    """Have each registration end before its descriptor is closed, from now on."""
+    global forked
+    forked = True
+
+
+os.register_at_fork(before=note_fork)
 
 
 cdef class Epoll(Readiness):
@@ -115,6 +129,20 @@ cdef class Epoll(Readiness):
         if r < 0 and op != EPOLL_CTL_DEL:
             raise OSError(errno, os.strerror(errno), f"descriptor {fd}")
         return 0
+
+    cdef int unwatch_before_release(self, Channel channel) except -1:
+        # close(2) will end the registration. Until then no event is queued, as nothing is watched.
+        channel.watched = 0
+        return 0
+
+    cdef int release(self, Channel channel) except -1:
+        cdef int fd = channel.fd
+        if (not channel.watched and 0 <= fd < self.table_size
+                and self.registrations[fd].channel == <PyObject *>channel):
+            if forked:
+                self.update(channel, IN, 0)
+            self.deregister_channel(channel)
+        return Readiness.release(self, channel)
 
     cdef int register_again(self, Channel channel, int old, int new,
                             epoll_event *event) noexcept:

@@ -81,12 +81,14 @@ cdef class IoUring(RequestModel):
     cdef Epoll epoll                # has the descriptors that users watch; None before the first
     cdef bint epoll_poll_in_flight
     cdef size_t epoll_events        # its events that are in the queue
+    cdef int accepted_fd            # the connection that is being passed on, which is blocking
 
     def __cinit__(self, bint incremental=True):
         self.name = "io_uring"
         self.polls_memory = True
         self.close_unwatches = True
         self.closing_completions = Queue()
+        self.accepted_fd = -1
 
     cdef int after_fork_in_child(self) except -1:
         # The buffers stay: the handler that called fork may be using one.
@@ -201,7 +203,8 @@ cdef class IoUring(RequestModel):
             channel.model = self
         if interest & PLAIN and channel is not self.wake_reader:
             return self.watch_with_epoll(channel, interest)
-        if interest & (RECEIVE | ACCEPT) and not channel.watched:
+        if (interest & (RECEIVE | ACCEPT) and not channel.watched
+                and channel.fd != self.accepted_fd):
             make_blocking(channel.fd)
         channel.watched |= interest
         return self.arm(channel)
@@ -426,7 +429,11 @@ cdef class IoUring(RequestModel):
                         c_close(event.result)
                     else:
                         self.counters.connections += 1
-                        channel.accepted(event.result)
+                        self.accepted_fd = event.result
+                        try:
+                            channel.accepted(event.result)
+                        finally:
+                            self.accepted_fd = -1
                 elif event.result != -ECANCELED and not channel.releasing:
                     if event.result == -EBADF:
                         channel.watched = 0     # closed by its owner: a new request would fail too
