@@ -406,12 +406,24 @@ def test_rounds_end_at_the_deadline(monkeypatch):
 def test_the_highest_numbers_of_idle_connections_are_left_out_first():
     experiment = Recorded(replace(TINY, rounds=7, idle=(0, 10, 100, 1000), budget=10.0))
     ladder = Ladder(experiment)
-    ladder.seconds = {0: 0.5, 10: 0.5, 100: 1.0, 1000: 4.0}
-    ladder.leave_out()
+    ladder.seconds = {0: 0.5, 10: 0.5, 100: 0.8, 1000: 4.0}
+    assert ladder.leave_out(6.0) == pytest.approx(2.0)
     assert ladder.counts == (0, 10, 100)
     experiment.now = 9.0
-    ladder.leave_out()
-    assert ladder.counts == (0, 10), "less cannot be compared"
+    assert ladder.leave_out(2.0) == pytest.approx(1.2)
+    assert ladder.counts == (0, 10), "fewer cannot be compared"
+
+
+def test_rounds_that_were_shortened_are_taken(monkeypatch):
+    experiment = Recorded(replace(TINY, rounds=5, budget=10.0))
+    monkeypatch.setattr(time, "monotonic", lambda: experiment.now)
+
+    def slow_at_first(candidate, number):
+        experiment.now += 1.0 if number else 5.5
+
+    found, note = Rounds(experiment, [Candidate("a")]).take("x", slow_at_first, lambda _: 1.0)
+    assert len(found[Candidate("a")]) == 5
+    assert note == ""
 
 
 def test_a_server_that_fails_is_replaced_and_one_that_cannot_start_is_not(monkeypatch):

@@ -36,6 +36,7 @@ def measure(experiment: Experiment, models: list[str]) -> list[Row]:
         found, note = Rounds(experiment, measured).take(
             "idle connections",
             lambda candidate, number: ladder.climb(servers, candidate, number),
+            ladder.leave_out,
         )
     rows: dict[str, list[Row]] = {}
     for candidate, each in found.items():
@@ -65,14 +66,11 @@ class Ladder:
         self.counts = experiment.settings.idle
         self.seconds = dict.fromkeys(self.counts, 0.0)
         self.failures: dict[tuple[str, int], str] = {}
-        self.checked = False
 
     def climb(self, servers: Servers, candidate: Candidate, number: int) -> list[Row]:
         """Return the rows of one model in one round."""
         experiment, model = self.experiment, candidate.model
         rows: list[Row] = []
-        if number == 1 and not self.checked:
-            self.leave_out()
         try:
             with servers.running(candidate, number) as server:
                 for idle in self.counts:
@@ -86,15 +84,16 @@ class Ladder:
             experiment.stop_clients()  # and with them the idle connections
         return rows
 
-    def leave_out(self) -> None:
-        """Leave out the highest numbers that do not fit; at least the first two stay."""
-        self.checked = True
+    def leave_out(self, round_seconds: float) -> float:
+        """Leave out the highest numbers that do not fit; at least the first two stay.
+
+        `round_seconds` is the duration of the first round. Return that of a round without them.
+        """
         rounds = min(MIN_ROUNDS, self.experiment.settings.rounds) - 1
-        while (
-            len(self.counts) > 2
-            and rounds * sum(self.seconds[idle] for idle in self.counts) > self.experiment.time_left
-        ):
+        while len(self.counts) > 2 and rounds * round_seconds > self.experiment.time_left:
+            round_seconds -= self.seconds[self.counts[-1]]
             self.counts = self.counts[:-1]
+        return round_seconds
 
     def _row(self, server: ServerProcess, model: str, idle: int) -> Row:
         experiment, settings = self.experiment, self.experiment.settings

@@ -32,12 +32,17 @@ class Rounds:
         """Rounds without which a size is dropped: none of the first."""
 
     def take(
-        self, label: str, measure: Callable[[Candidate, int], T]
+        self,
+        label: str,
+        measure: Callable[[Candidate, int], T],
+        shorten: Callable[[float], float] | None = None,
     ) -> tuple[dict[Candidate, list[T]], str]:
         """Measure all candidates in each round; return the results by candidate and a note.
 
-        `measure(candidate, number of the round)` must not raise ChildFailed. The note says why
-        there are fewer rounds than in the settings; a candidate may lack the last one.
+        `measure(candidate, number of the round)` must not raise ChildFailed. `shorten` is called
+        after the first round with its duration; it may shorten the others, and returns how long
+        they will take. The note says why there are fewer rounds than in the settings; a candidate
+        may lack the last one.
         """
         experiment, rounds = self.experiment, self.experiment.settings.rounds
         expected = experiment.done + rounds * len(self.candidates)
@@ -53,6 +58,8 @@ class Rounds:
                     found[candidate].append(measure(candidate, complete))
                 self.seconds = time.monotonic() - began
                 complete += 1
+                if complete == 1 and shorten is not None:
+                    self.seconds = shorten(self.seconds)
         except ChildFailed:
             pass  # out of time
         experiment.done = expected
