@@ -363,6 +363,13 @@ def test_rows_that_do_not_fit_into_the_time_are_skipped_with_a_note():
     assert document["measurements"][1]["sentence"] == "Nothing was measured."
 
 
+def test_when_the_time_is_short_there_are_fewer_rounds_but_enough_for_a_statement():
+    short = replace(FAST, rounds=9, budget=1.0)
+    document = compare(LOOPS[:2], settings=short, known=[fake("one"), fake("two")])
+    assert {len(row["rounds"]["value"]) for row in document["rows"]} == {5}
+    assert "first" in document["measurements"][1]["sentence"]
+
+
 def test_ctrl_c_keeps_what_was_measured():
     def progress(done, what):
         if what == "two: noria-select, 2":

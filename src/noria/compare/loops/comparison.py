@@ -14,7 +14,7 @@ from noria.compare.loops.row import Place, Row
 from noria.compare.measure.experiment import Progress
 from noria.compare.measure.run import run_info
 from noria.compare.noise import NoiseMeter, noise_document
-from noria.compare.statistics import spread
+from noria.compare.statistics import MIN_ROUNDS, spread
 
 OUT_OF_TIME = "not measured: out of time"
 START_SECONDS = 1.5
@@ -40,7 +40,7 @@ class Settings:
     """Of the whole run; rows that cannot be measured by then are skipped, with a note."""
 
 
-QUICK = Settings(rounds=5, seconds=0.15, least=0.03, warmup=0.015, budget=78.0)
+QUICK = Settings(rounds=7, seconds=0.1, least=0.025, warmup=0.008, budget=78.0)
 FULL = Settings(rounds=11, seconds=0.4, least=0.1, warmup=0.05, budget=540.0)
 
 
@@ -112,15 +112,16 @@ class Comparison:
         with run.at_place(seconds=self.settings.seconds, warmup=self.settings.warmup) as place:
             self.meter, self.place = place.meter, place
             for name, found in self.found.items():
-                seconds = self._seconds()
-                if seconds is None:
+                plan = self._plan()
+                if plan is None:
                     self.skipped.append(name)
                 else:
+                    rounds, seconds = plan
                     run.measure_row(
                         found.row,
                         self.available,
                         replace(place, seconds=seconds),
-                        self.settings.rounds,
+                        rounds,
                         found=found,
                         step=self._step,
                         repeat=next(iter(self.available), ""),
@@ -135,15 +136,20 @@ class Comparison:
         count = sum(row.applies_to(loop) for loop in self.available)
         return self.settings.rounds * (count + (1 if row.interleaved and count else 0))
 
-    def _seconds(self) -> float | None:
-        """Duration of each measurement, by the time that is left; None if there is too little."""
-        left = self.settings.budget - (time.monotonic() - self.began)
-        left -= START_SECONDS * len(self.left)
-        slots = sum(self.left.values())
-        each = left / slots - OVERHEAD_SECONDS - self.settings.warmup if slots else 0.0
+    def _plan(self) -> tuple[int, float] | None:
+        """Rounds of the next row and duration of each measurement; None after the budget.
+
+        If the time is short, the measurements become shorter, then the rounds fewer.
+        """
+        settings = self.settings
+        left = settings.budget - (time.monotonic() - self.began)
         if left <= 0 and self.done:
             return None
-        return min(self.settings.seconds, max(self.settings.least, each))
+        slots = sum(self.left.values())
+        each = (left - START_SECONDS * len(self.left)) / slots if slots else 0.0
+        each -= OVERHEAD_SECONDS + settings.warmup
+        rounds = settings.rounds if each >= settings.least else min(settings.rounds, MIN_ROUNDS)
+        return rounds, min(settings.seconds, max(settings.least, each))
 
     def _step(self, row: Row, loop: str, number: int) -> None:
         if self.progress is not None:
