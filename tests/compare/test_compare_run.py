@@ -83,7 +83,8 @@ def test_progress_goes_from_nothing_to_all(results):
     assert parts == sorted(parts)
     models, again = len(NAMES), TINY.again
     throughput = (models + again) * TINY.rounds * len(TINY.connections)
-    phases = waiting = idle = models * TINY.rounds
+    phases = waiting = (models + again) * TINY.rounds
+    idle = models * TINY.rounds
     assert len(parts) == throughput + phases + waiting + idle + models + 1
 
 
@@ -188,13 +189,19 @@ def test_noise_is_measured(results):
 
 def test_the_same_server_is_measured_against_itself():
     short = replace(TINY, rounds=5, seconds=0.03, connections=(1,), processes=1)
-    found = run.run(short, ["epoll"], quick=True, only=["throughput"], progress=None)
+    only = ["throughput", "phases", "waiting"]
+    found = run.run(short, ["epoll"], quick=True, only=only, progress=None)
     [row] = found["throughput"]["rows"]
     assert len(row["rounds"]["cpu_us"]) == 5
-    measured = [pair for pair in found["noise"]["pairs"] if pair["model"] == "epoll"]
-    if measured:  # else the machine was too busy in one of the rounds
-        assert measured[0]["low"] <= measured[0]["ratio"] <= measured[0]["high"]
-        assert found["noise"]["same_server"] >= 1
+    assert {row["client"] for row in found["waiting"]["rows"]} == set(range(TINY.clients))
+    assert len(found["waiting"]["rows"]) == TINY.clients
+    assert len(found["phases"]["rows"]) == 5 * TINY.samples
+    pairs = found["noise"]["pairs"]  # fewer if the machine was too busy in one of the rounds
+    for pair in pairs:
+        assert pair["model"] == "epoll"
+        assert pair["figure"] in only
+        assert pair["low"] <= pair["ratio"] <= pair["high"]
+    assert not pairs or found["noise"]["same_server"] >= 1
 
 
 def test_a_model_with_one_connection_is_measured_with_several_only_as_often_as_set():

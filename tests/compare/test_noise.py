@@ -83,3 +83,17 @@ def test_a_server_that_differs_from_itself_has_a_warning():
 @pytest.mark.parametrize("noise", [None, {}, {"same_server": None}, {"same_server": "x"}])
 def test_unknown_noise_is_none(noise):
     assert same_server(noise) == 1.0
+
+
+def test_the_noise_of_a_place_is_that_of_its_pairs():
+    pairs = [
+        {"figure": "throughput", "connections": 1, "ratio": 1.02},
+        {"figure": "throughput", "connections": 1, "ratio": 0.8},
+        {"figure": "throughput", "connections": 100, "ratio": 1.1},
+    ]
+    found = {"pairs": pairs, "same_server": 1.25}
+    assert same_server(found, figure="throughput", connections=1) == pytest.approx(1.25)
+    assert same_server(found, figure="throughput", connections=100) == pytest.approx(1.1)
+    assert same_server(found, figure="phases") == pytest.approx(1.25), "no pair of this place"
+    assert same_server({"same_server": 1.3}, figure="phases") == 1.3
+    assert same_server({"pairs": [{"ratio": None}, "x"]}) == 1.0

@@ -117,12 +117,30 @@ def noise_document(
     return found
 
 
-def same_server(noise: Any) -> float:
-    """Return the ratio of the same server to itself from an object "noise"; 1 if unknown."""
-    value = noise.get("same_server") if isinstance(noise, dict) else None
+def same_server(noise: Any, **place: Any) -> float:
+    """Return the ratio of the same server to itself, at least 1, from an object "noise".
+
+    It is the largest of the pairs measured at `place` (``figure="throughput", connections=100``),
+    or of all pairs if there are none of this place. If there are no pairs at all, it is what the
+    object says, or 1.
+    """
+    found = noise.get("pairs") if isinstance(noise, dict) else None
+    pairs = [pair for pair in found or () if _number(pair, "ratio") > 0]
+    there = [pair for pair in pairs if place and place.items() <= pair.items()]
+    return max(map(_factor, there or pairs), default=max(1.0, _number(noise, "same_server")))
+
+
+def _factor(pair: dict[str, Any]) -> float:
+    ratio = float(pair["ratio"])
+    return max(ratio, 1 / ratio)
+
+
+def _number(found: Any, key: str) -> float:
+    """A finite number, 0 if there is none."""
+    value = found.get(key) if isinstance(found, dict) else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return 1.0
-    return max(1.0, float(value))
+        return 0.0
+    return float(value)
 
 
 def _warning(noise: dict[str, Any]) -> str:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import noria
 from noria.compare.measure.child import ChildFailed
 from noria.compare.measure.experiment import Experiment, Row
+from noria.compare.measure.medians import median_number
 from noria.compare.measure.rounds import Rounds
 from noria.compare.measure.servers import Candidate, Servers, candidates
+from noria.compare.noise import same_server_pair
 
 WARMUP_MESSAGES = 4
 
 
 def steps(experiment: Experiment, models: list[str]) -> int:
     """Number of progress steps."""
-    return experiment.settings.rounds * len(models)
+    settings = experiment.settings
+    return settings.rounds * len(candidates(models, settings.again))
 
 
 def measure(experiment: Experiment, models: list[str]) -> list[Row]:
     """Return one row per sample message, with the round of its send; times in ns since then."""
     settings = experiment.settings
-    measured = candidates(models)
+    measured = candidates(models, settings.again)
     with Servers(experiment, measured, "--record", str(settings.sample_size)) as servers:
 
         def one(candidate: Candidate, number: int) -> list[Row]:
@@ -28,12 +31,25 @@ def measure(experiment: Experiment, models: list[str]) -> list[Row]:
         found, note = Rounds(experiment, measured).take("the two phases", one)
     rows = []
     for candidate, each in found.items():
+        if candidate.again:
+            first = found[Candidate(candidate.model)]
+            experiment.pairs.append(_pair(candidate.model, first, each))
+            continue
         # Samples are not merged: each one stays a single real message.
         samples = [row for group in each for row in group if row["handler"] is not None]
         failed = [row for group in each for row in group if row["handler"] is None]
         samples = samples or failed[:1] or [_failed(candidate.model, 0, note)]
         rows += [{**row, "sample": number} for number, row in enumerate(samples)]
     return rows
+
+
+def _pair(model: str, first: list[list[Row]], again: list[list[Row]]) -> Row | None:
+    """Two servers of one model against each other: the medians of each round's samples."""
+    rounds = [
+        [median_number(row["handler"] for row in group) for group in each]
+        for each in (first, again)
+    ]
+    return same_server_pair(*rounds, figure="phases", column="handler", model=model)
 
 
 def _failed(model: str, number: int, note: str) -> Row:

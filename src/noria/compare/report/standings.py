@@ -92,7 +92,7 @@ def standing(
     best: Best = "lowest",
 ) -> Standing:
     """Compare the candidates of `rounds`, which has one number per round."""
-    noise = same_server(results.get("noise"))
+    noise = same_server(results.get("noise"), figure=figure, **at)
     worse = "lower" if best == "highest" else "higher"
     found = ratios_to_best(rounds, best)
     return Standing(
