@@ -187,7 +187,8 @@ cdef class Epoll(Readiness):
             return 0
         for i in range(n):
             event = &self.events[i]
-            fd = <int>(event.data.u64 & 0xffffffff)
+            # A cast to the lower half; `& 0xffffffff` would compute with Python integers.
+            fd = <int><uint32_t>event.data.u64
             if (self.registrations[fd].channel == NULL
                     or self.registrations[fd].generation != event.data.u64 >> 32):
                 stale = True
