@@ -39,6 +39,10 @@ cdef extern from *:
     #pragma GCC diagnostic push
     #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
     #endif
+    static inline void noria_truncate(PyObject *bytes, Py_ssize_t n) {
+        ((PyBytesObject *)bytes)->ob_sval[n] = 0;
+        Py_SET_SIZE(bytes, n);
+    }
     static inline void noria_overwrite(PyObject *bytes, const char *data, Py_ssize_t n) {
         PyBytesObject *self = (PyBytesObject *)bytes;
         memcpy(self->ob_sval, data, n);
@@ -54,6 +58,8 @@ cdef extern from *:
     bint unreferenced "noria_unreferenced"(object data)
     # Replaces the content of a bytes object that has memory for at least `n` bytes.
     void overwrite "noria_overwrite"(object data, const char *source, Py_ssize_t n)
+    # Shortens a bytes object to which only the caller has a reference; its memory is not resized.
+    void truncate "noria_truncate"(object data, Py_ssize_t n)
 
 cdef extern from "Python.h":
     # A bytes object whose references Cython does not count.

@@ -20,9 +20,13 @@ cdef class Connection(Stream):
     cdef unsigned char bursty
     # the outgoing data is sent at the end of this turn
     cdef unsigned char corked
+    # if several writes are corked: bytes that deferred_write has memory for, which no one else sees
+    cdef unsigned short corked_capacity
     cdef unsigned last_write_turn
     cdef int start_outgoing(self, bytes data) except -1
     cdef bint cork(self, data) except -1
+    cdef int append_corked(self, bytes part, Py_ssize_t n) except -1
+    cdef void trim_corked(self) noexcept
     cdef int uncork(self) except -1
     cdef int flush_corked(self, bytes data) except -1
     cdef bint defer_write(self, data) except -1

@@ -19,12 +19,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF
+from libc.string cimport memcpy
 
 from noria._core.address cimport noria_address, peer_address
 from noria._core.aio.client_count cimport ClientCount
 from noria._core.aio.core cimport Core
 from noria._core.contract cimport CALL, RECEIVE, SEND, Event
-from noria._core.message cimport bytes_of
+from noria._core.message cimport bytes_of, truncate
 from noria._core.stream cimport PAUSED, SENDFILE, Stream
 from noria._core.sys cimport (
     AF_INET, AF_INET6, AF_UNIX, EAGAIN, EBADF, EINTR, getsockname, sockaddr, sockaddr_storage,
@@ -273,8 +274,34 @@ cdef class Connection(Stream):
                 return False
             self.corked = True
             (<Core>self.loop).corked.append(self)
-        self.append_outgoing(part, 0)
+        self.append_corked(part, n)
         return True
+
+    cdef int append_corked(self, bytes part, Py_ssize_t n) except -1:
+        """Copy the part to the end of the corked data; a first part is referenced, not copied."""
+        cdef Py_ssize_t size = self.unsent_size
+        cdef bytes joined
+        if size == 0:
+            self.deferred_write = part
+            self.corked_capacity = 0
+        elif size + n <= self.corked_capacity:
+            memcpy(PyBytes_AS_STRING(self.deferred_write) + size, PyBytes_AS_STRING(part), n)
+        else:
+            # Twice the size, as further writes may follow.
+            joined = PyBytes_FromStringAndSize(NULL, 2 * (size + n))
+            memcpy(PyBytes_AS_STRING(joined), PyBytes_AS_STRING(self.deferred_write), size)
+            memcpy(PyBytes_AS_STRING(joined) + size, PyBytes_AS_STRING(part), n)
+            self.deferred_write = joined
+            self.corked_capacity = 2 * (size + n)
+        self.unsent_size = size + n
+        return 0
+
+    @cython.final
+    cdef void trim_corked(self) noexcept:
+        """Give the joined data its size: no more is appended to it."""
+        if self.corked_capacity:
+            self.corked_capacity = 0
+            truncate(self.deferred_write, self.unsent_size)
 
     cdef int append_outgoing(self, bytes data, Py_ssize_t offset) except -1:
         if self.deferred_write is not None:
@@ -284,21 +311,21 @@ cdef class Connection(Stream):
     @cython.final
     cdef int start_outgoing(self, bytes data) except -1:
         """Put a deferred write into `outgoing`, if it is not in there."""
+        self.trim_corked()
         if self.outgoing is None:
             self.outgoing = [data]
             self.first = self.offset = 0
         return 0
 
     cdef bint coalesce(self) except -1:
-        """Join the corked data into one deferred write; return False if there is none."""
+        """Make the corked data the deferred write; return False if there is none."""
         self.corked = False
         if self.closed or not self.unsent_size \
                 or (self.caller_socket is not None and self.closed_by_caller()):
             self.deferred_write = None
+            self.corked_capacity = 0
             return False
-        if self.outgoing is not None:
-            self.deferred_write = b"".join(self.outgoing)
-            self.outgoing = None
+        self.trim_corked()
         return True
 
     cdef int send_deferred_write(self) noexcept:
@@ -320,7 +347,7 @@ cdef class Connection(Stream):
         cdef int sent
         if not self.corked:
             return 0
-        if self.outgoing is None or len(self.outgoing) == 1:
+        if not self.corked_capacity:
             # It was the only write of this turn.
             self.bursty = False
         if not self.coalesce() or self.model.send_later(

@@ -15,13 +15,26 @@ import asyncio
 cdef object AsyncioStreamReader = asyncio.StreamReader
 cdef object AsyncioStreamWriter = asyncio.StreamWriter
 
+cdef enum:
+    # bytes that readexactly has memory for before they have come; more are buffered
+    MAX_TARGET = 1024 * 1024
+    # A message of more bytes is freed when less than an eighth of them are unread.
+    MAX_KEPT = 8 * 1024
+
 
 cdef class StreamReaderBase:
     """The compiled half of asyncio.StreamReader."""
 
+    # The unread bytes are, in this order: `target` up to `filled`, if it is not None; `message`
+    # from `start` on, if it is not None, otherwise `buffer`, which is empty beside a message.
     cdef bytearray buffer
-    # the last message, if nothing is buffered before it; the buffer is empty then
     cdef bytes message
+    cdef Py_ssize_t start
+    # the object that readexactly will return, if its bytes come in several messages
+    cdef bytes target
+    cdef Py_ssize_t filled
+    # number of bytes for which the waiting readexactly waits, or 0
+    cdef Py_ssize_t wanted
     # whether the waiting coroutine takes any number of bytes
     cdef bint takes_any
     # asyncio's names: its methods use these fields, too.
@@ -42,18 +55,43 @@ cdef class StreamReaderBase:
     @_buffer.setter
     def _buffer(self, bytearray buffer):
         self.buffer = buffer
-        self.message = None
+        self.message = self.target = None
+        self.filled = 0
 
     cdef Py_ssize_t size(self) noexcept:
+        """The number of unread bytes."""
+        return self.filled + self.size_after_target()
+
+    cdef Py_ssize_t size_after_target(self) noexcept:
         if self.message is not None:
-            return PyBytes_GET_SIZE(self.message)
+            return PyBytes_GET_SIZE(self.message) - self.start
         return PyByteArray_GET_SIZE(self.buffer)
 
+    cdef char *after_target(self) noexcept:
+        """The first unread byte that is not in `target`."""
+        if self.message is not None:
+            return PyBytes_AS_STRING(self.message) + self.start
+        return PyByteArray_AS_STRING(self.buffer)
+
     cdef int join(self) except -1:
+        """Move all unread bytes into the buffer."""
+        cdef bytes target = self.target
+        cdef bytearray rest
+        self.buffer_message()
+        if target is not None:
+            rest, self.buffer = self.buffer, bytearray()
+            self.append(PyBytes_AS_STRING(target), self.filled)
+            self.append(PyByteArray_AS_STRING(rest), PyByteArray_GET_SIZE(rest))
+            self.target = None
+            self.filled = 0
+        return 0
+
+    cdef int buffer_message(self) except -1:
         cdef bytes message = self.message
         if message is not None:
             self.message = None
-            self.append(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+            self.append(PyBytes_AS_STRING(message) + self.start,
+                        PyBytes_GET_SIZE(message) - self.start)
         return 0
 
     cdef int append(self, const char *data, Py_ssize_t n) except -1:
@@ -62,23 +100,49 @@ cdef class StreamReaderBase:
         memcpy(PyByteArray_AS_STRING(self.buffer) + before, data, n)
         return 0
 
+    cdef Py_ssize_t fill_target(self, const char *data, Py_ssize_t n) except -1:
+        """Copy bytes into what the waiting readexactly will return; return how many."""
+        cdef Py_ssize_t before
+        if self.target is None:
+            before = self.size_after_target()
+            # A single message that has all the bytes is taken without a copy.
+            if not 0 < before < self.wanted <= MAX_TARGET:
+                return 0
+            self.target = PyBytes_FromStringAndSize(NULL, self.wanted)
+            memcpy(PyBytes_AS_STRING(self.target), self.after_target(), before)
+            self.filled = before
+            self.message = None
+            PyByteArray_Resize(self.buffer, 0)
+        n = min(n, PyBytes_GET_SIZE(self.target) - self.filled)
+        memcpy(PyBytes_AS_STRING(self.target) + self.filled, data, n)
+        self.filled += n
+        return n
+
     cdef int feed_buffer(self, const char *data, Py_ssize_t n) except -1:
         """Buffer bytes and wake the waiting coroutine."""
-        if self.takes_any and self.size() == 0:
+        cdef Py_ssize_t used
+        if (self.takes_any or n == self.wanted) and self.size() == 0:
             return self.feed_message(PyBytes_FromStringAndSize(data, n))
         self.check_eof()
-        self.join()
-        self.append(data, n)
+        used = self.fill_target(data, n)
+        if used < n:
+            self.buffer_message()
+            self.append(data + used, n - used)
         return self.data_added()
 
     cdef int feed_message(self, bytes data) except -1:
         """As feed_buffer, without a copy if nothing is buffered."""
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(data)
+        cdef Py_ssize_t used
         self.check_eof()
-        if self.size():
-            self.join()
-            self.append(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        else:
-            self.message = data
+        used = self.fill_target(PyBytes_AS_STRING(data), n)
+        if used < n:
+            if self.size_after_target():
+                self.buffer_message()
+                self.append(PyBytes_AS_STRING(data) + used, n - used)
+            else:
+                self.message = data
+                self.start = used
         return self.data_added()
 
     cdef int check_eof(self) except -1:
@@ -87,11 +151,15 @@ cdef class StreamReaderBase:
         return 0
 
     cdef int data_added(self) except -1:
-        if self._waiter is not None and self.size():
+        cdef Py_ssize_t size = self.size()
+        if self._waiter is not None and size:
+            if size < self.wanted:
+                # Neither paused: the waiting coroutine would resume reading at once.
+                return 0
             waiter, self._waiter = self._waiter, None
             if not waiter.done():
                 waiter.set_result(None)
-        if self.size() > 2 * self._limit and not self._paused and self._transport is not None:
+        if size > 2 * self._limit and not self._paused and self._transport is not None:
             self.pause_transport()
         return 0
 
@@ -107,19 +175,44 @@ cdef class StreamReaderBase:
 
     cdef bytes take(self, Py_ssize_t n):
         """Remove and return the first n bytes; resume reading if the buffer is below its limit."""
-        cdef bytes data = self.message
-        if data is not None and n == PyBytes_GET_SIZE(data):
-            self.message = None
-        else:
-            self.join()
-            data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.buffer), n)
-            if n == PyByteArray_GET_SIZE(self.buffer):
-                PyByteArray_Resize(self.buffer, 0)
+        cdef bytes data = self.target
+        if data is not None:
+            if n == self.filled == PyBytes_GET_SIZE(data):
+                self.target = None
+                self.filled = 0
             else:
-                del self.buffer[:n]
+                self.join()
+                data = self.take_buffered(n)
+        elif self.message is not None:
+            data = self.take_from_message(n)
+        else:
+            data = self.take_buffered(n)
         if self._paused and self.size() <= self._limit:
             self._paused = False
             self._transport.resume_reading()
+        return data
+
+    cdef bytes take_buffered(self, Py_ssize_t n):
+        cdef bytes data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.buffer), n)
+        if n == PyByteArray_GET_SIZE(self.buffer):
+            PyByteArray_Resize(self.buffer, 0)
+        else:
+            del self.buffer[:n]
+        return data
+
+    cdef bytes take_from_message(self, Py_ssize_t n):
+        cdef bytes data = self.message
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        if n == size and self.start == 0:
+            self.message = None
+            return data
+        data = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + self.start, n)
+        self.start += n
+        if self.start == size:
+            self.message = None
+        elif size > MAX_KEPT and (size - self.start) * 8 < size:
+            # A few bytes must not keep the memory of a large message.
+            self.buffer_message()
         return data
 
     cdef object create_waiter(self, str method):
@@ -163,10 +256,12 @@ cdef class StreamReaderBase:
             if self._eof:
                 return await AsyncioStreamReader.readexactly(self, n)
             waiter = self.create_waiter("readexactly")
+            self.wanted = wanted
             try:
                 await waiter
             finally:
                 self._waiter = None
+                self.wanted = 0
         return self.take(wanted)
 
     async def readline(self):
@@ -216,15 +311,20 @@ cdef class StreamReaderBase:
     cdef Py_ssize_t find(self, bytes end, Py_ssize_t start) except -2:
         cdef char *base
         cdef char *place
-        self.join()
+        cdef Py_ssize_t found
+        if self.target is not None:
+            self.join()
         if PyBytes_GET_SIZE(end) > 1:
-            return self.buffer.find(end, start)
-        if start >= PyByteArray_GET_SIZE(self.buffer):
+            if self.message is None:
+                return self.buffer.find(end, start)
+            found = self.message.find(end, self.start + start)
+            return -1 if found < 0 else found - self.start
+        if start >= self.size_after_target():
             # Another coroutine has read meanwhile.
             return -1
-        base = PyByteArray_AS_STRING(self.buffer)
+        base = self.after_target()
         place = <char *>memchr(base + start, PyBytes_AS_STRING(end)[0],
-                               self.size() - start)
+                               self.size_after_target() - start)
         return -1 if place == NULL else place - base
 
 
