@@ -7,6 +7,7 @@ import contextlib
 import random
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,94 @@ def test_a_read_that_was_cancelled_takes_nothing(run: Run) -> None:
                 assert await reader.readexactly(4) == b"%04d" % n
 
     run(main())
+
+
+async def some_steps() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_the_pieces_of_readexactly_are_kept_when_it_is_cancelled() -> None:
+    async def main() -> None:
+        reader = noria.StreamReader(loop=asyncio.get_running_loop())
+        for enough in (False, True):
+            task = asyncio.ensure_future(reader.readexactly(10))
+            await some_steps()
+            for piece in (b"abc", b"def", b"gh"):
+                reader.feed_data(piece)
+            await some_steps()
+            assert not task.done()
+            if enough:
+                # It is woken, with bytes beyond its own, and cancelled before it runs.
+                reader.feed_data(b"ijkl")
+                reader.feed_data(b"mn")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert reader._buffer == (b"abcdefghijklmn" if enough else b"abcdefgh")
+            assert await reader.readexactly(5) == b"abcde"
+            reader.feed_data(b"xy")
+            assert await reader.read(100) == (b"fghijklmnxy" if enough else b"fghxy")
+
+    asyncio.run(main())
+
+
+def test_readexactly_reports_the_pieces_at_the_end_of_file() -> None:
+    async def main() -> None:
+        reader = noria.StreamReader(loop=asyncio.get_running_loop())
+        task = asyncio.ensure_future(reader.readexactly(10))
+        await some_steps()
+        for piece in (b"abc", b"def"):
+            reader.feed_data(piece)
+            await some_steps()
+        reader.feed_eof()
+        with pytest.raises(asyncio.IncompleteReadError) as caught:
+            await task
+        assert (caught.value.partial, caught.value.expected) == (b"abcdef", 10)
+        assert reader.at_eof()
+
+    asyncio.run(main())
+
+
+def test_messages_with_a_header_in_any_pieces(run: Run) -> None:
+    """Headers and bodies of all sizes arrive whole and in order, however the kernel splits them."""
+    dice = random.Random(3)
+    bodies = [dice.randbytes(dice.choice([0, 1, 900, 20_000, 100_000, 700_000])) for _ in range(40)]
+
+    async def main() -> None:
+        async def send(reader: Any, writer: Any) -> None:
+            for body in bodies:
+                writer.write(len(body).to_bytes(4, "big") + body + b"end\r\n")
+                if dice.random() < 0.3:
+                    await writer.drain()
+            writer.close()
+
+        async with served(send) as (reader, _):
+            for body in bodies:
+                assert await reader.readexactly(4) == len(body).to_bytes(4, "big")
+                assert await reader.readexactly(len(body)) == body
+                assert await reader.readuntil(b"\r\n") == b"end\r\n"
+            assert await reader.read() == b""
+
+    run(main())
+
+
+def test_a_few_unread_bytes_do_not_keep_the_memory_of_a_large_message() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        readers = [noria.StreamReader(loop=loop) for _ in range(20)]
+        tracemalloc.start()
+        try:
+            for reader in readers:
+                reader.feed_data(bytes(200_000))
+                assert len(await reader.readexactly(199_990)) == 199_990
+            assert tracemalloc.get_traced_memory()[0] < 20 * 50_000
+        finally:
+            tracemalloc.stop()
+        for reader in readers:
+            assert await reader.read(100) == bytes(10)
+
+    asyncio.run(main())
 
 
 def test_two_readers_at_once_are_refused(run: Run) -> None:
