@@ -26,6 +26,14 @@ is called from there gets its arguments the same way. They do not matter here:
 tests/core/test_messages_kept.py tries each of these ways to keep a message, with the JIT too.
 """
 
+from cpython.buffer cimport (
+    PyBUF_FULL_RO, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_FromStringAndSize
+
+cdef enum:
+    MAX_COPIED = 4 * 1024   # bytes that small_copy copies
+
 cdef extern from *:
     """
     static inline int noria_unreferenced(PyObject *bytes) {
@@ -76,3 +84,15 @@ cdef inline bytes bytes_of(data):
         raise TypeError("data argument must be a bytes-like object, not "
                         f"{type(data).__name__!r}")
     return bytes(data)
+
+cdef inline bytes small_copy(data):
+    """Copy a caller's buffer if it is small and contiguous; return None otherwise."""
+    cdef Py_buffer view
+    cdef bytes copy = None
+    if type(data) is not memoryview and type(data) is not bytearray:
+        return None
+    PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)
+    if view.len <= MAX_COPIED and PyBuffer_IsContiguous(&view, b"C"):
+        copy = PyBytes_FromStringAndSize(<char *>view.buf, view.len)
+    PyBuffer_Release(&view)
+    return copy

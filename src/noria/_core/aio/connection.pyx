@@ -12,9 +12,6 @@ joined and sent at the end of the turn, until a turn has only one.
 """
 
 cimport cython
-from cpython.buffer cimport (
-    PyBUF_FULL_RO, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
-)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 from cpython.object cimport PyObject, PyTypeObject
@@ -25,7 +22,7 @@ from noria._core.address cimport noria_address, peer_address
 from noria._core.aio.client_count cimport ClientCount
 from noria._core.aio.core cimport Core
 from noria._core.contract cimport CALL, RECEIVE, SEND, Event
-from noria._core.message cimport bytes_of, truncate
+from noria._core.message cimport bytes_of, small_copy, truncate
 from noria._core.stream cimport PAUSED, SENDFILE, Stream
 from noria._core.sys cimport (
     AF_INET, AF_INET6, AF_UNIX, EAGAIN, EBADF, EINTR, getsockname, sockaddr, sockaddr_storage,
@@ -52,8 +49,6 @@ cdef enum:
     STARTED = 3
     # bytes that one connection defers to the end of the turn
     MAX_CORKED = 16 * 1024
-    # bytes that are copied from a caller's buffer to be deferred
-    MAX_COPIED = 4 * 1024
 
 
 cdef class Connection(Stream):
@@ -598,16 +593,3 @@ def connect(Core core, sock, protocol, server, bint from_caller, context):
         # The caller may close it before the addresses are read.
         connection.store_addresses()
     return connection
-
-
-cdef bytes small_copy(data):
-    """Copy a caller's buffer if it is small and contiguous; return None otherwise."""
-    cdef Py_buffer view
-    cdef bytes copy = None
-    if type(data) is not memoryview and type(data) is not bytearray:
-        return None
-    PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)
-    if view.len <= MAX_COPIED and PyBuffer_IsContiguous(&view, b"C"):
-        copy = PyBytes_FromStringAndSize(<char *>view.buf, view.len)
-    PyBuffer_Release(&view)
-    return copy
