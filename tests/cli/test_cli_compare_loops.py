@@ -135,6 +135,16 @@ def test_notes_say_once_why_values_are_missing_or_mean_little(capsys):
     assert "echo-tls: asyncio, uvloop: it has no TLS" in shown
 
 
+def test_a_note_of_every_row_is_shown_once(capsys):
+    results = loops_document()
+    for row in results["rows"]:
+        if row["loop"] == "rloop":
+            row.update(value=None, rounds={}, note="it does not start")
+    shown = printed(results, 80, capsys)
+    assert "every row: rloop: it does not start\n" in shown
+    assert shown.count("it does not start") == 1
+
+
 def test_the_warning_about_noise_is_shown(capsys):
     results = loops_document()
     results["noise"]["warning"] = "the machine was noisy"

@@ -79,7 +79,14 @@ def notes(results: dict[str, Any]) -> list[str]:
             note = f"busy less than {BUSY:.0%} of the time, as {note.partition(': ')[2]}"
         if note:
             reasons.setdefault((str(row["row"]), note), []).append(who)
-    return [f"{name}: {', '.join(who)}: {why}" for (name, why), who in reasons.items()]
+    rows: dict[tuple[str, str], list[str]] = {}
+    for (name, why), names in reasons.items():
+        rows.setdefault((", ".join(names), why), []).append(name)
+    every = len(results.get("measurements") or ())
+    return [
+        f"{'every row' if len(names) == every > 1 else ', '.join(names)}: {who}: {why}"
+        for (who, why), names in rows.items()
+    ]
 
 
 def _table(results: dict[str, Any], shown: list[Row], base: str, wide: bool) -> Table:

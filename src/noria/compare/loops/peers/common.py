@@ -46,7 +46,11 @@ def raise_descriptor_limit() -> None:
 def reason(error: BaseException) -> str:
     """Return an error in one line."""
     if isinstance(error, NotImplementedError) and not str(error):
-        return "the loop does not implement it (NotImplementedError)"
+        return "not implemented by the loop"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        if package != "noria":
+            return f"not installed: pip install {package}"
     text = str(error) or (error.__doc__ or "").partition("\n")[0]
     name = type(error).__name__
     return text if isinstance(error, OSError) and text else f"{name}: {text}".rstrip(": ")
