@@ -159,6 +159,32 @@ def test_panels_are_drawn(browser, width, tmp_path):
 
 
 @needs_chromium
+def test_wide_intervals_do_not_flatten_the_whiskers(browser, tmp_path):
+    show(browser, loops_document(), tmp_path / "page.html")
+    widths = (
+        "ratioPanels(900, [{title: 'a', items: [{name: 'x', ratio: 2, lowest: 1.5, highest: 3, "
+        "rounds: 5, low: LOW, high: HIGH}]}])[1].querySelector('.whisker line').getAttribute('x2')"
+    )
+    narrow, wide = (
+        float(browser.ask(widths.replace("LOW", str(low)).replace("HIGH", str(high))))
+        for low, high in ((1.8, 2.2), (0.01, 400))
+    )
+    assert narrow == wide
+
+
+@needs_chromium
+def test_a_row_without_measurements_says_why_once(browser, tmp_path):
+    results = loops_document()
+    for row in results["rows"]:
+        if row["row"] == "call_soon":
+            row |= {"value": None, "rounds": {"value": [None] * 7}, "note": "out of time"}
+    show(browser, results, tmp_path / "page.html")
+    said = browser.ask("document.querySelector('[data-name=\"scheduling\"]').textContent")
+    assert said.count("out of time") == 1
+    assert browser.ask("document.querySelectorAll('.panels svg').length") == len(LOOP_ROWS) - 1
+
+
+@needs_chromium
 def test_one_figure_can_be_shown_alone(browser, tmp_path):
     path = tmp_path / "page.html"
     loops_page.write(loops_document(), path)

@@ -222,6 +222,16 @@ def test_an_outlier_breaks_the_axis_of_bars(browser, tmp_path):
 
 
 @needs_chromium
+def test_a_whisker_beyond_the_break_is_cut(browser, tmp_path):
+    results = with_rounds()
+    row = results["throughput"]["rows"][0]
+    row["rounds"]["kernel_us"][0] = row["highest"]["kernel_us"] = 5000.0
+    show(browser, results, tmp_path / "page.html")
+    panels = len({row["connections"] for row in results["throughput"]["rows"]})
+    assert number_of(browser, ".break path") == panels + 1  # on each axis, and on the whisker
+
+
+@needs_chromium
 def test_an_outlier_makes_the_axis_of_dots_logarithmic(browser, tmp_path):
     results = with_rounds()
     show(browser, results, tmp_path / "page.html")
@@ -338,6 +348,7 @@ def test_the_noise_is_drawn(browser, tmp_path):
     assert "3.1%" in said
     assert f"up to {results['noise']['same_server']:.2f} times" in said
     caption = browser.ask("document.getElementById('sentence-noise').textContent")
+    assert "Noise of this machine" not in caption  # the warning has all that is large
     assert results["noise"]["warning"][1:] in caption
 
 

@@ -37,9 +37,9 @@ SCRIPTS = (*page.DRAWING, "noise.js", "loops.js", "page.js")
 READING = (
     "Each loop is compared with the base, whose ratio is 1, within each round. A ratio above 1 is "
     "better, also where lower values are better. A dot is the median of the rounds, a whisker goes "
-    "from the lowest to the highest round, and the pale bar is the confidence interval. A sentence "
-    "states a difference of two loops only if the interval of their ratio excludes 1 and what the "
-    "noise of the machine would explain.",
+    "from the lowest to the highest round, and the pale bar is the confidence interval of the "
+    "ratio, cut where it is longer than the axis. A sentence states a difference only if the "
+    "interval of their ratio excludes 1 and what the noise of the machine would explain.",
     "All axes are logarithmic, so that twice as good and half as good are equally far from 1. The "
     "panels of a figure have one axis.",
 )

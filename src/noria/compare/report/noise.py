@@ -38,12 +38,11 @@ def pairs(results: dict[str, Any]) -> list[Row]:
 
 
 def sentence(results: dict[str, Any]) -> str:
-    """How noisy the machine was, and the warning if that is much."""
+    """The warning, which has all that is large, or else how quiet the machine was."""
     warning = str(section(results, "noise").get("warning") or "").strip().rstrip(".")
-    said = [sentences.noise(results)]
     if warning:
-        said.append(f"{warning[0].upper()}{warning[1:]}.")
-    return " ".join(filter(None, said)) or "The noise of the machine was not measured."
+        return f"{warning[0].upper()}{warning[1:]}."
+    return sentences.noise(results) or "The noise of the machine was not measured."
 
 
 def tables(results: dict[str, Any]) -> list[Table]:

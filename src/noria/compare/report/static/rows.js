@@ -30,7 +30,7 @@ const valueRows = (width, items, { figure, label, format, of = "rounds" }) => {
       Plot.dot(singles, { x: "value", y, fill: stroke, fillOpacity: 0.45, r: 2.2 }),
       ...whiskers(items, "x", { y }, { stroke, from: axis.low }),
       Plot.dot(items, { x, y, fill: stroke, r: 4, stroke: "var(--card)", strokeWidth: 1 }),
-      Plot.text(items, { x: (item) => d3.max([item.spread.highest, ...(item.values || [])]), y, text: words, dx: 9, textAnchor: "start", fontWeight: 600, ...halo, fill: "currentColor" }),
+      Plot.text(items, { y, text: words, frameAnchor: "right", dx: marginRight, textAnchor: "end", fontWeight: 600 }),
       Plot.tip(items, Plot.pointer({ ...tipLines, x, y, stroke, title: (item) => `${item.name}\n${spreadLines("", item.spread, format, of)}` })),
     ],
   });
@@ -45,11 +45,13 @@ const ratioTicks = (low, high, room) => {
     [0.8, 0.9, 1, 1.1, 1.25],
     [0.33, 0.5, 0.75, 1, 1.5, 2, 3],
     [0.25, 0.5, 1, 2, 4],
+    [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100],
     [0.01, 0.1, 1, 10, 100],
   ];
   const inside = (set) => set.filter((tick) => tick >= low && tick <= high);
   const widest = Math.max(low < 1 ? 1 / low : 1, high);
-  const set = sets[widest < 1.4 ? 0 : widest < 3.5 ? 1 : widest < 12 ? 2 : 3];
+  let set = sets[widest < 1.4 ? 0 : widest < 3.5 ? 1 : widest < 12 ? 2 : 3];
+  if (set === sets[3] && room / inside(set).length < 36) set = sets[4];
   const ticks = inside(widest >= 6 && widest < 12 ? [...set, 8] : set);
   return room / ticks.length < 30 ? ticks.filter((tick) => tick === 1 || tick === d3.max(ticks) || tick === d3.min(ticks)) : ticks;
 };
@@ -63,9 +65,11 @@ const ratioTicks = (low, high, room) => {
 const ratioPanels = (width, panels) => {
   const items = panels.flatMap((panel) => panel.items).filter((item) => isNumber(item.ratio));
   if (!items.length) return [];
-  const ends = items.flatMap((item) => [item.ratio, item.lowest, item.highest, item.low, item.high]).filter((value) => isNumber(value) && value > 0);
+  // Not the ends of the intervals: those of few and noisy rounds may be a hundred times as long.
+  const ends = items.flatMap((item) => [item.ratio, item.lowest, item.highest]).filter((value) => isNumber(value) && value > 0);
   const [low, high] = [Math.min(0.92, d3.min(ends) / 1.06), Math.max(1.09, d3.max(ends) * 1.06)];
-  const columns = width >= 860 ? Math.min(3, panels.length) : width >= 540 ? Math.min(2, panels.length) : 1;
+  // Four panels in two columns, so that none is alone in the second line.
+  const columns = width >= 860 ? Math.min(panels.length === 4 ? 2 : 3, panels.length) : width >= 540 ? Math.min(2, panels.length) : 1;
   const gap = 26;
   const each = Math.floor((width - gap * (columns - 1)) / columns);
   const place = document.createElement("div");
@@ -88,7 +92,7 @@ const ratioPanels = (width, panels) => {
   return [
     legend([
       whiskerEntry(rounds, "dot"),
-      hasInterval && ["confidence interval of the median", '<path d="M4,7H24" stroke="currentColor" stroke-width="6" stroke-opacity=".38"/>'],
+      hasInterval && ["97% confidence interval", '<path d="M4,7H24" stroke="currentColor" stroke-width="6" stroke-opacity=".38"/>'],
       ["log axis", '<path d="M1,10.5H27M1,7V10.5M12,7V10.5M18,7V10.5M22.5,7V10.5M26.5,7V10.5" stroke="currentColor" fill="none"/>'],
     ]),
     place,
@@ -97,6 +101,12 @@ const ratioPanels = (width, panels) => {
 
 const ratioPanel = (width, panel, low, high) => {
   const { base = "" } = panel;
+  if (!panel.items.some((item) => isNumber(item.ratio))) {
+    const reasons = document.createElement("p");
+    reasons.className = "note";
+    reasons.textContent = [...new Set(panel.items.map((item) => item.missing || "not measured"))].join("; ");
+    return reasons;
+  }
   const names = panel.items.map((item) => item.name);
   const measured = panel.items.filter((item) => isNumber(item.ratio));
   const missing = panel.items.filter((item) => !isNumber(item.ratio));
@@ -137,11 +147,11 @@ const ratioPanel = (width, panel, low, high) => {
       Plot.ruleX([1], { stroke: "var(--dim)" }),
       Plot.axisY({ tickSize: 0, label: null }),
       Plot.axisX(ticks, { tickSize: 0, fill: "var(--dim)", label: null, text: (tick) => `${tick}×` }),
-      Plot.ruleY(points.filter((item) => isNumber(item.low) && isNumber(item.high)), { x1: "low", x2: "high", y, stroke, strokeOpacity: 0.38, strokeWidth: 7 }),
+      Plot.ruleY(points.filter((item) => isNumber(item.low) && isNumber(item.high)), { x1: (item) => Math.max(item.low, low), x2: (item) => Math.min(item.high, high), y, stroke, strokeOpacity: 0.38, strokeWidth: 7 }),
       ...whiskers(points, "x", { y }, { stroke }),
       Plot.dot(points, { x, y, fill: stroke, r: 3.8, stroke: "var(--card)", strokeWidth: 1 }),
       Plot.text(points, { y, text: (item) => times(item.ratio), frameAnchor: "right", dx: marginRight, textAnchor: "end", fontWeight: 600 }),
-      Plot.text(missing, { y, text: (item) => item.missing || "not measured", frameAnchor: "left", dx: 4, textAnchor: "start", fill: "var(--dim)", fontSize: 11, ...halo }),
+      Plot.text(missing, { y, text: (item) => item.missing || "not measured", frameAnchor: "left", dx: 4, textAnchor: "start", fill: "var(--dim)", fontSize: 11, lineWidth: (width - marginLeft) / 11, textOverflow: "ellipsis", ...halo }),
       Plot.tip(points, Plot.pointer({ ...tipLines, x, y, stroke, title: tip })),
     ],
   });

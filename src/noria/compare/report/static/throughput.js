@@ -207,7 +207,8 @@ const cpuTimes = (width, all) => {
     ]
       .filter(Boolean)
       .join("\n");
-  const cut = points.filter(isCut);
+  // Bars that are cut, and whiskers that go beyond the break.
+  const cut = points.filter((point) => axis.kind === "broken" && point.spread.highest > axis.high);
   const broken = axis.kind === "broken";
   return [
     heading("CPU time per message", ["µs, less is better", axisWords(axis, us)]),
@@ -215,7 +216,7 @@ const cpuTimes = (width, all) => {
       ["user", '<rect y="2" width="28" height="10" fill="currentColor"/>'],
       ["kernel", '<rect y="2" width="28" height="10" fill="currentColor" fill-opacity=".38"/>'],
       whiskerEntry(mostRounds(points.map((point) => point.spread)), "end of the bar"),
-      broken && ["longer than the axis: the bar is cut, the number is its value", BREAK],
+      broken && ["beyond the axis: cut, the number is the value", BREAK],
     ]),
     plot("throughput", "CPU time per message in microseconds, user and kernel", {
       ...options,

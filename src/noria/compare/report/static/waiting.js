@@ -52,7 +52,7 @@ const waiting = (width) => {
       }),
       Plot.tickX(ranked, { x, y: "model", stroke, strokeWidth: 2 }),
       Plot.text(queued, { x, y: "model", text: (row) => `second client ${ms(time(row))}`, dx: -1, dy: -step / 2 - 1, textAnchor: "start", fill: "var(--dim)", fontSize: 11.5, ...halo }),
-      Plot.text(last, { x: (row) => Math.max(x(row), row.spread.highest), y: "model", text: label, dx: 9, textAnchor: "start", fontWeight: 600, ...halo, fill: "currentColor" }),
+      Plot.text(last, { y: "model", text: label, frameAnchor: "right", dx: marginRight, textAnchor: "end", fontWeight: 600 }),
       Plot.tip(
         ranked,
         Plot.pointer({ ...tipLines, x, y: "model", stroke, title: (row) => `${row.model}\n${spreadLines(`client ${row.nth} of ${row.of}:`, row.spread, ms)}` }),
