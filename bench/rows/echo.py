@@ -59,6 +59,12 @@ def unix(loop: str, at: Place) -> Sample:
         return sample(found)
 
 
+def fastest_streams(connections: int, size: int, loop: str, at: Place) -> Sample:
+    """Measure noria's own streams on noria, asyncio's on other loops."""
+    kind = "own-streams" if loop.partition("-")[0] == "noria" else "streams"
+    return tcp(kind, connections, size, loop, at)
+
+
 STREAMS, LARGE = "streams 1 KiB, 100", "streams 100 kB, 10"
 ROWS = (
     Row(
@@ -94,5 +100,12 @@ ROWS = (
         goal=1.6,
         against=LARGE,
         own=True,
+    ),
+    # noria's own streams beside asyncio's streams on the other loops.
+    Row(
+        "noria or asyncio streams 100 kB, 10",
+        partial(fastest_streams, 10, 100_000),
+        goal=2.5,
+        against=UVLOOP,
     ),
 )
