@@ -24,8 +24,8 @@ from statistics import median
 from typing import Literal
 
 SMALLEST_EFFECT = 1.05
-"""Ratio up to which a difference is not claimed: two processes of one server may differ so much,
-because of their memory's layout."""
+"""Ratio up to which a difference is not claimed: two processes of one server may differ for as long
+as they live, which no number of rounds shows."""
 
 MIN_ROUNDS = 5
 """With fewer, the trimmed mean of two or three values has no usable interval."""
