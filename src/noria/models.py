@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource  # at the top, as an import fails when descriptors or memory have run out
 import sys
 from typing import TYPE_CHECKING
 
@@ -149,6 +148,10 @@ def _reason(number: int) -> str:
     if number == errno.EINVAL:
         return f"the kernel {os.uname().release} is too old (it needs Linux 6.1)"
     if number == errno.ENOMEM:
+        try:
+            import resource
+        except (ImportError, OSError, MemoryError):  # no memory for the module either
+            return f"no memory for the rings ({text})"
         limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
         return f"no memory for the rings ({text}; the limit of locked memory is {limit} bytes)"
     if number in (errno.EMFILE, errno.ENFILE):

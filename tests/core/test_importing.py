@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from noria import models
 from support.running import ROOT, environment, run
 
 PACKAGE = ROOT / "src" / "noria"
@@ -218,6 +219,49 @@ print(*sorted(set(sys.modules) - before))
 """
     )
     assert found.split() == ["noria", "noria._version"]
+
+
+# What noria.run of an empty coroutine imports beside the modules of asyncio.run.
+LOADED_BY_RUN = """
+    __future__ noria noria._version noria.errors noria.models
+    noria._core noria._core.catalogue noria._core.contract noria._core.interpreter noria._core.loop
+    noria._core.stream noria._core.timers noria._core.transport
+    noria._core.aio noria._core.aio.client_count noria._core.aio.core noria._core.aio.descriptor
+    noria._core.aio.scheduler
+    noria._core.models noria._core.models.epoll noria._core.models.readiness
+    noria._core.models.wakeable
+    noria.aio noria.aio.asyncio_base noria.aio.connections noria.aio.datagrams noria.aio.loop
+    noria.aio.run noria.aio.sendfile noria.aio.server noria.aio.sockets
+    noria.aio.transport_factory
+    noria.net noria.net.addresses noria.net.socket_files noria.net.socket_options
+"""
+LOADED_BY_IO_URING = """
+    noria._core.models.io_uring noria._core.models.uring_requests noria._core.uring
+    noria._core.uring.buffers noria._core.uring.ring
+"""
+
+
+@pytest.mark.parametrize("model", ["epoll", "io_uring"])
+def test_running_a_coroutine_loads_no_more_than_it_needs(model: str) -> None:
+    """Each module costs every program that starts: a new one has to be worth it."""
+    if not models.availability(model)[0]:
+        pytest.skip(f"{model} does not work here")
+    found = run(
+        """
+import asyncio, importlib, sys, typing
+async def main(): pass
+asyncio.run(main())
+before = set(sys.modules)
+import noria
+noria.run(main(), model=sys.argv[1])
+print(*sorted(set(sys.modules) - before))
+""",
+        model,
+    )
+    allowed = {*LOADED_BY_RUN.split(), *(LOADED_BY_IO_URING.split() if model == "io_uring" else ())}
+    # Cython's compiled modules share two that have no file.
+    loaded = {name for name in found.split() if "cython" not in name}
+    assert loaded <= allowed
 
 
 # Building: setup.py must fail before it runs Cython, which takes a minute.

@@ -1,7 +1,6 @@
 """The catalogue of models: names, descriptions and capabilities."""
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: NamedTuple would compile each annotation.
 from typing import NamedTuple
 
 from noria.errors import UnknownModel

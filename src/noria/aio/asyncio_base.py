@@ -179,6 +179,16 @@ class AsyncioBase(Core, _SelectorEventLoop):
         return transport
 
 
+# The base of the classes that have asyncio's public methods. At run time it is empty: each class
+# that inherits from asyncio's loop takes CPython long to create.
+if TYPE_CHECKING:
+    LoopMethods = AsyncioBase
+else:
+
+    class LoopMethods:
+        __slots__ = ()
+
+
 def overrides_methods(sock: socket.socket, methods: tuple[str, ...]) -> bool:
     """Whether the socket's class, a patch or the instance replaces one of the methods."""
     cls = type(sock)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from noria.aio.asyncio_base import AsyncioBase
+from noria.aio.asyncio_base import LoopMethods
 from noria.net.addresses import resolve
 from noria.net.socket_options import INET_FAMILIES
 
@@ -27,7 +27,7 @@ def refuse_tls_socket(sock: Any) -> None:
         raise TypeError("Socket cannot be of type SSLSocket")
 
 
-class SocketMethods(AsyncioBase):
+class SocketMethods(LoopMethods):
     """`AbstractEventLoop.sock_*`: try the call, and wait for readiness while it would block."""
 
     __slots__ = ()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from noria.aio.asyncio_base import (
     DATAGRAM_METHODS,
     STREAM_METHODS,
-    AsyncioBase,
+    LoopMethods,
     overrides_methods,
 )
 
@@ -31,7 +31,7 @@ def make_first_transport(connection: Any) -> asyncio.Transport:
     return SocketTransport(connection)
 
 
-class TransportFactory(AsyncioBase):
+class TransportFactory(LoopMethods):
     """The loop's methods that create transports."""
 
     __slots__ = ()
