@@ -7,7 +7,10 @@ and flags; it never tests which model it has.
 """
 
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
+
+from noria._core.message cimport SpareMessages
 
 cdef enum Interest:
     ACCEPT = 1      # connections of a listening socket       -> accepted(fd)
@@ -70,6 +73,30 @@ cdef class Queue:
     cdef bint take(self, Event *event) noexcept
     cdef int grow(self) except -1
 
+cdef inline int queue_put(Queue queue, Target target, int kind, int result,
+                          void *data) except -1:
+    """`Queue.put`, without a call."""
+    cdef Event *event
+    if queue.count > queue.mask:
+        queue.grow()
+    event = &queue.ring[(queue.head + queue.count) & queue.mask]
+    Py_INCREF(target)
+    event.target = <PyObject *>target
+    event.kind = kind
+    event.result = result
+    event.data = data
+    queue.count += 1
+    return 0
+
+cdef inline bint queue_take(Queue queue, Event *event) noexcept:
+    """`Queue.take`, without a call."""
+    if queue.count == 0:
+        return False
+    event[0] = queue.ring[queue.head]
+    queue.head = (queue.head + 1) & queue.mask
+    queue.count -= 1
+    return True
+
 cdef class Dispatcher:
     cdef int drain(self) except -1
     cdef bint abandon(self) noexcept
@@ -131,8 +158,7 @@ cdef class Model:
     cdef readonly bint polls_memory  # a poll that finds nothing makes no system call
     cdef bint close_unwatches        # closing a descriptor ends its registration in the kernel
     cdef char *scratch               # received bytes, until the handler has returned
-    cdef object spare_message        # the last message, to be overwritten by the next: message.pxd
-    cdef Py_ssize_t spare_size
+    cdef SpareMessages spare_messages    # to be overwritten by the next ones: message.pxd
     cdef object thread_pool          # runs the operations that the model has no call for
     # For channels.
     cdef int watch(self, Channel channel, int interest) except -1

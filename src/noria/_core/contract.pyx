@@ -6,9 +6,10 @@ contract.pxd declares the classes and has the overview.
 cimport cython
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.string cimport memset
 
+from noria._core.message cimport free_spares
 from noria._core.sys cimport (
     EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, accept4, c_close,
     c_connect, c_fsync, c_pread, c_pwrite, c_shutdown, coarse_ns, errno,
@@ -104,26 +105,11 @@ cdef class Queue:
         return self.count
 
     cdef int put(self, Target target, int kind, int result, void *data) except -1:
-        cdef Event *event
-        if self.count > self.mask:
-            self.grow()
-        event = &self.ring[(self.head + self.count) & self.mask]
-        Py_INCREF(target)
-        event.target = <PyObject *>target
-        event.kind = kind
-        event.result = result
-        event.data = data
-        self.count += 1
-        return 0
+        return queue_put(self, target, kind, result, data)
 
     cdef bint take(self, Event *event) noexcept:
         """Remove the oldest event; the caller gets its reference to the target."""
-        if self.count == 0:
-            return False
-        event[0] = self.ring[self.head]
-        self.head = (self.head + 1) & self.mask
-        self.count -= 1
-        return True
+        return queue_take(self, event)
 
     cdef int grow(self) except -1:
         cdef size_t i, size = (self.mask + 1) * 2
@@ -317,6 +303,7 @@ cdef class Model:
 
     def __dealloc__(self):
         live_models.discard(<size_t><PyObject *>self)
+        free_spares(&self.spare_messages)
         PyMem_RawFree(self.scratch)
 
     def __repr__(self):

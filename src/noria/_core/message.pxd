@@ -1,9 +1,10 @@
 """Bytes objects that are written to: received into directly, or overwritten by the next message.
 
-A message to which no other reference exists is overwritten by the next one: its memory is in the
-cache, and neither malloc nor free is called. The test is a reference count of one, the stream's
-own, after data_received has returned; the cached hash is dropped. Without the GIL a count of one
-proves nothing, so a free-threaded build never reuses a message.
+A message to which no other reference exists becomes a spare, which a later message overwrites: its
+memory is in the cache, and neither malloc nor free is called. The test is a reference count of one,
+the stream's own, after data_received has returned, or after the message was sent if a write of it
+was deferred; the cached hash is dropped. Without the GIL a count of one proves nothing, so a
+free-threaded build never reuses a message.
 
 From Python 3.14 on, the interpreter also has references that it does not count: LOAD_FAST_BORROW
 pushes a local variable onto the evaluation stack without an increment, and a Python function that
@@ -30,19 +31,25 @@ from cpython.buffer cimport (
     PyBUF_FULL_RO, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
 
 cdef enum:
     MAX_COPIED = 4 * 1024   # bytes that small_copy copies
 
 cdef extern from *:
     """
-    static inline int noria_unreferenced(PyObject *bytes) {
-    #ifdef Py_GIL_DISABLED
-        return 0;
-    #else
-        return Py_REFCNT(bytes) == 1;
-    #endif
-    }
+    enum {
+        NORIA_MAX_SPARE_MESSAGES = 64,          /* as many as the writes that a turn defers */
+        NORIA_MAX_SPARE_BYTES = 4096    /* of each but the first */
+    };
+    typedef struct {
+        PyObject *message;
+        Py_ssize_t capacity;            /* at least its size */
+    } noria_spare_message;
+    typedef struct {
+        Py_ssize_t count;
+        noria_spare_message entries[NORIA_MAX_SPARE_MESSAGES];
+    } noria_spare_messages;
     #if defined(__GNUC__)
     #pragma GCC diagnostic push
     #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
@@ -61,13 +68,49 @@ cdef extern from *:
     #if defined(__GNUC__)
     #pragma GCC diagnostic pop
     #endif
+    static inline PyObject *noria_make_message(noria_spare_messages *spares, const char *data,
+                                               Py_ssize_t n, Py_ssize_t *capacity) {
+        if (spares->count) {
+            noria_spare_message *last = &spares->entries[--spares->count];
+            if (n <= last->capacity && last->capacity < 2 * n) {
+                noria_overwrite(last->message, data, n);
+                *capacity = last->capacity;
+                return last->message;
+            }
+            Py_DECREF(last->message);
+        }
+        *capacity = n;
+        return PyBytes_FromStringAndSize(data, n);
+    }
+    static inline void noria_keep_spare(noria_spare_messages *spares, PyObject *message,
+                                        Py_ssize_t capacity) {
+    #ifndef Py_GIL_DISABLED
+        if (Py_REFCNT(message) == 1 && spares->count < NORIA_MAX_SPARE_MESSAGES
+                && (capacity <= NORIA_MAX_SPARE_BYTES || !spares->count)) {
+            noria_spare_message *next = &spares->entries[spares->count++];
+            Py_INCREF(message);
+            next->message = message;
+            next->capacity = capacity;
+        }
+    #endif
+    }
+    static inline void noria_free_spares(noria_spare_messages *spares) {
+        while (spares->count)
+            Py_DECREF(spares->entries[--spares->count].message);
+    }
     """
-    # Whether the caller's reference is the only one.
-    bint unreferenced "noria_unreferenced"(object data)
-    # Replaces the content of a bytes object that has memory for at least `n` bytes.
-    void overwrite "noria_overwrite"(object data, const char *source, Py_ssize_t n)
     # Shortens a bytes object to which only the caller has a reference; its memory is not resized.
     void truncate "noria_truncate"(object data, Py_ssize_t n)
+    ctypedef struct SpareMessages "noria_spare_messages":
+        pass
+    # A message with these bytes: the last spare if it has the size, else a new object.
+    bytes make_message "noria_make_message"(SpareMessages *spares, const char *data, Py_ssize_t n,
+                                            Py_ssize_t *capacity)
+    # Keeps an exact bytes object as a spare if the caller's reference, which it then drops, is the
+    # only one.
+    void keep_spare "noria_keep_spare"(SpareMessages *spares, PyObject *message,
+                                       Py_ssize_t capacity) noexcept
+    void free_spares "noria_free_spares"(SpareMessages *spares) noexcept
 
 cdef extern from "Python.h":
     # A bytes object whose references Cython does not count.

@@ -9,12 +9,15 @@ transport.
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.string cimport memcpy, memset
 
 from noria._core.contract cimport CALL, RECEIVE, SEND, Event, Model
 from noria._core.loop cimport Loop
-from noria._core.message cimport Raw, bytes_of, new_bytes, overwrite, resize_bytes, unreferenced
+from noria._core.message cimport (
+    Raw, bytes_of, keep_spare, make_message, new_bytes, resize_bytes,
+)
 from noria._core.sys cimport EAGAIN, IPPROTO_TCP, TCP_NODELAY, c_close, iovec, msghdr, setsockopt
 from noria._core.transport cimport DirectProtocol, StreamSet, TransportChannel
 
@@ -144,6 +147,7 @@ cdef class Stream(TransportChannel):
     cdef int received(self, const char *data, Py_ssize_t n) except -1:
         cdef bytes message
         cdef Model model
+        cdef Py_ssize_t capacity
         if n == 0:
             return self.handle_eof()
         if self.closed or self.closing:
@@ -156,20 +160,12 @@ cdef class Stream(TransportChannel):
             self.fill_protocol_buffers(data, n)
         else:
             model = self.model
-            message = <bytes>model.spare_message
-            # The handler may run the model again, or raise.
-            model.spare_message = None
-            if message is not None and unreferenced(message) and n <= model.spare_size < 2 * n:
-                overwrite(message, data, n)
-            else:
-                message = PyBytes_FromStringAndSize(data, n)
-                model.spare_size = n
+            message = make_message(&model.spare_messages, data, n, &capacity)
             if self.pass_protocol:
                 self.data_received(self.protocol, message)
             else:
                 self.data_received(message)
-            if unreferenced(message):
-                model.spare_message = message
+            keep_spare(&model.spare_messages, <PyObject *>message, capacity)
         return 0
 
     cdef int fill_protocol_buffers(self, const char *data, Py_ssize_t n) except -1:

@@ -22,7 +22,7 @@ from noria._core.address cimport noria_address, peer_address
 from noria._core.aio.client_count cimport ClientCount
 from noria._core.aio.core cimport Core
 from noria._core.contract cimport CALL, RECEIVE, SEND, Event
-from noria._core.message cimport bytes_of, small_copy, truncate
+from noria._core.message cimport bytes_of, keep_spare, small_copy, truncate
 from noria._core.stream cimport PAUSED, SENDFILE, Stream
 from noria._core.sys cimport (
     AF_INET, AF_INET6, AF_UNIX, EAGAIN, EBADF, EINTR, getsockname, sockaddr, sockaddr_storage,
@@ -76,7 +76,9 @@ cdef class Connection(Stream):
         try:
             if self.caller_socket is not None and event.kind != CALL:
                 self.closed_by_caller()
-            if event.kind == CALL and event.result == STARTED:
+            if event.kind != CALL:
+                self.model.deliver(self, event)
+            elif event.result == STARTED:
                 self.call_connection_made()
             else:
                 Stream.handle(self, event)
@@ -231,6 +233,7 @@ cdef class Connection(Stream):
             self.watch_writable()
         return 0
 
+    @cython.final
     cdef bint defer_write(self, data) except -1:
         """Defer one write; return False if the data has to be sent otherwise."""
         cdef bytes deferred_write
@@ -245,15 +248,17 @@ cdef class Connection(Stream):
         n = PyBytes_GET_SIZE(deferred_write)
         if n == 0 or n > MAX_CORKED or not (<Core>self.loop).may_defer_write():
             return False
-        self.deferred_write = deferred_write
-        self.unsent_size = n
         # A caller may close its socket before the turn ends: it is checked again then.
         if self.caller_socket is not None or not self.model.send_later(
                 self, PyBytes_AS_STRING(deferred_write), n):
+            if not (<Core>self.loop).cork(self):
+                return False
             self.corked = True
-            (<Core>self.loop).corked.append(self)
+        self.deferred_write = deferred_write
+        self.unsent_size = n
         return True
 
+    @cython.final
     cdef bint cork(self, data) except -1:
         """Append the data to the corked data; return False if it has to be sent otherwise."""
         cdef bytes part = data if type(data) is bytes else small_copy(data)
@@ -265,10 +270,10 @@ cdef class Connection(Stream):
                 or self.unsent_size + n > MAX_CORKED:
             return False
         if not self.corked:
-            if self.unsent_size or not (<Core>self.loop).may_defer_write():
+            if self.unsent_size or not (<Core>self.loop).may_defer_write() \
+                    or not (<Core>self.loop).cork(self):
                 return False
             self.corked = True
-            (<Core>self.loop).corked.append(self)
         self.append_corked(part, n)
         return True
 
@@ -312,6 +317,7 @@ cdef class Connection(Stream):
             self.first = self.offset = 0
         return 0
 
+    @cython.final
     cdef bint coalesce(self) except -1:
         """Make the corked data the deferred write; return False if there is none."""
         self.corked = False
@@ -323,6 +329,7 @@ cdef class Connection(Stream):
         self.trim_corked()
         return True
 
+    @cython.final
     cdef int send_deferred_write(self) noexcept:
         """Send the deferred write; return 0, or the result that sent_later has to handle."""
         cdef int sent = <int>self.model.send(self, PyBytes_AS_STRING(self.deferred_write),
@@ -364,6 +371,7 @@ cdef class Connection(Stream):
     cdef bint sent_all(self, int result) noexcept:
         if result == self.unsent_size and not (self.closing or self.write_state
                                                or self.protocol_paused):
+            keep_spare(&self.model.spare_messages, <PyObject *>self.deferred_write, result)
             self.deferred_write = None
             self.unsent_size = 0
             return True

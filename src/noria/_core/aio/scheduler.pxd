@@ -4,6 +4,17 @@ from libc.stdint cimport int64_t
 from noria._core.loop cimport Loop
 from noria._core.timers cimport Handle, Timer
 
+cdef extern from *:
+    """
+    static inline void noria_replace_item(PyObject *list, Py_ssize_t i, PyObject *item) {
+        PyObject *former = PyList_GET_ITEM(list, i);
+        Py_INCREF(item);
+        PyList_SET_ITEM(list, i, item);
+        Py_DECREF(former);
+    }
+    """
+    void replace_item "noria_replace_item"(list items, Py_ssize_t i, object item)
+
 cdef enum:
     MAX_SPARE_HANDLES = 64
     MAX_DEFERRED_WRITES = 64
@@ -19,8 +30,11 @@ cdef class Scheduler(Loop):
     # handles that have run and have no other reference; owned
     cdef PyObject *spare_handles[64]
     cdef int spare_handle_count
-    # connections with data to send at the end of the turn
+    # connections with data to send at the end of the turn: a list of MAX_DEFERRED_WRITES entries,
+    # of which those from corked_first to corked_end - 1 are in use; the others are None
     cdef list corked
+    cdef Py_ssize_t corked_first
+    cdef Py_ssize_t corked_end
     # number of writes deferred in this turn
     cdef unsigned deferred_writes
     # tick of the coarse clock at the first of them
@@ -29,6 +43,7 @@ cdef class Scheduler(Loop):
     cdef unsigned turn_number
     cdef int end_turn(self) except -1
     cdef bint may_defer_write(self) except -1
+    cdef bint cork(self, object stream) noexcept
     cdef int flush_deferred_writes(self) except -1
     cdef int handle_all(self) except -1
     cdef int turn_until_error(self) except -1

@@ -6,13 +6,14 @@ compiled.
 
 cimport cython
 from cpython.float cimport PyFloat_AS_DOUBLE
+from cpython.list cimport PyList_GET_ITEM
 from cpython.long cimport PyLong_AsDouble
 from cpython.object cimport PyObject, PyObject_Call
 from cpython.ref cimport Py_DECREF
 from cpython.version cimport PY_VERSION_HEX
 from libc.stdint cimport int64_t
 
-from noria._core.contract cimport CALL, Target
+from noria._core.contract cimport CALL, Queue, Target, queue_take
 from noria._core.loop cimport Loop
 from noria._core.stream cimport Stream
 from noria._core.sys cimport monotonic_ns
@@ -70,7 +71,7 @@ cdef class Scheduler(Loop):
     """The loop's scheduling methods, with asyncio's names and semantics."""
 
     def __cinit__(self, *args, **kwargs):
-        self.corked = []
+        self.corked = [None] * MAX_DEFERRED_WRITES
         self.turn_number = 1
 
     def __dealloc__(self):
@@ -328,7 +329,7 @@ cdef class Scheduler(Loop):
 
     cdef int end_turn(self) except -1:
         self.turn_number += 1
-        if self.deferred_writes or self.corked:
+        if self.deferred_writes or self.corked_end:
             self.deferred_writes = 0
             self.flush_deferred_writes()
             if self.queue.count and not self.model.polls_memory:
@@ -357,12 +358,22 @@ cdef class Scheduler(Loop):
 
     cdef int flush_deferred_writes(self) except -1:
         cdef Stream stream
-        self.corked.reverse()
-        while self.corked:
+        while self.corked_first < self.corked_end:
             # If one fails, the others stay in the list.
-            stream = <Stream>self.corked.pop()
+            stream = <Stream>PyList_GET_ITEM(self.corked, self.corked_first)
+            replace_item(self.corked, self.corked_first, None)
+            self.corked_first += 1
             stream.flush_at_turn_end()
+        self.corked_first = self.corked_end = 0
         return 0
+
+    cdef bint cork(self, object stream) noexcept:
+        """Have the stream flushed at the end of the turn; return False if the list is full."""
+        if self.corked_end == MAX_DEFERRED_WRITES:
+            return False
+        replace_item(self.corked, self.corked_end, stream)
+        self.corked_end += 1
+        return True
 
     cdef int handle_callback_error(self, object error) except -1:
         cdef Target target = <Target>self.event.target
@@ -405,8 +416,9 @@ cdef class Scheduler(Loop):
     cdef int handle_all(self) except -1:
         # As Loop.handle_events, but reuses each handle that has no other reference.
         cdef PyObject *target
+        cdef Queue queue = self.queue
         self.drop_event()
-        while self.events_left and self.queue.take(&self.event):
+        while self.events_left and queue_take(queue, &self.event):
             self.events_left -= 1
             target = self.event.target
             (<Target>target).handle(&self.event)

@@ -20,7 +20,9 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from noria._core.contract cimport ACCEPT, Channel
+from noria._core.contract cimport (
+    ACCEPT, READABLE, READY, RECEIVE, Channel, Queue, queue_put,
+)
 from noria._core.models.readiness cimport (
     HANGUP, IN, OUT, PLAIN, PRIORITY, Readiness, io_bits, plain_interests,
 )
@@ -161,11 +163,13 @@ cdef class Epoll(Readiness):
         return c_epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, event)
 
     cdef int wait(self, int64_t timeout) except -1:
-        cdef int n, i, io, fd
+        cdef int n, i, io, fd, mask
         cdef uint32_t flags
         cdef int64_t before, after
         cdef bint stale = False
         cdef epoll_event *event
+        cdef Queue queue = self.queue
+        cdef Channel channel
         self.counters.waits += 1
         if timeout == 0:
             n = epoll_pwait(self.epfd, self.events, EVENTS, 0, NULL)
@@ -190,10 +194,16 @@ cdef class Epoll(Readiness):
             # A cast to the lower half; `& 0xffffffff` would compute with Python integers.
             fd = <int><uint32_t>event.data.u64
             if (self.registrations[fd].channel == NULL
-                    or self.registrations[fd].generation != event.data.u64 >> 32):
+                    or self.registrations[fd].generation != <uint32_t>(event.data.u64 >> 32)):
                 stale = True
                 continue
             flags = event.events
+            if flags == EPOLLIN:
+                channel = <Channel>self.registrations[fd].channel
+                mask = channel.watched & (ACCEPT | RECEIVE | READABLE)
+                if mask:
+                    queue_put(queue, channel, READY, mask, NULL)
+                continue
             io = 0
             if flags & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
                 io = IN

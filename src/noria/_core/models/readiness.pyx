@@ -187,6 +187,9 @@ cdef class Readiness(WakeableModel):
         # An earlier handler of this turn may have closed or unwatched the channel.
         cdef int mask = event.result & channel.watched
         cdef bint whole = False
+        if mask == RECEIVE and event.data == NULL and not self.edge_triggered \
+                and not channel.datagrams:
+            return self.receive(channel, False)
         if <size_t>event.data & CLOSED:
             if channel.watched or channel.releasing:
                 return 0        # watched again since, or released
