@@ -26,6 +26,7 @@ from rows.tls import certificate
 from sampling import parts, perf
 from sampling.parts import PARTS, Profile
 
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
 from noria.compare.noise import NoiseMeter, noise_document
 
 LOOPS = ("noria-epoll", "noria-io_uring", "uvloop")
@@ -348,7 +349,7 @@ def main() -> None:
     if options.python and sys.version_info < (3, 12):
         p.error("--python needs Python 3.12, which has the option -X perf")
     perf.check()
-    harness.raise_descriptor_limit()
+    raise_descriptor_limit()
     server, load = harness.cores()
     os.sched_setaffinity(0, {load})
     every = {(row, loop): Found(row, loop) for row in options.rows for loop in options.loops}

@@ -16,6 +16,8 @@ from loop import measure, select_rows, turns
 from rows.row import Place
 from rows.verdict import Found, is_noria
 
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
+
 KNOWN = (*SERVERS, *MODELS)
 BIG, QUICK_BIG = 1 << 30, 64 << 20
 
@@ -59,7 +61,7 @@ def main() -> None:
         return
     servers = harness.parse_names(options.servers, KNOWN) if options.servers else list(SERVERS)
     noria = next((server for server in servers if is_noria(server)), None)
-    harness.raise_descriptor_limit()
+    raise_descriptor_limit()
     server_core, load_core = harness.cores()
     # Keep this process off the core of the measured process.
     os.sched_setaffinity(0, {load_core})

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import platform
-import resource
 import select
 import signal
 import socket
@@ -60,12 +59,6 @@ def cores() -> tuple[int, int]:
 def log(text: str) -> None:
     """Print a line to standard error."""
     print(text, file=sys.stderr, flush=True)
-
-
-def raise_descriptor_limit() -> None:
-    """Raise RLIMIT_NOFILE to its hard limit."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def built(source: Path, *libraries: str) -> Path:

@@ -7,6 +7,8 @@ from typing import Any
 
 import harness
 
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
+
 SERVERS = (harness.LIMIT, *harness.PEERS, "noria-epoll", "noria-epoll-edge", "noria-io_uring")
 COLUMNS = ("server", "idle", "CPU µs", "elapsed µs", "CPU vs none", "elapsed vs none")
 
@@ -42,7 +44,7 @@ def main() -> None:
     if "0" not in counts or not all(count.isdigit() for count in counts):
         p.error("--idle must be a list of numbers that includes 0, the base of the ratios")
     servers = harness.parse_names(options.servers, harness.SERVERS if options.servers else SERVERS)
-    harness.raise_descriptor_limit()
+    raise_descriptor_limit()
     server_core, load_core = harness.cores()
     found: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
 

@@ -17,7 +17,9 @@ from rows.row import BEST, SERVERS, UVLOOP, Place, Row
 from rows.show import columns_of, print_table
 from rows.verdict import Found, Verdict, as_json, geometric_mean, is_noria
 
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
 from noria.compare.loops import run
+from noria.compare.measure.rounds import rotated
 
 PEERS = ("asyncio", "uvloop", "rloop", "blazio", "noria")
 MODELS = tuple(f"noria-{m}" for m in ("select", "poll", "epoll", "epoll-edge", "io_uring"))
@@ -47,7 +49,7 @@ def turns(count: int, rows: Sequence[Row], loops: Sequence[str]) -> Iterator[tup
         (number, row, loop)
         for number in range(count)
         for row in rows
-        for loop in run.rotated([loop for loop in loops if row.applies_to(loop)], number)
+        for loop in rotated([loop for loop in loops if row.applies_to(loop)], number)
     ]
     began = time.monotonic()
     for done, (number, row, loop) in enumerate(steps):
@@ -94,7 +96,7 @@ def main() -> None:
     if options.models:
         loops += [model for model in MODELS if model not in loops]
     noria = next((loop for loop in loops if is_noria(loop)), None)
-    harness.raise_descriptor_limit()
+    raise_descriptor_limit()
     server, load = harness.cores()
     # Keep this process off the core of the measured process.
     os.sched_setaffinity(0, {load})

@@ -12,6 +12,7 @@ from typing import Any
 
 import harness
 
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
 from noria.compare.loops.network import resident
 
 sys.path.insert(0, str(harness.BENCH / "peers"))
@@ -76,7 +77,7 @@ def main() -> None:
     p.add_argument("--quick", action="store_true", help="one round")
     options = p.parse_args()
     servers = harness.parse_names(options.servers, harness.SERVERS if options.servers else SERVERS)
-    harness.raise_descriptor_limit()
+    raise_descriptor_limit()
     server_core, load_core = harness.cores()
     os.sched_setaffinity(0, {load_core})
     protocol = protocol_bytes(options.connections)

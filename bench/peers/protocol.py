@@ -3,7 +3,7 @@
 They are those of `noria compare loops`.
 """
 
-from noria.compare.loops.peers.common import raise_descriptor_limit
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
 from noria.compare.loops.peers.server import BACKLOG, Echo
 
 __all__ = ["BACKLOG", "Echo", "raise_descriptor_limit"]

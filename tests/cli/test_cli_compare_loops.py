@@ -145,6 +145,42 @@ def test_a_note_of_every_row_is_shown_once(capsys):
     assert shown.count("it does not start") == 1
 
 
+def test_green_are_the_loops_of_the_first_group_and_no_others(capsys):
+    results = loops_document()
+    results["measurements"] = results["measurements"][:1]
+    name = results["measurements"][0]["row"]
+    results["measurements"][0]["first"] = ["noria-epoll"]
+    # rloop is in no claim, because it failed.
+    row = next(row for row in results["rows"] if (row["row"], row["loop"]) == (name, "rloop"))
+    row.update(value=None, rounds={}, note="it died")
+    results["claims"] = [
+        {"figure": name, "higher": "noria-epoll", "lower": loop} for loop in ("asyncio", "uvloop")
+    ]
+    terminal.print_all(results, Console(width=80, force_terminal=True, color_system="standard"))
+    lines = capsys.readouterr().out.splitlines()
+    green = [line.split()[0] for line in lines if "\x1b[1;32m" in line]
+    assert green == ["noria-epoll"]
+
+
+def test_files_are_written_even_if_the_output_is_closed_early(experiment, tmp_path, monkeypatch):
+    def closed(results, console):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(terminal, "print_all", closed)
+    monkeypatch.setattr("noria.cli.main._discard_stdout", lambda: None)
+    assert run(["compare", "loops", "--json", "a.json"]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "compare-loops.html"]
+
+
+def test_a_directory_that_is_not_writable_is_reported_before_the_measurement(
+    experiment, monkeypatch, capsys
+):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert run(["compare", "loops"]) == 2
+    assert experiment == {}
+    assert "compare-loops.html: its directory is not writable" in capsys.readouterr().err
+
+
 def test_the_warning_about_noise_is_shown(capsys):
     results = loops_document()
     results["noise"]["warning"] = "the machine was noisy"

@@ -103,6 +103,27 @@ def test_one_loop_is_measured_twice_a_round_for_the_noise(place):
     assert pair["ratio"] == pytest.approx(1.0, abs=0.02)
 
 
+def test_the_noise_is_that_of_two_processes(place):
+    """Two processes of one program may differ for as long as they live."""
+    log = []
+    found = run.measure_row(fake(log=log), LOOPS[:2], place, rounds=5, repeat="asyncio")
+    assert log.count(("start", "asyncio")) == log.count(("end", "asyncio")) == 2
+    assert log.count(("start", "noria-select")) == 1
+    assert log.count(("measure", "asyncio")) == 10
+    assert len(found.values("asyncio")) == 5
+
+
+@pytest.mark.parametrize("failure", ["start", "prepare"])
+def test_another_loop_is_measured_twice_if_the_first_one_cannot(failure, place):
+    row = fake(fail={"asyncio": failure})
+    found = run.measure_row(row, LOOPS[:3], place, rounds=5, repeat="asyncio")
+    assert list(found.unavailable) == ["asyncio"]
+    assert found.repeated == "noria-select"
+    assert len(found.again) == 5
+    (pair,) = claims.noise_pairs([found])
+    assert pair["loop"] == "noria-select"
+
+
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [("start", "no start"), ("prepare", "not prepared"), (0, "it died")],
@@ -307,7 +328,8 @@ def test_the_document_says_what_was_measured_and_how(document):
     assert [loop["name"] for loop in document["loops"]] == list(LOOPS)
     assert all(loop["available"] and loop["version"] for loop in document["loops"])
     first, _, memory = document["measurements"]
-    assert {key: first[key] for key in first if key != "sentence"} == {
+    assert first["first"] == ["noria-epoll", "noria-poll"]
+    assert {key: first[key] for key in first if key not in ("sentence", "first")} == {
         "row": "one",
         "group": "group",
         "title": "the first",
@@ -330,13 +352,24 @@ def test_a_loop_without_a_row_has_null_and_the_reason(document):
     assert found["noria-epoll"]["value"] == 2010.0
 
 
+def test_a_loop_that_failed_after_a_few_rounds_is_not_in_the_first_group(document):
+    two = document["measurements"][1]
+    assert two["sentence"].startswith("noria-poll is first")
+    assert two["first"] == ["noria-poll"]
+
+
+def test_there_is_no_first_group_if_no_difference_could_be_measured():
+    found = found_of({"a": 100.0, "b": 101.0})
+    assert claims.first_group(found, {}) == []
+
+
 def test_claims_are_those_of_the_rows_and_the_noise_has_a_pair_per_row(document):
     assert {claim["figure"] for claim in document["claims"]} == {"one", "two", "memory"}
     for claim in document["claims"]:
         assert claim["column"] == "value"
         assert claim["at"] == {}
         assert 1 < claim["low"] <= claim["ratio"] <= claim["high"]
-    assert [pair["row"] for pair in document["noise"]["pairs"]] == ["one"]
+    assert [pair["row"] for pair in document["noise"]["pairs"]] == ["one", "two"]
     assert document["noise"]["same_server"] == pytest.approx(1.0, abs=0.02)
 
 

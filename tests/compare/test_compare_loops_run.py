@@ -8,13 +8,15 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from noria.compare.loops import loops, rows, run
+from noria.compare.loops import loops, network, rows, run
 from noria.compare.loops.comparison import Settings, compare
 from noria.compare.loops.process import LoadProcess
 from noria.compare.loops.row import Unavailable
+from noria.compare.measure.child import Child
 
 NAMES = ("asyncio", "noria-epoll")
 TINY = Settings(rounds=2, seconds=0.02, least=0.01, warmup=0.005, budget=50.0)
@@ -126,6 +128,36 @@ def test_the_load_reports_a_refused_connection_and_can_be_used_again():
     clients.end()
 
 
+def test_a_load_that_is_interrupted_is_ended_and_not_started_again_to_close(monkeypatch, place):
+    clients = place.clients
+    with pytest.raises(Unavailable, match="refused"):
+        clients.request("end_connections", port=1)
+    (pid,) = clients.pids
+
+    def interrupted(child, seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Child, "receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        clients.request("end_connections", port=1)
+    assert clients.pids == ()
+    assert not exists(pid)
+    network.Server("asyncio", SimpleNamespace(pid=pid), place).close()
+    assert clients.pids == ()
+
+
+def test_a_restarted_load_says_that_it_has_no_connections(place):
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="the load was restarted"):
+            place.clients.request("run", name="asyncio", seconds=0.1, warmup=0, cpu_time=False)
+
+
+@pytest.fixture
+def place():
+    with run.at_place(seconds=0.02) as place:
+        yield place
+
+
 PROGRAM = """
 import sys
 from noria.compare.loops.comparison import Interrupted, Settings, compare
@@ -162,7 +194,7 @@ def program():
 
 def test_ctrl_c_ends_every_process_and_keeps_what_was_measured(program):
     started = children(program.pid)
-    assert len(started) == 3  # two servers, of which at least one is stopped, and the load
+    assert len(started) == 4  # three servers, of which at least two are stopped, and the load
     program.send_signal(signal.SIGINT)
     rest = program.communicate(timeout=20)[0]
     assert program.returncode == 130
@@ -172,7 +204,7 @@ def test_ctrl_c_ends_every_process_and_keeps_what_was_measured(program):
 
 def test_the_processes_end_with_their_parent_even_those_that_are_stopped(program):
     started = children(program.pid)
-    assert len(started) == 3
+    assert len(started) == 4
     program.kill()
     program.wait()
     until(lambda: not any(map(exists, started)))

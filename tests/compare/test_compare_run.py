@@ -278,6 +278,34 @@ def test_a_child_that_dies_reports_why():
     assert "kqueue" in str(failed.value)
 
 
+def test_a_child_that_writes_something_else_than_json_is_reported():
+    with (
+        Child("this") as child,
+        pytest.raises(ChildFailed, match=r"wrote 'The Zen of Python.* instead of a reply"),
+    ):
+        child.receive(10)
+
+
+def test_a_child_that_closes_its_output_and_does_not_end_is_reported(tmp_path, monkeypatch):
+    (tmp_path / "quiet.py").write_text("import os, time\nos.close(1)\ntime.sleep(600)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("noria.compare.measure.child.EXIT_SECONDS", 0.05)
+    with Child("quiet") as child, pytest.raises(ChildFailed, match="did not end"):
+        child.receive(10)
+
+
+def test_no_server_is_left_if_its_start_is_interrupted(monkeypatch):
+    def interrupted(child, experiment):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ServerProcess, "listening", interrupted)
+    before = children()
+    with Experiment(TINY) as experiment:
+        with pytest.raises(KeyboardInterrupt), Servers(experiment, [Candidate("epoll")]):
+            pass
+        assert children() == before
+
+
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_child_does_not_outlive_its_parent(paused):
     code = f"""

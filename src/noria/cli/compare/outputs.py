@@ -1,6 +1,7 @@
 """What the compare commands share: output options, the progress bar, writing the results."""
 
 import json as jsonlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
 def check_paths(*paths: str | None) -> None:
     """Raise UsageError before the measurement if a result could not be written after it."""
     for path in paths:
-        if path not in (None, "-") and not Path(str(path)).absolute().parent.is_dir():
+        if path in (None, "-"):
+            continue
+        directory = Path(str(path)).absolute().parent
+        if not directory.is_dir():
             raise click.UsageError(f"cannot write {path}: no such directory.")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise click.UsageError(f"cannot write {path}: its directory is not writable.")
 
 
 @contextmanager
@@ -74,16 +80,21 @@ def write_results(
     write_page: Callable[[dict[str, Any], str], object],
     page_message: str,
 ) -> None:
-    """Print or write the results as the options say; `page_message` precedes the page's name."""
+    """Write or print the results as the options say; `page_message` precedes the page's name.
+
+    The files come first: they are written even if standard output is closed early, as by head(1).
+    """
     from rich.console import Console
 
+    if json not in (None, "-"):
+        _write_json(str(json), results)
+    write_page(results, output)
     if json == "-":
         click.echo(jsonlib.dumps(results, indent=1))
     else:
         show(results, Console())
     if json not in (None, "-"):
-        _write_json(str(json), results)
-    write_page(results, output)
+        click.echo(f"All numbers are in {json}", err=True)
     click.echo(f"{page_message} in {output}", err=True)
 
 
@@ -92,4 +103,3 @@ def _write_json(path: str, results: dict[str, Any]) -> None:
         Path(path).write_text(jsonlib.dumps(results, indent=1) + "\n")
     except OSError as error:
         raise CommandError(f"cannot write {path}: {os_error_reason(error)}") from None
-    click.echo(f"All numbers are in {path}", err=True)

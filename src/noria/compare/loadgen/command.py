@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import noria._core  # noqa: F401 - first: if it cannot be imported, it says why
 from noria.compare.loadgen import load
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
 from noria.errors import NoriaError, error_message
 
 # The low bits of a clock id select one of the process's CPU clocks (clock_getres(2)).
@@ -93,12 +93,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--pid", type=int, help="pid of the server: measure its CPU time too")
     p.add_argument("--json", action="store_true", help="print JSON instead of a line of text")
     return p
-
-
-def raise_descriptor_limit() -> None:
-    """Raise RLIMIT_NOFILE to its hard limit."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from noria.compare.loops.found import DISTURBED, Found
 from noria.compare.noise import same_server_pair
+from noria.compare.report.standings import Claim, claim
 from noria.compare.statistics import MIN_ROUNDS, best_group
 
 SAME = "No difference could be measured here"
@@ -19,7 +20,7 @@ BUSY_NOTE = "the server was busy"
 
 
 def noise_pairs(measured: Iterable[Found]) -> list[dict[str, Any] | None]:
-    """Return each row's loop that was measured twice in a round, beside itself."""
+    """Return each row's loop that had two processes: one beside the other."""
     return [
         same_server_pair(
             [found.samples[found.repeated][n].value for n in found.again],
@@ -41,27 +42,16 @@ def row_noise(name: str, noise: dict[str, Any]) -> float:
     return 1.0
 
 
-def of_row(found: Found, noise: dict[str, Any]) -> list[dict[str, Any]]:
+def of_row(found: Found, noise: dict[str, Any]) -> list[Claim]:
     """Return the claims of a row: the best loop, against each that can be told apart from it."""
     first = leaders(found, row_noise(found.row.name, noise))
-    claimed = []
+    claimed: list[Claim] = []
     for other in found.samples:
         ratio = found.ratio(first[0], other) if first and other not in first else None
         if ratio is None:
             continue
-        higher, lower = (other, first[0]) if found.row.less else (first[0], other)
-        claimed.append(
-            {
-                "figure": found.row.name,
-                "column": "value",
-                "at": {},
-                "higher": higher,
-                "lower": lower,
-                "ratio": ratio.median,
-                "low": ratio.low,
-                "high": ratio.high,
-            }
-        )
+        names = (other, first[0]) if found.row.less else (first[0], other)
+        claimed.append(claim(found.row.name, "value", {}, *names, ratio))
     return claimed
 
 
@@ -76,6 +66,14 @@ def leaders(found: Found, noise: float) -> list[str]:
     return best_group(values, best="lowest" if found.row.less else "highest", noise=noise)
 
 
+def first_group(found: Found, noise: dict[str, Any]) -> list[str]:
+    """Return the loops that the sentence and the tables say are ahead of the others, best first.
+
+    An empty list if there are no others: then no difference could be measured.
+    """
+    return leaders(found, row_noise(found.row.name, noise)) if of_row(found, noise) else []
+
+
 def sentence(found: Found, noise: dict[str, Any]) -> str:
     """Return what can be said about a row: no difference that is not in its claims."""
     if not found.samples:
@@ -84,9 +82,10 @@ def sentence(found: Found, noise: dict[str, Any]) -> str:
         return f"Only {next(iter(found.samples))} was measured."
     if found.rounds() < MIN_ROUNDS:
         return f"A statement needs {MIN_ROUNDS} rounds."
-    first = leaders(found, row_noise(found.row.name, noise))
-    behind = [claim["lower" if not found.row.less else "higher"] for claim in of_row(found, noise)]
-    if not behind:
+    first = first_group(found, noise)
+    worse = "higher" if found.row.less else "lower"
+    behind = [each[worse] for each in of_row(found, noise)]
+    if not first:
         return f"{SAME}."
     # The nearest by its median, so that a reader finds it in the table.
     pick = min if found.row.less else max

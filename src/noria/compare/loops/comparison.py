@@ -199,6 +199,7 @@ class Comparison:
             "unit": row.unit,
             "lower_is_better": row.less,
             "sentence": claims.sentence(found, noise),
+            "first": claims.first_group(found, noise),
         }
 
     def _row(self, found: Found, loop: str) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ class Found:
     failures: dict[str, str] = field(default_factory=dict)
     """Loops that failed after some samples: the reason."""
     again: dict[int, Sample] = field(default_factory=dict)
-    """By round: a second measurement of `repeated`, for the noise of the machine."""
+    """By round: the second process of `repeated`, for the noise of the row."""
     repeated: str = ""
 
     def values(self, loop: str) -> dict[int, float]:

@@ -21,7 +21,8 @@ class Server:
     def __init__(self, loop: str, process: Peer, place: Place) -> None:
         if place.clients is None:
             raise Unavailable("the place of the measurement has no load")
-        self.loop = loop
+        # Its name in the load: a loop may have two processes.
+        self.name = f"{loop} {process.pid}"
         self.process = process
         self.place = place
         self.clients = place.clients
@@ -36,7 +37,7 @@ class Server:
     def open(self, kind: str, **options: int) -> None:
         """Open the load's connections, and warm the server up."""
         self.clients.request(
-            "open", name=self.loop, kind=kind, port=self.port, pid=self.process.pid, **options
+            "open", name=self.name, kind=kind, port=self.port, pid=self.process.pid, **options
         )
         self.run(self.place.warmup, cpu_time=False)
 
@@ -46,7 +47,7 @@ class Server:
             self.clients.request(
                 "run",
                 seconds + self.place.warmup,
-                name=self.loop,
+                name=self.name,
                 warmup=self.place.warmup,
                 seconds=seconds,
                 cpu_time=cpu_time,
@@ -55,9 +56,10 @@ class Server:
 
     def close(self) -> None:
         """Close the load's connections."""
-        # A load that does not reply has been ended, and its connections with it.
-        with contextlib.suppress(Unavailable):
-            self.clients.request("close", name=self.loop)
+        # A load that did not reply has been ended, and its connections with it.
+        if self.clients.pids:
+            with contextlib.suppress(Unavailable):
+                self.clients.request("close", name=self.name)
 
 
 @contextlib.contextmanager
@@ -120,7 +122,7 @@ def _growth(server: Server, count: int) -> int:
     """Open connections; return the bytes by which the server has grown when it has accepted all."""
     before = resident(server.process.pid)
     reply = server.clients.request(
-        "open_idle", ACCEPT_SECONDS, name=server.loop, port=server.port, count=count
+        "open_idle", ACCEPT_SECONDS, name=server.name, port=server.port, count=count
     )
     latest = time.monotonic() + ACCEPT_SECONDS
     while waiting_to_be_accepted(server.port):

@@ -37,6 +37,9 @@ class LoadProcess:
             if not failed.kind:  # no reply: a later one would be taken for that of a later request
                 self.end()
             raise Unavailable(str(failed)) from None
+        except BaseException:  # KeyboardInterrupt: likewise
+            self.end()
+            raise
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -28,7 +28,11 @@ from noria.compare.loops.found import Found
 from noria.compare.loops.process import LoadProcess
 from noria.compare.loops.row import Place, Row, Sample, Subject, Unavailable
 from noria.compare.measure import cores
+from noria.compare.measure.rounds import rotated
 from noria.compare.noise import NoiseMeter
+
+SECOND = "second process"
+"""Name of the second process of the loop that is measured twice, for the noise of the row."""
 
 Step = Callable[[Row, str, int], object]
 """Called before each measurement with the row, the loop and the round."""
@@ -82,9 +86,10 @@ def measure_row(
 
     Each loop's process is started once. Every round measures all loops, beginning with another one,
     while the processes of the others are stopped. A loop that cannot be measured is skipped from
-    then on, with the reason in the result. The loop `repeat` is measured twice a round, by which
-    the noise of the machine is known. `found` gets the measurements one by one, so that they are
-    not lost to KeyboardInterrupt; no process is left then.
+    then on, with the reason in the result. The loop `repeat`, or the first one if that cannot be
+    measured, has two processes, and both are measured in each round: how far equal programs differ
+    is the noise of the row. `found` gets the measurements one by one, so that they are not lost to
+    KeyboardInterrupt; no process is left then.
     """
     found = Found(row) if found is None else found
     chosen = [loop for loop in loops if row.applies_to(loop)]
@@ -102,28 +107,45 @@ def _measure_interleaved(
 ) -> None:
     with ExitStack() as stack:
         subjects: dict[str, Subject] = {}
-        for loop in loops:
-            with _skipping(found, loop, subjects):
-                subjects[loop] = stack.enter_context(found.row.start(loop, place))
-        for loop, subject in list(subjects.items()):
-            with _skipping(found, loop, subjects):
-                subject.prepare()
-                subject.pause()
+        started = [(loop, loop) for loop in loops]
+        if found.repeated:
+            started.append((found.repeated, SECOND))
+        _start(found, started, place, stack, subjects)
+        if found.repeated and found.repeated not in subjects:
+            found.repeated = next((loop for loop in subjects if loop != SECOND), "")
+            if found.repeated:
+                _start(found, [(found.repeated, SECOND)], place, stack, subjects)
         for number in range(rounds):
-            turn = [*subjects, *([found.repeated] if found.repeated in subjects else [])]
-            measured: set[str] = set()
-            for loop in rotated(turn, number):
-                if loop not in subjects:
-                    continue
+            for name in rotated(list(subjects), number):
                 if step is not None:
-                    step(found.row, loop, number)
-                with _skipping(found, loop, subjects):
-                    sample = _measure_subject(subjects[loop], place)
-                    if loop in measured:
+                    step(found.row, found.repeated if name == SECOND else name, number)
+                with _skipping(found, name, subjects):
+                    sample = _measure_subject(subjects[name], place)
+                    if name == SECOND:
                         found.again[number] = sample
                     else:
-                        found.samples.setdefault(loop, {})[number] = sample
-                    measured.add(loop)
+                        found.samples.setdefault(name, {})[number] = sample
+
+
+def _start(
+    found: Found,
+    started: Sequence[tuple[str, str]],
+    place: Place,
+    stack: ExitStack,
+    subjects: dict[str, Subject],
+) -> None:
+    """Start the processes of loops at the same time, and stop each when it is ready.
+
+    `started` has each loop and its name in `subjects`.
+    """
+    for loop, name in started:
+        with _skipping(found, name, subjects):
+            subjects[name] = stack.enter_context(found.row.start(loop, place))
+    for _, name in started:
+        if name in subjects:
+            with _skipping(found, name, subjects):
+                subjects[name].prepare()
+                subjects[name].pause()
 
 
 def _measure_subject(subject: Subject, place: Place) -> Sample:
@@ -152,7 +174,8 @@ def _skipping(found: Found, loop: str, subjects: dict[str, Subject]) -> Iterator
         yield
     except Unavailable as error:
         subjects.pop(loop, None)
-        note(found, loop, str(error))
+        if loop != SECOND:
+            note(found, loop, str(error))
 
 
 def note(found: Found, loop: str, reason: str) -> None:
@@ -176,9 +199,3 @@ def measure_once(found: Found, loop: str, number: int, place: Place) -> str:
         return str(error)
     found.samples.setdefault(loop, {})[number] = sample
     return ""
-
-
-def rotated(loops: Sequence[str], by: int) -> list[str]:
-    """Return the loops, rotated by `by`, so that none always follows the same one."""
-    turn = by % max(len(loops), 1)
-    return [*loops[turn:], *loops[:turn]]

@@ -94,23 +94,18 @@ def _table(results: dict[str, Any], shown: list[Row], base: str, wide: bool) -> 
     drawn.add_column("", no_wrap=True)
     two_lines = any(len(str(each["row"])) > HEADING_WIDTH for each in shown)
     found: dict[tuple[str, str], Row] = {}
-    behind: set[tuple[str, str]] = set()
+    first: set[tuple[str, str]] = set()
     for each in shown:
         drawn.add_column(_heading(each, two_lines), justify="right", no_wrap=True)
         for row in rows_of(results, each):
             found[str(row["loop"]), str(row["row"])] = row
-        worse = "higher" if each.get("lower_is_better") else "lower"
-        for claim in results.get("claims") or ():
-            if claim.get("figure") == each["row"]:
-                behind.add((str(claim[worse]), str(each["row"])))
-    compared = {row for _, row in behind}
+        first |= {(str(loop), str(each["row"])) for loop in each.get("first") or ()}
     for loop in dict.fromkeys(loop for loop, _ in found):
         cells = [Text(loop)]
         for each in shown:
             at = loop, str(each["row"])
             text = _cell(found.get(at), found.get((base, at[1])), each, wide)
-            best = at[1] in compared and at not in behind
-            cells.append(Text(text, style="bold green" if best else ""))
+            cells.append(Text(text, style="bold green" if at in first else ""))
         drawn.add_row(*cells)
     return drawn
 

@@ -7,7 +7,6 @@ parent dies first, the child reads the end of its input and exits.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -25,6 +24,9 @@ import noria
 Message = dict[str, Any]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+EXIT_SECONDS = 5.0
+"""For the end of a process that has closed its output."""
 
 
 class ChildFailed(Exception):
@@ -81,7 +83,11 @@ class Child:
                 raise ChildFailed(self._exit_reason())
             self._unread += piece
         line, _, self._unread = self._unread.partition(b"\n")
-        message: Message = json.loads(line)
+        try:
+            message: Message = json.loads(line)
+        except ValueError:
+            text = line[:80].decode(errors="replace")
+            raise ChildFailed(f"the {self.name} wrote {text!r} instead of a reply") from None
         if "error" in message:
             raise ChildFailed(str(message["error"]), str(message.get("kind", "")))
         return message
@@ -111,7 +117,10 @@ class Child:
 
     def _exit_reason(self) -> str:
         """The last line of its standard error, or its exit status."""
-        status = self.process.wait(5)
+        try:
+            status = self.process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"the {self.name} closed its output, but did not end"
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"the {self.name} ended with status {status}"
@@ -141,7 +150,9 @@ def die_with_parent() -> None:
     A paused process cannot read the end of its input. On a C library without prctl(2) the process
     stays until the kernel ends its orphaned process group (setpgid(2)).
     """
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from noria.compare.loadgen import load
 from noria.compare.loadgen.connections import IdleConnections
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
 from noria.compare.measure import sample_sender, waiting_clients
 from noria.compare.measure.child import Message, reply
 from noria.errors import NoriaError, error_message
@@ -65,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = p.parse_args(arguments)
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     clients = Clients()
     commands: dict[str, Callable[..., Message]] = {
         "load": clients.load,

@@ -14,6 +14,12 @@ from noria.compare.statistics import MIN_ROUNDS
 T = TypeVar("T")
 
 
+def rotated(items: Sequence[T], by: int) -> list[T]:
+    """Return the items, rotated by `by`, so that none always follows the same one."""
+    turn = by % max(len(items), 1)
+    return [*items[turn:], *items[:turn]]
+
+
 class Rounds:
     """The rounds of one measurement, and what they may still take.
 
@@ -51,9 +57,7 @@ class Rounds:
         try:
             while complete < rounds and self._fits(complete):
                 began = time.monotonic()
-                turn = complete % max(1, len(self.candidates))
-                # Each round begins with another candidate, so that the order has no effect.
-                for candidate in [*self.candidates[turn:], *self.candidates[:turn]]:
+                for candidate in rotated(self.candidates, complete):
                     experiment.step(f"{label}, round {complete + 1} of {rounds}: {candidate.model}")
                     found[candidate].append(measure(candidate, complete))
                 self.seconds = time.monotonic() - began

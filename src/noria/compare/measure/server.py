@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from noria import ModelLimit, Reactor
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
 from noria.compare.measure.child import Message, die_with_parent, reply
 from noria.servers.echo import Echo
 
@@ -159,8 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     die_with_parent()
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     try:
         serve(options)
     except OSError as error:

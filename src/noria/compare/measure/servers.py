@@ -130,9 +130,10 @@ class Servers:
         child = self._starting[slot]
         try:
             server = ServerProcess.listening(child, self.experiment)
-        except ChildFailed as failed:
-            self.failures[slot] = str(failed)
+        except BaseException as failed:  # KeyboardInterrupt too: close() does not know it any more
             child.end()
+            if isinstance(failed, ChildFailed):
+                self.failures[slot] = str(failed)
             raise
         finally:
             del self._starting[slot]

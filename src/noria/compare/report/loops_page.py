@@ -39,7 +39,7 @@ READING = (
     "better, also where lower values are better. A dot is the median of the rounds, a whisker goes "
     "from the lowest to the highest round, and the pale bar is the confidence interval of the "
     "ratio, cut where it is longer than the axis. A sentence states a difference only if the "
-    "interval of their ratio excludes 1 and what the noise of the machine would explain.",
+    "interval of the two loops' ratio lies beyond 1.05 and beyond the noise of the row.",
     "All axes are logarithmic, so that twice as good and half as good are equally far from 1. The "
     "panels of a figure have one axis.",
 )

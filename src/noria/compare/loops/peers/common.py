@@ -1,17 +1,12 @@
-"""What the measured programs share: the loop by its name, the core, the end with the parent."""
+"""What the measured programs share: the loop by its name, the core, errors in one line."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-import resource
-import signal
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def loop_factory(name: str) -> Callable[[], Any] | None:
@@ -23,24 +18,10 @@ def loop_factory(name: str) -> Callable[[], Any] | None:
     return partial(make, model) if model else make
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, even while it is stopped."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-
-
 def pin(cores: str) -> None:
     """Run on these cores only ("0" or "0,1"); on any for an empty string."""
     if cores:
         os.sched_setaffinity(0, set(map(int, cores.split(","))))
-
-
-def raise_descriptor_limit() -> None:
-    """Raise the soft limit of open files to the hard limit (RLIMIT_NOFILE, getrlimit(2))."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def reason(error: BaseException) -> str:

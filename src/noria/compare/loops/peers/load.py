@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from noria.compare.loadgen.command import CpuTime, raise_descriptor_limit
+from noria.compare.loadgen.command import CpuTime
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
 from noria.compare.loadgen.http import first_response
 from noria.compare.loadgen.load import OpenLoad, open_idle
-from noria.compare.loops.peers.common import die_with_parent, pin, reason
+from noria.compare.loops.peers.common import pin, reason
 from noria.compare.loops.peers.tls_load import TlsLoad
-from noria.compare.measure.child import Message, reply
+from noria.compare.measure.child import Message, die_with_parent, reply
 from noria.errors import NoriaError
 
 HOST = "127.0.0.1"
@@ -45,7 +46,7 @@ class Load(Protocol):
 
 
 class Loads:
-    """The commands. `name` is that of the measured loop."""
+    """The commands. `name` is that of the measured process."""
 
     def __init__(self) -> None:
         self.loads: dict[str, tuple[Load, int]] = {}
@@ -68,6 +69,8 @@ class Loads:
 
     def run(self, name: str, seconds: float, warmup: float, cpu_time: bool) -> Message:
         """Measure messages a second, with `cpu_time` a second of the server's CPU time."""
+        if name not in self.loads:  # another process had them, and did not reply in time
+            raise ConnectionError("the load was restarted, which closed its connections")
         load, pid = self.loads[name]
         server, own = CpuTime(pid), CpuTime(os.getpid())
 

@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from noria.compare.loops.peers.common import die_with_parent, loop_factory, pin, reason
-from noria.compare.measure.child import Message, reply
+from noria.compare.loops.peers.common import loop_factory, pin, reason
+from noria.compare.measure.child import Message, die_with_parent, reply
 
 Row = Callable[[int], Awaitable[None]]
 

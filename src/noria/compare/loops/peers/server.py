@@ -15,14 +15,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from noria.compare.loops.peers.common import (
-    die_with_parent,
-    loop_factory,
-    pin,
-    raise_descriptor_limit,
-    reason,
-)
-from noria.compare.measure.child import reply
+from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
+from noria.compare.loops.peers.common import loop_factory, pin, reason
+from noria.compare.measure.child import die_with_parent, reply
 
 BACKLOG = 4096  # connections; no server refuses the clients, which connect at once
 READ_SIZE = 64 * 1024
