@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("jinja2", reason="the page needs jinja2, part of noria[cli]")
 
+from noria.compare.loops import terminal
 from noria.compare.report import loops_page
 from noria.compare.statistics import paired_ratio
 from support.chromium import PROGRAM, Browser
@@ -62,6 +63,14 @@ def test_the_base_is_1_and_has_no_interval():
     found = items(loops_document(), "call_soon")["asyncio"]
     assert found["ratio"] == found["lowest"] == found["highest"] == 1
     assert "low" not in found
+
+
+def test_without_asyncio_the_base_is_the_first_loop_as_in_the_terminal():
+    results = loops_document()
+    found = [row for row in results["rows"] if row["loop"] != "asyncio"]
+    results["rows"] = sorted(found, key=lambda row: row["loop"] != "noria-epoll")
+    panel = loops_page.panel(results, results["measurements"][0])
+    assert panel["base"] == terminal.base_of(results) == "noria-epoll"
 
 
 def test_another_loop_is_the_base_where_asyncio_was_not_measured():

@@ -29,9 +29,6 @@ from noria.compare.report.document import Row, number
 from noria.compare.report.tables import Column, Table, Value
 from noria.compare.statistics import paired_ratio
 
-BASES = ("asyncio", "uvloop")
-"""The loops that can be the base, the first that was measured."""
-
 SCRIPTS = (*page.DRAWING, "noise.js", "loops.js", "page.js")
 
 READING = (
@@ -85,7 +82,7 @@ def panel(results: dict[str, Any], measurement: Measurement) -> dict[str, Any]:
         str(row["loop"]): row for row in _listed(results, "rows", "loop") if row.get("row") == name
     }
     measured = [loop for loop, row in found.items() if number(row, "value") is not None]
-    base = next((loop for loop in (*BASES, *measured) if loop in measured), "")
+    base = "asyncio" if "asyncio" in measured else next(iter(measured), "")
     less = bool(measurement.get("lower_is_better"))
     unit = str(measurement.get("unit") or "")
     return {
