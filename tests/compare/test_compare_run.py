@@ -23,11 +23,14 @@ from noria.compare.measure.servers import Candidate, Servers, candidates
 from noria.compare.measure.settings import Settings
 from noria.compare.report import page
 
+# Real measurements, on a machine that may be busy with other tests.
+pytestmark = pytest.mark.timeout(240)
+
 TINY = Settings(
     rounds=2,
     seconds=0.1,
     warmup=0.02,
-    budget=40.0,
+    budget=400.0,
     connections=(1, 10),
     samples=3,
     pause_ms=2.0,
