@@ -41,6 +41,7 @@ if importlib.util.find_spec("noria") is None:  # a checkout, built in place: the
 from noria.compare.loops.found import LIMIT  # noqa: E402
 from noria.compare.loops.network import waiting_to_be_accepted  # noqa: E402
 from noria.compare.loops.row import Unavailable  # noqa: E402
+from noria.compare.measure import cores as compare_cores  # noqa: E402
 
 SERVERS = (LIMIT, *PEERS, *(f"noria-{model}" for model in MODELS))
 
@@ -49,11 +50,12 @@ Measurement = dict[str, Any]
 
 def cores() -> tuple[int, int]:
     """Return a core for the server and one for the load."""
-    found = sorted(os.sched_getaffinity(0))
-    if len(found) == 1:
+    found = compare_cores.pair()
+    if found is None:
         log("only one core: server and load share it, so the figures mean little")
-        return found[0], found[0]
-    return found[0], found[1]
+        (one,) = os.sched_getaffinity(0)
+        return one, one
+    return found
 
 
 def log(text: str) -> None:

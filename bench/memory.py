@@ -8,26 +8,20 @@ import os
 import statistics
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import harness
 
 from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
-from noria.compare.loops.network import resident
+from noria.compare.loops import network
+
+settled = partial(network.settled, pause=0.2, at_most=60)
 
 sys.path.insert(0, str(harness.BENCH / "peers"))
 
 SERVERS = (harness.LIMIT, *harness.PEERS, "noria-epoll", "noria-epoll-edge", "noria-io_uring")
 FIRST = 1000  # connections that fill the free memory a process already has
-
-
-def settled(pid: int) -> int:
-    """Return the resident bytes once they no longer change."""
-    before, now = -1, resident(pid)
-    while now != before:
-        time.sleep(0.2)
-        before, now = now, resident(pid)
-    return now
 
 
 def protocol_bytes(count: int) -> float:

@@ -18,6 +18,7 @@ from functools import partial
 from harness import BENCH, LIMIT, Unavailable, build_limit, serving_command
 
 from noria.compare.loops import row as loop_row
+from noria.compare.loops.peers.load import end_connections
 from noria.compare.loops.row import Place, Sample, one_shot
 
 __all__ = ["Place", "Row", "Sample", "one_shot"]
@@ -32,7 +33,6 @@ BEST = "best"
 GRANIAN = "granian"
 SERVERS = (GRANIAN,)
 
-SEEN = 3  # connections that end before the measurement
 SETTLE = 0.1  # seconds for the server to process their end
 
 
@@ -64,17 +64,11 @@ def server_command(loop: str, kind: str, *words: str) -> list[str]:
 
 @contextlib.contextmanager
 def serving(words: list[str], at: Place, unix: str | None = None) -> Iterator[tuple[int, int]]:
-    """Start a server and end a few connections to it before the measurement.
-
-    glibc maps and unmaps each block above 128 KiB (M_MMAP_THRESHOLD, mallopt(3)), such as a
-    receive buffer, until one is freed, for example at the end of a stream; it then raises the
-    threshold. A loop that allocates a buffer per recv(2) is several times slower before that.
-    """
+    """Start a server and end a few connections to it before the measurement."""
     with serving_command(words, at.server) as (pid, port):
         if not at.fresh:
-            for _ in range(SEEN):
-                with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as client:
-                    client.connect(unix or ("127.0.0.1", port))
+            family = socket.AF_UNIX if unix else socket.AF_INET
+            end_connections(unix or ("127.0.0.1", port), family)
             time.sleep(SETTLE)
         yield pid, port
 

@@ -148,12 +148,12 @@ def resident(pid: int) -> int:
     )
 
 
-def settled(pid: int) -> int:
-    """Return the resident bytes once they no longer change."""
-    latest = time.monotonic() + MAX_SETTLE_SECONDS
+def settled(pid: int, pause: float = SETTLE_SECONDS, at_most: float = MAX_SETTLE_SECONDS) -> int:
+    """Return the resident bytes once they do not change for `pause` seconds."""
+    latest = time.monotonic() + at_most
     before, now = -1, resident(pid)
     while now != before and time.monotonic() < latest:
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(pause)
         before, now = now, resident(pid)
     return now
 

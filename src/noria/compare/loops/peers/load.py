@@ -26,8 +26,22 @@ from noria.errors import NoriaError
 HOST = "127.0.0.1"
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 ENDED_CONNECTIONS = 3
+CONNECT_SECONDS = 5.0
 SETTLE_SECONDS = 0.02
 ATTEMPTS = 4
+
+
+def end_connections(address: Any, family: int = socket.AF_INET) -> None:
+    """Open and close a few connections to a server, as any server has seen soon.
+
+    glibc maps and unmaps each block above 128 KiB (M_MMAP_THRESHOLD, mallopt(3)), such as a receive
+    buffer, until one is freed, for example at the end of a stream; it then raises the threshold. A
+    loop that allocates a buffer per recv(2) is several times slower before that.
+    """
+    for _ in range(ENDED_CONNECTIONS):
+        with socket.socket(family) as client:
+            client.settimeout(CONNECT_SECONDS)
+            client.connect(address)
 
 
 class Load(Protocol):
@@ -100,14 +114,8 @@ class Loads:
         }
 
     def end_connections(self, port: int) -> Message:
-        """Open and close a few connections, as any server has seen soon.
-
-        glibc maps and unmaps each block above 128 KiB (M_MMAP_THRESHOLD, mallopt(3)), such as a
-        receive buffer, until one is freed, for example at the end of a stream; it then raises the
-        threshold. A loop that allocates a buffer per recv(2) is several times slower before that.
-        """
-        for _ in range(ENDED_CONNECTIONS):
-            socket.create_connection((HOST, port), 5).close()
+        """Open and close a few connections: see end_connections()."""
+        end_connections((HOST, port))
         time.sleep(SETTLE_SECONDS)
         return {}
 
