@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -244,3 +246,43 @@ def test_a_closed_loop_refuses_calls_and_tasks(model: str) -> None:
     with pytest.raises(RuntimeError, match="closed"):
         loop.create_task(coroutine)
     coroutine.close()
+
+
+def test_call_later_calls_an_overridden_call_at(model: str) -> None:
+    deadlines: list[float] = []
+    base: Any = asyncio.SelectorEventLoop if model == ORACLE else noria.EventLoop
+
+    class Loop(base):  # type: ignore[misc]
+        def call_at(self, when: float, callback: Any, *args: Any, **options: Any) -> Any:
+            deadlines.append(when)
+            return super().call_at(when, callback, *args, **options)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        await asyncio.sleep(0.001)
+        loop.call_later(100, int, "7").cancel()
+        assert before < deadlines[0] < before + 50 < deadlines[1]
+
+    arguments = () if model == ORACLE else (model,)
+    with asyncio.Runner(loop_factory=lambda: Loop(*arguments)) as runner:
+        runner.run(main())
+    assert len(deadlines) == 2
+
+
+@pytest.mark.parametrize("delay", [-1e12, -1e30, -math.inf, math.nan])
+def test_a_delay_far_in_the_past_or_not_a_number_is_due_at_once(model: str, delay: float) -> None:
+    if model == ORACLE and math.isnan(delay):
+        pytest.skip("select() of asyncio's loop raises ValueError")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for set_timer in (loop.call_later, loop.call_at):
+            due = asyncio.Event()
+            set_timer(delay, due.set)
+            # Another thread wakes a loop that sleeps.
+            await asyncio.to_thread(time.sleep, 0.01)
+            await asyncio.sleep(0)
+            assert due.is_set()
+
+    run(main(), model)

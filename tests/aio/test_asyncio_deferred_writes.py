@@ -345,3 +345,79 @@ def test_what_pause_writing_writes_comes_behind_what_led_to_it(model: str, way: 
         peer.close()
 
     noria.run(main(), model=model)
+
+
+@pytest.mark.parametrize("before", ["one write", "two writes", "eof"])
+def test_a_protocol_that_writes_and_then_raises_does_not_lose_its_data(
+    model: str, before: str
+) -> None:
+    class Raises(Keeper):
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(b"answer ")
+            if before != "one write":
+                self.transport.write(b"and more ")
+            if data == b"bad":
+                raise ValueError(data)
+
+        def eof_received(self) -> bool:
+            self.data_received(b"bad")
+            return False
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reports: list[str] = []
+        loop.set_exception_handler(lambda loop, context: reports.append(str(context["exception"])))
+        protocols: list[Raises] = []
+        peers = []
+        answer = b"answer " if before == "one write" else b"answer and more "
+        for _ in range(8):
+            mine, peer = socket.socketpair()
+            peer.setblocking(False)
+            _, protocol = await loop.create_connection(Raises, sock=mine)
+            protocols.append(protocol)
+            peers.append(peer)
+        # With two writes in a turn, those of the later turns are corked.
+        for _ in range(2):
+            for peer in peers:
+                peer.send(b"good")
+            for peer in peers:
+                await until(lambda peer=peer: receive_all(peer) == answer)  # type: ignore[misc]
+        for peer in peers:
+            if before == "eof":
+                peer.shutdown(socket.SHUT_WR)
+            else:
+                peer.send(b"bad")
+        for protocol, peer in zip(protocols, peers, strict=True):
+            assert isinstance(await asyncio.wait_for(protocol.lost, 10), ValueError)
+            assert receive_all(peer) == answer
+            peer.close()
+        assert len(reports) == len(peers)
+
+    noria.run(main(), model=model)
+
+
+def test_limits_below_the_size_of_corked_data_do_not_pause_the_protocol(model: str) -> None:
+    class Recording(Keeper):
+        paused = 0
+
+        def pause_writing(self) -> None:
+            self.paused += 1
+
+        def resume_writing(self) -> None:
+            pass
+
+    async def main() -> None:
+        mine, peer = socket.socketpair()
+        _, protocol = await asyncio.get_running_loop().create_connection(Recording, sock=mine)
+        for _ in range(3):
+            protocol.transport.set_write_buffer_limits(high=100)
+            for _ in range(3):
+                protocol.transport.write(b"x" * 50)
+            protocol.transport.set_write_buffer_limits(high=10)
+            await asyncio.sleep(0)
+        assert protocol.paused == 0
+        protocol.transport.abort()
+        await protocol.lost
+        peer.close()
+
+    noria.run(main(), model=model)

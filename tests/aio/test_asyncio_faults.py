@@ -325,6 +325,39 @@ def test_pause_writing_that_raises_is_reported_and_the_connection_stays_open(mod
     run(main(), model)
 
 
+def test_an_unclosed_transport_whose_warning_is_an_exception_is_closed(model, monkeypatch):
+    class Pausing(Keeper):
+        def connection_made(self, transport: Any) -> None:
+            transport.pause_reading()
+
+    async def main() -> None:
+        faults: list[Any] = []
+        monkeypatch.setattr(sys, "unraisablehook", lambda fault: faults.append(fault.exc_type))
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Pausing, "127.0.0.1", 0)
+        peer = socket.create_connection(server.sockets[0].getsockname())
+        peer.setblocking(False)
+        # Nothing refers to the transport once it does not read.
+        await asyncio.sleep(0.05)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            gc.collect()
+        assert set(faults) == {ResourceWarning}
+        # The freed connection is in no table.
+        if sys.version_info >= (3, 13):
+            server.close_clients()
+        for fd in range(3, 64):
+            loop.remove_reader(fd)
+        assert await asyncio.wait_for(loop.sock_recv(peer, 1), 10) == b""
+        peer.close()
+        server.close()
+        if model != ORACLE:
+            # asyncio's does not count the end of such a connection.
+            await asyncio.wait_for(server.wait_closed(), 10)
+
+    run(main(), model)
+
+
 if sys.version_info < (3, 12):
     # Its child watcher warns of a lost status; later versions only log it.
     pytestmark = pytest.mark.filterwarnings("ignore:.*exit status already read")

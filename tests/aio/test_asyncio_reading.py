@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.loops import MODELS, ORACLE, Keeper, run, until
+import noria
+from support.loops import MODELS, ORACLE, Keeper, pair, run, until
 
 
 @pytest.fixture(params=(*MODELS, ORACLE))
@@ -241,3 +242,40 @@ def test_another_protocol_takes_over_within_buffer_updated(model: str) -> None:
         peer.close()
 
     run(main(), model)
+
+
+def test_a_protocol_without_data_received_may_write(model: str) -> None:
+    class Writing(asyncio.BaseProtocol):
+        def connection_made(self, transport: Any) -> None:
+            transport.write(b"written")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reports: list[Any] = []
+        loop.set_exception_handler(lambda loop, context: reports.append(context["exception"]))
+        server = await loop.create_server(Writing, "127.0.0.1", 0)
+        _, client = await loop.create_connection(Keeper, *server.sockets[0].getsockname())
+        await until(lambda: client.data == b"written")
+        assert not reports
+        client.transport.write(b"unexpected")
+        assert await asyncio.wait_for(client.lost, 10) is None
+        assert [type(report) for report in reports] == [AttributeError]
+        server.close()
+        await server.wait_closed()
+
+    run(main(), model)
+
+
+def test_a_protocol_that_is_refused_leaves_the_former_one_in_place() -> None:
+    async def main() -> None:
+        client, keeper, server = await pair()
+        with pytest.raises(TypeError):
+            keeper.transport.set_protocol(None)  # type: ignore[arg-type]
+        client.transport.write(b"data")
+        await until(lambda: keeper.data == b"data")
+        client.transport.close()
+        assert await keeper.lost is None
+        server.close()
+        await server.wait_closed()
+
+    noria.run(main())

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import noria
+import noria.aio.streams
 
 LOOPS = ("asyncio", "select", "poll", "epoll", "epoll-edge", "io_uring")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -314,6 +315,30 @@ def test_an_overridden_data_received_is_called(run: Run) -> None:
         transport.write(b"hello")
         assert await reader.readexactly(5) == b"hello"
         assert protocol.count == 5
+        transport.close()
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+
+
+def test_an_overridden_feed_data_is_called(run: Run) -> None:
+    pieces: list[bytes] = []
+
+    class Recording(noria.StreamReader):
+        def feed_data(self, data: Any) -> None:
+            pieces.append(bytes(data))
+            super().feed_data(data)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await noria.start_server(echo, "127.0.0.1", 0)
+        reader = Recording(loop=loop)
+        protocol = noria.aio.streams.StreamReaderProtocol(reader, loop=loop)
+        address = server.sockets[0].getsockname()[:2]
+        transport, _ = await loop.create_connection(lambda: protocol, *address)
+        transport.write(b"hello")
+        assert await reader.readexactly(5) == b"hello" == b"".join(pieces)
         transport.close()
         server.close()
         await server.wait_closed()

@@ -24,6 +24,7 @@ from noria._core.transport cimport DirectProtocol, StreamSet, TransportChannel
 import asyncio
 import logging
 import os
+from functools import partial
 from types import MethodType
 
 log = logging.getLogger("noria")
@@ -44,6 +45,11 @@ cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef inline Py_ssize_t expect(Py_ssize_t size_hint, Py_ssize_t n) noexcept:
     """The expected size of the next message: it grows at once and shrinks by halves."""
     return n if n >= size_hint else (size_hint + n) >> 1
+
+
+def pass_data(protocol, data):
+    """Call data_received, which the protocol did not have when it was set."""
+    protocol.data_received(data)
 
 
 cdef class Stream(TransportChannel):
@@ -77,14 +83,25 @@ cdef class Stream(TransportChannel):
 
     cdef int use_protocol(self, object protocol) except -1:
         """Set the protocol, and look up the method that receives data."""
-        self.protocol = protocol
-        self.direct_protocol = None
+        cdef DirectProtocol direct_protocol = None
+        cdef bint buffered
+        cdef object method = None
         if isinstance(protocol, DirectProtocol) and (<DirectProtocol>protocol).enabled:
-            self.direct_protocol = <DirectProtocol>protocol
-        self.buffered = self.direct_protocol is not None or isinstance(protocol, BufferedProtocol)
+            direct_protocol = <DirectProtocol>protocol
+        buffered = direct_protocol is not None or isinstance(protocol, BufferedProtocol)
+        if not buffered:
+            method = getattr(protocol, "data_received", None)
+            if method is None:
+                if protocol is None:
+                    raise TypeError("the protocol is None")
+                # An asyncio.BaseProtocol, which may write.
+                method = partial(pass_data, protocol)
+        # Nothing has changed if the above has raised.
+        self.protocol = protocol
+        self.direct_protocol = direct_protocol
+        self.buffered = buffered
         # The class's function is the same object for all protocols of the class, so it stays in the
         # CPU's cache; a bound method of each protocol would not.
-        method = None if self.buffered else protocol.data_received
         self.pass_protocol = type(method) is MethodType and method.__self__ is protocol
         self.data_received = method.__func__ if self.pass_protocol else method
         return 0
@@ -503,7 +520,8 @@ cdef class Stream(TransportChannel):
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         self.high, self.low = high, low
-        if self.unsent_size > self.high and not self.protocol_paused and self.protocol is not None:
+        if not self.protocol_paused and self.protocol is not None \
+                and self.get_write_buffer_size() > self.high:
             self.protocol_paused = True
             self.notify_flow_control()
 

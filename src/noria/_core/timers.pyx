@@ -26,7 +26,10 @@ cdef enum:
     MAX_SHIFTED = 4             # entries of the run that may move to insert one before them
     MIN_HOLES = 32              # in the run, before it is compacted
 
-cdef double MAX_SECONDS = 9.2e9  # seconds: what nanoseconds in 64 bits cannot say
+# Later deadlines do not fit in 64 bits of nanoseconds.
+cdef double MAX_SECONDS = 9.2e9
+# Since an earlier deadline, the time that has passed may not fit.
+cdef double MIN_SECONDS = -4e9
 
 cdef extern from *:
     """
@@ -590,7 +593,13 @@ cdef int drop_timer(Timer timer) except -1:
 
 
 cdef int64_t nanoseconds(double seconds) noexcept:
-    return <int64_t>ceil(seconds * 1e9) if seconds < MAX_SECONDS else INT64_MAX
+    """The deadline in nanoseconds, limited to what the loop can compute with."""
+    if seconds >= MAX_SECONDS:
+        return INT64_MAX
+    # Also true for NaN, which is then due at once.
+    if not seconds > MIN_SECONDS:
+        seconds = MIN_SECONDS
+    return <int64_t>ceil(seconds * 1e9)
 
 
 cdef inline bint earlier(Entry *a, Entry *b) noexcept:

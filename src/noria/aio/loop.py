@@ -45,6 +45,7 @@ class EventLoop(
         self.make_transport = make_first_transport
         if type(self).time is not EventLoop.time:
             self.use_clock(True)
+        self.call_at_overridden = type(self).call_at is not EventLoop.call_at
         self.acceptors: set[Acceptor] = set()
         self._file_sender: FileSender | None = None
 

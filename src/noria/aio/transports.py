@@ -160,8 +160,10 @@ class DatagramTransport(_TransportBase, asyncio.Transport, asyncio.DatagramTrans
     def __del__(self) -> None:
         connection = getattr(self, "_connection", None)
         if connection is not None and not connection.connection_lost_called:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2)
-            connection.close_unreferenced(self)
+            try:
+                warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2)
+            finally:
+                connection.close_unreferenced(self)
 
     def __repr__(self) -> str:
         connection = self._connection

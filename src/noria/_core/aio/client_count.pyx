@@ -1,4 +1,4 @@
-"""The number of a server's connections, which each of them changes twice."""
+"""The count of a server's open connections, which each connection increments and decrements."""
 
 
 cdef class ClientCount:

@@ -20,7 +20,7 @@ cdef class Connection(Stream):
     cdef unsigned char bursty
     # the outgoing data is sent at the end of this turn
     cdef unsigned char corked
-    # if several writes are corked: bytes that deferred_write has memory for, which no one else sees
+    # number of bytes that fit into deferred_write if several writes are corked, else 0
     cdef unsigned short corked_capacity
     cdef unsigned last_write_turn
     cdef int start_outgoing(self, bytes data) except -1
@@ -35,6 +35,7 @@ cdef class Connection(Stream):
     cdef int call_connection_made(self) except -1
     cdef bint closed_by_caller(self) except -1
     cdef int forget_fd(self) noexcept
+    cdef int close_unreferenced(self) except -1
     cdef int store_addresses(self) except -1
     cdef bint find_address(self, name) except -1
 

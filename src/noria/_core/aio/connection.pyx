@@ -101,6 +101,11 @@ cdef class Connection(Stream):
                                                      self.protocol_paused)
 
     cdef int force_close(self, object error) except -1:
+        if self.corked and self.coalesce():
+            # Without corking, `write` would have sent it: a protocol that writes and then raises
+            # does not lose its data. An error of this send is ignored, as `error` came first.
+            self.send_deferred_write()
+            self.deferred_write = None
         Stream.force_close(self, error)
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_exception(
@@ -298,7 +303,7 @@ cdef class Connection(Stream):
 
     @cython.final
     cdef void trim_corked(self) noexcept:
-        """Give the joined data its size: no more is appended to it."""
+        """Set the size of the joined data, as no more is appended to it."""
         if self.corked_capacity:
             self.corked_capacity = 0
             truncate(self.deferred_write, self.unsent_size)
@@ -521,13 +526,19 @@ cdef class Connection(Stream):
     def __del__(self):
         # Called before the transport is finalized: each of the two refers to the other until
         # connection_lost.
-        cdef ClientCount server
         if self.transport is None or self.protocol is None:
             return
-        warnings.warn(f"unclosed transport {self.transport!r}", ResourceWarning, stacklevel=1)
-        if self.fd < 0 or self.releasing:
-            return
-        # No method of the protocol is called.
+        try:
+            warnings.warn(f"unclosed transport {self.transport!r}", ResourceWarning, stacklevel=1)
+        finally:
+            # Even if the warning is raised as an exception: the loop's table of descriptors must
+            # not refer to a connection that was freed.
+            if self.fd >= 0 and not self.releasing:
+                self.close_unreferenced()
+
+    cdef int close_unreferenced(self) except -1:
+        """Close the descriptor; call no method of the protocol."""
+        cdef ClientCount server
         self.uncork()
         self.closed = self.closing = True
         self.outgoing = None
@@ -536,6 +547,7 @@ cdef class Connection(Stream):
         server, self.server = self.server, None
         if server is not None:
             server.detach()
+        return 0
 
 
 def transports_of(Core core, server):

@@ -23,6 +23,8 @@ cdef class Scheduler(Loop):
     cdef bint debugging
     # whether `time` was replaced: timers then follow it
     cdef bint time_replaced
+    # whether a subclass overrides `call_at`, which asyncio's call_later calls
+    cdef public bint call_at_overridden
     # asyncio's methods get and set it, too
     cdef public object _task_factory
     # {"loop": self}: the keyword arguments of most tasks and futures

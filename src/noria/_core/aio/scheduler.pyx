@@ -148,6 +148,8 @@ cdef class Scheduler(Loop):
         cdef double seconds
         if delay is None:
             raise TypeError("delay must not be None")
+        if self.call_at_overridden:
+            return self.call_at(self.time() + delay, callback, *args, context=context)
         seconds = delay
         if self.debugging or self.closed:
             return self.debug_timer(self.now() / 1e9 + seconds, callback, args, context)
@@ -463,8 +465,8 @@ cdef class Scheduler(Loop):
         return 0
 
 
-# The methods that run most often, once more: as C functions they take the arguments of the usual
-# calls without a tuple and a dict. For other calls they call the methods above.
+# C functions for the methods that run most often. They take the arguments of the usual calls
+# without a tuple and a dict, and pass all other calls to the methods above.
 
 cdef extern from *:
     """
@@ -510,7 +512,7 @@ cdef object general_create_task = Scheduler.create_task
 
 
 cdef bint only_context(PyObject *names) except -1:
-    """Whether the keyword arguments are none, or `context`."""
+    """Whether there are no keyword arguments, or only `context`."""
     global context_elsewhere
     cdef PyObject *name
     if names == NULL:
@@ -554,7 +556,8 @@ cdef object fast_call_soon(Scheduler self, PyObject **args, Py_ssize_t nargs, Py
 
 cdef object fast_call_later(Scheduler self, PyObject **args, Py_ssize_t nargs, PyObject *names):
     cdef double seconds
-    if nargs < 2 or self.closed or self.debugging or not only_context(names):
+    if nargs < 2 or self.closed or self.debugging or self.call_at_overridden \
+            or not only_context(names):
         return call_general(general_call_later, self, args, nargs, names)
     if type(<object>args[0]) is float:
         seconds = PyFloat_AS_DOUBLE(<object>args[0])

@@ -37,6 +37,8 @@ cdef class StreamReaderBase:
     cdef Py_ssize_t wanted
     # whether the waiting coroutine takes any number of bytes
     cdef bint takes_any
+    # whether a subclass overrides feed_data
+    cdef bint feed_data_overridden
     # asyncio's names: its methods use these fields, too.
     cdef public Py_ssize_t _limit
     cdef public object _loop
@@ -45,6 +47,9 @@ cdef class StreamReaderBase:
     cdef public object _transport
     cdef public bint _eof
     cdef public bint _paused
+
+    def __cinit__(self, *args, **kwargs):
+        self.feed_data_overridden = type(self).feed_data is not StreamReaderBase.feed_data
 
     @property
     def _buffer(self):
@@ -154,7 +159,7 @@ cdef class StreamReaderBase:
         cdef Py_ssize_t size = self.size()
         if self._waiter is not None and size:
             if size < self.wanted:
-                # Neither paused: the waiting coroutine would resume reading at once.
+                # The transport is not paused either: the waiting coroutine would resume it at once.
                 return 0
             waiter, self._waiter = self._waiter, None
             if not waiter.done():
@@ -345,7 +350,8 @@ cdef class StreamReaderProtocolBase(DirectProtocol):
         if self._stream_reader_wr is None:
             return 0
         reader = self._stream_reader_wr()
-        if isinstance(reader, StreamReaderBase):
+        if isinstance(reader, StreamReaderBase) \
+                and not (<StreamReaderBase>reader).feed_data_overridden:
             (<StreamReaderBase>reader).feed_buffer(data, n)
         elif reader is not None:
             reader.feed_data(PyBytes_FromStringAndSize(data, n))
@@ -356,7 +362,8 @@ cdef class StreamReaderProtocolBase(DirectProtocol):
         if self._stream_reader_wr is None:
             return 0
         reader = self._stream_reader_wr()
-        if isinstance(reader, StreamReaderBase):
+        if isinstance(reader, StreamReaderBase) \
+                and not (<StreamReaderBase>reader).feed_data_overridden:
             (<StreamReaderBase>reader).feed_message(data)
         elif reader is not None:
             reader.feed_data(data)

@@ -11,6 +11,10 @@ from noria._core.aio.connection cimport Connection
 
 cdef extern from *:
     """
+    #if PY_VERSION_HEX < 0x030C0000     /* Python.h has PyMemberDef from Python 3.12 on */
+    #include <structmember.h>
+    #endif
+
     /* The offset of a slot of __slots__, or -1 with an exception. */
     static Py_ssize_t noria_slot_offset(PyObject *type, const char *name) {
         Py_ssize_t offset = -1;

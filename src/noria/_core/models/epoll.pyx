@@ -46,7 +46,7 @@ cdef bint forked = False
 
 
 def note_fork():
-    """Have each registration end before its descriptor is closed, from now on."""
+    """From now on, end each registration before its descriptor is closed."""
     global forked
     forked = True
 
