@@ -364,6 +364,18 @@ def test_best_value_is_marked_only_if_it_is_measurably_better():
     ]
 
 
+def test_a_missing_value_marks_no_cell_of_its_row(measured):
+    measured["noise"] = {"same_server": 1000.0}
+    for section, column in (("idle", "us_per_message"), ("throughput", "syscalls_per_message")):
+        row = measured[section]["rows"][0]
+        row[column] = None
+        row["rounds"][column] = [None] * 7
+    shown = [table for figure in SECTIONS for table in tables.of_figure(measured, figure)]
+    for table in [*shown, tables.syscalls(measured)]:
+        marks = [cell for group in table.cells() for row in group for cell in row if cell.best]
+        assert marks == [], table.title
+
+
 def test_every_mark_is_a_claim(measured):
     table = tables.throughput(measured)
     found = claims.claims(measured)

@@ -73,7 +73,10 @@ class Table:
         for group, rows in enumerate(self.groups):
             yield [
                 [
-                    Cell(_text(column, row[i]), self.best.get((group, i)) in row[:2])
+                    Cell(
+                        _text(column, row[i]),
+                        (group, i) in self.best and self.best[group, i] in row[:2],
+                    )
                     for i, column in enumerate(self.columns)
                 ]
                 for row in rows
