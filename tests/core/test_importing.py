@@ -226,14 +226,10 @@ LOADED_BY_RUN = """
     __future__ noria noria._version noria.errors noria.models
     noria._core noria._core.catalogue noria._core.contract noria._core.interpreter noria._core.loop
     noria._core.stream noria._core.timers noria._core.transport
-    noria._core.aio noria._core.aio.client_count noria._core.aio.core noria._core.aio.descriptor
-    noria._core.aio.scheduler
+    noria._core.aio noria._core.aio.core noria._core.aio.descriptor noria._core.aio.scheduler
     noria._core.models noria._core.models.epoll noria._core.models.readiness
     noria._core.models.wakeable
-    noria.aio noria.aio.asyncio_base noria.aio.connections noria.aio.datagrams noria.aio.loop
-    noria.aio.run noria.aio.sendfile noria.aio.server noria.aio.sockets
-    noria.aio.transport_factory
-    noria.net noria.net.addresses noria.net.socket_files noria.net.socket_options
+    noria.aio noria.aio.asyncio_base noria.aio.loop noria.aio.run
 """
 LOADED_BY_IO_URING = """
     noria._core.models.io_uring noria._core.models.uring_requests noria._core.uring

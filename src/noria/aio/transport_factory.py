@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from noria.aio.tls import TLSProtocol
 
 
-def make_first_transport(connection: Any) -> asyncio.Transport:
-    """Import the transport's class, have the loop use it from now on, and create one."""
-    from noria.aio.transports import SocketTransport
-
-    connection.event_loop.transport_class = SocketTransport
-    return SocketTransport(connection)
-
-
 class TransportFactory(LoopMethods):
     """The loop's methods that create transports."""
 
