@@ -414,7 +414,7 @@ NAMES: tuple[PrivateName, ...] = (
     ),
     *_group(
         "asyncio.SelectorEventLoop",
-        "noria.aio.sendfile",
+        "noria.aio.loop, noria.aio.sendfile",
         "none needed: loop.sendfile calls noria's own method of this name",
         (
             OVERRIDDEN,
