@@ -105,7 +105,7 @@ def printed(results, width, capsys):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_tables_fit_the_terminal(width, capsys):
     results = loops_document()
     # The longest names, and numbers with the most digits.

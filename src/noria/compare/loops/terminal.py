@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +20,9 @@ WIDE = 100
 
 HEADING_WIDTH = 13
 """Of a row's name; a longer one is divided."""
+
+UNLIMITED_WIDTH = 10_000
+"""Columns with which the width of a table is measured."""
 
 Row = dict[str, Any]
 
@@ -34,7 +39,8 @@ def print_all(results: dict[str, Any], console: Console) -> None:
     for name, shown in groups.items():
         title = f"{name.capitalize()}: medians{spread}, and how many times better than {base}"
         console.print(Text(title, style="bold"))
-        console.print(_table(results, shown, base, wide))
+        for table in _tables(results, shown, base, wide, console):
+            console.print(table)
         for each in shown:
             said = Text(f"{each['row']}: ", style="bold")
             said.append(str(each.get("sentence") or ""), style="not bold italic")
@@ -87,6 +93,21 @@ def notes(results: dict[str, Any]) -> list[str]:
         f"{'every row' if len(names) == every > 1 else ', '.join(names)}: {who}: {why}"
         for (who, why), names in rows.items()
     ]
+
+
+def _tables(
+    results: dict[str, Any], shown: list[Row], base: str, wide: bool, console: Console
+) -> Iterator[Table]:
+    """A table of the rows; several, with fewer rows each, if one would be too wide."""
+    unlimited = console.options.update(width=UNLIMITED_WIDTH)
+    while shown:
+        count = len(shown)
+        table = _table(results, shown, base, wide)
+        while count > 1 and Measurement.get(console, unlimited, table).maximum > console.width:
+            count -= 1
+            table = _table(results, shown[:count], base, wide)
+        yield table
+        shown = shown[count:]
 
 
 def _table(results: dict[str, Any], shown: list[Row], base: str, wide: bool) -> Table:
