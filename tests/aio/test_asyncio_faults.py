@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import subprocess
@@ -293,6 +294,29 @@ def test_loop_closed_with_work_in_flight_leaves_nothing(model, monkeypatch):
         gc.collect()
         assert not alive(*endings) - before
     assert not faults
+
+
+def test_a_write_after_the_loop_is_closed_keeps_no_descriptor(model):
+    def descriptors() -> int:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    async def main() -> None:
+        mine, peer = socket.socketpair()
+        transport, _ = await asyncio.get_running_loop().create_connection(Keeper, sock=mine)
+        transport.write(b"x" * 5_000_000)
+        kept.append((transport, peer))
+
+    before = descriptors()
+    kept: list[Any] = []
+    run(main(), model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transport, peer = kept.pop()
+        transport.write(b"never sent")
+        del transport
+        peer.close()
+        assert descriptors() == before
 
 
 def test_pause_writing_that_raises_is_reported_and_the_connection_stays_open(model):

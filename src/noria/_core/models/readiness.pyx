@@ -85,6 +85,9 @@ cdef class Readiness(WakeableModel):
     cdef int watch(self, Channel channel, int interest) except -1:
         cdef int old = io_bits(channel.watched)
         cdef int new = io_bits(channel.watched | interest)
+        if self.closed:
+            # The registration would keep the channel and its descriptor.
+            return 0
         if self.inherited:
             self.raise_inherited()
         if channel.model is None:
