@@ -6,12 +6,13 @@ import errno
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from noria._core.catalogue import CAPABILITIES, MODELS, ModelInfo, info
+from noria._core.capabilities import CAPABILITIES, MODELS, NAMES
 from noria.errors import ModelUnavailable
 
 if TYPE_CHECKING:
+    from noria._core.catalogue import ModelInfo
     from noria._core.contract import Model
 
 __all__ = [
@@ -36,6 +37,22 @@ _refusals: dict[str, str] = {}
 _warned: set[str] = set()
 
 
+def __getattr__(name: str) -> Any:
+    if name == "ModelInfo":
+        from noria._core.catalogue import ModelInfo
+
+        return ModelInfo
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def info(name: str) -> ModelInfo:
+    """Return the description of a model. Raises UnknownModel, which lists the names."""
+    # Imported late: a program that starts does not need the descriptions.
+    from noria._core import catalogue
+
+    return catalogue.info(name)
+
+
 def make(name: str = "auto", *, interval: float = 0.001) -> Model:
     """Make a model by name; ``"auto"`` makes the fastest model that works on this machine.
 
@@ -49,7 +66,7 @@ def make(name: str = "auto", *, interval: float = 0.001) -> Model:
     if name == "auto" or "," in name:
         names = PREFERENCE if name == "auto" else tuple(part.strip() for part in name.split(","))
         return _first(names, interval)
-    info(name)
+    _check_name(name)
     if name == "blocking":
         from noria._core.models.blocking import Blocking
 
@@ -81,10 +98,15 @@ def make(name: str = "auto", *, interval: float = 0.001) -> Model:
     return Simulated()
 
 
+def _check_name(name: str) -> None:
+    if name not in NAMES:
+        info(name)  # raises UnknownModel
+
+
 def _first(names: tuple[str, ...], interval: float) -> Model:
     found: dict[str, str] = {}
     for name in names:
-        info(name)
+        _check_name(name)
         if name in _refusals:
             found[name] = _refusals[name]
             continue
@@ -109,15 +131,16 @@ def _make_io_uring() -> Model:
             errno.EPERM, "io_uring is turned off: the environment variable NORIA_IO_URING is 0"
         )
     try:
+        model = IoUring()
         if "io_uring" not in _proven:
             # A container may allow io_uring_setup and refuse the other calls: test one request.
-            trial = IoUring()
             try:
-                trial.round_trip()
-            finally:
-                trial.close()
+                model.round_trip()
+            except BaseException:
+                model.close()
+                raise
             _proven.add("io_uring")
-        return IoUring()
+        return model
     except (OSError, MemoryError) as error:
         number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOMEM
         raise ModelUnavailable(number, f"io_uring is refused here: {_reason(number)}") from error

@@ -142,14 +142,14 @@ def test_import_errors_inside_compiled_modules_are_not_replaced() -> None:
     found = run(
         """
 import sys
-sys.modules["noria._core.catalogue"] = None
+sys.modules["noria._core.capabilities"] = None
 try:
     import noria._core
 except ImportError as error:
     print(error)
 """
     )
-    assert "catalogue" in found
+    assert "capabilities" in found
     assert "compiled modules" not in found
 
 
@@ -224,8 +224,8 @@ print(*sorted(set(sys.modules) - before))
 # What noria.run of an empty coroutine imports beside the modules of asyncio.run.
 LOADED_BY_RUN = """
     __future__ noria noria._version noria.errors noria.models
-    noria._core noria._core.catalogue noria._core.contract noria._core.interpreter noria._core.loop
-    noria._core.stream noria._core.timers noria._core.transport
+    noria._core noria._core.capabilities noria._core.contract noria._core.loop noria._core.stream
+    noria._core.timers noria._core.transport
     noria._core.aio noria._core.aio.core noria._core.aio.descriptor noria._core.aio.scheduler
     noria._core.models noria._core.models.epoll noria._core.models.readiness
     noria._core.models.wakeable

@@ -3,21 +3,8 @@
 # Without `from __future__ import annotations`: NamedTuple would compile each annotation.
 from typing import NamedTuple
 
+from noria._core.capabilities import MODELS, capabilities_of
 from noria.errors import UnknownModel
-
-CAPABILITIES = (
-    "connections",
-    "accept",
-    "connect",
-    "receive",
-    "send",
-    "readiness",
-    "timers",
-    "wake",
-    "udp",
-    "files",
-    "asyncio",
-)
 
 
 class ModelInfo(NamedTuple):
@@ -34,13 +21,7 @@ class ModelInfo(NamedTuple):
     capabilities: dict[str, str]
 
 
-def _capabilities(text: str) -> dict[str, str]:
-    words = {"+": "native", "~": "emulated", "-": "none"}
-    return dict(zip(CAPABILITIES, (words[mark] for mark in text.split()), strict=True))
-
-
 _INFOS = (
-    # The marks stand for CAPABILITIES, in their order.
     ModelInfo(
         "blocking",
         "one connection at a time; every call blocks until it is complete",
@@ -50,7 +31,7 @@ _INFOS = (
         "the call returns",
         "one",
         True,
-        _capabilities("- + + + + - ~ ~ + + -"),
+        capabilities_of("blocking"),
     ),
     ModelInfo(
         "threaded",
@@ -61,7 +42,7 @@ _INFOS = (
         "the call returns",
         "one per thread",
         True,
-        _capabilities("~ + ~ + + - + + + ~ -"),
+        capabilities_of("threaded"),
     ),
     ModelInfo(
         "nonblocking",
@@ -72,7 +53,7 @@ _INFOS = (
         "polling",
         "many, each polled every round",
         True,
-        _capabilities("+ + + + + ~ + + + ~ -"),
+        capabilities_of("nonblocking"),
     ),
     ModelInfo(
         "select",
@@ -83,7 +64,7 @@ _INFOS = (
         "scanning every descriptor",
         "descriptor numbers below 1024",
         True,
-        _capabilities("+ + + + + + + + + ~ +"),
+        capabilities_of("select"),
     ),
     ModelInfo(
         "poll",
@@ -94,7 +75,7 @@ _INFOS = (
         "scanning every descriptor",
         "many, each checked at every call",
         True,
-        _capabilities("+ + + + + + + + + ~ +"),
+        capabilities_of("poll"),
     ),
     ModelInfo(
         "epoll",
@@ -105,7 +86,7 @@ _INFOS = (
         "a list of what is ready, at every call",
         "many",
         True,
-        _capabilities("+ + + + + + + + + ~ +"),
+        capabilities_of("epoll"),
     ),
     ModelInfo(
         "epoll-edge",
@@ -116,7 +97,7 @@ _INFOS = (
         "a list of what became ready, once",
         "many",
         True,
-        _capabilities("+ + + + + + + + + ~ +"),
+        capabilities_of("epoll-edge"),
     ),
     ModelInfo(
         "io_uring",
@@ -127,7 +108,7 @@ _INFOS = (
         "a completion, after the data was copied",
         "many",
         False,
-        _capabilities("+ + + + + + + + ~ + +"),
+        capabilities_of("io_uring"),
     ),
     ModelInfo(
         "simulated",
@@ -138,13 +119,11 @@ _INFOS = (
         "a schedule drawn from the seed",
         "many",
         True,
-        _capabilities("+ + + + + - + + - - -"),
+        capabilities_of("simulated"),
     ),
 )
 
 _BY_NAME = {entry.name: entry for entry in _INFOS}
-
-MODELS = tuple(name for name in _BY_NAME if name != "simulated")
 
 # What to use instead of a model that lacks a capability.
 _INSTEAD = {

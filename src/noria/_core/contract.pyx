@@ -18,11 +18,15 @@ from noria._core.sys cimport (
 
 import os
 import signal
+import sys
 
-from noria._core import catalogue, interpreter
+from noria._core.capabilities import capabilities_of
 from noria.errors import Unsupported
 
-interpreter.check()
+if hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():
+    from noria._core import interpreter
+
+    interpreter.check()
 
 # In bytes. As large as asyncio's reads, and small enough for the cache of a core.
 SCRATCH_SIZE = 256 * 1024
@@ -508,11 +512,13 @@ cdef class Model:
 
     def capability(self, str kind):
         """``"native"``, ``"emulated"`` or ``"none"``. Raises KeyError for an unknown kind."""
-        return catalogue.info(self.name).capabilities[kind]
+        return capabilities_of(self.name)[kind]
 
     def require(self, str kind):
         """Raise Unsupported if the model does not have this capability."""
         if self.capability(kind) == "none":
+            from noria._core import catalogue
+
             raise Unsupported(catalogue.refusal(self.name, kind))
 
     def stats(self):

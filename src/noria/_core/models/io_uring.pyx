@@ -24,7 +24,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from noria._core.contract cimport (
     ACCEPT, ACCEPTED, DONE, READABLE, READY, RECEIVE, RECEIVED, SEND, SENT,
@@ -569,10 +569,15 @@ cdef class IoUring(RequestModel):
         return 0
 
     def round_trip(self):
-        """Check that the ring works: submit a NOP and wait for it. Raises OSError if not."""
+        """Check that the ring works: submit a NOP and wait for it. Raises OSError if not.
+
+        Any thread may run the model afterwards.
+        """
         self.start_run()
         self.prepare(None, TAG_NONE, OP_NOP, -1)
         self.enter(1, NULL)
         if not ring_has_completions(&self.ring):
             raise OSError(EAGAIN, "io_uring did not complete a NOP")
         self.reap()
+        self.end_run()
+        memset(&self.counters, 0, sizeof(self.counters))
