@@ -68,6 +68,49 @@ def test_handles_can_be_referred_to_weakly(model: str) -> None:
     run(main(), model)
 
 
+def test_a_callback_that_cancels_its_own_handle_keeps_its_arguments(model: str) -> None:
+    class Argument:
+        pass
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for start in (loop.call_soon, lambda *call: loop.call_later(0, *call)):
+            for raises in (False, True):
+                ended = asyncio.Event()
+                handles: list[Any] = []
+                found: list[Any] = []
+                reports: list[Any] = []
+                loop.set_exception_handler(
+                    lambda _, report, reports=reports: reports.append(report)
+                )
+
+                def cancel(
+                    argument: Argument,
+                    handles: list[Any] = handles,
+                    found: list[Any] = found,
+                    ended: asyncio.Event = ended,
+                    raises: bool = raises,
+                ) -> None:
+                    found.append(weakref.ref(argument))
+                    del argument
+                    handles[0].cancel()
+                    found.append(handles[0].cancelled())
+                    loop.call_soon(ended.set)
+                    if raises:
+                        raise ZeroDivisionError
+
+                handles.append(start(cancel, Argument()))
+                await ended.wait()
+                assert len(reports) == raises
+                reports.clear()
+                assert found[0]() is None
+                assert found[1]
+                assert handles[0].cancelled()
+                assert "cancelled" in repr(handles[0])
+
+    run(main(), model)
+
+
 def test_a_replaced_time_moves_the_timers(model: str) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()

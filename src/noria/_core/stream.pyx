@@ -13,6 +13,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.string cimport memcpy, memset
 
+from noria._core.callbacks cimport call_function
 from noria._core.contract cimport CALL, RECEIVE, SEND, Event, Model
 from noria._core.loop cimport Loop
 from noria._core.message cimport (
@@ -179,7 +180,8 @@ cdef class Stream(TransportChannel):
             model = self.model
             message = make_message(&model.spare_messages, data, n, &capacity)
             if self.pass_protocol:
-                self.data_received(self.protocol, message)
+                call_function(<PyObject *>self.data_received, <PyObject *>self.protocol,
+                              <PyObject *>message)
             else:
                 self.data_received(message)
             keep_spare(&model.spare_messages, <PyObject *>message, capacity)

@@ -6,9 +6,12 @@ cdef class Handle(Target):
     cdef object callback
     cdef object args            # a tuple; with `single`, the only argument
     cdef object context         # a contextvars.Context; None: the loop's; or EMPTY_CONTEXT
-    cdef bint dropped
-    cdef bint single
+    cdef unsigned char dropped
+    cdef unsigned char single
+    # The callback runs, out of the queue: `callback`, `args` and `context` stay until it has ended.
+    cdef unsigned char running
     cdef object __weakref__
+    cdef int run_again(self) except -1
     cdef object args_tuple(self)
     cdef int drop(self) except -1
 

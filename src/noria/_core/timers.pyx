@@ -15,6 +15,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX, int64_t
 
+from noria._core.callbacks cimport empty_handle, raise_if, run_callback
 from noria._core.sys cimport coarse_ns, monotonic_ns
 
 from _thread import allocate_lock
@@ -33,31 +34,11 @@ cdef double MIN_SECONDS = -4e9
 
 cdef extern from *:
     """
-    static inline PyObject *noria_call(PyObject *callback, PyObject *args, int single) {
-        if (single) {
-            /* The free place lets a bound method insert its object without a copy. */
-            PyObject *stack[2] = {NULL, args};
-            return PyObject_Vectorcall(callback, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                                       NULL);
-        }
-        return PyObject_Vectorcall(callback, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args),
-                                   NULL);
-    }
-    static PyObject *noria_call_within(PyObject *context, PyObject *callback, PyObject *args,
-                                       int single) {
-        PyObject *result;
-        if (PyContext_Enter(context) < 0) return NULL;
-        result = noria_call(callback, args, single);
-        if (PyContext_Exit(context) < 0) Py_CLEAR(result);
-        return result;
-    }
     static inline int noria_no_context(void) {
         return PyThreadState_Get()->context == NULL;
     }
     """
     bint noria_no_context() noexcept
-    object noria_call(object callback, object args, bint single)
-    object noria_call_within(object context, object callback, object args, bint single)
 
 # Freed timers are kept for reuse, as CPython keeps its small objects: a timeout for each request is
 # set and cancelled without calls of the allocator.
@@ -71,19 +52,10 @@ cdef extern from *:
     static int noria_spare_count;
     static destructor noria_free_timer;
 
-    #define NORIA_EMPTY(field) do {                                 \
-        PyObject *held = (PyObject *)(field);                       \
-        Py_INCREF(Py_None);                                         \
-        (field) = (void *)Py_None;                                  \
-        Py_XDECREF(held);                                           \
-    } while (0)
-
     #define noria_spare(o) do {                                    \
         NoriaTimer *timer = (NoriaTimer *)(o);                      \
         if (*NORIA_WEAKREFS(o) != NULL) PyObject_ClearWeakRefs(o);  \
-        NORIA_EMPTY(timer->__pyx_base.callback);                    \
-        NORIA_EMPTY(timer->__pyx_base.args);                        \
-        NORIA_EMPTY(timer->__pyx_base.context);                     \
+        noria_empty(timer);                                         \
         if (noria_spare_count < NORIA_SPARES) {                     \
             noria_spares[noria_spare_count++] = (PyObject *)(o);    \
         } else {                                                    \
@@ -132,26 +104,31 @@ cdef class Handle(Target):
 
     cdef int handle(self, Event *event) except -1:
         """Run the callback; `event` is NULL for the handle of add_reader, which may run again."""
+        cdef int failed
+        if self.dropped:
+            return 0
+        if event == NULL:
+            return self.run_again()
+        # `drop` keeps the references meanwhile, and the queue's event the handle.
+        self.running = True
+        failed = run_callback(<PyObject *>self.callback, <PyObject *>self.args, self.single,
+                              <PyObject *>self.context, <PyObject *>EMPTY_CONTEXT)
+        self.running = False
+        # The error report names the callback, and drops it.
+        raise_if(failed)
+        empty_handle(<PyObject *>self)
+        return 0
+
+    cdef int run_again(self) except -1:
         # Referenced here, as the callback may cancel its handle.
         cdef object callback = self.callback
         cdef object context = self.context
         cdef object args = self.args
-        if self.dropped:
-            return 0
-        if context is None:
-            noria_call(callback, args, self.single)
-        else:
-            noria_call_within(PyContext_New() if context is EMPTY_CONTEXT else context, callback,
-                              args, self.single)
-        if event != NULL:
-            self.clear()
-        return 0
+        return raise_if(run_callback(<PyObject *>callback, <PyObject *>args, self.single,
+                                     <PyObject *>context, <PyObject *>EMPTY_CONTEXT))
 
     cdef int clear(self) noexcept:
-        self.callback = None
-        self.args = None
-        self.single = False
-        self.context = None
+        empty_handle(<PyObject *>self)
         return 0
 
     cdef object args_tuple(self):
@@ -159,7 +136,9 @@ cdef class Handle(Target):
 
     cdef int drop(self) except -1:
         self.dropped = True
-        return self.clear()
+        if not self.running:
+            empty_handle(<PyObject *>self)
+        return 0
 
     @cython.binding(False)
     def cancel(self):
@@ -169,7 +148,7 @@ cdef class Handle(Target):
     @cython.binding(False)
     def cancelled(self):
         """Whether `cancel` was called."""
-        return self.dropped
+        return self.dropped != 0
 
     @property
     def __class__(self):
@@ -193,7 +172,7 @@ cdef class Handle(Target):
 
     @property
     def _cancelled(self):
-        return self.dropped
+        return self.dropped != 0
 
     @property
     def _context(self):
@@ -272,7 +251,7 @@ cdef class ThreadSafeHandle(Handle):
     def cancelled(self):
         """Whether `cancel` was called; waits while another thread runs the callback."""
         self.wait_until_done()
-        return self.dropped
+        return self.dropped != 0
 
     @property
     def __class__(self):

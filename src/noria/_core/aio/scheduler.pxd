@@ -16,7 +16,7 @@ cdef extern from *:
     void replace_item "noria_replace_item"(list items, Py_ssize_t i, object item)
 
 cdef enum:
-    MAX_SPARE_HANDLES = 64
+    MAX_SPARE_HANDLES = 128
     MAX_DEFERRED_WRITES = 64
 
 cdef class Scheduler(Loop):
@@ -30,7 +30,7 @@ cdef class Scheduler(Loop):
     # {"loop": self}: the keyword arguments of most tasks and futures
     cdef dict loop_option
     # handles that have run and have no other reference; owned
-    cdef PyObject *spare_handles[64]
+    cdef PyObject *spare_handles[128]
     cdef int spare_handle_count
     # connections with data to send at the end of the turn: a list of MAX_DEFERRED_WRITES entries,
     # of which those from corked_first to corked_end - 1 are in use; the others are None

@@ -13,7 +13,8 @@ from cpython.ref cimport Py_DECREF
 from cpython.version cimport PY_VERSION_HEX
 from libc.stdint cimport int64_t
 
-from noria._core.contract cimport CALL, Queue, Target, queue_take
+from noria._core.callbacks cimport fill_handle, is_reusable, own_handle
+from noria._core.contract cimport CALL, Queue, Target, queue_put, queue_take
 from noria._core.loop cimport Loop
 from noria._core.stream cimport Stream
 from noria._core.sys cimport monotonic_ns
@@ -27,22 +28,6 @@ from asyncio.log import logger
 from sys import intern
 
 from noria._core.aio.descriptor import run_asyncio_handle as run_asyncio_handle_
-
-# A handle that has run is reused if the loop has the only counted reference, taken from the queue.
-# Each uncounted reference of the interpreter (Python 3.14) implies another counted one: see
-# message.pxd, whose messages are reused in the same way.
-cdef extern from *:
-    """
-    static inline int noria_is_reusable(PyObject *o, PyObject *type) {
-    #ifdef Py_GIL_DISABLED
-        return 0;   /* Without the GIL a count of one proves nothing. */
-    #else
-        return Py_TYPE(o) == (PyTypeObject *)type && Py_REFCNT(o) == 1
-            && *(PyObject **)((char *)o + Py_TYPE(o)->tp_weaklistoffset) == NULL;
-    #endif
-    }
-    """
-    bint is_reusable "noria_is_reusable"(PyObject *o, PyObject *exact_type)
 
 
 def repr_callback(callback, args):
@@ -83,6 +68,8 @@ cdef class Scheduler(Loop):
 
     cdef Handle make_handle(self, object callback, object args, bint single, object context):
         cdef Handle handle
+        if context is None:
+            context = current_context()
         if self.spare_handle_count:
             self.spare_handle_count -= 1
             handle = <Handle>self.spare_handles[self.spare_handle_count]
@@ -91,10 +78,8 @@ cdef class Scheduler(Loop):
             handle.dropped = False
         else:
             handle = Handle.__new__(Handle)
-        handle.callback = callback
-        handle.args = args
-        handle.single = single
-        handle.context = current_context() if context is None else context
+        fill_handle(<PyObject *>handle, <PyObject *>callback, <PyObject *>args, single,
+                    <PyObject *>context)
         return handle
 
     @cython.binding(False)
@@ -108,7 +93,7 @@ cdef class Scheduler(Loop):
             self._check_callback(callback, "call_soon")
             return self.debug_call(callback, args, context)
         handle = self.make_handle(callback, args, False, context)
-        self.queue.put(handle, CALL, 0, NULL)
+        queue_put(self.queue, handle, CALL, 0, NULL)
         return handle
 
     @cython.binding(False)
@@ -132,7 +117,7 @@ cdef class Scheduler(Loop):
                 handle.context = current_context() if context is None else context
             else:
                 handle = self.make_handle(callback, args, False, context)
-            self.queue.put(handle, CALL, 0, NULL)
+            queue_put(self.queue, handle, CALL, 0, NULL)
             result = handle
         # The GIL orders this: the loop checks the queue before it sets `asleep`.
         if self.asleep:
@@ -163,10 +148,8 @@ cdef class Scheduler(Loop):
         if seconds < 1 or not self.dispatching or self.time_replaced:
             return self.set_timer(self.now() / 1e9 + seconds, callback, args, single, context)
         timer = new_timer()
-        timer.callback = callback
-        timer.args = args
-        timer.single = single
-        timer.context = context
+        fill_handle(<PyObject *>timer, <PyObject *>callback, <PyObject *>args, single,
+                    <PyObject *>context)
         self.timers.add_deferred(timer, seconds)
         return timer
 
@@ -222,7 +205,7 @@ cdef class Scheduler(Loop):
         cdef Handle call = Handle.__new__(Handle)
         call.callback = run_asyncio_handle
         call.args = (handle,)
-        self.queue.put(call, CALL, 0, NULL)
+        queue_put(self.queue, call, CALL, 0, NULL)
 
     def _add_callback_signalsafe(self, handle):
         self._add_callback(handle)
@@ -511,16 +494,23 @@ cdef object general_call_later = Scheduler.call_later
 cdef object general_create_task = Scheduler.create_task
 
 
-cdef bint only_context(PyObject *names) except -1:
+cdef inline bint only_context(PyObject *names) except -1:
     """Whether there are no keyword arguments, or only `context`."""
-    global context_elsewhere
-    cdef PyObject *name
     if names == NULL:
         return True
+    if PyTuple_GET_SIZE(names) == 1 \
+            and PyTuple_GET_ITEM(names, 0) == <PyObject *>context_elsewhere:
+        return True
+    return names_context(names)
+
+
+cdef bint names_context(PyObject *names) except -1:
+    global context_elsewhere
+    cdef PyObject *name
     if PyTuple_GET_SIZE(names) != 1:
         return False
     name = PyTuple_GET_ITEM(names, 0)
-    if name == <PyObject *>context_elsewhere or name == <PyObject *>CONTEXT:
+    if name == <PyObject *>CONTEXT:
         return True
     if <object>name != CONTEXT:
         return False
@@ -543,15 +533,21 @@ cdef object call_general(object method, Scheduler self, PyObject **args, Py_ssiz
 
 cdef object fast_call_soon(Scheduler self, PyObject **args, Py_ssize_t nargs, PyObject *names):
     cdef Handle handle
+    cdef object arguments
     if nargs < 1 or self.closed or self.debugging or not only_context(names):
         return call_general(general_call_soon, self, args, nargs, names)
-    handle = self.make_handle(
-        <object>args[0],
-        NO_ARGS if nargs == 1 else noria_arguments(args + 1, nargs - 1),
-        nargs == 2,
-        None if names == NULL else <object>args[nargs])
-    self.queue.put(handle, CALL, 0, NULL)
-    return handle
+    if nargs > 2 or names == NULL or <object>args[nargs] is None or not self.spare_handle_count:
+        arguments = NO_ARGS if nargs == 1 else noria_arguments(args + 1, nargs - 1)
+        handle = self.make_handle(<object>args[0], arguments, nargs == 2,
+                                  None if names == NULL else <object>args[nargs])
+        queue_put(self.queue, handle, CALL, 0, NULL)
+        return handle
+    # Futures and tasks call it so. The handle is in the array until the queue has it.
+    fill_handle(self.spare_handles[self.spare_handle_count - 1], args[0],
+                <PyObject *>NO_ARGS if nargs == 1 else args[1], nargs == 2, args[nargs])
+    queue_put(self.queue, <Handle>self.spare_handles[self.spare_handle_count - 1], CALL, 0, NULL)
+    self.spare_handle_count -= 1
+    return own_handle(self.spare_handles[self.spare_handle_count])
 
 
 cdef object fast_call_later(Scheduler self, PyObject **args, Py_ssize_t nargs, PyObject *names):

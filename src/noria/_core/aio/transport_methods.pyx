@@ -75,7 +75,8 @@ cdef int no_argument(str method, Py_ssize_t count, PyObject *names) except -1:
 cdef object write(object transport, PyObject **arguments, Py_ssize_t count, PyObject *names):
     cdef Connection connection = connection_of(transport)
     if count == 1 and names == NULL:
-        connection.write(<object>arguments[0])
+        # Called directly: Connection has no subclass.
+        Connection.write(connection, <object>arguments[0])
     else:
         connection.write(only_argument("write", "data", arguments, count, names))
 
@@ -87,7 +88,8 @@ cdef object writelines(object transport, PyObject **arguments, Py_ssize_t count,
 
 cdef object is_closing(object transport, PyObject **arguments, Py_ssize_t count, PyObject *names):
     cdef Connection connection = connection_of(transport)
-    no_argument("is_closing", count, names)
+    if count or names != NULL:
+        no_argument("is_closing", count, names)
     return connection.closing != 0 or connection.closed != 0
 
 
