@@ -1,6 +1,7 @@
 from noria._core.loop cimport Loop
 from noria._core.message cimport Raw
-from noria._core.transport cimport DirectProtocol, StreamSet, TransportChannel
+from noria._core.transport cimport StreamSet, TransportChannel
+from noria._core.write_buffer cimport WriteBuffer
 
 cdef enum:
     # Values of Stream.write_state other than 0: write and writelines raise.
@@ -14,7 +15,7 @@ cdef class Stream(TransportChannel):
     # The fields that each message needs are next to each other: after a wait in the kernel, each
     # cache line that is touched costs as much as a function call.
     cdef object data_received       # a function of the protocol's class, or a bound method
-    cdef Py_ssize_t unsent_size     # bytes in `outgoing` that are not sent
+    cdef Py_ssize_t unsent_size     # written bytes that are not sent
     cdef unsigned size_hint         # the expected size of the next message
     cdef unsigned received_turn     # the loop's turn in which data was received last
     cdef unsigned char pass_protocol    # data_received is a function: its first argument is `self`
@@ -24,12 +25,10 @@ cdef class Stream(TransportChannel):
     cdef unsigned char protocol_paused  # pause_writing was called, and resume_writing was not
     cdef unsigned char eof_delivered    # eof_received was called
     cdef unsigned char writes_after_close
-    cdef DirectProtocol direct_protocol     # the protocol if it is one, or None
+    cdef unsigned char direct       # the protocol is a DirectProtocol that is enabled
     cdef Raw *incoming              # the object into which a large message is being received
     cdef StreamSet group
-    cdef list outgoing              # bytes objects that are not sent, or None
-    cdef Py_ssize_t first, offset   # the first unsent byte: index in `outgoing`, and offset there
-    cdef Py_ssize_t high, low       # limits of unsent_size; see set_write_buffer_limits
+    cdef WriteBuffer unsent         # None until the socket has not taken all data
     cdef list paused_data           # data received while reading was paused; b"" is the end
     cdef int open(self, Loop loop, int fd, object protocol, StreamSet group, bint tcp) except -1
     cdef int start(self) except -1
@@ -46,6 +45,9 @@ cdef class Stream(TransportChannel):
     cpdef write(self, data)
     cdef Py_ssize_t send_now(self, const char *data, Py_ssize_t n) except? -2
     cdef int keep_unsent(self, bytes data, Py_ssize_t offset) except -1
+    cdef WriteBuffer write_buffer(self)
+    cdef Py_ssize_t high_water(self) noexcept
+    cdef Py_ssize_t low_water(self) noexcept
     cdef int append_outgoing(self, bytes data, Py_ssize_t offset) except -1
     cdef int flush(self) except -1
     cdef int count_sent(self, Py_ssize_t sent) except -1

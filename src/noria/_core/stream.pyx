@@ -21,6 +21,7 @@ from noria._core.message cimport (
 )
 from noria._core.sys cimport EAGAIN, IPPROTO_TCP, TCP_NODELAY, c_close, iovec, msghdr, setsockopt
 from noria._core.transport cimport DirectProtocol, StreamSet, TransportChannel
+from noria._core.write_buffer cimport HIGH_WATER, LOW_WATER, WriteBuffer
 
 import asyncio
 import logging
@@ -31,11 +32,9 @@ from types import MethodType
 log = logging.getLogger("noria")
 
 cdef enum:
-    HIGH_WATER = 64 * 1024      # bytes, as in asyncio
     LARGE_MESSAGE = 16 * 1024   # bytes; from here on, a copy costs more than a new object
     LARGE_BUFFER = 256 * 1024   # bytes that are received at once into the object for the protocol
     MAX_IOVECS = 64             # buffers in one sendmsg
-    MAX_SENT_ENTRIES = 1024     # None entries at the front of `outgoing`, before they are removed
     LOGGED_LOST_WRITES = 5      # writes after the connection was lost, before they are logged
     # Results of CALL events, beside CONNECTION_LOST and Connection's STARTED (3).
     READING_RESUMED = 2
@@ -62,8 +61,6 @@ cdef class Stream(TransportChannel):
         self.fd = fd
         self.loop = loop
         self.model = loop.model
-        self.high = HIGH_WATER
-        self.low = HIGH_WATER // 4
         self.use_protocol(protocol)
         if tcp:
             self.model.counters.controls += 1
@@ -84,12 +81,10 @@ cdef class Stream(TransportChannel):
 
     cdef int use_protocol(self, object protocol) except -1:
         """Set the protocol, and look up the method that receives data."""
-        cdef DirectProtocol direct_protocol = None
-        cdef bint buffered
         cdef object method = None
-        if isinstance(protocol, DirectProtocol) and (<DirectProtocol>protocol).enabled:
-            direct_protocol = <DirectProtocol>protocol
-        buffered = direct_protocol is not None or isinstance(protocol, BufferedProtocol)
+        cdef bint direct = isinstance(protocol, DirectProtocol) \
+            and (<DirectProtocol>protocol).enabled
+        cdef bint buffered = direct or isinstance(protocol, BufferedProtocol)
         if not buffered:
             method = getattr(protocol, "data_received", None)
             if method is None:
@@ -99,7 +94,7 @@ cdef class Stream(TransportChannel):
                 method = partial(pass_data, protocol)
         # Nothing has changed if the above has raised.
         self.protocol = protocol
-        self.direct_protocol = direct_protocol
+        self.direct = direct
         self.buffered = buffered
         # The class's function is the same object for all protocols of the class, so it stays in the
         # CPU's cache; a bound method of each protocol would not.
@@ -120,7 +115,7 @@ cdef class Stream(TransportChannel):
     cdef bint expects_large(self) noexcept:
         return self.size_hint >= LARGE_MESSAGE and (
             not self.buffered
-            or (self.direct_protocol is not None and self.direct_protocol.wants_objects))
+            or (self.direct and (<DirectProtocol>self.protocol).wants_objects))
 
     cdef bint reserve(self, char **place, Py_ssize_t *size) except -1:
         # A large message is received directly into the object that the protocol gets.
@@ -154,8 +149,8 @@ cdef class Stream(TransportChannel):
 
     cdef int deliver_data(self, bytes data) except -1:
         """Pass `data` to the protocol, in the way that fits its kind."""
-        if self.direct_protocol is not None:
-            self.direct_protocol.feed_bytes(data)
+        if self.direct:
+            (<DirectProtocol>self.protocol).feed_bytes(data)
         elif self.buffered:
             self.fill_protocol_buffers(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         else:
@@ -196,15 +191,15 @@ cdef class Stream(TransportChannel):
         """
         cdef Py_buffer view
         cdef Py_ssize_t part
-        if self.direct_protocol is not None:
-            return self.direct_protocol.feed(data, n)
+        if self.direct:
+            return (<DirectProtocol>self.protocol).feed(data, n)
         while n and not self.closed and not self.closing:
             if self.paused & PAUSED:
                 if self.paused_data is None:
                     self.paused_data = []
                 self.paused_data.insert(0, PyBytes_FromStringAndSize(data, n))
                 return 0
-            if not self.buffered or self.direct_protocol is not None:
+            if not self.buffered or self.direct:
                 return self.deliver_data(PyBytes_FromStringAndSize(data, n))
             buffer = self.protocol.get_buffer(n)
             PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
@@ -389,24 +384,40 @@ cdef class Stream(TransportChannel):
         if self.unsent_size and not self.closed:
             self.watch_writable()
 
+    @cython.final
+    cdef WriteBuffer write_buffer(self):
+        """The stream's write buffer, made if there is none."""
+        if self.unsent is None:
+            self.unsent = WriteBuffer.__new__(WriteBuffer)
+        return self.unsent
+
     cdef int append_outgoing(self, bytes data, Py_ssize_t offset) except -1:
         """Keep `data` from `offset` on."""
-        if self.outgoing is None:
-            self.outgoing = []
+        cdef WriteBuffer buffer = self.write_buffer()
+        buffer.append(data)
         if self.unsent_size == 0:
-            self.offset = offset
+            buffer.offset = offset
         elif offset:
             raise AssertionError("only the first buffer can be partly sent")
-        self.outgoing.append(data)
         self.unsent_size += len(data) - offset
         return 0
 
     cdef int watch_writable(self) except -1:
         """Watch until the socket takes more data; pause the protocol above the high-water mark."""
         self.model.watch(self, SEND)
-        if self.unsent_size > self.high and not self.protocol_paused:
+        if self.unsent_size > self.high_water() and not self.protocol_paused:
             self.protocol_paused = True
             self.notify_flow_control()
+
+    @cython.final
+    cdef Py_ssize_t high_water(self) noexcept:
+        """The number of unsent bytes above which pause_writing is called."""
+        return HIGH_WATER if self.unsent is None else self.unsent.high
+
+    @cython.final
+    cdef Py_ssize_t low_water(self) noexcept:
+        """The number of unsent bytes at or below which resume_writing is called."""
+        return LOW_WATER if self.unsent is None else self.unsent.low
 
     cdef int notify_flow_control(self) except -1:
         """Call pause_writing or resume_writing."""
@@ -433,16 +444,10 @@ cdef class Stream(TransportChannel):
         """Send the kept data, until all is sent or the socket takes no more."""
         cdef iovec parts[MAX_IOVECS]
         cdef msghdr message
-        cdef bytes part
-        cdef Py_ssize_t i, count, sent
+        cdef Py_ssize_t sent
+        cdef int count
         while self.unsent_size:
-            count = min(<Py_ssize_t>MAX_IOVECS, len(self.outgoing) - self.first)
-            for i in range(count):
-                part = self.outgoing[self.first + i]
-                parts[i].iov_base = PyBytes_AS_STRING(part)
-                parts[i].iov_len = PyBytes_GET_SIZE(part)
-            parts[0].iov_base = <char *>parts[0].iov_base + self.offset
-            parts[0].iov_len -= self.offset
+            count = self.unsent.first_parts(parts, MAX_IOVECS)
             if count == 1:
                 sent = self.model.send(self, <char *>parts[0].iov_base, parts[0].iov_len)
             else:
@@ -459,24 +464,8 @@ cdef class Stream(TransportChannel):
 
     cdef int count_sent(self, Py_ssize_t sent) except -1:
         """Remove `sent` bytes from the kept data."""
-        cdef Py_ssize_t size
         self.unsent_size -= sent
-        sent += self.offset
-        while self.first < len(self.outgoing):
-            size = PyBytes_GET_SIZE(<bytes>self.outgoing[self.first])
-            if sent < size:
-                break
-            sent -= size
-            self.outgoing[self.first] = None
-            self.first += 1
-        self.offset = sent
-        if self.first == len(self.outgoing):
-            self.outgoing = None
-            self.first = 0
-        elif self.first >= MAX_SENT_ENTRIES:
-            del self.outgoing[:self.first]
-            self.first = 0
-        return 0
+        return self.unsent.remove_sent(sent)
 
     cdef int flush_at_turn_end(self) except -1:
         """Send the data that was deferred until the end of the turn; see Connection."""
@@ -486,7 +475,7 @@ cdef class Stream(TransportChannel):
         self.flush()
         if self.closed:
             return 0
-        if self.protocol_paused and self.unsent_size <= self.low:
+        if self.protocol_paused and self.unsent_size <= self.low_water():
             self.protocol_paused = False
             self.notify_flow_control()
         if self.unsent_size or self.closed:
@@ -521,15 +510,16 @@ cdef class Stream(TransportChannel):
             low = high // 4
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high, self.low = high, low
+        cdef WriteBuffer buffer = self.write_buffer()
+        buffer.high, buffer.low = high, low
         if not self.protocol_paused and self.protocol is not None \
-                and self.get_write_buffer_size() > self.high:
+                and self.get_write_buffer_size() > high:
             self.protocol_paused = True
             self.notify_flow_control()
 
     def get_write_buffer_limits(self):
         """The limits (low, high), in bytes."""
-        return (self.low, self.high)
+        return (self.low_water(), self.high_water())
 
     def get_write_buffer_size(self):
         """The number of bytes that are not sent yet."""
@@ -548,12 +538,15 @@ cdef class Stream(TransportChannel):
             self.force_close(None)
 
     cdef int discard_unsent(self) except -1:
-        self.outgoing = self.paused_data = None
+        if self.unsent is not None:
+            self.unsent.parts = None
+        self.paused_data = None
         self.unsent_size = 0
         return 0
 
     cdef int drop_protocol(self) except -1:
-        self.protocol = self.data_received = self.direct_protocol = None
+        self.direct = False
+        self.protocol = self.data_received = None
         return 0
 
     cdef int finish_close(self, object error) except -1:

@@ -12,8 +12,6 @@ cdef class Connection(Stream):
     cdef ClientCount server
     # done after connection_made
     cdef object waiter
-    # done when all written data is sent
-    cdef object empty_waiter
     # corked data as one object, or the data that the model's send_later has
     cdef bytes deferred_write
     # writes several times in a turn: see connection.pyx

@@ -28,6 +28,7 @@ from noria._core.sys cimport (
     AF_INET, AF_INET6, AF_UNIX, EAGAIN, EBADF, EINTR, getsockname, sockaddr, sockaddr_storage,
     socklen_t,
 )
+from noria._core.write_buffer cimport WriteBuffer
 
 import logging
 import os
@@ -91,9 +92,10 @@ cdef class Connection(Stream):
             # Its bytes are corked or being sent by the kernel; sent_later continues.
             return 0
         Stream.writable(self)
-        if self.empty_waiter is not None and not self.unsent_size and not self.closed:
-            if not self.empty_waiter.done():
-                self.empty_waiter.set_result(None)
+        if self.unsent is not None and self.unsent.empty_waiter is not None \
+                and not self.unsent_size and not self.closed:
+            if not self.unsent.empty_waiter.done():
+                self.unsent.empty_waiter.set_result(None)
         return 0
 
     cdef int notify_flow_control(self) except -1:
@@ -107,8 +109,9 @@ cdef class Connection(Stream):
             self.send_deferred_write()
             self.deferred_write = None
         Stream.force_close(self, error)
-        if self.empty_waiter is not None and not self.empty_waiter.done():
-            self.empty_waiter.set_exception(
+        if self.unsent is not None and self.unsent.empty_waiter is not None \
+                and not self.unsent.empty_waiter.done():
+            self.unsent.empty_waiter.set_exception(
                 ConnectionError("the connection was closed before all data was sent"))
         return 0
 
@@ -132,7 +135,8 @@ cdef class Connection(Stream):
         cdef ClientCount server = self.server
         if protocol is None:
             return 0
-        self.protocol = self.error = self.data_received = self.direct_protocol = None
+        self.direct = False
+        self.protocol = self.error = self.data_received = None
         try:
             protocol.connection_lost(error)
         finally:
@@ -315,11 +319,11 @@ cdef class Connection(Stream):
 
     @cython.final
     cdef int start_outgoing(self, bytes data) except -1:
-        """Put a deferred write into `outgoing`, if it is not in there."""
+        """Put a deferred write into the write buffer, if it is not in there."""
+        cdef WriteBuffer buffer = self.write_buffer()
         self.trim_corked()
-        if self.outgoing is None:
-            self.outgoing = [data]
-            self.first = self.offset = 0
+        if buffer.parts is None:
+            buffer.append(data)
         return 0
 
     @cython.final
@@ -420,16 +424,17 @@ cdef class Connection(Stream):
 
     def begin_sendfile(self):
         """Refuse writes until `end_sendfile`; return a future, done when all data is sent."""
-        if self.empty_waiter is not None:
+        cdef WriteBuffer buffer = self.write_buffer()
+        if buffer.empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
         if self.write_state:
             self.raise_unwritable("sendfile")
         self.uncork()
         self.write_state = SENDFILE
-        self.empty_waiter = (<Core>self.loop).create_future()
+        buffer.empty_waiter = (<Core>self.loop).create_future()
         if not self.unsent_size:
-            self.empty_waiter.set_result(None)
-        return self.empty_waiter
+            buffer.empty_waiter.set_result(None)
+        return buffer.empty_waiter
 
     def wait_writable(self):
         """Return a future, done when the socket is writable.
@@ -437,16 +442,18 @@ cdef class Connection(Stream):
         To be called between `begin_sendfile` and `end_sendfile`. The future fails with
         ConnectionError if the connection ends first.
         """
-        self.empty_waiter = (<Core>self.loop).create_future()
+        cdef WriteBuffer buffer = self.write_buffer()
+        buffer.empty_waiter = (<Core>self.loop).create_future()
         if self.closed or self.closing:
-            self.empty_waiter.set_exception(ConnectionError("the connection was closed"))
+            buffer.empty_waiter.set_exception(ConnectionError("the connection was closed"))
         else:
             self.model.watch(self, SEND)
-        return self.empty_waiter
+        return buffer.empty_waiter
 
     def end_sendfile(self):
         """Accept writes again."""
-        self.empty_waiter = None
+        if self.unsent is not None:
+            self.unsent.empty_waiter = None
         if self.watched & SEND and not self.unsent_size:
             self.model.unwatch(self, SEND)
         if self.write_state == SENDFILE:
@@ -541,8 +548,7 @@ cdef class Connection(Stream):
         cdef ClientCount server
         self.uncork()
         self.closed = self.closing = True
-        self.outgoing = None
-        self.unsent_size = 0
+        self.discard_unsent()
         self.model.release(self)
         server, self.server = self.server, None
         if server is not None:
