@@ -1,7 +1,6 @@
 from noria._core.loop cimport Loop
 from noria._core.message cimport Raw
-from noria._core.transport cimport StreamSet, TransportChannel
-from noria._core.write_buffer cimport WriteBuffer
+from noria._core.transport cimport StreamSet, TransportChannel, WriteBuffer
 
 cdef enum:
     # Values of Stream.write_state other than 0: write and writelines raise.

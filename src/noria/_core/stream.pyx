@@ -20,8 +20,9 @@ from noria._core.message cimport (
     Raw, bytes_of, keep_spare, make_message, new_bytes, resize_bytes,
 )
 from noria._core.sys cimport EAGAIN, IPPROTO_TCP, TCP_NODELAY, c_close, iovec, msghdr, setsockopt
-from noria._core.transport cimport DirectProtocol, StreamSet, TransportChannel
-from noria._core.write_buffer cimport HIGH_WATER, LOW_WATER, WriteBuffer
+from noria._core.transport cimport (
+    HIGH_WATER, LOW_WATER, DirectProtocol, StreamSet, TransportChannel, WriteBuffer,
+)
 
 import asyncio
 import logging

@@ -3,12 +3,16 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from noria._core.contract cimport CALL, Channel
+from noria._core.sys cimport iovec
 
 import logging
 import socket
 from asyncio import trsock
 
 log = logging.getLogger("noria")
+
+cdef enum:
+    MAX_SENT_ENTRIES = 1024     # None entries at the front of `parts`, before they are removed
 
 
 cdef class DirectProtocol:
@@ -143,4 +147,56 @@ cdef class TransportChannel(Channel):
         if self.socket_owns_fd:
             self.socket_owns_fd = False
             self.extra["socket"]._sock.detach()
+        return 0
+
+
+cdef class WriteBuffer:
+    """A stream's unsent data and its limits.
+
+    It is made when the socket has not taken all data, or when the limits are changed, so that an
+    idle connection keeps a pointer only.
+    """
+
+    def __cinit__(self):
+        self.high = HIGH_WATER
+        self.low = LOW_WATER
+
+    cdef int append(self, bytes part) except -1:
+        """Append unsent data, by reference."""
+        if self.parts is None:
+            self.parts = []
+            self.first = self.offset = 0
+        self.parts.append(part)
+        return 0
+
+    cdef int first_parts(self, iovec *found, int limit) except -1:
+        """Store the memory of the first unsent parts; return their number."""
+        cdef bytes part
+        cdef int i
+        cdef int count = <int>min(<Py_ssize_t>limit, len(self.parts) - self.first)
+        for i in range(count):
+            part = self.parts[self.first + i]
+            found[i].iov_base = PyBytes_AS_STRING(part)
+            found[i].iov_len = PyBytes_GET_SIZE(part)
+        found[0].iov_base = <char *>found[0].iov_base + self.offset
+        found[0].iov_len -= self.offset
+        return count
+
+    cdef int remove_sent(self, Py_ssize_t sent) except -1:
+        """Remove the first `sent` bytes."""
+        cdef Py_ssize_t size
+        sent += self.offset
+        while self.first < len(self.parts):
+            size = PyBytes_GET_SIZE(<bytes>self.parts[self.first])
+            if sent < size:
+                break
+            sent -= size
+            self.parts[self.first] = None
+            self.first += 1
+        self.offset = sent
+        if self.first == len(self.parts):
+            self.parts = None
+        elif self.first >= MAX_SENT_ENTRIES:
+            del self.parts[:self.first]
+            self.first = 0
         return 0

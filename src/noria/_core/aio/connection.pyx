@@ -28,7 +28,7 @@ from noria._core.sys cimport (
     AF_INET, AF_INET6, AF_UNIX, EAGAIN, EBADF, EINTR, getsockname, sockaddr, sockaddr_storage,
     socklen_t,
 )
-from noria._core.write_buffer cimport WriteBuffer
+from noria._core.transport cimport WriteBuffer
 
 import logging
 import os
