@@ -139,3 +139,7 @@ cdef inline bytes small_copy(data):
         copy = PyBytes_FromStringAndSize(<char *>view.buf, view.len)
     PyBuffer_Release(&view)
     return copy
+
+cdef inline Py_ssize_t expect(Py_ssize_t size_hint, Py_ssize_t n) noexcept:
+    """The expected size of the next message: it grows at once and shrinks by halves."""
+    return n if n >= size_hint else (size_hint + n) >> 1

@@ -9,6 +9,9 @@ cdef enum:
     # Bits of Stream.paused.
     PAUSED = 1              # pause_reading was called
     DELIVERING_PAUSED = 2   # paused_data is being delivered, so newer data must queue behind it
+    # Results of CALL events, beside CONNECTION_LOST and Connection's STARTED (3).
+    READING_RESUMED = 2
+    EOF_REACHED = 4
 
 cdef class Stream(TransportChannel):
     # The fields that each message needs are next to each other: after a wait in the kernel, each

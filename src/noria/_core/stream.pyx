@@ -1,9 +1,7 @@
 """A stream: a connected socket between a model and an asyncio protocol. This is the hot path.
 
-From the bytes that a model receives to `data_received`, and from `write` to the model's `send`, all
-models run this code. A write is tried immediately; data that the kernel does not take is kept by
-reference, and sent when the socket is writable. The semantics are those of asyncio's selector
-transport.
+All models run this code. A write is tried immediately; data that the kernel does not take is kept
+by reference and sent when the socket is writable, as asyncio's selector transport does.
 """
 
 cimport cython
@@ -17,7 +15,7 @@ from noria._core.callbacks cimport call_function
 from noria._core.contract cimport CALL, RECEIVE, SEND, Event, Model
 from noria._core.loop cimport Loop
 from noria._core.message cimport (
-    Raw, bytes_of, keep_spare, make_message, new_bytes, resize_bytes,
+    Raw, bytes_of, expect, keep_spare, make_message, new_bytes, resize_bytes,
 )
 from noria._core.sys cimport EAGAIN, IPPROTO_TCP, TCP_NODELAY, c_close, iovec, msghdr, setsockopt
 from noria._core.transport cimport (
@@ -30,6 +28,8 @@ import os
 from functools import partial
 from types import MethodType
 
+from noria._core.transport import pass_data
+
 log = logging.getLogger("noria")
 
 cdef enum:
@@ -37,20 +37,8 @@ cdef enum:
     LARGE_BUFFER = 256 * 1024   # bytes that are received at once into the object for the protocol
     MAX_IOVECS = 64             # buffers in one sendmsg
     LOGGED_LOST_WRITES = 5      # writes after the connection was lost, before they are logged
-    # Results of CALL events, beside CONNECTION_LOST and Connection's STARTED (3).
-    READING_RESUMED = 2
-    EOF_REACHED = 4
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
-
-cdef inline Py_ssize_t expect(Py_ssize_t size_hint, Py_ssize_t n) noexcept:
-    """The expected size of the next message: it grows at once and shrinks by halves."""
-    return n if n >= size_hint else (size_hint + n) >> 1
-
-
-def pass_data(protocol, data):
-    """Call data_received, which the protocol did not have when it was set."""
-    protocol.data_received(data)
 
 
 cdef class Stream(TransportChannel):

@@ -4,6 +4,8 @@ from typing import Any
 
 from noria._core.contract import Channel
 
+def pass_data(protocol: Any, data: bytes) -> None: ...
+
 class StreamSet:
     on_open: Callable[[Any], object] | None
     on_close: Callable[[Any, BaseException | None], object] | None

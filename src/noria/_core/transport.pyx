@@ -15,6 +15,11 @@ cdef enum:
     MAX_SENT_ENTRIES = 1024     # None entries at the front of `parts`, before they are removed
 
 
+def pass_data(protocol, data):
+    """Call data_received, which the protocol did not have when it was set."""
+    protocol.data_received(data)
+
+
 cdef class DirectProtocol:
     """A compiled protocol: it gets received bytes as a C pointer, without a Python call."""
 

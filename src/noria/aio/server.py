@@ -105,7 +105,7 @@ class Server(ClientCount, asyncio.Server):
             self._selector_clients.discard(transport)
 
     def _transports(self) -> list[Any]:
-        from noria._core.aio.connection import transports_of
+        from noria._core.aio.acceptor import transports_of
 
         return [*transports_of(self._loop, self), *self._selector_clients]
 

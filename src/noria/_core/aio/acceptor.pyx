@@ -133,3 +133,20 @@ cdef Py_ssize_t inherit_nodelay(int listener) noexcept:
             or info.tcpi_state != TCP_LISTEN:
         return -1
     return <Py_ssize_t>info.tcpi_unacked + MAX_COMPLETING
+
+
+def transports_of(Core core, server):
+    """The transports of a server's connections that have not ended."""
+    cdef Py_ssize_t fd
+    cdef Connection connection
+    cdef list found = []
+    for fd in range(core.fd_transports_size):
+        if core.fd_transports[fd] == NULL:
+            continue
+        channel = <object>core.fd_transports[fd]
+        if type(channel) is not Connection:
+            continue
+        connection = <Connection>channel
+        if connection.server is server and connection.transport is not None:
+            found.append(connection.transport)
+    return found

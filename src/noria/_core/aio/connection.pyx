@@ -1,8 +1,5 @@
 """A stream of the asyncio loop: it has a context, a server, and asyncio's error reports.
 
-The protocol's transport is an instance of a subclass of asyncio.Transport (`noria.aio.transports`)
-whose `write` and `writelines` are this object's methods.
-
 A write is sent at once if no other event of the turn is waiting for its handler. Otherwise it is
 deferred until these have run, unless that takes long (may_defer_write): writes of many connections
 cost less when they are sent one after the other, as their peers wake up together, and io_uring
@@ -32,11 +29,8 @@ from noria._core.transport cimport WriteBuffer
 
 import logging
 import os
-import socket
 import warnings
 from asyncio.trsock import TransportSocket
-
-INET_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 log = logging.getLogger("noria")
 
@@ -556,23 +550,6 @@ cdef class Connection(Stream):
         return 0
 
 
-def transports_of(Core core, server):
-    """The transports of a server's connections that have not ended."""
-    cdef Py_ssize_t fd
-    cdef Connection connection
-    cdef list found = []
-    for fd in range(core.fd_transports_size):
-        if core.fd_transports[fd] == NULL:
-            continue
-        channel = <object>core.fd_transports[fd]
-        if type(channel) is not Connection:
-            continue
-        connection = <Connection>channel
-        if connection.server is server and connection.transport is not None:
-            found.append(connection.transport)
-    return found
-
-
 cdef object new_transport(Core core, Connection connection):
     cdef PyObject *transport
     if core.transport_class is None:
@@ -609,7 +586,7 @@ def connect(Core core, sock, protocol, server, bint from_caller, context):
     """
     cdef Connection connection
     cdef int fd = sock.fileno()
-    cdef bint tcp = sock.proto == 6 or (sock.proto == 0 and sock.family in INET_FAMILIES)
+    cdef bint tcp = sock.proto == 6 or (sock.proto == 0 and sock.family in (AF_INET, AF_INET6))
     core._ensure_fd_no_transport(fd)
     connection = new_connection(core, fd, protocol, server, tcp, context)
     connection.extra = {"socket": TransportSocket(sock)}
