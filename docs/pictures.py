@@ -1,6 +1,6 @@
 """Make the pictures of docs/models.md and README.md from a run, with headless Chromium and Pillow.
 
-noria compare --output compare.html --json docs/pictures/compare.json
+noria compare --quick --output compare.html --json docs/pictures/compare.json
 python docs/pictures.py compare.html
 """
 
@@ -18,7 +18,7 @@ FIGURES = ("throughput", "phases", "waiting", "idle", "triggers")
 # Pixels. High enough for the highest figure; what is empty below it is cut off.
 FIGURE_SIZE = "1000,2600"
 # Pixels. The top of the page, to the end of the first chart.
-PAGE_SIZE = "1000,1570"
+PAGE_SIZE = "1000,2285"
 PICTURES = Path(__file__).parent / "pictures"
 
 
