@@ -9,16 +9,8 @@ from typing import Any
 from protocol import BACKLOG
 from replies import BODY
 
-HEADERS = [
-    (b"content-type", b"text/plain"),
-    (b"content-length", str(len(BODY)).encode()),
-]
-
-
-async def hello(scope: Any, receive: Any, send: Any) -> None:
-    """The smallest ASGI application."""
-    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-    await send({"type": "http.response.body", "body": BODY})
+from noria.compare.loops.peers.server import hello
+from noria.compare.loops.peers.server import uvicorn as start_uvicorn
 
 
 def fastapi_app() -> Any:
@@ -36,19 +28,7 @@ def fastapi_app() -> Any:
 
 async def uvicorn(listener: socket.socket, app: Any = hello) -> None:
     """Serve an ASGI application until the process is ended."""
-    from uvicorn import Config, Server
-
-    config = Config(
-        app,
-        http="httptools",
-        loop="none",  # the running loop
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_level="error",
-        backlog=BACKLOG,
-    )
-    await Server(config).serve(sockets=[listener])
+    await (await start_uvicorn(listener, app, http="httptools"))
 
 
 async def aiohttp(listener: socket.socket) -> None:

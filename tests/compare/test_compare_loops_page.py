@@ -19,12 +19,6 @@ from support.compare_documents import LOOP_ROWS, LOOPS, loops_document
 needs_chromium = pytest.mark.skipif(not PROGRAM, reason="needs Chromium to open the page in")
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("browser")) as started:
-        yield started
-
-
 def show(browser: Browser, results: dict[str, Any], path: Path, width: int = 1200) -> None:
     loops_page.write(results, path)
     browser.renew()

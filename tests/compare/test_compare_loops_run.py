@@ -17,20 +17,13 @@ from noria.compare.loops.comparison import Settings, compare
 from noria.compare.loops.process import LoadProcess
 from noria.compare.loops.row import Unavailable
 from noria.compare.measure.child import Child
+from support.running import children
 
 # Real measurements, on a machine that may be busy with other tests.
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("no_process_left")]
 
 NAMES = ("asyncio", "noria-epoll")
 TINY = Settings(rounds=2, seconds=0.02, least=0.01, warmup=0.005, budget=500.0)
-
-
-def children(pid: int | str = "self") -> set[int]:
-    """Return the child processes that still exist."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found.update(map(int, (task / "children").read_text().split()))
-    return found
 
 
 def exists(pid: int) -> bool:
@@ -48,38 +41,21 @@ def until(condition, seconds=20.0):
         time.sleep(0.01)
 
 
-@pytest.fixture(autouse=True)
-def no_process_left():
-    before = children()
-    yield
-    assert children() <= before
-
-
-@pytest.fixture(scope="module")
-def document():
-    only = [row.name for row in rows.ROWS if row.name != "http-uvicorn"]
-    return compare(NAMES, only=only, settings=TINY)
-
-
 @pytest.mark.parametrize("name", [row.name for row in rows.ROWS if row.name != "http-uvicorn"])
-def test_every_row_is_measured_on_both_loops(document, name):
-    found = {row["loop"]: row for row in document["rows"] if row["row"] == name}
+def test_every_row_is_measured_on_both_loops(name):
+    # A run for each row: with a common one, each worker of pytest-xdist would measure all rows.
+    document = compare(NAMES, only=[name], settings=TINY)
+    found = {row["loop"]: row for row in document["rows"]}
     assert list(found) == list(NAMES)
     for row in found.values():
+        assert row["row"] == name
         assert row["value"] > 0, row["note"]
         assert len(row["rounds"]["value"]) == 2
         assert all(value > 0 for value in row["rounds"]["value"])
-
-
-def test_servers_and_operations_have_their_processor_time(document):
-    for row in document["rows"]:
-        if row["row"] == "memory-idle":
+        if name == "memory-idle":
             assert row["busy"] is None
         else:
             assert 0 < row["busy"] < 3
-
-
-def test_the_document_is_json(document):
     assert json.loads(json.dumps(document)) == document
 
 

@@ -15,12 +15,6 @@ from support.compare_documents import SAMPLE, scale, with_outlier, with_rounds
 needs_chromium = pytest.mark.skipif(not PROGRAM, reason="needs Chromium to open the page in")
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("browser")) as started:
-        yield started
-
-
 def show(
     browser: Browser, results: dict[str, Any], path: Path, width: int = 1200, dark: bool = False
 ) -> None:

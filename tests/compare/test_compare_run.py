@@ -22,9 +22,10 @@ from noria.compare.measure.rounds import Rounds
 from noria.compare.measure.servers import Candidate, Servers, candidates
 from noria.compare.measure.settings import Settings
 from noria.compare.report import page
+from support.running import children
 
 # Real measurements, on a machine that may be busy with other tests.
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("no_process_left")]
 
 TINY = Settings(
     rounds=2,
@@ -40,21 +41,6 @@ TINY = Settings(
     idle_seconds=0.1,
 )
 NAMES = ("blocking", "nonblocking", "epoll", "epoll-edge")
-
-
-def children(pid: int | str = "self") -> set[int]:
-    """Return the child processes that still exist."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found.update(map(int, (task / "children").read_text().split()))
-    return found
-
-
-@pytest.fixture(autouse=True)
-def no_process_left():
-    before = children()
-    yield
-    assert children() <= before
 
 
 @pytest.fixture(scope="module")

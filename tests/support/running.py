@@ -58,3 +58,11 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 __all__ = ["ROOT", "environment", "finish", "line", "run", "signal", "start"]
+
+
+def children(pid: int | str = "self") -> set[int]:
+    """Return the child processes that still exist."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found.update(map(int, (task / "children").read_text().split()))
+    return found

@@ -46,7 +46,7 @@ class NoiseMeter:
         """Watch during the block. `server`: its pid; `others`: pids of the load and the like."""
         pids = (server, *others)
         began, own = time.monotonic(), [_cpu_seconds(pid) for pid in pids]
-        ticks, waited = _core_ticks(self.cores), _waited_seconds(server)
+        ticks, waited = _core_ticks(self.cores), waited_seconds(server)
         try:
             yield
         finally:
@@ -55,7 +55,7 @@ class NoiseMeter:
             self.own_seconds += sum(
                 max(0.0, _cpu_seconds(pid) - before) for pid, before in zip(pids, own, strict=True)
             )
-            now, waited_now = _core_ticks(self.cores), _waited_seconds(server)
+            now, waited_now = _core_ticks(self.cores), waited_seconds(server)
             total, busy, stolen = (
                 then + after - before
                 for then, after, before in zip(self.ticks, now, ticks, strict=True)
@@ -107,7 +107,7 @@ def noise_document(
     found: dict[str, Any] = {
         "pairs": known,
         "ratios": ratios,
-        "same_server": max((max(ratio, 1 / ratio) for ratio in ratios), default=None),
+        "same_server": max(map(factor, known), default=None),
         "steal_share": meter and meter.steal_share,
         "waited_share": meter and meter.waited_share,
         "other_share": meter and meter.other_share,
@@ -127,10 +127,11 @@ def same_server(noise: Any, **place: Any) -> float:
     found = noise.get("pairs") if isinstance(noise, dict) else None
     pairs = [pair for pair in found or () if _number(pair, "ratio") > 0]
     there = [pair for pair in pairs if place and place.items() <= pair.items()]
-    return max(map(_factor, there or pairs), default=max(1.0, _number(noise, "same_server")))
+    return max(map(factor, there or pairs), default=max(1.0, _number(noise, "same_server")))
 
 
-def _factor(pair: dict[str, Any]) -> float:
+def factor(pair: dict[str, Any]) -> float:
+    """Return by which ratio the two of a pair differ, at least 1."""
     ratio = float(pair["ratio"])
     return max(ratio, 1 / ratio)
 
@@ -169,10 +170,13 @@ def _cpu_seconds(pid: int) -> float:
         return 0.0
 
 
-def _waited_seconds(pid: int) -> float | None:
-    """For how long the main thread was runnable without a core; None if the kernel does not say."""
+def waited_seconds(process: int | str) -> float | None:
+    """For how long a thread was runnable without a core; None if the kernel does not say.
+
+    `process`: a pid, for its main thread, or "thread-self" (proc(5)).
+    """
     try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return None
 

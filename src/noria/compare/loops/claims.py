@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from noria.compare.loops.found import DISTURBED, Found
-from noria.compare.noise import same_server_pair
-from noria.compare.report.standings import Claim, claim
-from noria.compare.statistics import MIN_ROUNDS, best_group
+from noria.compare.noise import factor, same_server_pair
+from noria.compare.report import words
+from noria.compare.report.standings import Claim, Standing, ranked
+from noria.compare.statistics import MIN_ROUNDS, Best
 
 SAME = "No difference could be measured here"
 
@@ -33,37 +34,24 @@ def noise_pairs(measured: Iterable[Found]) -> list[dict[str, Any] | None]:
     ]
 
 
+def standing(found: Found, noise: dict[str, Any]) -> Standing:
+    """Compare the loops of a row. A loop that failed after a few rounds is not compared."""
+    rounds = {
+        loop: found.series(loop) for loop in found.samples if len(found.values(loop)) >= MIN_ROUNDS
+    }
+    best: Best = "lowest" if found.row.less else "highest"
+    return ranked(found.row.name, "value", {}, rounds, best, row_noise(found.row.name, noise))
+
+
 def row_noise(name: str, noise: dict[str, Any]) -> float:
     """Return the ratio by which a loop differed from itself in a row, at least 1."""
-    for pair in noise.get("pairs") or ():
-        if pair.get("row") == name:
-            ratio = float(pair["ratio"])
-            return max(ratio, 1 / ratio)
-    return 1.0
+    pairs = (pair for pair in noise.get("pairs") or () if pair.get("row") == name)
+    return max(map(factor, pairs), default=1.0)
 
 
 def of_row(found: Found, noise: dict[str, Any]) -> list[Claim]:
     """Return the claims of a row: the best loop, against each that can be told apart from it."""
-    first = leaders(found, row_noise(found.row.name, noise))
-    claimed: list[Claim] = []
-    for other in found.samples:
-        ratio = found.ratio(first[0], other) if first and other not in first else None
-        if ratio is None:
-            continue
-        names = (other, first[0]) if found.row.less else (first[0], other)
-        claimed.append(claim(found.row.name, "value", {}, *names, ratio))
-    return claimed
-
-
-def leaders(found: Found, noise: float) -> list[str]:
-    """Return the best loop by its median, and those that cannot be told apart from it.
-
-    A loop that failed after a few rounds is in no statement.
-    """
-    values = {
-        loop: found.series(loop) for loop in found.samples if len(found.values(loop)) >= MIN_ROUNDS
-    }
-    return best_group(values, best="lowest" if found.row.less else "highest", noise=noise)
+    return standing(found, noise).claims()
 
 
 def first_group(found: Found, noise: dict[str, Any]) -> list[str]:
@@ -71,7 +59,8 @@ def first_group(found: Found, noise: dict[str, Any]) -> list[str]:
 
     An empty list if there are no others: then no difference could be measured.
     """
-    return leaders(found, row_noise(found.row.name, noise)) if of_row(found, noise) else []
+    compared = standing(found, noise)
+    return compared.group if compared.ratios else []
 
 
 def sentence(found: Found, noise: dict[str, Any]) -> str:
@@ -82,14 +71,12 @@ def sentence(found: Found, noise: dict[str, Any]) -> str:
         return f"Only {next(iter(found.samples))} was measured."
     if found.rounds() < MIN_ROUNDS:
         return f"A statement needs {MIN_ROUNDS} rounds."
-    first = first_group(found, noise)
-    worse = "higher" if found.row.less else "lower"
-    behind = [each[worse] for each in of_row(found, noise)]
-    if not first:
+    compared = standing(found, noise)
+    if not compared.ratios:
         return f"{SAME}."
+    first = compared.group
     # The nearest by its median, so that a reader finds it in the table.
-    pick = min if found.row.less else max
-    nearest = pick(behind, key=lambda loop: found.middle(loop) or 0.0)
+    nearest = next(iter(compared.ratios))
     ratio = found.ratio(first[0], nearest)
     assert ratio is not None
     interval = f"({ratio.low:.2f}–{ratio.high:.2f})"
@@ -99,7 +86,7 @@ def sentence(found: Found, noise: dict[str, Any]) -> str:
         ahead = f"{ratio.median:.2f} times {nearest} {interval}"
     if len(first) == 1:
         return f"{first[0]} is first: {ahead}."
-    return f"{SAME} between {', '.join(first[:-1])} and {first[-1]}; {first[0]}: {ahead}."
+    return f"{SAME} between {words.names(first)}; {first[0]}: {ahead}."
 
 
 def limit_note(found: Found, loop: str) -> str:

@@ -11,12 +11,11 @@ from noria.compare.loops import claims, rows, run
 from noria.compare.loops import loops as all_loops
 from noria.compare.loops.found import Found
 from noria.compare.loops.row import Place, Row
-from noria.compare.measure.experiment import Progress
+from noria.compare.measure.experiment import OUT_OF_TIME, Progress
 from noria.compare.measure.run import run_info
 from noria.compare.noise import NoiseMeter, noise_document
 from noria.compare.statistics import MIN_ROUNDS, spread
 
-OUT_OF_TIME = "not measured: out of time"
 START_SECONDS = 1.5
 """Of a row: its processes start together."""
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from statistics import median
 
 from noria.compare.loops.row import Row, Sample
-from noria.compare.statistics import PairedRatio, paired_ratio
+from noria.compare.statistics import PairedRatio, paired_ratio, spread
 
 BUSY = 0.9  # share of its core below which the server was not the limit
 DISTURBED = 0.05  # share of waiting above which other processes are the reason
@@ -16,8 +15,8 @@ LIMIT = "c-epoll"  # the server in C: a limit, not a loop
 
 def middle(values: Iterable[float | None]) -> float | None:
     """Return the median of the values that are not None, or None."""
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+    found = spread(values)
+    return None if found is None else found.median
 
 
 @dataclass

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -159,3 +160,23 @@ def die_with_parent() -> None:
 def reply(message: Message) -> None:
     """In the child: write one line to standard output, with one write(2)."""
     os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def serve_requests(
+    commands: Mapping[str, Callable[..., Message]],
+    reason: Callable[[Exception], str],
+    *errors: type[Exception],
+) -> None:
+    """In the child: reply to each line of input until its end, after a first line "ready".
+
+    A line has the name of one of `commands` under "command"; its other keys are arguments. If the
+    command raises one of `errors`, the reply is an error with this reason, which Child raises.
+    """
+    reply({"ready": True})
+    for line in sys.stdin:
+        message = json.loads(line)
+        try:
+            found = commands[message.pop("command")](**message)
+        except errors as error:
+            found = {"error": reason(error), "kind": type(error).__name__}
+        reply(found)

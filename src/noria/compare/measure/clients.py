@@ -7,17 +7,16 @@ gets one line as the reply; "load" also gets {"started": true} when its measured
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from noria.compare.loadgen import load
 from noria.compare.loadgen.connections import IdleConnections
 from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
 from noria.compare.measure import sample_sender, waiting_clients
-from noria.compare.measure.child import Message, reply
+from noria.compare.measure.child import Message, reply, serve_requests
 from noria.errors import NoriaError, error_message
 
 HOST = "127.0.0.1"
@@ -67,22 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.sched_setaffinity(0, {options.cpu})
     raise_descriptor_limit()
     clients = Clients()
-    commands: dict[str, Callable[..., Message]] = {
-        "load": clients.load,
-        "open_idle": clients.open_idle,
-        "close_idle": clients.close_idle,
-        "send_samples": clients.send_samples,
-        "first_answers": clients.first_answers,
-    }
-    reply({"ready": True})
-    for line in sys.stdin:
-        message = json.loads(line)
-        try:
-            found = commands[message.pop("command")](**message)
-        except (OSError, NoriaError) as error:
-            text = error_message(error)
-            found = {"error": text, "kind": type(error).__name__}
-        reply(found)
+    serve_requests(
+        {
+            "load": clients.load,
+            "open_idle": clients.open_idle,
+            "close_idle": clients.close_idle,
+            "send_samples": clients.send_samples,
+            "first_answers": clients.first_answers,
+        },
+        error_message,
+        OSError,
+        NoriaError,
+    )
     return 0
 
 

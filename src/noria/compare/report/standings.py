@@ -83,16 +83,13 @@ def claim(
     }
 
 
-def standing(
-    results: dict[str, Any],
-    figure: str,
-    column: str,
-    at: dict[str, Any],
-    rounds: Rounds,
-    best: Best = "lowest",
+def ranked(
+    figure: str, column: str, at: dict[str, Any], rounds: Rounds, best: Best, noise: float
 ) -> Standing:
-    """Compare the candidates of `rounds`, which has one number per round."""
-    noise = same_server(results.get("noise"), figure=figure, **at)
+    """Compare the candidates of `rounds`, which has one number per round.
+
+    `noise`: the ratio by which a candidate differs from itself there, at least 1.
+    """
     worse = "lower" if best == "highest" else "higher"
     found = ratios_to_best(rounds, best)
     return Standing(
@@ -107,6 +104,19 @@ def standing(
             if ratio is not None and ratio.claim(noise) == worse
         },
     )
+
+
+def standing(
+    results: dict[str, Any],
+    figure: str,
+    column: str,
+    at: dict[str, Any],
+    rounds: Rounds,
+    best: Best = "lowest",
+) -> Standing:
+    """Compare the models of a document in one of its columns, at one place."""
+    noise = same_server(results.get("noise"), figure=figure, **at)
+    return ranked(figure, column, at, rounds, best, noise)
 
 
 def throughput(results: dict[str, Any], column: str, connections: int) -> Standing:

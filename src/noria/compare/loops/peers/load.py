@@ -6,7 +6,6 @@ Connections stay open between the measurements of one server.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -20,7 +19,7 @@ from noria.compare.loadgen.http import first_response
 from noria.compare.loadgen.load import OpenLoad, open_idle
 from noria.compare.loops.peers.common import pin, reason
 from noria.compare.loops.peers.tls_load import TlsLoad
-from noria.compare.measure.child import Message, die_with_parent, reply
+from noria.compare.measure.child import Message, die_with_parent, serve_requests
 from noria.errors import NoriaError
 
 HOST = "127.0.0.1"
@@ -139,21 +138,19 @@ def main(core: str = "") -> int:
     pin(core)
     raise_descriptor_limit()
     loads = Loads()
-    commands: dict[str, Callable[..., Message]] = {
-        "open": loads.open,
-        "run": loads.run,
-        "end_connections": loads.end_connections,
-        "open_idle": loads.open_idle,
-        "close": loads.close,
-    }
-    reply({"ready": True})
-    for line in sys.stdin:
-        message = json.loads(line)
-        try:
-            found = commands[message.pop("command")](**message)
-        except (OSError, NoriaError, ValueError) as error:
-            found = {"error": reason(error), "kind": type(error).__name__}
-        reply(found)
+    serve_requests(
+        {
+            "open": loads.open,
+            "run": loads.run,
+            "end_connections": loads.end_connections,
+            "open_idle": loads.open_idle,
+            "close": loads.close,
+        },
+        reason,
+        OSError,
+        NoriaError,
+        ValueError,
+    )
     return 0
 
 

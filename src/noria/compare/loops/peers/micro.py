@@ -8,7 +8,6 @@ first reply only says that it is ready.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -21,11 +20,13 @@ from typing import Any
 
 from noria.compare.loops.peers.common import loop_factory, pin, reason
 from noria.compare.measure.child import Message, die_with_parent, reply
+from noria.compare.noise import waited_seconds
 
 Row = Callable[[int], Awaitable[None]]
 
 FILE_BYTES = 16 * 1024
 FILE_READERS = 8
+THIS_THREAD = "thread-self"  # in /proc
 BATCH = 100
 TIMERS = 1000
 CALIBRATION_SECONDS = 0.01
@@ -169,13 +170,6 @@ ROWS: dict[str, Row] = {
 }
 
 
-def waited_ns() -> int:
-    """Return the time for which this thread was runnable but waited for a core (schedstat)."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1])
-    return 0
-
-
 class Bursts:
     """Runs of a row whose number of operations fits the requested time."""
 
@@ -201,12 +195,12 @@ class Bursts:
     def measure(self, seconds: float) -> Message:
         """Run for about `seconds`."""
         count = max(TIMERS, round(self.rate * seconds / TIMERS) * TIMERS)
-        cpu, waited = time.process_time(), waited_ns()
+        cpu, waited = time.process_time(), waited_seconds(THIS_THREAD) or 0.0
         passed = self._run(count)
         return {
             "value": self.rate,
             "busy": (time.process_time() - cpu) / passed,
-            "waiting": (waited_ns() - waited) / 1e9 / passed,
+            "waiting": ((waited_seconds(THIS_THREAD) or 0.0) - waited) / passed,
         }
 
 

@@ -18,29 +18,13 @@ from typing import Any
 from noria.compare.loadgen.descriptor_limit import raise_descriptor_limit
 from noria.compare.loops.peers.common import loop_factory, pin, reason
 from noria.compare.measure.child import die_with_parent, reply
+from noria.servers.echo import Echo
 
 BACKLOG = 4096  # connections; no server refuses the clients, which connect at once
 READ_SIZE = 64 * 1024
 CERTIFICATE = Path(__file__).with_name("loopback.pem")
 BODY = b"Hello, world!\n"
-
-
-class Echo(asyncio.Protocol):
-    """Echo received data, and pause reading while the write buffer is full."""
-
-    transport: Any
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-    def pause_writing(self) -> None:
-        self.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self.transport.resume_reading()
+HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
 
 
 async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,23 +56,23 @@ async def streams(listener: socket.socket) -> Any:
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
     """The smallest ASGI application."""
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     await send({"type": "http.response.body", "body": BODY})
 
 
-async def uvicorn(listener: socket.socket) -> Any:
-    """Start uvicorn, with httptools if that is installed."""
+async def uvicorn(listener: socket.socket, app: Any = hello, **options: Any) -> Any:
+    """Start uvicorn, with httptools if that is installed; return the future of its end."""
     from uvicorn import Config, Server
 
     config = Config(
-        hello,
+        app,
         loop="none",  # the running loop
         ws="none",
         lifespan="off",
         access_log=False,
         log_level="error",
         backlog=BACKLOG,
+        **options,
     )
     return asyncio.ensure_future(Server(config).serve(sockets=[listener]))
 

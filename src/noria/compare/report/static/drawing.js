@@ -42,6 +42,23 @@ const dodge = (counts, names, room) => {
   return { place, pixels, domain: [first / edge, last * edge] };
 };
 
+// Lays out up to two charts side by side, or one below the other in a narrow page. `draw(width)` returns
+// the charts, each a list of elements or null.
+const sideBySide = (width, narrowest, draw) => {
+  const wide = width >= narrowest;
+  const drawn = draw(wide ? Math.floor((width - 28) / 2) : width).filter(Boolean);
+  if (!drawn.length) return [];
+  const pair = document.createElement("div");
+  pair.className = "pair";
+  pair.style.gridTemplateColumns = wide && drawn.length > 1 ? "1fr 1fr" : "1fr";
+  for (const parts of drawn) {
+    const cell = document.createElement("div");
+    cell.append(...parts);
+    pair.append(cell);
+  }
+  return [pair];
+};
+
 // The drawn width of a text, in pixels.
 const ruler = document.createElement("canvas").getContext("2d");
 const widthOf = (text, size = 12, weight = 400) => {

@@ -3,24 +3,10 @@
 
 const idle = (width) => {
   const rows = rowsOf("idle").filter((row) => isNumber(row.idle));
-  const wide = width >= 820;
-  const each = wide ? Math.floor((width - 28) / 2) : width;
-  const drawn = [
-    ["cpu_us_per_message", "CPU time per message"],
-    ["us_per_message", "Round-trip time of a message"],
-  ]
-    .map(([key, title]) => idleCurves(each, rows, key, title))
-    .filter(Boolean);
-  if (!drawn.length) return [];
-  const pair = document.createElement("div");
-  pair.className = "pair";
-  pair.style.gridTemplateColumns = wide && drawn.length > 1 ? "1fr 1fr" : "1fr";
-  for (const parts of drawn) {
-    const cell = document.createElement("div");
-    cell.append(...parts);
-    pair.append(cell);
-  }
-  return [pair];
+  return sideBySide(width, 820, (each) => [
+    idleCurves(each, rows, "cpu_us_per_message", "CPU time per message"),
+    idleCurves(each, rows, "us_per_message", "Round-trip time of a message"),
+  ]);
 };
 
 const idleCurves = (width, all, key, title) => {

@@ -3,19 +3,7 @@
 
 const noise = (width) => {
   const measured = results.noise || {};
-  const wide = width >= 760;
-  const each = wide ? Math.floor((width - 28) / 2) : width;
-  const cells = [sameServer(each, measured), disturbances(each, measured)].filter(Boolean);
-  if (!cells.length) return [];
-  const pair = document.createElement("div");
-  pair.className = "pair";
-  pair.style.gridTemplateColumns = wide && cells.length > 1 ? "1fr 1fr" : "1fr";
-  for (const parts of cells) {
-    const cell = document.createElement("div");
-    cell.append(...parts);
-    pair.append(cell);
-  }
-  return [pair];
+  return sideBySide(width, 760, (each) => [sameServer(each, measured), disturbances(each, measured)]);
 };
 
 // The words for what a pair measured: all that it says beside the ratio, without what is the same in
