@@ -48,6 +48,12 @@ def children() -> set[str]:
     return found
 
 
+def pytest_collection_finish() -> None:
+    """Keep the modules and the thousands of test items out of the garbage collections of tests."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing() -> Iterator[None]:
     """Fail a test that ends with more descriptors, threads or children than it began with."""

@@ -202,6 +202,7 @@ def collections_are_quick() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+    gc.freeze()
 
 
 def blocks() -> int:
