@@ -128,3 +128,36 @@ def test_no_stand_in_stays_in_a_loaded_module() -> None:
         assert getattr(noria.EventLoop, names[0]), source
         for name in names:
             assert type(vars(noria.EventLoop)[name]) is not DeferredMethod
+
+
+def test_the_first_call_without_free_descriptors_raises_oserror_and_a_later_one_works() -> None:
+    """The import of the method's module fails as the socket would: with EMFILE."""
+    out = run(
+        """
+import asyncio, errno, os, resource
+import noria
+
+async def main():
+    loop = asyncio.get_running_loop()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    held = []
+    try:
+        while True:
+            held.append(os.dup(0))
+    except OSError:
+        pass
+    for name in ("create_connection", "create_server", "create_datagram_endpoint"):
+        try:
+            await getattr(loop, name)(asyncio.Protocol, "127.0.0.1", 1)
+        except OSError as error:
+            print(error.errno == errno.EMFILE)
+    for fd in held:
+        os.close(fd)
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    server.close()
+    print("listened")
+
+noria.run(main())
+"""
+    )
+    assert out.split() == ["True", "True", "True", "listened"]
