@@ -13,11 +13,22 @@ SOURCES = ROOT / "src"
 
 # What the modules of each package may import besides their own package.
 LAYERS = {
-    "noria._core": {"noria.errors"},
+    "noria._core": {"noria._core.recorder", "noria.errors"},
+    "noria._core.recorder": {"noria._core", "noria.errors"},
     "noria._core.uring": {"noria._core", "noria.errors"},
-    "noria._core.models": {"noria._core", "noria._core.uring", "noria.errors"},
-    "noria._core.aio": {"noria._core", "noria.errors"},
-    "noria._core.files": {"noria._core", "noria._core.uring", "noria.errors"},
+    "noria._core.models": {
+        "noria._core",
+        "noria._core.recorder",
+        "noria._core.uring",
+        "noria.errors",
+    },
+    "noria._core.aio": {"noria._core", "noria._core.recorder", "noria.errors"},
+    "noria._core.files": {
+        "noria._core",
+        "noria._core.recorder",
+        "noria._core.uring",
+        "noria.errors",
+    },
     "noria.compare.loadgen": {"noria._core", "noria.errors"},
 }
 
