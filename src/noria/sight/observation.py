@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+# The counters of struct Counters (contract.pxd) that count system calls; the others are subsets of
+# these, bytes or times.
+SYSTEM_CALLS = ("waits", "receives", "sends", "accepts", "controls")
+
 
 @dataclass(slots=True)
 class Place:
@@ -110,6 +114,9 @@ class TaskFigures:
     waiting_at: list[Place] = field(default_factory=list)  # the await stack, outermost first
     waiting_for: str = ""  # "sleep", "Lock", "Future", a task's name …
     awaited_by: list[int] = field(default_factory=list)
+    main: bool = False  # run_until_complete waits for it
+    waiting_since: int = 0  # 0: unknown, or it does not wait
+    orphaned: bool = False  # it awaits a future that nothing else refers to: nothing can resume it
 
 
 @dataclass(slots=True)
@@ -137,6 +144,18 @@ class ConnectionFigures:
     reading_paused_since: int = 0  # 0: it is not paused
     writing_paused_since: int = 0
     user: Place | None = None  # the task or handler that reads from it, if it is known
+    opened_at: Place | None = None  # the program's line that opened it; None: accepted, or unknown
+    paused_at: Place | None = None  # the program's line that last paused reading
+    written_at: Place | None = None  # the program's line whose write last paused writing
+    sender: Place | None = None  # the handler that has made most of `repeated_sends`
+    repeated_sends: int = 0  # sends in the handler call that had sent on this connection before
+    buffered: int = 0  # bytes received that a StreamReader keeps and no task has read
+    # Over the whole observation.
+    longest_reading_pause: int = 0  # ns
+    longest_writing_pause: int = 0  # ns
+    most_unread: int = 0
+    longest_unread: int = 0  # ns with unread bytes and without a receive
+    most_unsent: int = 0
 
 
 @dataclass(slots=True)
@@ -181,6 +200,7 @@ class GcFigures:
     collections: list[int] = field(default_factory=lambda: [0, 0, 0])  # for each generation
     collected: int = 0
     pauses: Distribution = field(default_factory=Distribution)
+    by_code: list[CodeFigures] = field(default_factory=list)  # the lines that started them
 
 
 @dataclass(slots=True)
@@ -195,6 +215,10 @@ class Block:
     events_waiting: int = 0
     delay_share: float = 0.0  # of all queue delay that was observed: 0 to 1
     gil_held: bool = False  # C code held the GIL: the stack was taken when it released it
+    cpu: int = 0  # ns of it that the thread ran (/proc/PID/task/TID/schedstat), as far as observed
+    runqueue: int = 0  # ns of it that the thread waited for a free CPU
+    # Innermost frames that were seen while it lasted, and how often, the most frequent first.
+    samples: list[tuple[Place, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -276,9 +300,14 @@ class LoopFigures:
         return self.busy / (self.busy + self.waiting) if self.busy + self.waiting else 0.0
 
     @property
+    def calls(self) -> int:
+        """System calls of the core; `system_calls` also has other counters."""
+        return sum(self.system_calls.get(name, 0) for name in SYSTEM_CALLS)
+
+    @property
     def calls_per_event(self) -> float:
         """System calls for each event handled."""
-        return sum(self.system_calls.values()) / self.events if self.events else 0.0
+        return self.calls / self.events if self.events else 0.0
 
 
 @dataclass(slots=True)
