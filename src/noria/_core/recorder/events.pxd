@@ -11,8 +11,8 @@ constant_tsc and nonstop_tsc), else a nanosecond of CLOCK_MONOTONIC. CLOCK recor
 the clocks.
 
 Identifiers of code are addresses: of code objects, types and strings that the recorder holds a
-reference to, so that an address never names two of them (`Recorder.names`). The address of a task is
-reused once the task is freed: TASK_CREATED starts a new one.
+reference to, so that an address never names two of them (`Recorder.names`). The address of a task
+is reused once the task is freed: TASK_CREATED starts a new one.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -49,7 +49,7 @@ cdef struct RingHeader:
     uint64_t thread_ident       # threading.get_ident() of that thread
     char model[16]              # the model's name, zero-terminated
 
-# `tail` is the number of events put into the queue so far, modulo 2**16, in the upper 16 bits of `a`.
+# `tail` is the number of events put into the queue so far, modulo 2**16, in `a` from bit 48 on.
 # An event's own number is the number of events taken before it: so the handler that queued it, and
 # how long it waited, follow without a record for each call_soon.
 cpdef enum RecordKind:
@@ -62,13 +62,14 @@ cpdef enum RecordKind:
     WOKE = 5            # it has ended. a: events that it queued
     POLL = 6            # a poll without waiting has ended. a: events that it queued
     WAKEUP = 7          # another thread or a signal woke the loop. a: native id of the thread
-    # Handlers; each ends when the next record of this group, or TURN, WAIT, POLL or RUN_END begins.
-    CALL = 8            # a callback. a: code, and tail << 48; b: the object that it is bound to, or 0
+    # Handlers; each ends when the next record of this group, or TURN, WAIT, POLL or RUN_END,
+    # begins.
+    CALL = 8            # a callback. a: code, and tail << 48; b: the object it is bound to, or 0
     STEP = 9            # a task's step. a: code of the coroutine or 0, and tail << 48; b: the task
-    IO = 10             # a channel. a: fd, and EventKind << 32, and tail << 48; b: protocol's type or 0
+    IO = 10             # a channel. a: fd, EventKind << 32, tail << 48; b: protocol type or 0
     TIMER_CALL = 11     # as CALL, of a timer
     TIMER_STEP = 12     # as STEP, of a timer (asyncio.sleep sets a future's result: rare)
-    UNTIMED = 13        # group follows: a: number of handlers whose stamp repeats the one before
+    UNTIMED = 13        # a: number of handlers that follow whose stamp repeats the one before
     # Tasks and timers.
     TASK_CREATED = 16   # a: code of the coroutine; b: the task
     TASK_NAMED = 17     # a: the name, an interned string; b: the task
@@ -88,6 +89,9 @@ cpdef enum RecordKind:
     RESUME_WRITING = 34
     END_OF_STREAM = 35  # the peer has closed its sending side. a: fd
     TLS = 36            # a: fd; b: 0 handshake begins, 1 done, 2 failed
+    # Who caused the OPEN or PAUSE_* of this fd just before: the innermost frame that is neither
+    # noria's nor the standard library's. Not written where no such frame runs.
+    CALLER = 37         # a: fd, and line << 32; b: code
     # Files, executors, the interpreter.
     FILE_BEGIN = 40     # a: number of the operation; b: FileOperation kind or opcode
     FILE_END = 41       # a: number; b: result (bytes, or -errno)
