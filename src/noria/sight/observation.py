@@ -156,6 +156,7 @@ class ConnectionFigures:
     most_unread: int = 0
     longest_unread: int = 0  # ns with unread bytes and without a receive
     most_unsent: int = 0
+    written_while_paused: int = 0  # bytes of `unsent` that were added after pause_writing
 
 
 @dataclass(slots=True)

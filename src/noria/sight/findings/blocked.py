@@ -1,0 +1,262 @@
+"""A loop that one handler blocked, and tasks that never yield."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from noria.sight.findings import places
+from noria.sight.findings.finding import ERROR, WARNING, Finding
+from noria.sight.findings.thresholds import Thresholds
+from noria.sight.findings.units import duration, plural, share
+from noria.sight.observation import Block, LoopFigures, Place
+
+# The share of the longest block from which on one handler is its cause.
+_ONE_HANDLER = 0.7
+# A thread that ran for this share of a block computed; below the other share it waited.
+_COMPUTED, _WAITED = 0.6, 0.2
+_SEVERE_NS = 1_000_000_000
+_SEVERE_SHARE = 0.1
+
+_YIELD = (
+    "Move the work to a thread (await asyncio.to_thread(...)) or, as pure Python code holds the "
+    "GIL, to a process (loop.run_in_executor with a ProcessPoolExecutor); or do it in pieces of a "
+    "few ms with `await asyncio.sleep(0)` between them."
+)
+_GIL = (
+    "The call holds the GIL, so a thread does not help: run it in a process "
+    "(loop.run_in_executor with a ProcessPoolExecutor), or split its input."
+)
+# What the line calls, and what to do instead.
+_ADVICE = (
+    (r"\btime\.sleep\s*\(|\bsleep\s*\(", "Use `await asyncio.sleep(...)`."),
+    (
+        r"\.acquire\s*\(|\bwith\s+[\w.]*(lock|mutex|condition)\b",
+        "Use asyncio.Lock between tasks; for a lock shared with threads, take it in a thread: "
+        "`await asyncio.to_thread(lock.acquire)`, and hold it only briefly.",
+    ),
+    (
+        r"\bjson\.|\bpickle\.|\borjson\.",
+        "Parse large documents in a process (loop.run_in_executor with a ProcessPoolExecutor; "
+        "the parser holds the GIL, so a thread does not help), limit their size, or use a format "
+        "that is read in pieces (JSON lines, ijson).",
+    ),
+    (
+        r"\bre\.|\.(match|fullmatch|search|sub|findall|finditer)\s*\(",
+        "The expression backtracks, and holds the GIL: rewrite it without nested repetition "
+        "(possessive quantifiers and atomic groups since Python 3.11), limit the input's length, "
+        "or match in a process.",
+    ),
+    (r"\bsubprocess\.|\bos\.system", "Use asyncio.create_subprocess_exec."),
+    (
+        r"\brequests\.|\burlopen\s*\(|\bhttplib\b|\.recv\s*\(|\.sendall\s*\(|\.connect\s*\(",
+        "Use an asynchronous client (asyncio streams, aiohttp, httpx), or "
+        "`await asyncio.to_thread(...)`.",
+    ),
+    (
+        r"\bgetaddrinfo\s*\(|\bgethostby",
+        "Use `await loop.getaddrinfo(...)`.",
+    ),
+    (
+        r"\bopen\s*\(|\.(read|write)(_text|_bytes)?\s*\(|\bos\.(stat|listdir|scandir|fsync)",
+        "Use noria.open or noria.aiofiles, or `await asyncio.to_thread(...)`.",
+    ),
+    (r"\.(result|join|get|wait)\s*\(", "Await it, or wait in a thread: asyncio.to_thread."),
+)
+
+
+@dataclass
+class _Group:
+    """Blocks in one function."""
+
+    blocks: list[Block] = field(default_factory=list)
+    lines: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    known: dict[tuple[str, str, int], Place] = field(default_factory=dict)
+
+    def add(self, block: Block, place: Place) -> None:
+        self.blocks.append(block)
+        self.see(place, 1)
+        for sample, count in block.samples:
+            if (sample.file, sample.function) == (place.file, place.function):
+                self.see(sample, count)
+
+    def see(self, place: Place, count: int) -> None:
+        key = places.key(place)
+        self.lines[key] += count
+        if not self.known.setdefault(key, place).source:
+            self.known[key] = place
+
+    def place(self) -> Place:
+        return self.known[self.lines.most_common(1)[0][0]]
+
+
+def find(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Finding]:
+    """Return the findings of handlers that ran longer than `limit` ns."""
+    if not loop.blocks:
+        return _without_stacks(loop, limit)
+    groups: dict[tuple[str, str], _Group] = {}
+    for block in _faults(loop, thresholds, limit):
+        place = places.innermost(block.stack) or Place()
+        groups.setdefault((place.file, place.function), _Group()).add(block, place)
+    ordered = sorted(groups.values(), key=lambda group: -_total(group.blocks))
+    return [_finding(loop, group, thresholds) for group in ordered]
+
+
+def longest(loop: LoopFigures) -> int:
+    """Return the duration of the longest block, in ns: for this long nothing else could run."""
+    return max(
+        (block.duration for block in loop.blocks),
+        default=loop.slow[0].duration if loop.slow else 0,
+    )
+
+
+def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block]:
+    """The blocks whose cause is one handler, not the machine, imports or garbage collections."""
+    collecting = {(code.place.file, code.place.function): code.longest for code in loop.gc.by_code}
+    found = []
+    for block in loop.blocks:
+        own = block.duration - block.runqueue
+        if own < limit:
+            continue
+        begun = block.started - loop.begin
+        if places.is_import(block.stack) and begun < thresholds.startup * 1e9:
+            continue
+        if block.ended and not _one_handler(loop, block, limit):
+            continue
+        if any(
+            collecting.get((place.file, place.function), 0) > own * _ONE_HANDLER
+            for place in block.stack
+        ):
+            continue
+        found.append(block)
+    return found
+
+
+def _one_handler(loop: LoopFigures, block: Block, limit: int) -> bool:
+    """Whether one handler took most of the block, and not many short ones."""
+    if not loop.slow:
+        return True
+    end = block.started + block.duration
+    for call in loop.slow:
+        common = min(end, call.started + call.duration) - max(block.started, call.started)
+        if common >= min(block.duration * _ONE_HANDLER, limit):
+            return True
+    # The list has the longest calls only: this block's may have been dropped from it.
+    return min(call.duration for call in loop.slow) > block.duration
+
+
+def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Finding:
+    blocks, place = group.blocks, group.place()
+    worst = max(blocks, key=lambda block: block.duration)
+    total, observed = _total(blocks), max(loop.end - loop.begin, 1)
+    never_yields = (
+        bool(worst.task)
+        and worst.duration >= thresholds.never_yields * 1e9
+        and len(group.lines) > 1
+    )
+    evidence = [_how_long(blocks, worst, total, observed)]
+    if worst.task:
+        evidence[0] += f" in task {worst.task}"
+    waiting = max(block.events_waiting for block in blocks)
+    if waiting:
+        evidence.append(f"up to {plural(waiting, 'event')} waited in the queue meanwhile")
+    delay = sum(block.delay_share for block in blocks)
+    if delay >= 0.01:
+        evidence.append(f"{share(min(delay, 1.0))} of all queue delay is from it")
+    ran = sum(block.cpu for block in blocks) / max(total, 1)
+    gil = any(block.gil_held for block in blocks)
+    if gil:
+        evidence.append("C code held the GIL meanwhile: no other thread ran Python code")
+    elif ran >= _COMPUTED:
+        evidence.append(f"the thread ran on a CPU for {share(min(ran, 1.0))} of this time")
+    elif ran <= _WAITED and any(block.cpu for block in blocks):
+        evidence.append("the thread did not compute: it waited in a system call or for a lock")
+    inner = worst.stack[-1] if worst.stack else None
+    if inner is not None and places.key(inner) != places.key(place):
+        evidence.append(f"inside it: {inner}")
+    if never_yields:
+        title = f"task {worst.task} ran for {duration(worst.duration)} without yielding"
+        lines = ", ".join(str(line) for line in sorted(key[2] for key in group.lines))
+        evidence.append(
+            f"it was seen at lines {lines}: a loop whose awaits, if any, return at once"
+        )
+    else:
+        title = f"{place.function or 'a handler'} blocks the loop for {duration(worst.duration)}"
+    severe = worst.duration >= _SEVERE_NS or total >= observed * _SEVERE_SHARE
+    return Finding(
+        kind="task-never-yields" if never_yields else "loop-blocked",
+        title=title,
+        evidence=evidence,
+        place=place,
+        advice=_advice(place, gil, ran),
+        severity=ERROR if severe else WARNING,
+        loop=loop.id,
+        data={
+            "blocks": len(blocks),
+            "longest": worst.duration,
+            "total": total,
+            "events_waiting": waiting,
+            "delay_share": min(delay, 1.0),
+            "cpu_share": min(ran, 1.0),
+            "gil_held": gil,
+            "task": worst.task,
+        },
+    )
+
+
+def _how_long(blocks: list[Block], worst: Block, total: int, observed: int) -> str:
+    if len(blocks) == 1:
+        state = "" if worst.ended else " so far"
+        return f"the loop was blocked once, for {duration(worst.duration)}{state}"
+    return (
+        f"the loop was blocked {len(blocks):,} times, at most {duration(worst.duration)}, "
+        f"in all {duration(total)} ({share(total / observed)} of the time)"
+    )
+
+
+def _advice(place: Place, gil: bool, ran: float) -> str:
+    for pattern, text in _ADVICE:
+        if re.search(pattern, place.source):
+            return text
+    if gil:
+        return _GIL
+    if ran > _WAITED:
+        return _YIELD
+    return (
+        "Wait without blocking: await the asynchronous form of this call, or call it in a thread "
+        "with `await asyncio.to_thread(...)`."
+    )
+
+
+def _without_stacks(loop: LoopFigures, limit: int) -> list[Finding]:
+    """Findings from the longest handlers alone, where no watchdog took stacks."""
+    groups: dict[tuple[str, str, int], list[int]] = {}
+    known: dict[tuple[str, str, int], Place] = {}
+    for call in loop.slow:
+        # Twice: whether the thread ran is unknown here.
+        if call.duration >= 2 * limit:
+            key = places.key(call.place)
+            known[key] = call.place
+            groups.setdefault(key, []).append(call.duration)
+    return [
+        Finding(
+            kind="loop-blocked",
+            title=f"{known[key].function or 'a handler'} blocks the loop for "
+            f"{duration(max(durations))}",
+            evidence=[
+                f"{plural(len(durations), 'call')} took at least {duration(2 * limit)}, the "
+                f"longest {duration(max(durations))}"
+            ],
+            place=known[key],
+            advice=_advice(known[key], False, 1.0),
+            severity=ERROR if max(durations) >= _SEVERE_NS else WARNING,
+            loop=loop.id,
+            data={"blocks": len(durations), "longest": max(durations), "total": sum(durations)},
+        )
+        for key, durations in groups.items()
+    ]
+
+
+def _total(blocks: list[Block]) -> int:
+    return sum(block.duration for block in blocks)

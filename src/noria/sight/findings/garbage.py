@@ -1,0 +1,60 @@
+"""Garbage collections that stop the loop."""
+
+from __future__ import annotations
+
+from noria.sight.findings.finding import Finding
+from noria.sight.findings.thresholds import Thresholds
+from noria.sight.findings.units import duration, plural, share
+from noria.sight.observation import LoopFigures
+
+_LEAST_NS = 100_000_000  # in all, below which a share says nothing
+
+
+def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
+    """Return a finding if collections take a large share of the loop's time, or very long."""
+    pauses = loop.gc.pauses
+    part = pauses.total / loop.busy if loop.busy else 0.0
+    often = part >= thresholds.gc_share and pauses.total >= _LEAST_NS
+    if not often and pauses.longest < thresholds.gc_pause * 1e9:
+        return []
+    codes = sorted(loop.gc.by_code, key=lambda code: -code.busy)
+    place = codes[0].place if codes else None
+    full = loop.gc.collections[2]
+    evidence = [
+        f"{plural(pauses.count, 'collection')} ({full:,} full) took {duration(pauses.total)}, "
+        f"{share(part)} of the loop's time; the longest {duration(pauses.longest)}",
+        f"{plural(loop.gc.collected, 'object')} were freed by them",
+    ]
+    if codes:
+        evidence.append(f"{duration(codes[0].busy)} of it began at the line above")
+    explicit = place is not None and "gc.collect" in place.source
+    if explicit:
+        advice = "Call gc.collect() rarely, and while nothing waits for the loop."
+    elif loop.gc.collected < pauses.count:
+        advice = (
+            "Nothing is freed: after start-up, call gc.freeze() so that long-lived objects are "
+            "not examined, and raise gc.set_threshold()."
+        )
+    else:
+        advice = (
+            "Make fewer objects that refer to each other in cycles (break them, use weakref), "
+            "raise gc.set_threshold(), and call gc.freeze() after start-up."
+        )
+    return [
+        Finding(
+            kind="gc-pauses",
+            title=f"garbage collections take {share(part)} of the loop's time, at most "
+            f"{duration(pauses.longest)} at once",
+            evidence=evidence,
+            place=place,
+            advice=advice,
+            loop=loop.id,
+            data={
+                "share": part,
+                "longest": pauses.longest,
+                "total": pauses.total,
+                "collections": list(loop.gc.collections),
+                "collected": loop.gc.collected,
+            },
+        )
+    ]

@@ -1,0 +1,52 @@
+"""Which places are the program's own, and not a library's or the interpreter's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from noria.sight.observation import Place
+
+# By pattern, as a recording may come from another machine.
+_STANDARD = re.compile(r"(^|/)python3(\.\d+)?t?/(?!(site|dist)-packages/)|^<frozen |^$")
+_NORIA = re.compile(r"(^|/)((site|dist)-packages|src)/noria/|(^|/)noria/.*\.pyx$")
+_PACKAGES = re.compile(r"/(site|dist)-packages/")
+# Files that run a program as __main__.
+_RUNNERS = re.compile(r"^<frozen (runpy|importlib)")
+
+
+def is_standard(place: Place) -> bool:
+    """Whether the place is in the standard library."""
+    return bool(_STANDARD.search(place.file))
+
+
+def is_noria(place: Place) -> bool:
+    """Whether the place is in noria."""
+    return bool(_NORIA.search(place.file))
+
+
+def is_program(place: Place) -> bool:
+    """Whether the place is in the program: no installed package, not the standard library."""
+    return not (is_standard(place) or is_noria(place) or _PACKAGES.search(place.file))
+
+
+def innermost(stack: Sequence[Place]) -> Place | None:
+    """Return the innermost place of the program, else of a package, else the innermost."""
+    for test in (is_program, lambda place: not (is_standard(place) or is_noria(place))):
+        for place in reversed(stack):
+            if test(place):
+                return place
+    return stack[-1] if stack else None
+
+
+def is_import(stack: Iterable[Place]) -> bool:
+    """Whether the stack is inside an import statement."""
+    return any(
+        place.file.startswith("<frozen importlib") and place.function.startswith("_find_and_load")
+        for place in stack
+    )
+
+
+def key(place: Place | None) -> tuple[str, str, int]:
+    """Return what identifies a place."""
+    return (place.function, place.file, place.line) if place else ("", "", 0)
