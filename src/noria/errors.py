@@ -24,6 +24,11 @@ class ModelLimit(NoriaError, OSError):
     """The model cannot do more of this (descriptor numbers must be below 1024 for ``select``)."""
 
 
+class RecordingError(NoriaError, ValueError):
+    """A recording, or the memory of a recorder, is not what noria writes: damaged, or of another
+    version."""
+
+
 def os_error_reason(error: OSError) -> str:
     """Return the system's reason alone: "connection refused", without number or file name.
 
