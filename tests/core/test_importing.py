@@ -227,6 +227,7 @@ LOADED_BY_RUN = """
     noria._core noria._core.capabilities noria._core.contract noria._core.loop noria._core.stream
     noria._core.timers noria._core.transport
     noria._core.aio noria._core.aio.core noria._core.aio.descriptor noria._core.aio.scheduler
+    noria._core.aio.scheduler_methods
     noria._core.models noria._core.models.epoll noria._core.models.readiness
     noria._core.models.wakeable
     noria.aio noria.aio.asyncio_base noria.aio.loop noria.aio.run

@@ -11,6 +11,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
 from noria._core.message cimport SpareMessages
+from noria._core.recorder.record cimport Ring
 
 cdef enum Interest:
     ACCEPT = 1      # connections of a listening socket       -> accepted(fd)
@@ -63,10 +64,11 @@ cdef class Target:
     cdef int handle(self, Event *event) except -1
     cdef bint handle_error(self, object error) except -1
     cdef int clear(self) noexcept
+    cdef int record_begin(self, Event *event, Ring *ring, uint64_t tail) noexcept
 
 cdef class Queue:
     cdef Event *ring
-    cdef size_t head
+    cdef size_t head                # events taken so far: its place is that modulo the size
     cdef readonly size_t count
     cdef size_t mask
     cdef int put(self, Target target, int kind, int result, void *data) except -1
@@ -92,8 +94,8 @@ cdef inline bint queue_take(Queue queue, Event *event) noexcept:
     """`Queue.take`, without a call."""
     if queue.count == 0:
         return False
-    event[0] = queue.ring[queue.head]
-    queue.head = (queue.head + 1) & queue.mask
+    event[0] = queue.ring[queue.head & queue.mask]
+    queue.head += 1
     queue.count -= 1
     return True
 
@@ -123,6 +125,7 @@ cdef class Channel(Target):
     cdef bint sent_all(self, int result) noexcept
     cdef int sent_later(self, int result) except -1
     cdef int released(self) except -1
+    cdef uint64_t record_protocol(self, Ring *ring) noexcept
 
 cdef class Operation(Target):
     cdef readonly int fd
@@ -148,6 +151,7 @@ cdef class Model:
     cdef readonly str name
     cdef readonly Queue queue
     cdef Dispatcher dispatcher
+    cdef Ring *ring                  # of the loop's recorder; NULL: nothing is recorded
     cdef Counters counters
     cdef Timestamps timestamps
     cdef public bint recording       # take the timestamps of each message
@@ -173,6 +177,7 @@ cdef class Model:
     cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1
     cdef int flush_sends(self) except -1
     cdef Py_ssize_t count_send(self, Py_ssize_t r) noexcept
+    cdef int copy_counters(self, Counters *counters) noexcept
     cdef int submit(self, Operation operation) except -1
     cdef int cancel(self, Operation operation) except -1
     # The kernel's calls; each returns a number or -errno. `simulated` replaces them.

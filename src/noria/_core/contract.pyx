@@ -7,9 +7,12 @@ cimport cython
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from noria._core.message cimport free_spares
+from noria._core.recorder.events cimport RecordKind, TAIL_SHIFT
+from noria._core.recorder.record cimport Ring, detach_ring, identify_type, record
 from noria._core.sys cimport (
     EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, accept4, c_close,
     c_connect, c_fsync, c_pread, c_pwrite, c_shutdown, coarse_ns, errno,
@@ -34,6 +37,7 @@ SCRATCH_SIZE = 256 * 1024
 cdef enum:
     MAX_DATAGRAMS = 64      # received from one socket before the other sockets have their turn
     MAX_OPERATION_THREADS = 8
+    EVENT_KIND_MASK = 0xff  # a model may use the bits above
 
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
@@ -84,6 +88,15 @@ cdef class Target:
         """Drop the references that only a further call of `handle` would need."""
         return 0
 
+    cdef int record_begin(self, Event *event, Ring *ring, uint64_t tail) noexcept:
+        """Record that `handle` is about to be called; `tail` is the number of events ever queued.
+
+        Each event that is taken out of the queue has one such record: see events.pxd.
+        """
+        record(ring, RecordKind.CALL, identify_type(ring, <PyObject *>self) | tail << TAIL_SHIFT,
+               <uint64_t><PyObject *>self)
+        return 0
+
 
 cdef class Queue:
     """Events that have not been handled: a ring buffer, first in, first out.
@@ -121,10 +134,9 @@ cdef class Queue:
         if ring == NULL:
             raise MemoryError
         for i in range(self.count):
-            ring[i] = self.ring[(self.head + i) & self.mask]
+            ring[(self.head + i) & (size - 1)] = self.ring[(self.head + i) & self.mask]
         PyMem_RawFree(self.ring)
         self.ring = ring
-        self.head = 0
         self.mask = size - 1
         return 0
 
@@ -151,6 +163,14 @@ cdef class Channel(Target):
     def fileno(self):
         """The descriptor, or -1 after it was closed."""
         return self.fd
+
+    cdef int record_begin(self, Event *event, Ring *ring, uint64_t tail) noexcept:
+        record(ring, RecordKind.IO, <uint32_t>self.fd | <uint64_t>(event.kind & EVENT_KIND_MASK)
+               << 32 | tail << TAIL_SHIFT, self.record_protocol(ring))
+        return 0
+
+    cdef uint64_t record_protocol(self, Ring *ring) noexcept:
+        return 0    # the id of the type of the channel's protocol, if it has one
 
     cdef int handle(self, Event *event) except -1:
         # The model checks whether an earlier handler of this turn has closed the channel.
@@ -307,6 +327,7 @@ cdef class Model:
 
     def __dealloc__(self):
         live_models.discard(<size_t><PyObject *>self)
+        detach_ring(&self.ring)
         free_spares(&self.spare_messages)
         PyMem_RawFree(self.scratch)
 
@@ -521,9 +542,15 @@ cdef class Model:
 
             raise Unsupported(catalogue.refusal(self.name, kind))
 
+    cdef int copy_counters(self, Counters *counters) noexcept:
+        counters[0] = self.counters
+        return 0
+
     def stats(self):
         """The counters as a dict; contract.pxd (struct Counters) describes them."""
-        return dict(self.counters)
+        cdef Counters counters
+        self.copy_counters(&counters)
+        return dict(counters)
 
     def last_timestamps(self):
         """(requested, ready, copy_begin, copy_end, empty_polls) of the message being handled.
@@ -553,6 +580,7 @@ cdef class Model:
         if self.thread_pool is not None:
             self.thread_pool.shutdown(wait=not self.inherited)  # a child has no threads
             self.thread_pool = None
+        detach_ring(&self.ring)
         self.dispatcher = None
         while self.queue.take(&event):
             self.discard(&event)

@@ -13,17 +13,41 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
 from noria._core.contract cimport CALL, Counters, Model, Operation, Target
+from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.record cimport (
+    Ring, detach_ring, identify_type, publish, record, record_at, ticks_of,
+)
 from noria._core.sys cimport monotonic_ns
 from noria._core.timers cimport Handle, Timer, Timers, nanoseconds, new_timer
 
 import logging
+import sys
+
+from noria.errors import NoriaError, Unsupported
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_native_id() noexcept
 
 log = logging.getLogger("noria")
 
 cdef enum:
     FOREVER = -1
+
+
+# Called with a loop at each begin of a run, in the loop's thread.
+cdef object loop_hook = None
+
+
+def set_loop_hook(hook):
+    """Have `hook(loop)` called when a loop begins to run, in its thread; None: no longer.
+
+    The run fails with the exception that the hook raises.
+    """
+    global loop_hook
+    loop_hook = hook
 
 
 cdef class Loop(Dispatcher):
@@ -145,6 +169,7 @@ cdef class Loop(Dispatcher):
         if self.running:
             raise RuntimeError("cannot close a loop that is running: stop it first")
         if not self.closed:
+            self.detach_recorder()
             self.closed = True
             self.model.close()
             self.timers.clear()
@@ -180,11 +205,16 @@ cdef class Loop(Dispatcher):
             self.model.raise_inherited()
         if self.running:
             raise RuntimeError("the loop is running already")
+        if loop_hook is not None:
+            loop_hook(self)
         self.thread_id = PyThread_get_thread_ident()
         self.model.start_run()
         self.running = True
         self.run_started_ns = monotonic_ns()
         self.waiting_ns_at_start = self.model.counters.waiting_ns
+        self.native_id = PyThread_get_thread_native_id()
+        if self.model.ring != NULL:
+            self.record_run_begin()
 
     def end_run(self):
         """End a run: the kernel closes what was closed, and the model leaves this thread."""
@@ -198,6 +228,8 @@ cdef class Loop(Dispatcher):
                 self.finish_run()
 
     def finish_run(self):
+        if self.model.ring != NULL:
+            self.record_run_end()
         self.running = self.stopping = False
         self.busy_ns += monotonic_ns() - self.run_started_ns - self.waited_in_run()
         if self.fatal is not None:
@@ -214,6 +246,7 @@ cdef class Loop(Dispatcher):
     cdef int collect(self) except -1:
         """The first part of a turn: queue the events of the model and the due timers."""
         cdef int64_t timeout
+        cdef size_t before
         if self.abandoned:
             self.model.raise_inherited()
         self.turns += 1
@@ -230,12 +263,20 @@ cdef class Loop(Dispatcher):
                 timeout = 0
             self.poll_every_turn()
             self.asleep = timeout != 0
+            if self.model.ring != NULL:
+                self.record_wait(timeout)
+            before = self.queue.head + self.queue.count
             try:
                 self.model.wait(timeout)
             finally:
                 self.asleep = False
+                if self.model.ring != NULL:
+                    self.record_woke(before, timeout)
         elif self.model.polls_memory:
+            before = self.queue.count
             self.model.wait(0)
+            if self.model.ring != NULL and self.queue.count != before:
+                record(self.model.ring, RecordKind.POLL, self.queue.count - before, 0)
         else:
             self.poll()
         if self.timers.count:
@@ -267,6 +308,8 @@ cdef class Loop(Dispatcher):
         self.skipped_turns = 0
         before = self.queue.count
         self.model.wait(0)
+        if self.model.ring != NULL:
+            record(self.model.ring, RecordKind.POLL, self.queue.count - before, 0)
         if self.queue.count != before:
             self.poll_every_turn()
         elif self.empty_polls < EMPTY_POLLS_BEFORE_SKIPPING:
@@ -280,6 +323,8 @@ cdef class Loop(Dispatcher):
         cdef Timer timer = self.timers.pop_due(now)
         while timer is not None:
             self.queue.put(timer, CALL, 0, NULL)
+            if self.model.ring != NULL:
+                record(self.model.ring, RecordKind.TIMER, timer.when_ns, now)
             timer = self.timers.pop_due(now)
         return 0
 
@@ -290,6 +335,8 @@ cdef class Loop(Dispatcher):
             return 0
         self.dispatching = True
         self.events_left = limit
+        if self.model.ring != NULL:
+            self.record_turn()
         try:
             while self.events_left:
                 try:
@@ -298,6 +345,8 @@ cdef class Loop(Dispatcher):
                     raise
                 except BaseException as error:
                     target = <Target>self.event.target
+                    if self.model.ring != NULL:
+                        self.record_exception(error)
                     if not target.handle_error(error):
                         self.report(error)
         finally:
@@ -314,9 +363,27 @@ cdef class Loop(Dispatcher):
 
     cdef int handle_events(self) except -1:
         # Without a try: an exception of a handler ends this loop, and dispatch restarts it.
+        if self.model.ring != NULL:
+            return self.handle_recorded()
         self.drop_event()
         while self.events_left and self.queue.take(&self.event):
             self.events_left -= 1
+            (<Target>self.event.target).handle(&self.event)
+            Py_DECREF(<object>self.event.target)
+        self.event.target = NULL
+        self.events_left = 0
+        return 0
+
+    cdef int handle_recorded(self) except -1:
+        """As handle_events, with a record of each; a handler may detach the recorder."""
+        cdef Ring *ring
+        self.drop_event()
+        while self.events_left and self.queue.take(&self.event):
+            self.events_left -= 1
+            ring = self.model.ring
+            if ring != NULL:
+                (<Target>self.event.target).record_begin(&self.event, ring,
+                                                         self.queue.head + self.queue.count)
             (<Target>self.event.target).handle(&self.event)
             Py_DECREF(<object>self.event.target)
         self.event.target = NULL
@@ -338,11 +405,16 @@ cdef class Loop(Dispatcher):
             while (self.queue.count and turns < MAX_TURNS_WITHOUT_POLL
                    and not self.stopping and not self.closed):
                 turns += 1
+                if self.model.ring != NULL:
+                    # The thread of the loop sleeps meanwhile.
+                    self.record_woke(self.queue.head, -1)
                 self.dispatch(self.queue.count)
         except BaseException as error:
             self.fatal = error
             self.stop()
         self.busy_ns += monotonic_ns() - before
+        if self.model.ring != NULL:
+            self.record_wait(-1)
         if self.stopping or self.queue.count:
             self.model.wake()
         return 0
@@ -351,6 +423,111 @@ cdef class Loop(Dispatcher):
         self.abandoned = True
         self.events_left = 0  # of the turn in which a handler forked
         return self.running
+
+    # Recording.
+
+    def attach_recorder(self, recorder):
+        """Record what this loop does from now on, also while it runs. From any thread.
+
+        Raises NoriaError if the loop has a recorder, or the recorder a loop or is closed, and
+        Unsupported without the GIL.
+        """
+        if hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():
+            raise Unsupported("recording needs the GIL, which orders the records of several "
+                              "threads: start Python with -X gil=1")
+        if self.closed:
+            self.check_closed()
+        if self.abandoned:
+            self.model.raise_inherited()
+        if self.model.ring != NULL:
+            raise NoriaError("the loop has a recorder already: detach it first")
+        recorder.attach_to(<size_t>&self.model.ring, self.model.name)
+        self.attached = recorder
+        self.model.ring.functions.record_clock(self.model.ring)
+        self.record_counters(True)
+        if self.running:
+            self.record_run_begin()
+            if self.asleep:
+                self.record_wait(-1)
+            elif self.dispatching:
+                self.record_turn()
+
+    def detach_recorder(self):
+        """End the recording; without one, do nothing. From any thread."""
+        # Kept until the end: a record of this method may be the last use.
+        recorder = self.attached
+        self.attached = None
+        if self.model is None or self.model.ring == NULL:
+            return
+        self.record_counters(True)
+        self.model.ring.functions.record_clock(self.model.ring)
+        if self.running:
+            self.record_run_end()
+        detach_ring(&self.model.ring)
+
+    @property
+    def recorder(self):
+        """The attached Recorder, or None."""
+        return None if self.model is None or self.model.ring == NULL else self.attached
+
+    def record_run_begin(self):
+        cdef Ring *ring = self.model.ring
+        ring.header.thread_native_id = self.native_id
+        ring.header.thread_ident = self.thread_id
+        record(ring, RecordKind.RUN_BEGIN, self.native_id, self.queue.count != 0)
+
+    def record_run_end(self):
+        cdef Ring *ring = self.model.ring
+        record(ring, RecordKind.RUN_END, 0, 0)
+        ring.header.turn_started = ring.header.thread_native_id = 0
+
+    cdef int record_turn(self) noexcept:
+        """Record that the handlers of a turn begin."""
+        cdef Ring *ring = self.model.ring
+        cdef uint64_t now = ticks_of(ring)
+        cdef uint64_t timers = self.timers.count + self.timers.deferred_count
+        if now >= ring.next_clock:
+            ring.functions.record_clock(ring)
+            self.record_counters(False)
+            now = ticks_of(ring)
+        ring.header.turn_queue = self.events_left
+        ring.header.turns = self.turns
+        publish(&ring.header.turn_started, now)
+        record_at(ring, now, RecordKind.TURN, self.events_left | timers << 32, self.turns)
+        return 0
+
+    cdef int record_counters(self, bint all) noexcept:
+        """Record the counters of the model: all, or those that have changed."""
+        cdef Counters counters
+        cdef uint64_t values[COUNTERS]
+        cdef int i
+        self.model.copy_counters(&counters)
+        memcpy(values, &counters, sizeof(values))
+        for i in range(COUNTERS):
+            if all or values[i] != self.counters_recorded[i]:
+                record(self.model.ring, RecordKind.COUNTER, i, values[i])
+        memcpy(self.counters_recorded, values, sizeof(values))
+        return 0
+
+    cdef int record_wait(self, int64_t timeout) noexcept:
+        """Record that the loop is about to sleep or, with timeout 0, to poll."""
+        cdef Ring *ring = self.model.ring
+        if timeout:
+            ring.header.turn_started = 0
+            record(ring, RecordKind.WAIT, <uint64_t>timeout, 0)
+        return 0
+
+    cdef int record_woke(self, size_t before, int64_t timeout) noexcept:
+        """Record the end of a wait; `before` is the number of events ever queued at its begin."""
+        record(self.model.ring, RecordKind.WOKE if timeout else RecordKind.POLL,
+               self.queue.head + self.queue.count - before, 0)
+        return 0
+
+    cdef int record_exception(self, object error) noexcept:
+        """Record the exception of the handler that was recorded last."""
+        cdef Ring *ring = self.model.ring
+        record(ring, RecordKind.EXCEPTION, identify_type(ring, <PyObject *>error), 0)
+        return 0
 
     cdef int report(self, object error) except -1:
         """Report an exception that no target has handled."""

@@ -13,9 +13,11 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport ceil
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from noria._core.callbacks cimport empty_handle, raise_if, run_callback
+from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.record cimport Ring, record_call
 from noria._core.sys cimport coarse_ns, monotonic_ns
 
 from _thread import allocate_lock
@@ -117,6 +119,10 @@ cdef class Handle(Target):
         # The error report names the callback, and drops it.
         raise_if(failed)
         empty_handle(<PyObject *>self)
+        return 0
+
+    cdef int record_begin(self, Event *event, Ring *ring, uint64_t tail) noexcept:
+        record_call(ring, <PyObject *>self.callback, <PyObject *>self.args, tail, RecordKind.CALL)
         return 0
 
     cdef int run_again(self) except -1:
@@ -266,6 +272,11 @@ cdef class Timer(Handle):
 
     def __cinit__(self):
         self.position = NOWHERE
+
+    cdef int record_begin(self, Event *event, Ring *ring, uint64_t tail) noexcept:
+        record_call(ring, <PyObject *>self.callback, <PyObject *>self.args, tail,
+                    RecordKind.TIMER_CALL)
+        return 0
 
     cdef int drop(self) except -1:
         if self.position != NOWHERE:

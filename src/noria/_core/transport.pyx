@@ -1,8 +1,11 @@
 """What the channels with an asyncio protocol share: closing, and the calls that go with it."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from libc.stdint cimport uint64_t
 
 from noria._core.contract cimport CALL, Channel
+from noria._core.recorder.record cimport Ring, identify_type
 from noria._core.sys cimport iovec
 
 import logging
@@ -110,6 +113,9 @@ cdef class TransportChannel(Channel):
     cdef int discard_unsent(self) except -1:
         """Drop the data that was not sent."""
         return 0
+
+    cdef uint64_t record_protocol(self, Ring *ring) noexcept:
+        return 0 if self.protocol is None else identify_type(ring, <PyObject *>self.protocol)
 
     cdef int drop_protocol(self) except -1:
         """Drop the references to the protocol."""

@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from noria import models
-from noria._core.aio.scheduler import add_fast_methods
+from noria._core.aio.scheduler_methods import add_fast_methods
 from noria.aio.asyncio_base import ASYNCIO_ATTRIBUTES, AsyncioBase
 
 if TYPE_CHECKING:

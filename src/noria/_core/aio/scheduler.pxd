@@ -1,6 +1,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
+from noria._core.contract cimport Target
 from noria._core.loop cimport Loop
 from noria._core.timers cimport Handle, Timer
 
@@ -48,6 +49,7 @@ cdef class Scheduler(Loop):
     cdef bint cork(self, object stream) noexcept
     cdef int flush_deferred_writes(self) except -1
     cdef int handle_all(self) except -1
+    cdef int record_debug_begin(self, Target target) noexcept
     cdef int turn_until_error(self) except -1
     cdef int handle_callback_error(self, object error) except -1
     cdef Handle make_handle(self, object callback, object args, bint single, object context)

@@ -1,8 +1,6 @@
 from noria._core.contract import Model
 
 # The methods of asyncio's loop (call_soon and so on) have the types of asyncio's class.
-def add_fast_methods(cls: type) -> None: ...
-
 class Scheduler:
     model: Model
     call_at_overridden: bool
