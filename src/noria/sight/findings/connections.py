@@ -34,7 +34,7 @@ def _sending(loop: LoopFigures, thresholds: Thresholds, blocked: int) -> list[Fi
         if conn.written_while_paused >= thresholds.send_buffer:
             growing.setdefault(places.key(conn.written_at), []).append(conn)
         elif conn.longest_writing_pause >= thresholds.slow_client * 1e9 + blocked:
-            slow.setdefault(places.key(conn.user or conn.written_at), []).append(conn)
+            slow.setdefault(places.key(_user(conn) or conn.written_at), []).append(conn)
     return [_growing(loop, conns) for conns in growing.values()] + [
         _slow(loop, conns) for conns in slow.values()
     ]
@@ -50,7 +50,7 @@ def _growing(loop: LoopFigures, conns: list[ConnectionFigures]) -> Finding:
             f"pause_writing; the program kept up to {size(worst.most_unsent)} of it in memory",
             f"the peer has received {size(worst.bytes_out - worst.unsent_in_kernel)} so far",
         ],
-        place=worst.written_at or worst.user,
+        place=worst.written_at or _user(worst),
         advice="Wait after writing: `await writer.drain()`; in a protocol stop at pause_writing "
         "until resume_writing. Close the connections of clients that stay behind.",
         severity=ERROR,
@@ -75,7 +75,7 @@ def _slow(loop: LoopFigures, conns: list[ConnectionFigures]) -> Finding:
         kind="slow-client",
         title=f"{_peers(conns)} did not read for {duration(worst.longest_writing_pause)}",
         evidence=evidence,
-        place=worst.user or worst.written_at,
+        place=_user(worst) or worst.written_at,
         advice="Limit the wait: `async with asyncio.timeout(...): await writer.drain()`, then "
         "transport.abort(); do not let a slow client hold a lock or the work for others.",
         loop=loop.id,
@@ -96,9 +96,9 @@ def _receiving(loop: LoopFigures, thresholds: Thresholds, blocked: int) -> list[
             if by_program and conn.most_unread:
                 paused.setdefault(places.key(conn.paused_at), []).append(conn)
             elif not by_program and (conn.buffered or conn.most_unread):
-                unread.setdefault(places.key(conn.user or conn.opened_at), []).append(conn)
+                unread.setdefault(places.key(_user(conn) or conn.opened_at), []).append(conn)
         elif conn.longest_unread >= thresholds.unread * 1e9 + blocked:
-            unread.setdefault(places.key(conn.user or conn.opened_at), []).append(conn)
+            unread.setdefault(places.key(_user(conn) or conn.opened_at), []).append(conn)
     return [_paused(loop, conns) for conns in paused.values()] + [
         _unread(loop, conns) for conns in unread.values()
     ]
@@ -142,13 +142,13 @@ def _unread(loop: LoopFigures, conns: list[ConnectionFigures]) -> Finding:
             f"{size(worst.most_unread)} from {_peer(worst)} waited in the kernel for "
             f"{duration(since)}"
         )
-    if worst.user is not None:
+    if _user(worst) is not None:
         evidence.append("the task that has the connection waits for something else, see above")
     return Finding(
         kind="unread-data",
         title=f"no code reads what {_peers(conns)} sent",
         evidence=evidence,
-        place=worst.user or worst.opened_at,
+        place=_user(worst) or worst.opened_at,
         advice="Read until the end (`await reader.read()`), also answers that are not needed; or "
         "close the connection.",
         loop=loop.id,
@@ -182,7 +182,7 @@ def _leaked(
     idle = [
         conn
         for conn in conns
-        if conn.user is None
+        if _user(conn) is None
         and not _closed_early(loop, conn)
         and _idle(loop, conn) >= thresholds.leaked_idle * 1e9
     ]
@@ -227,6 +227,14 @@ def _leak(
         loop=loop.id,
         data={"open": len(leaked), "opened": len(conns), "longest_idle": longest},
     )
+
+
+def _user(conn: ConnectionFigures) -> Place | None:
+    """The program's or a library's code that has the connection; the class of streams is none."""
+    user = conn.user
+    if user is None or places.is_standard(user) or places.is_noria(user):
+        return None
+    return user
 
 
 def _peer(conn: ConnectionFigures) -> str:
