@@ -176,4 +176,6 @@ class Recording:
 
     def loops(self) -> dict[int, dict[str, Any]]:
         """Return the objects "loop" by id. Raises RecordingError."""
-        return {each["id"]: each for each in self.objects("loop") if isinstance(each.get("id"), int)}
+        return {
+            each["id"]: each for each in self.objects("loop") if isinstance(each.get("id"), int)
+        }

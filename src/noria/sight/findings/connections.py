@@ -22,18 +22,25 @@ _CLOSED = 0.1
 
 def find(loop: LoopFigures, thresholds: Thresholds, blocked: int) -> list[Finding]:
     """Return the findings of a loop's connections. `blocked`: ns of the loop's longest block."""
-    found = _sending(loop, thresholds, blocked)
-    found += _receiving(loop, thresholds, blocked)
+    unread = _unread_connections(loop, thresholds, blocked)
+    found = _sending(loop, thresholds, blocked, {(conn.peer, conn.local) for conn in unread})
+    found += _receiving(loop, unread)
     return found + _leaks(loop, thresholds)
 
 
-def _sending(loop: LoopFigures, thresholds: Thresholds, blocked: int) -> list[Finding]:
+def _sending(
+    loop: LoopFigures, thresholds: Thresholds, blocked: int, unread: set[tuple[str, str]]
+) -> list[Finding]:
+    """`unread`: (peer, local) of the connections that do not read; their other ends cannot send."""
     growing: dict[_Key, list[ConnectionFigures]] = {}
     slow: dict[_Key, list[ConnectionFigures]] = {}
     for conn in loop.connections:
         if conn.written_while_paused >= thresholds.send_buffer:
             growing.setdefault(places.key(conn.written_at), []).append(conn)
-        elif conn.longest_writing_pause >= thresholds.slow_client * 1e9 + blocked:
+        elif (
+            conn.longest_writing_pause >= thresholds.slow_client * 1e9 + blocked
+            and (conn.local, conn.peer) not in unread
+        ):
             slow.setdefault(places.key(_user(conn) or conn.written_at), []).append(conn)
     return [_growing(loop, conns) for conns in growing.values()] + [
         _slow(loop, conns) for conns in slow.values()
@@ -87,20 +94,31 @@ def _slow(loop: LoopFigures, conns: list[ConnectionFigures]) -> Finding:
     )
 
 
-def _receiving(loop: LoopFigures, thresholds: Thresholds, blocked: int) -> list[Finding]:
+def _unread_connections(
+    loop: LoopFigures, thresholds: Thresholds, blocked: int
+) -> list[ConnectionFigures]:
+    """The connections whose data waited long, in the kernel or in a StreamReader."""
+    return [
+        conn
+        for conn in loop.connections
+        if (
+            conn.longest_reading_pause >= thresholds.reading_paused * 1e9 + blocked
+            and (conn.buffered or conn.most_unread)
+        )
+        or conn.longest_unread >= thresholds.unread * 1e9 + blocked
+    ]
+
+
+def _receiving(loop: LoopFigures, conns: list[ConnectionFigures]) -> list[Finding]:
     paused: dict[_Key, list[ConnectionFigures]] = {}
     unread: dict[_Key, list[ConnectionFigures]] = {}
-    for conn in loop.connections:
-        by_program = conn.paused_at is not None and not conn.buffered
-        if conn.longest_reading_pause >= thresholds.reading_paused * 1e9 + blocked:
-            if by_program and conn.most_unread:
-                paused.setdefault(places.key(conn.paused_at), []).append(conn)
-            elif not by_program and (conn.buffered or conn.most_unread):
-                unread.setdefault(places.key(_user(conn) or conn.opened_at), []).append(conn)
-        elif conn.longest_unread >= thresholds.unread * 1e9 + blocked:
+    for conn in conns:
+        if conn.longest_reading_pause and conn.paused_at is not None and not conn.buffered:
+            paused.setdefault(places.key(conn.paused_at), []).append(conn)
+        else:
             unread.setdefault(places.key(_user(conn) or conn.opened_at), []).append(conn)
-    return [_paused(loop, conns) for conns in paused.values()] + [
-        _unread(loop, conns) for conns in unread.values()
+    return [_paused(loop, each) for each in paused.values()] + [
+        _unread(loop, each) for each in unread.values()
     ]
 
 

@@ -8,11 +8,9 @@ from collections.abc import Iterable, Sequence
 from noria.sight.observation import Place
 
 # By pattern, as a recording may come from another machine.
-_STANDARD = re.compile(r"(^|/)python3(\.\d+)?t?/(?!(site|dist)-packages/)|^<frozen |^$")
+_STANDARD = re.compile(r"/lib(64)?/python3\.\d+t?/(?!(site|dist)-packages/)|^<frozen |^$")
 _NORIA = re.compile(r"(^|/)((site|dist)-packages|src)/noria/|(^|/)noria/.*\.pyx$")
 _PACKAGES = re.compile(r"/(site|dist)-packages/")
-# Files that run a program as __main__.
-_RUNNERS = re.compile(r"^<frozen (runpy|importlib)")
 
 
 def is_standard(place: Place) -> bool:

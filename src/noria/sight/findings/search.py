@@ -8,6 +8,7 @@ from noria.sight.findings import (
     errors,
     executor,
     garbage,
+    places,
     polling,
     system_calls,
     timers,
@@ -52,10 +53,20 @@ def _of_loop(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Find
             f"consequence: a tenth of the timers ran more than "
             f"{duration(lateness.percentile(90))} late"
         )
+    unhandled = errors.find(loop)
+    destroyed = {
+        places.key(finding.place)
+        for finding in unhandled
+        if finding.kind == "task-destroyed-pending"
+    }
     return [
         *occupying,
-        *errors.find(loop),
-        *waiting.find(loop, thresholds),
+        *unhandled,
+        *(
+            each
+            for each in waiting.find(loop, thresholds)
+            if places.key(each.place) not in destroyed
+        ),
         *connections.find(loop, thresholds, blocked.longest(loop)),
         *executor.find(loop, thresholds),
         *system_calls.find(loop, thresholds),
