@@ -178,12 +178,13 @@ def test_short_collections_are_no_finding():
 
 # Tasks.
 
+WORK = Place("work", "/app/work.py", 20)
+
 
 def task(number=1, coroutine=WORK, **fields) -> TaskFigures:
     return TaskFigures(number, f"Task-{number}", coroutine, **fields)
 
 
-WORK = Place("work", "/app/work.py", 20)
 YIELDS = Place("work", "/app/work.py", 23, "await asyncio.sleep(0)")
 SLEEP = Place("sleep", "/usr/lib/python3.13/asyncio/tasks.py", 699)
 
