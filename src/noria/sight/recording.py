@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from noria.errors import RecordingError
+from noria.sight.observation import Observation
+from noria.sight.observer import Observer
 
 MAGIC = b"noria recording\x01"
 RECORDS = 1
@@ -157,7 +159,7 @@ class Recording:
         ]
 
     def objects(self, *wanted: str) -> Iterator[dict[str, Any]]:
-        """Yield the JSON objects; with *wanted*, those with such a "what". Raises RecordingError."""
+        """Yield the JSON objects, only those whose "what" is *wanted*. Raises RecordingError."""
         for chunk in self._chunks:
             if chunk.kind == JSON:
                 found = self.decode(chunk)
@@ -176,6 +178,27 @@ class Recording:
 
     def loops(self) -> dict[int, dict[str, Any]]:
         """Return the objects "loop" by id. Raises RecordingError."""
-        return {
-            each["id"]: each for each in self.objects("loop") if isinstance(each.get("id"), int)
-        }
+        found = self.objects("loop")
+        return {each["id"]: each for each in found if isinstance(each.get("id"), int)}
+
+
+def feed_recording(observer: Observer, recording: Recording) -> None:
+    """Have an observer take all of a recording. Raises RecordingError."""
+    for chunk in recording.chunks():
+        try:
+            if chunk.kind == RECORDS:
+                observer.feed_ring(chunk.loop, chunk.body)
+            elif chunk.kind == JSON:
+                observer.feed_object(recording.decode(chunk))
+        except RecordingError as error:
+            if str(error).startswith(str(recording.path)):
+                raise
+            raise recording.error(chunk.offset, str(error)) from None
+
+
+def observe_recording(path: str | os.PathLike[str]) -> Observation:
+    """Return the figures of a recording. Raises OSError, and RecordingError if it is damaged."""
+    with Recording.open(path) as recording:
+        observer = Observer()
+        feed_recording(observer, recording)
+        return observer.observe()

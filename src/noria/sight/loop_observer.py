@@ -1,0 +1,296 @@
+"""What is known of one loop: its analysis, names, snapshots, blocks and errors, merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from noria._core.recorder.analysis import Analysis
+from noria.sight.connection_observer import ConnectionObserver
+from noria.sight.json_values import dictionaries, fill, integer
+from noria.sight.names import Names
+from noria.sight.observation import (
+    Block,
+    CodeFigures,
+    Distribution,
+    ErrorFigures,
+    ExecutorFigures,
+    FileFigures,
+    GcFigures,
+    LoopFigures,
+    Place,
+    Sample,
+    SlowCall,
+    TaskFigures,
+    TimerFigures,
+)
+
+MAX_BLOCKS = 1000
+MAX_ERRORS = 1000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a loop an observation contains."""
+
+    tasks: int  # beside those of the last snapshot
+    connections: int
+    samples: int
+    keep_latest: bool
+
+
+class LoopObserver:
+    """Collects what is known of a loop."""
+
+    def __init__(self, number: int, analysis: Analysis, limits: Limits) -> None:
+        self.number = number
+        self.analysis = analysis
+        self.names = Names()
+        self.dropped = 0
+        self.realtime_offset = 0
+        self._limits = limits
+        self._info: dict[str, Any] = {}
+        self._snapshot: dict[str, Any] = {}
+        self._snapshot_time = 0
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._errors: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._connections = ConnectionObserver(analysis, self.names)
+
+    def update(self, info: dict[str, Any]) -> None:
+        """Take model, thread_name and the like."""
+        self._info.update(info)
+
+    def drop(self, count: int) -> None:
+        """Records are missing before the next ones."""
+        if count > 0:
+            self.dropped += count
+            self.analysis.gap()
+
+    def take_snapshot(self, snapshot: dict[str, Any], time: int, *, alone: bool) -> None:
+        """Take this loop's part of a snapshot; *alone*: the process has no other loop."""
+        self._snapshot = snapshot
+        self._snapshot_time = time
+        self._connections.take_snapshot(dictionaries(snapshot.get("connections")), time, alone)
+        self.take_errors(dictionaries(snapshot.get("errors")))
+
+    def take_block(self, block: dict[str, Any]) -> None:
+        """Take a block; one with the same `started` replaces it."""
+        self._blocks[integer(block.get("started"))] = block
+        if len(self._blocks) > MAX_BLOCKS:
+            del self._blocks[next(iter(self._blocks))]
+
+    def take_errors(self, errors: list[dict[str, Any]]) -> None:
+        """Take errors; one of the same type, message, kind and place replaces it."""
+        for error in errors:
+            key = tuple(str(error.get(name)) for name in ("kind", "type", "message", "place"))
+            self._errors[key] = error
+            if len(self._errors) > MAX_ERRORS:
+                del self._errors[next(iter(self._errors))]
+
+    # The figures.
+
+    def figures(self) -> LoopFigures:
+        """Return everything that is known."""
+        raw = self.analysis.figures()
+        self.realtime_offset = raw["realtime_offset"]
+        loop = LoopFigures(self.number, dropped=self.dropped)
+        fill(loop, self._info, "model", "thread_name")
+        for name in [
+            "running",
+            "begin",
+            "end",
+            "busy",
+            "waiting",
+            "turns",
+            "waits",
+            "polls",
+            "empty_polls",
+            "events",
+            "callbacks",
+            "steps",
+            "io",
+            "wakeups",
+            "records",
+            "tasks_created",
+            "connections_opened",
+        ]:
+            setattr(loop, name, raw[name])
+        if isinstance(self._snapshot.get("running"), bool) and not raw["turns"]:
+            loop.running = self._snapshot["running"]
+        loop.system_calls = raw["counters"]
+        loop.turn = _distribution(raw["turn"])
+        loop.queue_delay = _distribution(raw["queue_delay"])
+        loop.handler = _distribution(raw["handler"])
+        loop.codes = self._codes(raw["codes"])
+        loop.slow = [
+            SlowCall(kind, self.names.place(code), start, duration, task, fd, waiting)
+            for kind, code, start, duration, task, fd, waiting in raw["slow"]
+        ]
+        loop.tasks = self._tasks(loop)
+        alive = self._snapshot.get("tasks_alive")
+        loop.tasks_alive = (
+            alive
+            if isinstance(alive, int)
+            else sum(task.state not in ("", "done") for task in loop.tasks)
+        )
+        loop.connections = self._connections.figures(self._limits.connections)
+        loop.connections_open = max(
+            raw["connections_open"], sum(not each.closed for each in loop.connections)
+        )
+        self._set_rest(loop, raw)
+        loop.blocks = self._merged_blocks(raw, {task.id: task.name for task in loop.tasks})
+        loop.errors = self._all_errors(raw["exceptions"])
+        loop.samples = [Sample(*sample) for sample in self.analysis.samples()]
+        return loop
+
+    def _set_rest(self, loop: LoopFigures, raw: dict[str, Any]) -> None:
+        """Set the figures of timers, files, executors and collections."""
+        timers = self._snapshot.get("timers")
+        pending = integer(timers.get("pending")) if isinstance(timers, dict) else 0
+        loop.timers = TimerFigures(
+            raw["timers_pending"] or pending,
+            raw["timers_fired"],
+            _distribution(raw["lateness"]),
+            [code for code in loop.codes if code.kind == "timer"],
+        )
+        begun, in_flight, failed, duration = raw["files"]
+        loop.files = FileFigures(begun, in_flight, failed, _distribution(duration))
+        submitted, finished, queued, running, waiting, duration, codes = raw["jobs"]
+        loop.executor = ExecutorFigures(
+            queued=queued,
+            running=running,
+            submitted=submitted,
+            finished=finished,
+            waiting=_distribution(waiting),
+            duration=_distribution(duration),
+            by_code=self._codes(codes),
+        )
+        executor = self._snapshot.get("executor")
+        if isinstance(executor, dict):
+            fill(loop.executor, executor, "workers", "max_workers")
+        collections, collected, pauses, codes = raw["gc"]
+        loop.gc = GcFigures(collections, collected, _distribution(pauses), self._codes(codes))
+
+    def _codes(self, codes: list[tuple[str, int, int, int, int]]) -> list[CodeFigures]:
+        """Return figures by code, those with the most time first."""
+        codes = sorted(codes, key=lambda code: code[3], reverse=True)
+        return [
+            CodeFigures(number, kind, self.names.place(number), calls, busy, longest)
+            for kind, number, calls, busy, longest in codes
+        ]
+
+    # Tasks.
+
+    def _tasks(self, loop: LoopFigures) -> list[TaskFigures]:
+        """Return the tasks of the last snapshot, then others."""
+        snapshot = {
+            integer(each.get("id")): each for each in dictionaries(self._snapshot.get("tasks"))
+        }
+        complete = integer(self._snapshot.get("tasks_alive")) <= len(snapshot)
+        known = self.analysis.tasks(self._limits.tasks, snapshot)
+        tasks: list[TaskFigures] = []
+        for values in known:
+            number, code, name, created, replaced = values[:5]
+            task = TaskFigures(number, self.names.text(name), self.names.place(code))
+            task.created = created
+            task.steps, task.busy, task.scheduled = values[5:8]
+            task.longest_step, task.last_step, task.self_wakes = values[8:]
+            fields = snapshot.get(number)
+            if replaced:
+                task.state, task.ended = "done", task.last_step or replaced
+            elif fields is not None and created <= self._snapshot_time:
+                del snapshot[number]
+                self._fill_task(task, fields)
+            elif not self._snapshot_time:
+                pass
+            elif max(created, task.last_step) > self._snapshot_time:
+                task.state = "waiting" if task.steps else "scheduled"
+            elif complete:
+                task.state, task.ended = "done", task.last_step or created
+            tasks.append(task)
+        for number, fields in snapshot.items():
+            task = TaskFigures(number)
+            self._fill_task(task, fields)
+            tasks.append(task)
+        tasks.sort(key=lambda task: (task.state in ("done", ""), -task.busy))
+        return tasks
+
+    def _fill_task(self, task: TaskFigures, fields: dict[str, Any]) -> None:
+        fill(
+            task,
+            fields,
+            *[
+                "name",
+                "coroutine",
+                "state",
+                "waiting_at",
+                "waiting_for",
+                "awaited_by",
+                "main",
+                "waiting_since",
+            ],
+            "orphaned",
+        )
+        if not task.created:
+            fill(task, fields, "created")
+        if task.last_step > self._snapshot_time and task.state != "running":
+            # It has run since: the snapshot's await stack is the last that is known.
+            task.waiting_since = 0
+        if task.state == "waiting" and not task.waiting_since:
+            task.waiting_since = task.last_step or task.created or self.analysis.begin
+        elif task.state == "done":
+            task.ended = task.ended or task.last_step
+
+    # Blocks and errors.
+
+    def _merged_blocks(self, raw: dict[str, Any], tasks: dict[int, str]) -> list[Block]:
+        """Return the watchdog's blocks with what the records say of their turns, and the long
+        turns that it has not seen."""
+        everything = raw["queue_delay"][1]
+        seen: list[Block] = []
+        for fields in self._blocks.values():
+            block = Block(0, 0)
+            fill(block, fields)
+            seen.append(block)
+        seen.sort(key=lambda block: block.started)
+        blocks: list[Block] = []
+        position = 0
+        for start, end, delay, waited, _, code, task in raw["long_turns"]:
+            share = delay / everything if everything else 0.0
+            matching = None
+            while position < len(seen) and seen[position].started < end:
+                block = seen[position]
+                position += 1
+                if block.started + block.duration > start and matching is None:
+                    matching = block
+                else:
+                    blocks.append(block)
+            if matching is None:
+                matching = Block(start, end - start, stack=[self.names.place(code)])
+                matching.task = tasks.get(task, "") if task else ""
+            matching.started, matching.duration, matching.ended = start, end - start, True
+            matching.events_waiting = max(matching.events_waiting, waited)
+            matching.delay_share = min(share, 1.0)
+            blocks.append(matching)
+        blocks += seen[position:]
+        blocks.sort(key=lambda block: block.started)
+        return blocks
+
+    def _all_errors(self, exceptions: list[tuple[int, int, int, int]]) -> list[ErrorFigures]:
+        """Return the errors of snapshots, and exceptions of handlers that they do not have."""
+        errors: list[ErrorFigures] = []
+        for fields in self._errors.values():
+            error = ErrorFigures("", "", Place())
+            fill(error, fields)
+            errors.append(error)
+        types = {error.type.rpartition(".")[2] for error in errors}
+        for kind, code, count, last in exceptions:
+            name = self.names.text(kind)
+            if name.rpartition(".")[2] not in types:
+                errors.append(ErrorFigures(name, "", replace(self.names.place(code)), count, last))
+        errors.sort(key=lambda error: -error.count)
+        return errors
+
+
+def _distribution(values: tuple[int, int, int, list[tuple[int, int]]]) -> Distribution:
+    return Distribution(*values)

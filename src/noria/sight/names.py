@@ -1,0 +1,53 @@
+"""The names of the ids in records: code, types and strings that a recorder has interned."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from noria.errors import RecordingError
+from noria.sight.observation import Place
+
+
+class Names:
+    """The names of one loop's recorder."""
+
+    def __init__(self) -> None:
+        self.count = 0  # names so far: the number to ask `names_after` for
+        self._names: dict[int, tuple[str, str, str, int]] = {}
+        self._places: dict[tuple[int, int], Place] = {}
+
+    def add(self, names: Iterable[Sequence[Any]]) -> None:
+        """Add [id, kind, qualified name, file, line] of each. Raises RecordingError."""
+        for each in names:
+            try:
+                number, kind, name, file, line = each
+                self._names[int(number)] = (str(kind), str(name), str(file), int(line))
+            except (TypeError, ValueError, OverflowError):
+                raise RecordingError(f"not a name of a recording: {each!r:.200}") from None
+            self.count += 1
+            if self._places:
+                self._places = {}
+
+    def text(self, number: int) -> str:
+        """Return a name alone: a string, a type or a qualified name; "" if it is unknown."""
+        found = self._names.get(number)
+        return found[1] if found is not None else ""
+
+    def place(self, number: int, line: int = 0) -> Place:
+        """Return the place of some code; with *line*, that line of it.
+
+        A line has its source if the file can be read here. Places are shared: do not change them.
+        """
+        place = self._places.get((number, line))
+        if place is None:
+            found = self._names.get(number)
+            if found is None:
+                place = Place(f"unknown {number:#x}" if number else "")
+            else:
+                _, name, file, first = found
+                source = linecache.getline(file, line).strip() if line and file else ""
+                place = Place(name, file, line or first, source)
+            self._places[number, line] = place
+        return place

@@ -1,0 +1,65 @@
+"""Recordings: what is written is read, and damaged files give errors that say where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.recordings import MS, synthetic_recording
+
+from noria.errors import RecordingError
+from noria.sight.recording import Recording, observe_recording
+
+
+def test_a_recording_has_the_figures_that_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.noria"
+    synthetic_recording(path, "everything")
+    observation = observe_recording(path)
+    (loop,) = observation.loops
+    assert (observation.pid, observation.command) == (4242, "python -m service")
+    assert loop.model == "epoll"
+    assert not loop.running
+    assert loop.begin + 500 * MS < loop.end == observation.now
+    assert loop.busy + loop.waiting == loop.end - loop.begin
+    (block,) = loop.blocks
+    assert block.ended
+    assert 400 * MS < block.duration < 401 * MS
+    assert block.stack[-1].line == 47
+    assert block.task == "renderer"
+    assert block.events_waiting == 20
+    assert block.delay_share > 0.99
+    echo, paused = loop.connections
+    assert (echo.bytes_in, echo.bytes_out, echo.receives, echo.sends) == (10240, 10240, 10, 10)
+    assert echo.peer == "127.0.0.1:5000"
+    assert echo.protocol == "service.Echo"
+    assert paused.unread == 70_000
+    assert paused.reading_paused_since
+    assert str(paused.paused_at) == "Client.open (/srv/client.py:17)"
+    assert {task.name: task.state for task in loop.tasks} == {
+        "spin": "waiting",
+        "sleeper": "waiting",
+        "worker": "waiting",
+        "renderer": "done",
+        "Task-4000": "done",
+        "Task-4040": "done",
+    }
+    assert loop.system_calls["waits"] == 11
+    assert loop.calls == 11 + 10 + 10 + 1 + 3
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.noria"
+    path.write_bytes(b"#!/usr/bin/python")
+    with pytest.raises(RecordingError, match="is not a recording"):
+        Recording.open(path)
+
+
+def test_a_truncated_recording_opens(tmp_path: Path) -> None:
+    path = tmp_path / "x.noria"
+    synthetic_recording(path)
+    whole = path.read_bytes()
+    for cut in (1, 100, len(whole) // 2):
+        path.write_bytes(whole[:-cut])
+        with Recording.open(path) as recording:
+            assert recording.ignored
+        assert observe_recording(path).pid == 4242
