@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from noria.reactor import READ, WRITE, Reactor
     from noria.selectors import selector
     from noria.servers.serve import ServerInfo, Summary, serve
+    from noria.sight.watch import mark, record, watch
 
 # The public names by module; a module is imported when one of its names is first used.
 _MODULES = {
@@ -67,6 +68,7 @@ _MODULES = {
     "noria.reactor": ("READ", "WRITE", "Reactor"),
     "noria.selectors": ("selector",),
     "noria.servers.serve": ("ServerInfo", "Summary", "serve"),
+    "noria.sight.watch": ("mark", "record", "watch"),
 }
 _SUBMODULES = ("aiofiles", "os", "path")
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -92,17 +94,20 @@ __all__ = [
     "aiofiles",
     "info",
     "install",
+    "mark",
     "new_event_loop",
     "open",
     "open_connection",
     "open_unix_connection",
     "os",
     "path",
+    "record",
     "run",
     "selector",
     "serve",
     "start_server",
     "start_unix_server",
+    "watch",
 ]
 
 

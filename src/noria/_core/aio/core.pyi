@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 from noria._core.aio.scheduler import Scheduler
+from noria._core.contract import Channel
 
 # The methods of asyncio's loop (add_reader and so on) have the types of asyncio's class.
 class Core(Scheduler):
@@ -9,4 +10,5 @@ class Core(Scheduler):
     transport_class: type | None
     has_selector_transports: bool
     def close_core(self) -> None: ...
+    def channels(self) -> list[Channel]: ...
     def watched(self, fd: int) -> int: ...

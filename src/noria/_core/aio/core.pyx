@@ -218,6 +218,12 @@ cdef class Core(Scheduler):
         if transport is not None and not transport.is_closing():
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
+    def channels(self):
+        """The open channels of transports: a list. Any thread may call it."""
+        cdef Py_ssize_t fd
+        return [<object>self.fd_transports[fd] for fd in range(self.fd_transports_size)
+                if self.fd_transports[fd] != NULL]
+
     cdef object fd_transport(self, int fd):
         """The channel that uses the descriptor; None while sendfile uses it instead."""
         cdef object channel

@@ -1,0 +1,465 @@
+"""The watchdog's wait: a thread that looks at the rings of loops without needing the GIL.
+
+A turn that lasts longer than the limit is reported while it lasts: `wait` returns. Time in which
+the whole process did not run (SIGSTOP, a machine without a free CPU) does not count: this thread
+overslept as well.
+"""
+
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
+
+from noria._core.recorder.events cimport HEADER_SIZE, Record, RecordKind, RingHeader
+from noria._core.sys cimport (
+    O_CLOEXEC, POLLIN, c_close, c_ppoll, c_pread, c_read, c_write, monotonic_ns, pollfd,
+)
+
+import os
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *place, size_t size, int protection, int flags, int fd, long offset)
+    int munmap(void *place, size_t size)
+    int PROT_READ, MAP_SHARED
+    void *MAP_FAILED
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned count, int flags)
+    int EFD_NONBLOCK, EFD_CLOEXEC
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+
+cdef extern from "<fcntl.h>" nogil:
+    int c_open "open"(const char *path, int flags, ...)
+    int O_RDONLY
+
+cdef extern from "<stdio.h>" nogil:
+    int snprintf(char *text, size_t size, const char *format, ...)
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <stdlib.h>
+    #include <time.h>
+    #if defined(__x86_64__)
+    #include <x86intrin.h>
+    #define noria_cycles() __rdtsc()
+    #else
+    #define noria_cycles() ((uint64_t)0)    /* not used: rings count ns there */
+    #endif
+    static inline uint64_t noria_ticks(int counts_cycles) {
+        struct timespec now;
+        if (counts_cycles) return noria_cycles();
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    }
+    #define noria_acquire(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
+    static int noria_parse(const char *text, uint64_t *run, uint64_t *queue) {
+        char *end;
+        *run = strtoull(text, &end, 10);
+        *queue = strtoull(end, NULL, 10);
+        return 0;
+    }
+    """
+    uint64_t read_counter "noria_ticks"(bint counts_cycles) noexcept nogil
+    uint64_t load_acquire "noria_acquire"(uint64_t *place) noexcept nogil
+    int parse_schedstat "noria_parse"(const char *text, uint64_t *run,
+                                      uint64_t *queue) noexcept nogil
+
+cdef enum:
+    MAX_WATCHED = 64            # loops
+    OVERSLEPT_NS = 50000000     # from which on the process counts as having been stopped
+    MIN_POLL_NS = 2000000       # while a block lasts
+    MAX_POLL_NS = 50000000
+    MAX_SCANNED = 1 << 20       # records of a turn
+
+cdef struct Watched:
+    RingHeader *header
+    Record *records
+    size_t size
+    uint64_t mask
+    int64_t loop
+    bint counts_cycles
+    int schedstat               # of the thread that runs the loop, or -1
+    int64_t native_id           # of that thread
+    uint64_t turn               # turn_started of the turn that is watched; 0: none
+    int64_t excused             # ns of it in which the process did not run
+    int64_t seen_at             # CLOCK_MONOTONIC at which the turn was first seen
+    uint64_t run_ns             # the thread's schedstat then
+    uint64_t queue_ns
+    bint reported
+    int64_t next_look           # CLOCK_MONOTONIC of the next sample of a block
+
+
+cdef class LoopWatcher:
+    """Waits until a loop is blocked. One thread calls `wait`; any thread the other methods.
+
+    Args:
+        max_block: ns that a turn may last.
+
+    Raises OSError if there is no descriptor.
+    """
+
+    cdef Watched watched[MAX_WATCHED]
+    cdef int count
+    cdef readonly int64_t max_block
+    cdef int wake_fd
+    cdef bint stopping
+    cdef bint waiting
+    cdef object pending         # list of (loop id, descriptor): the rings to watch from now on
+
+    def __cinit__(self, int64_t max_block):
+        self.max_block = max_block
+        self.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.wake_fd < 0:
+            raise OSError(errno, os.strerror(errno), "eventfd")
+
+    def __dealloc__(self):
+        self.unmap_all()
+        if self.wake_fd >= 0:
+            c_close(self.wake_fd)
+
+    def watch(self, rings):
+        """Watch these rings, a list of (loop id, descriptor that is open for reading).
+
+        The descriptors are closed by the watcher.
+        """
+        former, self.pending = self.pending, list(rings)
+        for _, fd in former or ():
+            os.close(fd)
+        self.wake()
+
+    def stop(self):
+        """Have `wait` return None, now and always."""
+        self.stopping = True
+        self.wake()
+
+    def wake(self):
+        cdef uint64_t one = 1
+        if self.wake_fd >= 0:
+            c_write(self.wake_fd, &one, sizeof(one))
+
+    def close(self):
+        """Free everything; no thread may be in `wait`."""
+        self.watch([])
+        self.pending = None
+        self.unmap_all()
+        if self.wake_fd >= 0:
+            c_close(self.wake_fd)
+            self.wake_fd = -1
+
+    def wait(self):
+        """Wait until something is to be reported.
+
+        Returns (event, loop id, started, duration, excused, cpu, runqueue, gil_wait, gil_cpu, over)
+        with event "blocked" (the limit was passed), "still" (a block lasts) or "ended"; None after
+        `stop`. Times are CLOCK_MONOTONIC in ns; `excused` is the part of `duration` in which the
+        process did not run, cpu and runqueue are what the thread did since the turn was first seen.
+        `gil_wait` is how long this thread waited for the GIL, gil_cpu what the loop's thread ran
+        meanwhile; `over` says whether the turn had ended when this thread got it.
+        """
+        cdef int index = -1
+        cdef int event = 0
+        cdef int64_t before, waited
+        cdef uint64_t run = 0, queue = 0, turn = 0, run_before
+        cdef Watched *one
+        while not self.stopping:
+            if self.pending is not None:
+                self.take_pending()
+            with nogil:
+                event = self.look(&index, &run, &queue, &turn)
+                before = monotonic_ns()
+            waited = monotonic_ns() - before
+            if event == 0:
+                continue
+            one = &self.watched[index]
+            run_before = run
+            if event == 1:
+                read_schedstat(one, &run, &queue)
+            return (("", "blocked", "still", "ended")[event], one.loop,
+                    *self.times(one, turn, event), one.excused,
+                    run - one.run_ns if run > one.run_ns else 0,
+                    queue - one.queue_ns if queue > one.queue_ns else 0, waited,
+                    run - run_before if run > run_before else 0,
+                    one.header.turn_started != turn)
+        return None
+
+    def turn_of(self, int64_t loop):
+        """Return turn_started and turns of a loop's ring, to compare later; None if unknown."""
+        cdef int i
+        for i in range(self.count):
+            if self.watched[i].loop == loop:
+                return (self.watched[i].header.turn_started, self.watched[i].header.turns)
+        return None
+
+    def thread_of(self, int64_t loop):
+        """Return threading.get_ident() of the thread that runs a loop; 0 if it does not run."""
+        cdef int i
+        for i in range(self.count):
+            if self.watched[i].loop == loop:
+                return self.watched[i].header.thread_ident
+        return 0
+
+    def turn_figures(self, int64_t loop, int64_t started):
+        """Return what the ring says of the turn that began at `started`: a dict.
+
+        "handlers": number of them that have begun; "longest": ns of the longest; "kind", "a", "b"
+        of its record; "after": handlers that began after it; "queued": events when the turn began;
+        "next": events when the next one began, 0 if it has not; "complete": whether the turn's
+        beginning was still in the ring. None if the loop is unknown.
+        """
+        cdef int i
+        for i in range(self.count):
+            if self.watched[i].loop == loop:
+                return scan(&self.watched[i], started)
+        return None
+
+    def take_pending(self):
+        """Watch the pending rings; those that are watched already keep their state."""
+        cdef Watched *one
+        cdef void *place
+        cdef int i
+        pending, self.pending = self.pending, None
+        wanted = {loop for loop, _ in pending}
+        for i in range(self.count - 1, -1, -1):
+            if self.watched[i].loop not in wanted:
+                self.unmap(i)
+        known = {self.watched[i].loop for i in range(self.count)}
+        for loop, fd in pending:
+            try:
+                if loop in known or self.count == MAX_WATCHED:
+                    continue
+                one = &self.watched[self.count]
+                memset(one, 0, sizeof(Watched))
+                one.schedstat = -1
+                one.size = os.fstat(fd).st_size
+                place = mmap(NULL, one.size, PROT_READ, MAP_SHARED, fd, 0)
+                if place == MAP_FAILED:
+                    continue
+                one.header = <RingHeader *>place
+                one.records = <Record *>(<char *>place + HEADER_SIZE)
+                one.mask = one.header.capacity - 1
+                one.counts_cycles = one.header.ns_per_tick != 1.0
+                one.loop = loop
+                self.count += 1
+            finally:
+                os.close(fd)
+
+    cdef void unmap(self, int i) noexcept:
+        munmap(self.watched[i].header, self.watched[i].size)
+        if self.watched[i].schedstat >= 0:
+            c_close(self.watched[i].schedstat)
+        self.count -= 1
+        self.watched[i] = self.watched[self.count]
+
+    cdef void unmap_all(self) noexcept:
+        while self.count:
+            self.unmap(self.count - 1)
+
+    cdef tuple times(self, Watched *one, uint64_t turn, int event):
+        """(started, duration) of a turn; it ends with the record that ends it, if that is there."""
+        cdef int64_t started = one.header.monotonic_base_ns
+        cdef uint64_t end = read_counter(one.counts_cycles) - one.header.ticks_base
+        cdef uint64_t found
+        cdef int64_t duration
+        if event == 3:
+            found = end_of_turn(one, turn)
+            if found:
+                end = found
+        duration = <int64_t>((end - turn) * one.header.ns_per_tick)
+        # By this clock's present value: ns_per_tick is an estimate.
+        started = monotonic_ns() - <int64_t>(
+            (read_counter(one.counts_cycles) - one.header.ticks_base - turn)
+            * one.header.ns_per_tick)
+        return (started, duration)
+
+    cdef int look(self, int *index, uint64_t *run, uint64_t *queue, uint64_t *turn) noexcept nogil:
+        """Sleep and look, until an event: 1 blocked, 2 a block lasts, 3 ended; 0: woken."""
+        cdef pollfd fds
+        cdef timespec timeout
+        cdef int64_t now, began, sleep, left, gap
+        cdef int i, event
+        cdef uint64_t token
+        fds.fd = self.wake_fd
+        fds.events = POLLIN
+        while True:
+            now = monotonic_ns()
+            sleep = self.max_block if self.count else <int64_t>3600 * 1000000000
+            for i in range(self.count):
+                left = self.look_at(&self.watched[i], now, run, queue, turn, &event)
+                if event:
+                    index[0] = i
+                    return event
+                if left < sleep:
+                    sleep = left
+            if sleep < MIN_POLL_NS:
+                sleep = MIN_POLL_NS
+            timeout.tv_sec = sleep // 1000000000
+            timeout.tv_nsec = sleep % 1000000000
+            began = monotonic_ns()
+            fds.revents = 0
+            if c_ppoll(&fds, 1, &timeout, NULL) > 0:
+                c_read(self.wake_fd, &token, sizeof(token))
+                return 0
+            gap = monotonic_ns() - began - sleep
+            if gap > OVERSLEPT_NS:
+                for i in range(self.count):
+                    self.excuse(&self.watched[i], gap)
+
+    cdef void excuse(self, Watched *one, int64_t gap) noexcept nogil:
+        """Do not count the time in which the process did not run."""
+        if load_acquire(&one.header.turn_started) == one.turn:
+            one.excused += gap
+        else:
+            self.begin_turn(one, monotonic_ns())
+            one.excused = gap
+
+    cdef void begin_turn(self, Watched *one, int64_t now) noexcept nogil:
+        one.turn = load_acquire(&one.header.turn_started)
+        one.excused = 0
+        one.reported = False
+        one.seen_at = now
+        read_schedstat(one, &one.run_ns, &one.queue_ns)
+
+    cdef int64_t look_at(self, Watched *one, int64_t now, uint64_t *run, uint64_t *queue,
+                         uint64_t *turn, int *event) noexcept nogil:
+        """Look at a loop; return ns until the next look, or set the event."""
+        cdef uint64_t current = load_acquire(&one.header.turn_started)
+        cdef int64_t lasted
+        event[0] = 0
+        if one.reported and current != one.turn:
+            turn[0] = one.turn
+            read_schedstat(one, run, queue)
+            one.reported = False
+            event[0] = 3
+            return 0
+        if current == 0:
+            one.turn = 0
+            return self.max_block
+        if current != one.turn:
+            self.begin_turn(one, now)
+        lasted = elapsed(one) - one.excused
+        if lasted < self.max_block:
+            return self.max_block - lasted
+        read_schedstat(one, run, queue)
+        turn[0] = one.turn
+        if not one.reported:
+            # Not the code's fault: the thread waited for a CPU.
+            if queue[0] > one.queue_ns:
+                lasted -= <int64_t>(queue[0] - one.queue_ns)
+            if lasted < self.max_block:
+                return self.max_block - lasted
+            one.reported = True
+            one.next_look = now + look_interval(lasted)
+            event[0] = 1
+            return 0
+        if now >= one.next_look:
+            one.next_look = now + look_interval(lasted)
+            event[0] = 2
+            return 0
+        return min(MIN_POLL_NS * 2, one.next_look - now)
+
+
+cdef int64_t look_interval(int64_t lasted) noexcept nogil:
+    """ns between two samples of a block: each is 5% longer than the one before."""
+    return min(max(lasted // 20, <int64_t>MIN_POLL_NS * 2), <int64_t>MAX_POLL_NS * 20)
+
+
+cdef int64_t elapsed(Watched *one) noexcept nogil:
+    """ns since the turn began."""
+    cdef uint64_t ticks = read_counter(one.counts_cycles) - one.header.ticks_base
+    if ticks < one.turn:
+        return 0
+    return <int64_t>((ticks - one.turn) * one.header.ns_per_tick)
+
+
+cdef void read_schedstat(Watched *one, uint64_t *run, uint64_t *queue) noexcept nogil:
+    """Read how long the loop's thread has run and waited for a CPU, in ns; 0 if unknown."""
+    cdef char text[96]
+    cdef int64_t native_id = one.header.thread_native_id
+    cdef long size
+    run[0] = queue[0] = 0
+    if native_id != one.native_id or one.schedstat < 0:
+        if one.schedstat >= 0:
+            c_close(one.schedstat)
+            one.schedstat = -1
+        one.native_id = native_id
+        if native_id <= 0:
+            return
+        snprintf(text, sizeof(text), "/proc/self/task/%ld/schedstat", <long>native_id)
+        one.schedstat = c_open(text, O_RDONLY | O_CLOEXEC)
+        if one.schedstat < 0:
+            return
+    size = c_pread(one.schedstat, text, sizeof(text) - 1, 0)
+    if size > 0:
+        text[size] = 0
+        parse_schedstat(text, run, queue)
+
+
+cdef bint ends_turn(int kind) noexcept:
+    return kind in (RecordKind.TURN, RecordKind.WAIT, RecordKind.POLL, RecordKind.RUN_END)
+
+
+cdef uint64_t end_of_turn(Watched *one, uint64_t turn) noexcept:
+    """Ticks of the record that ended a turn; 0 if it is not there."""
+    cdef uint64_t head = load_acquire(&one.header.head)
+    cdef uint64_t oldest = head - one.mask if head > one.mask else 0
+    cdef uint64_t end = 0, ticks
+    cdef uint64_t position = head
+    while position > oldest and head - position < MAX_SCANNED:
+        position -= 1
+        ticks = one.records[position & one.mask].stamp >> 8
+        if ticks <= turn:
+            break
+        if ends_turn(one.records[position & one.mask].stamp & 255):
+            end = ticks
+    return end
+
+
+cdef bint is_handler(int kind) noexcept:
+    return kind in (RecordKind.CALL, RecordKind.STEP, RecordKind.IO, RecordKind.TIMER_CALL,
+                    RecordKind.TIMER_STEP)
+
+
+cdef dict scan(Watched *one, int64_t started):
+    cdef uint64_t turn = one.turn
+    cdef uint64_t head = load_acquire(&one.header.head)
+    cdef uint64_t oldest = head - one.mask if head > one.mask else 0
+    cdef uint64_t later, ticks, longest = 0, following = 0
+    cdef uint64_t position = head
+    cdef int64_t handlers = 0, after = 0, seen = 0
+    cdef Record *record
+    cdef Record slowest
+    cdef bint complete = False
+    cdef int kind
+    memset(&slowest, 0, sizeof(slowest))
+    later = read_counter(one.counts_cycles) - one.header.ticks_base
+    while position > oldest and head - position < MAX_SCANNED:
+        position -= 1
+        record = &one.records[position & one.mask]
+        ticks = record.stamp >> 8
+        kind = record.stamp & 255
+        if ticks < turn or (ticks == turn and kind == RecordKind.TURN):
+            complete = True
+            break
+        if ends_turn(kind):
+            # The turn ended before: what was seen so far belongs to later turns.
+            handlers = seen = 0
+            longest = 0
+            if kind == RecordKind.TURN:
+                following = record.a & 0xffffffff
+            later = ticks
+        elif is_handler(kind):
+            if later > ticks and later - ticks > longest:
+                longest = later - ticks
+                slowest = record[0]
+                after = seen
+            handlers += 1
+            seen += 1
+            later = ticks
+    return {"handlers": handlers, "longest": <int64_t>(longest * one.header.ns_per_tick),
+            "kind": slowest.stamp & 255, "a": slowest.a, "b": slowest.b, "after": after,
+            "queued": one.header.turn_queue if one.header.turn_started == turn else 0,
+            "next": following, "complete": complete}

@@ -1,0 +1,339 @@
+"""The agent: it watches the loops of this process while someone wants to see them.
+
+A process has at most one. `acquire` starts it or adds a user to the running one, `release` removes
+a user; with the last one everything ends: threads, descriptors, the socket, hooks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import noria._core.loop
+from noria._core.recorder.ring import Recorder
+from noria._version import __version__
+from noria.sight import record_kinds
+from noria.sight.blocks_seen import BlocksSeen
+from noria.sight.server import LiveServer
+from noria.sight.snapshot import encode_snapshot, take_snapshot
+from noria.sight.watched_loop import WatchedLoop
+
+PROTOCOL = 1
+MAX_CLOSED_LOOPS = 4  # of which rings and names are kept
+TICK = 0.1  # seconds between two drains of the rings into recordings
+SNAPSHOT_INTERVAL = 0.5  # seconds; longer if a snapshot costs more than SNAPSHOT_SHARE of the time
+SNAPSHOT_SHARE = 0.01
+RECORD_BYTES = 24
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the agent does. The first user of an agent determines them."""
+
+    max_block: int = 100_000_000  # ns
+    buffer: int = 12 * 1024 * 1024  # bytes of a ring
+    socket: bool = True  # listen for `noria top`
+    report_blocks: bool = True  # on standard error, while a loop is blocked
+
+    @property
+    def capacity(self) -> int:
+        """The number of records of a ring: a power of two."""
+        records = max(self.buffer // RECORD_BYTES, 1024)
+        return int(1 << (records.bit_length() - 1))
+
+
+class Part(Protocol):
+    """A part of the agent that lives as long as it does: the watchdog."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def abandon(self) -> None: ...
+    def loops_changed(self) -> None: ...
+
+
+class Agent:
+    """Watches all loops of the process. Its methods may be called from any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.loops: list[WatchedLoop] = []
+        self.blocks = BlocksSeen()
+        self.pid = os.getpid()
+        self.started = time.monotonic_ns()
+        self.next_id = 0
+        self.watchdog: Part | None = None
+        # Answers a request of the live protocol: the JSON, and a descriptor to pass or -1.
+        self.answer: Callable[[dict[str, Any]], tuple[bytes, int]] = _refuse
+        self.server: LiveServer | None = None
+        # Called by the agent's thread every TICK seconds while there is one.
+        self.tickers: list[Callable[[], object]] = []
+        # Called by the watchdog's thread with each block that begins.
+        self.on_block: list[Callable[[dict[str, Any]], object]] = []
+        self._lock = threading.RLock()
+        self._snapshot_lock = threading.Lock()
+        self._by_loop: dict[int, WatchedLoop] = {}
+        self._stopping = False
+        self._calls: list[Callable[[], object]] = []
+        self._selector = selectors.DefaultSelector()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
+        self._snapshot: dict[str, Any] = {"time": 0, "loops": [], "cost": 0}
+        self._encoded: tuple[int, bytes] = (0, b"")
+        self._thread = threading.Thread(target=self._run, name="noria-agent", daemon=True)
+
+    # Life.
+
+    def start(self) -> None:
+        """Watch all loops that run, and those that will. Raises OSError."""
+        try:
+            if self.settings.socket:
+                self.server = LiveServer(self._selector, self.answer)
+        except BaseException:
+            self._close_descriptors()
+            raise
+        noria._core.loop.set_loop_hook(self.loop_runs)
+        for loop in running_loops():
+            self._watch(loop)
+        self._thread.start()
+        if self.watchdog is not None:
+            self.watchdog.start()
+
+    def stop(self) -> None:
+        """Stop watching. Nothing of the agent is left behind."""
+        noria._core.loop.set_loop_hook(None)
+        self._stopping = True
+        self.wake()
+        if self.watchdog is not None:
+            self.watchdog.stop()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+        with self._lock:
+            for watched in self.loops:
+                watched.release()
+            self.loops = []
+            self._by_loop = {}
+        self._close_descriptors()
+
+    def abandon(self) -> None:
+        """In the child of a fork: leave what belongs to the parent, close the copies."""
+        noria._core.loop.set_loop_hook(None)
+        if self.watchdog is not None:
+            self.watchdog.abandon()
+        for watched in self.loops:
+            watched.release()
+        self._close_descriptors(remove=False)
+
+    def _close_descriptors(self, *, remove: bool = True) -> None:
+        if self.server is not None:
+            self.server.close(remove=remove)
+        self._selector.close()
+        if self._wake_fd >= 0:
+            os.close(self._wake_fd)
+            self._wake_fd = -1
+
+    # Loops.
+
+    def loop_runs(self, loop: Any) -> None:
+        """Called by a loop, in its thread, when a run of it begins."""
+        watched = self._by_loop.get(id(loop))
+        if watched is None or watched.loop is not loop:
+            watched = self._watch(loop)
+        if watched is not None:
+            watched.note_thread()
+
+    def _watch(self, loop: Any) -> WatchedLoop | None:
+        with self._lock:
+            if self._stopping or loop.recorder is not None:
+                return self._by_loop.get(id(loop))
+            recorder = Recorder(self.settings.capacity, str(loop.model.name))
+            watched = WatchedLoop(self.next_id, loop, recorder)
+            self.next_id += 1
+            loop.attach_recorder(recorder)
+            self.loops = [*self.loops, watched]
+            self._by_loop[id(loop)] = watched
+            self._release_closed()
+        if self.watchdog is not None:
+            self.watchdog.loops_changed()
+        return watched
+
+    def _release_closed(self) -> None:
+        """Free the rings of closed loops, except those of the last few."""
+        closed = [each for each in self.loops if each.loop is None]
+        for watched in closed[: max(len(closed) - MAX_CLOSED_LOOPS, 0)]:
+            self.loops = [each for each in self.loops if each is not watched]
+            watched.release()
+        self._by_loop = {
+            number: each for number, each in self._by_loop.items() if each in self.loops
+        }
+
+    def watched(self, loop: Any) -> WatchedLoop | None:
+        """Return the WatchedLoop of a loop; None if it is not watched."""
+        found = self._by_loop.get(id(loop))
+        return found if found is not None and found.loop is loop else None
+
+    def loop_of_id(self, number: Any) -> WatchedLoop:
+        """Return the loop with an id. Raises ValueError."""
+        for watched in self.loops:
+            if watched.id == number:
+                return watched
+        raise ValueError(f"no loop has the id {number!r}")
+
+    # What it knows: the same methods as those of noria.sight.client.Client.
+
+    def hello(self) -> dict[str, Any]:
+        """Return who this process is, and its loops."""
+        from noria._core.recorder.reader import RingReader
+
+        loops = []
+        for watched in self.loops:
+            with contextlib.closing(RingReader(watched.recorder.fd)) as reader:
+                header = reader.header()
+            loops.append(
+                {
+                    "id": watched.id,
+                    "model": watched.model,
+                    "thread_name": watched.thread_name,
+                    "thread_native_id": watched.thread_native_id,
+                    "closed": watched.loop is None,
+                    "header": header,
+                }
+            )
+        return {
+            "pid": self.pid,
+            "command": command_line(),
+            "python": sys.version.split()[0],
+            "noria": __version__,
+            "protocol": PROTOCOL,
+            "max_block": self.settings.max_block,
+            "loops": loops,
+        }
+
+    def ring(self, loop: int) -> int:
+        """Return a descriptor of a loop's ring, opened read-only; the caller closes it."""
+        recorder = self.loop_of_id(loop).recorder
+        return os.open(f"/proc/self/fd/{recorder.fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def names(self, loop: int, after: int = 0) -> list[Any]:
+        """Return the names of a loop's recorder from number *after* on."""
+        return list(self.loop_of_id(loop).recorder.names_after(after))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return a snapshot; not a new one if the last one is young or was expensive."""
+        with self._snapshot_lock:
+            age = time.monotonic_ns() - self._snapshot["time"]
+            least = min(SNAPSHOT_INTERVAL / 2, 0.1) * 1e9
+            if age >= max(least, self._snapshot["cost"] / SNAPSHOT_SHARE):
+                self._snapshot = take_snapshot(self.loops, self._private_fds())
+            return self._snapshot
+
+    def snapshot_interval(self) -> float:
+        """Return the seconds between regular snapshots, so that they cost little."""
+        return max(SNAPSHOT_INTERVAL, float(self._snapshot["cost"]) / 1e9 / SNAPSHOT_SHARE)
+
+    def blocks_after(self, number: int = 0) -> list[dict[str, Any]]:
+        """Return the blocks that are new or have changed since change *number*."""
+        return self.blocks.after(number)
+
+    def _private_fds(self) -> frozenset[int]:
+        fds = {self._wake_fd}
+        if self.server is not None:
+            fds |= self.server.descriptors()
+        return frozenset(fds)
+
+    def encoded_snapshot(self) -> bytes:
+        """Return the JSON of a snapshot."""
+        snapshot = self.snapshot()
+        if self._encoded[0] != snapshot["time"]:
+            self._encoded = snapshot["time"], encode_snapshot(snapshot)
+        return self._encoded[1]
+
+    def mark(self, name: str) -> None:
+        """Record a MARK in the loop of this thread, or in all loops if none runs here."""
+        import asyncio
+
+        here = asyncio._get_running_loop()
+        watched = self.watched(here) if here is not None else None
+        for each in [watched] if watched is not None else self.loops:
+            if not each.released:
+                each.recorder.record(record_kinds.MARK, each.recorder.intern(name))
+
+    def add_ticker(self, function: Callable[[], object]) -> None:
+        """Have the agent's thread call a function every TICK seconds."""
+        self.tickers = [*self.tickers, function]
+        self.wake()
+
+    def remove_ticker(self, function: Callable[[], object]) -> None:
+        """Undo add_ticker."""
+        self.tickers = [each for each in self.tickers if each != function]
+
+    def blocked(self, block: dict[str, Any]) -> None:
+        """Called by the watchdog when a loop is blocked."""
+        for function in list(self.on_block):
+            self._guard(lambda function=function: function(block))  # type: ignore[misc]
+
+    # The thread.
+
+    def wake(self) -> None:
+        """Have the agent's thread run its calls now."""
+        if self._wake_fd >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_write(self._wake_fd, 1)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have the agent's thread call a function soon."""
+        self._calls.append(function)
+        self.wake()
+
+    def _woken(self, mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_fd)
+
+    def _run(self) -> None:
+        next_tick = time.monotonic()
+        while not self._stopping:
+            timeout = None
+            if self.tickers or (self.server is not None and self.server.clients):
+                timeout = max(next_tick - time.monotonic(), 0)
+            for key, mask in self._selector.select(timeout):
+                self._guard(lambda key=key, mask=mask: key.data(mask))  # type: ignore[misc]
+            while self._calls:
+                self._guard(self._calls.pop(0))
+            if time.monotonic() >= next_tick:
+                for ticker in list(self.tickers):
+                    self._guard(ticker)
+                if self.server is not None:
+                    self.server.disconnect_stalled()
+                next_tick = max(next_tick + TICK, time.monotonic())
+
+    def _guard(self, function: Callable[[], object]) -> None:
+        """Call a function; an exception must not end the agent's thread."""
+        try:
+            function()
+        except Exception as error:
+            print(f"noria: the agent failed: {error!r}", file=sys.__stderr__)
+
+
+def _refuse(request: dict[str, Any]) -> tuple[bytes, int]:
+    raise ValueError("the agent answers nothing")
+
+
+def command_line() -> str:
+    """Return the command of this process, as ps(1) shows it."""
+    with open("/proc/self/cmdline", "rb") as file:
+        return file.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+
+
+def running_loops() -> list[Any]:
+    """Return the loops that run now, in any thread."""
+    import gc
+
+    from noria._core.loop import Loop
+
+    return [each for each in gc.get_objects() if issubclass(type(each), Loop) and each.running]

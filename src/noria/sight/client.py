@@ -1,0 +1,138 @@
+"""The client of the live protocol: what another process knows about its loops."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from noria.errors import NoriaError
+from noria.sight.socket_directory import peer_uid, socket_path
+
+TIMEOUT = 5.0  # seconds until a process that does not answer counts as silent
+MAX_ANSWER = 512 * 1024 * 1024  # bytes of a line
+
+
+class ClientError(NoriaError):
+    """The process cannot be observed, or has refused a request."""
+
+
+class Client:
+    """A connection to the agent of a process. Calls block for at most TIMEOUT seconds.
+
+    Every call raises ClientError if the agent answers with an error, TimeoutError if it does not
+    answer, and OSError if the connection is lost.
+    """
+
+    def __init__(self, sock: socket.socket, path: str) -> None:
+        self.path = path
+        self._socket = sock
+        self._received = bytearray()
+        self._fds: list[int] = []
+        self._stale_answers = 0  # of requests that timed out
+
+    @classmethod
+    def connect(cls, target: int | str | Path, *, timeout: float = TIMEOUT) -> Client:
+        """Connect to a process id, or to the socket at a path.
+
+        Raises ClientError if no watched process is there, or if it belongs to another user.
+        """
+        by_pid = isinstance(target, int) or (isinstance(target, str) and target.isdecimal())
+        path = str(socket_path(int(target)) if by_pid else target)  # type: ignore[arg-type]
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(path)
+            if peer_uid(sock) not in (os.getuid(), 0) and os.getuid() != 0:
+                raise ClientError(f"{path}: the process belongs to another user")
+        except OSError as error:
+            sock.close()
+            if by_pid and not os.path.exists(f"/proc/{int(target)}"):  # type: ignore[arg-type]
+                raise ClientError(f"there is no process {target}") from error
+            if by_pid:
+                raise ClientError(
+                    f"process {target} is not watched: start it with 'noria run', or call "
+                    "noria.watch() in it"
+                ) from error
+            raise ClientError(f"{path}: {error.strerror or error}") from error
+        except BaseException:
+            sock.close()
+            raise
+        return cls(sock, path)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+    def request(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and return the answer."""
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        self._stale_answers += 1
+        while True:
+            line = self._line()
+            self._stale_answers -= 1
+            if not self._stale_answers:
+                break
+        answer = json.loads(line)
+        if not isinstance(answer, dict):
+            raise ClientError(f"{self.path}: the answer is not an object")
+        if "error" in answer:
+            raise ClientError(str(answer["error"]))
+        return answer
+
+    def _line(self) -> bytes:
+        begin = 0
+        while (end := self._received.find(b"\n", begin)) < 0:
+            begin = len(self._received)
+            if begin > MAX_ANSWER:
+                raise ClientError(f"{self.path}: the answer is too large")
+            data, fds, _, _ = socket.recv_fds(self._socket, 256 * 1024, 4, socket.MSG_CMSG_CLOEXEC)
+            self._fds += fds
+            if not data:
+                raise ConnectionResetError(f"{self.path}: the process has ended the connection")
+            self._received += data
+        line = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return line
+
+    def hello(self) -> dict[str, Any]:
+        """Return who the process is, and its loops."""
+        return self.request({"get": "hello"})
+
+    def ring(self, loop: int) -> int:
+        """Return a descriptor of a loop's ring; the caller closes it."""
+        for fd in self._fds:  # of an answer that came too late
+            os.close(fd)
+        self._fds = []
+        self.request({"get": "ring", "loop": loop})
+        if not self._fds:
+            raise ClientError(f"{self.path}: no descriptor came with the answer")
+        return self._fds.pop()
+
+    def names(self, loop: int, after: int = 0) -> list[Any]:
+        """Return the names of a loop's recorder from number *after* on."""
+        return list(self.request({"get": "names", "loop": loop, "after": after})["names"])
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return a snapshot of the process's tasks, connections and executors."""
+        return self.request({"get": "snapshot"})
+
+    def blocks_after(self, number: int = 0) -> list[dict[str, Any]]:
+        """Return the blocks that are new or have changed since change *number*."""
+        return list(self.request({"get": "blocks", "after": number})["blocks"])
+
+    def dump(self, path: str | Path) -> int:
+        """Have the process write its flight recording; return the number of records."""
+        answer = self.request({"do": "dump", "path": os.path.abspath(path)})
+        return int(answer["records"])

@@ -1,0 +1,180 @@
+"""What the agent writes into recordings: all that happens while it is open, or what rings have.
+
+noria.sight.recording has the format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+from noria._core.recorder.reader import RingReader
+from noria.sight import recording
+from noria.sight.snapshot import encode_snapshot
+
+if TYPE_CHECKING:
+    from noria.sight.agent import Agent
+    from noria.sight.watched_loop import WatchedLoop
+
+PULL_RECORDS = 32_768
+
+
+def open_recording(path: str | os.PathLike[str]) -> int:
+    """Create or truncate the file of a recording, mode 0600. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_APPEND
+    return os.open(path, flags, 0o600)
+
+
+class _LoopWriter:
+    """The position in one loop's ring and names."""
+
+    def __init__(self, fd: int, watched: WatchedLoop, whole: bool) -> None:
+        self.fd = fd
+        self.watched = watched
+        self.names = 0
+        self.dropped = 0
+        self.records = 0
+        self.reader = RingReader(watched.recorder.fd)
+        if not whole:
+            self.reader.skip()
+        recording.write_json(
+            fd,
+            "loop",
+            {
+                "id": watched.id,
+                "model": watched.model,
+                "thread_name": watched.thread_name,
+                "thread_native_id": watched.thread_native_id,
+                "header": self.reader.header(),
+            },
+            watched.id,
+        )
+
+    def write(self) -> None:
+        """Write the new names and records. Raises OSError."""
+        loop = self.watched.id
+        while records := self.reader.pull(PULL_RECORDS):
+            self.write_names()
+            recording.write_records(self.fd, loop, records)
+            self.records += len(records) // recording.RECORD_SIZE
+            if len(records) < PULL_RECORDS * recording.RECORD_SIZE:
+                break
+        self.write_names()
+        if self.reader.dropped > self.dropped:
+            count = self.reader.dropped - self.dropped
+            recording.write_json(self.fd, "dropped", {"loop": loop, "count": count}, loop)
+            self.dropped = self.reader.dropped
+
+    def write_names(self) -> None:
+        """Write the names that are new since the last call. Raises OSError."""
+        if self.watched.released:
+            return
+        names = self.watched.recorder.names_after(self.names)
+        if names:
+            self.names += len(names)
+            loop = self.watched.id
+            recording.write_json(self.fd, "names", {"loop": loop, "names": names}, loop)
+
+
+class RecordingWriter:
+    """An open recording of this process. One thread at a time may call its methods.
+
+    Args:
+        whole: whether to begin with the oldest records in the rings, else with the next ones.
+    """
+
+    def __init__(self, agent: Agent, fd: int, *, whole: bool = False) -> None:
+        self.agent = agent
+        self.fd = fd
+        self.whole = whole
+        self.error: OSError | None = None
+        self.loops: dict[int, _LoopWriter] = {}
+        self.blocks = 0 if whole else agent.blocks.latest
+        self.next_snapshot = 0.0
+        recording.write_magic(fd)
+        process = {key: value for key, value in agent.hello().items() if key != "loops"}
+        recording.write_json(fd, "process", {**process, "started": time.monotonic_ns()})
+        self._add_loops(whole)
+
+    @property
+    def records(self) -> int:
+        """The number of records written."""
+        return sum(loop.records for loop in self.loops.values())
+
+    def _add_loops(self, whole: bool) -> None:
+        for watched in self.agent.loops:
+            if watched.id not in self.loops and not watched.released:
+                self.loops[watched.id] = _LoopWriter(self.fd, watched, whole)
+
+    def write(self, *, snapshot: bool | None = None) -> None:
+        """Write what is new. After an error (a full disk) the recording is ended.
+
+        *snapshot*: whether to write one; None: if it is time for it.
+        """
+        if self.error is not None:
+            return
+        try:
+            self._write(snapshot)
+        except OSError as error:
+            self.error = error
+
+    def _write(self, snapshot: bool | None) -> None:
+        self._add_loops(True)  # of a loop that began after the recording, everything
+        for loop in self.loops.values():
+            loop.write()
+        for block in self.agent.blocks_after(self.blocks):
+            self.blocks = max(self.blocks, block["number"])
+            recording.write_json(self.fd, "block", block, block["loop"])
+        now = time.monotonic()
+        if snapshot or (snapshot is None and now >= self.next_snapshot):
+            body = encode_snapshot(self.agent.snapshot(), {"what": "snapshot"})
+            recording.write_encoded(self.fd, body)
+            self.next_snapshot = now + self.agent.snapshot_interval()
+
+    def close(self) -> None:
+        """Write the rest and close the file. Raises the OSError of an earlier write."""
+        self.write(snapshot=True)
+        try:
+            if self.error is not None:
+                raise self.error
+            recording.write_json(self.fd, "end", {"time": time.monotonic_ns()})
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file without writing."""
+        for loop in self.loops.values():
+            loop.reader.close()
+        self.loops = {}
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+
+
+def dump_rings(agent: Agent, path: str | os.PathLike[str]) -> int:
+    """Write the flight recording: what the rings have, and a snapshot.
+
+    Returns the number of records. Raises OSError.
+    """
+    writer = RecordingWriter(agent, open_recording(path), whole=True)
+    try:
+        writer.write(snapshot=True)
+        return writer.records
+    finally:
+        writer.close()
+
+
+def numbered_path(path: str, pid: int) -> str:
+    """Return the path with the process id before its extension, for a child process."""
+    root, extension = os.path.splitext(path)
+    return f"{root}.{pid}{extension}"
+
+
+def default_dump_path(directory: str, reason: str) -> str:
+    """Return the path of a new flight recording, such as noria-1234-signal-1.noria."""
+    for number in range(1, 10_000):
+        path = os.path.join(directory, f"noria-{os.getpid()}-{reason}-{number}.noria")
+        if not os.path.exists(path):
+            break
+    return path

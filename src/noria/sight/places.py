@@ -1,0 +1,181 @@
+"""Places in the code: of code objects, frames, suspended coroutines and exceptions.
+
+A place is a tuple (function, file, line, source), as in the JSON of the live protocol.
+"""
+
+from __future__ import annotations
+
+import gc
+import linecache
+import os
+import sys
+import sysconfig
+from types import CodeType, FrameType, TracebackType
+from typing import Any, NamedTuple
+
+PlaceTuple = tuple[str, str, int, str]
+
+MAX_FRAMES = 64  # of a stack
+MAX_PLACES_KEPT = 20_000
+
+_kept: dict[tuple[CodeType, int], PlaceTuple] = {}
+
+_STDLIB = tuple(
+    os.path.join(path, "")
+    for path in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    if path
+)
+_NORIA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+_SITE_PACKAGES = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
+
+
+def place_of_code(code: CodeType, line: int | None = None) -> PlaceTuple:
+    """Return the place of a code object; *line* is its first line if it is not given."""
+    if line is None:
+        line = code.co_firstlineno
+    key = code, line
+    place = _kept.get(key)
+    if place is None:
+        source = linecache.getline(code.co_filename, line).strip()[:200]
+        place = (code.co_qualname, code.co_filename, line, source)
+        if len(_kept) >= MAX_PLACES_KEPT:
+            _kept.clear()
+        _kept[key] = place
+    return place
+
+
+def place_of_callable(function: Any) -> PlaceTuple:
+    """Return the place where a function, method, partial or class is defined."""
+    code = code_of(function)
+    if isinstance(code, CodeType):
+        return place_of_code(code)
+    name = getattr(code, "__qualname__", None) or getattr(type(code), "__qualname__", "")
+    module = getattr(code, "__module__", None)
+    return (f"{module}.{name}" if module else str(name), "", 0, "")
+
+
+def code_of(function: Any) -> Any:
+    """Return the code object of a function, method or partial; else the innermost callable."""
+    for _ in range(10):
+        inner = getattr(function, "__func__", None) or getattr(function, "func", None)
+        if inner is None or not callable(inner):
+            break
+        function = inner
+    code = getattr(function, "__code__", None)
+    if code is None and not isinstance(function, type):
+        code = getattr(vars(type(function)).get("__call__"), "__code__", None)
+    return function if code is None else code
+
+
+def stack_of_frame(frame: FrameType | None) -> list[PlaceTuple]:
+    """Return the places of a frame and its callers, outermost first.
+
+    Of a stack with more than MAX_FRAMES frames, the innermost are returned.
+    """
+    places: list[PlaceTuple] = []
+    while frame is not None and len(places) < MAX_FRAMES:
+        places.append(place_of_code(frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    places.reverse()
+    return places
+
+
+def is_user_code(file: str) -> bool:
+    """Whether a file is the program's own: not of the standard library, noria or a package."""
+    if file.startswith((_NORIA, "<frozen")):
+        return False
+    if any(folder in file for folder in _SITE_PACKAGES):
+        return False
+    return not file.startswith(_STDLIB)
+
+
+def place_of_exception(error: BaseException) -> PlaceTuple:
+    """Return where an exception was raised: the program's own innermost line, if there is one."""
+    found = None
+    traceback: TracebackType | None = error.__traceback__
+    last = None
+    while traceback is not None:
+        last = traceback
+        if is_user_code(traceback.tb_frame.f_code.co_filename):
+            found = traceback
+        traceback = traceback.tb_next
+    found = found or last
+    if found is None:
+        return ("", "", 0, "")
+    return place_of_code(found.tb_frame.f_code, found.tb_lineno)
+
+
+# Suspended coroutines. A coroutine, generator or asynchronous generator says what it awaits; the
+# objects between them (FutureIter, async_generator_asend, coroutine_wrapper) have no attribute for
+# it, but the garbage collector visits it.
+
+_SUSPENDED = (
+    ("cr_frame", "cr_await", "cr_code"),
+    ("gi_frame", "gi_yieldfrom", "gi_code"),
+    ("ag_frame", "ag_await", "ag_code"),
+)
+
+
+def _parts(awaitable: Any) -> tuple[FrameType | None, Any, Any] | None:
+    for frame, awaited, code in _SUSPENDED:
+        if hasattr(awaitable, awaited):
+            return (
+                getattr(awaitable, frame, None),
+                getattr(awaitable, awaited),
+                getattr(awaitable, code, None),
+            )
+    return None
+
+
+class Suspended(NamedTuple):
+    """A coroutine, generator or asynchronous generator that waits for another one, or a future."""
+
+    coroutine: Any
+    code: Any
+    frame: FrameType | None
+
+
+def await_stack(coroutine: Any) -> tuple[list[Suspended], Any]:
+    """Follow what a suspended coroutine awaits.
+
+    Returns the coroutines, outermost first, and the object at the end: a future, another awaitable
+    that is not written in Python, or None.
+    """
+    frames: list[Suspended] = []
+    awaited = coroutine
+    for _ in range(MAX_FRAMES):
+        if awaited is None:
+            break
+        parts = _parts(awaited)
+        if parts is None:
+            further = _referent(awaited)
+            if further is None:
+                break
+            awaited = further
+            continue
+        frame, following, code = parts
+        frames.append(Suspended(awaited, code, frame))
+        awaited = following
+    return frames, awaited
+
+
+def _referent(awaitable: Any) -> Any:
+    """Return the coroutine, generator or future inside an awaitable of the interpreter."""
+    if hasattr(awaitable, "get_loop"):
+        return None  # a future: the end of the chain
+    for inner in gc.get_referents(awaitable):
+        if not isinstance(inner, type) and (
+            hasattr(inner, "get_loop") or _parts(inner) is not None
+        ):
+            return inner
+    return None
+
+
+def module_of_frame(frame: FrameType | None) -> str:
+    """Return the name of the module that a frame's code belongs to."""
+    return str(frame.f_globals.get("__name__", "")) if frame is not None else ""
+
+
+def frame_of_thread(ident: int) -> FrameType | None:
+    """Return the frame that a thread (threading.get_ident()) runs now."""
+    return sys._current_frames().get(ident)

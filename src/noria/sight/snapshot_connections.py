@@ -1,0 +1,129 @@
+"""The connections of a loop, as another thread sees them, with what the kernel holds for each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Container
+from typing import Any
+
+from noria._core.aio.core import Core
+from noria._core.recorder.sockets import connection_state
+from noria.sight.pacer import Pacer
+from noria.sight.places import PlaceTuple, place_of_callable
+
+MAX_CONNECTIONS = 20_000
+
+
+def snapshot_connections(
+    loop: Any, pacer: Pacer, awaiting: dict[int, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Take the connections of an asyncio loop.
+
+    *awaiting* has the record of the task that awaits a future, by the future's id.
+    """
+    if not isinstance(loop, Core):
+        return []
+    found = []
+    for channel in loop.channels()[:MAX_CONNECTIONS]:
+        pacer.pause()
+        fd = channel.fd
+        state = connection_state(fd) if fd >= 0 else None
+        if state is not None:
+            found.append(_record(channel, fd, state, awaiting))
+    return found
+
+
+def _record(
+    channel: Any, fd: int, state: tuple[str, str, int, int], awaiting: dict[int, dict[str, Any]]
+) -> dict[str, Any]:
+    peer, local, unread, unsent_in_kernel = state
+    protocol = channel.get_protocol()
+    tls, protocol = _tls(protocol)
+    return {
+        "fd": fd,
+        "peer": peer,
+        "local": local,
+        "protocol": _class_name(protocol),
+        "tls": tls,
+        "unread": unread,
+        "unsent": channel.get_write_buffer_size(),
+        "unsent_in_kernel": unsent_in_kernel,
+        "reading_paused": bool(getattr(channel, "reading_paused", False)),
+        "writing_paused": bool(getattr(channel, "writing_paused", False)),
+        "buffered": _buffered(protocol),
+        "user": _user(protocol, awaiting),
+    }
+
+
+def _class_name(protocol: Any) -> str:
+    if protocol is None:
+        return ""
+    cls = type(protocol)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _tls(protocol: Any) -> tuple[str, Any]:
+    """Return the version of TLS, or "", and the application's protocol."""
+    transport = getattr(protocol, "app_transport_made", None)
+    if transport is None:
+        return "", protocol
+    ssl_object = transport.get_extra_info("ssl_object")
+    version = "TLS" if ssl_object is None else (ssl_object.version() or "TLS")
+    return version, transport.get_protocol()
+
+
+def _buffered(protocol: Any) -> int:
+    """Return the number of bytes that a StreamReader keeps and no task has read."""
+    reader = getattr(protocol, "_stream_reader", None)
+    buffer = getattr(reader, "_buffer", None)
+    return len(buffer) if buffer is not None else 0
+
+
+def _user(protocol: Any, awaiting: dict[int, dict[str, Any]]) -> PlaceTuple | None:
+    """Return the place of the task that reads from the connection, else the protocol's class."""
+    if protocol is None:
+        return None
+    if isinstance(protocol, asyncio.StreamReaderProtocol):
+        reader = getattr(protocol, "_stream_reader", None)
+        record = awaiting.get(id(getattr(reader, "_waiter", None)))
+        if record is not None:
+            places = record["waiting_at"]
+            for place in reversed(places):
+                if place[0].partition(".")[0] not in ("StreamReader", "StreamReaderBase"):
+                    found: PlaceTuple = place
+                    return found
+        task = getattr(protocol, "_task", None)
+        if isinstance(task, asyncio.Task):
+            return place_of_callable(task.get_coro())
+        return None
+    received = getattr(protocol, "data_received", None) or getattr(protocol, "get_buffer", None)
+    return place_of_callable(received if received is not None else type(protocol))
+
+
+def snapshot_sockets(known: Container[int], pacer: Pacer) -> list[dict[str, Any]]:
+    """Take the connected stream sockets of the process whose descriptors are not *known*.
+
+    For loops without asyncio, whose channels no list has. An observer uses the ones that the loop's
+    records name.
+    """
+    found = []
+    for name in os.listdir("/proc/self/fd")[:MAX_CONNECTIONS]:
+        fd = int(name)
+        if fd in known:
+            continue
+        pacer.pause()
+        state = connection_state(fd)
+        if state is None:
+            continue
+        peer, local, unread, unsent_in_kernel = state
+        found.append(
+            {
+                "fd": fd,
+                "peer": peer,
+                "local": local,
+                "unread": unread,
+                "unsent_in_kernel": unsent_in_kernel,
+            }
+        )
+    return found

@@ -1,0 +1,203 @@
+"""noria.watch, noria.record and noria.mark: for programs that `noria run` does not start."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from noria.sight import lifetime
+from noria.sight.agent import Settings
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from noria.sight.agent import Agent
+    from noria.sight.dump import RecordingWriter
+
+DEFAULT_BUFFER = 12 * 1024 * 1024
+
+
+class Watch:
+    """What `noria.watch` returns: the loops of this process are watched until `stop`.
+
+    A context manager, also for ``async with``.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        lifetime.acquire(settings)
+
+    @property
+    def agent(self) -> Agent | None:
+        """The agent of this process; None once it has stopped."""
+        return lifetime.active()
+
+    @property
+    def socket(self) -> str | None:
+        """The path of the socket that `noria top` connects to; None without one."""
+        agent = lifetime.active()
+        return str(agent.server.path) if agent is not None and agent.server is not None else None
+
+    def dump(self, path: str | os.PathLike[str]) -> int:
+        """Write what the recorder's memory has, as a recording for `noria report`.
+
+        Returns the number of records. Raises OSError, and RuntimeError once stopped.
+        """
+        agent = lifetime.active()
+        if agent is None:
+            raise RuntimeError("the process is not watched")
+        from noria.sight.dump import dump_rings
+
+        return dump_rings(agent, path)
+
+    def stop(self) -> None:
+        """Stop watching, unless another `watch` or `record` still does. May be called twice."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+        self._end()
+
+    def _end(self) -> None:
+        lifetime.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+class Record(Watch):
+    """What `noria.record` returns: a recording that is written until `stop`."""
+
+    def __init__(self, path: str | os.PathLike[str], settings: Settings) -> None:
+        from noria.sight.dump import RecordingWriter, open_recording
+
+        self.path = os.fspath(path)
+        fd = open_recording(path)
+        try:
+            super().__init__(settings)
+        except BaseException:
+            os.close(fd)
+            raise
+        agent = lifetime.active()
+        assert agent is not None
+        self._agent = agent
+        self._writing = threading.Lock()
+        self._writer: RecordingWriter | None = RecordingWriter(agent, fd)
+        agent.add_ticker(self._write)
+
+    def _write(self) -> None:
+        with self._writing:
+            writer = self._writer
+            if writer is not None:
+                failed = writer.error
+                writer.write()
+                if failed is None and writer.error is not None:
+                    from noria.sight.messages import warn
+
+                    warn(f"the recording has ended: {self.path}: {writer.error.strerror}")
+
+    def flush(self) -> None:
+        """Write what was recorded so far to the file."""
+        self._write()
+
+    @property
+    def records(self) -> int:
+        """The number of records written."""
+        writer = self._writer
+        return writer.records if writer is not None else 0
+
+    def _end(self) -> None:
+        agent = self._agent
+        agent.remove_ticker(self._write)
+        try:
+            with self._writing:
+                writer, self._writer = self._writer, None
+                if writer is not None:
+                    if agent.pid == os.getpid():
+                        writer.close()
+                    else:
+                        writer.abandon()
+        finally:
+            lifetime.release()
+
+
+def _settings(max_block: float, buffer: int, socket: bool, report_blocks: bool) -> Settings:
+    if not 0 < max_block < 1e6:
+        raise ValueError(f"max_block is a number of seconds above 0, not {max_block!r}")
+    if buffer < 64 * 1024:
+        raise ValueError(f"buffer is at least 65536 bytes, not {buffer!r}")
+    return Settings(
+        max_block=int(max_block * 1e9), buffer=buffer, socket=socket, report_blocks=report_blocks
+    )
+
+
+def watch(
+    *,
+    max_block: float = 0.1,
+    buffer: int = DEFAULT_BUFFER,
+    socket: bool = True,
+    report_blocks: bool = True,
+) -> Watch:
+    """Watch the loops of this process: `noria top` can show them, blocked loops are reported.
+
+    Args:
+        max_block: seconds that a turn of a loop may last; a longer one is reported on standard
+            error while it lasts, with the stack.
+        buffer: bytes of memory for the records of each loop; the oldest are overwritten.
+        socket: whether to listen for `noria top`, on a Unix socket of this user.
+        report_blocks: whether to write about blocked loops on standard error.
+
+    Calls may be nested: the first one's arguments count, and watching ends with the last `stop`.
+    Raises OSError if the socket or memory cannot be created, ValueError for wrong arguments.
+    """
+    return Watch(_settings(max_block, buffer, socket, report_blocks))
+
+
+def record(
+    path: str | os.PathLike[str],
+    *,
+    max_block: float = 0.1,
+    buffer: int = DEFAULT_BUFFER,
+    socket: bool = True,
+    report_blocks: bool = True,
+) -> Record:
+    """Record what the loops of this process do into a file, for `noria report`.
+
+    Recording begins at once and ends with `stop`, or with the ``with`` or ``async with`` block.
+    A program that is killed leaves a file that can be opened. The arguments are those of `watch`.
+
+    Raises OSError, also at the end if the file could not be written, and ValueError.
+    """
+    return Record(path, _settings(max_block, buffer, socket, report_blocks))
+
+
+def mark(name: str) -> None:
+    """Record a mark with a name at this moment, in the loop of this thread or else in all loops.
+
+    Does nothing while the process is not watched.
+    """
+    agent = lifetime.active()
+    if agent is not None:
+        agent.mark(name)

@@ -1,0 +1,65 @@
+"""A loop that the agent watches: its recorder, its errors and its executors."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from noria.sight.errors_seen import ErrorsSeen
+from noria.sight.executors_seen import ExecutorsSeen
+
+if TYPE_CHECKING:
+    from noria._core.recorder.ring import Recorder
+
+
+class WatchedLoop:
+    """A loop with the recorder that is attached to it. `id` is 0, 1, … in the agent's order."""
+
+    def __init__(self, number: int, loop: Any, recorder: Recorder) -> None:
+        self.id = number
+        self.model = str(loop.model.name)
+        self.recorder = recorder
+        self.errors = ErrorsSeen()
+        self.executors = ExecutorsSeen()
+        self.released = False
+        self.thread_name = ""
+        self.thread_native_id = 0
+        self.thread_ident = 0
+        try:
+            self._reference: Any = weakref.ref(loop)
+        except TypeError:  # a loop without asyncio: alive until it is closed
+            self._reference = lambda: loop
+
+    @property
+    def loop(self) -> Any:
+        """The loop; None if it is closed or was deleted."""
+        loop = self._reference()
+        if loop is not None and loop.closed:
+            self._reference = _nothing
+            return None
+        return loop
+
+    def note_thread(self) -> None:
+        """Store the calling thread as the one that runs the loop."""
+        thread = threading.current_thread()
+        self.thread_name = thread.name
+        self.thread_native_id = thread.native_id or 0
+        self.thread_ident = thread.ident or 0
+
+    def detach(self) -> None:
+        """Have the loop record nothing more."""
+        loop = self._reference()
+        if loop is not None and loop.recorder is self.recorder:
+            loop.detach_recorder()
+
+    def release(self) -> None:
+        """Detach the recorder from the loop and close it."""
+        if not self.released:
+            self.released = True
+            self.detach()
+            self.recorder.close()
+
+
+def _nothing() -> None:
+    return None
