@@ -455,7 +455,7 @@ cdef class Loop(Dispatcher):
     def detach_recorder(self):
         """End the recording; without one, do nothing. From any thread."""
         # Kept until the end: a record of this method may be the last use.
-        recorder = self.attached
+        _recorder = self.attached
         self.attached = None
         if self.model is None or self.model.ring == NULL:
             return

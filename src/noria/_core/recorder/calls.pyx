@@ -4,8 +4,9 @@ What shaped this file:
 
 - It runs before each callback while a recorder is attached: the usual callbacks (functions,
   methods, steps of compiled tasks) are recognised by their type, without an attribute access.
-- asyncio's compiled task passes call_soon an object that has no name in Python (TaskStepMethWrapper)
-  or a built-in method, task_wakeup. Where the first one has its task, and the task its coroutine,
+- asyncio's compiled task passes call_soon an object that has no name in Python
+  (TaskStepMethWrapper) or a built-in method, task_wakeup.
+  Where the first one has its task, and the task its coroutine,
   is found out with a task made for that: nothing is assumed about CPython's structures. If that
   fails, `__self__` and `get_coro` are used.
 """
@@ -291,7 +292,6 @@ cdef void record_other(Ring *ring, PyObject *callback, PyObject *args, uint64_t 
 cdef void write_call(Ring *ring, PyObject *callback, PyObject *args, uint64_t tail,
                      int kind) noexcept:
     cdef PyObject *code
-    cdef PyObject *function
     cdef PyObject *type = type_of(callback)
     if is_function(callback):
         code = PyFunction_GET_CODE(callback)

@@ -7,7 +7,7 @@ writable. A record overwrites the oldest one; a reader that is too slow notices 
 
 from cpython.object cimport PyObject
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset, strncpy
 
 from noria._core.recorder.events cimport (
