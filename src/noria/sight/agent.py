@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import noria._core.loop
 from noria._core.recorder.ring import Recorder
@@ -24,6 +24,9 @@ from noria.sight.blocks_seen import BlocksSeen
 from noria.sight.server import LiveServer
 from noria.sight.snapshot import encode_snapshot, take_snapshot
 from noria.sight.watched_loop import WatchedLoop
+
+if TYPE_CHECKING:
+    from noria.sight.live_observer import LiveObserver
 
 PROTOCOL = 1
 MAX_CLOSED_LOOPS = 4  # of which rings and names are kept
@@ -100,7 +103,9 @@ class Agent:
             raise
         noria._core.loop.set_loop_hook(self.loop_runs)
         for loop in running_loops():
-            self._watch(loop)
+            watched = self._watch(loop)
+            if watched is not None:
+                watched.note_running_thread()
         self._thread.start()
         if self.watchdog is not None:
             self.watchdog.start()
@@ -146,7 +151,7 @@ class Agent:
         if watched is None or watched.loop is not loop:
             watched = self._watch(loop)
         if watched is not None:
-            watched.note_thread()
+            watched.note_thread(threading.current_thread())
 
     def _watch(self, loop: Any) -> WatchedLoop | None:
         with self._lock:
@@ -253,6 +258,12 @@ class Agent:
         if self._encoded[0] != snapshot["time"]:
             self._encoded = snapshot["time"], encode_snapshot(snapshot)
         return self._encoded[1]
+
+    def observer(self) -> LiveObserver:
+        """Return an observer of this process, which begins with the records in the rings."""
+        from noria.sight.live_observer import LiveObserver
+
+        return LiveObserver(self)
 
     def mark(self, name: str) -> None:
         """Record a MARK in the loop of this thread, or in all loops if none runs here."""

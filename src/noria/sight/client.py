@@ -6,10 +6,13 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noria.errors import NoriaError
 from noria.sight.socket_directory import peer_uid, socket_path
+
+if TYPE_CHECKING:
+    from noria.sight.live_observer import LiveObserver
 
 TIMEOUT = 5.0  # seconds until a process that does not answer counts as silent
 MAX_ANSWER = 512 * 1024 * 1024  # bytes of a line
@@ -136,3 +139,9 @@ class Client:
         """Have the process write its flight recording; return the number of records."""
         answer = self.request({"do": "dump", "path": os.path.abspath(path)})
         return int(answer["records"])
+
+    def observer(self) -> LiveObserver:
+        """Return an observer of the process, which begins with the records in its rings."""
+        from noria.sight.live_observer import LiveObserver
+
+        return LiveObserver(self)

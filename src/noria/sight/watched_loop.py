@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from noria._core.recorder.reader import RingReader
 from noria.sight.errors_seen import ErrorsSeen
 from noria.sight.executors_seen import ExecutorsSeen
 
@@ -40,9 +42,16 @@ class WatchedLoop:
             return None
         return loop
 
-    def note_thread(self) -> None:
-        """Store the calling thread as the one that runs the loop."""
-        thread = threading.current_thread()
+    def note_running_thread(self) -> None:
+        """Store the thread that runs the loop now, as the ring names it."""
+        with contextlib.closing(RingReader(self.recorder.fd)) as reader:
+            ident = reader.header()["thread_ident"]
+        for thread in threading.enumerate():
+            if thread.ident == ident:
+                self.note_thread(thread)
+
+    def note_thread(self, thread: threading.Thread) -> None:
+        """Store a thread as the one that runs the loop."""
         self.thread_name = thread.name
         self.thread_native_id = thread.native_id or 0
         self.thread_ident = thread.ident or 0

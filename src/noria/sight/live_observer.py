@@ -1,0 +1,141 @@
+"""Observes a live process: this one, by its agent, or another one, by a Client."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Protocol
+
+from noria._core.recorder.reader import RingReader
+from noria.errors import NoriaError
+from noria.sight.observation import Observation
+from noria.sight.observer import Observer
+
+PULL_RECORDS = 65_536
+SILENT_RETRY = 1.0  # seconds until a process that did not answer is asked again
+
+
+class Source(Protocol):
+    """What an observer of a live process needs: an Agent, or a Client."""
+
+    def hello(self) -> dict[str, Any]: ...
+    def ring(self, loop: int) -> int: ...
+    def names(self, loop: int, after: int = 0) -> list[Any]: ...
+    def snapshot(self) -> dict[str, Any]: ...
+    def blocks_after(self, number: int = 0) -> list[dict[str, Any]]: ...
+
+
+class LiveObserver:
+    """Figures of a process from now on; `observe` may be called each second.
+
+    Args:
+        source: the agent of this process, or a Client.
+        whole: whether to begin with the oldest records that are still in the rings.
+
+    While the process does not answer, because C code holds its GIL or because it is stopped, the
+    rings are read all the same, and the observation says that it is silent.
+    """
+
+    def __init__(self, source: Source, *, whole: bool = True) -> None:
+        self.source = source
+        self.observer = Observer(live=True)
+        self._whole = whole
+        self._readers: dict[int, RingReader] = {}
+        self._dropped: dict[int, int] = {}
+        self._names: dict[int, int] = {}
+        self._block = 0
+        self._snapshot_time = 0
+        self._answered = time.monotonic_ns()
+        self._ask_at = 0.0
+        self._update()
+
+    def observe(self) -> Observation:
+        """Return the figures until now.
+
+        Raises OSError if the process has ended or closed the connection.
+        """
+        if time.monotonic() >= self._ask_at:
+            self._update()
+        now = time.monotonic_ns()
+        self._pull()
+        if self.observer.answering:
+            try:
+                self._add_names()
+            except TimeoutError:
+                self._not_answering()
+        self.observer.silent = 0 if self.observer.answering else now - self._answered
+        return self.observer.observe(now)
+
+    def close(self) -> None:
+        """Free the mapped rings. The source stays open."""
+        for reader in self._readers.values():
+            reader.close()
+        self._readers = {}
+
+    def _update(self) -> None:
+        """Ask for new loops, a snapshot and blocks."""
+        try:
+            hello = self.source.hello()
+            self.observer.feed_process({key: hello[key] for key in hello if key != "loops"})
+            for loop in hello["loops"]:
+                self._add_loop(loop)
+            self._add_names()
+            snapshot = self.source.snapshot()
+            if snapshot["time"] != self._snapshot_time:
+                self._snapshot_time = snapshot["time"]
+                # Before the snapshot, as it is about the connections that are open by then.
+                self._pull()
+                self.observer.feed_snapshot(snapshot)
+            for block in self.source.blocks_after(self._block):
+                self._block = max(self._block, block["number"])
+                if block["loop"] in self.observer.loops:
+                    self.observer.feed_block(block["loop"], block)
+        except TimeoutError:
+            self._not_answering()
+        else:
+            self._answered = time.monotonic_ns()
+            self.observer.answering = True
+
+    def _not_answering(self) -> None:
+        self.observer.answering = False
+        self._ask_at = time.monotonic() + SILENT_RETRY
+
+    def _add_loop(self, loop: dict[str, Any]) -> None:
+        number = loop["id"]
+        self.observer.feed_loop(loop)
+        if number in self._readers:
+            return
+        try:
+            fd = self.source.ring(number)
+        except (NoriaError, ValueError):
+            return  # released meanwhile
+        try:
+            reader = RingReader(fd)
+        finally:
+            os.close(fd)
+        if not self._whole:
+            reader.skip()
+        self._readers[number] = reader
+        self._dropped[number] = reader.dropped
+        self._names[number] = 0
+
+    def _pull(self) -> None:
+        for number, reader in self._readers.items():
+            while True:
+                records = reader.pull(PULL_RECORDS)
+                dropped = reader.dropped - self._dropped[number]
+                self._dropped[number] = reader.dropped
+                if records or dropped:
+                    self.observer.feed_ring(number, records, dropped)
+                if len(records) < PULL_RECORDS * 24:
+                    break
+
+    def _add_names(self) -> None:
+        for number in self._readers:
+            try:
+                names = self.source.names(number, self._names[number])
+            except (NoriaError, ValueError):
+                continue  # of a loop that was closed and forgotten
+            if names:
+                self._names[number] += len(names)
+                self.observer.feed_names(number, names)
