@@ -39,8 +39,8 @@ NO_POLICIES = (
 )
 
 
-def _default_policy() -> Any:
-    """asyncio's default policy class, or `object` on a Python without policies."""
+def default_policy() -> Any:
+    """Return asyncio's default policy class, or `object` on a Python without policies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.14 on
         return getattr(asyncio, "DefaultEventLoopPolicy", object)
@@ -49,7 +49,7 @@ def _default_policy() -> Any:
 if TYPE_CHECKING:
     _PolicyBase = asyncio.DefaultEventLoopPolicy
 else:
-    _PolicyBase = _default_policy()
+    _PolicyBase = default_policy()
 
 
 class EventLoopPolicy(_PolicyBase):

@@ -12,6 +12,7 @@ from noria.cli.compare.command import compare
 from noria.cli.connect.command import connect
 from noria.cli.errors import command_error
 from noria.cli.models.command import models
+from noria.cli.run.command import run as run_program
 from noria.cli.serve.command import serve
 from noria.cli.transfer.get import get
 from noria.cli.transfer.put import put
@@ -38,6 +39,7 @@ Examples:
   noria serve echo --model epoll -v    run an echo server on 127.0.0.1:9001
   noria serve files ~/public           serve a directory at http://127.0.0.1:8000/
   noria connect 127.0.0.1 9001         send lines to a server and show its replies
+  noria run app.py                     run an asyncio program on noria's loop, watched
   noria compare --quick                measure every model, in a minute
   noria compare loops --quick          measure asyncio programs on every event loop
   noria compare files                  measure a file's path to the device
@@ -57,7 +59,7 @@ def noria() -> None:
     """
 
 
-for command in (serve, connect, models, compare, get, put):
+for command in (serve, connect, run_program, models, compare, get, put):
     noria.add_command(command)
 
 

@@ -13,15 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import noria._core.loop
+from noria._core.loop import Loop, set_loop_hook
 from noria._core.recorder.ring import Recorder
 from noria._version import __version__
 from noria.sight import record_kinds
 from noria.sight.blocks_seen import BlocksSeen
 from noria.sight.server import LiveServer
+from noria.sight.settings import Settings
 from noria.sight.snapshot import encode_snapshot, take_snapshot
 from noria.sight.watched_loop import WatchedLoop
 
@@ -33,23 +33,7 @@ MAX_CLOSED_LOOPS = 4  # of which rings and names are kept
 TICK = 0.1  # seconds between two drains of the rings into recordings
 SNAPSHOT_INTERVAL = 0.5  # seconds; longer if a snapshot costs more than SNAPSHOT_SHARE of the time
 SNAPSHOT_SHARE = 0.01
-RECORD_BYTES = 24
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the agent does. The first user of an agent determines them."""
-
-    max_block: int = 100_000_000  # ns
-    buffer: int = 12 * 1024 * 1024  # bytes of a ring
-    socket: bool = True  # listen for `noria top`
-    report_blocks: bool = True  # on standard error, while a loop is blocked
-
-    @property
-    def capacity(self) -> int:
-        """The number of records of a ring: a power of two."""
-        records = max(self.buffer // RECORD_BYTES, 1024)
-        return int(1 << (records.bit_length() - 1))
+SETTLE_SECONDS = 5.0
 
 
 class Part(Protocol):
@@ -101,7 +85,7 @@ class Agent:
         except BaseException:
             self._close_descriptors()
             raise
-        noria._core.loop.set_loop_hook(self.loop_runs)
+        set_loop_hook(self.loop_runs)
         for loop in running_loops():
             watched = self._watch(loop)
             if watched is not None:
@@ -112,7 +96,7 @@ class Agent:
 
     def stop(self) -> None:
         """Stop watching. Nothing of the agent is left behind."""
-        noria._core.loop.set_loop_hook(None)
+        set_loop_hook(None)
         self._stopping = True
         self.wake()
         if self.watchdog is not None:
@@ -128,7 +112,7 @@ class Agent:
 
     def abandon(self) -> None:
         """In the child of a fork: leave what belongs to the parent, close the copies."""
-        noria._core.loop.set_loop_hook(None)
+        set_loop_hook(None)
         if self.watchdog is not None:
             self.watchdog.abandon()
         for watched in self.loops:
@@ -265,6 +249,13 @@ class Agent:
 
         return LiveObserver(self)
 
+    def settle(self) -> None:
+        """Wait until the agent's thread has finished what it does now."""
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            done = threading.Event()
+            self.call(done.set)
+            done.wait(SETTLE_SECONDS)
+
     def mark(self, name: str) -> None:
         """Record a MARK in the loop of this thread, or in all loops if none runs here."""
         import asyncio
@@ -344,7 +335,5 @@ def command_line() -> str:
 def running_loops() -> list[Any]:
     """Return the loops that run now, in any thread."""
     import gc
-
-    from noria._core.loop import Loop
 
     return [each for each in gc.get_objects() if issubclass(type(each), Loop) and each.running]

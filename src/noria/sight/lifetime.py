@@ -9,10 +9,13 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import noria._core.loop
-from noria.sight.agent import Agent, Settings
+from noria._core.loop import set_loop_hook
+
+if TYPE_CHECKING:
+    from noria.sight.agent import Agent
+    from noria.sight.settings import Settings
 
 _lock = threading.RLock()
 _agent: Agent | None = None
@@ -48,7 +51,7 @@ def release() -> None:
         _users = 0
         if _settings is not None:  # a child of a fork has run no loop yet
             _settings = None
-            noria._core.loop.set_loop_hook(None)
+            set_loop_hook(None)
         agent, _agent = _agent, None
     if agent is not None:
         _stop(agent)
@@ -68,7 +71,7 @@ def arm(settings: Settings) -> None:
         _users += 1
         if _agent is None:
             _settings = settings
-            noria._core.loop.set_loop_hook(_start_in_loop)
+            set_loop_hook(_start_in_loop)
 
 
 def on_start(function: Callable[[Agent], object]) -> None:
@@ -82,6 +85,7 @@ def on_start(function: Callable[[Agent], object]) -> None:
 def _start(settings: Settings) -> None:
     global _agent, _settings
     from noria.sight import program_hooks
+    from noria.sight.agent import Agent
     from noria.sight.answers import answer
     from noria.sight.watchdog import Watchdog
 
@@ -101,7 +105,7 @@ def _start_in_loop(loop: Any) -> None:
         settings = _settings
         if settings is None or _agent is not None:
             return
-        noria._core.loop.set_loop_hook(None)
+        set_loop_hook(None)
         try:
             _start(settings)
         except OSError as error:
@@ -124,7 +128,7 @@ def _after_fork_in_child() -> None:
         agent.abandon()
         _settings = agent.settings
     if _settings is not None and _users:
-        noria._core.loop.set_loop_hook(_start_in_loop)
+        set_loop_hook(_start_in_loop)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

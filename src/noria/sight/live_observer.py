@@ -12,6 +12,7 @@ from noria.sight.observation import Observation
 from noria.sight.observer import Observer
 
 PULL_RECORDS = 65_536
+UPDATE_INTERVAL = 1.0  # seconds between two snapshots while polling
 SILENT_RETRY = 1.0  # seconds until a process that did not answer is asked again
 
 
@@ -47,6 +48,7 @@ class LiveObserver:
         self._snapshot_time = 0
         self._answered = time.monotonic_ns()
         self._ask_at = 0.0
+        self._next_update = 0.0
         self._update()
 
     def observe(self) -> Observation:
@@ -65,6 +67,13 @@ class LiveObserver:
                 self._not_answering()
         self.observer.silent = 0 if self.observer.answering else now - self._answered
         return self.observer.observe(now)
+
+    def poll(self) -> None:
+        """Take what is new, without computing figures: no record is lost in between."""
+        if time.monotonic() >= self._next_update:
+            self._next_update = time.monotonic() + UPDATE_INTERVAL
+            self._update()
+        self._pull()
 
     def close(self) -> None:
         """Free the mapped rings. The source stays open."""

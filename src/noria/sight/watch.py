@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from noria.sight import lifetime
-from noria.sight.agent import Settings
+from noria.sight.settings import Settings
 
 if TYPE_CHECKING:
     from typing import Self

@@ -1,0 +1,4 @@
+"""`noria run`: any asyncio program on noria's loop, watched.
+
+May import everything but the packages of other commands.
+"""

@@ -1,0 +1,46 @@
+"""Has asyncio create noria's loop wherever a program would get asyncio's default one.
+
+No policy is set, which would be deprecated from Python 3.14 on: the default policy's method and the
+names of asyncio's loop class are replaced. A program that sets a policy or passes the loop factory
+of another loop keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from asyncio import events, unix_events
+from typing import Any
+
+from noria.aio.loop import EventLoop
+from noria.aio.run import default_policy
+
+CLASS_NAMES = ("SelectorEventLoop", "EventLoop")  # EventLoop: from Python 3.13 on
+
+
+class SelectorEventLoop(EventLoop):
+    """noria's loop in place of asyncio.SelectorEventLoop: *selector* is not used."""
+
+    model_to_use = "auto"
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(self.model_to_use)
+
+
+def replace_default_loop(model: str) -> None:
+    """Have asyncio.run, asyncio.Runner, policies and loop classes create noria's loop."""
+
+    def new_event_loop(*args: Any) -> EventLoop:
+        return EventLoop(model)
+
+    SelectorEventLoop.model_to_use = model
+    former: Any = asyncio.SelectorEventLoop
+    policy = default_policy()
+    if policy is object:  # a Python without policies
+        events.new_event_loop = asyncio.new_event_loop = new_event_loop
+    else:
+        policy.new_event_loop = new_event_loop
+    for module in (asyncio, unix_events):
+        for name in CLASS_NAMES:
+            if getattr(module, name, None) is former:
+                setattr(module, name, SelectorEventLoop)

@@ -1,0 +1,141 @@
+"""What `noria run` does with the agent of one process: recording, metrics, dumps, the summary."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from noria.sight.dump import (
+    RecordingWriter,
+    default_dump_path,
+    dump_rings,
+    numbered_path,
+    open_recording,
+)
+from noria.sight.messages import warn
+
+if TYPE_CHECKING:
+    from noria.sight.agent import Agent
+    from noria.sight.findings import Finding
+    from noria.sight.live_observer import LiveObserver
+    from noria.sight.run_options import RunOptions
+
+MAX_FINDINGS_SHOWN = 10
+MIN_DUMP_INTERVAL = 60.0  # seconds between two dumps of blocked loops
+
+
+class RunSession:
+    """The work of `noria run` while an agent is there; errors are messages on standard error."""
+
+    def __init__(self, agent: Agent, options: RunOptions) -> None:
+        self.agent = agent
+        self.options = options
+        self.writer: RecordingWriter | None = None
+        self.path = ""
+        self.observer: LiveObserver | None = None
+        self.metrics: Any = None
+        self._dumped = 0.0
+        if options.record is not None:
+            self._record(options.record)
+        if options.metrics is not None and options.is_program:
+            self._serve_metrics(options.metrics)
+        if options.findings:
+            self.observer = agent.observer()
+        if options.dump_on_block:
+            agent.on_block.append(self._dump_blocked)
+        agent.add_ticker(self._tick)
+
+    def _record(self, path: str) -> None:
+        self.path = path if self.options.is_program else numbered_path(path, os.getpid())
+        try:
+            self.writer = RecordingWriter(self.agent, open_recording(self.path))
+        except OSError as error:
+            warn(f"not recorded: {self.path}: {error.strerror or error}")
+
+    def _serve_metrics(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        try:
+            module = importlib.import_module("noria.sight.metrics")
+            self.metrics = module.serve_metrics(self.agent, host or "127.0.0.1", int(port))
+        except ImportError:
+            warn("no metrics: pip install 'noria[metrics]'")
+        except OSError as error:
+            warn(f"no metrics: {error}")
+        else:
+            warn(f"metrics at http://{self.metrics.address}/metrics")
+
+    def _tick(self) -> None:
+        if self.writer is not None and self.writer.error is None:
+            self.writer.write()
+            if self.writer.error is not None:
+                warn(f"the recording has ended: {self.path}: {self.writer.error.strerror}")
+        if self.observer is not None:
+            self.observer.poll()
+
+    def dump(self, reason: str) -> None:
+        """Write the flight recording into a new file."""
+        path = default_dump_path(self.options.dump_dir, reason)
+        try:
+            records = dump_rings(self.agent, path)
+        except OSError as error:
+            warn(f"no flight recording: {path}: {error.strerror or error}")
+        else:
+            warn(f"flight recording of {records} records: noria report {path}")
+
+    def _dump_blocked(self, block: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if not self._dumped or now - self._dumped >= MIN_DUMP_INTERVAL:
+            self._dumped = now
+            self.agent.call(lambda: self.dump("blocked"))
+
+    def finish(self) -> None:
+        """End the recording and show the findings."""
+        self.agent.remove_ticker(self._tick)
+        self.agent.settle()
+        if self.metrics is not None:
+            self.metrics.close()
+        if self.writer is not None:
+            try:
+                self.writer.close()
+            except OSError as error:
+                warn(f"{self.path}: {error.strerror or error}")
+        if self.observer is not None:
+            with contextlib.suppress(OSError):
+                self._show_findings(self.observer)
+            self.observer.close()
+
+    def _show_findings(self, observer: LiveObserver) -> None:
+        from noria.sight.findings import find
+
+        found = find(observer.observe())
+        if not found:
+            return
+        if self.options.json:
+            text = json.dumps(
+                {"pid": os.getpid(), "findings": [finding.as_dict() for finding in found]}
+            )
+        else:
+            text = format_findings(found)
+        os.write(2, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def format_findings(findings: list[Finding]) -> str:
+    """Return the summary of findings as text."""
+    count = len(findings)
+    lines = [f"noria: {count} {'finding' if count == 1 else 'findings'}"]
+    for finding in findings[:MAX_FINDINGS_SHOWN]:
+        lines.append(f"  {finding.severity}: {finding.title}  [{finding.kind}]")
+        place = finding.place
+        if place is not None and place.file:
+            source = f": {place.source}" if place.source else ""
+            lines.append(f"    {place.file}:{place.line}{source}")
+        if finding.evidence:
+            lines.append(f"    {finding.evidence[0]}")
+        lines.append(f"    {finding.advice}")
+    if count > MAX_FINDINGS_SHOWN:
+        lines.append(f"  and {count - MAX_FINDINGS_SHOWN} more; noria run --json lists all")
+    return "\n".join(lines)

@@ -1,0 +1,152 @@
+"""`noria run` inside the process of the program, and in the Python processes that it starts.
+
+`noria run` replaces itself by ``python PROGRAM``, with the folder `shim` on PYTHONPATH: the program
+runs as it does without noria, except that `start` was called before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from noria.sight.after_import import after_import
+from noria.sight.messages import warn
+from noria.sight.run_options import VARIABLE, RunOptions
+
+if TYPE_CHECKING:
+    from noria.sight.agent import Agent
+    from noria.sight.run_session import RunSession
+
+UVLOOP_CHECKS = (1.0, 5.0, 30.0)  # seconds after the import of uvloop
+
+
+def shim_directory() -> str:
+    """Return the directory whose sitecustomize starts `noria run`."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim")
+
+
+def environment(options: RunOptions, former: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a program that runs with these options."""
+    paths = [path for path in former.get("PYTHONPATH", "").split(os.pathsep) if path]
+    shim = shim_directory()
+    return {
+        **former,
+        "PYTHONPATH": os.pathsep.join([shim, *(path for path in paths if path != shim)]),
+        VARIABLE: options.encode(),
+    }
+
+
+def start() -> None:
+    """Called before the program begins, in each Python process that has the environment."""
+    try:
+        options = RunOptions.decode(os.environ[VARIABLE])
+    except (KeyError, ValueError, TypeError):
+        return
+    if options.prefix != sys.prefix:
+        return
+    runner = Runner(options)
+    after_import("asyncio", runner.asyncio_imported)
+    after_import("uvicorn.loops.auto", prefer_asyncio)
+    after_import("uvloop", runner.uvloop_imported)
+    if options.needs_agent:
+        after_import("noria._core.loop", runner.loop_imported)
+        atexit.register(runner.finish)
+        if options.metrics is not None and options.is_program:
+            # The program itself may run no loop, only its workers.
+            importlib.import_module("noria._core.loop")
+
+
+class Runner:
+    """What `noria run` does in one process, from its start to its end."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self.options = options
+        self.sessions: list[RunSession] = []
+        self._said = False
+        self._armed = False
+
+    def asyncio_imported(self, module: Any) -> None:
+        """Replace asyncio's loop by noria's."""
+        from noria.sight.loop_replacement import replace_default_loop
+
+        replace_default_loop(self.options.model)
+
+    def loop_imported(self, module: Any) -> None:
+        """Watch the loops that will run."""
+        from noria.sight import lifetime
+
+        self._armed = True
+        lifetime.on_start(self.agent_started)
+        try:
+            if self.options.metrics is not None and self.options.is_program:
+                lifetime.acquire(self.options.settings())
+            else:
+                lifetime.arm(self.options.settings())
+        except OSError as error:
+            warn(f"this process is not watched: {error}")
+
+    def agent_started(self, agent: Agent) -> None:
+        """Record, serve metrics and so on, in this process or the child of a fork."""
+        from noria.sight.run_session import RunSession
+
+        self.sessions = [RunSession(agent, self.options)]
+
+    def uvloop_imported(self, module: Any) -> None:
+        """Say so if the program runs uvloop's loop."""
+        for seconds in UVLOOP_CHECKS:
+            timer = threading.Timer(seconds, self.check_uvloop)
+            timer.daemon = True
+            timer.start()
+
+    def check_uvloop(self) -> None:
+        """Write a message, once, if a loop of uvloop runs."""
+        if self._said or not runs_uvloop():
+            return
+        self._said = True
+        warn(
+            "the program runs uvloop's event loop, in which noria sees nothing: have it use "
+            "asyncio's default loop (uvicorn: --loop asyncio)"
+        )
+
+    def finish(self) -> None:
+        """At exit: end recordings, show findings, leave no socket behind."""
+        if not self._armed:
+            return
+        from noria.sight import lifetime
+
+        agent = lifetime.active()
+        for session in self.sessions:
+            if session.agent is agent:
+                session.finish()
+        if agent is not None:
+            lifetime.release()
+
+
+def prefer_asyncio(module: Any) -> None:
+    """Have uvicorn's ``--loop auto``, the default, use asyncio's loop where uvloop is installed."""
+    from uvicorn.loops import asyncio as asyncio_loop
+
+    for name, other in (
+        ("auto_loop_factory", "asyncio_loop_factory"),
+        ("auto_loop_setup", "asyncio_setup"),  # before uvicorn 0.36
+    ):
+        if hasattr(module, name) and hasattr(asyncio_loop, other):
+            setattr(module, name, getattr(asyncio_loop, other))
+
+
+def runs_uvloop() -> bool:
+    """Whether a loop of uvloop runs in this process."""
+    import gc
+
+    for each in gc.get_objects():
+        cls = type(each)
+        if cls.__module__.partition(".")[0] == "uvloop" and any(
+            base.__name__ == "Loop" for base in cls.__mro__
+        ):
+            return bool(each.is_running())
+    return False
