@@ -161,3 +161,34 @@ noria.run(main())
 """
     )
     assert out.split() == ["True", "True", "True", "listened"]
+
+
+def test_functions_of_os_that_a_tool_has_replaced_before_are_not_called() -> None:
+    """blockbuster replaces them at the start of a test; asyncio's loop may still call its own."""
+    run(
+        """
+import asyncio, os, pathlib, socket, sys, tempfile
+import noria
+def refuse(*args, **kwargs):
+    raise AssertionError("a blocking call")
+async def main():
+    for name in ("stat", "remove", "unlink", "sendfile"):
+        setattr(os, name, refuse)
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_unix_server(lambda reader, writer: None, path)
+    server.close()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs, open(sys.executable, "rb") as file:
+        assert await loop.sock_sendfile(ours, file, 0, 100) == 100
+        assert theirs.recv(100) == pathlib.Path(sys.executable).read_bytes()[:100]
+with tempfile.TemporaryDirectory() as folder:
+    path = os.path.join(folder, "socket")
+    given = {name: getattr(os, name) for name in ("stat", "remove", "unlink", "sendfile")}
+    try:
+        noria.run(main())
+    finally:
+        for name, function in given.items():
+            setattr(os, name, function)
+"""
+    )

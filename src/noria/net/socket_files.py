@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 import stat
 
-# By name: tools that look for blocking calls (blockbuster) replace the functions of the module
-# `os`, and allow these to asyncio's create_unix_server only.
-from os import remove, unlink
-from os import stat as stat_path
+# Not from `os`: tools that look for blocking calls (blockbuster) replace the functions there, maybe
+# before this module is imported, and allow these to asyncio's create_unix_server only.
+from posix import remove, unlink
+from posix import stat as stat_path
 from typing import Any
 
 
