@@ -26,11 +26,13 @@ from noria.sight.snapshot import encode_snapshot, take_snapshot
 from noria.sight.watched_loop import WatchedLoop
 
 if TYPE_CHECKING:
+    from noria.sight.flight_recorder import FlightRecorder
     from noria.sight.live_observer import LiveObserver
 
 PROTOCOL = 1
 MAX_CLOSED_LOOPS = 4  # of which rings and names are kept
 TICK = 0.1  # seconds between two drains of the rings into recordings
+SLOW_TICK = 1.0
 SNAPSHOT_INTERVAL = 0.5  # seconds; longer if a snapshot costs more than SNAPSHOT_SHARE of the time
 SNAPSHOT_SHARE = 0.01
 SETTLE_SECONDS = 5.0
@@ -61,6 +63,10 @@ class Agent:
         self.server: LiveServer | None = None
         # Called by the agent's thread every TICK seconds while there is one.
         self.tickers: list[Callable[[], object]] = []
+        # Called in the child of a fork, which leaves this agent.
+        self.on_abandon: list[Callable[[], object]] = []
+        self.slow_tickers: list[Callable[[], object]] = []  # every SLOW_TICK seconds
+        self.flight_recorder: FlightRecorder | None = None
         # Called by the watchdog's thread with each block that begins.
         self.on_block: list[Callable[[dict[str, Any]], object]] = []
         self._lock = threading.RLock()
@@ -113,6 +119,8 @@ class Agent:
     def abandon(self) -> None:
         """In the child of a fork: leave what belongs to the parent, close the copies."""
         set_loop_hook(None)
+        for function in self.on_abandon:
+            function()
         if self.watchdog is not None:
             self.watchdog.abandon()
         for watched in self.loops:
@@ -120,9 +128,10 @@ class Agent:
         self._close_descriptors(remove=False)
 
     def _close_descriptors(self, *, remove: bool = True) -> None:
+        # First: the child of a fork must not change the set of its parent's epoll descriptor.
+        self._selector.close()
         if self.server is not None:
             self.server.close(remove=remove)
-        self._selector.close()
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
@@ -266,9 +275,12 @@ class Agent:
             if not each.released:
                 each.recorder.record(record_kinds.MARK, each.recorder.intern(name))
 
-    def add_ticker(self, function: Callable[[], object]) -> None:
-        """Have the agent's thread call a function every TICK seconds."""
-        self.tickers = [*self.tickers, function]
+    def add_ticker(self, function: Callable[[], object], *, slow: bool = False) -> None:
+        """Have the agent's thread call a function every TICK or, if *slow*, SLOW_TICK seconds."""
+        if slow:
+            self.slow_tickers = [*self.slow_tickers, function]
+        else:
+            self.tickers = [*self.tickers, function]
         self.wake()
 
     def remove_ticker(self, function: Callable[[], object]) -> None:
@@ -288,6 +300,10 @@ class Agent:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_write(self._wake_fd, 1)
 
+    def watch_fd(self, fd: int, function: Callable[[int], object]) -> None:
+        """Have the agent's thread call a function while a descriptor is readable."""
+        self.call(lambda: self._selector.register(fd, selectors.EVENT_READ, function))
+
     def call(self, function: Callable[[], object]) -> None:
         """Have the agent's thread call a function soon."""
         self._calls.append(function)
@@ -298,11 +314,13 @@ class Agent:
             os.eventfd_read(self._wake_fd)
 
     def _run(self) -> None:
-        next_tick = time.monotonic()
+        next_tick = next_slow_tick = time.monotonic()
         while not self._stopping:
             timeout = None
             if self.tickers or (self.server is not None and self.server.clients):
                 timeout = max(next_tick - time.monotonic(), 0)
+            elif self.slow_tickers:
+                timeout = max(next_slow_tick - time.monotonic(), 0)
             for key, mask in self._selector.select(timeout):
                 self._guard(lambda key=key, mask=mask: key.data(mask))  # type: ignore[misc]
             while self._calls:
@@ -313,6 +331,10 @@ class Agent:
                 if self.server is not None:
                     self.server.disconnect_stalled()
                 next_tick = max(next_tick + TICK, time.monotonic())
+            if time.monotonic() >= next_slow_tick:
+                for ticker in list(self.slow_tickers):
+                    self._guard(ticker)
+                next_slow_tick = time.monotonic() + SLOW_TICK
 
     def _guard(self, function: Callable[[], object]) -> None:
         """Call a function; an exception must not end the agent's thread."""

@@ -93,6 +93,7 @@ class RecordingWriter:
         self.loops: dict[int, _LoopWriter] = {}
         self.blocks = 0 if whole else agent.blocks.latest
         self.next_snapshot = 0.0
+        self._ended = 0  # records of the loops that are not written any more
         recording.write_magic(fd)
         process = {key: value for key, value in agent.hello().items() if key != "loops"}
         recording.write_json(fd, "process", {**process, "started": time.monotonic_ns()})
@@ -101,7 +102,7 @@ class RecordingWriter:
     @property
     def records(self) -> int:
         """The number of records written."""
-        return sum(loop.records for loop in self.loops.values())
+        return self._ended + sum(loop.records for loop in self.loops.values())
 
     def _add_loops(self, whole: bool) -> None:
         for watched in self.agent.loops:
@@ -145,6 +146,7 @@ class RecordingWriter:
 
     def abandon(self) -> None:
         """Close the file without writing."""
+        self._ended = self.records
         for loop in self.loops.values():
             loop.reader.close()
         self.loops = {}
@@ -158,11 +160,8 @@ def dump_rings(agent: Agent, path: str | os.PathLike[str]) -> int:
     Returns the number of records. Raises OSError.
     """
     writer = RecordingWriter(agent, open_recording(path), whole=True)
-    try:
-        writer.write(snapshot=True)
-        return writer.records
-    finally:
-        writer.close()
+    writer.close()
+    return writer.records
 
 
 def numbered_path(path: str, pid: int) -> str:

@@ -62,6 +62,8 @@ def _stop(agent: Agent) -> None:
 
     program_hooks.remove()
     agent.stop()
+    if agent.flight_recorder is not None:
+        agent.flight_recorder.close()
 
 
 def arm(settings: Settings) -> None:
@@ -87,6 +89,7 @@ def _start(settings: Settings) -> None:
     from noria.sight import program_hooks
     from noria.sight.agent import Agent
     from noria.sight.answers import answer
+    from noria.sight.flight_recorder import FlightRecorder
     from noria.sight.watchdog import Watchdog
 
     agent = Agent(settings)
@@ -94,6 +97,9 @@ def _start(settings: Settings) -> None:
     agent.watchdog = Watchdog(agent)
     agent.start()
     program_hooks.install(agent)
+    if settings.socket:
+        agent.flight_recorder = FlightRecorder(agent)
+        agent.add_ticker(agent.flight_recorder.tick, slow=True)
     _agent, _settings = agent, None
     for function in _on_start:
         function(agent)
@@ -126,6 +132,8 @@ def _after_fork_in_child() -> None:
 
         program_hooks.remove()
         agent.abandon()
+        if agent.flight_recorder is not None:
+            agent.flight_recorder.close()
         _settings = agent.settings
     if _settings is not None and _users:
         set_loop_hook(_start_in_loop)

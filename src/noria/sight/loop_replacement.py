@@ -18,10 +18,23 @@ from noria.aio.run import default_policy
 CLASS_NAMES = ("SelectorEventLoop", "EventLoop")  # EventLoop: from Python 3.13 on
 
 
-class SelectorEventLoop(EventLoop):
+class _AnyNoriaLoop(type):
+    """Every loop of noria counts as an instance of the class that stands for asyncio's."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        if cls is SelectorEventLoop:
+            return isinstance(instance, EventLoop)
+        return super().__instancecheck__(instance)
+
+
+class SelectorEventLoop(EventLoop, metaclass=_AnyNoriaLoop):
     """noria's loop in place of asyncio.SelectorEventLoop: *selector* is not used."""
 
     model_to_use = "auto"
+
+    def __new__(cls, selector: selectors.BaseSelector | None = None) -> Any:
+        """Return an EventLoop: methods of a subclass are found a little more slowly."""
+        return EventLoop(cls.model_to_use) if cls is SelectorEventLoop else super().__new__(cls)
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         super().__init__(self.model_to_use)

@@ -9,6 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from noria._core.recorder import signals
 from noria.sight.dump import (
     RecordingWriter,
     default_dump_path,
@@ -47,7 +48,40 @@ class RunSession:
             self.observer = agent.observer()
         if options.dump_on_block:
             agent.on_block.append(self._dump_blocked)
+        self._signal_fd = -1
+        if options.watch:
+            self._handle_signals()
         agent.add_ticker(self._tick)
+        agent.on_abandon.append(self.abandon)
+
+    def abandon(self) -> None:
+        """In the child of a fork: leave the parent's files and signals."""
+        if self.writer is not None:
+            self.writer.abandon()
+        if self.observer is not None:
+            self.observer.close()
+        if self._signal_fd >= 0:
+            signals.remove_dump_signal()
+            os.close(self._signal_fd)
+
+    def _handle_signals(self) -> None:
+        """Write flight recordings on the user's signal, and on those of a crash."""
+        if self.agent.flight_recorder is not None:
+            self.agent.flight_recorder.write_on_crash(
+                default_dump_path(self.options.dump_dir, "crash")
+            )
+        if self.options.dump_signal:
+            fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            if signals.install_dump_signal(self.options.dump_signal, fd):
+                self._signal_fd = fd
+                self.agent.watch_fd(fd, self._signalled)
+            else:
+                os.close(fd)
+
+    def _signalled(self, mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._signal_fd)
+            self.dump("signal")
 
     def _record(self, path: str) -> None:
         self.path = path if self.options.is_program else numbered_path(path, os.getpid())
@@ -96,6 +130,7 @@ class RunSession:
         """End the recording and show the findings."""
         self.agent.remove_ticker(self._tick)
         self.agent.settle()
+        signals.remove_dump_signal()
         if self.metrics is not None:
             self.metrics.close()
         if self.writer is not None:

@@ -103,9 +103,9 @@ class Runner:
             timer.daemon = True
             timer.start()
 
-    def check_uvloop(self) -> None:
-        """Write a message, once, if a loop of uvloop runs."""
-        if self._said or not runs_uvloop():
+    def check_uvloop(self, running: bool = True) -> None:
+        """Write a message, once, if a loop of uvloop is there; with *running*: if it runs."""
+        if self._said or not has_uvloop(running):
             return
         self._said = True
         warn(
@@ -117,6 +117,8 @@ class Runner:
         """At exit: end recordings, show findings, leave no socket behind."""
         if not self._armed:
             return
+        if "uvloop" in sys.modules and not self.sessions:
+            self.check_uvloop(running=False)
         from noria.sight import lifetime
 
         agent = lifetime.active()
@@ -139,14 +141,14 @@ def prefer_asyncio(module: Any) -> None:
             setattr(module, name, getattr(asyncio_loop, other))
 
 
-def runs_uvloop() -> bool:
-    """Whether a loop of uvloop runs in this process."""
+def has_uvloop(running: bool) -> bool:
+    """Whether this process has a loop of uvloop; with *running*: one that runs."""
     import gc
 
     for each in gc.get_objects():
         cls = type(each)
-        if cls.__module__.partition(".")[0] == "uvloop" and any(
+        if str(cls.__module__).partition(".")[0] == "uvloop" and any(
             base.__name__ == "Loop" for base in cls.__mro__
         ):
-            return bool(each.is_running())
+            return bool(each.is_running()) if running else True
     return False
