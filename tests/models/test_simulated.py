@@ -1,4 +1,7 @@
-"""The transports under ten thousand seeds of a faulty network; bytes and handler order checked."""
+"""The transports under thousands of seeds of a faulty network; bytes and handler order checked.
+
+`NORIA_COUNTS=full` runs 10,000 seeds, `NORIA_SEEDS` another number.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ import pytest
 from noria._core.loop import Loop
 from noria._core.models.simulated import STYLES, Simulated, Stuck
 from noria._core.transport import StreamSet
+from support.loops import count
 
-SEEDS = int(os.environ.get("NORIA_SEEDS", "10000"))
-SLICES = 20
+SEEDS = int(os.environ.get("NORIA_SEEDS", count(2000, 10000)))
+SLICES = 8
 
 
 class Recorded(asyncio.Protocol):
