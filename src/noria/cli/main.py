@@ -14,6 +14,7 @@ from noria.cli.errors import command_error
 from noria.cli.models.command import models
 from noria.cli.run.command import run as run_program
 from noria.cli.serve.command import serve
+from noria.cli.top.command import top
 from noria.cli.transfer.get import get
 from noria.cli.transfer.put import put
 from noria.errors import NoriaError
@@ -40,6 +41,7 @@ Examples:
   noria serve files ~/public           serve a directory at http://127.0.0.1:8000/
   noria connect 127.0.0.1 9001         send lines to a server and show its replies
   noria run app.py                     run an asyncio program on noria's loop, watched
+  noria top                            show what a running process's loop is doing
   noria compare --quick                measure every model, in a minute
   noria compare loops --quick          measure asyncio programs on every event loop
   noria compare files                  measure a file's path to the device
@@ -59,7 +61,7 @@ def noria() -> None:
     """
 
 
-for command in (serve, connect, run_program, models, compare, get, put):
+for command in (serve, connect, run_program, top, models, compare, get, put):
     noria.add_command(command)
 
 

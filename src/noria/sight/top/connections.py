@@ -116,7 +116,7 @@ def _rate(value: float) -> Cell:
 
 
 def _user(item: ConnectionItem) -> str:
-    return units.function_and_line(item.connection.user or item.connection.opened_at)
+    return units.line_and_function(item.connection.user or item.connection.opened_at)
 
 
 def _text(item: ConnectionItem) -> str:

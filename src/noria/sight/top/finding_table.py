@@ -42,7 +42,7 @@ def finding_table() -> Table[Finding]:
             Column(
                 "severity",
                 "severity",
-                8,
+                9,
                 _severity,
                 lambda finding: (finding.severity == "error", finding.kind),
                 right=False,
@@ -60,7 +60,7 @@ def finding_table() -> Table[Finding]:
             Column(
                 "title",
                 "what",
-                24,
+                40,
                 lambda finding: (units.clean(finding.title), PLAIN),
                 lambda finding: finding.title,
                 flexible=3,

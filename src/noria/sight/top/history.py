@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 from noria.sight.observation import LoopFigures, Sample
-from noria.sight.top.rates import NS, ConnectionKey, LoopRates, TaskKey
+from noria.sight.top.rates import NS, LoopRates
 
 LENGTH = 400  # intervals; wider than any terminal's sparkline
 ROW_LENGTH = 120  # intervals kept of each task and connection,
 CROWDED_LENGTH = 12  # and in a program with more of them than
 CROWD = 2000
+
+# By TaskKey or ConnectionKey: (number of the interval, busy or bytes in, steps or bytes out) of the
+# intervals in which it was active.
+ActiveRows = dict[tuple[int, int], deque[tuple[int, float, float]]]
 
 
 @dataclass(slots=True)
@@ -38,9 +41,8 @@ class LoopHistory:
     def __init__(self) -> None:
         self.points: deque[Point] = deque(maxlen=LENGTH)
         self.intervals = 0
-        # (number of the interval, busy or bytes in, steps or bytes out); only active ones.
-        self.tasks: dict[TaskKey, deque[tuple[int, float, float]]] = {}
-        self.connections: dict[ConnectionKey, deque[tuple[int, float, float]]] = {}
+        self.tasks: ActiveRows = {}
+        self.connections: ActiveRows = {}
 
     def backfill(self, samples: list[Sample], seconds: float) -> None:
         """Begin with what was recorded before the first observation, at *seconds* a point."""
@@ -82,9 +84,7 @@ class LoopHistory:
         points = list(self.points)[-count:] if count > 0 else []
         return [float(getattr(point, name)) for point in points]
 
-    def row(
-        self, rows: dict[Any, deque[tuple[int, float, float]]], key: object
-    ) -> list[list[float]]:
+    def row(self, rows: ActiveRows, key: tuple[int, int]) -> list[list[float]]:
         """Return both figures of a task or connection over the last intervals."""
         length = min(self.intervals, ROW_LENGTH)
         found = [[0.0] * length, [0.0] * length]
@@ -96,9 +96,9 @@ class LoopHistory:
 
     def _append_rows(
         self,
-        rows: dict[Any, deque[tuple[int, float, float]]],
-        active: dict[Any, tuple[float, float]],
-        alive: set[Any],
+        rows: ActiveRows,
+        active: dict[tuple[int, int], tuple[float, float]],
+        alive: set[tuple[int, int]],
     ) -> None:
         for key in rows.keys() - alive:
             del rows[key]

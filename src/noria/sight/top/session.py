@@ -1,4 +1,4 @@
-"""One process that is being observed: its newest observation, rates, history, and whether it lives."""
+"""One process that is being observed: its newest observation, rates and history."""
 
 from __future__ import annotations
 
@@ -112,15 +112,18 @@ class Session:
 
 
 class LiveSource:
-    """A process, by its id or the path of its socket. Raises ClientError if it cannot be reached."""
+    """A process, by its id or the path of its socket.
+
+    Raises ClientError if it cannot be observed.
+    """
 
     def __init__(self, target: int | str) -> None:
         from noria.sight.client import Client
 
         self._client = Client.connect(target)
         try:
+            self.pid = int(self._client.hello()["pid"])
             self._observer = self._client.observer()
-            self.pid = int(self._observer.observe().pid)
         except BaseException:
             self._client.close()
             raise

@@ -55,7 +55,7 @@ def histogram(durations: Distribution, columns: int) -> tuple[list[float], int, 
         # A bucket is up to 12.5% wide and may span columns: it is spread over all of them.
         first = math.log10(max(bound / 1.125, low) / low) * scale
         last = min(math.log10(bound / low) * scale, columns)
-        for column in range(int(first), min(int(math.ceil(last - 1e-9)), columns)):
+        for column in range(int(first), min(math.ceil(last - 1e-9), columns)):
             part = min(column + 1, last) - max(column, first)
             counts[column] += count * part / max(last - first, 1e-9)
     return counts, int(low), int(high)

@@ -14,6 +14,8 @@ R = TypeVar("R")
 # How a cell looks; `widgets.styles` and `text` say what each is on a terminal.
 PLAIN, DIM, GOOD, WARN, BAD, ACCENT, STRONG = "", "dim", "good", "warn", "bad", "accent", "strong"
 
+MOST_GROWTH = 3  # how many times its least width a flexible column may be, except the last
+
 Cell = tuple[str, str]  # text and style
 
 
@@ -102,12 +104,18 @@ def fit(columns: list[Column[R]], width: int, gap: int = 1) -> list[tuple[Column
     while len(kept) > 1 and needed() > width:
         least = max(range(1, len(kept)), key=lambda position: (kept[position].priority, position))
         del kept[least]
+    widths = [column.width for column in kept]
     spare = max(width - needed(), 0)
-    parts = sum(column.flexible for column in kept)
-    widths = [column.width + (spare * column.flexible // parts if parts else 0) for column in kept]
-    if parts:  # the rest of the division
-        last = max(i for i, column in enumerate(kept) if column.flexible)
-        widths[last] += width - sum(widths) - gap * (len(kept) - 1) if needed() <= width else 0
+    growing = [position for position, column in enumerate(kept) if column.flexible]
+    while growing:
+        parts = sum(kept[position].flexible for position in growing)
+        position = growing.pop(0)
+        column = kept[position]
+        added = spare * column.flexible // parts
+        if growing:  # the last one takes what is left
+            added = min(added, column.width * (MOST_GROWTH - 1))
+        widths[position] += added
+        spare -= added
     if len(kept) == 1:
         widths[0] = min(widths[0], width)
     return list(zip(kept, widths, strict=True))

@@ -39,8 +39,8 @@ class TaskItem:
 
     @property
     def place(self) -> Place:
-        """The innermost frame in which it is suspended, or its coroutine."""
-        return self.task.waiting_at[-1] if self.task.waiting_at else self.task.coroutine
+        """The innermost frame of the program in which it is suspended, or its coroutine."""
+        return units.program_place(self.task.waiting_at) or self.task.coroutine
 
     @property
     def waits(self) -> int:
@@ -89,7 +89,7 @@ def _scheduled_share(item: TaskItem) -> Cell:
 
 
 def _where(item: TaskItem) -> Cell:
-    return units.function_and_line(item.place), PLAIN
+    return units.line_and_function(item.place), PLAIN
 
 
 def _text(item: TaskItem) -> str:
@@ -242,11 +242,11 @@ def task_table() -> Table[TaskItem]:
                 "where",
                 18,
                 _where,
-                lambda item: units.function_and_line(item.place),
+                lambda item: units.line_and_function(item.place),
                 priority=3,
                 flexible=2,
                 right=False,
-                explanation="the innermost frame in which it is suspended",
+                explanation="the program's innermost frame in which it is suspended",
             ),
         ],
         "busy%",

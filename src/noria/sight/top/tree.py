@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from noria.sight.top.tables import Row, Table
 from noria.sight.top.tasks import TaskItem
 
@@ -20,31 +22,44 @@ def task_tree(
     branches = ASCII_BRANCHES if ascii else BRANCHES
     by_id = {item.task.id: item for item in items}
     parents = _parents(by_id)
+    wanted = _wanted(items, parents, by_id, table)
     children: dict[int, list[TaskItem]] = {}
     for item in items:
-        children.setdefault(parents.get(item.task.id, 0), []).append(item)
-    wanted = _wanted(items, parents, by_id, table)
+        if item.task.id in wanted:
+            children.setdefault(parents.get(item.task.id, 0), []).append(item)
+    order = _order(items, parents, table)
+    for siblings in children.values():
+        siblings.sort(key=lambda item: order[item.task.id], reverse=table.descending)
     rows: list[Row[TaskItem]] = []
     # A stack, not recursion: chains of tasks are longer than Python's stack is deep.
-    stack = [(item, "", "") for item in reversed(_siblings(children, 0, wanted, table))]
+    stack = [(item, "", "") for item in reversed(children.get(0, []))]
     while stack:
         item, branch, below = stack.pop()
         rows.append(Row(item.key, item, branch, not wanted[item.task.id]))
-        siblings = _siblings(children, item.task.id, wanted, table)
+        siblings = children.get(item.task.id, [])
         for position in range(len(siblings) - 1, -1, -1):
             last = position == len(siblings) - 1
             stack.append((siblings[position], below + branches[last], below + branches[2 + last]))
     return rows
 
 
-def _siblings(
-    children: dict[int, list[TaskItem]],
-    parent: int,
-    wanted: dict[int, bool],
-    table: Table[TaskItem],
-) -> list[TaskItem]:
-    found = [item for item in children.get(parent, ()) if item.task.id in wanted]
-    return table.sorted(found) if len(found) > 1 else found
+def _order(
+    items: list[TaskItem], parents: dict[int, int], table: Table[TaskItem]
+) -> dict[int, Any]:
+    """Return what each task is sorted by: the first value, in the table's order, in its subtree."""
+    value = table.indexes[table.sort].value
+    order = {item.task.id: value(item) for item in items}
+    for item in table.sorted(items):
+        # The best task gives its value to all above it; then those have no better one to get.
+        parent, best = parents.get(item.task.id, 0), order[item.task.id]
+        while parent and _before(best, order[parent], table.descending):
+            order[parent] = best
+            parent = parents.get(parent, 0)
+    return order
+
+
+def _before(value: Any, other: Any, descending: bool) -> bool:
+    return bool(value > other if descending else value < other)
 
 
 def _parents(by_id: dict[int, TaskItem]) -> dict[int, int]:

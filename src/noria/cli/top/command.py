@@ -1,0 +1,175 @@
+"""``noria top``: what a process's loops do, live."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from noria.cli.errors import CommandError
+from noria.cli.param_types import Seconds
+
+if TYPE_CHECKING:
+    from noria.sight.top.session import Session
+
+LEAST_INTERVAL = 0.1  # seconds: an observation costs the observed process up to some ms
+
+
+@click.command()
+@click.argument("target", metavar="[PID|SOCKET]", required=False)
+@click.option("--list", "list_", is_flag=True, help="List the processes that can be observed.")
+@click.option("--once", is_flag=True, help="Observe once, print the figures as text, and exit.")
+@click.option("--text", is_flag=True, help="Print the figures as text, again at each interval.")
+@click.option(
+    "--json", is_flag=True, help="Print one JSON object in a line at each interval; see --once."
+)
+@click.option(
+    "--interval",
+    type=Seconds(3600),
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds between observations, at least 0.1.",
+)
+@click.option(
+    "--dump",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Have the process write its last seconds to FILE, for 'noria report', and exit.",
+)
+@click.option(
+    "--web",
+    metavar="[HOST:]PORT",
+    help="Serve the figures as a page; HOST is 127.0.0.1 if left out; PORT 0 takes a free one.",
+)
+def top(
+    target: str | None,
+    list_: bool,
+    once: bool,
+    text: bool,
+    json: bool,
+    interval: float,
+    dump: str | None,
+    web: str | None,
+) -> None:
+    """Show what the event loop of a running process is doing.
+
+    The process must have been started with 'noria run', or call noria.watch(). Without PID or
+    SOCKET, the only such process is shown; if there are several, choose one.
+
+    Keys are shown in the last line; '?' explains them. If standard output is no terminal, or TERM
+    is "dumb", the figures are printed as with --text.
+
+    \b
+    Examples:
+      noria top                            show the only process, or choose one
+      noria top --list                     list the processes
+      noria top 4711 --once                print all figures
+      noria top 4711 --json | jq .loops[0].rates.utilization
+      noria top 4711 --dump last.noria     keep its last seconds for noria report
+    """
+    from noria.cli.top import output
+
+    _check_modes(list_, dump, web, json, text)
+    if interval < LEAST_INTERVAL:
+        raise click.UsageError(f"--interval must be at least {LEAST_INTERVAL} seconds.")
+    if list_:
+        output.print_list(json=json)
+        return
+    if dump is not None:
+        output.dump(_connect(_target(target), interval), dump)
+    elif web is not None:
+        from noria.cli.top.web import serve
+
+        serve(_connect(_target(target), interval), web)
+    elif json:
+        output.print_json(_connect(_target(target), interval), once=once)
+    elif once or text or not _is_screen():
+        output.print_text(_connect(_target(target), interval), once=once)
+    else:
+        _run_app(target, interval)
+
+
+def _check_modes(list_: bool, dump: str | None, web: str | None, json: bool, text: bool) -> None:
+    """Raise UsageError if several modes are given; --list --json is one."""
+    given = {
+        "--list": list_,
+        "--dump": dump is not None,
+        "--web": web is not None,
+        "--json": json and not list_,
+        "--text": text,
+    }
+    chosen = [name for name, value in given.items() if value]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(chosen)} cannot be used together.")
+
+
+def _is_screen() -> bool:
+    """Return whether the terminal can show a full-screen application."""
+    return os.isatty(0) and os.isatty(1) and os.environ.get("TERM", "dumb") not in ("dumb", "")
+
+
+def _target(target: str | None) -> str:
+    """Return the socket of the process to observe. Raises CommandError."""
+    from noria.sight.top.processes import HOW, CannotObserve, processes, socket_of
+
+    if target is not None:
+        try:
+            return socket_of(target)
+        except CannotObserve as error:
+            raise CommandError(str(error), error.hint) from error
+    found = processes()
+    if not found:
+        raise CommandError("no process is watched by noria", HOW)
+    if len(found) > 1:
+        pids = ", ".join(str(process.pid) for process in found[:10])
+        raise CommandError(
+            f"{len(found)} processes can be observed: name one of {pids}",
+            "'noria top --list' shows what they are",
+        )
+    return found[0].socket
+
+
+def _connect(socket: str, interval: float) -> Session:
+    """Return a session with a process. Raises CommandError."""
+    from noria.errors import NoriaError
+    from noria.sight.top.session import LiveSource, Session
+
+    try:
+        return Session(LiveSource(socket), interval)
+    except TimeoutError as error:
+        raise CommandError(
+            f"{socket}: the process does not answer",
+            "it may be stopped, or C code may hold the GIL; try again",
+        ) from error
+    except ConnectionRefusedError as error:
+        raise CommandError(f"{socket}: the process has ended") from error
+    except (NoriaError, OSError) as error:
+        raise CommandError(
+            f"{socket}: {error}" if isinstance(error, OSError) else str(error)
+        ) from error
+
+
+def _run_app(target: str | None, interval: float) -> None:
+    """Run the terminal application until the user leaves it."""
+    from noria.sight.top.processes import processes
+
+    try:
+        from noria.sight.top.app import TopApp
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            "the live view needs textual", "pip install 'noria[cli]', or use --text or --json"
+        ) from error
+
+    several = target is None and len(processes()) > 1
+    session = None if several else _connect(_target(target), interval)
+    app = TopApp(session, lambda socket: _connect(socket, interval), ascii=not _is_utf8())
+    app.run()
+    if app.return_code:
+        raise click.exceptions.Exit(app.return_code)
+
+
+def _is_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

@@ -1,0 +1,1 @@
+"""Widgets of `noria top`: lines of figures, a table, the bars at the top and bottom."""
