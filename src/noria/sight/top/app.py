@@ -64,7 +64,8 @@ class TopApp(App[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
-            Binding(key.keys, key.action, key.explanation, show=False)
+            # The screen's own binding of Tab would move the focus.
+            Binding(key.keys, key.action, key.explanation, show=False, priority="tab" in key.keys)
             for key in KEYS
             if key.keys and key.action
         ),
