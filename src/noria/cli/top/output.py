@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from noria.sight.top.session import Session, View
 
 PIPE_WIDTH = 120  # characters, where no terminal has a width
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "dim": {"dim": True},
     "good": {"fg": "green"},
     "warn": {"fg": "yellow"},

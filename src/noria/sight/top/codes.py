@@ -31,7 +31,7 @@ def whole(codes: list[CodeFigures], seconds: float) -> list[CodeRates]:
 
 
 def _function(item: CodeRates) -> Cell:
-    return units.clean(item.code.place.function) or hex(item.code.id), PLAIN
+    return units.clean(item.code.place.function) or f"({item.code.kind})", PLAIN
 
 
 def _busy(item: CodeRates) -> Cell:

@@ -115,6 +115,10 @@ def _rate(value: float) -> Cell:
     return (f"{units.size(value)}/s" if value else ""), PLAIN
 
 
+def _age(ns: int) -> Cell:
+    return (units.duration(ns) if ns else ""), PLAIN
+
+
 def _user(item: ConnectionItem) -> str:
     return units.line_and_function(item.connection.user or item.connection.opened_at)
 
@@ -228,7 +232,7 @@ def connection_table() -> Table[ConnectionItem]:
                 "quiet",
                 "quiet",
                 6,
-                lambda item: (units.duration(item.quiet), PLAIN),
+                lambda item: _age(item.quiet),
                 lambda item: item.quiet,
                 priority=7,
                 explanation="time since bytes last moved",
@@ -237,7 +241,7 @@ def connection_table() -> Table[ConnectionItem]:
                 "age",
                 "age",
                 6,
-                lambda item: (units.duration(item.age), PLAIN),
+                lambda item: _age(item.age),
                 lambda item: item.age,
                 priority=4,
                 explanation="time since it was opened",
@@ -250,6 +254,16 @@ def connection_table() -> Table[ConnectionItem]:
                 lambda item: item.connection.fd,
                 priority=9,
                 explanation="file descriptor",
+            ),
+            Column(
+                "local",
+                "local",
+                15,
+                lambda item: (units.clean(item.connection.local), DIM),
+                lambda item: item.connection.local,
+                priority=9,
+                right=False,
+                explanation="address at this end",
             ),
             Column(
                 "protocol",

@@ -64,7 +64,7 @@ def task_detail(
                     ),
                 ),
                 ("scheduled", units.duration(task.scheduled) + " between wake-ups and steps"),
-                ("idle", units.duration(item.idle)),
+                ("idle", units.duration(item.idle) if item.age else ""),
                 ("self wake-ups", units.number(task.self_wakes) if task.self_wakes else ""),
                 ("waits for", waits if task.waiting_for else ""),
                 (
@@ -162,7 +162,7 @@ def code_detail(
     """Return a function's figures, its slowest calls, and the blocks in which it ran."""
     code, now = item.code, observation.now
     lines: list[Line] = [
-        [(f" {units.clean(code.place.function) or hex(code.id)}", STRONG), (f"  {code.kind}", DIM)],
+        [(f" {units.clean(code.place.function) or 'no name'}", STRONG), (f"  {code.kind}", DIM)],
         [],
         *_facts(
             [

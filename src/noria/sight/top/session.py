@@ -13,6 +13,9 @@ from noria.sight.observation import Observation
 from noria.sight.top.history import LoopHistory
 from noria.sight.top.rates import LoopRates, rates
 
+ANSWER_TIMEOUT = 2.0  # seconds until a process counts as silent, and its rings alone are read
+DUMP_TIMEOUT = 60.0
+
 if TYPE_CHECKING:
     from noria.sight.findings import Finding
 
@@ -120,7 +123,8 @@ class LiveSource:
     def __init__(self, target: int | str) -> None:
         from noria.sight.client import Client
 
-        self._client = Client.connect(target)
+        self._target = target
+        self._client = Client.connect(target, timeout=ANSWER_TIMEOUT)
         try:
             self.pid = int(self._client.hello()["pid"])
             self._observer = self._client.observer()
@@ -138,10 +142,15 @@ class LiveSource:
 
     def dump(self, path: str) -> int:
         """Have the process write its flight recording; return the number of records."""
-        return self._client.dump(path)
+        from noria.sight.client import Client
+
+        # A connection of its own: writing takes longer than an observation may.
+        with Client.connect(self._target, timeout=DUMP_TIMEOUT) as client:
+            return client.dump(path)
 
     def close(self) -> None:
         """Close the connection."""
+        self._observer.close()
         self._client.close()
 
 

@@ -64,7 +64,7 @@ def share(value: float) -> str:
     """Return 0.4314 as "43.1%"; "<0.1%" for less than that, "" for 0."""
     if value <= 0:
         return ""
-    return "<0.1%" if value < 0.001 else f"{value * 100:.1f}%" if value < 0.9995 else "100%"
+    return "<0.1%" if value < 0.001 else f"{value * 100:.1f}%" if value < 0.9995 else f"{value:.0%}"
 
 
 def file_line(place: Place) -> str:

@@ -1,0 +1,150 @@
+"""``noria top``: what it prints, how it fails, and a process that it observes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("click")
+
+from noria.cli.main import run
+from noria.sight.top import session
+from support.observations import ScriptedSource
+
+PROGRAM = """
+import asyncio, noria
+noria.watch()
+async def waits_here(): await asyncio.sleep(3600)
+async def main():
+    task = asyncio.create_task(waits_here(), name="sleeper")
+    print("ready", flush=True)
+    while True: await asyncio.sleep(0.01)
+noria.run(main())
+"""
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path, monkeypatch):
+    """A directory for sockets of this test, in a short path."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path
+
+
+@pytest.fixture
+def scripted(tmp_path, monkeypatch):
+    """The socket of a scripted process, and its source."""
+    source = ScriptedSource()
+    source.step = 1
+    path = tmp_path / "scripted.sock"
+    path.touch()
+    monkeypatch.setattr(session, "LiveSource", lambda target: source)
+    return str(path), source
+
+
+def test_once_prints_text(scripted, capsys):
+    path, source = scripted
+    assert run(["top", path, "--once"]) == 0
+    text = capsys.readouterr().out
+    assert "process 4711: python -m chat --port 8888" in text
+    assert "├─ broadcast" in text
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert source.closed
+
+
+def test_without_a_terminal_it_prints_text_until_the_process_ends(scripted, capsys, monkeypatch):
+    path, source = scripted
+    steps = iter([None, None, ConnectionResetError(104, "reset")])
+    observe = source.observe
+
+    def scripted_observe():
+        source.error = next(steps)
+        source.has_ended = source.error is not None
+        return observe()
+
+    monkeypatch.setattr(source, "observe", scripted_observe)
+    assert run(["top", path, "--interval", "0.1"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("process 4711: ") == 3
+    assert "The process has ended: these are its last figures." in captured.out
+    assert captured.err == "noria: process 4711 has ended\n"
+
+
+def test_json_is_one_object_a_line(scripted, capsys):
+    path, source = scripted
+    assert run(["top", path, "--json", "--once"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["loops"][0]["rates"]["events"] > 0
+    assert source.closed
+
+
+def test_dump(scripted, tmp_path, capsys):
+    path, source = scripted
+    file = str(tmp_path / "last.noria")
+    assert run(["top", path, "--dump", file]) == 0
+    assert source.dumped == file
+    assert f"noria report {file}" in capsys.readouterr().out
+
+
+def test_wrong_use(capsys):
+    assert run(["top", "--list", "--text"]) == 2
+    assert "--list and --text cannot be used together" in capsys.readouterr().err
+    assert run(["top", "--interval", "0.01"]) == 2
+
+
+def test_errors_say_what_to_do(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("noria.sight.top.processes.processes", list)
+    assert run(["top", "--once"]) == 1
+    assert "no process is watched by noria\n       start it with 'noria run" in (
+        capsys.readouterr().err
+    )
+    assert run(["top", "999999999"]) == 1
+    assert "there is no process 999999999" in capsys.readouterr().err
+    assert run(["top", str(os.getpid()), "--json"]) == 1
+    assert f"process {os.getpid()} is not watched by noria" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert run(["top", str(tmp_path / "file"), "--once"]) == 1
+    assert "file" in capsys.readouterr().err
+
+
+def test_a_process_is_observed(runtime, capsys):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, env=env, text=True
+    )
+    pid = str(process.pid)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        assert run(["top", "--list", "--json"]) == 0
+        listed = [each["pid"] for each in json.loads(capsys.readouterr().out)]
+        assert process.pid in listed
+        assert run(["top", "--list"]) == 0
+        assert pid in capsys.readouterr().out
+
+        sleeper = None
+        while sleeper is None:  # until the first snapshot of the tasks
+            assert run(["top", pid, "--json", "--once"]) == 0
+            seen = json.loads(capsys.readouterr().out)
+            tasks = [task for loop in seen["loops"] for task in loop["tasks"]]
+            sleeper = next((task for task in tasks if task["name"] == "sleeper"), None)
+        assert seen["pid"] == process.pid
+        assert any(place["function"] == "waits_here" for place in sleeper["waiting_at"])
+
+        assert run(["top", pid, "--once"]) == 0
+        assert "sleeper" in capsys.readouterr().out
+
+        file = Path(runtime, "last.noria")
+        assert run(["top", pid, "--dump", str(file)]) == 0
+        assert file.stat().st_size > 0
+        capsys.readouterr()
+    finally:
+        process.kill()
+        process.communicate()
+    assert run(["top", pid, "--once"]) == 1
+    assert f"there is no process {pid}" in capsys.readouterr().err
