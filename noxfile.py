@@ -113,6 +113,16 @@ def programs(session: nox.Session) -> None:
 
 
 @nox.session
+def troubles(session: nox.Session) -> None:
+    """Find the fault of each program in examples/troubles, on every model; none in healthy ones."""
+    install(session, "test", "programs")
+    session.run(
+        *(*PYTEST, "-n", "4", "tests/sight/test_troubles.py"),
+        env={"NORIA_TROUBLES": "all", "NORIA_PROGRAMS": "required"},
+    )
+
+
+@nox.session
 def suites(session: nox.Session) -> None:
     """Run the test suites of other projects on noria's loop, and aiofiles' on noria.aiofiles."""
     install(session, "test")

@@ -1,10 +1,12 @@
 """An aiohttp server and an aiohttp client with 20 tasks for 2 s, in one loop. Needs aiohttp."""
 
 import asyncio
+import sys
 
 from aiohttp import ClientSession, web
 
-SECONDS, CLIENTS = 2, 20
+SECONDS = float(sys.argv[1]) if sys.argv[1:] else 2.0
+CLIENTS = 20
 
 
 async def hello(request):

@@ -1,8 +1,10 @@
 """A chat with 25 clients for 2 s: each line goes to all of them."""
 
 import asyncio
+import sys
 
-SECONDS, CLIENTS = 2, 25
+SECONDS = float(sys.argv[1]) if sys.argv[1:] else 2.0
+CLIENTS = 25
 writers = set()
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+import sys
 
-SECONDS, TASKS, PAGES = 2, 10, 100_000
+SECONDS = float(sys.argv[1]) if sys.argv[1:] else 2.0
+TASKS, PAGES = 10, 100_000
 LINK = re.compile(r'href="/([0-9]+)"')
 
 

@@ -1,6 +1,6 @@
 """noria's file server with 6 clients for 2 s: downloads, listings and uploads.
 
-python examples/healthy/file_server.py [MODEL]
+python examples/healthy/file_server.py [SECONDS [MODEL]]
 """
 
 import asyncio
@@ -14,7 +14,8 @@ from pathlib import Path
 from noria.fileserver.options import ServerOptions
 from noria.fileserver.serve import serve_files
 
-SECONDS, CLIENTS = 2, 6
+SECONDS = float(sys.argv[1]) if sys.argv[1:] else 2.0
+CLIENTS = 6
 
 
 def client(port, number, end, answers):
@@ -56,7 +57,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "small.txt").write_bytes(b"x" * 1_000)
         Path(directory, "large.bin").write_bytes(b"x" * 1_000_000)
-        model = sys.argv[1] if sys.argv[1:] else "auto"
+        model = sys.argv[2] if sys.argv[2:] else "auto"
         options = ServerOptions(directory, port=0, model=model, upload=True, overwrite=True)
 
         def ready(info):

@@ -8,7 +8,8 @@ import tempfile
 import redis.asyncio
 from redis.exceptions import ConnectionError
 
-SECONDS, TASKS = 2, 10
+SECONDS = float(sys.argv[1]) if sys.argv[1:] else 2.0
+TASKS = 10
 
 
 async def work(client, number, end):

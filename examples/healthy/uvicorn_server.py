@@ -1,10 +1,12 @@
 """uvicorn with 20 clients for 2 s, in one loop. Needs uvicorn."""
 
 import asyncio
+import sys
 
 import uvicorn
 
-SECONDS, CLIENTS = 2, 20
+SECONDS = float(sys.argv[1]) if sys.argv[1:] else 2.0
+CLIENTS = 20
 REQUEST = b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 

@@ -16,8 +16,8 @@ def count_primes(end):
 async def main():
     ticks = asyncio.create_task(ticker())
     for _ in range(2):
-        await asyncio.sleep(0.2)
-        print(count_primes(time.monotonic() + 0.5), "primes")
+        await asyncio.sleep(0.15)
+        print(count_primes(time.monotonic() + 0.3), "primes")
     ticks.cancel()
 
 

@@ -14,9 +14,9 @@ async def handle(text):
 
 async def main():
     ticks = asyncio.create_task(ticker())
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
     await handle(document)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
     ticks.cancel()
 
 

@@ -5,7 +5,7 @@ import time
 
 
 async def retry():
-    for attempt in range(3):
+    for attempt in range(2):
         await asyncio.sleep(0.1)
         print("attempt", attempt, "failed, waiting")
         time.sleep(0.3)  # FAULT loop-blocked: asyncio.sleep would let the others run

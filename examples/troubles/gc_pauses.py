@@ -18,7 +18,7 @@ async def handle(end):
 
 
 async def main():
-    await handle(time.monotonic() + 1.5)
+    await handle(time.monotonic() + 0.9)
 
 
 asyncio.run(main())

@@ -20,7 +20,7 @@ async def wait_for(job):
 
 async def main():
     job = Job()
-    asyncio.get_running_loop().call_later(1.5, job.finish)
+    asyncio.get_running_loop().call_later(0.8, job.finish)
     await wait_for(job)
 
 

@@ -15,7 +15,7 @@ async def main():
     ticks = asyncio.create_task(ticker())
     await asyncio.sleep(0.1)
     words = set()
-    indexing = asyncio.create_task(index(asyncio.Queue(), words, time.monotonic() + 1.6))
+    indexing = asyncio.create_task(index(asyncio.Queue(), words, time.monotonic() + 1.3))
     await indexing
     print(len(words), "words")
     await asyncio.sleep(0.1)

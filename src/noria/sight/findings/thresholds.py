@@ -51,7 +51,7 @@ class Thresholds:
     orphaned: float = 0.7
     # Lateness of a tenth of all timers.
     timer_lateness: float = 0.1
-    # Timers a second, and the share of the loop's time with them.
+    # Timers a second, and the share of all events that they are or cause.
     timers: float = 1000.0
     timer_share: float = 0.5
     # Reading is paused, or data is unread, without an interruption.

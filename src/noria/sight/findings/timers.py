@@ -9,6 +9,7 @@ from noria.sight.findings.units import duration, plural, share
 from noria.sight.observation import CodeFigures, LoopFigures, Place, TaskFigures
 
 _LEAST_TIMERS = 10  # from which on a percentile says something
+_BUSY = 0.3  # utilization below which timers do no harm
 _SLEEPS = 0.5  # share of the timers that asyncio.sleep made
 
 
@@ -21,7 +22,7 @@ def storms(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
     if (
         timers.fired / seconds < thresholds.timers
         or part < thresholds.timer_share
-        or loop.utilization < thresholds.timer_share
+        or loop.utilization < _BUSY
     ):
         return []
     place, who, count = _owner(loop)
