@@ -136,7 +136,7 @@ class ConnectionObserver:
         if connection.closed:
             fields = self._described.get((connection.fd, connection.opened))
             if fields is not None:
-                fill(connection, fields, "peer", "local", "protocol", "tls", "user")
+                fill(connection, fields, "peer", "local", "protocol", "tls", "user", "buffered")
             if connection.closed >= self._time:
                 rest.pop(connection.fd, None)
         elif connection.opened <= self._time:

@@ -27,6 +27,16 @@ from noria.sight.observation import (
 
 MAX_BLOCKS = 1000
 MAX_ERRORS = 1000
+MAX_SEEN_TASKS = 20_000  # tasks whose last await stack is kept after their end
+
+
+@dataclass(slots=True)
+class _SeenTask:
+    """A task as a snapshot had it last."""
+
+    time: int
+    fields: dict[str, Any]
+    orphaned_since: int  # 0: it was not orphaned then
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class LoopObserver:
         self._snapshot_time = 0
         self._blocks: dict[int, dict[str, Any]] = {}
         self._errors: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._seen_tasks: dict[int, _SeenTask] = {}
         self._connections = ConnectionObserver(analysis, self.names)
 
     def update(self, info: dict[str, Any]) -> None:
@@ -70,6 +81,7 @@ class LoopObserver:
         """Take this loop's part of a snapshot; *alone*: the process has no other loop."""
         self._snapshot = snapshot
         self._snapshot_time = time
+        self._see_tasks(dictionaries(snapshot.get("tasks")), time)
         self._connections.take_snapshot(dictionaries(snapshot.get("connections")), time, alone)
         self.take_errors(dictionaries(snapshot.get("errors")))
 
@@ -181,6 +193,27 @@ class LoopObserver:
 
     # Tasks.
 
+    def _see_tasks(self, tasks: list[dict[str, Any]], time: int) -> None:
+        """Remember the tasks of a snapshot, for when they have ended."""
+        for fields in tasks:
+            number = integer(fields.get("id"))
+            before = self._seen_tasks.pop(number, None)
+            since = 0
+            if fields.get("orphaned") is True:
+                since = (before.orphaned_since if before is not None else 0) or time
+            self._seen_tasks[number] = _SeenTask(time, fields, since)
+        while len(self._seen_tasks) > MAX_SEEN_TASKS:
+            del self._seen_tasks[next(iter(self._seen_tasks))]
+
+    def _fill_ended(self, task: TaskFigures) -> None:
+        """Add where a task that the last snapshot does not have waited before."""
+        seen = self._seen_tasks.get(task.id)
+        if seen is None or seen.time < task.created or 0 < task.ended < seen.time:
+            return
+        names = ["name", "coroutine", "waiting_at", "waiting_for", "awaited_by", "main"]
+        fill(task, seen.fields, *names, "orphaned")
+        task.waiting_since = seen.orphaned_since
+
     def _tasks(self, loop: LoopFigures) -> list[TaskFigures]:
         """Return the tasks of the last snapshot, then others."""
         snapshot = {
@@ -207,6 +240,8 @@ class LoopObserver:
                 task.state = "waiting" if task.steps else "scheduled"
             elif complete:
                 task.state, task.ended = "done", task.last_step or created
+            if not task.waiting_at:
+                self._fill_ended(task)
             tasks.append(task)
         for number, fields in snapshot.items():
             task = TaskFigures(number)
