@@ -21,9 +21,8 @@ import pytest
 from noria import models
 from noria.sight.findings import KINDS, find, text
 from noria.sight.findings.finding import Finding
+from noria.sight.recording import observe_recording
 from support.running import ROOT, environment
-
-observer = pytest.importorskip("noria.sight.observer")
 
 EXAMPLES = ROOT / "examples"
 TROUBLES = sorted((EXAMPLES / "troubles").glob("*.py"))
@@ -86,7 +85,7 @@ def findings(program: Path, model: str, folder: Path, *arguments: str) -> list[F
         env=environment(XDG_RUNTIME_DIR=str(folder), NORIA_THRESHOLDS=""),
     )
     assert process.returncode == 0, f"{process.stdout}\n{process.stderr}"
-    return find(observer.observe_recording(recording))
+    return find(observe_recording(recording))
 
 
 def test_the_examples_plant_each_kind_of_fault_in_one_line():
