@@ -231,6 +231,11 @@ class Agent:
                 self._snapshot = take_snapshot(self.loops, self._private_fds())
             return self._snapshot
 
+    @property
+    def last_snapshot(self) -> dict[str, Any]:
+        """The last snapshot, however old."""
+        return self._snapshot
+
     def snapshot_interval(self) -> float:
         """Return the seconds between regular snapshots, so that they cost little."""
         return max(SNAPSHOT_INTERVAL, float(self._snapshot["cost"]) / 1e9 / SNAPSHOT_SHARE)

@@ -40,7 +40,6 @@ _OF_SNAPSHOT = [
     "unread",
     "unsent",
     "unsent_in_kernel",
-    "user",
     "buffered",
 ]
 
@@ -136,7 +135,8 @@ class ConnectionObserver:
         if connection.closed:
             fields = self._described.get((connection.fd, connection.opened))
             if fields is not None:
-                fill(connection, fields, "peer", "local", "protocol", "tls", "user", "buffered")
+                fill(connection, fields, "peer", "local", "protocol", "tls", "buffered")
+                _fill_user(connection, fields)
             if connection.closed >= self._time:
                 rest.pop(connection.fd, None)
         elif connection.opened <= self._time:
@@ -150,6 +150,7 @@ class ConnectionObserver:
     def _fill(self, connection: ConnectionFigures, fields: dict[str, Any]) -> None:
         unsent = connection.unsent
         fill(connection, fields, *_OF_SNAPSHOT)
+        _fill_user(connection, fields)
         if connection.last_sent > self._time:
             connection.unsent = unsent
         if fields.get("reading_paused") is True and not connection.reading_paused_since:
@@ -169,3 +170,10 @@ class ConnectionObserver:
                 connection.unread = 0  # received since; the next snapshot says what is left
             else:
                 connection.unread_since = known.since
+
+
+def _fill_user(connection: ConnectionFigures, fields: dict[str, Any]) -> None:
+    """Set the user; null says that the connection has none now, whatever the records say."""
+    if "user" in fields:
+        connection.user = None
+        fill(connection, fields, "user")

@@ -64,6 +64,7 @@ class LoopObserver:
         self._snapshot_time = 0
         self._blocks: dict[int, dict[str, Any]] = {}
         self._errors: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._collections: list[dict[str, Any]] = []
         self._seen_tasks: dict[int, _SeenTask] = {}
         self._connections = ConnectionObserver(analysis, self.names)
 
@@ -79,6 +80,10 @@ class LoopObserver:
 
     def take_snapshot(self, snapshot: dict[str, Any], time: int, *, alone: bool) -> None:
         """Take this loop's part of a snapshot; *alone*: the process has no other loop."""
+        self._collections = dictionaries(snapshot.get("gc"))
+        if snapshot.get("closed") is True:
+            self.take_errors(dictionaries(snapshot.get("errors")))
+            return  # its tasks and connections are those of the snapshot before
         self._snapshot = snapshot
         self._snapshot_time = time
         self._see_tasks(dictionaries(snapshot.get("tasks")), time)
@@ -181,7 +186,9 @@ class LoopObserver:
         if isinstance(executor, dict):
             fill(loop.executor, executor, "workers", "max_workers")
         collections, collected, pauses, codes = raw["gc"]
-        loop.gc = GcFigures(collections, collected, _distribution(pauses), self._codes(codes))
+        lines = [_collecting_line(each) for each in self._collections] or self._codes(codes)
+        lines.sort(key=lambda code: -code.busy)
+        loop.gc = GcFigures(collections, collected, _distribution(pauses), lines)
 
     def _codes(self, codes: list[tuple[str, int, int, int, int]]) -> list[CodeFigures]:
         """Return figures by code, those with the most time first."""
@@ -325,6 +332,12 @@ class LoopObserver:
                 errors.append(ErrorFigures(name, "", replace(self.names.place(code)), count, last))
         errors.sort(key=lambda error: -error.count)
         return errors
+
+
+def _collecting_line(fields: dict[str, Any]) -> CodeFigures:
+    line = CodeFigures(0, "gc", Place())
+    fill(line, fields, "place", "calls", "busy", "longest")
+    return line
 
 
 def _distribution(values: tuple[int, int, int, list[tuple[int, int]]]) -> Distribution:

@@ -89,6 +89,13 @@ def is_user_code(file: str) -> bool:
     return not file.startswith(_STDLIB)
 
 
+def innermost_user_frame(frame: FrameType | None) -> FrameType | None:
+    """Return the first of a frame and its callers that is the program's own; None without one."""
+    while frame is not None and not is_user_code(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
 def place_of_exception(error: BaseException) -> PlaceTuple:
     """Return where an exception was raised: the program's own innermost line, if there is one."""
     found = None

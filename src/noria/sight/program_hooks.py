@@ -17,7 +17,13 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from noria.sight import record_kinds
-from noria.sight.places import code_of, place_of_callable, place_of_code, place_of_exception
+from noria.sight.places import (
+    code_of,
+    is_user_code,
+    place_of_callable,
+    place_of_code,
+    place_of_exception,
+)
 
 if TYPE_CHECKING:
     from noria.sight.agent import Agent
@@ -139,7 +145,7 @@ def _record_error(watched: Any, context: dict[str, Any]) -> None:
     task = context.get("task") or context.get("future")
     kind = _KINDS.get(message, "callback")
     if kind == "task destroyed pending":
-        place = _place_of_task(task)
+        place = _last_place_of_task(watched, task)
     elif error is not None and error.__traceback__ is not None:
         place = place_of_exception(error)
     elif task is not None:
@@ -152,6 +158,19 @@ def _record_error(watched: Any, context: dict[str, Any]) -> None:
     recorder = watched.recorder
     number = recorder.intern(type(error)) if error is not None else 0
     recorder.record(record_kinds.EXCEPTION, number, id(task) if task is not None else 0)
+
+
+def _last_place_of_task(watched: Any, task: Any) -> Any:
+    """Return where a task waited. The collector may have cleared its coroutine before it."""
+    agent = _agent
+    place = _place_of_task(task)
+    if agent is not None:
+        for loop in agent.last_snapshot["loops"]:
+            for record in loop["tasks"] if loop["id"] == watched.id else ():
+                if record["id"] == id(task) and record["coroutine"][:2] == place[:2]:
+                    inside = [each for each in record["waiting_at"] if is_user_code(each[1])]
+                    return (inside or [place])[-1]
+    return place
 
 
 def _place_of_task(task: Any) -> Any:
@@ -176,7 +195,9 @@ def _collection(phase: str, info: dict[str, int]) -> None:
             continue
         if phase == "start":
             watched.recorder.record(record_kinds.GC_BEGIN, info["generation"], 0)
+            watched.collections.begin(1)
         else:
             watched.recorder.record(
                 record_kinds.GC_END, info.get("collected", 0), info.get("uncollectable", 0)
             )
+            watched.collections.end()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def take_snapshot(loops: Iterable[WatchedLoop], private_fds: frozenset[int]) -> dict[str, Any]:
-    """Return the snapshot of the loops that are not closed.
+    """Return the snapshot of the loops; of closed ones only what has happened in them.
 
     *private_fds* are the agent's own descriptors. The key "cost" has the ns of work that it took.
     """
@@ -31,10 +31,12 @@ def take_snapshot(loops: Iterable[WatchedLoop], private_fds: frozenset[int]) -> 
     for each in loops:
         loop = each.loop
         if loop is None:
+            results.append({"id": each.id, "closed": True, "tasks": [], "connections": []})
+            results[-1].update(errors=each.errors.records(), gc=each.collections.records())
             continue
         is_asyncio = isinstance(loop, asyncio.AbstractEventLoop)
         tasks = snapshot_tasks(loop, each.thread_ident, pacer) if is_asyncio else TaskSnapshot()
-        connections = snapshot_connections(loop, pacer, tasks.awaiting) if is_asyncio else []
+        connections = snapshot_connections(loop, pacer, tasks) if is_asyncio else []
         known.update(connection["fd"] for connection in connections)
         result = {
             "id": each.id,
@@ -45,6 +47,7 @@ def take_snapshot(loops: Iterable[WatchedLoop], private_fds: frozenset[int]) -> 
             "executor": each.executors.figures(loop),
             "timers": {"pending": loop.pending()[1]},
             "errors": each.errors.records(),
+            "gc": each.collections.records(),
         }
         results.append(result)
         if not is_asyncio:

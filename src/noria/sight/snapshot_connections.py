@@ -10,17 +10,16 @@ from typing import Any
 from noria._core.aio.core import Core
 from noria._core.recorder.sockets import connection_state
 from noria.sight.pacer import Pacer
-from noria.sight.places import PlaceTuple, place_of_callable
+from noria.sight.places import PlaceTuple, is_user_code, place_of_callable
+from noria.sight.snapshot_tasks import TaskSnapshot
 
 MAX_CONNECTIONS = 20_000
 
 
-def snapshot_connections(
-    loop: Any, pacer: Pacer, awaiting: dict[int, dict[str, Any]]
-) -> list[dict[str, Any]]:
+def snapshot_connections(loop: Any, pacer: Pacer, tasks: TaskSnapshot) -> list[dict[str, Any]]:
     """Take the connections of an asyncio loop.
 
-    *awaiting* has the record of the task that awaits a future, by the future's id.
+    *tasks* is a snapshot of its tasks, taken just before.
     """
     if not isinstance(loop, Core):
         return []
@@ -30,12 +29,12 @@ def snapshot_connections(
         fd = channel.fd
         state = connection_state(fd) if fd >= 0 else None
         if state is not None:
-            found.append(_record(channel, fd, state, awaiting))
+            found.append(_record(channel, fd, state, tasks))
     return found
 
 
 def _record(
-    channel: Any, fd: int, state: tuple[str, str, int, int], awaiting: dict[int, dict[str, Any]]
+    channel: Any, fd: int, state: tuple[str, str, int, int], tasks: TaskSnapshot
 ) -> dict[str, Any]:
     peer, local, unread, unsent_in_kernel = state
     protocol = channel.get_protocol()
@@ -52,7 +51,7 @@ def _record(
         "reading_paused": bool(getattr(channel, "reading_paused", False)),
         "writing_paused": bool(getattr(channel, "writing_paused", False)),
         "buffered": _buffered(protocol),
-        "user": _user(protocol, awaiting),
+        "user": _user(protocol, tasks),
     }
 
 
@@ -80,23 +79,28 @@ def _buffered(protocol: Any) -> int:
     return len(buffer) if buffer is not None else 0
 
 
-def _user(protocol: Any, awaiting: dict[int, dict[str, Any]]) -> PlaceTuple | None:
-    """Return the place of the task that reads from the connection, else the protocol's class."""
+def _user(protocol: Any, tasks: TaskSnapshot) -> PlaceTuple | None:
+    """Return where the task is that has the connection, else the protocol's method.
+
+    None for streams that no task waits for: whether one has them is not known.
+    """
     if protocol is None:
         return None
     if isinstance(protocol, asyncio.StreamReaderProtocol):
         reader = getattr(protocol, "_stream_reader", None)
-        record = awaiting.get(id(getattr(reader, "_waiter", None)))
+        record = tasks.awaiting.get(id(getattr(reader, "_waiter", None)))
         if record is not None:
             places = record["waiting_at"]
             for place in reversed(places):
                 if place[0].partition(".")[0] not in ("StreamReader", "StreamReaderBase"):
                     found: PlaceTuple = place
                     return found
-        task = getattr(protocol, "_task", None)
-        if isinstance(task, asyncio.Task):
-            return place_of_callable(task.get_coro())
-        return None
+        record = tasks.by_task.get(id(getattr(protocol, "_task", None)))
+        if record is None:
+            return None
+        places = record["waiting_at"] or [record["coroutine"]]
+        inside = [place for place in places if is_user_code(place[1])]
+        return (inside or places)[-1]  # type: ignore[no-any-return]
     received = getattr(protocol, "data_received", None) or getattr(protocol, "get_buffer", None)
     return place_of_callable(received if received is not None else type(protocol))
 

@@ -34,6 +34,8 @@ class TaskSnapshot:
         self.alive = 0
         # id of an awaited future -> the record of the task that awaits it
         self.awaiting: dict[int, dict[str, Any]] = {}
+        # id of a task -> its record, of those that are not done
+        self.by_task: dict[int, dict[str, Any]] = {}
 
 
 def snapshot_tasks(
@@ -53,10 +55,12 @@ def snapshot_tasks(
         if number >= MAX_TASKS:
             break
         pacer.pause()
-        record, future, awaited_tasks = _record(task, task is current)
+        record, future, awaited_tasks = _record(task, thread_ident if task is current else 0)
         if task is main:
             record["main"] = True
         result.tasks.append(record)
+        if record["state"] != "done":
+            result.by_task[record["id"]] = record
         if future is not None:
             result.awaiting[id(future)] = record
         for other in awaited_tasks:
@@ -67,7 +71,7 @@ def snapshot_tasks(
 
 
 def _record(
-    task: asyncio.Task[Any], running: bool
+    task: asyncio.Task[Any], running_in: int
 ) -> tuple[dict[str, Any], Any, list[asyncio.Task[Any]]]:
     coroutine = task.get_coro()
     record: dict[str, Any] = {
@@ -88,8 +92,9 @@ def _record(
         for each in frames
         if isinstance(each.code, CodeType)
     ]
-    if running:
+    if running_in:
         record["state"] = "running"
+        record["waiting_at"] = _running_stack(running_in, coroutine) or record["waiting_at"]
         return record, None, []
     is_future = hasattr(awaited, "get_loop")
     if not is_future or awaited.done():
@@ -99,11 +104,25 @@ def _record(
     record["waiting_for"] = _waiting_for(frames, awaited)
     # Two references are those of the task and of the iterator; `awaited` here is another.
     if not isinstance(awaited, asyncio.Task):
-        known = 3 + sum(
+        kept = sum(
             value is awaited for each in frames for value in gc.get_referents(each.coroutine)
         )
-        record["orphaned"] = _references([awaited]) <= known
+        # A future that no variable has (`await asyncio.Future()`) waits for a cancellation.
+        record["orphaned"] = kept > 0 and _references([awaited]) <= 3 + kept
     return record, awaited, list(_awaited_tasks(frames, awaited))
+
+
+def _running_stack(thread_ident: int, coroutine: Any) -> list[PlaceTuple]:
+    """Return what the running coroutine of a thread has called, outermost first."""
+    places = []
+    frame = frame_of_thread(thread_ident)
+    code = getattr(coroutine, "cr_code", None)
+    while frame is not None:
+        places.append(place_of_code(frame.f_code, frame.f_lineno))
+        if frame.f_code is code:
+            return places[::-1]
+        frame = frame.f_back
+    return []
 
 
 def _references(holder: list[Any]) -> int:

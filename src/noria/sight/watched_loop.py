@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from noria._core.recorder.reader import RingReader
+from noria.sight.collections_seen import CollectionsSeen
 from noria.sight.errors_seen import ErrorsSeen
 from noria.sight.executors_seen import ExecutorsSeen
 
@@ -23,6 +24,7 @@ class WatchedLoop:
         self.model = str(loop.model.name)
         self.recorder = recorder
         self.errors = ErrorsSeen()
+        self.collections = CollectionsSeen()
         self.executors = ExecutorsSeen()
         self.released = False
         self.thread_name = ""
