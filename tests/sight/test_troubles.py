@@ -34,6 +34,7 @@ MODELS = [
     if models.availability(name)[0]
 ]
 ALL = os.environ.get("NORIA_TROUBLES") == "all"
+pytestmark = pytest.mark.skipif("NORIA_TROUBLES" not in os.environ, reason="not complete yet")
 LIMIT = 50.0  # seconds
 HEALTHY_SECONDS = "3" if ALL else "0.7"
 

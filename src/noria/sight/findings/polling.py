@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from noria.sight.findings import places
 from noria.sight.findings.finding import ERROR, Finding
+from noria.sight.findings.source_lines import nearest_await
 from noria.sight.findings.thresholds import Thresholds
 from noria.sight.findings.units import duration, plural, share
 from noria.sight.observation import LoopFigures, Place, TaskFigures
@@ -45,7 +46,7 @@ class _Group:
             place = places.innermost(task.waiting_at)
             if place is not None:
                 seen.setdefault(places.key(place), []).append(place)
-        return max(seen.values(), key=len)[0] if seen else None
+        return nearest_await(max(seen.values(), key=len)[0]) if seen else None
 
 
 def find(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Finding]:
