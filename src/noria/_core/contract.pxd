@@ -151,7 +151,7 @@ cdef class Model:
     cdef readonly str name
     cdef readonly Queue queue
     cdef Dispatcher dispatcher
-    cdef Ring *ring                  # of the loop's recorder; NULL: nothing is recorded
+    cdef Ring *recorder              # of the loop's recorder; NULL: nothing is recorded
     cdef Counters counters
     cdef Timestamps timestamps
     cdef public bint recording       # take the timestamps of each message
@@ -171,12 +171,11 @@ cdef class Model:
     cdef bint recv_in_flight(self, Channel channel) noexcept
     cdef int release(self, Channel channel) except -1
     cdef int deliver(self, Channel channel, Event *event) except -1
-    cdef bint receive_datagrams(self, Channel channel) except -1
     cdef Py_ssize_t send(self, Channel channel, const char *data, Py_ssize_t n) except? -1
     cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1
     cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1
     cdef int flush_sends(self) except -1
-    cdef Py_ssize_t count_send(self, Py_ssize_t r) noexcept
+    cdef Py_ssize_t count_send(self, int fd, Py_ssize_t r) noexcept
     cdef int copy_counters(self, Counters *counters) noexcept
     cdef int submit(self, Operation operation) except -1
     cdef int cancel(self, Operation operation) except -1

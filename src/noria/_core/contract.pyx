@@ -12,11 +12,13 @@ from libc.string cimport memset
 
 from noria._core.message cimport free_spares
 from noria._core.recorder.events cimport RecordKind, TAIL_SHIFT
-from noria._core.recorder.record cimport Ring, detach_ring, identify_type, record
+from noria._core.recorder.record cimport (
+    Ring, detach_ring, identify_type, record, record_call, record_transfer,
+)
 from noria._core.sys cimport (
     EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, accept4, c_close,
     c_connect, c_fsync, c_pread, c_pwrite, c_shutdown, coarse_ns, errno,
-    monotonic_ns, msghdr, recv, recvfrom, c_send, sendmsg, sockaddr, sockaddr_storage, socklen_t,
+    monotonic_ns, msghdr, recv, c_send, sendmsg, sockaddr,
 )
 
 import os
@@ -35,7 +37,6 @@ if hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():
 SCRATCH_SIZE = 256 * 1024
 
 cdef enum:
-    MAX_DATAGRAMS = 64      # received from one socket before the other sockets have their turn
     MAX_OPERATION_THREADS = 8
     EVENT_KIND_MASK = 0xff  # a model may use the bits above
 
@@ -282,6 +283,14 @@ cdef class Operation(Target):
             if errno != EINTR:
                 return -errno
 
+    cdef int record_begin(self, Event *event, Ring *ring, uint64_t tail) noexcept:
+        record_call(ring, <PyObject *>self.callback, NULL, tail, RecordKind.CALL)
+        if self.kind == CONNECT:
+            record_transfer(ring, RecordKind.CONNECT, self.fd, event.result)
+        else:
+            record(ring, RecordKind.FILE_END, <uint64_t><PyObject *>self, event.result)
+        return 0
+
     cdef int handle(self, Event *event) except -1:
         return self.finish(event.result)
 
@@ -327,7 +336,7 @@ cdef class Model:
 
     def __dealloc__(self):
         live_models.discard(<size_t><PyObject *>self)
-        detach_ring(&self.ring)
+        detach_ring(&self.recorder)
         free_spares(&self.spare_messages)
         PyMem_RawFree(self.scratch)
 
@@ -366,36 +375,6 @@ cdef class Model:
         """Turn an event that was taken out of the queue into an upcall of the channel."""
         raise NotImplementedError
 
-    cdef bint receive_datagrams(self, Channel channel) except -1:
-        """Receive up to MAX_DATAGRAMS datagrams; return whether there may be more."""
-        cdef sockaddr_storage address
-        cdef socklen_t length
-        cdef Py_ssize_t n
-        cdef int _left
-        for _left in range(MAX_DATAGRAMS):
-            length = sizeof(address)
-            self.counters.receives += 1
-            n = recvfrom(channel.fd, self.scratch, scratch_size, MSG_DONTWAIT,
-                         <sockaddr *>&address, &length)
-            if n < 0:
-                if errno == EINTR:
-                    continue
-                if errno == EAGAIN:
-                    self.counters.empty_receives += 1
-                    return False
-                if errno == EBADF:      # closed by its owner: each receive would fail
-                    self.unwatch(channel, channel.watched)
-                    channel.failed(EBADF)
-                    return False
-                channel.failed(errno)   # for example ECONNREFUSED of an earlier send
-            else:
-                self.counters.messages += 1
-                self.counters.bytes_in += n
-                channel.datagram_received(self.scratch, n, &address, length)
-            if not channel.watched & RECEIVE or self.inherited:
-                return False
-        return True
-
     cdef Py_ssize_t send(self, Channel channel, const char *data, Py_ssize_t n) except? -1:
         """Send without waiting; return the number of bytes, or -errno."""
         cdef Py_ssize_t r
@@ -403,7 +382,7 @@ cdef class Model:
             self.counters.sends += 1
             r = self.kernel_send(channel.fd, data, n)
             if r != -EINTR:
-                return self.count_send(r)
+                return self.count_send(channel.fd, r)
 
     cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1:
         """Send several buffers, given as a struct msghdr; return as `send` does."""
@@ -412,7 +391,7 @@ cdef class Model:
             self.counters.sends += 1
             r = self.kernel_send_many(channel.fd, message)
             if r != -EINTR:
-                return self.count_send(r)
+                return self.count_send(channel.fd, r)
 
     cdef bint send_later(self, Channel channel, const char *data, Py_ssize_t n) except -1:
         """Send with the next wait, in one system call for all channels, without waiting for space.
@@ -427,8 +406,10 @@ cdef class Model:
         return 0
 
     @cython.final
-    cdef Py_ssize_t count_send(self, Py_ssize_t r) noexcept:
-        """Count the result of a send, and return it."""
+    cdef Py_ssize_t count_send(self, int fd, Py_ssize_t r) noexcept:
+        """Count and record the result of a send, and return it."""
+        if self.recorder != NULL:
+            record_transfer(self.recorder, RecordKind.SEND, fd, r)
         if r >= 0:
             self.counters.bytes_out += r
         elif r == -EAGAIN:
@@ -580,7 +561,7 @@ cdef class Model:
         if self.thread_pool is not None:
             self.thread_pool.shutdown(wait=not self.inherited)  # a child has no threads
             self.thread_pool = None
-        detach_ring(&self.ring)
+        detach_ring(&self.recorder)
         self.dispatcher = None
         while self.queue.take(&event):
             self.discard(&event)

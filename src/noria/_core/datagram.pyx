@@ -5,6 +5,8 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from noria._core.address cimport noria_address
 from noria._core.contract cimport CALL, RECEIVE, SEND, Event
 from noria._core.loop cimport Loop
+from noria._core.recorder.events cimport RecordKind
+from noria._core.sys cimport EAGAIN
 from noria._core.transport cimport TransportChannel
 
 import os
@@ -27,6 +29,7 @@ cdef class DatagramChannel(TransportChannel):
         self.protocol = protocol
         self.unsent = deque()
         self.datagrams = True
+        self.note(RecordKind.OPEN, 0)
         return 0
 
     cdef int handle(self, Event *event) except -1:
@@ -60,6 +63,8 @@ cdef class DatagramChannel(TransportChannel):
     cdef int keep_unsent(self, bytes data, object address) except -1:
         """Keep a datagram until the socket is writable."""
         self.unsent.append((data, address))
+        self.unsent_bytes += len(data)
+        self.note(RecordKind.UNSENT, self.unsent_bytes)
         self.model.watch(self, SEND)
         return 0
 
@@ -75,7 +80,9 @@ cdef class DatagramChannel(TransportChannel):
             # The protocol's error_received may have closed the socket.
             if self.unsent:
                 self.unsent.popleft()
+                self.unsent_bytes -= len(data)
                 self.unsent_removed(data)
+        self.note(RecordKind.UNSENT, self.unsent_bytes)
         if not self.closed:
             self.model.unwatch(self, SEND)
             if self.closing:
@@ -84,6 +91,7 @@ cdef class DatagramChannel(TransportChannel):
 
     cdef int discard_unsent(self) except -1:
         self.unsent.clear()
+        self.unsent_bytes = 0
         return 0
 
     # Closing.
@@ -100,6 +108,7 @@ cdef class DatagramChannel(TransportChannel):
 
     cdef int released(self) except -1:
         if self.sock is not None:
+            self.note(RecordKind.CLOSE, 0)
             self.sock.close()
             self.sock = None
             self.fd = -1
@@ -126,16 +135,18 @@ cdef class Datagrams(DatagramChannel):
         self.model.counters.sends += 1
         try:
             if address is None:
-                self.sock.send(data, socket.MSG_DONTWAIT)
+                sent = self.sock.send(data, socket.MSG_DONTWAIT)
             else:
-                self.sock.sendto(data, socket.MSG_DONTWAIT, address)
+                sent = self.sock.sendto(data, socket.MSG_DONTWAIT, address)
         except BlockingIOError:
-            self.model.counters.blocked_sends += 1
+            self.model.count_send(self.fd, -EAGAIN)
             return False
         except OSError as error:
+            if error.errno:
+                self.model.count_send(self.fd, -error.errno)
             self.protocol.error_received(error)
             return True
-        self.model.counters.bytes_out += len(data)
+        self.model.count_send(self.fd, sent)
         return True
 
     def get_extra_info(self, name, default=None):

@@ -123,3 +123,14 @@ cdef class Listener(AcceptChannel):
             self.model.kernel_close(self.fd)
             self.fd = -1
         return 0
+
+
+def open_stream(Loop loop, int fd, protocol, StreamSet group, bint tcp):
+    """Make a stream on a connected socket, which it takes over, and start it."""
+    cdef Stream stream = Stream.__new__(Stream)
+    stream.open(loop, fd, protocol, group, tcp)
+    try:
+        stream.start()
+    except Exception as error:
+        stream.handle_error(error)
+    return stream

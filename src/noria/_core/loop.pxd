@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 
 from noria._core.contract cimport Dispatcher, Event, Model, Queue
@@ -21,6 +22,7 @@ cdef class Loop(Dispatcher):
     cdef size_t events_left        # events that this dispatch has still to take
     cdef Event event               # the event that is being handled
     cdef unsigned long thread_id
+    cdef PyObject *base_frame       # Python's innermost frame where the run began; borrowed
     cdef int64_t native_id          # the kernel's number of that thread
     cdef object fatal               # raised by a handler in a thread of the model; run raises it
     cdef int64_t waiting_ns_at_start

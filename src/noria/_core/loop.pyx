@@ -15,10 +15,11 @@ from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from noria._core.contract cimport CALL, Counters, Model, Operation, Target
+from noria._core.contract cimport CALL, CONNECT, Counters, Model, Operation, Target
 from noria._core.recorder.events cimport RecordKind
 from noria._core.recorder.record cimport (
-    Ring, detach_ring, identify_type, publish, record, record_at, ticks_of,
+    Ring, detach_ring, handler_of, identify_type, publish, record, record_at, record_transfer,
+    ticks_of,
 )
 from noria._core.sys cimport monotonic_ns
 from noria._core.timers cimport Handle, Timer, Timers, nanoseconds, new_timer
@@ -30,6 +31,10 @@ from noria.errors import NoriaError, Unsupported
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_native_id() noexcept
+
+cdef extern from *:
+    "#define noria_frame() ((PyObject *)PyEval_GetFrame())"
+    PyObject *current_frame "noria_frame"() noexcept
 
 log = logging.getLogger("noria")
 
@@ -113,6 +118,9 @@ cdef class Loop(Dispatcher):
         """Start an operation; its callback is called from the queue."""
         if self.closed:
             self.check_closed()
+        if self.model.recorder != NULL and operation.kind != CONNECT:
+            record(self.model.recorder, RecordKind.FILE_BEGIN, <uint64_t><PyObject *>operation,
+                   operation.kind)
         self.model.submit(operation)
 
     def cancel(self, Operation operation):
@@ -212,8 +220,9 @@ cdef class Loop(Dispatcher):
         self.running = True
         self.run_started_ns = monotonic_ns()
         self.waiting_ns_at_start = self.model.counters.waiting_ns
+        self.base_frame = current_frame()
         self.native_id = PyThread_get_thread_native_id()
-        if self.model.ring != NULL:
+        if self.model.recorder != NULL:
             self.record_run_begin()
 
     def end_run(self):
@@ -228,7 +237,7 @@ cdef class Loop(Dispatcher):
                 self.finish_run()
 
     def finish_run(self):
-        if self.model.ring != NULL:
+        if self.model.recorder != NULL:
             self.record_run_end()
         self.running = self.stopping = False
         self.busy_ns += monotonic_ns() - self.run_started_ns - self.waited_in_run()
@@ -263,20 +272,20 @@ cdef class Loop(Dispatcher):
                 timeout = 0
             self.poll_every_turn()
             self.asleep = timeout != 0
-            if self.model.ring != NULL:
+            if self.model.recorder != NULL:
                 self.record_wait(timeout)
             before = self.queue.head + self.queue.count
             try:
                 self.model.wait(timeout)
             finally:
                 self.asleep = False
-                if self.model.ring != NULL:
+                if self.model.recorder != NULL:
                     self.record_woke(before, timeout)
         elif self.model.polls_memory:
             before = self.queue.count
             self.model.wait(0)
-            if self.model.ring != NULL and self.queue.count != before:
-                record(self.model.ring, RecordKind.POLL, self.queue.count - before, 0)
+            if self.model.recorder != NULL and self.queue.count != before:
+                record(self.model.recorder, RecordKind.POLL, self.queue.count - before, 0)
         else:
             self.poll()
         if self.timers.count:
@@ -308,8 +317,8 @@ cdef class Loop(Dispatcher):
         self.skipped_turns = 0
         before = self.queue.count
         self.model.wait(0)
-        if self.model.ring != NULL:
-            record(self.model.ring, RecordKind.POLL, self.queue.count - before, 0)
+        if self.model.recorder != NULL:
+            record(self.model.recorder, RecordKind.POLL, self.queue.count - before, 0)
         if self.queue.count != before:
             self.poll_every_turn()
         elif self.empty_polls < EMPTY_POLLS_BEFORE_SKIPPING:
@@ -323,8 +332,8 @@ cdef class Loop(Dispatcher):
         cdef Timer timer = self.timers.pop_due(now)
         while timer is not None:
             self.queue.put(timer, CALL, 0, NULL)
-            if self.model.ring != NULL:
-                record(self.model.ring, RecordKind.TIMER, timer.when_ns, now)
+            if self.model.recorder != NULL:
+                record(self.model.recorder, RecordKind.TIMER, timer.when_ns, now)
             timer = self.timers.pop_due(now)
         return 0
 
@@ -335,7 +344,7 @@ cdef class Loop(Dispatcher):
             return 0
         self.dispatching = True
         self.events_left = limit
-        if self.model.ring != NULL:
+        if self.model.recorder != NULL:
             self.record_turn()
         try:
             while self.events_left:
@@ -345,7 +354,7 @@ cdef class Loop(Dispatcher):
                     raise
                 except BaseException as error:
                     target = <Target>self.event.target
-                    if self.model.ring != NULL:
+                    if self.model.recorder != NULL:
                         self.record_exception(error)
                     if not target.handle_error(error):
                         self.report(error)
@@ -363,7 +372,7 @@ cdef class Loop(Dispatcher):
 
     cdef int handle_events(self) except -1:
         # Without a try: an exception of a handler ends this loop, and dispatch restarts it.
-        if self.model.ring != NULL:
+        if self.model.recorder != NULL:
             return self.handle_recorded()
         self.drop_event()
         while self.events_left and self.queue.take(&self.event):
@@ -380,7 +389,7 @@ cdef class Loop(Dispatcher):
         self.drop_event()
         while self.events_left and self.queue.take(&self.event):
             self.events_left -= 1
-            ring = self.model.ring
+            ring = self.model.recorder
             if ring != NULL:
                 (<Target>self.event.target).record_begin(&self.event, ring,
                                                          self.queue.head + self.queue.count)
@@ -405,7 +414,7 @@ cdef class Loop(Dispatcher):
             while (self.queue.count and turns < MAX_TURNS_WITHOUT_POLL
                    and not self.stopping and not self.closed):
                 turns += 1
-                if self.model.ring != NULL:
+                if self.model.recorder != NULL:
                     # The thread of the loop sleeps meanwhile.
                     self.record_woke(self.queue.head, -1)
                 self.dispatch(self.queue.count)
@@ -413,7 +422,7 @@ cdef class Loop(Dispatcher):
             self.fatal = error
             self.stop()
         self.busy_ns += monotonic_ns() - before
-        if self.model.ring != NULL:
+        if self.model.recorder != NULL:
             self.record_wait(-1)
         if self.stopping or self.queue.count:
             self.model.wake()
@@ -439,11 +448,11 @@ cdef class Loop(Dispatcher):
             self.check_closed()
         if self.abandoned:
             self.model.raise_inherited()
-        if self.model.ring != NULL:
+        if self.model.recorder != NULL:
             raise NoriaError("the loop has a recorder already: detach it first")
-        recorder.attach_to(<size_t>&self.model.ring, self.model.name)
+        recorder.attach_to(<size_t>&self.model.recorder, self.model.name)
         self.attached = recorder
-        self.model.ring.functions.record_clock(self.model.ring)
+        self.model.recorder.functions.record_clock(self.model.recorder)
         self.record_counters(True)
         if self.running:
             self.record_run_begin()
@@ -457,33 +466,33 @@ cdef class Loop(Dispatcher):
         # Kept until the end: a record of this method may be the last use.
         _recorder = self.attached
         self.attached = None
-        if self.model is None or self.model.ring == NULL:
+        if self.model is None or self.model.recorder == NULL:
             return
         self.record_counters(True)
-        self.model.ring.functions.record_clock(self.model.ring)
+        self.model.recorder.functions.record_clock(self.model.recorder)
         if self.running:
             self.record_run_end()
-        detach_ring(&self.model.ring)
+        detach_ring(&self.model.recorder)
 
     @property
     def recorder(self):
         """The attached Recorder, or None."""
-        return None if self.model is None or self.model.ring == NULL else self.attached
+        return None if self.model is None or self.model.recorder == NULL else self.attached
 
     def record_run_begin(self):
-        cdef Ring *ring = self.model.ring
+        cdef Ring *ring = self.model.recorder
         ring.header.thread_native_id = self.native_id
         ring.header.thread_ident = self.thread_id
         record(ring, RecordKind.RUN_BEGIN, self.native_id, self.queue.count != 0)
 
     def record_run_end(self):
-        cdef Ring *ring = self.model.ring
+        cdef Ring *ring = self.model.recorder
         record(ring, RecordKind.RUN_END, 0, 0)
         ring.header.turn_started = ring.header.thread_native_id = 0
 
     cdef int record_turn(self) noexcept:
         """Record that the handlers of a turn begin."""
-        cdef Ring *ring = self.model.ring
+        cdef Ring *ring = self.model.recorder
         cdef uint64_t now = ticks_of(ring)
         cdef uint64_t timers = self.timers.count + self.timers.deferred_count
         if now >= ring.next_clock:
@@ -505,13 +514,13 @@ cdef class Loop(Dispatcher):
         memcpy(values, &counters, sizeof(values))
         for i in range(COUNTERS):
             if all or values[i] != self.counters_recorded[i]:
-                record(self.model.ring, RecordKind.COUNTER, i, values[i])
+                record(self.model.recorder, RecordKind.COUNTER, i, values[i])
         memcpy(self.counters_recorded, values, sizeof(values))
         return 0
 
     cdef int record_wait(self, int64_t timeout) noexcept:
         """Record that the loop is about to sleep or, with timeout 0, to poll."""
-        cdef Ring *ring = self.model.ring
+        cdef Ring *ring = self.model.recorder
         if timeout:
             ring.header.turn_started = 0
             record(ring, RecordKind.WAIT, <uint64_t>timeout, 0)
@@ -519,15 +528,21 @@ cdef class Loop(Dispatcher):
 
     cdef int record_woke(self, size_t before, int64_t timeout) noexcept:
         """Record the end of a wait; `before` is the number of events ever queued at its begin."""
-        record(self.model.ring, RecordKind.WOKE if timeout else RecordKind.POLL,
+        record(self.model.recorder, RecordKind.WOKE if timeout else RecordKind.POLL,
                self.queue.head + self.queue.count - before, 0)
         return 0
 
     cdef int record_exception(self, object error) noexcept:
         """Record the exception of the handler that was recorded last."""
-        cdef Ring *ring = self.model.ring
-        record(ring, RecordKind.EXCEPTION, identify_type(ring, <PyObject *>error), 0)
+        cdef Ring *ring = self.model.recorder
+        record(ring, RecordKind.EXCEPTION, identify_type(ring, <PyObject *>error),
+               handler_of(ring))
         return 0
+
+    def record_connect(self, int fd, int error):
+        """Record that an outgoing connection is made, or has failed with an errno."""
+        if self.model.recorder != NULL:
+            record_transfer(self.model.recorder, RecordKind.CONNECT, fd, -error)
 
     cdef int report(self, object error) except -1:
         """Report an exception that no target has handled."""

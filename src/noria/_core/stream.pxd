@@ -54,6 +54,7 @@ cdef class Stream(TransportChannel):
     cdef int flush(self) except -1
     cdef int count_sent(self, Py_ssize_t sent) except -1
     cdef int watch_writable(self) except -1
+    cdef int pause_protocol(self, bint paused) except -1
     cdef int notify_flow_control(self) except -1
     cdef int count_lost_write(self) except -1
     cdef int raise_unwritable(self, str method) except -1

@@ -17,9 +17,11 @@ from noria._core.loop cimport Loop
 from noria._core.message cimport (
     Raw, bytes_of, expect, keep_spare, make_message, new_bytes, resize_bytes,
 )
+from noria._core.recorder.events cimport RecordKind
 from noria._core.sys cimport EAGAIN, IPPROTO_TCP, TCP_NODELAY, c_close, iovec, msghdr, setsockopt
 from noria._core.transport cimport (
     HIGH_WATER, LOW_WATER, DirectProtocol, StreamSet, TransportChannel, WriteBuffer,
+    checked_limits,
 )
 
 import asyncio
@@ -51,6 +53,7 @@ cdef class Stream(TransportChannel):
         self.loop = loop
         self.model = loop.model
         self.use_protocol(protocol)
+        self.note(RecordKind.OPEN, 0)
         if tcp:
             self.model.counters.controls += 1
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
@@ -212,6 +215,7 @@ cdef class Stream(TransportChannel):
 
     cdef int handle_eof(self) except -1:
         """The peer has closed its sending side."""
+        self.note(RecordKind.END_OF_STREAM, 0)
         if self.paused:
             self.keep_paused_data(b"")
             return 0
@@ -245,6 +249,7 @@ cdef class Stream(TransportChannel):
         if self.paused & PAUSED or self.closing or self.closed:
             return
         self.paused |= PAUSED
+        self.note(RecordKind.PAUSE_READING, 0)
         self.model.unwatch(self, RECEIVE)
 
     def resume_reading(self):
@@ -252,6 +257,7 @@ cdef class Stream(TransportChannel):
         if not self.paused & PAUSED or self.closing or self.closed:
             return
         self.paused &= ~PAUSED
+        self.note(RecordKind.RESUME_READING, 0)
         if self.paused_data is not None:
             # The kept data is delivered first, from the queue and not from within this call.
             self.paused |= DELIVERING_PAUSED
@@ -393,10 +399,10 @@ cdef class Stream(TransportChannel):
 
     cdef int watch_writable(self) except -1:
         """Watch until the socket takes more data; pause the protocol above the high-water mark."""
+        self.note(RecordKind.UNSENT, self.unsent_size)
         self.model.watch(self, SEND)
         if self.unsent_size > self.high_water() and not self.protocol_paused:
-            self.protocol_paused = True
-            self.notify_flow_control()
+            self.pause_protocol(True)
 
     @cython.final
     cdef Py_ssize_t high_water(self) noexcept:
@@ -407,6 +413,13 @@ cdef class Stream(TransportChannel):
     cdef Py_ssize_t low_water(self) noexcept:
         """The number of unsent bytes at or below which resume_writing is called."""
         return LOW_WATER if self.unsent is None else self.unsent.low
+
+    cdef int pause_protocol(self, bint paused) except -1:
+        """Have the protocol stop writing, or resume."""
+        self.protocol_paused = paused
+        self.note(RecordKind.PAUSE_WRITING if paused else RecordKind.RESUME_WRITING,
+                  self.unsent_size)
+        return self.notify_flow_control()
 
     cdef int notify_flow_control(self) except -1:
         """Call pause_writing or resume_writing."""
@@ -457,16 +470,15 @@ cdef class Stream(TransportChannel):
         return self.unsent.remove_sent(sent)
 
     cdef int flush_at_turn_end(self) except -1:
-        """Send the data that was deferred until the end of the turn; see Connection."""
-        return 0
+        return 0    # a Connection sends the data that was deferred until the end of the turn
 
     cdef int writable(self) except -1:
         self.flush()
         if self.closed:
             return 0
+        self.note(RecordKind.UNSENT, self.unsent_size)
         if self.protocol_paused and self.unsent_size <= self.low_water():
-            self.protocol_paused = False
-            self.notify_flow_control()
+            self.pause_protocol(False)
         if self.unsent_size or self.closed:
             return 0
         self.model.unwatch(self, SEND)
@@ -493,18 +505,11 @@ cdef class Stream(TransportChannel):
 
         pause_writing is called above `high`, resume_writing at or below `low`.
         """
-        if high is None:
-            high = HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         cdef WriteBuffer buffer = self.write_buffer()
-        buffer.high, buffer.low = high, low
+        buffer.high, buffer.low = checked_limits(high, low)
         if not self.protocol_paused and self.protocol is not None \
-                and self.get_write_buffer_size() > high:
-            self.protocol_paused = True
-            self.notify_flow_control()
+                and self.get_write_buffer_size() > buffer.high:
+            self.pause_protocol(True)
 
     def get_write_buffer_limits(self):
         """The limits (low, high), in bytes."""
@@ -563,6 +568,7 @@ cdef class Stream(TransportChannel):
         if fd < 0:
             return 0
         self.detach_socket()
+        self.note(RecordKind.CLOSE, 0)
         self.fd = -1
         self.model.kernel_close(fd)
         if group is not None:
@@ -586,14 +592,3 @@ cdef class Stream(TransportChannel):
     def __repr__(self):
         state = "closed" if self.fd < 0 else "closing" if self.is_closing() else "open"
         return f"<noria Stream fd={self.fd} {state}>"
-
-
-def open_stream(Loop loop, int fd, protocol, StreamSet group, bint tcp):
-    """Make a stream on a connected socket, which it takes over, and start it."""
-    cdef Stream stream = Stream.__new__(Stream)
-    stream.open(loop, fd, protocol, group, tcp)
-    try:
-        stream.start()
-    except Exception as error:
-        stream.handle_error(error)
-    return stream

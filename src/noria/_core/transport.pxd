@@ -1,3 +1,5 @@
+from libc.stdint cimport uint64_t
+
 from noria._core.contract cimport Channel, Event
 from noria._core.loop cimport Loop
 from noria._core.sys cimport iovec
@@ -6,6 +8,8 @@ cdef enum:
     CONNECTION_LOST = 1     # result of the CALL event after which connection_lost is called
     HIGH_WATER = 64 * 1024  # bytes, as in asyncio
     LOW_WATER = 16 * 1024
+
+cdef tuple checked_limits(object high, object low)
 
 cdef class DirectProtocol:
     cdef bint enabled           # false if a Python subclass overrides data_received
@@ -35,6 +39,7 @@ cdef class TransportChannel(Channel):
     cdef int drop_protocol(self) except -1
     cdef int finish_close(self, object error) except -1
     cdef int detach_socket(self) except -1
+    cdef int note(self, int kind, uint64_t value) noexcept
 
 cdef class WriteBuffer:
     cdef list parts                 # bytes objects that are not sent, or None

@@ -2,10 +2,11 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from noria._core.contract cimport CALL, Channel
-from noria._core.recorder.record cimport Ring, identify_type
+from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.record cimport Ring, identify_type, record
 from noria._core.sys cimport iovec
 
 import logging
@@ -117,6 +118,18 @@ cdef class TransportChannel(Channel):
     cdef uint64_t record_protocol(self, Ring *ring) noexcept:
         return 0 if self.protocol is None else identify_type(ring, <PyObject *>self.protocol)
 
+    cdef int note(self, int kind, uint64_t value) noexcept:
+        """Record what happens to this channel, and which line of the program has caused it."""
+        cdef Ring *ring = NULL if self.model is None else self.model.recorder
+        if ring == NULL:
+            return 0
+        if kind == RecordKind.OPEN:
+            value = self.record_protocol(ring)
+        if kind in (RecordKind.OPEN, RecordKind.PAUSE_READING, RecordKind.PAUSE_WRITING):
+            ring.functions.record_caller(ring, self.fd, self.loop.base_frame)
+        record(ring, kind, <uint32_t>self.fd, value)
+        return 0
+
     cdef int drop_protocol(self) except -1:
         """Drop the references to the protocol."""
         self.protocol = None
@@ -159,6 +172,17 @@ cdef class TransportChannel(Channel):
             self.socket_owns_fd = False
             self.extra["socket"]._sock.detach()
         return 0
+
+
+cdef tuple checked_limits(object high, object low):
+    """The limits (high, low) of set_write_buffer_limits, with defaults for None."""
+    if high is None:
+        high = HIGH_WATER if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    return high, low
 
 
 cdef class WriteBuffer:

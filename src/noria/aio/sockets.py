@@ -132,16 +132,22 @@ class SocketMethods(LoopMethods):
                 self, address, family=sock.family, type=sock.type, proto=sock.proto
             )
             address = infos[0][4]
+        fd = sock.fileno()
+        error = 0
         try:
-            sock.connect(address)
-            return
-        except (BlockingIOError, InterruptedError):
-            # The kernel continues to connect, after EINTR too: connect(2).
-            pass
-        await self.wait_writable(sock)
-        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, f"Connect call failed {address}")
+            try:
+                sock.connect(address)
+            except (BlockingIOError, InterruptedError):
+                # The kernel continues to connect, after EINTR too: connect(2).
+                await self.wait_writable(sock)
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if error:
+                    raise OSError(error, f"Connect call failed {address}") from None
+        except OSError as failure:
+            error = failure.errno or 0
+            raise
+        finally:
+            self.record_connect(fd, error)
 
 
 def _set_done(future: asyncio.Future[None]) -> None:

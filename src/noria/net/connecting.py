@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from noria._core.contract import CONNECT, Operation
-from noria._core.stream import open_stream
+from noria._core.listener import open_stream
 from noria._core.transport import StreamSet
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from noria._core.aio.scheduler cimport Scheduler
 from noria._core.contract cimport READABLE, WRITABLE
 from noria._core.loop cimport Loop
 from noria._core.stream cimport SENDFILE, Stream
-from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, ssize_t
+from noria._core.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, c_send, errno, ssize_t
 
 import asyncio
 import socket
@@ -49,6 +49,8 @@ cdef class Core(Scheduler):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
+            if self.model.recorder != NULL:
+                self.record_exception(error)
             self.report_exception(f"Exception in callback {protocol!r}.connection_made", error,
                                   {"transport": transport, "protocol": protocol})
         return 0
@@ -63,6 +65,8 @@ cdef class Core(Scheduler):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
+            if self.model.recorder != NULL:
+                self.record_exception(error)
             self.report_exception(f"protocol.{'pause' if full else 'resume'}_writing() failed",
                                   error, {"transport": transport, "protocol": protocol})
         return 0
@@ -190,11 +194,14 @@ cdef class Core(Scheduler):
     async def sock_sendall(self, sock, data):
         """Send all of `data`. As AbstractEventLoop.sock_sendall."""
         cdef ssize_t sent
+        cdef int fd
         if type(sock) is not Socket or type(data) is not bytes or self.debugging:
             return await self.send_all(sock, data)
+        fd = sock.fileno()
         self.model.counters.sends += 1
-        sent = c_send(sock.fileno(), PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data),
+        sent = c_send(fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data),
                       MSG_DONTWAIT | MSG_NOSIGNAL)
+        self.model.count_send(fd, sent if sent >= 0 else -errno)
         if sent == PyBytes_GET_SIZE(data):
             return None
         # Send the rest, or raise the error.

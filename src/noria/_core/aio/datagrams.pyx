@@ -14,9 +14,11 @@ from noria._core.address cimport noria_address
 from noria._core.aio.core cimport Core
 from noria._core.contract cimport CALL, RECEIVE, Event
 from noria._core.datagram cimport DatagramChannel
+from noria._core.recorder.events cimport RecordKind
 from noria._core.sys cimport (
     EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, c_send, errno, sendto, sockaddr, ssize_t,
 )
+from noria._core.transport cimport HIGH_WATER, LOW_WATER, checked_limits
 
 import os
 from asyncio import constants
@@ -30,7 +32,6 @@ cdef enum:
     MAX_ADDRESS_SIZE = 128
     # bytes that asyncio adds to the size of each datagram in the write buffer
     HEADER_SIZE = 8
-    DEFAULT_HIGH_WATER = 64 * 1024
 
 
 cdef class DatagramSocket(DatagramChannel):
@@ -65,8 +66,8 @@ cdef class DatagramSocket(DatagramChannel):
         self.context = PyContext_CopyCurrent()
         self.address = address
         self.waiter = waiter
-        self.high = DEFAULT_HIGH_WATER
-        self.low = DEFAULT_HIGH_WATER // 4
+        self.high = HIGH_WATER
+        self.low = LOW_WATER
         self.extra = {"socket": TransportSocket(sock), "sockname": None, "peername": None}
         for name, method in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
             try:
@@ -159,6 +160,7 @@ cdef class DatagramSocket(DatagramChannel):
         self.unsent_size += len(data) + HEADER_SIZE
         if self.unsent_size > self.high and not self.protocol_paused:
             self.protocol_paused = True
+            self.note(RecordKind.PAUSE_WRITING, self.unsent_size)
             self.core.notify_flow_control(self.protocol, self.transport, True)
 
     cdef bint try_send(self, object data, object addr) except -1:
@@ -172,12 +174,16 @@ cdef class DatagramSocket(DatagramChannel):
         self.model.counters.sends += 1
         if not self.connected and (addr is not self.last_sender or addr is None):
             try:
-                self.sock.sendto(data, MSG_DONTWAIT, addr)
+                sent = self.sock.sendto(data, MSG_DONTWAIT, addr)
             except (BlockingIOError, InterruptedError):
-                self.model.counters.blocked_sends += 1
+                self.model.count_send(self.fd, -EAGAIN)
                 return False
             except OSError as failure:
+                if failure.errno:
+                    self.model.count_send(self.fd, -failure.errno)
                 self.protocol.error_received(failure)
+            else:
+                self.model.count_send(self.fd, sent)
             return True
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         if self.connected:
@@ -187,11 +193,9 @@ cdef class DatagramSocket(DatagramChannel):
                           <sockaddr *>self.raw_sender, self.raw_sender_length)
         error = errno
         PyBuffer_Release(&view)
-        if sent >= 0:
-            self.model.counters.bytes_out += sent
+        if self.model.count_send(self.fd, sent if sent >= 0 else -error) >= 0:
             return True
         if error == EAGAIN or error == EINTR:
-            self.model.counters.blocked_sends += 1
             return False
         self.protocol.error_received(OSError(error, os.strerror(error)))
         return True
@@ -200,6 +204,7 @@ cdef class DatagramSocket(DatagramChannel):
         self.unsent_size -= len(data) + HEADER_SIZE
         if self.protocol_paused and not self.unsent:
             self.protocol_paused = False
+            self.note(RecordKind.RESUME_WRITING, 0)
             self.core.notify_flow_control(self.protocol, self.transport, False)
         return 0
 
@@ -260,13 +265,7 @@ cdef class DatagramSocket(DatagramChannel):
 
     def set_write_buffer_limits(self, high=None, low=None):
         """Set the sizes, in bytes, above which and at which the flow control is called."""
-        if high is None:
-            high = DEFAULT_HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high, self.low = high, low
+        self.high, self.low = checked_limits(high, low)
 
     def get_write_buffer_limits(self):
         """(low, high), in bytes."""

@@ -10,6 +10,9 @@ at once: it costs no system call, and a closed descriptor would be an error for 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
 from noria._core.contract cimport READABLE, WRITABLE, Channel, Model
+from noria._core.loop cimport Loop
+from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.record cimport record_transfer
 from noria._core.sys cimport EAGAIN, EINTR, MSG_DONTWAIT, errno, recv
 from noria._core.timers cimport Handle
 
@@ -27,16 +30,20 @@ cdef char receive_buffer[RECEIVE_BUFFER_SIZE]
 cdef object receive_now(Model model, int fd, Py_ssize_t n):
     """Receive at most `n` bytes without waiting; None if there are none. Raises OSError."""
     cdef ssize_t got
+    cdef int error
     while True:
         model.counters.receives += 1
         got = recv(fd, receive_buffer, min(n, <Py_ssize_t>RECEIVE_BUFFER_SIZE), MSG_DONTWAIT)
+        error = errno
+        if model.recorder != NULL:
+            record_transfer(model.recorder, RecordKind.RECEIVE, fd, got if got >= 0 else -error)
         if got >= 0:
             return PyBytes_FromStringAndSize(receive_buffer, got)
-        if errno == EAGAIN:
+        if error == EAGAIN:
             model.counters.empty_receives += 1
             return None
-        if errno != EINTR:
-            raise OSError(errno, os.strerror(errno))
+        if error != EINTR:
+            raise OSError(error, os.strerror(error))
 
 
 def run_asyncio_handle(handle):
@@ -162,6 +169,8 @@ cdef class Descriptor(Channel):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
+            if self.model.recorder != NULL:
+                (<Loop>self.core).record_exception(error)
             self.core.call_exception_handler({
                 "message": f"Exception in callback {handle!r}",
                 "exception": error,

@@ -230,7 +230,10 @@ cdef class Scheduler(Loop):
                 kwargs["name"] = name
             if context is not ABSENT:
                 kwargs["context"] = context
-            return Inherited.create_task(self, coro, **kwargs)
+            task = Inherited.create_task(self, coro, **kwargs)
+            if self.model.recorder != NULL:
+                self.record_task(task, coro, None if name is ABSENT else name)
+            return task
         if self.closed:
             self.check_closed()
         return self.start_task(coro, None if name is ABSENT else name,
@@ -242,8 +245,17 @@ cdef class Scheduler(Loop):
         if name is None and context is None and cls is Task:
             if self.loop_option is None:
                 self.loop_option = {"loop": self}
-            return PyObject_Call(cls, (coro,), self.loop_option)
-        return cls(coro, loop=self, name=name, context=context)
+            task = PyObject_Call(cls, (coro,), self.loop_option)
+        else:
+            task = cls(coro, loop=self, name=name, context=context)
+        if self.model.recorder != NULL:
+            self.record_task(task, coro, name)
+        return task
+
+    cdef int record_task(self, object task, object coro, object name) noexcept:
+        self.model.recorder.functions.record_task(self.model.recorder, <PyObject *>task,
+                                                  <PyObject *>coro, <PyObject *>name)
+        return 0
 
     @cython.binding(False)
     def get_debug(self):
@@ -306,7 +318,7 @@ cdef class Scheduler(Loop):
                 self.end_turn()
                 self.collect()
                 self.events_left = self.queue.count
-                if self.model.ring != NULL:
+                if self.model.recorder != NULL:
                     self.record_turn()
             self.dispatching = True
             self.handle_events()
@@ -363,7 +375,7 @@ cdef class Scheduler(Loop):
 
     cdef int handle_callback_error(self, object error) except -1:
         cdef Target target = <Target>self.event.target
-        if self.model.ring != NULL:
+        if self.model.recorder != NULL:
             self.record_exception(error)
         if not target.handle_error(error):
             self.report(error)
@@ -382,7 +394,7 @@ cdef class Scheduler(Loop):
     cdef int handle_events(self) except -1:
         cdef int64_t before
         cdef Target target
-        if self.model.ring != NULL and not self.debugging:
+        if self.model.recorder != NULL and not self.debugging:
             return self.handle_recorded()
         if not self.debugging:
             return self.handle_all()
@@ -390,7 +402,7 @@ cdef class Scheduler(Loop):
         while self.events_left and self.queue.take(&self.event):
             self.events_left -= 1
             target = <Target>self.event.target
-            if self.model.ring != NULL:
+            if self.model.recorder != NULL:
                 self.record_debug_begin(target)
             callback = args = None
             if isinstance(target, Handle):
@@ -434,7 +446,7 @@ cdef class Scheduler(Loop):
         while self.events_left and queue_take(queue, &self.event):
             self.events_left -= 1
             target = self.event.target
-            ring = self.model.ring
+            ring = self.model.recorder
             if ring != NULL:
                 (<Target>target).record_begin(&self.event, ring, queue.head + queue.count)
             (<Target>target).handle(&self.event)
@@ -461,11 +473,11 @@ cdef class Scheduler(Loop):
                 except Exception:
                     inner = None
                 if inner is not None:
-                    record_call(self.model.ring, <PyObject *>inner, NULL, tail,
+                    record_call(self.model.recorder, <PyObject *>inner, NULL, tail,
                                 RecordKind.TIMER_CALL if type(target) is Timer
                                 else RecordKind.CALL)
                     return 0
-        target.record_begin(&self.event, self.model.ring, tail)
+        target.record_begin(&self.event, self.model.recorder, tail)
         return 0
 
     def warn_if_slow(self, target, callback, args, double seconds):

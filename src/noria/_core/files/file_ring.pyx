@@ -17,6 +17,10 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
+from noria._core.contract cimport Model
+from noria._core.loop cimport Loop
+from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.record cimport record
 from noria._core.uring.abi cimport *
 from noria._core.uring.ring cimport (
     Ring, ring_close, ring_close_in_child, ring_enter, ring_needs_enter, ring_next_sqe,
@@ -241,6 +245,7 @@ cdef class FileRing:
 
     cdef object __weakref__
     cdef object loop, create_future, call_soon, flush_method
+    cdef Model model                # of noria's loop, whose recorder gets the records; or None
     cdef bint initialized           # __cinit__ has set the descriptor
     cdef bint inherited             # this process is a fork's child
     cdef bint flush_scheduled
@@ -253,6 +258,7 @@ cdef class FileRing:
         self.loop = loop
         self.create_future, self.call_soon = loop.create_future, loop.call_soon
         self.flush_method = self.flush
+        self.model = (<Loop>loop).model if isinstance(loop, Loop) else None
         # Without SETUP_DEFER_TASKRUN: with it, a completion does not wake a loop that sleeps in
         # epoll_wait(2). Without SETUP_SINGLE_ISSUER: a loop may run in one thread after another.
         ring_setup(&self.ring, ENTRIES, COMPLETIONS, SETUP_COOP_TASKRUN)
@@ -303,6 +309,8 @@ cdef class FileRing:
         sqe.user_data = <uint64_t><PyObject *>request
         Py_INCREF(request)
         self.in_flight += 1
+        if self.model is not None and self.model.recorder != NULL:
+            record(self.model.recorder, RecordKind.FILE_BEGIN, sqe.user_data, opcode)
         if not self.flush_scheduled:
             self.flush_scheduled = True
             self.call_soon(self.flush_method)
@@ -494,8 +502,7 @@ cdef class FileRing:
         return request
 
     def cancel(self, Request request not None):
-        """Ask the kernel, at once, to cancel a request. It may be too late for that: the completion
-        says so."""
+        """Ask the kernel, at once, to cancel a request; the completion says if it was too late."""
         if not request.completed and self.ring.fd >= 0:
             self.make_room(1)
             ring_next_sqe(&self.ring, OP_ASYNC_CANCEL, -1).addr = <uint64_t><PyObject *>request
@@ -540,6 +547,8 @@ cdef class FileRing:
             result = cqe.res
             store32(self.ring.queues.cq_head, head)
             self.in_flight -= 1
+            if self.model is not None and self.model.recorder != NULL:
+                record(self.model.recorder, RecordKind.FILE_END, <size_t><PyObject *>request, result)
             Py_DECREF(request)
             request.complete(result)
         return 0

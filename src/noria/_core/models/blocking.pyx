@@ -15,6 +15,9 @@ from libc.stdint cimport int64_t
 from noria._core.contract cimport (
     ACCEPT, ACCEPTED, DONE, RECEIVE, RECEIVED, SEND, Channel, Event, Model, Operation,
 )
+from noria._core.models.wakeable cimport record_wakeup
+from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.record cimport record_transfer
 from noria._core.sys cimport (
     EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SO_RCVTIMEO, SOCK_CLOEXEC, SOL_SOCKET, F_GETFL,
     F_SETFL, O_NONBLOCK, POLLIN, accept4, c_close, c_fcntl, c_ppoll, errno, monotonic_ns, msghdr,
@@ -106,30 +109,34 @@ cdef class Blocking(Model):
 
     cdef Py_ssize_t send(self, Channel channel, const char *data, Py_ssize_t n) except? -1:
         cdef Py_ssize_t r, done = 0
+        cdef int error
         while done < n:
             self.counters.sends += 1
             with nogil:
                 r = c_send(channel.fd, data + done, n - done, MSG_NOSIGNAL)
+                error = errno
+            self.count_send(channel.fd, r if r >= 0 else -error)
             if r >= 0:
                 done += r
-                self.counters.bytes_out += r
-            elif errno == EINTR:
+            elif error == EINTR:
                 PyErr_CheckSignals()
             else:
-                return -errno
+                return -error
         return done
 
     cdef Py_ssize_t send_many(self, Channel channel, void *message) except? -1:
         cdef Py_ssize_t r
+        cdef int error
         while True:
             self.counters.sends += 1
             with nogil:
                 r = sendmsg(channel.fd, <msghdr *>message, MSG_NOSIGNAL)
+                error = errno
+            self.count_send(channel.fd, r if r >= 0 else -error)
             if r >= 0:
-                self.counters.bytes_out += r
                 return r
-            if errno != EINTR:
-                return -errno
+            if error != EINTR:
+                return -error
             PyErr_CheckSignals()
 
     cdef int submit(self, Operation operation) except -1:
@@ -143,6 +150,8 @@ cdef class Blocking(Model):
         return 0
 
     cdef int wake(self) except -1:
+        if not self.woken:
+            record_wakeup(self)
         self.woken = True
         return 0
 
@@ -201,6 +210,8 @@ cdef class Blocking(Model):
                 n = recv(channel.fd, self.scratch, scratch_size, flags)
             error = errno
         self.note(before)
+        if self.recorder != NULL:
+            record_transfer(self.recorder, RecordKind.RECEIVE, channel.fd, n if n >= 0 else -error)
         if n < 0:
             if error == EAGAIN or error == EINTR:
                 self.counters.empty_receives += 1
@@ -219,6 +230,8 @@ cdef class Blocking(Model):
             fd = accept4(channel.fd, NULL, NULL, SOCK_CLOEXEC)
             error = errno
         self.counters.waiting_ns += monotonic_ns() - before
+        if self.recorder != NULL:
+            record_transfer(self.recorder, RecordKind.ACCEPT, channel.fd, fd if fd >= 0 else -error)
         if fd < 0:
             if error == EAGAIN or error == EINTR:
                 self.counters.empty_accepts += 1

@@ -31,9 +31,11 @@ from noria._core.contract cimport (
     Channel, Counters, Event, Queue, Target,
 )
 from noria._core.models.epoll cimport Epoll
-from noria._core.models.readiness cimport PLAIN
+from noria._core.models.readiness cimport PLAIN, receive_datagrams
 from noria._core.models.uring_requests cimport *
 from noria._core.models.wakeable cimport WakeableModel
+from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.record cimport record_transfer
 from noria._core.uring.abi cimport *
 from noria._core.uring.buffers cimport (
     buffers_data, buffers_index, buffers_provide, buffers_provide_more, buffers_register,
@@ -393,7 +395,7 @@ cdef class IoUring(RequestModel):
         self.in_flight -= 1
         self.sends_in_flight -= 1
         channel.state &= ~SEND_IN_FLIGHT
-        self.count_send(result)
+        self.count_send(channel.fd, result)
         if channel.releasing:
             self.closing_completions.put(channel, SENT | REQUEST_DONE, result, NULL)
         elif not channel.sent_all(result):
@@ -428,6 +430,9 @@ cdef class IoUring(RequestModel):
             elif kind == ACCEPTED:
                 if event.kind & REQUEST_DONE:
                     channel.state &= ~(ACCEPT_IN_FLIGHT | ACCEPT_IN_FLIGHT << CANCEL_SHIFT)
+                if self.recorder != NULL and event.result != -ECANCELED:
+                    record_transfer(self.recorder, RecordKind.ACCEPT, channel.fd,
+                                    event.result)
                 if event.result >= 0:
                     if channel.releasing:
                         c_close(event.result)
@@ -462,6 +467,8 @@ cdef class IoUring(RequestModel):
         cdef char *data = <char *>event.data
         if event.kind & REQUEST_DONE:
             channel.state &= ~(RECV_IN_FLIGHT | RECV_IN_FLIGHT << CANCEL_SHIFT | RECV_DATA_QUEUED)
+        if self.recorder != NULL and result != -ECANCELED and result != -ENOBUFS:
+            record_transfer(self.recorder, RecordKind.RECEIVE, channel.fd, result)
         try:
             if channel.releasing:
                 pass
@@ -498,6 +505,8 @@ cdef class IoUring(RequestModel):
             place, size = self.scratch, scratch_size
         self.counters.receives += 1
         n = self.kernel_receive(channel.fd, place, size)
+        if self.recorder != NULL:
+            record_transfer(self.recorder, RecordKind.RECEIVE, channel.fd, n)
         if n > 0:
             self.counters.messages += 1
             self.counters.bytes_in += n
@@ -524,7 +533,7 @@ cdef class IoUring(RequestModel):
         if result & (POLLOUT | POLLHUP | POLLERR):
             mask |= channel.watched & SEND
         if mask & RECEIVE and channel.datagrams:
-            self.receive_datagrams(channel)
+            receive_datagrams(self, channel)
         if mask & SEND & channel.watched:
             channel.writable()
         if mask & READABLE & channel.watched:

@@ -14,7 +14,6 @@ from libc.stdint cimport int64_t
 from noria._core.contract cimport READABLE, Channel
 from noria._core.models.poll cimport Poll
 from noria._core.models.readiness cimport IN, OUT
-from noria._core.models.wakeable cimport drain_pipe
 from noria._core.sys cimport POLLIN, POLLOUT, c_ppoll, monotonic_ns, pollfd, timespec
 
 
@@ -54,8 +53,7 @@ cdef class Nonblocking(Poll):
             with nogil:
                 pass    # let other threads run
         if self.wake_pending or woken:
-            drain_pipe(self.wake_reader.fd)
-            self.wake_pending = False
+            self.empty_pipe(woken)
         PyErr_CheckSignals()
         for i in range(self.count):
             io = (IN if self.fds[i].events & POLLIN else 0) \

@@ -41,4 +41,5 @@ cdef inline int plain_interests(int io) noexcept:
     return (8 if io & IN else 0) | (16 if io & OUT else 0) | (32 if io & PRIORITY else 0)
 
 cdef int check_open(int fd) except -1
+cdef bint receive_datagrams(Model model, Channel channel) except -1
 cdef int start_connect(Model model, object operation) except -1

@@ -21,10 +21,12 @@ from noria._core.contract cimport (
     Operation,
 )
 from noria._core.models.wakeable cimport WakeableModel
+from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.record cimport record_transfer
 from noria._core.sys cimport (
-    EAGAIN, EBADF, ECONNABORTED, EINPROGRESS, EINTR, F_GETFD, F_GETFL, F_SETFL, O_NONBLOCK,
-    SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, c_connect, c_fcntl, errno,
-    getsockopt, monotonic_ns, sockaddr, socklen_t,
+    EAGAIN, EBADF, ECONNABORTED, EINPROGRESS, EINTR, F_GETFD, F_GETFL, F_SETFL, MSG_DONTWAIT,
+    O_NONBLOCK, SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, c_connect, c_fcntl, errno,
+    getsockopt, monotonic_ns, recvfrom, sockaddr, sockaddr_storage, socklen_t,
 )
 
 import os
@@ -34,6 +36,7 @@ from noria._core.contract import SCRATCH_SIZE
 cdef enum:
     BYTES_PER_TURN = 1 << 20    # received from one channel
     ACCEPTS_PER_TURN = 64       # from one listening socket
+    MAX_DATAGRAMS = 64          # received from one socket before the others have their turn
 
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
@@ -199,7 +202,7 @@ cdef class Readiness(WakeableModel):
             return channel.failed(EBADF)
         if mask & RECEIVE:
             if channel.datagrams:
-                if self.receive_datagrams(channel) and self.edge_triggered:
+                if receive_datagrams(self, channel) and self.edge_triggered:
                     self.queue.put(channel, READY, RECEIVE, NULL)
             else:
                 try:
@@ -232,6 +235,8 @@ cdef class Readiness(WakeableModel):
                 self.timestamps.copy_begin = monotonic_ns()
             self.counters.receives += 1
             n = self.kernel_receive(channel.fd, place, size)
+            if self.recorder != NULL:
+                record_transfer(self.recorder, RecordKind.RECEIVE, channel.fd, n)
             if n < 0:
                 error = <int>-n
                 if reserved:
@@ -271,6 +276,8 @@ cdef class Readiness(WakeableModel):
         for _left in range(ACCEPTS_PER_TURN):
             self.counters.accepts += 1
             fd = self.kernel_accept(channel.fd, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if self.recorder != NULL:
+                record_transfer(self.recorder, RecordKind.ACCEPT, channel.fd, fd)
             if fd < 0:
                 if fd == -EINTR or fd == -ECONNABORTED:
                     continue
@@ -303,6 +310,40 @@ cdef int check_open(int fd) except -1:
     if c_fcntl(fd, F_GETFD) < 0:
         raise OSError(errno, os.strerror(errno), f"descriptor {fd}")
     return 0
+
+
+cdef bint receive_datagrams(Model model, Channel channel) except -1:
+    """Receive up to MAX_DATAGRAMS datagrams; return whether there may be more."""
+    cdef sockaddr_storage address
+    cdef socklen_t length
+    cdef Py_ssize_t n
+    cdef int error, _left
+    for _left in range(MAX_DATAGRAMS):
+        length = sizeof(address)
+        model.counters.receives += 1
+        n = recvfrom(channel.fd, model.scratch, scratch_size, MSG_DONTWAIT,
+                     <sockaddr *>&address, &length)
+        error = errno
+        if model.recorder != NULL:
+            record_transfer(model.recorder, RecordKind.RECEIVE, channel.fd, n if n >= 0 else -error)
+        if n < 0:
+            if error == EINTR:
+                continue
+            if error == EAGAIN:
+                model.counters.empty_receives += 1
+                return False
+            if error == EBADF:      # closed by its owner: each receive would fail
+                model.unwatch(channel, channel.watched)
+                channel.failed(EBADF)
+                return False
+            channel.failed(error)   # for example ECONNREFUSED of an earlier send
+        else:
+            model.counters.messages += 1
+            model.counters.bytes_in += n
+            channel.datagram_received(model.scratch, n, &address, length)
+        if not channel.watched & RECEIVE or model.inherited:
+            return False
+    return True
 
 
 cdef int start_connect(Model model, object request) except -1:
@@ -339,6 +380,8 @@ cdef class ConnectChannel(Channel):
             return 0
         self.operation = None
         getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &length)
+        if self.model.recorder != NULL:
+            record_transfer(self.model.recorder, RecordKind.CONNECT, self.fd, -error)
         self.fd = -1
         return operation.finish(-error)
 

@@ -18,7 +18,9 @@ from libc.stdint cimport int64_t
 from noria._core.contract cimport (
     ACCEPT, ACCEPTED, READY, RECEIVE, RECEIVED, SEND, Channel, Event, Timestamps,
 )
-from noria._core.models.wakeable cimport WakeableModel, drain_pipe
+from noria._core.models.wakeable cimport WakeableModel
+from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.record cimport record_transfer
 from noria._core.sys cimport (
     EAGAIN, EINTR, F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, POLLOUT, SHUT_RDWR, SO_RCVTIMEO,
     SOCK_CLOEXEC, SOL_SOCKET, accept4, c_close, c_fcntl, c_ppoll, c_shutdown, errno, monotonic_ns,
@@ -149,6 +151,8 @@ cdef class Threaded(WakeableModel):
                     error = errno
                     buffer.timestamps.copy_end = monotonic_ns()
                 self.counters.receives += 1
+                if self.recorder != NULL:
+                    record_transfer(self.recorder, RecordKind.RECEIVE, fd, n if n >= 0 else -error)
                 if n < 0:
                     if error == EINTR or error == EAGAIN:
                         self.counters.empty_receives += 1
@@ -178,6 +182,9 @@ cdef class Threaded(WakeableModel):
                 with nogil:
                     connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC)
                     error = errno
+                if self.recorder != NULL:
+                    record_transfer(self.recorder, RecordKind.ACCEPT, fd,
+                                    connection if connection >= 0 else -error)
                 if connection < 0:
                     if error == EINTR or error == EAGAIN:
                         self.counters.empty_accepts += 1
@@ -232,6 +239,7 @@ cdef class Threaded(WakeableModel):
         cdef pollfd pipe
         cdef timespec limit
         cdef timespec *until = NULL
+        cdef int woken
         cdef int64_t before = monotonic_ns()
         if timeout >= 0:
             limit.tv_sec = timeout // 1000000000
@@ -241,11 +249,10 @@ cdef class Threaded(WakeableModel):
         pipe.events = <short>POLLIN
         self.counters.waits += 1
         with nogil:
-            c_ppoll(&pipe, 1, until, NULL)
+            woken = c_ppoll(&pipe, 1, until, NULL)
         if timeout:
             self.counters.waiting_ns += monotonic_ns() - before
-        drain_pipe(self.wake_reader.fd)
-        self.wake_pending = False
+        self.empty_pipe(woken > 0)
         PyErr_CheckSignals()
         return 0
 

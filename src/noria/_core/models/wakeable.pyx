@@ -3,17 +3,21 @@
 from cpython.exc cimport PyErr_CheckSignals
 
 from noria._core.contract cimport Channel, Model
+from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.record cimport record
 from noria._core.sys cimport O_NONBLOCK, c_close, c_read, c_write
 
 import os
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_native_id() noexcept
 
 
 cdef class WakeChannel(Channel):
     """The reading end of the pipe with which other threads and signals end a wait."""
 
     cdef int ready(self, int mask) except -1:
-        drain_pipe(self.fd)
-        (<WakeableModel>self.model).wake_pending = False
+        (<WakeableModel>self.model).empty_pipe(True)
         PyErr_CheckSignals()
         return 0
 
@@ -39,7 +43,16 @@ cdef class WakeableModel(Model):
     cdef int wake(self) except -1:
         if not self.wake_pending and self.wake_reader is not None:
             self.wake_pending = True
+            record_wakeup(self)
             c_write(self.wake_writer, b"\0", 1)
+        return 0
+
+    cdef int empty_pipe(self, bint woken) except -1:
+        """Empty the pipe; `woken`: there is a byte in it."""
+        drain_pipe(self.wake_reader.fd)
+        if woken and not self.wake_pending and self.recorder != NULL:
+            record(self.recorder, RecordKind.WAKEUP, 0, 0)      # a signal's handler has written to it
+        self.wake_pending = False
         return 0
 
     def wake_fd(self):
@@ -57,6 +70,13 @@ cdef class WakeableModel(Model):
 
     cdef int after_fork_in_child(self) except -1:
         return WakeableModel.tear_down(self)
+
+
+cdef int record_wakeup(Model model) noexcept:
+    """Record that this thread wakes the loop."""
+    if model.recorder != NULL:
+        record(model.recorder, RecordKind.WAKEUP, PyThread_get_thread_native_id(), 0)
+    return 0
 
 
 cdef int drain_pipe(int fd) except -1:

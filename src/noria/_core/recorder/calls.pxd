@@ -10,6 +10,9 @@ from noria._core.recorder.record cimport Ring
 cdef void write_call(Ring *ring, PyObject *callback, PyObject *args, uint64_t tail,
                      int kind) noexcept
 
+# TASK_CREATED, and TASK_NAMED unless `name` is None.
+cdef void write_task(Ring *ring, PyObject *task, PyObject *coroutine, PyObject *name) noexcept
+
 cdef uint64_t identify_coroutine(Ring *ring, PyObject *coroutine) noexcept
 cdef uint64_t identify_task(Ring *ring, PyObject *task) noexcept
 cdef int find_task_layout() except -1

@@ -310,3 +310,14 @@ cdef void write_call(Ring *ring, PyObject *callback, PyObject *args, uint64_t ta
         record_builtin(ring, callback, args, tail, kind)
     else:
         record_other(ring, callback, args, tail, kind)
+
+
+cdef void write_task(Ring *ring, PyObject *task, PyObject *coroutine, PyObject *name) noexcept:
+    cdef object text
+    record(ring, RecordKind.TASK_CREATED, identify_coroutine(ring, coroutine), <uint64_t>task)
+    try:
+        if <object>name is not None:
+            text = str(<object>name)
+            record(ring, RecordKind.TASK_NAMED, identify(ring, <PyObject *>text), <uint64_t>task)
+    except BaseException:
+        pass

@@ -5,12 +5,13 @@ written by threads that hold the GIL, so one of them writes at a time.
 """
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from noria._core.recorder.events cimport Record, RingHeader
+from noria._core.recorder.events cimport Record, RecordKind, RingHeader, TAIL_SHIFT
 
 cdef enum:
     KNOWN_IDS = 512     # entries of the table of interned objects that are found by one compare
+    MAX_SEARCHED = 4096 # records
     BUILTIN_IDS = 64    # entries of the table of the names of built-in functions
 
 cdef struct BuiltinId:
@@ -24,6 +25,8 @@ cdef struct Functions:
     void (*record_call)(Ring *ring, PyObject *callback, PyObject *args, uint64_t tail,
                         int kind) noexcept
     void (*record_clock)(Ring *ring) noexcept
+    void (*record_caller)(Ring *ring, int fd, PyObject *base_frame) noexcept
+    void (*record_task)(Ring *ring, PyObject *task, PyObject *coroutine, PyObject *name) noexcept
 
 cdef struct Ring:
     RingHeader *header
@@ -80,6 +83,13 @@ cdef inline void record(Ring *ring, int kind, uint64_t a, uint64_t b) noexcept:
     """Write a record."""
     record_at(ring, ticks_of(ring), kind, a, b)
 
+cdef inline void record_transfer(Ring *ring, int kind, int fd, Py_ssize_t result) noexcept:
+    """Write a record of a system call on a descriptor; `result` is its result, or -errno."""
+    if result >= 0:
+        record(ring, kind, <uint32_t>fd, <uint64_t>result)
+    else:
+        record(ring, kind, <uint32_t>fd | <uint64_t>-result << 32, 0)
+
 cdef inline bint is_known(Ring *ring, PyObject *o) noexcept:
     return ring.known[(<size_t>o >> 5) & (KNOWN_IDS - 1)] == o
 
@@ -97,6 +107,21 @@ cdef inline void record_call(Ring *ring, PyObject *callback, PyObject *args, uin
                              int kind) noexcept:
     """Record a callback that is about to be called: see calls.pxd."""
     ring.functions.record_call(ring, callback, args, tail, kind)
+
+cdef inline uint64_t handler_of(Ring *ring) noexcept:
+    """The task, or else the code, of the handler that was recorded last; 0: too long ago."""
+    cdef uint64_t i = ring.head
+    cdef Record *at
+    cdef int kind
+    while i and ring.head - i < MAX_SEARCHED and ring.head - i < ring.mask:
+        i -= 1
+        at = &ring.records[i & ring.mask]
+        kind = <int>(at.stamp & 0xff)
+        if kind == RecordKind.STEP or kind == RecordKind.TIMER_STEP or kind == RecordKind.IO:
+            return at.b
+        if kind == RecordKind.CALL or kind == RecordKind.TIMER_CALL:
+            return at.a & ((<uint64_t>1 << TAIL_SHIFT) - 1)
+    return 0
 
 cdef inline void detach_ring(Ring **holder) noexcept:
     """Have the model with `holder` record no more."""

@@ -13,7 +13,8 @@ from libc.string cimport memcpy, memset, strncpy
 from noria._core.recorder.events cimport (
     FORMAT_VERSION, HEADER_SIZE, RECORD_SIZE, Record, RecordKind, RingHeader,
 )
-from noria._core.recorder.calls cimport find_task_layout, write_call
+from noria._core.recorder.calls cimport find_task_layout, write_call, write_task
+from noria._core.recorder.callers cimport write_caller
 from noria._core.recorder.record cimport (
     KNOWN_IDS, Functions, Ring, detach_ring, read_counter, record, record_at,
 )
@@ -346,3 +347,5 @@ cdef Functions functions
 functions.identify_slowly = intern_slowly
 functions.record_call = write_call
 functions.record_clock = write_clock
+functions.record_caller = write_caller
+functions.record_task = write_task
