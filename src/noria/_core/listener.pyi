@@ -5,6 +5,7 @@ from typing import Any
 
 from noria._core.contract import Channel
 from noria._core.loop import Loop
+from noria._core.stream import Stream
 from noria._core.transport import StreamSet
 
 class AcceptChannel(Channel):

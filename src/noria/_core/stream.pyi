@@ -1,8 +1,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from noria._core.loop import Loop
-from noria._core.transport import StreamSet, TransportChannel
+from noria._core.transport import TransportChannel
 
 class Stream(TransportChannel):
     def write(self, data: bytes | bytearray | memoryview) -> None: ...
