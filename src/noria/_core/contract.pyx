@@ -16,7 +16,7 @@ from noria._core.recorder.record cimport (
     Ring, detach_ring, identify_type, record, record_call, record_transfer,
 )
 from noria._core.sys cimport (
-    EAGAIN, EBADF, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, accept4, c_close,
+    EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, accept4, c_close,
     c_connect, c_fsync, c_pread, c_pwrite, c_shutdown, coarse_ns, errno,
     monotonic_ns, msghdr, recv, c_send, sendmsg, sockaddr,
 )

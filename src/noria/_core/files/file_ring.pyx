@@ -548,7 +548,7 @@ cdef class FileRing:
             store32(self.ring.queues.cq_head, head)
             self.in_flight -= 1
             if self.model is not None and self.model.recorder != NULL:
-                record(self.model.recorder, RecordKind.FILE_END, <size_t><PyObject *>request, result)
+                record(self.model.recorder, RecordKind.FILE_END, <size_t><void *>request, result)
             Py_DECREF(request)
             request.complete(result)
         return 0

@@ -51,7 +51,8 @@ cdef class WakeableModel(Model):
         """Empty the pipe; `woken`: there is a byte in it."""
         drain_pipe(self.wake_reader.fd)
         if woken and not self.wake_pending and self.recorder != NULL:
-            record(self.recorder, RecordKind.WAKEUP, 0, 0)      # a signal's handler has written to it
+            # A signal's handler has written to it.
+            record(self.recorder, RecordKind.WAKEUP, 0, 0)
         self.wake_pending = False
         return 0
 

@@ -11,7 +11,7 @@ from noria._core.recorder.events cimport Record, RecordKind, RingHeader, TAIL_SH
 
 cdef enum:
     KNOWN_IDS = 512     # entries of the table of interned objects that are found by one compare
-    MAX_SEARCHED = 4096 # records
+    MAX_SEARCHED = 4096     # records
     BUILTIN_IDS = 64    # entries of the table of the names of built-in functions
 
 cdef struct BuiltinId:
