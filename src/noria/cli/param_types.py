@@ -1,4 +1,4 @@
-"""Types of command-line values: model names, lists of fixed words, sizes and durations."""
+"""Types of command-line values: model names, lists of fixed words, sizes, durations, addresses."""
 
 import difflib
 import math
@@ -129,3 +129,16 @@ class Seconds(click.FloatRange):
             self.fail(f"{value!r} is not a number of seconds.", param, ctx)
         number = float(super().convert(number, param, ctx))
         return number if number < MAX_FINITE_SECONDS else math.inf
+
+
+class Address(_StrType):
+    """[HOST:]PORT; the host is 127.0.0.1 if it is not given."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value as it is. Raises click.BadParameter."""
+        _, _, port = str(value).rpartition(":")
+        if not port.isdecimal() or int(port) > 65535:
+            self.fail(f"{value!r} is not [HOST:]PORT.", param, ctx)
+        return str(value)

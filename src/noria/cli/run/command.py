@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from noria.cli.errors import CommandError
-from noria.cli.param_types import ModelName, Size
+from noria.cli.param_types import Address, ModelName, Size
 
 if TYPE_CHECKING:  # generic in click 8.3, but at run time not before
-    _StrType = click.ParamType[str]
     _IntType = click.ParamType[int]
 else:
-    _StrType = _IntType = click.ParamType
+    _IntType = click.ParamType
 
 MAX_BLOCK_MS = 24 * 3600 * 1000.0
 
@@ -45,19 +44,6 @@ class ProgramCommand(click.Command):
                 break
             index += 2 if word in with_value else 1
         return args[:index], args[index:]
-
-
-class Address(_StrType):
-    """[HOST:]PORT; the host is 127.0.0.1 if it is not given."""
-
-    name = "address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the value as it is. Raises click.BadParameter."""
-        _, _, port = str(value).rpartition(":")
-        if not port.isdecimal() or int(port) > 65535:
-            self.fail(f"{value!r} is not [HOST:]PORT.", param, ctx)
-        return str(value)
 
 
 class SignalName(_IntType):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from noria.cli.errors import CommandError
-from noria.cli.param_types import Seconds
+from noria.cli.param_types import Address, Seconds
 
 if TYPE_CHECKING:
     from noria.sight.top.session import Session
@@ -39,6 +39,12 @@ LEAST_INTERVAL = 0.1  # seconds: an observation costs the observed process up to
     type=click.Path(dir_okay=False),
     help="Have the process write its last seconds to FILE, for 'noria report', and exit.",
 )
+@click.option(
+    "--web",
+    metavar="[HOST:]PORT",
+    type=Address(),
+    help="Serve the figures as a page; HOST is 127.0.0.1 if left out; PORT 0 takes a free one.",
+)
 def top(
     target: str | None,
     list_: bool,
@@ -47,6 +53,7 @@ def top(
     json: bool,
     interval: float,
     dump: str | None,
+    web: str | None,
 ) -> None:
     """Show what the event loop of a running process is doing.
 
@@ -66,7 +73,7 @@ def top(
     """
     from noria.cli.top import output
 
-    _check_modes(list_, dump, json, text)
+    _check_modes(list_, dump, web, json, text)
     if interval < LEAST_INTERVAL:
         raise click.UsageError(f"--interval must be at least {LEAST_INTERVAL} seconds.")
     if list_:
@@ -74,6 +81,10 @@ def top(
         return
     if dump is not None:
         output.dump(_connect(_target(target), interval), dump)
+    elif web is not None:
+        from noria.cli.top.web import serve
+
+        serve(_connect(_target(target), interval), web)
     elif json:
         output.print_json(_connect(_target(target), interval), once=once)
     elif once or text or not _is_screen():
@@ -82,11 +93,12 @@ def top(
         _run_app(target, interval)
 
 
-def _check_modes(list_: bool, dump: str | None, json: bool, text: bool) -> None:
+def _check_modes(list_: bool, dump: str | None, web: str | None, json: bool, text: bool) -> None:
     """Raise UsageError if several modes are given; --list --json is one."""
     given = {
         "--list": list_,
         "--dump": dump is not None,
+        "--web": web is not None,
         "--json": json and not list_,
         "--text": text,
     }

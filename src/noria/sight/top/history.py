@@ -88,7 +88,8 @@ class LoopHistory:
         """Return both figures of a task or connection over the last intervals."""
         length = min(self.intervals, ROW_LENGTH)
         found = [[0.0] * length, [0.0] * length]
-        for interval, first, second in rows.get(key, ()):
+        # A copy: the thread that observes may append meanwhile.
+        for interval, first, second in list(rows.get(key, ())):
             position = interval - self.intervals + length - 1
             if position >= 0:
                 found[0][position], found[1][position] = first, second
