@@ -171,6 +171,7 @@ cdef class Analysis:
 
     def figures(self):
         """Return the loop's totals, distributions and figures by code, as a dict: figures.pyx."""
+        account(self.state, self.state.now)
         return loop_figures(self.state)
 
     def tasks(self, Py_ssize_t limit=10_000, also=()):
@@ -187,6 +188,7 @@ cdef class Analysis:
 
     def samples(self):
         """Return the samples: see figures.pyx."""
+        account(self.state, self.state.now)
         return sample_figures(self.state)
 
     def connection_state(self, uint64_t fd):
