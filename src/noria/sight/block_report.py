@@ -12,7 +12,6 @@ from noria.sight.places import PlaceTuple, is_user_code
 REPEAT_INTERVAL = 10.0  # seconds between two reports of one place
 MAX_FRAMES_SHOWN = 12
 MAX_PLACES = 1000
-LOOP_FUNCTIONS = ("AsyncioBase.run_forever", "Reactor.run", "Reactor.run_once", "Handle._run")
 
 
 def blocking_place(stack: list[PlaceTuple]) -> PlaceTuple | None:
@@ -32,11 +31,6 @@ def format_stack(stack: list[PlaceTuple]) -> list[str]:
     """Return a stack as Python's tracebacks have it, innermost last."""
     lines = []
     begin = max(len(stack) - MAX_FRAMES_SHOWN, 0)
-    # What called the loop says nothing: only the frames that the loop called are shown.
-    for index in range(len(stack) - 1, -1, -1):
-        if stack[index][0] in LOOP_FUNCTIONS and not is_user_code(stack[index][1]):
-            begin = max(begin, index + 1)
-            break
     for function, file, line, source in stack[begin:]:
         lines.append(f'  File "{file}", line {line}, in {function}')
         if source:

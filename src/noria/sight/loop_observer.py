@@ -142,6 +142,7 @@ class LoopObserver:
         loop.slow = [
             SlowCall(kind, self.names.place(code), start, duration, task, fd, waiting)
             for kind, code, start, duration, task, fd, waiting in raw["slow"]
+            if not self._excused(start)
         ]
         loop.tasks = self._tasks(loop)
         alive = self._snapshot.get("tasks_alive")
@@ -285,6 +286,16 @@ class LoopObserver:
 
     # Blocks and errors.
 
+    def _excused(self, moment: int) -> bool:
+        """Whether the process was stopped or debugged in the turn of this moment."""
+        for block in self._blocks.values():
+            excused = integer(block.get("excused"))
+            started = integer(block.get("started"))
+            end = started + integer(block.get("duration")) + excused
+            if excused and started <= moment + 1_000_000 and moment < end:
+                return True
+        return False
+
     def _merged_blocks(self, raw: dict[str, Any], tasks: dict[int, str]) -> list[Block]:
         """Return the watchdog's blocks with what the records say of their turns, and the long
         turns that it has not seen."""
@@ -303,18 +314,22 @@ class LoopObserver:
             while position < len(seen) and seen[position].started < end:
                 block = seen[position]
                 position += 1
-                if block.started + block.duration > start and matching is None:
+                if block.started + block.duration + block.excused > start and matching is None:
                     matching = block
                 else:
                     blocks.append(block)
             if matching is None:
                 matching = Block(start, end - start, stack=[self.names.place(code)])
                 matching.task = tasks.get(task, "") if task else ""
-            matching.started, matching.duration, matching.ended = start, end - start, True
+            if matching.excused and not matching.stack:
+                continue  # long only because the process was stopped or debugged
+            matching.started, matching.ended = start, True
+            matching.duration = end - start - matching.excused
             matching.events_waiting = max(matching.events_waiting, waited)
             matching.delay_share = min(share, 1.0)
             blocks.append(matching)
         blocks += seen[position:]
+        blocks = [block for block in blocks if block.stack or not block.excused]
         blocks.sort(key=lambda block: block.started)
         return blocks
 

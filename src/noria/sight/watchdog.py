@@ -11,16 +11,20 @@ import os
 import sys
 import threading
 from collections import Counter
-from types import FrameType
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from noria._core.recorder.watchdog import LoopWatcher
 from noria.sight.block_report import BlockReport
-from noria.sight.places import PlaceTuple, frame_of_thread, place_of_code, stack_of_frame
+from noria.sight.places import PlaceTuple, place_of_code
 
 if TYPE_CHECKING:
     from noria.sight.agent import Agent
 
+MAX_STACK = 1000  # frames
+LOOP_FUNCTIONS = ("AsyncioBase.run_forever", "Reactor.run", "Reactor.run_once")
+_SIGHT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+_NORIA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 MAX_SAMPLES_KEPT = 20  # different innermost places of a block
 STILL_FACTOR = 10  # a block is reported again when it is this many times longer
 # Files of debuggers: a program that is stopped at a breakpoint is not blocked by its code.
@@ -45,6 +49,7 @@ class Watchdog:
         self.report = BlockReport(agent.settings.report_blocks)
         self._watcher = LoopWatcher(agent.settings.max_block)
         self._blocks: dict[int, _Block] = {}  # by loop id
+        self._debugged: set[int] = set()  # loops whose turn a debugger has stopped
         self._thread = threading.Thread(target=self._run, name="noria-watchdog", daemon=True)
 
     def start(self) -> None:
@@ -75,13 +80,16 @@ class Watchdog:
 
     def _run(self) -> None:
         while (event := self._watcher.wait()) is not None:
+            # At once, and without releasing the GIL: the loop's thread may go on then.
+            stack = _take_stack(self._watcher.thread_of(event[1]))
             try:
-                self._handle(*event)
+                self._handle(stack, *event)
             except Exception as error:
                 print(f"noria: the watchdog failed: {error!r}", file=sys.__stderr__)
 
     def _handle(
         self,
+        stack: list[tuple[CodeType, int, Any]],
         event: str,
         loop: int,
         started: int,
@@ -94,20 +102,27 @@ class Watchdog:
         over: bool,
     ) -> None:
         duration = max(duration - excused, 0)
+        if event == "excused":
+            self._excuse(loop, started, duration, excused)
+            return
         if event == "ended":
-            self._end(loop, duration, cpu, runqueue)
+            if loop in self._debugged:
+                self._debugged.discard(loop)
+                self._excuse(loop, started, 0, duration + excused)
+            self._end(loop, duration, excused, cpu, runqueue)
             return
-        frame = None if over else frame_of_thread(self._watcher.thread_of(loop))
-        if _in_debugger(frame):
+        if _in_debugger(stack):
             self._blocks.pop(loop, None)
+            self._debugged.add(loop)
             return
+        places = [] if over else _places_in_loop(stack)
         if event == "blocked":
             # A thread that runs Python code releases the GIL after the switch interval.
             held = gil_wait > 4e9 * sys.getswitchinterval() + 10e6
             by_loop = held and 2 * gil_cpu > gil_wait
-            self._begin(loop, started, duration, cpu, runqueue, (held, by_loop), frame)
+            self._begin(loop, started, duration, cpu, runqueue, (held, by_loop), places)
         else:
-            self._sample(loop, duration, cpu, runqueue, frame)
+            self._sample(loop, duration, cpu, runqueue, places)
 
     def _begin(
         self,
@@ -117,22 +132,23 @@ class Watchdog:
         cpu: int,
         runqueue: int,
         gil: tuple[bool, bool],
-        frame: FrameType | None,
+        stack: list[PlaceTuple],
     ) -> None:
         held, by_loop = gil
-        figures = self._watcher.turn_figures(loop, started) or {}
         try:
             watched = self.agent.loop_of_id(loop)
         except ValueError:
             return
-        stack = stack_of_frame(frame) if frame is not None else _place_of_longest(watched, figures)
+        task = _current_task(watched.loop)
+        figures = self._watcher.turn_figures(loop) or {}
+        stack = stack or _place_of_longest(watched, figures)
         block = {
             "loop": loop,
             "started": started,
             "duration": duration,
             "ended": False,
             "stack": stack,
-            "task": _current_task(watched.loop),
+            "task": task,
             "events_waiting": figures.get("next") or _waiting(figures),
             "gil_held": by_loop,
             "cpu": cpu,
@@ -155,7 +171,7 @@ class Watchdog:
         self.agent.blocked(block)
 
     def _sample(
-        self, loop: int, duration: int, cpu: int, runqueue: int, frame: FrameType | None
+        self, loop: int, duration: int, cpu: int, runqueue: int, stack: list[PlaceTuple]
     ) -> None:
         kept = self._blocks.get(loop)
         if kept is None:
@@ -164,24 +180,36 @@ class Watchdog:
         block["duration"] = duration
         block["cpu"] = cpu
         block["runqueue"] = runqueue
-        if frame is not None and (
-            len(kept.samples) < MAX_SAMPLES_KEPT
-            or place_of_code(frame.f_code, frame.f_lineno) in kept.samples
-        ):
-            kept.samples[place_of_code(frame.f_code, frame.f_lineno)] += 1
+        if stack and (len(kept.samples) < MAX_SAMPLES_KEPT or stack[-1] in kept.samples):
+            kept.samples[stack[-1]] += 1
         if duration >= STILL_FACTOR * kept.reported_at:
             kept.reported_at = duration
             block["samples"] = kept.samples.most_common()
             self.agent.blocks.add(block)
             self.report.still(block)
 
-    def _end(self, loop: int, duration: int, cpu: int, runqueue: int) -> None:
+    def _excuse(self, loop: int, started: int, duration: int, excused: int) -> None:
+        """Say of a turn that it was long because the process did not run, or was debugged."""
+        if duration < self.agent.settings.max_block:
+            self.agent.blocks.add(
+                {
+                    "loop": loop,
+                    "started": started,
+                    "duration": duration,
+                    "excused": excused,
+                    "ended": True,
+                    "stack": [],
+                }
+            )
+
+    def _end(self, loop: int, duration: int, excused: int, cpu: int, runqueue: int) -> None:
         kept = self._blocks.pop(loop, None)
         if kept is None:
             return
         block = kept.fields
-        figures = self._watcher.turn_figures(loop, block["started"]) or {}
+        figures = self._watcher.turn_figures(loop) or {}
         block["duration"] = duration
+        block["excused"] = excused
         block["ended"] = True
         block["cpu"] = cpu
         block["runqueue"] = runqueue
@@ -211,16 +239,38 @@ def _current_task(loop: Any) -> str:
     return task.get_name() if task is not None else ""
 
 
-def _in_debugger(frame: FrameType | None) -> bool:
+def _take_stack(ident: int) -> list[tuple[CodeType, int, Any]]:
+    """Return (code, line, trace function) of a thread's frames, innermost first."""
+    frame = sys._current_frames().get(ident)
+    stack: list[tuple[CodeType, int, Any]] = []
+    while frame is not None and len(stack) < MAX_STACK:
+        stack.append((frame.f_code, frame.f_lineno, frame.f_trace))
+        frame = frame.f_back
+    return stack
+
+
+def _places_in_loop(stack: list[tuple[CodeType, int, Any]]) -> list[PlaceTuple]:
+    """Return the places that the loop has called, outermost first."""
+    inside = []
+    for code, line, _ in stack:
+        if code.co_filename.startswith(_NORIA) and code.co_qualname in LOOP_FUNCTIONS:
+            break
+        # A callback of the garbage collector may have been called by the program's code.
+        if not code.co_filename.startswith(_SIGHT):
+            inside.append(place_of_code(code, line))
+    if inside and inside[-1][0] == "Handle._run":
+        inside.pop()  # asyncio's, in debug mode
+    inside.reverse()
+    return inside
+
+
+def _in_debugger(stack: list[tuple[CodeType, int, Any]]) -> bool:
     """Whether a debugger waits for its user in a thread, or traces it."""
-    while frame is not None:
-        file = frame.f_code.co_filename
-        folder, name = os.path.split(file)
+    for code, _, trace in stack:
+        folder, name = os.path.split(code.co_filename)
         if name in _DEBUGGER_FILES or os.path.basename(folder) in _DEBUGGER_FOLDERS:
             return True
-        trace = frame.f_trace
         owner = getattr(trace, "__self__", None)
         if owner is not None and any(cls.__name__ == "Bdb" for cls in type(owner).__mro__):
             return True
-        frame = frame.f_back
     return False

@@ -85,6 +85,7 @@ cdef struct Watched:
     int schedstat               # of the thread that runs the loop, or -1
     int64_t native_id           # of that thread
     uint64_t turn               # turn_started of the turn that is watched; 0: none
+    uint64_t last               # the turn of the last event
     int64_t excused             # ns of it in which the process did not run
     int64_t seen_at             # CLOCK_MONOTONIC at which the turn was first seen
     uint64_t run_ns             # the thread's schedstat then
@@ -154,8 +155,8 @@ cdef class LoopWatcher:
         """Wait until something is to be reported.
 
         Returns (event, loop id, started, duration, excused, cpu, runqueue, gil_wait, gil_cpu, over)
-        with event "blocked" (the limit was passed), "still" (a block lasts) or "ended"; None after
-        `stop`. Times are CLOCK_MONOTONIC in ns; `excused` is the part of `duration` in which the
+        with event "blocked" (the limit was passed), "still" (a block lasts), "ended", or "excused"
+        (a turn has ended in which the process did not run for a while); None after `stop`. Times are CLOCK_MONOTONIC in ns; `excused` is the part of `duration` in which the
         process did not run, cpu and runqueue are what the thread did since the turn was first seen.
         `gil_wait` is how long this thread waited for the GIL, gil_cpu what the loop's thread ran
         meanwhile; `over` says whether the turn had ended when this thread got it.
@@ -175,11 +176,15 @@ cdef class LoopWatcher:
             if event == 0:
                 continue
             one = &self.watched[index]
+            one.last = turn
             run_before = run
             if event == 1:
                 read_schedstat(one, &run, &queue)
-            return (("", "blocked", "still", "ended")[event], one.loop,
-                    *self.times(one, turn, event), one.excused,
+            excused = one.excused
+            if event >= 3:
+                one.excused = 0
+            return (("", "blocked", "still", "ended", "excused")[event], one.loop,
+                    *self.times(one, turn, event), excused,
                     run - one.run_ns if run > one.run_ns else 0,
                     queue - one.queue_ns if queue > one.queue_ns else 0, waited,
                     run - run_before if run > run_before else 0,
@@ -202,8 +207,8 @@ cdef class LoopWatcher:
                 return self.watched[i].header.thread_ident
         return 0
 
-    def turn_figures(self, int64_t loop, int64_t started):
-        """Return what the ring says of the turn that began at `started`: a dict.
+    def turn_figures(self, int64_t loop):
+        """Return what the ring says of the turn that `wait` has reported: a dict.
 
         "handlers": number of them that have begun; "longest": ns of the longest; "kind", "a", "b"
         of its record; "after": handlers that began after it; "queued": events when the turn began;
@@ -213,7 +218,7 @@ cdef class LoopWatcher:
         cdef int i
         for i in range(self.count):
             if self.watched[i].loop == loop:
-                return scan(&self.watched[i], started)
+                return scan(&self.watched[i])
         return None
 
     def take_pending(self):
@@ -264,7 +269,7 @@ cdef class LoopWatcher:
         cdef uint64_t end = read_counter(one.counts_cycles) - one.header.ticks_base
         cdef uint64_t found
         cdef int64_t duration
-        if event == 3:
+        if event >= 3:
             found = end_of_turn(one, turn)
             if found:
                 end = found
@@ -303,8 +308,9 @@ cdef class LoopWatcher:
             if c_ppoll(&fds, 1, &timeout, NULL) > 0:
                 c_read(self.wake_fd, &token, sizeof(token))
                 return 0
-            gap = monotonic_ns() - began - sleep
-            if gap > OVERSLEPT_NS:
+            gap = monotonic_ns() - began
+            if gap - sleep > OVERSLEPT_NS:
+                # When it was stopped within that time is not known.
                 for i in range(self.count):
                     self.excuse(&self.watched[i], gap)
 
@@ -312,7 +318,7 @@ cdef class LoopWatcher:
         """Do not count the time in which the process did not run."""
         if load_acquire(&one.header.turn_started) == one.turn:
             one.excused += gap
-        else:
+        elif not one.turn:
             self.begin_turn(one, monotonic_ns())
             one.excused = gap
 
@@ -333,7 +339,14 @@ cdef class LoopWatcher:
             turn[0] = one.turn
             read_schedstat(one, run, queue)
             one.reported = False
+            one.turn = 0
             event[0] = 3
+            return 0
+        if current != one.turn and one.turn and one.excused:
+            turn[0] = one.turn
+            read_schedstat(one, run, queue)
+            one.turn = 0
+            event[0] = 4
             return 0
         if current == 0:
             one.turn = 0
@@ -423,8 +436,8 @@ cdef bint is_handler(int kind) noexcept:
                     RecordKind.TIMER_STEP)
 
 
-cdef dict scan(Watched *one, int64_t started):
-    cdef uint64_t turn = one.turn
+cdef dict scan(Watched *one):
+    cdef uint64_t turn = one.last
     cdef uint64_t head = load_acquire(&one.header.head)
     cdef uint64_t oldest = head - one.mask if head > one.mask else 0
     cdef uint64_t later, ticks, longest = 0, following = 0
