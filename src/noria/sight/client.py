@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,26 @@ if TYPE_CHECKING:
     from noria.sight.live_observer import LiveObserver
 
 TIMEOUT = 5.0  # seconds until a process that does not answer counts as silent
+CONNECT_RETRY = 0.02  # seconds
 MAX_ANSWER = 512 * 1024 * 1024  # bytes of a line
 
 
 class ClientError(NoriaError):
     """The process cannot be observed, or has refused a request."""
+
+
+def _connect(sock: socket.socket, path: str, timeout: float) -> None:
+    """Connect; while too many others wait to be accepted, try again. Raises OSError."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{path}: the process does not answer") from None
+            time.sleep(CONNECT_RETRY)
+        else:
+            return
 
 
 class Client:
@@ -47,7 +63,7 @@ class Client:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(timeout)
-            sock.connect(path)
+            _connect(sock, path, timeout)
             if peer_uid(sock) not in (os.getuid(), 0) and os.getuid() != 0:
                 raise ClientError(f"{path}: the process belongs to another user")
         except OSError as error:

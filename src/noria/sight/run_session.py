@@ -45,6 +45,9 @@ class RunSession:
         if options.metrics is not None and options.is_program:
             self._serve_metrics(options.metrics)
         if options.findings:
+            # Now: an import at exit would define dataclasses with exec(), after which the
+            # interpreter forgets that a KeyboardInterrupt ends it, and exits with status 1.
+            importlib.import_module("noria.sight.findings")
             self.observer = agent.observer()
         if options.dump_on_block:
             agent.on_block.append(self._dump_blocked)
@@ -130,6 +133,8 @@ class RunSession:
         """End the recording and show the findings."""
         self.agent.remove_ticker(self._tick)
         self.agent.settle()
+        if self.agent.watchdog is not None:
+            self.agent.watchdog.settle()
         signals.remove_dump_signal()
         if self.metrics is not None:
             self.metrics.close()

@@ -67,7 +67,7 @@ class LiveServer:
             self.listener.bind(str(self.path))
             os.chmod(self.path, 0o600)
             self.inode = os.lstat(self.path).st_ino
-            self.listener.listen(8)
+            self.listener.listen(2 * MAX_CLIENTS)
         except BaseException:
             self.listener.close()
             raise

@@ -179,10 +179,11 @@ def _awaited_tasks(frames: list[Suspended], future: Any) -> Iterator[asyncio.Tas
     if isinstance(future, asyncio.Task):
         yield future
         return
-    # A gathering future has its children in its __dict__.
-    inner = getattr(future, "__dict__", None)
-    if inner:
-        yield from _tasks_in(inner.values())
+    if type(future) is not asyncio.Future:
+        # A gathering future has its children in a dict that is no attribute of it.
+        for inner in gc.get_referents(future):
+            if isinstance(inner, dict):
+                yield from _tasks_in(inner.values())
     if not frames or not module_of_frame(frames[-1].frame).startswith("asyncio."):
         return
     # The variables of asyncio's function, without the side effects of frame.f_locals.

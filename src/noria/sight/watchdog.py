@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections import Counter
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ MAX_STACK = 1000  # frames
 LOOP_FUNCTIONS = ("AsyncioBase.run_forever", "Reactor.run", "Reactor.run_once")
 _SIGHT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _NORIA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+SETTLE_SECONDS = 0.2
 MAX_SAMPLES_KEPT = 20  # different innermost places of a block
 STILL_FACTOR = 10  # a block is reported again when it is this many times longer
 # Files of debuggers: a program that is stopped at a breakpoint is not blocked by its code.
@@ -73,6 +75,13 @@ class Watchdog:
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._watcher.close()
+
+    def settle(self) -> None:
+        """Wait until the end of blocks that are over was noticed, for at most SETTLE_SECONDS."""
+        end = time.monotonic() + SETTLE_SECONDS
+        while self._blocks and time.monotonic() < end:
+            self._watcher.wake()
+            time.sleep(0.002)
 
     def abandon(self) -> None:
         """In the child of a fork, which does not have the thread: free everything."""

@@ -156,8 +156,9 @@ cdef class LoopWatcher:
 
         Returns (event, loop id, started, duration, excused, cpu, runqueue, gil_wait, gil_cpu, over)
         with event "blocked" (the limit was passed), "still" (a block lasts), "ended", or "excused"
-        (a turn has ended in which the process did not run for a while); None after `stop`. Times are CLOCK_MONOTONIC in ns; `excused` is the part of `duration` in which the
-        process did not run, cpu and runqueue are what the thread did since the turn was first seen.
+        (a turn has ended in which the process did not run for a while); None after `stop`.
+        Times are CLOCK_MONOTONIC in ns; `excused` is the part of `duration` in which the process
+        did not run, cpu and runqueue are what the thread did since the turn was first seen.
         `gil_wait` is how long this thread waited for the GIL, gil_cpu what the loop's thread ran
         meanwhile; `over` says whether the turn had ended when this thread got it.
         """
