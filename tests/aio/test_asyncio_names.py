@@ -18,7 +18,10 @@ from support.loops import CERTIFICATE
 SOURCES = Path(asyncio_names.__file__).parents[1]
 TEXTS = {
     path.relative_to(SOURCES).as_posix(): path.read_text()
-    for pattern in ("aio/*.py", "_core/aio/*.pyx", "_core/*.pyx")
+    for pattern in (
+        *("aio/*.py", "_core/aio/*.pyx", "_core/*.pyx", "sight/snapshot_*.py"),
+        *("sight/executors_seen.py", "sight/program_hooks.py"),
+    )
     for path in sorted(SOURCES.glob(pattern))
     if path.name not in ("asyncio_names.py", "asyncio_names_table.py")
 }
@@ -28,6 +31,7 @@ OWN = {
     ("aio/sendfile.py", "_loop"),
     ("aio/sendfile.py", "_protocol"),
     ("aio/sendfile.py", "_transport"),
+    ("sight/executors_seen.py", "_threads"),  # of ThreadPoolExecutor
 }
 
 # All methods of asyncio.Server are overridden, so the private names in this file are noria's.

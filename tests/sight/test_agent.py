@@ -131,7 +131,8 @@ async def sleeper() -> None:
 
 
 async def lost() -> None:
-    await asyncio.Future()
+    future: asyncio.Future[None] = asyncio.Future()
+    await future
 
 
 async def reader_of(reader: asyncio.StreamReader) -> None:

@@ -154,7 +154,7 @@ def unknown(*modules: str) -> list[str]:
             # The name may refer to a different kind of object.
             path = f"{entry.owner}.{entry.name}"
             sentence = f"{path} cannot be compared on Python {version}: {error!r}"
-        if sentence is not None:
+        if sentence is not None and sentence not in sentences:
             sentences.append(sentence)
     return sentences
 

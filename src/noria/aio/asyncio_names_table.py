@@ -384,7 +384,6 @@ NAMES: tuple[PrivateName, ...] = (
             "set_debug while the loop runs",
         ),
         (FIELD, "_debug", None, "read by asyncio's methods"),
-        (FIELD, "_task_factory", None, "create_task calls it instead of asyncio.Task"),
     ),
     *_group(
         "asyncio.SelectorEventLoop",
@@ -500,6 +499,36 @@ NAMES: tuple[PrivateName, ...] = (
         "noria._core.timers",
         "none: handle._loop fails",
         (FUNCTION, "_get_running_loop", "", "the loop of a handle"),
+    ),
+    *_group(
+        "asyncio.SelectorEventLoop",
+        "noria._core.aio.scheduler, noria._core.aio.scheduler_methods",
+        "none: task factories have no effect",
+        (FIELD, "_task_factory", None, "create_task calls it instead of asyncio.Task"),
+    ),
+    *_group(
+        "asyncio.StreamReader",
+        "noria.sight.snapshot_connections",
+        "snapshots do not say who reads from a stream, or what it keeps",
+        (FIELD, "_buffer _waiter", None, "what a stream keeps, and the future of who reads it"),
+    ),
+    *_group(
+        "asyncio.StreamReaderProtocol",
+        "noria.sight.snapshot_connections",
+        "snapshots do not say who reads from a stream, or what it keeps",
+        (FIELD, "_stream_reader _task", None, "the reader of a connection, and the server's task"),
+    ),
+    *_group(
+        "asyncio.SelectorEventLoop",
+        "noria.sight.executors_seen",
+        "snapshots do not say how many threads the default executor has",
+        (FIELD, "_default_executor", None, "the executor of run_in_executor(None, ...)"),
+    ),
+    *_group(
+        "asyncio.Handle",
+        "noria._core.aio.scheduler, noria.sight.program_hooks",
+        "records and errors of callbacks in debug mode have no place",
+        (FIELD, "_callback", None, "the callback of a handle, to say where it is"),
     ),
     *_group(
         "asyncio",

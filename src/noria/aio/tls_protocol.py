@@ -71,6 +71,11 @@ class TLSProtocol(SSLProtocolBase, _SSLProtocol):
         return self._get_app_transport()
 
     @property
+    def app_transport_made(self) -> asyncio.Transport | None:
+        """The transport of the application's protocol; None before the handshake."""
+        return self._app_transport
+
+    @property
     def handshake_done(self) -> bool:
         """Whether the handshake has succeeded; stays True after the connection has ended."""
         # asyncio sets it at the end of the handshake.

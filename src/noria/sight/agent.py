@@ -20,6 +20,7 @@ from noria._core.recorder.ring import Recorder
 from noria._version import __version__
 from noria.sight import record_kinds
 from noria.sight.blocks_seen import BlocksSeen
+from noria.sight.messages import warn
 from noria.sight.server import LiveServer
 from noria.sight.settings import Settings
 from noria.sight.snapshot import encode_snapshot, take_snapshot
@@ -143,7 +144,12 @@ class Agent:
         """Called by a loop, in its thread, when a run of it begins."""
         watched = self._by_loop.get(id(loop))
         if watched is None or watched.loop is not loop:
-            watched = self._watch(loop)
+            try:
+                watched = self._watch(loop)
+            except (OSError, MemoryError) as error:
+                # No descriptor or no memory: the program runs all the same.
+                warn(f"a loop is not watched: {error}")
+                return
         if watched is not None:
             watched.note_thread(threading.current_thread())
 
@@ -275,8 +281,10 @@ class Agent:
         """Record a MARK in the loop of this thread, or in all loops if none runs here."""
         import asyncio
 
-        here = asyncio._get_running_loop()
-        watched = self.watched(here) if here is not None else None
+        try:
+            watched = self.watched(asyncio.get_running_loop())
+        except RuntimeError:  # none runs in this thread
+            watched = None
         for each in [watched] if watched is not None else self.loops:
             if not each.released:
                 each.recorder.record(record_kinds.MARK, each.recorder.intern(name))
@@ -347,7 +355,7 @@ class Agent:
         try:
             function()
         except Exception as error:
-            print(f"noria: the agent failed: {error!r}", file=sys.__stderr__)
+            warn(f"the agent failed: {error!r}")
 
 
 def _refuse(request: dict[str, Any]) -> tuple[bytes, int]:

@@ -53,8 +53,9 @@ def release() -> None:
             _settings = None
             set_loop_hook(None)
         agent, _agent = _agent, None
-    if agent is not None:
-        _stop(agent)
+        if agent is not None:
+            # With the lock: an agent that starts meanwhile must find the loops without recorders.
+            _stop(agent)
 
 
 def _stop(agent: Agent) -> None:

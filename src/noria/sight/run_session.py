@@ -159,14 +159,15 @@ class RunSession:
                 {"pid": os.getpid(), "findings": [finding.as_dict() for finding in found]}
             )
         else:
-            text = format_findings(found)
+            text = format_findings(found, 0 if self.options.is_program else os.getpid())
         os.write(2, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
-def format_findings(findings: list[Finding]) -> str:
-    """Return the summary of findings as text."""
+def format_findings(findings: list[Finding], pid: int = 0) -> str:
+    """Return the summary of findings as text; *pid*: of a child process."""
     count = len(findings)
-    lines = [f"noria: {count} {'finding' if count == 1 else 'findings'}"]
+    where = f" in process {pid}" if pid else ""
+    lines = [f"noria: {count} {'finding' if count == 1 else 'findings'}{where}"]
     for finding in findings[:MAX_FINDINGS_SHOWN]:
         lines.append(f"  {finding.severity}: {finding.title}  [{finding.kind}]")
         place = finding.place

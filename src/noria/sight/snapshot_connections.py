@@ -67,9 +67,13 @@ def _tls(protocol: Any) -> tuple[str, Any]:
     transport = getattr(protocol, "app_transport_made", None)
     if transport is None:
         return "", protocol
-    ssl_object = transport.get_extra_info("ssl_object")
+    try:
+        application = transport.get_protocol()
+        ssl_object = transport.get_extra_info("ssl_object")
+    except AttributeError:  # the connection ends just now
+        return "TLS", None
     version = "TLS" if ssl_object is None else (ssl_object.version() or "TLS")
-    return version, transport.get_protocol()
+    return version, application
 
 
 def _buffered(protocol: Any) -> int:

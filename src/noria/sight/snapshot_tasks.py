@@ -169,7 +169,7 @@ def _waiting_for(frames: list[Suspended], future: Any) -> str:
             name = qualname
     if name.endswith((".acquire", ".wait", ".__aexit__")):
         return name.rpartition(".")[0]  # Lock, Semaphore, Event, Condition, TaskGroup
-    if not name and type(future).__name__ == "_GatheringFuture":
+    if not name and "Gathering" in type(future).__name__:
         return "gather"
     return name or type(future).__name__
 

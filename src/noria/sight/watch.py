@@ -132,13 +132,16 @@ class Record(Watch):
         agent = self._agent
         agent.remove_ticker(self._write)
         try:
+            if agent.pid != os.getpid():
+                # The child of a fork: a thread of the parent may have had the lock.
+                writer, self._writer = self._writer, None
+                if writer is not None:
+                    writer.abandon()
+                return
             with self._writing:
                 writer, self._writer = self._writer, None
                 if writer is not None:
-                    if agent.pid == os.getpid():
-                        writer.close()
-                    else:
-                        writer.abandon()
+                    writer.close()
         finally:
             lifetime.release()
 

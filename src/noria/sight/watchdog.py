@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria._core.recorder.watchdog import LoopWatcher
 from noria.sight.block_report import BlockReport
+from noria.sight.messages import warn
 from noria.sight.places import PlaceTuple, place_of_code
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Watchdog:
             try:
                 self._handle(stack, *event)
             except Exception as error:
-                print(f"noria: the watchdog failed: {error!r}", file=sys.__stderr__)
+                warn(f"the watchdog failed: {error!r}")
 
     def _handle(
         self,

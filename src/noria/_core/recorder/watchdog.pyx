@@ -128,6 +128,8 @@ cdef class LoopWatcher:
         The descriptors are closed by the watcher.
         """
         former, self.pending = self.pending, list(rings)
+        if self.wake_fd < 0:    # closed
+            former, self.pending = self.pending, None
         for _, fd in former or ():
             os.close(fd)
         self.wake()
