@@ -51,6 +51,18 @@ def test_time_is_busy_waiting_or_outside() -> None:
     assert found["end"] == BASE + 116 * MS
 
 
+def test_the_handler_that_has_not_ended_is_the_running_one() -> None:
+    ring = started(2)
+    ring.call(0x100)
+    ring.call(0x200, after=1 * MS)
+    analysis = analysed(ring)
+    analysis.advance(BASE + 900 * MS)
+    kind, code, start, *_ = analysis.figures()["running_call"]
+    assert (kind, code, start) == ("callback", 0x200, BASE + 2 * MS)
+    ring.wait(1 * MS, 0, after=5 * MS)
+    assert figures(ring)["running_call"] is None
+
+
 def test_time_goes_on_while_nothing_is_recorded() -> None:
     analysis = analysed(started())
     analysis.advance(BASE + 11 * MS)

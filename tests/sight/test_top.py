@@ -7,12 +7,13 @@ import os
 
 import pytest
 
-from noria.sight.observation import Distribution, LoopFigures, Place, TaskFigures
+from noria.sight.observation import Distribution, LoopFigures, Place, SlowCall, TaskFigures
 from noria.sight.top import processes, units
 from noria.sight.top.connections import connection_items, connection_table
 from noria.sight.top.history import LoopHistory
 from noria.sight.top.json_lines import view_json
 from noria.sight.top.lines import cropped, plain, source_lines
+from noria.sight.top.panels import loop_panel
 from noria.sight.top.poller import Poller
 from noria.sight.top.rates import LoopRates, difference, loop_rates, rates
 from noria.sight.top.session import Session
@@ -275,6 +276,18 @@ def test_a_cropped_line_has_an_ellipsis():
     assert plain(cropped(line, 6)) == "abcdef"
     assert plain(cropped(line, 5)) == "abcd…"
     assert plain(cropped(line, 2)) == "a…"
+
+
+def test_the_handler_that_blocks_the_loop_now_is_named():
+    observation = sample_observation(1)
+    loop = observation.loops[0]
+    by = place("parse", 77)
+    loop.running_call = SlowCall("task", by, observation.now - 3 * SECOND, 3 * SECOND, task=2)
+    lines = loop_panel(observation, loop, loop_rates(loop, None), LoopHistory(), 80, 24)
+    assert "NOW, for 3.00s, by a task: server.py:77 parse" in plain(lines[-1])
+    loop.running_call.duration = MS
+    lines = loop_panel(observation, loop, loop_rates(loop, None), LoopHistory(), 80, 24)
+    assert "once, longest 212ms" in plain(lines[-1])
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

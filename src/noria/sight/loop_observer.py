@@ -144,6 +144,11 @@ class LoopObserver:
             for kind, code, start, duration, task, fd, waiting in raw["slow"]
             if not self._excused(start)
         ]
+        if raw["running_call"] is not None:
+            kind, code, start, task_id, fd, waiting = raw["running_call"]
+            loop.running_call = SlowCall(
+                kind, self.names.place(code), start, loop.end - start, task_id, fd, waiting
+            )
         loop.tasks = self._tasks(loop)
         alive = self._snapshot.get("tasks_alive")
         loop.tasks_alive = (

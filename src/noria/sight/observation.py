@@ -284,6 +284,7 @@ class LoopFigures:
     tasks_created: int = 0
     codes: list[CodeFigures] = field(default_factory=list)
     slow: list[SlowCall] = field(default_factory=list)  # the longest first
+    running_call: SlowCall | None = None  # the handler that runs at `end`; not ended yet
     tasks: list[TaskFigures] = field(default_factory=list)
     connections: list[ConnectionFigures] = field(default_factory=list)  # open ones, then closed
     connections_opened: int = 0

@@ -68,6 +68,15 @@ cdef list long_turns(State *s):
     return turns
 
 
+cdef object running_call(State *s):
+    """Return (kind, id, start, task, fd, events waiting) of the handler that runs, or None."""
+    cdef int last = s.group_count - 1
+    if last < 0 or not s.in_turn:
+        return None
+    return (KINDS[s.group[last].kind], s.group[last].code, s.group[last].start,
+            s.group[last].task, s.group[last].fd, s.group[last].waiting)
+
+
 cdef dict loop_figures(State *s):
     cdef int i
     return {
@@ -96,6 +105,7 @@ cdef dict loop_figures(State *s):
         "handler": distribution(&s.handler),
         "codes": code_figures(&s.codes),
         "slow": slow_calls(s),
+        "running_call": running_call(s),
         "long_turns": long_turns(s),
         "tasks_created": s.tasks_created,
         "connections_opened": s.connections_opened,

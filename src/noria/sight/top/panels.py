@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noria.sight.observation import Block, LoopFigures, Observation
+from noria.sight.observation import Block, LoopFigures, Observation, SlowCall
 from noria.sight.top import units
 from noria.sight.top.history import LoopHistory
 from noria.sight.top.lines import (
@@ -92,11 +92,21 @@ def loop_panel(
     if rates.dropped:
         text = f"  {units.number(rates.dropped)} records were overwritten before they were read"
         lines.append([label("lost"), (text, WARN)])
-    if loop.blocks:
+    call = loop.running_call
+    if call is not None and call.duration >= bad:
+        lines.append(_running_line(call))
+    elif loop.blocks:
         lines.append(block_line(loop.blocks, observation.now))
     if height >= 40 and loop.slow:
         lines += [[], heading("Longest calls"), *_slow_lines(loop, observation.now)]
     return lines
+
+
+def _running_line(call: SlowCall) -> Line:
+    """Return which handler blocks the loop now."""
+    text = f"  NOW, for {units.duration(call.duration)}, by a {call.kind}: "
+    place = units.line_and_function(call.place) or "unknown code"
+    return [label("blocked"), (text, BAD), (place, STRONG)]
 
 
 def _slow_lines(loop: LoopFigures, now: int) -> list[Line]:

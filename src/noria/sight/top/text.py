@@ -43,7 +43,7 @@ def view_text(
     elif not observation.answering:
         silent = units.duration(observation.silent)
         lines.append(
-            [(f"The process has not answered for {silent}: the ring alone is shown.", "bad")]
+            [(f"The process has not answered for {silent}: only its recording is shown.", "bad")]
         )
     if not observation.loops:
         lines.append([("No loop has run in it yet.", "dim")])
