@@ -243,9 +243,13 @@ class Agent:
         """The last snapshot, however old."""
         return self._snapshot
 
-    def snapshot_interval(self) -> float:
-        """Return the seconds between regular snapshots, so that they cost little."""
-        return max(SNAPSHOT_INTERVAL, float(self._snapshot["cost"]) / 1e9 / SNAPSHOT_SHARE)
+    def snapshot_interval(self, more: float = 0.0) -> float:
+        """Return the seconds between regular snapshots that cost *more* seconds each, too.
+
+        Together they take at most SNAPSHOT_SHARE of the time.
+        """
+        cost = float(self._snapshot["cost"]) / 1e9 + more
+        return max(SNAPSHOT_INTERVAL, cost / SNAPSHOT_SHARE)
 
     def blocks_after(self, number: int = 0) -> list[dict[str, Any]]:
         """Return the blocks that are new or have changed since change *number*."""

@@ -130,9 +130,12 @@ class RecordingWriter:
             recording.write_json(self.fd, "block", block, block["loop"])
         now = time.monotonic()
         if snapshot or (snapshot is None and now >= self.next_snapshot):
-            body = encode_snapshot(self.agent.snapshot(), {"what": "snapshot"})
+            latest = self.agent.snapshot()
+            began = time.thread_time()
+            body = encode_snapshot(latest, {"what": "snapshot"})
             recording.write_encoded(self.fd, body)
-            self.next_snapshot = now + self.agent.snapshot_interval()
+            cost = time.thread_time() - began
+            self.next_snapshot = now + self.agent.snapshot_interval(cost)
 
     def close(self) -> None:
         """Write the rest and close the file. Raises the OSError of an earlier write."""

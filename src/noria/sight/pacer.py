@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-WORK_NS = 200_000  # of work between two pauses
+WORK_NS = 500_000  # of work between two pauses
 PAUSE = 20e-6  # seconds; the kernel adds about 50 µs
 
 
@@ -15,17 +15,15 @@ class Pacer:
     """
 
     def __init__(self) -> None:
-        self.resumed = time.perf_counter_ns()
-        self.worked = 0  # ns of work before the last pause
+        self._resumed = time.perf_counter_ns()
+        self._began = time.thread_time_ns()
 
     def pause(self) -> None:
         """Sleep if the thread has worked for long enough."""
-        now = time.perf_counter_ns()
-        if now - self.resumed >= WORK_NS:
-            self.worked += now - self.resumed
+        if time.perf_counter_ns() - self._resumed >= WORK_NS:
             time.sleep(PAUSE)
-            self.resumed = time.perf_counter_ns()
+            self._resumed = time.perf_counter_ns()
 
     def total(self) -> int:
-        """Return the ns of work so far."""
-        return self.worked + time.perf_counter_ns() - self.resumed
+        """Return the ns of CPU time that the thread has used since the pacer was made."""
+        return time.thread_time_ns() - self._began

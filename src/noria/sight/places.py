@@ -10,7 +10,7 @@ import linecache
 import os
 import sys
 import sysconfig
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, CoroutineType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
 PlaceTuple = tuple[str, str, int, str]
@@ -18,7 +18,8 @@ PlaceTuple = tuple[str, str, int, str]
 MAX_FRAMES = 64  # of a stack
 MAX_PLACES_KEPT = 20_000
 
-_kept: dict[tuple[CodeType, int], PlaceTuple] = {}
+# By the id of the code object, which is kept: the hash of a code object takes long.
+_kept: dict[tuple[int, int], tuple[PlaceTuple, CodeType]] = {}
 
 _STDLIB = tuple(
     os.path.join(path, "")
@@ -33,14 +34,14 @@ def place_of_code(code: CodeType, line: int | None = None) -> PlaceTuple:
     """Return the place of a code object; *line* is its first line if it is not given."""
     if line is None:
         line = code.co_firstlineno
-    key = code, line
-    place = _kept.get(key)
-    if place is None:
-        source = linecache.getline(code.co_filename, line).strip()[:200]
-        place = (code.co_qualname, code.co_filename, line, source)
-        if len(_kept) >= MAX_PLACES_KEPT:
-            _kept.clear()
-        _kept[key] = place
+    kept = _kept.get((id(code), line))
+    if kept is not None:
+        return kept[0]
+    source = linecache.getline(code.co_filename, line).strip()[:200]
+    place = (code.co_qualname, code.co_filename, line, source)
+    if len(_kept) >= MAX_PLACES_KEPT:
+        _kept.clear()
+    _kept[id(code), line] = place, code
     return place
 
 
@@ -124,6 +125,8 @@ _SUSPENDED = (
 
 
 def _parts(awaitable: Any) -> tuple[FrameType | None, Any, Any] | None:
+    if type(awaitable) is CoroutineType:
+        return awaitable.cr_frame, awaitable.cr_await, awaitable.cr_code
     for frame, awaited, code in _SUSPENDED:
         if hasattr(awaitable, awaited):
             return (

@@ -23,6 +23,7 @@ from noria.sight.places import (
     place_of_code,
 )
 
+INNERMOST = 3  # coroutines of a task whose variables may refer to the future that it awaits
 MAX_TASKS = 10_000  # with details; the others are only counted
 
 
@@ -105,7 +106,9 @@ def _record(
     # Two references are those of the task and of the iterator; `awaited` here is another.
     if not isinstance(awaited, asyncio.Task):
         kept = sum(
-            value is awaited for each in frames for value in gc.get_referents(each.coroutine)
+            value is awaited
+            for each in frames[-INNERMOST:]
+            for value in gc.get_referents(each.coroutine)
         )
         # A future that no variable has (`await asyncio.Future()`) waits for a cancellation.
         record["orphaned"] = kept > 0 and _references([awaited]) <= 3 + kept
