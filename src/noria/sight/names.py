@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -47,7 +48,14 @@ class Names:
                 place = Place(f"unknown {number:#x}" if number else "")
             else:
                 _, name, file, first = found
-                source = linecache.getline(file, line).strip() if line and file else ""
-                place = Place(name, file, line or first, source)
+                place = Place(name, file, line or first, _source(file, line) if line else "")
             self._places[number, line] = place
         return place
+
+
+def _source(file: str, line: int) -> str:
+    """Return a line of a file; "" if there is no such file here."""
+    # A recording may name any file, also a pipe, which would block.
+    if "\0" in file or not os.path.isfile(file):
+        return ""
+    return linecache.getline(file, line).strip()
