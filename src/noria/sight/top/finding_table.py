@@ -51,7 +51,7 @@ def finding_table() -> Table[Finding]:
             Column(
                 "kind",
                 "kind",
-                20,
+                26,
                 lambda finding: (finding.kind, PLAIN),
                 lambda finding: finding.kind,
                 priority=3,
@@ -60,7 +60,7 @@ def finding_table() -> Table[Finding]:
             Column(
                 "title",
                 "what",
-                40,
+                28,
                 lambda finding: (units.clean(finding.title), PLAIN),
                 lambda finding: finding.title,
                 flexible=3,

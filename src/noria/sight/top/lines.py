@@ -42,9 +42,15 @@ def label(text: str) -> Cell:
     return f" {text}".ljust(LABEL_WIDTH), DIM
 
 
-def percentile_header(with_max: str = "max") -> Line:
+def shown_percentiles(width: int) -> tuple[int, ...]:
+    """Return the percentiles for which there is room beside the maximum; the last ones stay."""
+    room = max((width - LABEL_WIDTH) // FIGURE_WIDTH - 1, 1)
+    return PERCENTILES[-room:]
+
+
+def percentile_header(width: int) -> Line:
     """Return the titles above `percentile_line`."""
-    titles = [f"p{percent}" for percent in PERCENTILES] + [with_max]
+    titles = [f"p{percent}" for percent in shown_percentiles(width)] + ["max"]
     return [(" " * LABEL_WIDTH, PLAIN), ("".join(f"{t:>{FIGURE_WIDTH}}" for t in titles), DIM)]
 
 
@@ -62,7 +68,8 @@ def percentile_line(
     Figures of at least *bad* ns are red, of a tenth of it yellow.
     """
     line: Line = [label(name)]
-    figures = [durations.percentile(percent) for percent in PERCENTILES] + [durations.longest]
+    figures = [durations.percentile(percent) for percent in shown_percentiles(width)]
+    figures.append(durations.longest)
     for figure in figures:
         text = units.duration(figure) if durations.count else "–" if not ascii else "-"
         style = BAD if figure >= bad else WARN if figure >= bad / 10 else PLAIN

@@ -49,7 +49,7 @@ def loop_panel(
     def series(name: str) -> list[float]:
         return history.series(name, width)
 
-    lines.append(percentile_header())
+    lines.append(percentile_header(width))
     lines.append(
         percentile_line("turn", rates.turn, series("turn_longest"), width, bad=bad, ascii=ascii)
     )
@@ -183,7 +183,7 @@ def timers_panel(
     text = f"  {units.number(timers.pending)} pending, {units.rate(rates.timers)} run"
     lines = [
         figure_line("timers", text, [], width, ascii=ascii),
-        percentile_header(),
+        percentile_header(width),
         percentile_line(
             "late",
             rates.lateness,
@@ -214,7 +214,7 @@ def files_panel(
     if files.failed:
         text += f", {units.number(files.failed)} failed"
     lines = [
-        percentile_header(),
+        percentile_header(width),
         figure_line(
             "files", text, history.series("files", width), width, ascii=ascii, spark_at=SPARK_COLUMN
         ),

@@ -41,8 +41,11 @@ class Poller:
         due = time.monotonic()
         try:
             while True:
+                begun = time.monotonic()
                 self._show(self.session.step())
-                due = max(due + self.session.interval, time.monotonic())
+                # At most half of the time is for observing: the screen needs the rest.
+                now = time.monotonic()
+                due = max(due + self.session.interval, now + now - begun)
                 if not self._work_until(due):
                     return
         finally:

@@ -88,6 +88,8 @@ def _wanted(
     table: Table[TaskItem],
 ) -> dict[int, bool]:
     """Return the tasks to show: True if they match, False if they only lead to one that does."""
+    if not table.filter:
+        return dict.fromkeys(by_id, True)
     wanted: dict[int, bool] = {}
     for item in items:
         if not table.matches(item):
