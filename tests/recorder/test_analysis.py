@@ -9,6 +9,7 @@ import pytest
 from tests.support.recordings import BASE, HEADER, MS, Ring
 
 from noria._core.recorder.analysis import Analysis
+from noria._core.recorder.timeline import Timeline
 from noria.errors import RecordingError
 
 
@@ -61,6 +62,18 @@ def test_the_handler_that_has_not_ended_is_the_running_one() -> None:
     assert (kind, code, start) == ("callback", 0x200, BASE + 2 * MS)
     ring.wait(1 * MS, 0, after=5 * MS)
     assert figures(ring)["running_call"] is None
+
+
+def test_the_time_before_the_first_run_is_not_busy() -> None:
+    ring = Ring()
+    ring.put("CLOCK", BASE, 0)
+    ring.put("COUNTER", 0, 0)
+    ring.put("RUN_BEGIN", 7, after=5 * MS)
+    ring.wait(4 * MS, 0, after=2 * MS)
+    found = figures(ring)
+    assert (found["busy"], found["waiting"]) == (2 * MS, 4 * MS)
+    loop = Timeline(HEADER, [bytes(ring.records)]).lanes(buckets=11)["loop"]
+    assert (sum(loop["busy"]), sum(loop["waiting"])) == (2 * MS, 4 * MS)
 
 
 def test_time_goes_on_while_nothing_is_recorded() -> None:

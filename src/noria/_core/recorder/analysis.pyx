@@ -21,7 +21,7 @@ from noria._core.recorder.queue cimport clear_queue
 from noria._core.recorder.records cimport take_record
 from noria._core.recorder.samples cimport account, next_sample
 from noria._core.recorder.sockets cimport open_connection
-from noria._core.recorder.state cimport BUSY, Batch, Connection, Sample, State, Task
+from noria._core.recorder.state cimport Batch, Connection, Sample, State, Task
 from noria._core.recorder.tables cimport table_allocate, table_free
 
 from noria.errors import RecordingError
@@ -223,4 +223,3 @@ cdef void feed_records(State *s, const char *place, Py_ssize_t count) noexcept n
 cdef void begin_analysis(State *s, int64_t now) noexcept nogil:
     s.begin = s.accounted = s.sample.begin = now
     s.sample_end = now + s.sample_width
-    s.activity = BUSY

@@ -253,8 +253,10 @@ cdef inline void lane_record(Pass *p, const Record *record) noexcept nogil:
     if p.first == 0:
         p.first = now
         p.busy_since = now
+        p.seen_activity = False
     if CALL <= kind <= TIMER_STEP:
         begin_handler(p, kind, record.a, record.b, now)
+        p.seen_activity = True
     elif RECEIVE <= kind <= RESUME_WRITING:
         connection_record(p, kind, record.a, record.b, now)
     elif kind == TURN:
@@ -265,8 +267,11 @@ cdef inline void lane_record(Pass *p, const Record *record) noexcept nogil:
         if not p.second and in_range(p, now):
             p.turns[bucket_at(p, now)] += 1
     elif kind == WAIT:
+        p.seen_activity = True
         end_turn_span(p, now)
         set_activity(p, False, True, now)
+    elif kind == RUN_BEGIN and not p.seen_activity:
+        p.busy_since = now      # attached before the run
     elif kind == WOKE or kind == RUN_BEGIN:
         end_turn_span(p, now)
         if p.busy_since < 0:

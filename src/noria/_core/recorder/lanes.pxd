@@ -73,6 +73,7 @@ cdef struct Pass:
     # What runs.
     int64_t busy_since      # -1: it does not run, or sleeps
     int64_t waiting_since   # -1: it does not sleep
+    bint seen_activity      # a handler or a wait was there
     int64_t turn_since
     Span group[MAX_SHARED]
     int group_count

@@ -38,9 +38,7 @@ cdef inline void loop_record(State *s, int kind, uint64_t a, uint64_t b,
         s.activity = WAITING
         s.waits += 1
     elif kind == WOKE:
-        # Begins after its WAIT; that may be missing at the beginning of the records.
-        if s.activity == WAITING or s.records == 1:
-            account(s, now)
+        account(s, now)
         s.activity = BUSY
         # Other threads may have queued more, of which WAKEUP or nothing says so.
         s.outside_until = now
@@ -163,6 +161,11 @@ cdef inline void counter_record(State *s, uint64_t index, uint64_t value) noexce
 
 cdef inline void take_record(State *s, uint64_t ticks, int kind, uint64_t a, uint64_t b,
                              int64_t now) noexcept nogil:
+    if not s.seen_activity and (RUN_BEGIN <= kind <= POLL or CALL <= kind <= TIMER_STEP):
+        # The first record that says what the loop has done since the records begin.
+        s.seen_activity = True
+        if kind != RUN_BEGIN:
+            s.activity = WAITING if kind == WOKE else BUSY
     if CALL <= kind <= TIMER_STEP:
         dispatch(s, kind, a, b, now)
     elif RECEIVE <= kind <= CALLER:

@@ -166,6 +166,7 @@ cdef struct State:
     int64_t realtime_offset
     int64_t accounted       # busy and waiting are known until then
     Activity activity
+    bint seen_activity      # a record has said what it is
     int64_t busy
     int64_t waiting
     uint64_t records
