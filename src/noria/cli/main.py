@@ -12,6 +12,7 @@ from noria.cli.compare.command import compare
 from noria.cli.connect.command import connect
 from noria.cli.errors import command_error
 from noria.cli.models.command import models
+from noria.cli.report.command import report
 from noria.cli.run.command import run as run_program
 from noria.cli.serve.command import serve
 from noria.cli.top.command import top
@@ -42,6 +43,7 @@ Examples:
   noria connect 127.0.0.1 9001         send lines to a server and show its replies
   noria run app.py                     run an asyncio program on noria's loop, watched
   noria top                            show what a running process's loop is doing
+  noria report run.noria --open        show what a recorded program's loop did
   noria compare --quick                measure every model, in a minute
   noria compare loops --quick          measure asyncio programs on every event loop
   noria compare files                  measure a file's path to the device
@@ -61,7 +63,7 @@ def noria() -> None:
     """
 
 
-for command in (serve, connect, run_program, top, models, compare, get, put):
+for command in (serve, connect, run_program, top, report, models, compare, get, put):
     noria.add_command(command)
 
 

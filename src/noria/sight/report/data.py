@@ -238,7 +238,7 @@ def _codes(codes: Sequence[CodeFigures]) -> list[dict[str, Any]]:
 
 
 def _timeline(lanes: Lanes, begin: int, names: Mapping[int, str]) -> dict[str, Any]:
-    """Return a timeline with numbers of microseconds, as whole numbers where they are per bucket."""
+    """Return a timeline in microseconds: whole numbers where they are per bucket."""
     texts: dict[str, int] = {}
 
     def text(code: int) -> int:

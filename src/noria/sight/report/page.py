@@ -106,7 +106,7 @@ def timelines_of(recording: Recording) -> dict[int, Lanes]:
 
     found: dict[int, Lanes] = {}
     for loop, described in recording.loops().items():
-        timeline = Timeline(described.get("header"), recording.records(loop))
+        timeline = Timeline(described.get("header") or {}, recording.records(loop))
         if timeline.end > timeline.begin:
             found[loop] = timeline.lanes(
                 buckets=BUCKETS, longest=LONGEST, tasks=LANES, connections=LANES, spans=SPANS

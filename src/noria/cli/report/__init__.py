@@ -1,0 +1,4 @@
+"""`noria report`: options and output; `noria.sight.report` has the page, the text and the traces.
+
+May import everything but the packages of other commands.
+"""
