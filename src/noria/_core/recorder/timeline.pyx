@@ -357,8 +357,9 @@ cdef class Timeline:
         handlers = longest_spans(p)
         walk.task_lanes = walk.choose(&p.tasks, &p.task_lanes, tasks, spans)
         walk.connection_lanes = walk.choose(&p.connections, &p.connection_lanes, connections, spans)
-        walk.prepare(self.header, begin, end, True)
-        walk.walk(self.parts)
+        if walk.task_lanes or walk.connection_lanes:
+            walk.prepare(self.header, begin, end, True)
+            walk.walk(self.parts)
         return {
             "begin": begin,
             "end": end,
