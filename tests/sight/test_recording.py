@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.recordings import MS, synthetic_recording
+from tests.support.recordings import BASE, HEADER, MS, Ring, snapshot, synthetic_recording
 
 from noria.errors import RecordingError
+from noria.sight.observer import Observer
 from noria.sight.recording import Recording, observe_recording
 
 
@@ -63,3 +64,21 @@ def test_a_truncated_recording_opens(tmp_path: Path) -> None:
         with Recording.open(path) as recording:
             assert recording.ignored
         assert observe_recording(path).pid == 4242
+
+
+def test_a_task_that_took_the_address_of_one_of_the_last_snapshot() -> None:
+    ring = Ring()
+    ring.put("RUN_BEGIN", 7)
+    ring.put("TASK_CREATED", 0x200, 0x9000)
+    ring.put("WAIT", -1, after=MS)
+    observer = Observer()
+    observer.feed_loop({"id": 0, "header": HEADER})
+    observer.feed_ring(0, bytes(ring.records))
+    tasks = [{"id": 0x9000, "name": "first", "state": "waiting"}]
+    observer.feed_snapshot(snapshot(ring, tasks=tasks, tasks_alive=1))
+    ring.records.clear()
+    ring.put("TASK_CREATED", 0x300, 0x9000, after=MS)
+    observer.feed_ring(0, bytes(ring.records))
+    second, first = observer.observe().loops[0].tasks
+    assert (first.name, first.state) == ("first", "done")
+    assert (second.name, second.state, second.created) == ("", "scheduled", BASE + 2 * MS)

@@ -243,6 +243,9 @@ class LoopObserver:
             task.longest_step, task.last_step, task.self_wakes = values[8:]
             fields = snapshot.get(number)
             if replaced:
+                if fields is not None and created <= self._snapshot_time < replaced:
+                    self._fill_task(task, fields)
+                    task.waiting_since = 0
                 task.state, task.ended = "done", task.last_step or replaced
             elif fields is not None and created <= self._snapshot_time:
                 del snapshot[number]
@@ -256,7 +259,10 @@ class LoopObserver:
             if not task.waiting_at:
                 self._fill_ended(task)
             tasks.append(task)
+        addresses = {values[0] for values in known}
         for number, fields in snapshot.items():
+            if number in addresses:
+                continue  # it has ended since, and another task has its address
             task = TaskFigures(number)
             self._fill_task(task, fields)
             tasks.append(task)
