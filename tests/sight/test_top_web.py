@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("httptools")
 
+from noria.sight.report.live import LivePage
 from noria.sight.top.session import Session
 from noria.sight.top.web import serving
-from noria.sight.top.web_page import TextPage
 from support.observations import ScriptedSource
 
 
@@ -31,7 +31,7 @@ async def get(port: int, path: str, method: str = "GET") -> tuple[int, str, str]
 
 def test_only_those_who_know_the_token_see_the_page():
     async def main() -> None:
-        page = TextPage(Session(ScriptedSource(), 3600.0))
+        page = LivePage(Session(ScriptedSource(), 3600.0))
         async with serving(page, "127.0.0.1", 0) as address:
             url = urlsplit(address)
             token = url.path.strip("/")
@@ -61,26 +61,27 @@ def test_the_page_gets_new_figures():
     session = Session(source, 0.05)
 
     async def main() -> None:
-        page = TextPage(session)
+        page = LivePage(session)
         async with serving(page, "127.0.0.1", 0) as address:
             url = urlsplit(address)
             before = json.loads((await get(url.port, url.path + "data"))[2])
-            assert (before["html"], before["state"]) == ("", "connecting")
+            assert (before["loops"], before["ended"]) == ([], False)
             page.start()
-            found: dict = {}
-            while not found.get("html"):
-                found = json.loads((await get(url.port, url.path + "data?width=90"))[2])
-            assert found["pid"] == 4711
-            assert found["well"]
-            assert '<span class="bad"> 128KiB </span>' in found["html"]
-            text = re.sub("<[^>]*>", "", found["html"])
-            assert max(map(len, text.splitlines())) <= 90 + 10 * text.count("&")
-            assert "_chain_future.<" not in found["html"]  # names are escaped
-            source.error, source.has_ended = ConnectionResetError(104, "reset"), True
-            while found["well"]:
+            found: dict = before
+            while not found["loops"]:
                 found = json.loads((await get(url.port, url.path + "data"))[2])
-            assert found["state"] == "the process has ended"
-            assert "192.0.2.5:50185" in found["html"]
+            assert (found["pid"], found["answering"]) == (4711, True)
+            loop = found["loops"][0]
+            assert any("192.0.2.5:50185" in each["peer"] for each in loop["connections"])
+            assert len(loop["timeline"]["busy"]) > 0
+            assert found["findings"]
+            source.error, source.has_ended = ConnectionResetError(104, "reset"), True
+            while not found["ended"]:
+                found = json.loads((await get(url.port, url.path + "data"))[2])
+            assert found["loops"]  # the last figures stay
+            # Names come from the program: none of them can end the script element.
+            page_text = (await get(url.port, url.path))[2]
+            assert "_chain_future.<" not in page_text
         page.close()
 
     asyncio.run(main())

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 def serve(session: Session, address: str) -> None:
     """Serve the figures at [HOST:]PORT until Ctrl-C. Raises CommandError."""
+    from noria.sight.report.live import LivePage
     from noria.sight.top.web import serve_until_signal
-    from noria.sight.top.web_page import TextPage
 
     host, _, number = address.rpartition(":")
     host, port = host.strip("[]") or "127.0.0.1", int(number)
-    page = TextPage(session)
+    page = LivePage(session)
     page.start()
     try:
         serve_until_signal(page, host, port, lambda url: _announce(url, host))

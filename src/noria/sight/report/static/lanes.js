@@ -20,7 +20,9 @@ const eachColumn = (line, area, draw) => {
   for (let i = first; i < last; ) {
     const next = Math.min(Math.max(Math.floor(i + perPixel), i + 1), last);
     const x = area.left + (line.begin + i * line.width - area.begin) * scale;
-    draw(x, Math.max((next - i) * line.width * scale, 1), i, next);
+    // Whole pixels: columns that share one would be seen as stripes.
+    const end = Math.ceil(x + (next - i) * line.width * scale);
+    draw(Math.floor(x), Math.max(end - Math.floor(x), 1), i, next);
     i = next;
   }
 };

@@ -46,8 +46,9 @@ const renew = async () => {
       const answer = await fetch("data");
       if (!answer.ok) throw new Error(String(answer.status));
       data = await answer.json();
-      state.textContent = data.answering ? "live" : "the process does not answer";
-      state.className = data.answering ? "" : "bad";
+      const well = data.answering && !data.ended;
+      state.textContent = data.ended ? "the process has ended" : well ? "live" : "the process does not answer";
+      state.className = well ? "" : "bad";
       show();
     }
   } catch {

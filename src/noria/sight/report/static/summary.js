@@ -13,7 +13,7 @@ const showFacts = (data, loop) => {
     ["tasks", `${count(loop.tasks_alive)} of ${count(loop.tasks_created)} created`],
     ["connections", `${count(loop.connections_open)} open, ${count(loop.connections_opened)} opened`],
     ["longest turn", duration(loop.turn.longest), loop.turn.longest > data.max_block],
-    ["blocked", loop.blocks.length ? `${loop.blocks.length} times` : "never", loop.blocks.length > 0],
+    ["blocked", loop.blocks.length ? loop.blocks.length === 1 ? "once" : `${loop.blocks.length} times` : "never", loop.blocks.length > 0],
     ["collections", `${count(loop.gc.pauses.count)}, longest ${duration(loop.gc.pauses.longest)}`],
     ["process", `${data.pid}, Python ${data.python}`],
   ];
