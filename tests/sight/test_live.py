@@ -121,7 +121,7 @@ def test_a_stopped_process_is_silent_but_its_ring_is_read(program: int, tmp_path
         assert not observation.answering
         assert observation.loops[0].turns > 0
         path = tmp_path / "stopped.noria"
-        assert dump_process(program, path) > 0
+        assert client.dump(path) > 0
         with Recording.open(path) as recording:
             assert list(recording.loops()) == [0]
             assert recording.records(0)

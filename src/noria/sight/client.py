@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.errors import NoriaError
-from noria.sight.socket_directory import peer_uid, socket_path
+from noria.sight.flight_recorder import dump_process
+from noria.sight.socket_directory import peer, socket_path
 
 if TYPE_CHECKING:
     from noria.sight.live_observer import LiveObserver
@@ -51,6 +52,7 @@ class Client:
         self._received = bytearray()
         self._fds: list[int] = []
         self._stale_answers = 0  # of requests that timed out
+        self.pid = peer(sock)[0]
 
     @classmethod
     def connect(cls, target: int | str | Path, *, timeout: float = TIMEOUT) -> Client:
@@ -64,7 +66,7 @@ class Client:
         try:
             sock.settimeout(timeout)
             _connect(sock, path, timeout)
-            if peer_uid(sock) not in (os.getuid(), 0) and os.getuid() != 0:
+            if peer(sock)[1] not in (os.getuid(), 0) and os.getuid() != 0:
                 raise ClientError(f"{path}: the process belongs to another user")
         except OSError as error:
             sock.close()
@@ -152,8 +154,14 @@ class Client:
         return list(self.request({"get": "blocks", "after": number})["blocks"])
 
     def dump(self, path: str | Path) -> int:
-        """Have the process write its flight recording; return the number of records."""
-        answer = self.request({"do": "dump", "path": os.path.abspath(path)})
+        """Have the process write its flight recording; return the number of records.
+
+        If it does not answer, this process writes what the other one's memory has.
+        """
+        try:
+            answer = self.request({"do": "dump", "path": os.path.abspath(path)})
+        except TimeoutError:
+            return dump_process(self.pid, path)
         return int(answer["records"])
 
     def observer(self) -> LiveObserver:

@@ -19,7 +19,7 @@ from typing import Any
 from noria.sight.socket_directory import (
     SUFFIX,
     make_socket_directory,
-    peer_uid,
+    peer,
     remove_stale_sockets,
 )
 
@@ -103,7 +103,7 @@ class LiveServer:
             return
         sock.setblocking(False)
         try:
-            allowed = peer_uid(sock) in (os.getuid(), 0)
+            allowed = peer(sock)[1] in (os.getuid(), 0)
         except OSError:
             allowed = False
         if not allowed or len(self.clients) >= MAX_CLIENTS:

@@ -68,7 +68,8 @@ def watched_processes() -> dict[int, Path]:
     return found
 
 
-def peer_uid(connection: socket.socket) -> int:
-    """Return the user id of the process at the other end of a Unix socket (unix(7))."""
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """Return (process id, user id) of the other end of a Unix socket (unix(7))."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int(struct.unpack("3i", credentials)[1])
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return pid, uid
