@@ -1,4 +1,4 @@
-"""``noria report``: what it writes and prints, and its messages for files that are no recordings."""
+"""``noria report``: what it writes and prints, and how it refuses files that are no recordings."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_spans_of_a_track_do_not_overlap(trace):
     assert set(tracks) >= {HANDLERS, BLOCKS, COLLECTIONS, WORKERS}
     for spans in tracks.values():
         spans.sort()
-        for (start, duration), (following, _) in zip(spans, spans[1:], strict=False):
+        for (start, duration), (following, _) in itertools.pairwise(spans):
             assert start + duration <= following
 
 
