@@ -218,4 +218,5 @@ def test_clients_come_and_go_under_load(watched: str) -> None:
             os.close(client.ring(0))
     agent = noria.sight.lifetime.active()  # type: ignore[attr-defined]
     eventually(lambda: not agent.server.clients)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    # The agent's thread may have one more open while it writes the names.
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
