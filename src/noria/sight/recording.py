@@ -152,6 +152,10 @@ class Recording:
         """Yield all chunks in the order of the file."""
         yield from self._chunks
 
+    def replace_chunks(self, chunks: list[Chunk]) -> None:
+        """Have the recording consist of other chunks: a part of it, see noria.sight.excerpt."""
+        self._chunks = chunks
+
     def records(self, loop: int) -> list[memoryview]:
         """Return the records of a loop, in order, as they lie in the file."""
         return [

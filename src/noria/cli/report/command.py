@@ -45,6 +45,16 @@ HOW = "noria run --record FILE SCRIPT makes one"
     "--loop", type=click.IntRange(min=0), metavar="N", help="Only loop N, of several; from 0."
 )
 @click.option(
+    "--from",
+    "from_",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Only what happened from then on; 0 is the recording's first record.",
+)
+@click.option(
+    "--to", type=click.FloatRange(min=0), metavar="SECONDS", help="Only what happened before then."
+)
+@click.option(
     "--threshold",
     multiple=True,
     metavar="NAME=VALUE",
@@ -58,6 +68,8 @@ def report(
     json: bool,
     perfetto: str | None,
     loop: int | None,
+    from_: float | None,
+    to: float | None,
     threshold: tuple[str, ...],
 ) -> None:
     """Show what a program's event loops did, from the recording FILE.
@@ -72,16 +84,21 @@ def report(
       noria report run.noria --text | less       print it
       noria report run.noria --json | jq .findings[].title
       noria report run.noria --perfetto run.json.gz
+      noria report run.noria --from 12 --to 14.5 --open
       noria report run.noria --threshold block=20ms --threshold gc-share=5%
     """
     if text and json:
         raise click.UsageError("--text and --json cannot be used together.")
+    if from_ is not None and to is not None and to <= from_:
+        raise click.UsageError("--to must be later than --from.")
     thresholds = _thresholds(threshold)
     wants_page = output is not None or open_ or not (text or json or perfetto is not None)
     page = (output or os.fspath(_page_path(recording))) if wants_page else None
     for target in filter(None, (page, perfetto)):
         _check_output(target, recording)
     with _open(recording) as opened:
+        if from_ is not None or to is not None:
+            _select(opened, from_ or 0, to)
         observation = _observe(opened, loop)
         from noria.sight.findings import find
 
@@ -152,6 +169,23 @@ def _open(path: str) -> Recording:
         if os.path.getsize(path) == 0:
             raise CommandError(f"{path} is empty: nothing was recorded", HOW) from None
         raise CommandError(str(error), HOW) from None
+
+
+def _select(recording: Recording, begin: float, end: float | None) -> None:
+    """Keep an interval of the recording, in seconds. Raises CommandError if it has no records."""
+    from noria.sight.excerpt import SECOND, limits, select
+
+    first, last = limits(recording)
+    if first and begin * SECOND > last - first:
+        raise CommandError(
+            f"{recording.path} has nothing from {begin:g} s on",
+            f"its last record is at {(last - first) / SECOND:.6g} s",
+        )
+    select(
+        recording,
+        first + round(begin * SECOND),
+        last + 1 if end is None else first + round(end * SECOND),
+    )
 
 
 def _observe(recording: Recording, loop: int | None) -> Observation:
