@@ -142,6 +142,14 @@ def test_a_long_turn_of_short_handlers_is_not_a_blocked_loop():
     assert only(observed(blocks=[block()], slow=[longer])).kind == "loop-blocked"
 
 
+def test_a_turn_of_several_long_handlers_is_a_blocked_loop():
+    calls = [SlowCall("task", HANDLER, 100 * MS + number * 50 * MS, 50 * MS) for number in range(8)]
+    blocks = [block(started=100 * MS, cpu=400 * MS)]
+    assert only(observed(blocks=blocks, slow=calls)).kind == "loop-blocked"
+    # The thread was not on a CPU: other processes took the time.
+    assert find(observed(blocks=[block(started=100 * MS, cpu=90 * MS)], slow=calls)) == []
+
+
 def test_a_task_that_computes_at_several_lines_never_yields():
     other = replace(HANDLER, line=14)
     samples = [(HANDLER, 9), (other, 3)]

@@ -14,6 +14,8 @@ from noria.sight.observation import Block, LoopFigures, Place
 
 # The share of the longest block from which on one handler is its cause.
 _ONE_HANDLER = 0.7
+# Several handlers in one turn are a cause together if each took this share of the limit.
+_LONG_HANDLER = 0.1
 # A thread that ran for this share of a block computed; below the other share it waited.
 _COMPUTED, _WAITED = 0.6, 0.2
 _SEVERE_NS = 1_000_000_000
@@ -30,6 +32,10 @@ _GIL = (
 )
 # What the line calls, and what to do instead.
 _ADVICE = (
+    (
+        r"\b(AsyncClient|create_default_context|SSLContext)\s*\(",
+        "Create it once and share it: each new one reads the certificates of all authorities.",
+    ),
     (r"\btime\.sleep\s*\(|\bsleep\s*\(", "Use `await asyncio.sleep(...)`."),
     (
         r"\.acquire\s*\(|\bwith\s+[\w.]*(lock|mutex|condition)\b",
@@ -122,7 +128,9 @@ def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block
         begun = block.started - loop.begin
         if places.is_import(block.stack) and begun < thresholds.startup * 1e9:
             continue
-        if block.ended and not _one_handler(loop, block, limit):
+        if block.ended and not (
+            _one_handler(loop, block, limit) or _long_handlers(loop, block, limit)
+        ):
             continue
         if any(
             collecting.get((place.file, place.function), 0) > own * _ONE_HANDLER
@@ -146,6 +154,19 @@ def _one_handler(loop: LoopFigures, block: Block, limit: int) -> bool:
     return min(call.duration for call in loop.slow) > block.duration
 
 
+def _long_handlers(loop: LoopFigures, block: Block, limit: int) -> bool:
+    """Whether several handlers of the turn, none of them short, computed for most of the block."""
+    if block.cpu < block.duration * _COMPUTED:
+        return False
+    end = block.started + block.duration
+    total = sum(
+        min(end, call.started + call.duration) - call.started
+        for call in loop.slow
+        if call.duration >= limit * _LONG_HANDLER and block.started <= call.started < end
+    )
+    return total >= max(limit, block.duration * _ONE_HANDLER)
+
+
 def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Finding:
     blocks, place = group.blocks, group.place()
     worst = max(blocks, key=lambda block: block.duration)
@@ -156,7 +177,7 @@ def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Findin
         and len(group.lines) > 1
     )
     evidence = [_how_long(blocks, worst, total, observed)]
-    if worst.task:
+    if worst.task and all(block.task == worst.task for block in blocks):
         evidence[0] += f" in task {worst.task}"
     waiting = max(block.events_waiting for block in blocks)
     if waiting:

@@ -6,6 +6,7 @@ Its size is bounded: a timeline has at most `BUCKETS` intervals and a few lanes,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -285,13 +286,18 @@ def _timeline(lanes: Lanes, begin: int, names: Mapping[int, str]) -> dict[str, A
             for start, duration, code, queued in lanes["jobs"][:LONGEST]
         ],
         "marks": [[us(time - begin), text(name)] for time, name in lanes["marks"][:LONGEST]],
-        "tasks": [lane(task, names.get(task["code"], "task")) for task in lanes["tasks"]],
+        "tasks": [lane(task, _short(names.get(task["code"], "task"))) for task in lanes["tasks"]],
         "connections": [
-            lane(each, f"fd {each['id']} {names.get(each['code'], '')}".strip())
+            lane(each, f"fd {each['id']} {_short(names.get(each['code'], ''))}".strip())
             for each in lanes["connections"]
         ],
         "texts": list(texts),
     }
+
+
+def _short(name: str) -> str:
+    """Return "function (file:line)" with the last part of the file's path only."""
+    return re.sub(r"\(.*/([^/]+:\d+)\)$", r"(\1)", name)
 
 
 def _whole(nanoseconds: Sequence[int]) -> list[int]:
