@@ -126,7 +126,7 @@ def _loop(figures: LoopFigures, lanes: Lanes | None, names: Mapping[int, str]) -
             "collections": figures.gc.collections,
             "pauses": _distribution(figures.gc.pauses),
         },
-        "timeline": _timeline(lanes, begin, names) if lanes else _samples(figures),
+        "timeline": _timeline(lanes, figures, names) if lanes else _samples(figures),
         "blocks": [
             {
                 "start": us(block.started - begin),
@@ -238,8 +238,15 @@ def _codes(codes: Sequence[CodeFigures]) -> list[dict[str, Any]]:
     ]
 
 
-def _timeline(lanes: Lanes, begin: int, names: Mapping[int, str]) -> dict[str, Any]:
+def _timeline(lanes: Lanes, figures: LoopFigures, names: Mapping[int, str]) -> dict[str, Any]:
     """Return a timeline in microseconds: whole numbers where they are per bucket."""
+    begin = figures.begin
+    # No record says that a task has ended: the last step of one that is done is near its end.
+    ended = {
+        task.id: task.ended or task.last_step + task.longest_step
+        for task in figures.tasks
+        if task.state == "done"
+    }
     texts: dict[str, int] = {}
 
     def text(code: int) -> int:
@@ -249,18 +256,19 @@ def _timeline(lanes: Lanes, begin: int, names: Mapping[int, str]) -> dict[str, A
     def spans(found: Sequence[tuple[int, int, Any]]) -> list[list[Any]]:
         return [[us(start - begin), us(duration), more] for start, duration, more in found]
 
-    def lane(figures: Mapping[str, Any], label: str) -> dict[str, Any]:
+    def lane(found: Mapping[str, Any], label: str, end: int = 0) -> dict[str, Any]:
+        end = end or found["end"]
         made: dict[str, Any] = {
             "label": label,
-            "begin": us(figures["begin"] - begin) if figures["begin"] else None,
-            "end": us(figures["end"] - begin) if figures["end"] else None,
-            "busy": _whole(figures["busy"]),
-            "spans": spans(figures["spans"][:SPANS]),
-            "span_count": figures["span_count"],
+            "begin": us(found["begin"] - begin) if found["begin"] else None,
+            "end": us(end - begin) if end else None,
+            "busy": _whole(found["busy"]),
+            "spans": spans(found["spans"][:SPANS]),
+            "span_count": found["span_count"],
         }
         for key in ("bytes_in", "bytes_out"):
-            if key in figures:
-                made[key] = figures[key]
+            if key in found:
+                made[key] = found[key]
         return made
 
     loop = lanes["loop"]
@@ -286,7 +294,10 @@ def _timeline(lanes: Lanes, begin: int, names: Mapping[int, str]) -> dict[str, A
             for start, duration, code, queued in lanes["jobs"][:LONGEST]
         ],
         "marks": [[us(time - begin), text(name)] for time, name in lanes["marks"][:LONGEST]],
-        "tasks": [lane(task, _short(names.get(task["code"], "task"))) for task in lanes["tasks"]],
+        "tasks": [
+            lane(task, _short(names.get(task["code"], "task")), ended.get(task["id"], 0))
+            for task in lanes["tasks"]
+        ],
         "connections": [
             lane(each, f"fd {each['id']} {_short(names.get(each['code'], ''))}".strip())
             for each in lanes["connections"]
