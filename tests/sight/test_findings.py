@@ -179,6 +179,13 @@ def test_collections_are_the_cause_of_a_block_and_of_late_timers():
     assert any("consequence" in each for each in finding.evidence)
 
 
+def test_collections_of_other_threads_are_compared_with_all_time():
+    pauses = spread(*[10 * MS] * 100)
+    idle = observed(busy=SECOND // 10, waiting=9 * SECOND, gc=GcFigures(pauses=pauses))
+    assert find(idle) == []  # 1 s of 10 s
+    assert only(idle, Thresholds(gc_share=0.05)).data["share"] == 0.1
+
+
 def test_short_collections_are_no_finding():
     gc = GcFigures([200, 20, 2], 1000, spread(*[2 * MS] * 200))
     assert find(observed(gc=gc)) == []

@@ -26,7 +26,10 @@ class CollectionsSeen:
     def begin(self, depth: int) -> None:
         """A collection begins; *depth*: how many frames above is the code that caused it."""
         self._began = time.monotonic_ns()
-        frame = innermost_user_frame(sys._getframe(depth + 1))
+        try:
+            frame = innermost_user_frame(sys._getframe(depth + 1))
+        except ValueError:
+            frame = None  # at the interpreter's end no code of the program is above
         self._line = (frame.f_code, frame.f_lineno) if frame is not None else None
 
     def end(self) -> None:

@@ -13,16 +13,20 @@ _LEAST_NS = 100_000_000  # in all, below which a share says nothing
 def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
     """Return a finding if collections take a large share of the loop's time, or very long."""
     pauses = loop.gc.pauses
-    part = pauses.total / loop.busy if loop.busy else 0.0
+    # Collections in other threads stop the loop too, even while it has nothing to do: they may take
+    # longer than the loop was busy.
+    whole = loop.busy if pauses.total <= loop.busy else loop.end - loop.begin
+    part = pauses.total / whole if whole else 0.0
     often = part >= thresholds.gc_share and pauses.total >= _LEAST_NS
     if not often and pauses.longest < thresholds.gc_pause * 1e9:
         return []
     codes = sorted(loop.gc.by_code, key=lambda code: -code.busy)
     place = codes[0].place if codes else None
     full = loop.gc.collections[2]
+    time = "the loop's time" if whole == loop.busy else "all time, also in other threads"
     evidence = [
         f"{plural(pauses.count, 'collection')} ({full:,} full) took {duration(pauses.total)}, "
-        f"{share(part)} of the loop's time; the longest {duration(pauses.longest)}",
+        f"{share(part)} of {time}; the longest {duration(pauses.longest)}",
         f"{plural(loop.gc.collected, 'object')} were freed by them",
     ]
     if codes:
@@ -43,7 +47,7 @@ def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
     return [
         Finding(
             kind="gc-pauses",
-            title=f"garbage collections take {share(part)} of the loop's time, at most "
+            title=f"garbage collections take {share(part)} of {time}, at most "
             f"{duration(pauses.longest)} at once",
             evidence=evidence,
             place=place,
