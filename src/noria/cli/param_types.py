@@ -13,10 +13,13 @@ if TYPE_CHECKING:  # generic in click 8.3, but at run time not before
     _StrType = click.ParamType[str]
     _StrListType = click.ParamType[list[str]]
     _IntType = click.ParamType[int]
+    _AddressType = click.ParamType[tuple[str, int]]
 else:
-    _StrType = _StrListType = _IntType = click.ParamType
+    _StrType = _StrListType = _IntType = _AddressType = click.ParamType
 
 MAX_FINITE_SECONDS = 1e9  # a longer timeout overflows the system's types and counts as infinite
+# [HOST:]PORT. A path or a directory is none.
+ADDRESS = re.compile(r"(?:(?:\[(?P<ipv6>[^\]/]+)\]|(?P<host>[^:\[\]/\s]+)):)?(?P<port>\d{1,5})")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
@@ -131,14 +134,20 @@ class Seconds(click.FloatRange):
         return number if number < MAX_FINITE_SECONDS else math.inf
 
 
-class Address(_StrType):
-    """[HOST:]PORT; the host is 127.0.0.1 if it is not given."""
+class Address(_AddressType):
+    """[HOST:]PORT, with an IPv6 address in brackets; without HOST 127.0.0.1."""
 
     name = "address"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the value as it is. Raises click.BadParameter."""
-        _, _, port = str(value).rpartition(":")
-        if not port.isdecimal() or int(port) > 65535:
-            self.fail(f"{value!r} is not [HOST:]PORT.", param, ctx)
-        return str(value)
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """Return (host, port). Raises click.BadParameter."""
+        if isinstance(value, tuple):
+            return value
+        match = ADDRESS.fullmatch(value.strip())
+        if match is None or int(match["port"]) > 65535:
+            self.fail(
+                f"{value!r} is not [HOST:]PORT; write 9100, 0.0.0.0:9100 or [::1]:9100.", param, ctx
+            )
+        return match["ipv6"] or match["host"] or "127.0.0.1", int(match["port"])

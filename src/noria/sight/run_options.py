@@ -50,4 +50,6 @@ class RunOptions:
 
     def settings(self) -> Settings:
         """Return the agent's settings."""
-        return Settings(max_block=int(self.max_block * 1e9), buffer=self.buffer, socket=self.watch)
+        # The figures of worker processes are read through their sockets.
+        socket = self.watch or self.metrics is not None
+        return Settings(max_block=int(self.max_block * 1e9), buffer=self.buffer, socket=socket)

@@ -163,7 +163,7 @@ def run(ctx: click.Context, /, **values: Any) -> None:
         model=values["model"],
         watch=values["watch"],
         record=values["record"],
-        metrics=values["metrics"],
+        metrics=":".join(map(str, values["metrics"])) if values["metrics"] else None,
         max_block=values["max_block"] / 1000,
         buffer=max(values["buffer"], 64 * 1024),
         findings=values["findings"],

@@ -5,8 +5,9 @@ import logging
 import click
 
 from noria.cli.errors import listen_error
-from noria.cli.param_types import ModelName, Seconds
+from noria.cli.param_types import Address, ModelName, Seconds
 from noria.cli.serve.files import serve_files
+from noria.cli.serve.metrics import metrics_server
 from noria.cli.serve.options import grace_option, host_option, port_option, workers_option
 from noria.cli.serve.output import JsonOutput, TextOutput
 from noria.cli.serve.target import load
@@ -40,6 +41,13 @@ from noria.cli.subcommand import CommandWithSubcommands
 )
 @workers_option
 @grace_option("open connections")
+@click.option(
+    "--metrics",
+    type=Address(),
+    metavar="[HOST:]PORT",
+    help="Serve Prometheus metrics of the loops, of all workers, at http://HOST:PORT/metrics; HOST "
+    "is 127.0.0.1 by default.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each connection.")
 @click.option("--json", "json", is_flag=True, help="Print JSON lines instead of text.")
 @click.pass_context
@@ -53,6 +61,7 @@ def serve(
     interval: float,
     workers: int,
     grace: float,
+    metrics: tuple[str, int] | None,
     verbose: bool,
     json: bool,
 ) -> None:
@@ -70,6 +79,7 @@ def serve(
       noria serve echo
       noria serve echo --model select --port 0 -v
       noria serve echo --unix /tmp/echo.sock --json
+      noria serve echo --workers 2 --metrics 9100
       noria serve myserver:Chat --host 0.0.0.0 --workers 4
     """
     if target == "files":
@@ -81,22 +91,23 @@ def serve(
         datefmt="%H:%M:%S",
         level=logging.INFO if verbose else logging.WARNING,
     )
-    output = JsonOutput() if json else TextOutput(auto=model == "auto")
     import noria
 
     try:
-        summary = noria.serve(
-            factory,
-            host,
-            port,
-            unix=unix,
-            model=model,
-            interval=interval,
-            workers=workers,
-            grace=grace,
-            ready=output.ready,
-            on_connection=output.connection if verbose else None,
-        )
+        with metrics_server(metrics) as url:
+            output = JsonOutput(metrics=url) if json else TextOutput(model == "auto", url)
+            summary = noria.serve(
+                factory,
+                host,
+                port,
+                unix=unix,
+                model=model,
+                interval=interval,
+                workers=workers,
+                grace=grace,
+                ready=output.ready,
+                on_connection=output.connection if verbose else None,
+            )
     except KeyboardInterrupt:  # before the server listened: there is nothing to summarize
         return
     except OSError as error:

@@ -13,6 +13,12 @@ import click
 
 from noria.cli.errors import CommandError, listen_error
 from noria.cli.param_types import ModelName, Size
+from noria.cli.serve.metrics import (
+    NO_ADDRESS,
+    CommandWithOptionalAddress,
+    OptionalAddress,
+    metrics_server,
+)
 from noria.cli.serve.options import grace_option, host_option, port_option, workers_option
 from noria.cli.serve.output import print_line
 from noria.errors import os_error_reason
@@ -44,7 +50,7 @@ def _read_password() -> str:
     return password
 
 
-@click.command(short_help="Serve a directory over HTTP.")
+@click.command(cls=CommandWithOptionalAddress, short_help="Serve a directory over HTTP.")
 @click.argument(
     "directory",
     default=".",
@@ -115,7 +121,14 @@ def _read_password() -> str:
     show_default=True,
     help="Print a line for each response: common log format, or JSON.",
 )
-@click.option("--metrics", is_flag=True, help="Serve Prometheus metrics at /-/metrics.")
+@click.option(
+    "--metrics",
+    type=OptionalAddress(),
+    metavar="[[HOST:]PORT]",
+    help="Serve Prometheus metrics of requests at /-/metrics, each worker its own. With an address: "
+    "also those of the loops, of all workers, at http://HOST:PORT/metrics; HOST is 127.0.0.1 by "
+    "default.",
+)
 @click.option(
     "--max-connections",
     type=click.IntRange(1),
@@ -151,7 +164,7 @@ def serve_files(
     workers: int,
     grace: float,
     log: str,
-    metrics: bool,
+    metrics: tuple[str, int] | None,
     max_connections: int | None,
     max_per_client: int | None,
     max_uploads: int | None,
@@ -208,13 +221,13 @@ def serve_files(
         tokens=_tokens(token),
         max_size=max_size,
         quota=quota,
-        metrics=metrics,
+        metrics=metrics is not None,
         allowed_hosts=allow_host,
         log=log,
         limits=dataclasses.replace(Limits(), **{k: v for k, v in counts.items() if v}),
     )
     _warn(options)
-    _run(options)
+    _run(options, metrics)
 
 
 def _check_model(model: str) -> None:
@@ -231,7 +244,7 @@ def _check_model(model: str) -> None:
             )
 
 
-def _run(options: Any) -> None:
+def _run(options: Any, metrics: tuple[str, int] | None) -> None:
     from noria.fileserver.app import make_service
     from noria.fileserver.serve import serve_files as serve
 
@@ -245,8 +258,10 @@ def _run(options: Any) -> None:
     except OSError as error:
         raise CommandError(f"cannot serve {options.directory}: {os_error_reason(error)}") from None
     _raise_fd_limit()
+    address = None if metrics == NO_ADDRESS else metrics
     try:
-        serve(options, lambda info: _print_ready(options, info))
+        with metrics_server(address) as url:
+            serve(options, lambda info: _print_ready(options, info, url))
     except KeyboardInterrupt:  # before the server listened
         return
     except OSError as error:
@@ -262,11 +277,13 @@ def _raise_fd_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _print_ready(options: Any, info: Any) -> None:
+def _print_ready(options: Any, info: Any, metrics: str | None) -> None:
     scheme = "https" if options.tls is not None else "http"
     where = " and ".join(f"{scheme}://{address}/" for address in info.addresses)
     directory = os.path.realpath(options.directory)
     print_line(f"serving {directory} at {where}, model {info.model}")
+    if metrics is not None:
+        print_line(f"metrics of the loops at {metrics}")
     if options.log == "none":
         print_line("press Ctrl-C to stop")
 

@@ -10,15 +10,21 @@ import click
 
 
 class TextOutput:
-    """Prints what the server does as text. *auto*: also why the model was chosen."""
+    """Prints what the server does as text. *auto*: also why the model was chosen.
 
-    def __init__(self, auto: bool = False) -> None:
+    *metrics* is the URL of the metrics, if they are served.
+    """
+
+    def __init__(self, auto: bool = False, metrics: str | None = None) -> None:
         self._auto = auto
+        self._metrics = metrics
 
     def ready(self, info: Any) -> None:
         """Print the addresses and the model. *info* is a noria.ServerInfo."""
         reason = f" (auto: {info.reason})" if self._auto and info.reason else ""
         print_line(f"listening on {' and '.join(info.addresses)}, model {info.model}{reason}")
+        if self._metrics is not None:
+            print_line(f"metrics at {self._metrics}")
         print_line("press Ctrl-C to stop")
 
     def connection(self, event: str, peer: str, facts: dict[str, Any]) -> None:
@@ -50,13 +56,14 @@ class JsonOutput(TextOutput):
     """Prints the same as JSON objects, one a line."""
 
     def ready(self, info: Any) -> None:
-        """Print the addresses, the model, the reason for it, and the process."""
+        """Print the addresses, the model, the reason for it, the process, the metrics' URL."""
         _print_json(
             event="listening",
             listening=list(info.addresses),
             model=info.model,
             reason=info.reason,
             pid=info.pid,
+            **({} if self._metrics is None else {"metrics": self._metrics}),
         )
 
     def connection(self, event: str, peer: str, facts: dict[str, Any]) -> None:
