@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from typing import Any, Protocol
 
 from noria._core.recorder.reader import RingReader
@@ -13,6 +14,7 @@ from noria.sight.observer import Observer
 
 PULL_RECORDS = 65_536
 UPDATE_INTERVAL = 1.0  # seconds between two snapshots while polling
+MAX_FORGOTTEN = 32  # closed loops whose figures are kept after the process has forgotten them
 SILENT_RETRY = 1.0  # seconds until a process that did not answer is asked again
 
 
@@ -44,6 +46,7 @@ class LiveObserver:
         self._readers: dict[int, RingReader] = {}
         self._dropped: dict[int, int] = {}
         self._names: dict[int, int] = {}
+        self._forgotten: deque[int] = deque()
         self._block = 0
         self._snapshot_time = 0
         self._answered = time.monotonic_ns()
@@ -59,7 +62,7 @@ class LiveObserver:
         if time.monotonic() >= self._ask_at:
             self._update()
         now = time.monotonic_ns()
-        self._pull()
+        self.pull()
         if self.observer.answering:
             try:
                 self._add_names()
@@ -73,7 +76,36 @@ class LiveObserver:
         if time.monotonic() >= self._next_update:
             self._next_update = time.monotonic() + UPDATE_INTERVAL
             self._update()
-        self._pull()
+        self.pull()
+
+    def pull(self) -> None:
+        """Read the new records of the rings, often enough that none is overwritten before."""
+        for number, reader in self._readers.items():
+            while True:
+                records = reader.pull(PULL_RECORDS)
+                dropped = reader.dropped - self._dropped[number]
+                self._dropped[number] = reader.dropped
+                if records or dropped:
+                    self.observer.feed_ring(number, records, dropped)
+                if len(records) < PULL_RECORDS * 24:
+                    break
+
+    def find_loops(self) -> None:
+        """Ask for new loops; unmap the rings of those that the process has forgotten.
+
+        `observe` does it too. Raises TimeoutError if the process does not answer, OSError if it has
+        ended.
+        """
+        hello = self.source.hello()
+        self.observer.feed_process({key: hello[key] for key in hello if key != "loops"})
+        for loop in hello["loops"]:
+            self._add_loop(loop)
+        for number in self._readers.keys() - {loop["id"] for loop in hello["loops"]}:
+            self._readers.pop(number).close()
+            self.observer.feed_loop({"id": number, "closed": True})
+            self._forgotten.append(number)
+            if len(self._forgotten) > MAX_FORGOTTEN:
+                self.observer.loops.pop(self._forgotten.popleft(), None)
 
     def close(self) -> None:
         """Free the mapped rings. The source stays open."""
@@ -84,16 +116,13 @@ class LiveObserver:
     def _update(self) -> None:
         """Ask for new loops, a snapshot and blocks."""
         try:
-            hello = self.source.hello()
-            self.observer.feed_process({key: hello[key] for key in hello if key != "loops"})
-            for loop in hello["loops"]:
-                self._add_loop(loop)
+            self.find_loops()
             self._add_names()
             snapshot = self.source.snapshot()
             if snapshot["time"] != self._snapshot_time:
                 self._snapshot_time = snapshot["time"]
                 # Before the snapshot, as it is about the connections that are open by then.
-                self._pull()
+                self.pull()
                 self.observer.feed_snapshot(snapshot)
             for block in self.source.blocks_after(self._block):
                 self._block = max(self._block, block["number"])
@@ -127,17 +156,6 @@ class LiveObserver:
         self._readers[number] = reader
         self._dropped[number] = reader.dropped
         self._names[number] = 0
-
-    def _pull(self) -> None:
-        for number, reader in self._readers.items():
-            while True:
-                records = reader.pull(PULL_RECORDS)
-                dropped = reader.dropped - self._dropped[number]
-                self._dropped[number] = reader.dropped
-                if records or dropped:
-                    self.observer.feed_ring(number, records, dropped)
-                if len(records) < PULL_RECORDS * 24:
-                    break
 
     def _add_names(self) -> None:
         for number in self._readers:

@@ -111,7 +111,7 @@ class LoopObserver:
         raw = self.analysis.figures()
         self.realtime_offset = raw["realtime_offset"]
         loop = LoopFigures(self.number, dropped=self.dropped)
-        fill(loop, self._info, "model", "thread_name")
+        fill(loop, self._info, "model", "thread_name", "closed")
         for name in [
             "running",
             "begin",

@@ -261,6 +261,7 @@ class LoopFigures:
     model: str = ""
     thread_name: str = ""
     running: bool = False
+    closed: bool = False
     begin: int = 0
     end: int = 0
     busy: int = 0  # in handlers and in the loop itself
