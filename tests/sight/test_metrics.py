@@ -186,6 +186,10 @@ def test_an_observed_process_may_make_any_number_of_loops():
     totals = totals_of(*([loop(number, turns=1)] for number in range(500)))
     assert len(totals.loops) == 1
     assert value(totals, "noria_loop_turns_total") == 500
+    closed = [loop(number, turns=1, closed=True, tasks_alive=3) for number in range(5)]
+    totals = totals_of(closed, [*closed, loop(5, turns=1, tasks_alive=4)])
+    assert value(totals, "noria_loop_turns_total") == 6
+    assert value(totals, "noria_tasks") == 4
     totals = totals_of([loop(number, turns=1) for number in range(MAX_LOOPS + 20)])
     assert len(totals.loops) == MAX_LOOPS
     last = str(MAX_LOOPS - 1)

@@ -9,10 +9,11 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from noria.sight.agent import acquire, release
+from noria.sight import lifetime
 from noria.sight.metrics.collector import LoopCollector
 from noria.sight.metrics.exposition import write
 from noria.sight.metrics.processes import supervisor_of
+from noria.sight.settings import Settings
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -54,7 +55,7 @@ class MetricsApp:
         with self._lock:
             if self._pid == os.getpid():
                 self._collector.close()
-                release()
+                lifetime.release()
             self._pid = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -81,7 +82,8 @@ class MetricsApp:
             yield from self._registry.collect()
 
     def _start(self) -> None:
-        self._collector = LoopCollector(acquire(), ancestor=supervisor_of(os.getpid()))
+        agent = lifetime.acquire(Settings(report_blocks=False))
+        self._collector = LoopCollector(agent, ancestor=supervisor_of(os.getpid()))
         self._pid = os.getpid()
 
     def _write(self, accept: str) -> tuple[bytes, str]:

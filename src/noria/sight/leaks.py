@@ -63,9 +63,9 @@ class LoopHooks:
             self.loops.add(loop)
             self.runs += 1
             caller = sys._getframe(1)
-            if caller.f_globals.get("__name__") == "asyncio.runners":
-                if caller.f_code.co_name != "run":
-                    self._note_cancelled(loop)
+            in_runner = caller.f_globals.get("__name__") == "asyncio.runners"
+            if in_runner and caller.f_code.co_name != "run":
+                self._note_cancelled(loop)
             return run_until_complete(loop, future)
 
         def note_and_close(loop: EventLoop) -> None:

@@ -125,8 +125,8 @@ def _read_password() -> str:
     "--metrics",
     type=OptionalAddress(),
     metavar="[[HOST:]PORT]",
-    help="Serve Prometheus metrics of requests at /-/metrics, each worker its own. With an address: "
-    "also those of the loops, of all workers, at http://HOST:PORT/metrics; HOST is 127.0.0.1 by "
+    help="Serve Prometheus metrics of the requests at /-/metrics, each worker its own. With an "
+    "address, also those of all workers' loops at http://HOST:PORT/metrics; HOST is 127.0.0.1 by "
     "default.",
 )
 @click.option(

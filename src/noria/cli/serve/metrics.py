@@ -69,7 +69,7 @@ def metrics_server(address: tuple[str, int] | None) -> Iterator[str | None]:
             "--metrics needs prometheus_client", "pip install 'noria[metrics]'"
         ) from None
     from noria.sight import lifetime
-    from noria.sight.agent import Settings
+    from noria.sight.settings import Settings
 
     try:
         agent = lifetime.acquire(Settings(report_blocks=False))

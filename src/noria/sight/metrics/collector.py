@@ -6,10 +6,12 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from noria.sight.client import Client, Source
+from noria.sight.client import Client
+from noria.sight.live_observer import LiveObserver, Source
 from noria.sight.metrics.families import families
 from noria.sight.metrics.processes import watched_descendants
 from noria.sight.metrics.worker import Worker
@@ -82,11 +84,23 @@ class LoopCollector:
                 if worker.gone:
                     del self._workers[pid]
             if own not in self._workers:
-                self._workers[own] = Worker(own, lambda: _observer(self.agent))
+                self._workers[own] = Worker(own, lambda: LiveObserver(self.agent))
             for pid, path in found.items():
                 if pid not in self._workers:
-                    self._workers[pid] = Worker(pid, lambda path=path: _connect(path))
+                    self._workers[pid] = Worker(pid, partial(_RemoteObserver, path))
 
 
-def _connect(path: Path) -> Observer:
-    return _observer(Client.connect(path, timeout=ANSWER_TIMEOUT))
+class _RemoteObserver(LiveObserver):
+    """Observes another process; `close` closes the connection too."""
+
+    def __init__(self, path: Path) -> None:
+        self._client = Client.connect(path, timeout=ANSWER_TIMEOUT)
+        try:
+            super().__init__(self._client)
+        except BaseException:
+            self._client.close()
+            raise
+
+    def close(self) -> None:
+        super().close()
+        self._client.close()

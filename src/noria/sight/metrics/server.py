@@ -18,7 +18,7 @@ from noria.sight.metrics.collector import LoopCollector
 from noria.sight.metrics.exposition import write
 
 if TYPE_CHECKING:
-    from noria.sight.client import Source
+    from noria.sight.live_observer import Source
 
 MAX_CONNECTIONS = 32  # each has a thread; more are closed at once
 IDLE_TIMEOUT = 10.0  # seconds until a connection that sends no request is closed
@@ -88,7 +88,7 @@ os.register_at_fork(after_in_child=_after_fork)
 def _listen(host: str, port: int) -> _Server:
     try:
         family, _, _, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         return _Server(family, address)
     except OSError as error:

@@ -50,7 +50,6 @@ class LoopTotals:
         default_factory=lambda: {each.name: HistogramTotals() for each in HISTOGRAMS}
     )
     utilization: float = 0.0
-    open_loops: int = 0
 
 
 @dataclass
@@ -58,6 +57,7 @@ class _Loop:
     """What was read of a loop the last time."""
 
     totals: LoopTotals
+    closed: bool = False
     counters: dict[Key, int] = field(default_factory=dict)
     histograms: dict[str, HistogramTotals] = field(default_factory=dict)
     blocks: dict[int, int] = field(default_factory=dict)  # durations by beginning
@@ -78,17 +78,24 @@ class Totals:
         for totals in self.loops:
             totals.gauges = {(each.name, ""): 0 for each in GAUGES if not each.label}
             totals.utilization = 0.0
-            totals.open_loops = 0
         present = {figures.id for figures in observation.loops}
         self._loops = {number: loop for number, loop in self._loops.items() if number in present}
+        for figures in observation.loops:
+            if figures.closed and figures.id in self._loops:
+                self._loops[figures.id].closed = True
         for figures in sorted(observation.loops, key=lambda each: each.id):
             if figures.id not in self._loops:
-                self._loops[figures.id] = _Loop(self._free_totals(figures.model))
+                totals = self._free_totals(figures.model)
+                self._loops[figures.id] = _Loop(totals, figures.closed)
             _add_loop(self._loops[figures.id], figures)
 
     def _free_totals(self, model: str) -> LoopTotals:
-        """Return the sums with the lowest number that no other loop of this model has."""
-        used = {loop.totals.number for loop in self._loops.values() if loop.totals.model == model}
+        """Return the sums with the lowest number that no open loop of this model has."""
+        used = {
+            loop.totals.number
+            for loop in self._loops.values()
+            if loop.totals.model == model and not loop.closed
+        }
         of_model = {totals.number: totals for totals in self.loops if totals.model == model}
         number = next((each for each in range(MAX_LOOPS) if each not in used), MAX_LOOPS - 1)
         if number not in of_model:
@@ -108,7 +115,8 @@ def _add_loop(loop: _Loop, figures: LoopFigures) -> None:
         _add_histogram(loop, histogram.name, histogram.read(figures))
     _add_blocks(loop, figures)
     _add_exceptions(loop, figures)
-    totals.open_loops += 1
+    if figures.closed:
+        return
     for definition in GAUGES:
         for label, value in definition.values(figures).items():
             key = (definition.name, label)

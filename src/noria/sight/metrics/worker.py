@@ -7,22 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from noria.errors import NoriaError
+from noria.sight.live_observer import LiveObserver
 from noria.sight.metrics.families import WorkerTotals
 from noria.sight.metrics.totals import Totals
-from noria.sight.observation import Observation
 
 PULL_INTERVAL = 0.25  # seconds; a ring of the default size then holds 2 million records a second
-
-
-class Observer(Protocol):
-    """What is used of noria.sight.observer.Observer."""
-
-    def pull(self) -> object: ...
-    def observe(self) -> Observation: ...
-    def close(self) -> None: ...
+FIND_LOOPS_INTERVAL = 1.0  # seconds between two searches for new loops
 
 
 class Worker:
@@ -31,7 +23,7 @@ class Worker:
     `make_observer` is called in that thread.
     """
 
-    def __init__(self, pid: int, make_observer: Callable[[], Observer]) -> None:
+    def __init__(self, pid: int, make_observer: Callable[[], LiveObserver]) -> None:
         self.pid = pid
         self.gone = False
         self._make_observer = make_observer
@@ -72,9 +64,10 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        observer: Observer | None = None
+        observer: LiveObserver | None = None
         try:
             observer = self._make_observer()
+            find_loops_at = time.monotonic() + FIND_LOOPS_INTERVAL
             while True:
                 with self._changed:
                     if self._asked == self._answered and not self._closing:
@@ -83,12 +76,15 @@ class Worker:
                         return
                     asked = self._asked
                 try:
+                    if time.monotonic() >= find_loops_at:
+                        find_loops_at = time.monotonic() + FIND_LOOPS_INTERVAL
+                        observer.find_loops()
                     observer.pull()
                     if asked != self._answered:
                         self._observe(observer, asked)
                 except TimeoutError:  # the process is stopped, or C code holds its GIL
                     self._show(replace(self._shown, answering=False), asked)
-        except (OSError, NoriaError):  # the process has ended
+        except (OSError, NoriaError, ValueError):  # the process has ended
             pass
         finally:
             with self._changed:
@@ -97,7 +93,7 @@ class Worker:
             if observer is not None:
                 observer.close()
 
-    def _observe(self, observer: Observer, asked: int) -> None:
+    def _observe(self, observer: LiveObserver, asked: int) -> None:
         observation = observer.observe()
         self._totals.add(observation)
         self._show(
