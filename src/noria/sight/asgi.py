@@ -108,6 +108,7 @@ async def _in_thread(function: Callable[[], Result]) -> Result:
     done: asyncio.Future[Result] = loop.create_future()
 
     def call() -> None:
+        report: tuple[Callable[[Any], None], Any]
         try:
             report = done.set_result, function()
         except BaseException as error:

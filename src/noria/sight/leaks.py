@@ -73,8 +73,8 @@ class LoopHooks:
                 self.leaks += [_connection_leak(each) for each in open_connections(loop)]
             close(loop)
 
-        EventLoop.run_until_complete = run_and_note  # type: ignore[method-assign]
-        EventLoop.close = note_and_close  # type: ignore[method-assign]
+        setattr(EventLoop, "run_until_complete", run_and_note)  # noqa: B010
+        setattr(EventLoop, "close", note_and_close)  # noqa: B010
 
     def remove(self) -> None:
         """Undo `install`."""
@@ -188,8 +188,12 @@ def open_connections(loop: EventLoop) -> list[Any]:
     return [
         channel
         for channel in loop.channels()
-        if channel.fd >= 0 and not channel.is_closing() and not _peer_has_closed(channel.fd)
+        if channel.fd >= 0 and not _is_closing(channel) and not _peer_has_closed(channel.fd)
     ]
+
+
+def _is_closing(channel: Any) -> bool:
+    return bool(channel.is_closing())
 
 
 @contextlib.contextmanager

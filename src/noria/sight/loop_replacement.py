@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import selectors
 from asyncio import events, unix_events
+from collections.abc import Callable
 from typing import Any
 
 from noria.aio.loop import EventLoop
 from noria.aio.run import default_policy
 
+MISSING = object()
 CLASS_NAMES = ("SelectorEventLoop", "EventLoop")  # EventLoop: from Python 3.13 on
 
 
@@ -40,8 +42,24 @@ class SelectorEventLoop(EventLoop, metaclass=_AnyNoriaLoop):
         super().__init__(self.model_to_use)
 
 
-def replace_default_loop(model: str) -> None:
-    """Have asyncio.run, asyncio.Runner, policies and loop classes create noria's loop."""
+def replace_default_loop(model: str) -> Callable[[], None]:
+    """Have asyncio.run, asyncio.Runner, policies and loop classes create noria's loop.
+
+    Returns a function that undoes it.
+    """
+    replaced: list[tuple[Any, str, Any]] = []
+
+    def replace(owner: Any, name: str, value: Any) -> None:
+        replaced.append((owner, name, vars(owner).get(name, MISSING)))
+        setattr(owner, name, value)
+
+    def undo() -> None:
+        for owner, name, former in reversed(replaced):
+            if former is MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, former)
+        replaced.clear()
 
     def new_event_loop(*args: Any) -> EventLoop:
         return EventLoop(model)
@@ -50,10 +68,12 @@ def replace_default_loop(model: str) -> None:
     former: Any = asyncio.SelectorEventLoop
     policy = default_policy()
     if policy is object:  # a Python without policies
-        events.new_event_loop = asyncio.new_event_loop = new_event_loop
+        replace(events, "new_event_loop", new_event_loop)
+        replace(asyncio, "new_event_loop", new_event_loop)
     else:
-        policy.new_event_loop = new_event_loop
+        replace(policy, "new_event_loop", new_event_loop)
     for module in (asyncio, unix_events):
         for name in CLASS_NAMES:
             if getattr(module, name, None) is former:
-                setattr(module, name, SelectorEventLoop)
+                replace(module, name, SelectorEventLoop)
+    return undo

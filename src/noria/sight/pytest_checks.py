@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from noria.aio.loop import EventLoop
 from noria.errors import NoriaError
-from noria.sight.agent import Settings, acquire, release
 from noria.sight.block_report import blocking_place, seconds
 from noria.sight.leaks import Leak, LeakCheck, LoopHooks
+from noria.sight.lifetime import acquire, release
+from noria.sight.loop_replacement import replace_default_loop
 from noria.sight.places import PlaceTuple, is_user_code
-from noria.sight.runner import install_loop, remove_loop
+from noria.sight.settings import Settings
 
 UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "": 1_000_000}
 MAX_BLOCKS_SHOWN = 3
@@ -55,10 +57,10 @@ class Checks:
     def _install(self, config: pytest.Config) -> None:
         """Have tests and fixtures run on noria's loop until the end of the session."""
         try:
-            install_loop(self.model)
-        except (NoriaError, RuntimeError) as error:
+            check_model(self.model)
+        except NoriaError as error:
             raise pytest.UsageError(f"--noria-loop: {error}") from None
-        config.add_cleanup(remove_loop)
+        config.add_cleanup(replace_default_loop(self.model))
         self.hooks.install()
         config.add_cleanup(self.hooks.remove)
 
@@ -203,6 +205,11 @@ class Checks:
             return marker_limit(*marker.args, **marker.kwargs)
         except (TypeError, ValueError) as error:
             raise pytest.UsageError(f"{item.nodeid}: max_block: {error}") from None
+
+
+def check_model(model: str) -> None:
+    """Raise NoriaError if no asyncio loop can run on the model."""
+    EventLoop(model).close()
 
 
 def marker_limit(

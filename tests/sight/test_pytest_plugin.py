@@ -1,0 +1,141 @@
+"""The pytest plugin: tests that block the loop, or leave something behind, fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from support.running import ROOT
+
+
+def run(tmp_path: Path, source: str, *options: str) -> tuple[int, str]:
+    """Run pytest with the plugin on a file; return its exit status and output."""
+    file = tmp_path / "test_program.py"
+    file.write_text(textwrap.dedent(source))
+    command = [sys.executable, "-m", "pytest", "-p", "noria.sight.pytest_plugin", "-q"]
+    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:asyncio", "-p", "no:anyio"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_ADDOPTS": "",
+    }
+    done = subprocess.run(
+        [*command, *options, str(file)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+BLOCKING = """
+    import asyncio, time
+    import pytest
+
+    async def blocks():
+        time.sleep(0.4)
+
+    def test_blocks():
+        asyncio.run(blocks())
+
+    def test_does_not():
+        asyncio.run(asyncio.sleep(0.01))
+
+    @pytest.mark.max_block("30s")
+    def test_may():
+        asyncio.run(blocks())
+"""
+
+
+def test_a_test_that_blocks_the_loop_fails_with_its_stack(tmp_path: Path) -> None:
+    status, text = run(tmp_path, BLOCKING, "--noria-max-block=200ms")
+    assert status == 1, text
+    assert "1 failed, 2 passed" in text
+    found = re.search(r"test_program\.py:(\d+): the event loop was blocked for", text)
+    assert found, text
+    lines = textwrap.dedent(BLOCKING).splitlines()
+    assert "time.sleep" in lines[int(found[1]) - 1]
+
+
+LEAKING = """
+    import asyncio, socket
+
+    kept = []
+
+    def test_task():
+        loop = asyncio.new_event_loop()
+        async def waits():
+            await asyncio.Event().wait()
+        async def main():
+            kept.append(asyncio.create_task(waits()))
+            await asyncio.sleep(0)
+        loop.run_until_complete(main())
+        kept.append(loop)
+
+    def test_descriptor():
+        kept.append(socket.socket())
+
+    def test_clean():
+        asyncio.run(asyncio.sleep(0))
+"""
+
+
+def test_tests_that_leave_tasks_or_descriptors_fail(tmp_path: Path) -> None:
+    status, text = run(tmp_path, LEAKING, "--noria-leaks", "-W", "ignore")
+    assert status == 1, text
+    assert "2 failed, 1 passed" in text or "2 errors" in text, text
+    assert "task" in text
+    assert "descriptor" in text
+
+
+def test_without_options_nothing_is_watched(tmp_path: Path) -> None:
+    source = """
+        import asyncio, sys
+
+        def test_loop():
+            loop = asyncio.new_event_loop()
+            assert not type(loop).__module__.startswith("noria")
+            loop.close()
+            assert "noria.sight.pytest_checks" not in sys.modules
+    """
+    status, text = run(tmp_path, source)
+    assert status == 0, text
+
+
+def test_the_loop_can_be_chosen(tmp_path: Path) -> None:
+    source = """
+        import asyncio
+
+        async def model():
+            return asyncio.get_running_loop().model_name
+
+        def test_loop():
+            assert asyncio.run(model()) == "epoll"
+    """
+    status, text = run(tmp_path, source, "--noria-loop=epoll")
+    assert status == 0, text
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--noria-max-block=soon", "is not a time"),
+        ("--noria-loop=blocking", "blocking"),
+        ("--noria-loop=fast", "fast"),
+    ],
+)
+def test_wrong_options_are_errors_of_use(tmp_path: Path, option: str, message: str) -> None:
+    status, text = run(tmp_path, "def test_nothing(): pass", option)
+    assert status == 4, text
+    assert message in text
+    assert "Traceback" not in text
