@@ -1,0 +1,250 @@
+"""What a loop records, on every model, and attaching to a loop that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import re
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import noria
+from noria._core.recorder.reader import RingReader
+from noria._core.recorder.ring import Recorder
+from noria.errors import NoriaError
+from support.loops import MODELS, run
+from support.reactors import make_reactor, run_until
+from support.running import ROOT
+
+Record = tuple[str, int, int]
+EVENTS = (ROOT / "src/noria/_core/recorder/events.pxd").read_text()
+KINDS = {
+    int(number): name
+    for name, number in re.findall(
+        r"^    ([A-Z_]+) = (\d+)", EVENTS.partition("enum RecordKind")[2], re.MULTILINE
+    )
+}
+CODE_MASK = (1 << 48) - 1
+
+
+@contextmanager
+def recorded(loop: Any, capacity: int = 1 << 16) -> Iterator[list[Record]]:
+    """Record the loop for the time of the block; the list has the records afterwards."""
+    recorder = Recorder(capacity)
+    reader = RingReader(recorder.fd)
+    found: list[Record] = []
+    loop.attach_recorder(recorder)
+    try:
+        yield found
+    finally:
+        loop.detach_recorder()
+        found += decoded(reader.pull())
+        names = {each[0]: each[2] for each in recorder.names_after(0)}
+        found.append(("NAMES", len(names), 0))
+        recorded.names = names  # type: ignore[attr-defined]
+        reader.close()
+        recorder.close()
+
+
+def decoded(records: bytes) -> list[Record]:
+    return [(KINDS[stamp & 0xFF], a, b) for stamp, a, b in struct.iter_unpack("=QQQ", records)]
+
+
+def of_kind(records: list[Record], kind: str) -> list[tuple[int, int]]:
+    return [(a, b) for found, a, b in records if found == kind]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_echo_over_tcp(model: str) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(5))
+        await reader.read()
+        writer.close()
+
+    async def main() -> list[Record]:
+        loop = asyncio.get_running_loop()
+        with recorded(loop) as records:
+            server = await asyncio.start_server(echo, "127.0.0.1", 0)
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+            await writer.wait_closed()
+            await asyncio.sleep(0.01)
+            task = asyncio.create_task(asyncio.sleep(0), name="named")
+            await task
+            server.close()
+        return records
+
+    records = run(main(), model)
+    kinds = Counter(kind for kind, _, _ in records)
+    for kind in ("TURN", "STEP", "CALL", "IO", "TIMER", "TASK_CREATED", "TASK_NAMED", "ACCEPT"):
+        assert kinds[kind], (kind, kinds)
+    assert kinds["OPEN"] == 2
+    assert kinds["CLOSE"] >= 1
+    assert sum(b for a, b in of_kind(records, "RECEIVE") if not a >> 32) == 10
+    assert sum(b for a, b in of_kind(records, "SEND") if not a >> 32) == 10
+    assert kinds["WAIT"] == kinds["WOKE"]
+    names = recorded.names  # type: ignore[attr-defined]
+    steps = {names.get(a & CODE_MASK, "") for a, _ in of_kind(records, "STEP")}
+    assert any("echo" in name for name in steps), steps
+    assert "named" in names.values()
+
+
+@pytest.mark.parametrize("model", noria.MODELS)
+def test_a_reactor_is_recorded_on_every_model(model: str) -> None:
+    reactor = make_reactor(model)
+    called: list[int] = []
+    try:
+        with recorded(reactor.loop) as records:
+            for number in range(5):
+                reactor.call_soon(called.append, number)
+            reactor.call_later(0.001, called.append, 5)
+            run_until(reactor, lambda: len(called) == 6)
+    finally:
+        reactor.close()
+    kinds = Counter(kind for kind, _, _ in records)
+    assert kinds["CALL"] >= 5
+    assert kinds["TIMER_CALL"] >= 1
+    assert kinds["TIMER"] >= 1
+    assert kinds["TURN"] >= 1
+    assert kinds["RUN_BEGIN"] == kinds["RUN_END"]
+    names = recorded.names.values()  # type: ignore[attr-defined]
+    assert any("append" in name for name in names), names
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_queue_numbers_say_who_queued_an_event(model: str) -> None:
+    async def main() -> tuple[list[Record], int]:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def second() -> None:
+            done.set_result(None)
+
+        def first() -> None:
+            for _ in range(3):
+                loop.call_soon(int)
+            loop.call_soon(second)
+
+        with recorded(loop) as records:
+            await asyncio.sleep(0)
+            loop.call_soon(first)
+            await done
+        return records, first.__code__.__hash__()
+
+    records, _ = run(main(), model)
+    names = recorded.names  # type: ignore[attr-defined]
+    handlers = [r for r in records if r[0] in ("CALL", "STEP", "IO", "TIMER_CALL")]
+    named = [names.get(a & CODE_MASK, "") for _, a, _ in handlers]
+    at = next(i for i, name in enumerate(named) if name.endswith("first"))
+    tails = [a >> 48 for _, a, _ in handlers]
+    # first queued four events: the number of events queued so far grows by four until the next.
+    assert (tails[at + 1] - tails[at]) % 65536 == 4
+
+
+def test_exceptions_and_wakeups() -> None:
+    async def main() -> list[Record]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        with recorded(loop) as records:
+            loop.call_soon(lambda: 1 / 0)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            woken = asyncio.Event()
+
+            def wake() -> None:
+                loop.call_soon_threadsafe(woken.set)
+
+            timer = threading.Timer(0.05, wake)
+            timer.start()
+            await woken.wait()
+            timer.join()
+        return records
+
+    for model in ("epoll", "io_uring"):
+        kinds = Counter(kind for kind, _, _ in run(main(), model))
+        assert kinds["EXCEPTION"] == 1
+        assert kinds["WAKEUP"] >= 1
+
+
+@pytest.mark.parametrize("model", ["epoll", "io_uring"])
+def test_attach_and_detach_a_thousand_times_under_load(model: str) -> None:
+    async def busy(stop: asyncio.Event) -> int:
+        steps = 0
+        while not stop.is_set():
+            await asyncio.sleep(0)
+            steps += 1
+        return steps
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        tasks = [asyncio.create_task(busy(stop)) for _ in range(3)]
+        await asyncio.sleep(0)
+        descriptors = len(os.listdir("/proc/self/fd"))
+
+        def attach_and_detach() -> None:
+            for _ in range(1000):
+                recorder = Recorder(1024)
+                loop.attach_recorder(recorder)
+                assert loop.recorder is recorder
+                loop.detach_recorder()
+                recorder.close()
+            loop.call_soon_threadsafe(stop.set)
+
+        thread = threading.Thread(target=attach_and_detach)
+        thread.start()
+        assert all(await asyncio.gather(*tasks))
+        thread.join()
+        gc.collect()
+        assert loop.recorder is None
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+
+    run(main(), model)
+
+
+def test_the_order_of_records_under_load_has_no_gap() -> None:
+    async def main() -> list[Record]:
+        loop = asyncio.get_running_loop()
+        with recorded(loop, 1 << 17) as records:
+            for _ in range(5000):
+                await asyncio.sleep(0)
+        return records
+
+    records = run(main(), "epoll")
+    turns = [b for _, b in of_kind(records, "TURN")]
+    assert turns == list(range(turns[0], turns[0] + len(turns)))
+    assert len(of_kind(records, "STEP")) >= 5000
+
+
+def test_a_child_of_a_fork_does_not_write_into_the_ring() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with recorded(loop):
+            recorder = loop.recorder
+            before = recorder.head
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if loop.recorder is None else 1)
+            _, status = os.waitpid(child, 0)
+            assert status == 0
+            assert recorder.head >= before
+
+    run(main(), "epoll")
+
+
+def test_a_closed_recorder_is_refused() -> None:
+    loop = noria.new_event_loop()
+    recorder = Recorder(1024)
+    recorder.close()
+    with pytest.raises(NoriaError, match="closed"):
+        loop.attach_recorder(recorder)
+    loop.close()
