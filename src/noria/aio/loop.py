@@ -82,6 +82,7 @@ DEFERRED_METHODS = {
         "sock_sendto",
         "sock_accept",
         "sock_connect",
+        "_connect_socket",
     ),
 }
 

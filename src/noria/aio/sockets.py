@@ -133,21 +133,25 @@ class SocketMethods(LoopMethods):
             )
             address = infos[0][4]
         fd = sock.fileno()
-        error = 0
         try:
-            try:
-                sock.connect(address)
-            except (BlockingIOError, InterruptedError):
-                # The kernel continues to connect, after EINTR too: connect(2).
-                await self.wait_writable(sock)
-                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if error:
-                    raise OSError(error, f"Connect call failed {address}") from None
+            await self._connect_socket(sock, address)
         except OSError as failure:
-            error = failure.errno or 0
+            self.record_connect(fd, failure.errno or 0)
             raise
-        finally:
-            self.record_connect(fd, error)
+        self.record_connect(fd, 0)
+
+    async def _connect_socket(self, sock: socket.socket, address: Any) -> None:
+        try:
+            sock.connect(address)
+            return
+        except (BlockingIOError, InterruptedError):
+            # The kernel continues to connect, after EINTR too: connect(2).
+            pass
+        await self.wait_writable(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            # Not within the `except`: the error has no context.
+            raise OSError(error, f"Connect call failed {address}")
 
 
 def _set_done(future: asyncio.Future[None]) -> None:
