@@ -6,11 +6,13 @@ import asyncio
 import gc
 import os
 import re
+import ssl
 import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ import noria
 from noria._core.recorder.reader import RingReader
 from noria._core.recorder.ring import Recorder
 from noria.errors import NoriaError
-from support.loops import MODELS, run
+from support.loops import CERTIFICATE, MODELS, run
 from support.reactors import make_reactor, run_until
 from support.running import ROOT
 
@@ -248,3 +250,34 @@ def test_a_closed_recorder_is_refused() -> None:
     with pytest.raises(NoriaError, match="closed"):
         loop.attach_recorder(recorder)
     loop.close()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_handshakes_and_files_are_recorded(model: str, tmp_path: Path) -> None:
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_context.load_cert_chain(CERTIFICATE)
+    client_context = ssl.create_default_context(cafile=CERTIFICATE)
+
+    async def main() -> list[Record]:
+        loop = asyncio.get_running_loop()
+        with recorded(loop) as records:
+            server = await asyncio.start_server(
+                lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=server_context
+            )
+            reader, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
+            )
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            server.close()
+            async with noria.open(tmp_path / "file", "wb") as file:
+                await file.write(b"x")
+        return records
+
+    records = run(main(), model)
+    phases = Counter(phase for _, phase in of_kind(records, "TLS"))
+    assert phases[1] == 2, phases  # both sides have done their handshake
+    begun = [a for a, _ in of_kind(records, "FILE_BEGIN")]
+    assert begun
+    assert {a for a, _ in of_kind(records, "FILE_END")} == set(begun)

@@ -21,7 +21,7 @@ from noria._core.recorder.record cimport (
     Ring, detach_ring, handler_of, identify_type, publish, record, record_at, record_transfer,
     ticks_of,
 )
-from noria._core.sys cimport monotonic_ns
+from noria._core.sys cimport EIO, monotonic_ns
 from noria._core.timers cimport Handle, Timer, Timers, nanoseconds, new_timer
 
 import logging
@@ -538,6 +538,27 @@ cdef class Loop(Dispatcher):
         record(ring, RecordKind.EXCEPTION, identify_type(ring, <PyObject *>error),
                handler_of(ring))
         return 0
+
+    def record_file_begin(self, future):
+        """Record that an operation on a file begins in a thread; the future has its result."""
+        if self.model.recorder != NULL:
+            record(self.model.recorder, RecordKind.FILE_BEGIN, <uint64_t><PyObject *>future, 0)
+            future.add_done_callback(self.record_file_end)
+
+    def record_file_end(self, future):
+        cdef int64_t result = 0
+        if self.model.recorder == NULL:
+            return
+        if not future.cancelled():
+            error = future.exception()
+            if error is not None:
+                result = -(getattr(error, "errno", None) or EIO)
+            elif isinstance(future.result(), int):
+                result = future.result()
+            elif isinstance(future.result(), bytes):
+                result = len(future.result())
+        record(self.model.recorder, RecordKind.FILE_END, <uint64_t><PyObject *>future,
+               <uint64_t>result)
 
     def record_connect(self, int fd, int error):
         """Record that an outgoing connection is made, or has failed with an errno."""

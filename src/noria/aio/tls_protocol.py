@@ -98,6 +98,7 @@ class TLSProtocol(SSLProtocolBase, _SSLProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Report the end of the plain transport."""
         transport: Any = self._app_transport
+        self.end_handshake()
         _SSLProtocol.connection_lost(self, exc)
         if transport is not None:
             # A reference to the transport must not keep certificates and keys in memory.

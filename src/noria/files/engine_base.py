@@ -36,9 +36,16 @@ class Engine(CachedReader, abc.ABC):
 
     # Any function, in a thread of the loop's executor.
 
+    def start_in_thread(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """Start a call of a function in a thread; return the future of its result."""
+        future = self.loop.run_in_executor(None, function, *arguments)
+        if getattr(self.loop, "recorder", None) is not None:
+            self.loop.record_file_begin(future)  # type: ignore[attr-defined]
+        return future
+
     async def run_in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a thread. If cancelled, its result or exception is ignored."""
-        future = self.loop.run_in_executor(None, function, *arguments)
+        future = self.start_in_thread(function, *arguments)
         if future.done():
             # asyncio of Python 3.13.15, 3.14 and later sets the result at once if the thread has
             # ended. A coroutine whose reads all end like this would starve other tasks.
@@ -51,11 +58,11 @@ class Engine(CachedReader, abc.ABC):
 
     async def change_in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that changes something in a thread; it is awaited even if cancelled."""
-        return await await_outcome(self.loop.run_in_executor(None, function, *arguments))
+        return await await_outcome(self.start_in_thread(function, *arguments))
 
     async def open_with(self, opener: Callable[..., int], *arguments: Any) -> int:
         """The descriptor that `opener` opens in a thread."""
-        return await await_descriptor(self.loop.run_in_executor(None, opener, *arguments))
+        return await await_descriptor(self.start_in_thread(opener, *arguments))
 
     # Descriptors. An offset is CURRENT_POSITION by default.
 

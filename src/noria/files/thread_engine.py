@@ -36,7 +36,7 @@ class ThreadEngine(Engine):
         return await self.run_in_thread(os.pread, fd, size, offset)
 
     def start_read(self, fd: int, size: int) -> asyncio.Future[bytes]:
-        return self.loop.run_in_executor(None, os.read, fd, size)
+        return self.start_in_thread(os.read, fd, size)
 
     async def readinto(self, fd: int, buffer: Any, offset: int = CURRENT_POSITION) -> int:
         if offset == CURRENT_POSITION:

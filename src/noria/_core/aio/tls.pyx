@@ -13,6 +13,7 @@ from cpython.ref cimport Py_DECREF
 
 from noria._core.aio.connection cimport Connection
 from noria._core.message cimport Raw, bytes_of, new_bytes, resize_bytes
+from noria._core.recorder.events cimport RecordKind
 from noria._core.transport cimport DirectProtocol
 
 import ssl
@@ -25,9 +26,15 @@ cdef enum:
     MAX_COPIED_INPUT = 2048
     # bytes of one call of data_received
     MAX_MESSAGE_SIZE = 256 * 1024
+    # values of a TLS record: events.pxd
+    HANDSHAKE_BEGINS = 0
+    HANDSHAKE_DONE = 1
+    HANDSHAKE_FAILED = 2
 
 cdef object SSLProtocol = sslproto.SSLProtocol
 cdef object WRAPPED = sslproto.SSLProtocolState.WRAPPED
+cdef object UNWRAPPED = sslproto.SSLProtocolState.UNWRAPPED
+cdef object DO_HANDSHAKE = sslproto.SSLProtocolState.DO_HANDSHAKE
 cdef object FLUSHING = sslproto.SSLProtocolState.FLUSHING
 cdef tuple NEED_MORE_INPUT = (ssl.SSLWantReadError, ssl.SSLSyscallError)
 
@@ -57,6 +64,8 @@ cdef class SSLProtocolBase(DirectProtocol):
     cdef Connection connection
     # whether the SSL object holds a part of a record
     cdef bint has_partial_record
+    # whether the end of the handshake is recorded
+    cdef bint handshake_noted
 
     def __cinit__(self, *args, **kwargs):
         self.enabled = True
@@ -74,6 +83,18 @@ cdef class SSLProtocolBase(DirectProtocol):
         """Set the transport for ciphertext; methods of noria's are called without Python code."""
         connection = getattr(transport, "_connection", None)
         self.connection = connection if isinstance(connection, Connection) else None
+        self.note_handshake(HANDSHAKE_BEGINS)
+
+    cdef int note_handshake(self, int what) noexcept:
+        if self.connection is not None:
+            self.connection.note(RecordKind.TLS, what)
+        return 0
+
+    def end_handshake(self):
+        """Record that the handshake has failed, if it is not done."""
+        if not self.handshake_noted:
+            self.handshake_noted = True
+            self.note_handshake(HANDSHAKE_FAILED)
 
     def use_protocol(self, protocol):
         """Look up the method that is called with plaintext."""
@@ -91,6 +112,11 @@ cdef class SSLProtocolBase(DirectProtocol):
             self._do_read()
         else:
             SSLProtocol.buffer_updated(self, 0)
+            # It may also be closing already.
+            if not self.handshake_noted and self._state is not UNWRAPPED \
+                    and self._state is not DO_HANDSHAKE:
+                self.handshake_noted = True
+                self.note_handshake(HANDSHAKE_DONE)
         return 0
 
     def _do_read(self):

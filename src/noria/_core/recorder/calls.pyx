@@ -30,6 +30,7 @@ cdef extern from *:
     #define noria_is_function(o) Py_IS_TYPE(o, &PyFunction_Type)
     #define noria_is_method(o) Py_IS_TYPE(o, &PyMethod_Type)
     #define noria_is_builtin(o) PyObject_TypeCheck(o, &PyCFunction_Type)
+    #define noria_is_type(o) PyType_Check(o)
     #define noria_is_coroutine(o) Py_IS_TYPE(o, &PyCoro_Type)
     #define noria_is_context(o) Py_IS_TYPE(o, &PyContext_Type)
     #define noria_is_tuple(o) PyTuple_CheckExact(o)
@@ -52,6 +53,7 @@ cdef extern from *:
     bint is_function "noria_is_function"(PyObject *o) noexcept
     bint is_method "noria_is_method"(PyObject *o) noexcept
     bint is_builtin "noria_is_builtin"(PyObject *o) noexcept
+    bint is_type "noria_is_type"(PyObject *o) noexcept
     bint is_coroutine "noria_is_coroutine"(PyObject *o) noexcept
     bint is_context "noria_is_context"(PyObject *o) noexcept
     bint is_tuple "noria_is_tuple"(PyObject *o) noexcept
@@ -306,6 +308,8 @@ cdef void write_call(Ring *ring, PyObject *callback, PyObject *args, uint64_t ta
         else:
             record(ring, kind, identify(ring, code) | tail << TAIL_SHIFT,
                    <uint64_t>PyMethod_GET_SELF(callback))
+    elif is_type(callback):
+        record(ring, kind, identify(ring, callback) | tail << TAIL_SHIFT, 0)
     elif is_builtin(callback):
         record_builtin(ring, callback, args, tail, kind)
     else:
