@@ -10,6 +10,7 @@ import click
 
 from noria.cli.errors import CommandError
 from noria.cli.param_types import Address, ModelName, Size
+from noria.cli.threshold_option import threshold_option
 
 if TYPE_CHECKING:  # generic in click 8.3, but at run time not before
     _IntType = click.ParamType[int]
@@ -111,6 +112,7 @@ class SignalName(_IntType):
     show_default=True,
     help="At exit, show what was found on standard error, if anything was.",
 )
+@threshold_option
 @click.option("--json", "json", is_flag=True, help="Show the findings as a line of JSON.")
 @click.option(
     "--dump-signal",

@@ -10,6 +10,7 @@ import click
 
 from noria.cli.errors import CommandError
 from noria.cli.param_types import Address, Seconds
+from noria.cli.threshold_option import threshold_option
 
 if TYPE_CHECKING:
     from noria.sight.top.session import Session
@@ -45,6 +46,7 @@ LEAST_INTERVAL = 0.1  # seconds: an observation costs the observed process up to
     type=Address(),
     help="Serve the figures as a page; HOST is 127.0.0.1 if left out; PORT 0 takes a free one.",
 )
+@threshold_option
 def top(
     target: str | None,
     list_: bool,

@@ -19,16 +19,19 @@ from noria.sight.findings.thresholds import Thresholds
 from noria.sight.findings.units import duration
 from noria.sight.observation import LoopFigures, Observation
 
-_DEFAULTS = Thresholds()
-
 # What keeps the loop from its queue: timers are late then, and that is no finding of its own.
 OCCUPYING = frozenset(
     {"loop-blocked", "task-never-yields", "gc-pauses", "task-starved", "timer-storm"}
 )
 
 
-def find(observation: Observation, thresholds: Thresholds = _DEFAULTS) -> list[Finding]:
-    """Return the findings, errors first; an empty list for a healthy program."""
+def find(observation: Observation, thresholds: Thresholds | None = None) -> list[Finding]:
+    """Return the findings, errors first; an empty list for a healthy program.
+
+    Without `thresholds` those of NORIA_THRESHOLDS are used; raises ValueError if it is wrong.
+    """
+    if thresholds is None:
+        thresholds = Thresholds.from_environment()
     found: list[Finding] = []
     limit = round(thresholds.block * 1e9) or observation.max_block
     for loop in observation.loops:
