@@ -6,8 +6,8 @@ def checked_header(header: dict[str, Any]) -> tuple[float, int, int]: ...
 @final
 class Analysis:
     header: dict[str, Any]
-    def __init__(
-        self,
+    def __new__(
+        cls,
         header: dict[str, Any],
         *,
         max_block: int = ...,
@@ -16,7 +16,7 @@ class Analysis:
         sample: int = ...,
         max_samples: int = ...,
         keep_latest: bool = ...,
-    ) -> None: ...
+    ) -> Analysis: ...
     @property
     def begin(self) -> int: ...
     @property
