@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from support.running import ROOT
-
 
 def run(tmp_path: Path, source: str, *options: str) -> tuple[int, str]:
     """Run pytest with the plugin on a file; return its exit status and output."""
@@ -22,7 +20,6 @@ def run(tmp_path: Path, source: str, *options: str) -> tuple[int, str]:
     command += ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:asyncio", "-p", "no:anyio"]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTEST_ADDOPTS": "",
     }
