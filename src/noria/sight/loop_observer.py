@@ -134,7 +134,7 @@ class LoopObserver:
             setattr(loop, name, raw[name])
         if isinstance(self._snapshot.get("running"), bool) and not raw["turns"]:
             loop.running = self._snapshot["running"]
-        loop.system_calls = raw["counters"]
+        loop.system_calls = self._counters(raw)
         loop.turn = _distribution(raw["turn"])
         loop.queue_delay = _distribution(raw["queue_delay"])
         loop.handler = _distribution(raw["handler"])
@@ -165,6 +165,21 @@ class LoopObserver:
         loop.errors = self._all_errors(raw["exceptions"])
         loop.samples = [Sample(*sample) for sample in self.analysis.samples()]
         return loop
+
+    def _counters(self, raw: dict[str, Any]) -> dict[str, int]:
+        """Return the counters since the begin: those of the records, or of the snapshot.
+
+        A loop writes them while it runs, some times a second: those of the snapshot are newer if
+        the loop has slept since.
+        """
+        snapshot = self._snapshot.get("counters")
+        if not isinstance(snapshot, dict):
+            snapshot = {}
+        first = raw["first_counters"]
+        return {
+            name: max(value, integer(snapshot.get(name)) - first[name])
+            for name, value in raw["counters"].items()
+        }
 
     def _set_rest(self, loop: LoopFigures, raw: dict[str, Any]) -> None:
         """Set the figures of timers, files, executors and collections."""

@@ -41,6 +41,7 @@ def take_snapshot(loops: Iterable[WatchedLoop], private_fds: frozenset[int]) -> 
         result = {
             "id": each.id,
             "running": bool(loop.running),
+            "counters": loop.model.stats(),
             "tasks_alive": tasks.alive,
             "tasks": tasks.tasks,
             "connections": connections,

@@ -100,6 +100,8 @@ cdef dict loop_figures(State *s):
         "records": s.records,
         "counters": {COUNTER_NAMES[i]: s.counters[i] - s.first_counters[i]
                      for i in range(COUNTERS) if s.counted[i]},
+        "first_counters": {COUNTER_NAMES[i]: s.first_counters[i]
+                           for i in range(COUNTERS) if s.counted[i]},
         "turn": distribution(&s.turn),
         "queue_delay": distribution(&s.queue_delay),
         "handler": distribution(&s.handler),
