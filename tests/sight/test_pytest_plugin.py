@@ -95,6 +95,54 @@ def test_tests_that_leave_tasks_or_descriptors_fail(tmp_path: Path) -> None:
     assert "descriptor" in text
 
 
+CONNECTING = """
+    import asyncio
+
+    kept = []
+
+    async def answer(reader, writer):
+        await reader.read()
+        writer.close()
+
+    async def main(closes):
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        if closes:
+            writer.close()
+            await writer.wait_closed()
+        else:
+            kept.append(writer)
+        server.close()
+        await asyncio.sleep(0.1)
+
+    def test_leaves_a_connection():
+        asyncio.run(main(False))
+
+    def test_closes_it():
+        asyncio.run(main(True))
+
+    def test_task():
+        async def main():
+            asyncio.create_task(waits())
+            await asyncio.sleep(0)
+        async def waits():
+            await asyncio.Event().wait()
+        asyncio.run(main())
+"""
+
+
+def test_what_asyncio_run_has_to_end_is_a_leak(tmp_path: Path) -> None:
+    """The descriptors of the watchdog, which --noria-max-block uses too, are none."""
+    status, text = run(
+        tmp_path, CONNECTING, "--noria-leaks", "--noria-max-block=30s", "-W", "ignore"
+    )
+    assert status == 1, text
+    assert "2 failed, 1 passed" in text, text
+    assert re.search(r"connection 127\.0\.0\.1:\d+ to 127\.0\.0\.1:\d+", text), text
+    assert re.search(r"test_program\.py:\d+: task 'Task-\d+' of test_task.<locals>.waits", text)
+    assert "schedstat" not in text
+
+
 def test_without_options_nothing_is_watched(tmp_path: Path) -> None:
     source = """
         import asyncio, sys

@@ -64,6 +64,8 @@ class Agent:
         self.answer: Callable[[dict[str, Any]], tuple[bytes, int]] = _refuse
         self.server: LiveServer | None = None
         # Called by the agent's thread every TICK seconds while there is one.
+        # Descriptors that are no part of the program: snapshots skip them.
+        self.private_fds: list[Callable[[], set[int]]] = []
         self.tickers: list[Callable[[], object]] = []
         # Called in the child of a fork, which leaves this agent.
         self.on_abandon: list[Callable[[], object]] = []
@@ -256,7 +258,7 @@ class Agent:
         return self.blocks.after(number)
 
     def _private_fds(self) -> frozenset[int]:
-        fds = {self._wake_fd}
+        fds = {self._wake_fd}.union(*(source() for source in self.private_fds))
         if self.server is not None:
             fds |= self.server.descriptors()
         return frozenset(fds)

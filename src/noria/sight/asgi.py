@@ -1,4 +1,4 @@
-"""An ASGI application with the metrics: ``app.mount("/metrics", noria.metrics_app())``."""
+"""An ASGI application with the metrics: ``app.mount("/metrics", metrics_app())``."""
 
 from __future__ import annotations
 

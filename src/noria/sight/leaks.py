@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import re
 import socket
 import sys
 import weakref
@@ -21,11 +22,13 @@ from noria.aio.loop import EventLoop
 from noria.net.listening import describe
 from noria.sight.places import place_of_code
 
+CONNECTION = "connection"
+
 # Tasks of these packages run the test: they are no leaks.
 RUNNER_PACKAGES = ("anyio", "pytest_asyncio")
 
-# Descriptors that are no leaks: of recorders, which outlive their loops for a while.
-OWN_DESCRIPTORS = "/memfd:noria"
+# Descriptors that are no leaks: of recorders and watchdogs, which outlive their loops for a while.
+OWN_DESCRIPTORS = re.compile(r"/memfd:noria-|/proc/\d+/task/\d+/schedstat")
 
 
 @dataclass(frozen=True)
@@ -149,10 +152,11 @@ class LeakCheck:
         known = self._reported | {leak.fd for leak in leaks}
         if self._descriptors_left(known):
             gc.collect()
-        leaks += [
-            Leak("descriptor", f"descriptor {fd}: {target}")
-            for fd, target in self._descriptors_left(known).items()
-        ]
+        for fd, text in self._descriptors_left(known).items():
+            if text.startswith(CONNECTION):
+                leaks.append(Leak(CONNECTION, f"{text} (descriptor {fd})"))
+            else:
+                leaks.append(Leak("descriptor", f"descriptor {fd}: {text}"))
         return leaks
 
     def _descriptors_left(self, known: set[int]) -> dict[int, str]:
@@ -225,8 +229,8 @@ def _peer_has_closed(fd: int) -> bool:
 def _connection_leak(channel: Any) -> Leak:
     protocol = channel.get_protocol()
     name = "" if protocol is None else f", protocol {type(protocol).__qualname__}"
-    text = f"{describe_descriptor(channel.fd, 'connection')}{name}"
-    return Leak("connection", text, fd=channel.fd)
+    text = f"{describe_descriptor(channel.fd, CONNECTION)}{name}"
+    return Leak(CONNECTION, text, fd=channel.fd)
 
 
 def descriptors() -> dict[int, str]:
@@ -235,7 +239,7 @@ def descriptors() -> dict[int, str]:
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the one that listed the directory
             target = os.readlink(f"/proc/self/fd/{name}")
-            if not target.startswith(OWN_DESCRIPTORS):
+            if not OWN_DESCRIPTORS.match(target):
                 found[int(name)] = target
     return found
 
@@ -245,7 +249,7 @@ def describe_descriptor(fd: int, target: str) -> str:
     try:
         with _socket_of(fd) as sock:
             if sock.family not in (socket.AF_INET, socket.AF_INET6):
-                return "connection of a Unix socket" if target == "connection" else target
+                return "connection of a Unix socket" if target == CONNECTION else target
             local = describe(sock.family, sock.getsockname())
             if sock.type != socket.SOCK_STREAM:
                 return f"datagram socket {local}"

@@ -18,7 +18,7 @@ from noria.sight.metrics.collector import LoopCollector
 from noria.sight.metrics.exposition import write
 
 if TYPE_CHECKING:
-    from noria.sight.live_observer import Source
+    from noria.sight.agent import Agent
 
 MAX_CONNECTIONS = 32  # each has a thread; more are closed at once
 IDLE_TIMEOUT = 10.0  # seconds until a connection that sends no request is closed
@@ -28,7 +28,7 @@ PAGE = b"""<!doctype html><meta charset="utf-8"><title>noria</title>
 """
 
 
-def serve_metrics(agent: Source, host: str = "127.0.0.1", port: int = 0) -> MetricsServer:
+def serve_metrics(agent: Agent, host: str = "127.0.0.1", port: int = 0) -> MetricsServer:
     """Serve the metrics of this process and its workers at http://HOST:PORT/metrics.
 
     `port` 0 takes any free port. Worker processes, watched ones that descend from this process, are
@@ -42,12 +42,14 @@ def serve_metrics(agent: Source, host: str = "127.0.0.1", port: int = 0) -> Metr
 class MetricsServer:
     """Serves metrics until `close`. `address` is "HOST:PORT"."""
 
-    def __init__(self, agent: Source, host: str, port: int) -> None:
+    def __init__(self, agent: Agent, host: str, port: int) -> None:
         self._server = _listen(host, port)
         name: Any = self._server.socket.getsockname()
         self.address = describe(self._server.address_family, name)
         self.collector = LoopCollector(agent)
         self._server.collector = self.collector
+        self._agent = agent
+        agent.private_fds.append(self._server.descriptors)
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.1},
@@ -65,6 +67,7 @@ class MetricsServer:
         self._server.disconnect_all()
         self._server.server_close()
         self.collector.close()
+        self._agent.private_fds.remove(self._server.descriptors)
 
     def abandon(self) -> None:
         """In the child of a fork: close the descriptors. The threads exist in the parent only."""
@@ -132,6 +135,10 @@ class _Server(http.server.HTTPServer):
         finally:
             self.shutdown_request(request)
             self.connections.pop(request, None)
+
+    def descriptors(self) -> set[int]:
+        """Return the descriptors of the listening socket and of the connections."""
+        return {self.socket.fileno(), *(sock.fileno() for sock in list(self.connections))}
 
     def disconnect_all(self) -> None:
         """Shut all connections down, and wait for their threads."""
