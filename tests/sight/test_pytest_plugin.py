@@ -157,6 +157,27 @@ def test_without_options_nothing_is_watched(tmp_path: Path) -> None:
     assert status == 0, text
 
 
+def test_a_marker_alone_suffices(tmp_path: Path) -> None:
+    source = """
+        import asyncio, time
+        import pytest
+
+        async def blocks():
+            time.sleep(0.4)
+
+        @pytest.mark.max_block("100ms")
+        def test_marked():
+            asyncio.run(blocks())
+
+        def test_not_marked():
+            asyncio.run(blocks())
+    """
+    status, text = run(tmp_path, source, "--strict-markers")
+    assert status == 1, text
+    assert "1 failed, 1 passed" in text, text
+    assert "limit: 100 ms" in text, text
+
+
 def test_the_loop_can_be_chosen(tmp_path: Path) -> None:
     source = """
         import asyncio
