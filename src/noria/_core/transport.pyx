@@ -11,9 +11,16 @@ from noria._core.sys cimport iovec
 
 import logging
 import socket
+import sys
 from asyncio import trsock
 
 log = logging.getLogger("noria")
+
+# C variables: when the interpreter exits, it sets the globals of modules, also of builtins, to None
+# before it finalizes the last transports. The method `detach` of socket.socket then fails, as it
+# calls `super`; that of its base class, which is compiled, does not.
+cdef object is_finalizing = sys.is_finalizing
+cdef object detach_at_exit = socket.SocketType.detach
 
 cdef enum:
     MAX_SENT_ENTRIES = 1024     # None entries at the front of `parts`, before they are removed
@@ -170,7 +177,11 @@ cdef class TransportChannel(Channel):
         """Detach the Python socket of get_extra_info: the descriptor is closed by this class."""
         if self.socket_owns_fd:
             self.socket_owns_fd = False
-            self.extra["socket"]._sock.detach()
+            sock = self.extra["socket"]._sock
+            if is_finalizing():
+                detach_at_exit(sock)
+            else:
+                sock.detach()
         return 0
 
 

@@ -84,7 +84,8 @@ class SocketTransport(_TransportBase, asyncio.Transport):
         state.append("read=polling" if connection.is_reading() else "read=idle")
         size = connection.get_write_buffer_size()
         state.append(f"write=<{'polling' if size else 'idle'}, bufsize={size}>")
-        return f"<{type(self).__name__} {' '.join(state)}>"
+        # Not type(self): finalizers call this after the interpreter has cleared the builtins.
+        return f"<{self.__class__.__name__} {' '.join(state)}>"
 
     # Private names that asyncio's code reads.
 

@@ -33,6 +33,7 @@ import warnings
 from asyncio.trsock import TransportSocket
 
 log = logging.getLogger("noria")
+cdef object warn = warnings.warn    # for __del__: at exit, it may run after globals were cleared
 
 cdef extern from *:
     "static inline Py_ssize_t noria_refcount(PyObject *o) { return Py_REFCNT(o); }"
@@ -530,7 +531,7 @@ cdef class Connection(Stream):
         if self.transport is None or self.protocol is None:
             return
         try:
-            warnings.warn(f"unclosed transport {self.transport!r}", ResourceWarning, stacklevel=1)
+            warn(f"unclosed transport {self.transport!r}", ResourceWarning, stacklevel=1)
         finally:
             # Even if the warning is raised as an exception: the loop's table of descriptors must
             # not refer to a connection that was freed.
