@@ -1,4 +1,4 @@
-"""noria run: the program runs as with python, but on noria's loop, and what is seen of it."""
+"""noria run: the program runs as with python, but on noria's loop, and is recorded."""
 
 from __future__ import annotations
 

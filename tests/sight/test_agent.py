@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,9 @@ from noria.sight.socket_directory import (
     remove_stale_sockets,
 )
 from support.running import finish, line, run, start
+from support.waiting import DEADLINE, eventually
 
-DEADLINE = 20.0  # seconds
-
-
-@pytest.fixture(autouse=True)
-def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("runtime_directory")
 
 
 @contextlib.contextmanager
@@ -38,14 +34,6 @@ def watching(**options: Any) -> Iterator[Any]:
     with noria.watch(report_blocks=False, **options) as watch:
         assert watch.agent is not None
         yield watch.agent
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + DEADLINE
-    while not (result := condition()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
-    return result
 
 
 def snapshot_of(agent: Any) -> dict[str, Any]:
@@ -97,6 +85,12 @@ def test_wrong_arguments_are_refused() -> None:
         noria.watch(buffer=10)
     with pytest.raises(OSError, match="nowhere"):
         noria.record("/nowhere/at/all")
+    assert lifetime.active() is None
+
+
+def test_a_recording_that_cannot_be_begun_leaves_nothing() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        noria.record("/dev/full")
     assert lifetime.active() is None
 
 

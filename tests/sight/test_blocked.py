@@ -18,14 +18,11 @@ import pytest
 import noria
 from noria.sight import lifetime
 from support.running import finish, start
+from support.waiting import DEADLINE
 
 LIMIT = 0.05  # seconds
-DEADLINE = 20.0
 
-
-@pytest.fixture(autouse=True)
-def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("runtime_directory")
 
 
 def agent() -> Any:
@@ -120,7 +117,7 @@ def test_a_turn_with_many_callbacks_and_the_events_that_waited(
         loop.call_soon(done.set)
         await done.wait()
         await asyncio.sleep(0.03)
-        agent().settle()
+        agent().sync()
 
     with noria.watch(max_block=LIMIT, socket=False):
         noria.run(main())

@@ -1,4 +1,4 @@
-"""The live protocol: what another process can ask, and that no client can disturb the program."""
+"""The live protocol: its requests, and that no client can disturb the program."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import noria
 from noria.errors import NoriaError
+from noria.sight import lifetime
 from noria.sight.client import Client, ClientError
 from noria.sight.flight_recorder import dump_process
 from noria.sight.recording import Recording
 from noria.sight.server import MAX_CLIENTS, MAX_REQUEST
 from noria.sight.socket_directory import socket_path, watched_processes
 from support.running import finish, line, start
+from support.waiting import DEADLINE, eventually
 
-DEADLINE = 20.0  # seconds
+pytestmark = pytest.mark.usefixtures("runtime_directory")
 
 PROGRAM = """
 import asyncio, noria, sys
@@ -38,11 +38,6 @@ async def main():
         await asyncio.sleep(0.01)
 noria.run(main())
 """
-
-
-@pytest.fixture(autouse=True)
-def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
 @pytest.fixture
@@ -77,14 +72,6 @@ def watched() -> Iterator[str]:
         finally:
             stop.set()
             thread.join()
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + DEADLINE
-    while not (result := condition()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
-    return result
 
 
 def test_another_process_is_observed_and_dumped(program: int, tmp_path: Path) -> None:
@@ -216,7 +203,10 @@ def test_clients_come_and_go_under_load(watched: str) -> None:
     for _ in range(300):
         with Client.connect(watched) as client:
             os.close(client.ring(0))
-    agent = noria.sight.lifetime.active()  # type: ignore[attr-defined]
-    eventually(lambda: not agent.server.clients)
+    agent = lifetime.active()
+    assert agent is not None
+    server = agent.server
+    assert server is not None
+    eventually(lambda: not server.clients)
     # The agent's thread may have one more open while it writes the names.
     eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)

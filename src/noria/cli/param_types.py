@@ -1,8 +1,9 @@
-"""Types of command-line values: model names, lists of fixed words, sizes, durations, addresses."""
+"""Types of command-line values: models, lists of words, sizes, durations, addresses, signals."""
 
 import difflib
 import math
 import re
+import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -151,3 +152,24 @@ class Address(_AddressType):
                 f"{value!r} is not [HOST:]PORT; write 9100, 0.0.0.0:9100 or [::1]:9100.", param, ctx
             )
         return match["ipv6"] or match["host"] or "127.0.0.1", int(match["port"])
+
+
+class SignalName(_IntType):
+    """The name of a signal, SIGUSR1 or USR1, or "none"."""
+
+    name = "signal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the signal's number, 0 for none. Raises click.BadParameter."""
+        if isinstance(value, int):
+            return value
+        name = str(value).upper()
+        if name == "NONE":
+            return 0
+        try:
+            number = signal.Signals["SIG" + name.removeprefix("SIG")]
+        except KeyError:
+            self.fail(f"unknown signal {value!r}; write SIGUSR1, SIGUSR2 or none.", param, ctx)
+        if number in (signal.SIGKILL, signal.SIGSTOP):
+            self.fail(f"a process cannot handle {number.name}.", param, ctx)
+        return int(number)

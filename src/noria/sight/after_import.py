@@ -11,7 +11,7 @@ _functions: dict[str, list[Callable[[Any], object]]] = {}
 
 
 class _Finder:
-    """Finds the modules as the other finders do, and adds the calls to their loaders."""
+    """Finds modules by the other finders, and adds the calls to their loaders."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name not in _functions:
@@ -37,7 +37,7 @@ def _add_calls(spec: ModuleSpec) -> None:
         return
 
     def exec_and_call(module: Any) -> None:
-        del loader.exec_module  # the one of the class is there again
+        del loader.exec_module  # the class's own is found again
         exec_module(module)
         for function in _functions.pop(spec.name, []):
             function(module)

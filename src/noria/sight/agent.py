@@ -1,7 +1,7 @@
-"""The agent: it watches the loops of this process while someone wants to see them.
+"""The agent: watches the loops of this process, and serves what it knows of them.
 
-A process has at most one. `acquire` starts it or adds a user to the running one, `release` removes
-a user; with the last one everything ends: threads, descriptors, the socket, hooks.
+A process has at most one; noria.sight.lifetime starts and stops it. Once it has stopped, none of
+its threads, descriptors, sockets and hooks are left.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from noria._core.loop import Loop, set_loop_hook
 from noria._core.recorder.ring import Recorder
 from noria._version import __version__
+from noria.errors import error_message
 from noria.sight import record_kinds
 from noria.sight.blocks_seen import BlocksSeen
 from noria.sight.messages import warn
-from noria.sight.server import LiveServer
+from noria.sight.server import Answer, LiveServer
 from noria.sight.settings import Settings
 from noria.sight.snapshot import encode_snapshot, take_snapshot
 from noria.sight.watched_loop import WatchedLoop
@@ -36,17 +37,18 @@ TICK = 0.1  # seconds between two drains of the rings into recordings
 SLOW_TICK = 1.0
 SNAPSHOT_INTERVAL = 0.5  # seconds; longer if a snapshot costs more than SNAPSHOT_SHARE of the time
 SNAPSHOT_SHARE = 0.01
-SETTLE_SECONDS = 5.0
+MIN_SNAPSHOT_AGE = 100_000_000  # ns; younger ones are returned again
+SYNC_SECONDS = 5.0
 
 
-class Part(Protocol):
-    """A part of the agent that lives as long as it does: the watchdog."""
+class BlockWatcher(Protocol):
+    """The watchdog, as far as the agent and its users need it."""
 
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def abandon(self) -> None: ...
     def loops_changed(self) -> None: ...
-    def settle(self) -> None: ...
+    def sync(self) -> None: ...
 
 
 class Agent:
@@ -59,17 +61,18 @@ class Agent:
         self.pid = os.getpid()
         self.started = time.monotonic_ns()
         self.next_id = 0
-        self.watchdog: Part | None = None
-        # Answers a request of the live protocol: the JSON, and a descriptor to pass or -1.
-        self.answer: Callable[[dict[str, Any]], tuple[bytes, int]] = _refuse
+        self.watchdog: BlockWatcher | None = None
+        # Answers a request of the live protocol.
+        self.answer: Callable[[dict[str, Any]], Answer] = _refuse
         self.server: LiveServer | None = None
-        # Called by the agent's thread every TICK seconds while there is one.
-        # Descriptors that are no part of the program: snapshots skip them.
+        # Functions that return sockets which are no part of the program: snapshots skip them.
         self.private_fds: list[Callable[[], set[int]]] = []
+        # Called by the agent's thread every TICK seconds, or every SLOW_TICK seconds. The lists are
+        # replaced, not changed: the thread may be iterating over one.
         self.tickers: list[Callable[[], object]] = []
+        self.slow_tickers: list[Callable[[], object]] = []
         # Called in the child of a fork, which leaves this agent.
         self.on_abandon: list[Callable[[], object]] = []
-        self.slow_tickers: list[Callable[[], object]] = []  # every SLOW_TICK seconds
         self.flight_recorder: FlightRecorder | None = None
         # Called by the watchdog's thread with each block that begins.
         self.on_block: list[Callable[[dict[str, Any]], object]] = []
@@ -92,6 +95,7 @@ class Agent:
         try:
             if self.settings.socket:
                 self.server = LiveServer(self._selector, self.answer)
+                self.private_fds.append(self.server.descriptors)
         except BaseException:
             self._close_descriptors()
             raise
@@ -150,7 +154,7 @@ class Agent:
                 watched = self._watch(loop)
             except (OSError, MemoryError) as error:
                 # No descriptor or no memory: the program runs all the same.
-                warn(f"a loop is not watched: {error}")
+                warn(f"a loop is not watched: {error_message(error)}")
                 return
         if watched is not None:
             watched.note_thread(threading.current_thread())
@@ -192,26 +196,21 @@ class Agent:
                 return watched
         raise ValueError(f"no loop has the id {number!r}")
 
-    # What it knows: the same methods as those of noria.sight.client.Client.
+    # Requests: these methods are those of noria.sight.client.Client, too.
 
     def hello(self) -> dict[str, Any]:
-        """Return who this process is, and its loops."""
+        """Return the description of this process, and its loops."""
         from noria._core.recorder.reader import RingReader
 
         loops = []
         for watched in self.loops:
             with contextlib.closing(RingReader(watched.recorder.fd)) as reader:
                 header = reader.header()
-            loops.append(
-                {
-                    "id": watched.id,
-                    "model": watched.model,
-                    "thread_name": watched.thread_name,
-                    "thread_native_id": watched.thread_native_id,
-                    "closed": watched.loop is None,
-                    "header": header,
-                }
-            )
+            loops.append({**watched.description(header), "closed": watched.loop is None})
+        return {**self.process(), "loops": loops}
+
+    def process(self) -> dict[str, Any]:
+        """Return the description of this process, without its loops."""
         return {
             "pid": self.pid,
             "command": command_line(),
@@ -219,7 +218,6 @@ class Agent:
             "noria": __version__,
             "protocol": PROTOCOL,
             "max_block": self.settings.max_block,
-            "loops": loops,
         }
 
     def ring(self, loop: int) -> int:
@@ -235,9 +233,9 @@ class Agent:
         """Return a snapshot; not a new one if the last one is young or was expensive."""
         with self._snapshot_lock:
             age = time.monotonic_ns() - self._snapshot["time"]
-            least = min(SNAPSHOT_INTERVAL / 2, 0.1) * 1e9
-            if age >= max(least, self._snapshot["cost"] / SNAPSHOT_SHARE):
-                self._snapshot = take_snapshot(self.loops, self._private_fds())
+            if age >= max(MIN_SNAPSHOT_AGE, self._snapshot["cost"] / SNAPSHOT_SHARE):
+                private: set[int] = set().union(*(function() for function in self.private_fds))
+                self._snapshot = take_snapshot(self.loops, private)
             return self._snapshot
 
     @property
@@ -257,12 +255,6 @@ class Agent:
         """Return the blocks that are new or have changed since change *number*."""
         return self.blocks.after(number)
 
-    def _private_fds(self) -> frozenset[int]:
-        fds = {self._wake_fd}.union(*(source() for source in self.private_fds))
-        if self.server is not None:
-            fds |= self.server.descriptors()
-        return frozenset(fds)
-
     def encoded_snapshot(self) -> bytes:
         """Return the JSON of a snapshot."""
         snapshot = self.snapshot()
@@ -276,12 +268,12 @@ class Agent:
 
         return LiveObserver(self)
 
-    def settle(self) -> None:
-        """Wait until the agent's thread has finished what it does now."""
+    def sync(self) -> None:
+        """Wait until the agent's thread has finished its current work, at most SYNC_SECONDS."""
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             done = threading.Event()
             self.call(done.set)
-            done.wait(SETTLE_SECONDS)
+            done.wait(SYNC_SECONDS)
 
     def mark(self, name: str) -> None:
         """Record a MARK in the loop of this thread, or in all loops if none runs here."""
@@ -306,6 +298,7 @@ class Agent:
     def remove_ticker(self, function: Callable[[], object]) -> None:
         """Undo add_ticker."""
         self.tickers = [each for each in self.tickers if each != function]
+        self.slow_tickers = [each for each in self.slow_tickers if each != function]
 
     def blocked(self, block: dict[str, Any]) -> None:
         """Called by the watchdog when a loop is blocked."""
@@ -346,13 +339,13 @@ class Agent:
             while self._calls:
                 self._guard(self._calls.pop(0))
             if time.monotonic() >= next_tick:
-                for ticker in list(self.tickers):
+                for ticker in self.tickers:
                     self._guard(ticker)
                 if self.server is not None:
                     self.server.disconnect_stalled()
                 next_tick = max(next_tick + TICK, time.monotonic())
             if time.monotonic() >= next_slow_tick:
-                for ticker in list(self.slow_tickers):
+                for ticker in self.slow_tickers:
                     self._guard(ticker)
                 next_slow_tick = time.monotonic() + SLOW_TICK
 
@@ -364,7 +357,7 @@ class Agent:
             warn(f"the agent failed: {error!r}")
 
 
-def _refuse(request: dict[str, Any]) -> tuple[bytes, int]:
+def _refuse(request: dict[str, Any]) -> Answer:
     raise ValueError("the agent answers nothing")
 
 

@@ -1,25 +1,16 @@
-"""What the watchdog writes on standard error about a blocked loop."""
+"""Messages on standard error about blocked loops."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from typing import Any
 
-from noria.sight.places import PlaceTuple, is_user_code
+from noria.sight.messages import warn, write
+from noria.sight.places import PlaceTuple, innermost_user_place
 
 REPEAT_INTERVAL = 10.0  # seconds between two reports of one place
 MAX_FRAMES_SHOWN = 12
 MAX_PLACES = 1000
-
-
-def blocking_place(stack: list[PlaceTuple]) -> PlaceTuple | None:
-    """Return the program's own innermost line of a stack, else the innermost one."""
-    for place in reversed(stack):
-        if is_user_code(place[1]):
-            return place
-    return stack[-1] if stack else None
 
 
 def seconds(ns: int) -> str:
@@ -50,7 +41,7 @@ class BlockReport:
         """Write that a loop is blocked, and its stack; once it has ended, that it was."""
         if not self.enabled:
             return
-        place = blocking_place(block["stack"])
+        place = innermost_user_place(block["stack"])
         key = place[:3] if place is not None else None
         now = time.monotonic()
         last, count = self._reported.get(key, (0.0, 0))
@@ -68,7 +59,7 @@ class BlockReport:
                 f"{seconds(context['longest'])}; now it runs"
             )
         lines += format_stack(block["stack"])
-        _write(lines)
+        write("\n".join(lines))
 
     def _headline(self, block: dict[str, Any], context: dict[str, Any], count: int) -> str:
         where = f"the loop in {context['thread']}" if context["thread"] else "the loop"
@@ -87,27 +78,20 @@ class BlockReport:
         return f"noria: {where} {', '.join(details)}:"
 
     def still(self, block: dict[str, Any]) -> None:
-        """Write that a block lasts."""
+        """Write that a block still lasts."""
         if (block["loop"], block["started"]) in self._shown:
-            place = blocking_place(block["stack"])
+            place = innermost_user_place(block["stack"])
             where = f" in {place[0]} ({place[1]}:{place[2]})" if place is not None else ""
-            _write([f"noria: still blocked, so far for {seconds(block['duration'])}{where}"])
+            warn(f"still blocked, so far for {seconds(block['duration'])}{where}")
 
     def end(self, block: dict[str, Any]) -> None:
-        """Write how long a block was in the end."""
+        """Write how long a block lasted, now that it has ended."""
         key = block["loop"], block["started"]
         if key not in self._shown:
             return
         self._shown.discard(key)
-        place = blocking_place(block["stack"])
+        place = innermost_user_place(block["stack"])
         where = f" at {place[1]}:{place[2]}" if place is not None else ""
         waiting = block["events_waiting"]
         events = f"; {waiting} {'event' if waiting == 1 else 'events'} waited" if waiting else ""
-        _write([f"noria: the block{where} lasted {seconds(block['duration'])}{events}"])
-
-
-def _write(lines: list[str]) -> None:
-    """Write at once, past Python's buffer, whose lock the blocked thread may have."""
-    data = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
-    with contextlib.suppress(OSError):  # closed, or a pipe that nobody reads
-        os.write(2, data)
+        warn(f"the block{where} lasted {seconds(block['duration'])}{events}")

@@ -1,4 +1,4 @@
-"""The client of the live protocol: what another process knows about its loops."""
+"""The client of the live protocol, which requests the figures of another process's loops."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noria.errors import NoriaError
-from noria.sight.flight_recorder import dump_process
+from noria.errors import NoriaError, error_message
+from noria.sight.flight_recorder import dump_process, not_watched
 from noria.sight.socket_directory import peer, socket_path
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class ClientError(NoriaError):
 
 
 def _connect(sock: socket.socket, path: str, timeout: float) -> None:
-    """Connect; while too many others wait to be accepted, try again. Raises OSError."""
+    """Connect; retry while the listening socket's backlog is full. Raises OSError."""
     end = time.monotonic() + timeout
     while True:
         try:
@@ -51,7 +51,7 @@ class Client:
         self._socket = sock
         self._received = bytearray()
         self._fds: list[int] = []
-        self._stale_answers = 0  # of requests that timed out
+        self._pending_answers = 0  # more than one after a request has timed out
         self.pid = peer(sock)[0]
 
     @classmethod
@@ -61,7 +61,8 @@ class Client:
         Raises ClientError if no watched process is there, or if it belongs to another user.
         """
         by_pid = isinstance(target, int) or (isinstance(target, str) and target.isdecimal())
-        path = str(socket_path(int(target)) if by_pid else target)  # type: ignore[arg-type]
+        pid = int(str(target)) if by_pid else None
+        path = str(target if pid is None else socket_path(pid))
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(timeout)
@@ -70,14 +71,11 @@ class Client:
                 raise ClientError(f"{path}: the process belongs to another user")
         except OSError as error:
             sock.close()
-            if by_pid and not os.path.exists(f"/proc/{int(target)}"):  # type: ignore[arg-type]
-                raise ClientError(f"there is no process {target}") from error
-            if by_pid:
-                raise ClientError(
-                    f"process {target} is not watched: start it with 'noria run', or call "
-                    "noria.watch() in it"
-                ) from error
-            raise ClientError(f"{path}: {error.strerror or error}") from error
+            if pid is None:
+                raise ClientError(f"{path}: {error_message(error)}") from error
+            if not os.path.exists(f"/proc/{pid}"):
+                raise ClientError(f"there is no process {pid}") from error
+            raise ClientError(not_watched(pid)) from error
         except BaseException:
             sock.close()
             raise
@@ -99,11 +97,11 @@ class Client:
     def request(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request and return the answer."""
         self._socket.sendall(json.dumps(request).encode() + b"\n")
-        self._stale_answers += 1
+        self._pending_answers += 1
         while True:
             line = self._line()
-            self._stale_answers -= 1
-            if not self._stale_answers:
+            self._pending_answers -= 1
+            if not self._pending_answers:
                 break
         answer = json.loads(line)
         if not isinstance(answer, dict):
@@ -128,7 +126,7 @@ class Client:
         return line
 
     def hello(self) -> dict[str, Any]:
-        """Return who the process is, and its loops."""
+        """Return the description of the process, and its loops."""
         return self.request({"get": "hello"})
 
     def ring(self, loop: int) -> int:
@@ -156,7 +154,7 @@ class Client:
     def dump(self, path: str | Path) -> int:
         """Have the process write its flight recording; return the number of records.
 
-        If it does not answer, this process writes what the other one's memory has.
+        If it does not answer, this process reads the other one's memory and writes the recording.
         """
         try:
             answer = self.request({"do": "dump", "path": os.path.abspath(path)})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
-from noria.sight.places import innermost_user_frame, place_of_code
+from noria.sight.places import place_of_code
 
 MIN_PAUSE = 1_000_000  # ns; shorter ones are only in the records
 MAX_LINES = 1000
@@ -23,17 +22,13 @@ class CollectionsSeen:
         self._line: tuple[CodeType, int] | None = None
         self._lines: dict[tuple[CodeType, int], list[int]] = {}
 
-    def begin(self, depth: int) -> None:
-        """A collection begins; *depth*: how many frames above is the code that caused it."""
+    def begin(self, frame: FrameType | None) -> None:
+        """Store the begin of a collection; *frame* is that of the program's line that caused it."""
         self._began = time.monotonic_ns()
-        try:
-            frame = innermost_user_frame(sys._getframe(depth + 1))
-        except ValueError:
-            frame = None  # at the interpreter's end no code of the program is above
         self._line = (frame.f_code, frame.f_lineno) if frame is not None else None
 
     def end(self) -> None:
-        """The collection has ended."""
+        """Add the pause of the collection, which has ended."""
         pause = time.monotonic_ns() - self._began
         line, self._line = self._line, None
         if line is None or pause < MIN_PAUSE:

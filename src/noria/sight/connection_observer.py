@@ -1,4 +1,4 @@
-"""The connections of a loop: what records say of them, and what snapshots say of the kernel."""
+"""The connections of a loop, merged from its records and from snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the agent writes into recordings: all that happens while it is open, or what rings have.
+"""Writing recordings of this process: from now on, or what its rings have (a flight recording).
 
 noria.sight.recording has the format.
 """
@@ -11,20 +11,15 @@ import time
 from typing import TYPE_CHECKING
 
 from noria._core.recorder.reader import RingReader
+from noria.errors import error_message
 from noria.sight import recording
+from noria.sight.messages import warn
+from noria.sight.ring_records import RECORD_SIZE, new_records
 from noria.sight.snapshot import encode_snapshot
 
 if TYPE_CHECKING:
     from noria.sight.agent import Agent
     from noria.sight.watched_loop import WatchedLoop
-
-PULL_RECORDS = 32_768
-
-
-def open_recording(path: str | os.PathLike[str]) -> int:
-    """Create or truncate the file of a recording, mode 0600. Raises OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_APPEND
-    return os.open(path, flags, 0o600)
 
 
 class _LoopWriter:
@@ -39,29 +34,16 @@ class _LoopWriter:
         self.reader = RingReader(watched.recorder.fd)
         if not whole:
             self.reader.skip()
-        recording.write_json(
-            fd,
-            "loop",
-            {
-                "id": watched.id,
-                "model": watched.model,
-                "thread_name": watched.thread_name,
-                "thread_native_id": watched.thread_native_id,
-                "header": self.reader.header(),
-            },
-            watched.id,
-        )
+        description = watched.description(self.reader.header())
+        recording.write_json(fd, "loop", description, watched.id)
 
     def write(self) -> None:
         """Write the new names and records. Raises OSError."""
         loop = self.watched.id
-        while records := self.reader.pull(PULL_RECORDS):
+        for records in new_records(self.reader):
             self.write_names()
             recording.write_records(self.fd, loop, records)
-            self.records += len(records) // recording.RECORD_SIZE
-            if len(records) < PULL_RECORDS * recording.RECORD_SIZE:
-                break
-        self.write_names()
+            self.records += len(records) // RECORD_SIZE
         if self.reader.dropped > self.dropped:
             count = self.reader.dropped - self.dropped
             recording.write_json(self.fd, "dropped", {"loop": loop, "count": count}, loop)
@@ -82,22 +64,29 @@ class RecordingWriter:
     """An open recording of this process. One thread at a time may call its methods.
 
     Args:
+        path: the file, which is created or truncated.
         whole: whether to begin with the oldest records in the rings, else with the next ones.
+
+    Raises OSError.
     """
 
-    def __init__(self, agent: Agent, fd: int, *, whole: bool = False) -> None:
+    def __init__(self, agent: Agent, path: str | os.PathLike[str], *, whole: bool = False) -> None:
         self.agent = agent
-        self.fd = fd
-        self.whole = whole
+        self.path = os.fspath(path)
+        self.fd = recording.create_file(path)
         self.error: OSError | None = None
         self.loops: dict[int, _LoopWriter] = {}
         self.blocks = 0 if whole else agent.blocks.latest
         self.next_snapshot = 0.0
         self._ended = 0  # records of the loops that are not written any more
-        recording.write_magic(fd)
-        process = {key: value for key, value in agent.hello().items() if key != "loops"}
-        recording.write_json(fd, "process", {**process, "started": time.monotonic_ns()})
-        self._add_loops(whole)
+        try:
+            recording.write_magic(self.fd)
+            process = {**agent.process(), "started": time.monotonic_ns()}
+            recording.write_json(self.fd, "process", process)
+            self._add_loops(whole)
+        except BaseException:
+            self.abandon()
+            raise
 
     @property
     def records(self) -> int:
@@ -109,19 +98,17 @@ class RecordingWriter:
             if watched.id not in self.loops and not watched.released:
                 self.loops[watched.id] = _LoopWriter(self.fd, watched, whole)
 
-    def write(self, *, snapshot: bool | None = None) -> None:
-        """Write what is new. After an error (a full disk) the recording is ended.
-
-        *snapshot*: whether to write one; None: if it is time for it.
-        """
+    def write(self) -> None:
+        """Write what is new. An error (a full disk) is reported, and ends the recording."""
         if self.error is not None:
             return
         try:
-            self._write(snapshot)
+            self._write()
         except OSError as error:
             self.error = error
+            warn(f"the recording has ended: {self.path}: {error_message(error)}")
 
-    def _write(self, snapshot: bool | None) -> None:
+    def _write(self, *, last: bool = False) -> None:
         self._add_loops(True)  # of a loop that began after the recording, everything
         for loop in self.loops.values():
             loop.write()
@@ -129,7 +116,7 @@ class RecordingWriter:
             self.blocks = max(self.blocks, block["number"])
             recording.write_json(self.fd, "block", block, block["loop"])
         now = time.monotonic()
-        if snapshot or (snapshot is None and now >= self.next_snapshot):
+        if last or now >= self.next_snapshot:
             latest = self.agent.snapshot()
             began = time.thread_time()
             body = encode_snapshot(latest, {"what": "snapshot"})
@@ -139,10 +126,10 @@ class RecordingWriter:
 
     def close(self) -> None:
         """Write the rest and close the file. Raises the OSError of an earlier write."""
-        self.write(snapshot=True)
         try:
             if self.error is not None:
                 raise self.error
+            self._write(last=True)
             recording.write_json(self.fd, "end", {"time": time.monotonic_ns()})
         finally:
             self.abandon()
@@ -162,7 +149,7 @@ def dump_rings(agent: Agent, path: str | os.PathLike[str]) -> int:
 
     Returns the number of records. Raises OSError.
     """
-    writer = RecordingWriter(agent, open_recording(path), whole=True)
+    writer = RecordingWriter(agent, path, whole=True)
     writer.close()
     return writer.records
 

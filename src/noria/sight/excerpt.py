@@ -8,7 +8,8 @@ from typing import Any
 
 from noria._core.recorder.seek import seek
 from noria.sight.json_values import integer
-from noria.sight.recording import JSON, RECORD_SIZE, RECORDS, Chunk, Recording
+from noria.sight.recording import JSON, RECORDS, Chunk, Recording
+from noria.sight.ring_records import RECORD_SIZE
 
 SECOND = 1_000_000_000  # ns
 
@@ -68,9 +69,11 @@ def _selected(
                 yield chunk._replace(body=body)
         elif chunk.kind == JSON:
             value = recording.decode(chunk)
-            what, loop = value["what"], value.get("loop", 0)
-            if what == "loop" and value.get("id") in headers:
-                value["header"] = headers[value["id"]]
+            what = value["what"]
+            # Of a damaged file, they may be of any type.
+            loop, number = integer(value.get("loop")), integer(value.get("id"))
+            if what == "loop" and number in headers:
+                value["header"] = headers[number]
                 yield chunk._replace(body=memoryview(json.dumps(value).encode()))
             elif what == "snapshot":
                 if earliest <= integer(value.get("time")) <= end:

@@ -1,4 +1,4 @@
-"""What can be read of a process that does not answer, or that crashes.
+"""Flight recordings of a process that does not answer, or that crashes.
 
 A memfd, "noria-names", has the beginning of a recording: the process, its loops and all names so
 far. Together with the rings, "noria-recorder", it is a recording. Another process of the user finds
@@ -8,24 +8,22 @@ both in /proc/PID/fd; the handler of a crash writes them into a file.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import time
 from typing import Any, Protocol
 
 from noria._core.recorder import signals
 from noria._core.recorder.reader import RingReader
 from noria.errors import NoriaError
 from noria.sight import recording
+from noria.sight.ring_records import RECORD_SIZE, new_records
 from noria.sight.watched_loop import WatchedLoop
 
-REFRESH_INTERVAL = 1.0  # seconds
 NAMES = "noria-names"
 RINGS = "noria-recorder"
 
 
 class Watching(Protocol):
-    """The agent, as far as it is needed here."""
+    """The agent, as far as a FlightRecorder needs it."""
 
     started: int
     loops: list[WatchedLoop]
@@ -43,7 +41,6 @@ class FlightRecorder:
         self.fd = os.memfd_create(NAMES, os.MFD_CLOEXEC)
         self.crash = False
         self._known: list[tuple[int, int]] = []  # (loop id, number of its names)
-        self._refreshed = 0.0
 
     def write_on_crash(self, path: str) -> None:
         """Have fatal signals write the recording to a file. Raises ValueError."""
@@ -52,16 +49,13 @@ class FlightRecorder:
         self.refresh()
 
     def tick(self) -> None:
-        """Refresh what has changed, at most once in REFRESH_INTERVAL."""
-        now = time.monotonic()
-        if now - self._refreshed >= REFRESH_INTERVAL:
-            self._refreshed = now
-            loops = [each for each in self.agent.loops if not each.released]
-            changed = [each.id for each in loops] != [loop for loop, _ in self._known]
-            for watched, (_, count) in zip(loops, self._known, strict=False):
-                changed = changed or bool(watched.recorder.names_after(count))
-            if changed:
-                self.refresh()
+        """Refresh the recording if there are other loops or new names."""
+        loops = [each for each in self.agent.loops if not each.released]
+        if [each.id for each in loops] != [loop for loop, _ in self._known] or any(
+            watched.recorder.names_after(count)
+            for watched, (_, count) in zip(loops, self._known, strict=True)
+        ):
+            self.refresh()
 
     def refresh(self) -> None:
         """Write the beginning of the recording again."""
@@ -82,7 +76,7 @@ class FlightRecorder:
                 recording.write_json(fresh, "names", {"loop": number, "names": names}, number)
                 known.append((number, len(names)))
             self._known = known
-            # In one step: a reader sees the former one or this.
+            # Atomic: a reader sees the former recording or this one.
             os.dup2(fresh, self.fd, inheritable=False)
         finally:
             os.close(fresh)
@@ -107,6 +101,11 @@ class FlightRecorder:
             self.fd = -1
 
 
+def not_watched(pid: int) -> str:
+    """Return the message for a process that has no agent."""
+    return f"process {pid} is not watched: start it with 'noria run', or call noria.watch() in it"
+
+
 def dump_process(pid: int, path: str | os.PathLike[str]) -> int:
     """Write the flight recording of a process that need not answer; return the number of records.
 
@@ -115,15 +114,13 @@ def dump_process(pid: int, path: str | os.PathLike[str]) -> int:
     """
     names, rings = _memories(pid)
     if not rings:
-        raise NoriaError(
-            f"process {pid} is not watched: start it with 'noria run', or call noria.watch() in it"
-        )
+        raise NoriaError(not_watched(pid))
     by_base: dict[int, int] = {}  # ticks_base of a loop's ring -> loop id
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fd = recording.create_file(path)
     try:
         if names:
-            os.write(fd, names)
-            by_base = _loops_of(names)
+            recording.write_all(fd, [names])
+            by_base = _loops_of(pid, names)
         else:
             recording.write_magic(fd)
             recording.write_json(fd, "process", {"pid": pid})
@@ -144,11 +141,9 @@ def _write_ring(fd: int, ring: RingReader, by_base: dict[int, int]) -> int:
         by_base[header["ticks_base"]] = loop
         recording.write_json(fd, "loop", {"id": loop, "header": header}, loop)
     records = 0
-    while data := ring.pull(65_536):
-        recording.write_records(fd, loop, data)
-        records += len(data) // recording.RECORD_SIZE
-        if len(data) < 65_536 * recording.RECORD_SIZE:
-            break
+    for part in new_records(ring):
+        recording.write_records(fd, loop, part)
+        records += len(part) // RECORD_SIZE
     return records
 
 
@@ -175,14 +170,7 @@ def _memories(pid: int) -> tuple[bytes, list[RingReader]]:
     return names, list(rings.values())
 
 
-def _loops_of(names: bytes) -> dict[int, int]:
+def _loops_of(pid: int, names: bytes) -> dict[int, int]:
     """Return the loop ids in the beginning of a recording, by the ticks_base of their rings."""
-    found = {}
-    offset = len(recording.MAGIC)
-    while offset + 16 <= len(names):
-        length = int.from_bytes(names[offset + 8 : offset + 16], "little")
-        body = json.loads(names[offset + 16 : offset + 16 + length])
-        offset += 16 + length
-        if body.get("what") == "loop":
-            found[int(body["header"]["ticks_base"])] = int(body["id"])
-    return found
+    with recording.Recording(f"{NAMES} of process {pid}", memoryview(names)) as beginning:
+        return {loop["header"]["ticks_base"]: number for number, loop in beginning.loops().items()}

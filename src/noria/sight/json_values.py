@@ -5,6 +5,7 @@ The JSON may come from a damaged file: a value of another type than its field's 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import fields
 from typing import Any
 
@@ -40,20 +41,15 @@ def places(value: Any) -> list[Place]:
     return [found for found in map(place, value) if found is not None]
 
 
-_types_of: dict[type, dict[str, str]] = {}
-
-
+@functools.cache
 def _types(cls: type) -> dict[str, str]:
     """Return the annotations of a dataclass's fields."""
-    types = _types_of.get(cls)
-    if types is None:
-        types = _types_of[cls] = {each.name: str(each.type) for each in fields(cls)}
-    return types
+    return {each.name: str(each.type) for each in fields(cls)}
 
 
 def fill(target: Any, values: dict[str, Any], *names: str) -> None:
     """Set the fields *names* (all if there are none) of a dataclass to the values of their type."""
-    types = _types(type(target))
+    types = _types(target.__class__)
     for name in names or types:
         if name in values:
             done, value = _converted(values[name], types[name])

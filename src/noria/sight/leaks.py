@@ -1,4 +1,4 @@
-"""What a piece of a program leaves behind: tasks, connections, descriptors.
+"""Leaks of a test: tasks, connections and descriptors that it leaves open.
 
 `LoopHooks` notes what loops of this process leave when they end; a `LeakCheck` compares the
 beginning and the end of a test.
@@ -14,13 +14,14 @@ import re
 import socket
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from noria.aio.loop import EventLoop
 from noria.net.listening import describe
 from noria.sight.places import place_of_code
+from noria.sight.replacements import Replacements
 
 CONNECTION = "connection"
 
@@ -54,12 +55,11 @@ class LoopHooks:
     loops: weakref.WeakSet[EventLoop] = field(default_factory=weakref.WeakSet)
     runs: int = 0
     leaks: list[Leak] = field(default_factory=list)
-    _originals: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    _replacements: Replacements = field(default_factory=Replacements)
 
     def install(self) -> None:
         """Hook into all loops of noria."""
         run_until_complete, close = EventLoop.run_until_complete, EventLoop.close
-        self._originals = {"run_until_complete": run_until_complete, "close": close}
 
         def run_and_note(loop: EventLoop, future: Any) -> Any:
             __tracebackhide__ = True
@@ -76,13 +76,12 @@ class LoopHooks:
                 self.leaks += [_connection_leak(each) for each in open_connections(loop)]
             close(loop)
 
-        setattr(EventLoop, "run_until_complete", run_and_note)  # noqa: B010
-        setattr(EventLoop, "close", note_and_close)  # noqa: B010
+        self._replacements.replace(EventLoop, "run_until_complete", run_and_note)
+        self._replacements.replace(EventLoop, "close", note_and_close)
 
     def remove(self) -> None:
         """Undo `install`."""
-        del EventLoop.run_until_complete
-        EventLoop.close = self._originals["close"]  # type: ignore[method-assign]
+        self._replacements.undo()
 
     def take(self) -> list[Leak]:
         """Return the leaks noted so far, and forget them."""
@@ -90,7 +89,7 @@ class LoopHooks:
         return leaks
 
     def _note_cancelled(self, loop: EventLoop) -> None:
-        """A runner is about to let the tasks end that it has cancelled."""
+        """Note the tasks that a runner has cancelled and is about to run to their end."""
         self.leaks += [
             task_leak(task)
             for task in asyncio.all_tasks(loop)
@@ -189,15 +188,12 @@ def task_leak(task: asyncio.Task[Any]) -> Leak:
 
 def open_connections(loop: EventLoop) -> list[Any]:
     """Return the connected channels of an asyncio loop that neither side has closed."""
+    channels: list[Any] = loop.channels()
     return [
         channel
-        for channel in loop.channels()
-        if channel.fd >= 0 and not _is_closing(channel) and not _peer_has_closed(channel.fd)
+        for channel in channels
+        if channel.fd >= 0 and not channel.is_closing() and not _peer_has_closed(channel.fd)
     ]
-
-
-def _is_closing(channel: Any) -> bool:
-    return bool(channel.is_closing())
 
 
 @contextlib.contextmanager

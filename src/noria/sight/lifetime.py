@@ -1,4 +1,4 @@
-"""The life of this process's agent: it is there while someone uses it, and in children of a fork.
+"""The start and end of this process's agent: it runs while it has users.
 
 The child of a fork starts an agent of its own, with the same settings, when it first runs a loop.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from noria._core.loop import set_loop_hook
+from noria.errors import error_message
 
 if TYPE_CHECKING:
     from noria.sight.agent import Agent
@@ -118,7 +119,7 @@ def _start_in_loop(loop: Any) -> None:
         except OSError as error:
             from noria.sight.messages import warn
 
-            warn(f"this process is not watched: {error}")
+            warn(f"this process is not watched: {error_message(error)}")
             return
     if _agent is not None:
         _agent.loop_runs(loop)

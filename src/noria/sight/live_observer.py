@@ -11,15 +11,15 @@ from noria._core.recorder.reader import RingReader
 from noria.errors import NoriaError
 from noria.sight.observation import Observation
 from noria.sight.observer import Observer
+from noria.sight.ring_records import new_records
 
-PULL_RECORDS = 65_536
 UPDATE_INTERVAL = 1.0  # seconds between two snapshots while polling
 MAX_FORGOTTEN = 32  # closed loops whose figures are kept after the process has forgotten them
-SILENT_RETRY = 1.0  # seconds until a process that did not answer is asked again
+SILENT_RETRY = 1.0  # seconds until the next request to a process that did not answer
 
 
 class Source(Protocol):
-    """What an observer of a live process needs: an Agent, or a Client."""
+    """A source of figures: an Agent, or a Client."""
 
     def hello(self) -> dict[str, Any]: ...
     def ring(self, loop: int) -> int: ...
@@ -29,7 +29,7 @@ class Source(Protocol):
 
 
 class LiveObserver:
-    """Figures of a process from now on; `observe` may be called each second.
+    """Figures of a live process; `observe` is cheap enough to be called each second.
 
     Args:
         source: the agent of this process, or a Client.
@@ -45,12 +45,11 @@ class LiveObserver:
         self._whole = whole
         self._readers: dict[int, RingReader] = {}
         self._dropped: dict[int, int] = {}
-        self._names: dict[int, int] = {}
         self._forgotten: deque[int] = deque()
         self._block = 0
         self._snapshot_time = 0
         self._answered = time.monotonic_ns()
-        self._ask_at = 0.0
+        self._retry_at = 0.0
         self._next_update = 0.0
         self._update()
 
@@ -59,7 +58,7 @@ class LiveObserver:
 
         Raises OSError if the process has ended or closed the connection.
         """
-        if time.monotonic() >= self._ask_at:
+        if time.monotonic() >= self._retry_at:
             self._update()
         now = time.monotonic_ns()
         self.pull()
@@ -72,7 +71,7 @@ class LiveObserver:
         return self.observer.observe(now)
 
     def poll(self) -> None:
-        """Take what is new, without computing figures: no record is lost in between."""
+        """Read what is new, without computing figures: called often, it prevents lost records."""
         if time.monotonic() >= self._next_update:
             self._next_update = time.monotonic() + UPDATE_INTERVAL
             self._update()
@@ -81,17 +80,14 @@ class LiveObserver:
     def pull(self) -> None:
         """Read the new records of the rings, often enough that none is overwritten before."""
         for number, reader in self._readers.items():
-            while True:
-                records = reader.pull(PULL_RECORDS)
+            for records in new_records(reader):
                 dropped = reader.dropped - self._dropped[number]
                 self._dropped[number] = reader.dropped
                 if records or dropped:
                     self.observer.feed_ring(number, records, dropped)
-                if len(records) < PULL_RECORDS * 24:
-                    break
 
     def find_loops(self) -> None:
-        """Ask for new loops; unmap the rings of those that the process has forgotten.
+        """Request the loops: map the rings of new ones, unmap those that the process has released.
 
         `observe` does it too. Raises TimeoutError if the process does not answer, OSError if it has
         ended.
@@ -114,7 +110,7 @@ class LiveObserver:
         self._readers = {}
 
     def _update(self) -> None:
-        """Ask for new loops, a snapshot and blocks."""
+        """Request new loops, a snapshot and blocks."""
         try:
             self.find_loops()
             self._add_names()
@@ -136,7 +132,7 @@ class LiveObserver:
 
     def _not_answering(self) -> None:
         self.observer.answering = False
-        self._ask_at = time.monotonic() + SILENT_RETRY
+        self._retry_at = time.monotonic() + SILENT_RETRY
 
     def _add_loop(self, loop: dict[str, Any]) -> None:
         number = loop["id"]
@@ -155,14 +151,11 @@ class LiveObserver:
             reader.skip()
         self._readers[number] = reader
         self._dropped[number] = reader.dropped
-        self._names[number] = 0
 
     def _add_names(self) -> None:
         for number in self._readers:
             try:
-                names = self.source.names(number, self._names[number])
+                names = self.source.names(number, self.observer.loop(number).names.count)
             except (NoriaError, ValueError):
-                continue  # of a loop that was closed and forgotten
-            if names:
-                self._names[number] += len(names)
-                self.observer.feed_names(number, names)
+                continue  # released meanwhile
+            self.observer.feed_names(number, names)

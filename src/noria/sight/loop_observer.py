@@ -1,4 +1,4 @@
-"""What is known of one loop: its analysis, names, snapshots, blocks and errors, merged."""
+"""The figures of one loop, merged from its records, names, snapshots, blocks and errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,31 @@ from noria.sight.observation import (
 
 MAX_BLOCKS = 1000
 MAX_ERRORS = 1000
+EXCUSED_BEFORE = 1_000_000  # ns by which the watchdog may see a turn begin after its first handler
 MAX_SEEN_TASKS = 20_000  # tasks whose last await stack is kept after their end
+
+_RECORDED = (
+    "running",
+    "begin",
+    "end",
+    "busy",
+    "waiting",
+    "turns",
+    "waits",
+    "polls",
+    "empty_polls",
+    "events",
+    "callbacks",
+    "steps",
+    "io",
+    "wakeups",
+    "records",
+    "tasks_created",
+    "connections_opened",
+)
+# Of a task in a snapshot: what holds of one that has ended, too, and the rest.
+_LAST_AWAIT = ("name", "coroutine", "waiting_at", "waiting_for", "awaited_by", "main", "orphaned")
+_OF_SNAPSHOT = (*_LAST_AWAIT, "state", "waiting_since")
 
 
 @dataclass(slots=True)
@@ -50,7 +74,7 @@ class Limits:
 
 
 class LoopObserver:
-    """Collects what is known of a loop."""
+    """Merges the figures of a loop."""
 
     def __init__(self, number: int, analysis: Analysis, limits: Limits) -> None:
         self.number = number
@@ -81,14 +105,13 @@ class LoopObserver:
     def take_snapshot(self, snapshot: dict[str, Any], time: int, *, alone: bool) -> None:
         """Take this loop's part of a snapshot; *alone*: the process has no other loop."""
         self._collections = dictionaries(snapshot.get("gc"))
+        self.take_errors(dictionaries(snapshot.get("errors")))
         if snapshot.get("closed") is True:
-            self.take_errors(dictionaries(snapshot.get("errors")))
             return  # its tasks and connections are those of the snapshot before
         self._snapshot = snapshot
         self._snapshot_time = time
         self._see_tasks(dictionaries(snapshot.get("tasks")), time)
         self._connections.take_snapshot(dictionaries(snapshot.get("connections")), time, alone)
-        self.take_errors(dictionaries(snapshot.get("errors")))
 
     def take_block(self, block: dict[str, Any]) -> None:
         """Take a block; one with the same `started` replaces it."""
@@ -112,37 +135,20 @@ class LoopObserver:
         self.realtime_offset = raw["realtime_offset"]
         loop = LoopFigures(self.number, dropped=self.dropped)
         fill(loop, self._info, "model", "thread_name", "closed")
-        for name in [
-            "running",
-            "begin",
-            "end",
-            "busy",
-            "waiting",
-            "turns",
-            "waits",
-            "polls",
-            "empty_polls",
-            "events",
-            "callbacks",
-            "steps",
-            "io",
-            "wakeups",
-            "records",
-            "tasks_created",
-            "connections_opened",
-        ]:
+        for name in _RECORDED:
             setattr(loop, name, raw[name])
         if isinstance(self._snapshot.get("running"), bool) and not raw["turns"]:
             loop.running = self._snapshot["running"]
         loop.system_calls = self._counters(raw)
-        loop.turn = _distribution(raw["turn"])
-        loop.queue_delay = _distribution(raw["queue_delay"])
-        loop.handler = _distribution(raw["handler"])
+        loop.turn = Distribution(*raw["turn"])
+        loop.queue_delay = Distribution(*raw["queue_delay"])
+        loop.handler = Distribution(*raw["handler"])
         loop.codes = self._codes(raw["codes"])
+        excused = self._excused_turns()
         loop.slow = [
             SlowCall(kind, self.names.place(code), start, duration, task, fd, waiting)
             for kind, code, start, duration, task, fd, waiting in raw["slow"]
-            if not self._excused(start)
+            if not any(begin <= start < end for begin, end in excused)
         ]
         if raw["running_call"] is not None:
             kind, code, start, task_id, fd, waiting = raw["running_call"]
@@ -188,19 +194,19 @@ class LoopObserver:
         loop.timers = TimerFigures(
             raw["timers_pending"] or pending,
             raw["timers_fired"],
-            _distribution(raw["lateness"]),
+            Distribution(*raw["lateness"]),
             [code for code in loop.codes if code.kind == "timer"],
         )
         begun, in_flight, failed, duration = raw["files"]
-        loop.files = FileFigures(begun, in_flight, failed, _distribution(duration))
+        loop.files = FileFigures(begun, in_flight, failed, Distribution(*duration))
         submitted, finished, queued, running, waiting, duration, codes = raw["jobs"]
         loop.executor = ExecutorFigures(
             queued=queued,
             running=running,
             submitted=submitted,
             finished=finished,
-            waiting=_distribution(waiting),
-            duration=_distribution(duration),
+            waiting=Distribution(*waiting),
+            duration=Distribution(*duration),
             by_code=self._codes(codes),
         )
         executor = self._snapshot.get("executor")
@@ -209,7 +215,7 @@ class LoopObserver:
         collections, collected, pauses, codes = raw["gc"]
         lines = [_collecting_line(each) for each in self._collections] or self._codes(codes)
         lines.sort(key=lambda code: -code.busy)
-        loop.gc = GcFigures(collections, collected, _distribution(pauses), lines)
+        loop.gc = GcFigures(collections, collected, Distribution(*pauses), lines)
 
     def _codes(self, codes: list[tuple[str, int, int, int, int]]) -> list[CodeFigures]:
         """Return figures by code, those with the most time first."""
@@ -238,8 +244,7 @@ class LoopObserver:
         seen = self._seen_tasks.get(task.id)
         if seen is None or seen.time < task.created or 0 < task.ended < seen.time:
             return
-        names = ["name", "coroutine", "waiting_at", "waiting_for", "awaited_by", "main"]
-        fill(task, seen.fields, *names, "orphaned")
+        fill(task, seen.fields, *_LAST_AWAIT)
         task.waiting_since = seen.orphaned_since
 
     def _tasks(self, loop: LoopFigures) -> list[TaskFigures]:
@@ -285,21 +290,7 @@ class LoopObserver:
         return tasks
 
     def _fill_task(self, task: TaskFigures, fields: dict[str, Any]) -> None:
-        fill(
-            task,
-            fields,
-            *[
-                "name",
-                "coroutine",
-                "state",
-                "waiting_at",
-                "waiting_for",
-                "awaited_by",
-                "main",
-                "waiting_since",
-            ],
-            "orphaned",
-        )
+        fill(task, fields, *_OF_SNAPSHOT)
         if not task.created:
             fill(task, fields, "created")
         if task.last_step > self._snapshot_time and task.state != "running":
@@ -312,15 +303,15 @@ class LoopObserver:
 
     # Blocks and errors.
 
-    def _excused(self, moment: int) -> bool:
-        """Whether the process was stopped or debugged in the turn of this moment."""
+    def _excused_turns(self) -> list[tuple[int, int]]:
+        """Return the begin and end of each turn in which the process was stopped or debugged."""
+        turns = []
         for block in self._blocks.values():
-            excused = integer(block.get("excused"))
-            started = integer(block.get("started"))
-            end = started + integer(block.get("duration")) + excused
-            if excused and started <= moment + 1_000_000 and moment < end:
-                return True
-        return False
+            if excused := integer(block.get("excused")):
+                started = integer(block.get("started"))
+                end = started + integer(block.get("duration")) + excused
+                turns.append((started - EXCUSED_BEFORE, end))
+        return turns
 
     def _merged_blocks(self, raw: dict[str, Any], tasks: dict[int, str]) -> list[Block]:
         """Return the watchdog's blocks with what the records say of their turns, and the long
@@ -379,7 +370,3 @@ def _collecting_line(fields: dict[str, Any]) -> CodeFigures:
     line = CodeFigures(0, "gc", Place())
     fill(line, fields, "place", "calls", "busy", "longest")
     return line
-
-
-def _distribution(values: tuple[int, int, int, list[tuple[int, int]]]) -> Distribution:
-    return Distribution(*values)

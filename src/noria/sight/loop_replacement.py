@@ -15,8 +15,8 @@ from typing import Any
 
 from noria.aio.loop import EventLoop
 from noria.aio.run import default_policy
+from noria.sight.replacements import Replacements
 
-MISSING = object()
 CLASS_NAMES = ("SelectorEventLoop", "EventLoop")  # EventLoop: from Python 3.13 on
 
 
@@ -47,19 +47,7 @@ def replace_default_loop(model: str) -> Callable[[], None]:
 
     Returns a function that undoes it.
     """
-    replaced: list[tuple[Any, str, Any]] = []
-
-    def replace(owner: Any, name: str, value: Any) -> None:
-        replaced.append((owner, name, vars(owner).get(name, MISSING)))
-        setattr(owner, name, value)
-
-    def undo() -> None:
-        for owner, name, former in reversed(replaced):
-            if former is MISSING:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, former)
-        replaced.clear()
+    replacements = Replacements()
 
     def new_event_loop(*args: Any) -> EventLoop:
         return EventLoop(model)
@@ -68,12 +56,12 @@ def replace_default_loop(model: str) -> Callable[[], None]:
     former: Any = asyncio.SelectorEventLoop
     policy = default_policy()
     if policy is object:  # a Python without policies
-        replace(events, "new_event_loop", new_event_loop)
-        replace(asyncio, "new_event_loop", new_event_loop)
+        replacements.replace(events, "new_event_loop", new_event_loop)
+        replacements.replace(asyncio, "new_event_loop", new_event_loop)
     else:
-        replace(policy, "new_event_loop", new_event_loop)
+        replacements.replace(policy, "new_event_loop", new_event_loop)
     for module in (asyncio, unix_events):
         for name in CLASS_NAMES:
             if getattr(module, name, None) is former:
-                replace(module, name, SelectorEventLoop)
-    return undo
+                replacements.replace(module, name, SelectorEventLoop)
+    return replacements.undo

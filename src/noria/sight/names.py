@@ -15,7 +15,7 @@ class Names:
     """The names of one loop's recorder."""
 
     def __init__(self) -> None:
-        self.count = 0  # names so far: the number to ask `names_after` for
+        self.count = 0  # names so far: the argument of the next names_after
         self._names: dict[int, tuple[str, str, str, int]] = {}
         self._places: dict[tuple[int, int], Place] = {}
 
@@ -28,8 +28,7 @@ class Names:
             except (TypeError, ValueError, OverflowError):
                 raise RecordingError(f"not a name of a recording: {each!r:.200}") from None
             self.count += 1
-            if self._places:
-                self._places = {}
+            self._places.clear()
 
     def text(self, number: int) -> str:
         """Return a name alone: a string, a type or a qualified name; "" if it is unknown."""

@@ -1,4 +1,4 @@
-"""What was observed of a process: the figures that `noria top`, reports, findings and metrics show.
+"""The figures of a process that `noria top`, reports, findings and metrics show.
 
 Times are CLOCK_MONOTONIC in nanoseconds of the observed machine; durations are in nanoseconds. A
 figure that could not be observed is 0, "" or None.

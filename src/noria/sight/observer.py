@@ -27,7 +27,7 @@ class Observer:
     """
 
     def __init__(self, *, live: bool = False) -> None:
-        self.live = live
+        self._limits = LIVE if live else RECORDED
         self.process: dict[str, Any] = {}
         self.loops: dict[int, LoopObserver] = {}
         self.answering = True
@@ -58,7 +58,7 @@ class Observer:
         header = loop.get("header")
         if not isinstance(header, dict):
             raise RecordingError(f"loop {number} has no header of its ring")
-        limits = LIVE if self.live else RECORDED
+        limits = self._limits
         analysis = Analysis(
             header,
             max_block=self.max_block,

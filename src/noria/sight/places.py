@@ -5,18 +5,21 @@ A place is a tuple (function, file, line, source), as in the JSON of the live pr
 
 from __future__ import annotations
 
+import functools
 import gc
 import linecache
 import os
 import sys
 import sysconfig
+from collections.abc import Sequence
 from types import CodeType, CoroutineType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
 PlaceTuple = tuple[str, str, int, str]
 
-MAX_FRAMES = 64  # of a stack
+MAX_FRAMES = 64  # of an await stack
 MAX_PLACES_KEPT = 20_000
+MAX_FILES_KEPT = 4096
 
 # By the id of the code object, which is kept: the hash of a code object takes long.
 _kept: dict[tuple[int, int], tuple[PlaceTuple, CodeType]] = {}
@@ -68,19 +71,8 @@ def code_of(function: Any) -> Any:
     return function if code is None else code
 
 
-def stack_of_frame(frame: FrameType | None) -> list[PlaceTuple]:
-    """Return the places of a frame and its callers, outermost first.
-
-    Of a stack with more than MAX_FRAMES frames, the innermost are returned.
-    """
-    places: list[PlaceTuple] = []
-    while frame is not None and len(places) < MAX_FRAMES:
-        places.append(place_of_code(frame.f_code, frame.f_lineno))
-        frame = frame.f_back
-    places.reverse()
-    return places
-
-
+# Called for each frame above a garbage collection.
+@functools.lru_cache(MAX_FILES_KEPT)
 def is_user_code(file: str) -> bool:
     """Whether a file is the program's own: not of the standard library, noria or a package."""
     if file.startswith((_NORIA, "<frozen")):
@@ -95,6 +87,14 @@ def innermost_user_frame(frame: FrameType | None) -> FrameType | None:
     while frame is not None and not is_user_code(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+def innermost_user_place(stack: Sequence[PlaceTuple]) -> PlaceTuple | None:
+    """Return the program's own innermost place of a stack, else the innermost one."""
+    for place in reversed(stack):
+        if is_user_code(place[1]):
+            return place
+    return stack[-1] if stack else None
 
 
 def place_of_exception(error: BaseException) -> PlaceTuple:

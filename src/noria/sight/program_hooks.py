@@ -1,4 +1,4 @@
-"""What the agent records of the program beside the loop: jobs, collections, uncaught exceptions.
+"""Hooks that record jobs of executors, garbage collections and uncaught exceptions.
 
 The methods of noria's loop are replaced while an agent is active, so that they cost nothing
 otherwise. The program's exception handlers see what they would see without the agent.
@@ -12,6 +12,7 @@ import functools
 import gc
 import inspect
 import itertools
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -19,18 +20,20 @@ from typing import TYPE_CHECKING, Any
 from noria.sight import record_kinds
 from noria.sight.places import (
     code_of,
+    innermost_user_frame,
     is_user_code,
     place_of_callable,
     place_of_code,
     place_of_exception,
 )
+from noria.sight.replacements import Replacements
 
 if TYPE_CHECKING:
     from noria.sight.agent import Agent
 
 _agent: Agent | None = None
 _jobs = itertools.count(1)
-_replaced: list[tuple[type, str]] = []
+_replacements = Replacements()
 
 
 def install(agent: Agent) -> None:
@@ -48,18 +51,14 @@ def remove() -> None:
     """Undo `install`."""
     global _agent
     _agent = None
-    while _replaced:
-        cls, name = _replaced.pop()
-        delattr(cls, name)
+    _replacements.undo()
     with contextlib.suppress(ValueError):
         gc.callbacks.remove(_collection)
 
 
 def _replace(cls: type, name: str, make: Any) -> None:
-    if name in vars(cls):  # replaced by the program
-        return
-    setattr(cls, name, make(getattr(cls, name)))
-    _replaced.append((cls, name))
+    if name not in vars(cls):  # else the program has replaced it
+        _replacements.replace(cls, name, make(getattr(cls, name)))
 
 
 # Executors.
@@ -190,13 +189,18 @@ def _collection(phase: str, info: dict[str, int]) -> None:
     agent = _agent
     if agent is None:
         return
-    for watched in agent.loops:
-        if watched.released:
-            continue
-        if phase == "start":
+    loops = [watched for watched in agent.loops if not watched.released]
+    if phase == "start":
+        for watched in loops:
             watched.recorder.record(record_kinds.GC_BEGIN, info["generation"], 0)
-            watched.collections.begin(1)
-        else:
+        try:
+            frame = innermost_user_frame(sys._getframe(1))
+        except ValueError:
+            frame = None  # at the interpreter's end no code of the program is above
+        for watched in loops:
+            watched.collections.begin(frame)
+    else:
+        for watched in loops:
             watched.recorder.record(
                 record_kinds.GC_END, info.get("collected", 0), info.get("uncollectable", 0)
             )

@@ -1,4 +1,4 @@
-"""What the pytest plugin does in a session that uses it: limits on blocking, checks for leaks."""
+"""The checks of the pytest plugin: limits on blocking, and leaks."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import warnings
 from collections import Counter
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from noria.aio.loop import EventLoop
 from noria.errors import NoriaError
-from noria.sight.block_report import blocking_place, seconds
+from noria.sight.block_report import seconds
 from noria.sight.leaks import Leak, LeakCheck, LoopHooks
 from noria.sight.lifetime import acquire, release
 from noria.sight.loop_replacement import replace_default_loop
-from noria.sight.places import PlaceTuple, is_user_code
+from noria.sight.places import PlaceTuple, innermost_user_place, is_user_code
 from noria.sight.settings import Settings
+
+if TYPE_CHECKING:
+    from noria.sight.agent import Agent
 
 UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "": 1_000_000}
 MAX_BLOCKS_SHOWN = 3
 MAX_FRAMES = 20  # of a stack
-SETTLE_SECONDS = 5.0  # until the watchdog must have noticed the end of a block
+MAX_END_DELAY = 5.0  # seconds until the watchdog must have noticed the end of a block
 
 
 def parse_duration(text: str) -> int:
@@ -47,7 +50,7 @@ class Checks:
         self.default_limit = _configured_limit(config)
         self.check_leaks = bool(config.getoption("noria_leaks") or config.getini("noria_leaks"))
         self.hooks = LoopHooks()
-        self.agent: Any = None
+        self.agent: Agent | None = None
         self.limit = 0  # ns, of the test that runs; 0: none
         self._is_async = False
         self.leak_check: LeakCheck | None = None
@@ -100,7 +103,7 @@ class Checks:
         if (self.limit or self.leak_check) and self.hooks.runs == runs and self._is_async:
             warnings.warn(
                 pytest.PytestWarning(
-                    f"{item.nodeid} has not run on noria's event loop: noria saw nothing of it. "
+                    f"{item.nodeid} has not run on noria's event loop: nothing was checked. "
                     "Fixtures that choose the loop (event_loop_policy, anyio_backend) override "
                     "--noria-loop"
                 ),
@@ -110,7 +113,7 @@ class Checks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Fail a test whose fixtures block the loop while they end, or that has left something."""
+        """Fail a test whose fixtures block the loop at their end, or that leaves something open."""
         check, self.leak_check = self.leak_check, None
         result = yield from self._limited(item, "teardown")
         if check is not None:
@@ -131,14 +134,13 @@ class Checks:
         return result
 
     def _last_block(self) -> int:
-        blocks = self.agent.blocks_after() if self.agent is not None else []
-        return max((block["number"] for block in blocks), default=0)
+        return self.agent.blocks.latest if self.agent is not None else 0
 
     def _blocked_since(self, number: int, runs: int) -> str:
         """Return what to report of the blocks since `number`; "" if the limit was kept."""
         if not self.limit or self.agent is None or self.hooks.runs == runs:
             return ""
-        blocks = self._ended_blocks(number)
+        blocks = self._ended_blocks(self.agent, number)
         too_long = [block for block in blocks if block["duration"] > self.limit]
         too_long.sort(key=lambda block: -block["duration"])
         reports = [self._describe(block) for block in too_long[:MAX_BLOCKS_SHOWN]]
@@ -146,18 +148,18 @@ class Checks:
             reports.append(f"and {len(too_long) - MAX_BLOCKS_SHOWN} more")
         return "\n\n".join(reports)
 
-    def _ended_blocks(self, number: int) -> list[dict[str, Any]]:
+    def _ended_blocks(self, agent: Agent, number: int) -> list[dict[str, Any]]:
         """Return the blocks since `number`, once the watchdog has noticed that they ended."""
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + MAX_END_DELAY
         while True:
             time.sleep(0.001)  # lets the watchdog take the GIL
-            blocks: list[dict[str, Any]] = self.agent.blocks_after(number)
+            blocks = agent.blocks_after(number)
             if all(block["ended"] for block in blocks) or time.monotonic() > deadline:
                 return blocks
 
     def _describe(self, block: dict[str, Any]) -> str:
         stack = [tuple(place) for place in block["stack"]]
-        place = blocking_place(stack)
+        place = innermost_user_place(stack)
         where = f"{self._path(place[1])}:{place[2]}: " if place is not None else ""
         details = " by C code that held the GIL" if block["gil_held"] else ""
         lines = [

@@ -31,24 +31,30 @@ from typing import Any, NamedTuple
 from noria.errors import RecordingError
 from noria.sight.observation import Observation
 from noria.sight.observer import Observer
+from noria.sight.ring_records import RECORD_SIZE
 
 MAGIC = b"noria recording\x01"
 RECORDS = 1
 JSON = 2
-RECORD_SIZE = 24
 _HEADER = struct.Struct("=IIQ")
 _MAX_LOOP = 1 << 20  # loop ids; larger ones are damage
 
 
+def create_file(path: str | os.PathLike[str]) -> int:
+    """Create or truncate the file of a recording, mode 0600. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_APPEND
+    return os.open(path, flags, 0o600)
+
+
 def write_magic(fd: int) -> None:
-    """Write the beginning of a recording. Raises OSError."""
-    _write(fd, [MAGIC])
+    """Write the first bytes of a recording. Raises OSError."""
+    write_all(fd, [MAGIC])
 
 
 def write_records(fd: int, loop: int, records: bytes | memoryview) -> None:
     """Append records of a loop. Raises OSError."""
     if len(records):
-        _write(fd, [_HEADER.pack(RECORDS, loop, len(records)), records])
+        write_all(fd, [_HEADER.pack(RECORDS, loop, len(records)), records])
 
 
 def write_json(fd: int, what: str, fields: dict[str, Any], loop: int = 0) -> None:
@@ -59,11 +65,11 @@ def write_json(fd: int, what: str, fields: dict[str, Any], loop: int = 0) -> Non
 
 def write_encoded(fd: int, body: bytes, loop: int = 0) -> None:
     """Append an object with a key "what" that is JSON in UTF-8 already. Raises OSError."""
-    _write(fd, [_HEADER.pack(JSON, loop, len(body)), body])
+    write_all(fd, [_HEADER.pack(JSON, loop, len(body)), body])
 
 
-def _write(fd: int, parts: list[bytes | memoryview]) -> None:
-    """Write all of the parts, in one call if the kernel takes them."""
+def write_all(fd: int, parts: list[bytes | memoryview]) -> None:
+    """Write all of the parts, in one call if the kernel takes them. Raises OSError."""
     done = os.writev(fd, parts)
     for part in parts:
         if done >= len(part):
@@ -85,9 +91,11 @@ class Chunk(NamedTuple):
 
 
 class Recording:
-    """An open recording. Its chunks are memoryviews of the mapped file."""
+    """An open recording. Its chunks are memoryviews of its bytes: of a mapped file, or others."""
 
-    def __init__(self, path: str | os.PathLike[str], view: memoryview, mapped: mmap.mmap) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], view: memoryview, mapped: mmap.mmap | None = None
+    ) -> None:
         self.path = Path(path)
         self.size = len(view)
         self.ignored = 0  # bytes of a truncated chunk at the end
@@ -123,8 +131,9 @@ class Recording:
         """Unmap the file; if chunks of it are still in use, once they are freed."""
         self._chunks = []
         self._view.release()
-        with contextlib.suppress(BufferError):
-            self._mapped.close()
+        if self._mapped is not None:
+            with contextlib.suppress(BufferError):
+                self._mapped.close()
 
     def error(self, offset: int, problem: str) -> RecordingError:
         """Return the error for a problem at an offset."""

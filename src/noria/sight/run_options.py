@@ -13,21 +13,21 @@ VARIABLE = "NORIA_RUN"
 
 @dataclass
 class RunOptions:
-    """The options of `noria run`, as they are passed in the environment."""
+    """The options; paths are absolute."""
 
     pid: int  # of the program; its child processes have others
     prefix: str  # sys.prefix of the Python that it runs in
-    model: str = "auto"
-    watch: bool = True
-    record: str | None = None  # an absolute path
-    metrics: str | None = None  # [HOST:]PORT
-    max_block: float = 0.1  # seconds
-    buffer: int = 12 * 1024 * 1024
-    findings: bool = True
-    json: bool = False
-    dump_signal: int = 0  # 0: none
-    dump_dir: str = "."
-    dump_on_block: bool = False
+    model: str
+    watch: bool
+    record: str | None
+    metrics: tuple[str, int] | None  # host and port
+    max_block: float  # seconds
+    buffer: int  # bytes
+    findings: bool
+    json: bool
+    dump_signal: int  # 0: none
+    dump_dir: str
+    dump_on_block: bool
 
     def encode(self) -> str:
         """Return the value of the environment variable."""
@@ -45,7 +45,7 @@ class RunOptions:
 
     @property
     def needs_agent(self) -> bool:
-        """Whether anything is to be seen."""
+        """Whether the loops are to be watched, for any purpose."""
         return self.watch or self.record is not None or self.metrics is not None
 
     def settings(self) -> Settings:

@@ -1,4 +1,4 @@
-"""What `noria run` does with the agent of one process: recording, metrics, dumps, the summary."""
+"""The work of `noria run` in one process: a recording, metrics, dumps, a summary of findings."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from noria._core.recorder import signals
-from noria.sight.dump import (
-    RecordingWriter,
-    default_dump_path,
-    dump_rings,
-    numbered_path,
-    open_recording,
-)
-from noria.sight.messages import warn
+from noria.errors import error_message
+from noria.sight.dump import RecordingWriter, default_dump_path, dump_rings, numbered_path
+from noria.sight.messages import warn, write
 
 if TYPE_CHECKING:
     from noria.sight.agent import Agent
@@ -36,14 +31,13 @@ class RunSession:
         self.agent = agent
         self.options = options
         self.writer: RecordingWriter | None = None
-        self.path = ""
         self.observer: LiveObserver | None = None
         self.metrics: Any = None
         self._dumped = 0.0
         if options.record is not None:
             self._record(options.record)
         if options.metrics is not None and options.is_program:
-            self._serve_metrics(options.metrics)
+            self._serve_metrics(*options.metrics)
         if options.findings:
             # Now: an import at exit would define dataclasses with exec(), after which the
             # interpreter forgets that a KeyboardInterrupt ends it, and exits with status 1.
@@ -87,29 +81,27 @@ class RunSession:
             self.dump("signal")
 
     def _record(self, path: str) -> None:
-        self.path = path if self.options.is_program else numbered_path(path, os.getpid())
+        if not self.options.is_program:
+            path = numbered_path(path, os.getpid())
         try:
-            self.writer = RecordingWriter(self.agent, open_recording(self.path))
+            self.writer = RecordingWriter(self.agent, path)
         except OSError as error:
-            warn(f"not recorded: {self.path}: {error.strerror or error}")
+            warn(f"not recorded: {path}: {error_message(error)}")
 
-    def _serve_metrics(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
+    def _serve_metrics(self, host: str, port: int) -> None:
         try:
             module = importlib.import_module("noria.sight.metrics")
-            self.metrics = module.serve_metrics(self.agent, host or "127.0.0.1", int(port))
+            self.metrics = module.serve_metrics(self.agent, host, port)
         except ImportError:
             warn("no metrics: pip install 'noria[metrics]'")
         except OSError as error:
-            warn(f"no metrics: {error}")
+            warn(f"no metrics: {error_message(error)}")
         else:
             warn(f"metrics at http://{self.metrics.address}/metrics")
 
     def _tick(self) -> None:
-        if self.writer is not None and self.writer.error is None:
+        if self.writer is not None:
             self.writer.write()
-            if self.writer.error is not None:
-                warn(f"the recording has ended: {self.path}: {self.writer.error.strerror}")
         if self.observer is not None:
             self.observer.poll()
 
@@ -119,7 +111,7 @@ class RunSession:
         try:
             records = dump_rings(self.agent, path)
         except OSError as error:
-            warn(f"no flight recording: {path}: {error.strerror or error}")
+            warn(f"no flight recording: {path}: {error_message(error)}")
         else:
             warn(f"flight recording of {records} records: noria report {path}")
 
@@ -132,9 +124,9 @@ class RunSession:
     def finish(self) -> None:
         """End the recording and show the findings."""
         self.agent.remove_ticker(self._tick)
-        self.agent.settle()
+        self.agent.sync()
         if self.agent.watchdog is not None:
-            self.agent.watchdog.settle()
+            self.agent.watchdog.sync()
         signals.remove_dump_signal()
         if self.metrics is not None:
             self.metrics.close()
@@ -142,9 +134,9 @@ class RunSession:
             try:
                 self.writer.close()
             except OSError as error:
-                warn(f"{self.path}: {error.strerror or error}")
+                warn(f"{self.writer.path}: {error_message(error)}")
         if self.observer is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # a ring could not be opened
                 self._show_findings(self.observer)
             self.observer.close()
 
@@ -160,7 +152,7 @@ class RunSession:
             )
         else:
             text = format_findings(found, 0 if self.options.is_program else os.getpid())
-        os.write(2, (text + "\n").encode("utf-8", "backslashreplace"))
+        write(text)
 
 
 def format_findings(findings: list[Finding], pid: int = 0) -> str:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from noria.errors import error_message
 from noria.sight.after_import import after_import
 from noria.sight.messages import warn
 from noria.sight.run_options import VARIABLE, RunOptions
@@ -62,12 +63,12 @@ def start() -> None:
 
 
 class Runner:
-    """What `noria run` does in one process, from its start to its end."""
+    """The work of `noria run` in one process, from its start to its end."""
 
     def __init__(self, options: RunOptions) -> None:
         self.options = options
-        self.sessions: list[RunSession] = []
-        self._said = False
+        self.session: RunSession | None = None
+        self._reported = False
         self._armed = False
 
     def asyncio_imported(self, module: Any) -> None:
@@ -88,16 +89,16 @@ class Runner:
             else:
                 lifetime.arm(self.options.settings())
         except OSError as error:
-            warn(f"this process is not watched: {error}")
+            warn(f"this process is not watched: {error_message(error)}")
 
     def agent_started(self, agent: Agent) -> None:
         """Record, serve metrics and so on, in this process or the child of a fork."""
         from noria.sight.run_session import RunSession
 
-        self.sessions = [RunSession(agent, self.options)]
+        self.session = RunSession(agent, self.options)
 
     def uvloop_imported(self, module: Any) -> None:
-        """Say so if the program runs uvloop's loop."""
+        """Check some times whether the program runs uvloop's loop."""
         for seconds in UVLOOP_CHECKS:
             timer = threading.Timer(seconds, self.check_uvloop)
             timer.daemon = True
@@ -105,26 +106,25 @@ class Runner:
 
     def check_uvloop(self, running: bool = True) -> None:
         """Write a message, once, if a loop of uvloop is there; with *running*: if it runs."""
-        if self._said or not has_uvloop(running):
+        if self._reported or not has_uvloop(running):
             return
-        self._said = True
+        self._reported = True
         warn(
             "the program runs uvloop's event loop, in which noria sees nothing: have it use "
             "asyncio's default loop (uvicorn: --loop asyncio)"
         )
 
     def finish(self) -> None:
-        """At exit: end recordings, show findings, leave no socket behind."""
+        """At exit: end the recording, show findings, stop the agent."""
         if not self._armed:
             return
-        if "uvloop" in sys.modules and not self.sessions:
+        if "uvloop" in sys.modules and self.session is None:
             self.check_uvloop(running=False)
         from noria.sight import lifetime
 
         agent = lifetime.active()
-        for session in self.sessions:
-            if session.agent is agent:
-                session.finish()
+        if self.session is not None and self.session.agent is agent:
+            self.session.finish()
         if agent is not None:
             lifetime.release()
 

@@ -1,4 +1,4 @@
-"""The agent's end of the live protocol: JSON lines over a Unix socket, for this user only.
+"""The server of the live protocol: JSON lines over a Unix socket, for this user only.
 
 It never blocks: a client that does not read is disconnected after SEND_TIMEOUT.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from noria.net.socket_files import remove_file_of_inode
 from noria.sight.socket_directory import (
     SUFFIX,
     make_socket_directory,
@@ -41,7 +42,7 @@ class _Client:
 
 
 class LiveServer:
-    """Listens at PID.sock. `poll` is called by the agent's thread, and runs in no other.
+    """Listens at PID.sock. The agent's thread polls *selector*, and calls the handlers in it.
 
     *answer* gets a request and returns an Answer; it may raise ValueError or OSError, which are
     reported to the client.
@@ -61,9 +62,8 @@ class LiveServer:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self.listener.setblocking(False)
-            with contextlib.suppress(FileNotFoundError):
-                self.path.unlink()
-            # The directory has mode 0700: nobody connects before the mode of the socket is set.
+            self.path.unlink(missing_ok=True)
+            # The directory has mode 0700: no other user connects before the socket's mode is set.
             self.listener.bind(str(self.path))
             os.chmod(self.path, 0o600)
             self.inode = os.lstat(self.path).st_ino
@@ -86,8 +86,7 @@ class LiveServer:
         self.listener.close()
         if remove:
             with contextlib.suppress(OSError):
-                if os.lstat(self.path).st_ino == self.inode:
-                    self.path.unlink()
+                remove_file_of_inode(self.path, self.inode)
 
     def disconnect_stalled(self) -> None:
         """Disconnect the clients that have not read for SEND_TIMEOUT seconds."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RECORD_BYTES = 24
+from noria.sight.ring_records import RECORD_SIZE
+
+DEFAULT_BUFFER = 12 * 1024 * 1024  # bytes
+MIN_BUFFER = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -12,12 +15,12 @@ class Settings:
     """What the agent does. The first user of an agent determines them."""
 
     max_block: int = 100_000_000  # ns
-    buffer: int = 12 * 1024 * 1024  # bytes of a ring
+    buffer: int = DEFAULT_BUFFER  # bytes of a ring
     socket: bool = True  # listen for `noria top`
     report_blocks: bool = True  # on standard error, while a loop is blocked
 
     @property
     def capacity(self) -> int:
         """The number of records of a ring: a power of two."""
-        records = max(self.buffer // RECORD_BYTES, 1024)
+        records = max(self.buffer // RECORD_SIZE, 1024)
         return int(1 << (records.bit_length() - 1))

@@ -1,4 +1,4 @@
-"""A snapshot of the watched loops: what records do not say, as a dict for JSON.
+"""A snapshot of the watched loops, as a dict for JSON: their state that no record contains.
 
 The agent's thread takes it while the loops run. Times are CLOCK_MONOTONIC in ns.
 """
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from noria.sight.watched_loop import WatchedLoop
 
 
-def take_snapshot(loops: Iterable[WatchedLoop], private_fds: frozenset[int]) -> dict[str, Any]:
+def take_snapshot(loops: Iterable[WatchedLoop], private_fds: set[int]) -> dict[str, Any]:
     """Return the snapshot of the loops; of closed ones only what has happened in them.
 
-    *private_fds* are the agent's own descriptors. The key "cost" has the ns of work that it took.
+    *private_fds* are the agent's own sockets. The key "cost" has the ns of work that it took.
     """
     pacer = Pacer()
     known = set(private_fds)

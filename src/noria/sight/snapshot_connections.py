@@ -10,7 +10,7 @@ from typing import Any
 from noria._core.aio.core import Core
 from noria._core.recorder.sockets import connection_state
 from noria.sight.pacer import Pacer
-from noria.sight.places import PlaceTuple, is_user_code, place_of_callable
+from noria.sight.places import PlaceTuple, innermost_user_place, place_of_callable
 from noria.sight.snapshot_tasks import TaskSnapshot
 
 MAX_CONNECTIONS = 20_000
@@ -37,8 +37,7 @@ def _record(
     channel: Any, fd: int, state: tuple[str, str, int, int], tasks: TaskSnapshot
 ) -> dict[str, Any]:
     peer, local, unread, unsent_in_kernel = state
-    protocol = channel.get_protocol()
-    tls, protocol = _tls(protocol)
+    tls, protocol = _tls(channel.get_protocol())
     return {
         "fd": fd,
         "peer": peer,
@@ -94,17 +93,14 @@ def _user(protocol: Any, tasks: TaskSnapshot) -> PlaceTuple | None:
         reader = getattr(protocol, "_stream_reader", None)
         record = tasks.awaiting.get(id(getattr(reader, "_waiter", None)))
         if record is not None:
-            places = record["waiting_at"]
-            for place in reversed(places):
+            for place in reversed(record["waiting_at"]):
                 if place[0].partition(".")[0] not in ("StreamReader", "StreamReaderBase"):
                     found: PlaceTuple = place
                     return found
         record = tasks.by_task.get(id(getattr(protocol, "_task", None)))
         if record is None:
             return None
-        places = record["waiting_at"] or [record["coroutine"]]
-        inside = [place for place in places if is_user_code(place[1])]
-        return (inside or places)[-1]  # type: ignore[no-any-return]
+        return innermost_user_place(record["waiting_at"] or [record["coroutine"]])
     received = getattr(protocol, "data_received", None) or getattr(protocol, "get_buffer", None)
     return place_of_callable(received if received is not None else type(protocol))
 

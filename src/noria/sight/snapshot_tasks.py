@@ -1,4 +1,4 @@
-"""The tasks of a loop, as another thread sees them: states, await stacks, who awaits whom.
+"""The tasks of a loop, as another thread sees them: states, await stacks, awaiting tasks.
 
 Only public interfaces are used: `asyncio.all_tasks`, `Task.get_coro`, what a coroutine awaits.
 """

@@ -13,7 +13,7 @@ SUFFIX = ".sock"
 
 
 class UnsafeDirectory(OSError):
-    """The directory for sockets belongs to another user, or others may write to it."""
+    """The path of the directory for sockets is no directory, or another user's."""
 
 
 def socket_directory() -> Path:
@@ -27,8 +27,8 @@ def socket_directory() -> Path:
 def make_socket_directory() -> Path:
     """Create the directory with mode 0700 if it is not there, and return it.
 
-    Raises UnsafeDirectory if it is a symbolic link or no directory, if another user owns it or if
-    others may write to it; OSError if it cannot be created.
+    One with another mode is set to 0700. Raises UnsafeDirectory if it is a symbolic link or no
+    directory, or if another user owns it; OSError if it cannot be created.
     """
     path = socket_directory()
     with contextlib.suppress(FileExistsError):

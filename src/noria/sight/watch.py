@@ -8,15 +8,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from noria.sight import lifetime
-from noria.sight.settings import Settings
+from noria.sight.settings import DEFAULT_BUFFER, MIN_BUFFER, Settings
 
 if TYPE_CHECKING:
     from typing import Self
 
     from noria.sight.agent import Agent
     from noria.sight.dump import RecordingWriter
-
-DEFAULT_BUFFER = 12 * 1024 * 1024
 
 
 class Watch:
@@ -28,7 +26,8 @@ class Watch:
     def __init__(self, settings: Settings) -> None:
         self._lock = threading.Lock()
         self._stopped = False
-        lifetime.acquire(settings)
+        # A child of a fork has another one: see `agent`.
+        self._agent = lifetime.acquire(settings)
 
     @property
     def agent(self) -> Agent | None:
@@ -91,36 +90,24 @@ class Record(Watch):
     """What `noria.record` returns: a recording that is written until `stop`."""
 
     def __init__(self, path: str | os.PathLike[str], settings: Settings) -> None:
-        from noria.sight.dump import RecordingWriter, open_recording
+        from noria.sight.dump import RecordingWriter
 
+        super().__init__(settings)
         self.path = os.fspath(path)
-        fd = open_recording(path)
-        try:
-            super().__init__(settings)
-        except BaseException:
-            os.close(fd)
-            raise
-        agent = lifetime.active()
-        assert agent is not None
-        self._agent = agent
         self._writing = threading.Lock()
-        self._writer: RecordingWriter | None = RecordingWriter(agent, fd)
-        agent.add_ticker(self._write)
-
-    def _write(self) -> None:
-        with self._writing:
-            writer = self._writer
-            if writer is not None:
-                failed = writer.error
-                writer.write()
-                if failed is None and writer.error is not None:
-                    from noria.sight.messages import warn
-
-                    warn(f"the recording has ended: {self.path}: {writer.error.strerror}")
+        self._writer: RecordingWriter | None
+        try:
+            self._writer = RecordingWriter(self._agent, path)
+        except BaseException:
+            lifetime.release()
+            raise
+        self._agent.add_ticker(self.flush)
 
     def flush(self) -> None:
         """Write what was recorded so far to the file."""
-        self._write()
+        with self._writing:
+            if self._writer is not None:
+                self._writer.write()
 
     @property
     def records(self) -> int:
@@ -130,7 +117,7 @@ class Record(Watch):
 
     def _end(self) -> None:
         agent = self._agent
-        agent.remove_ticker(self._write)
+        agent.remove_ticker(self.flush)
         try:
             if agent.pid != os.getpid():
                 # The child of a fork: a thread of the parent may have had the lock.
@@ -149,8 +136,8 @@ class Record(Watch):
 def _settings(max_block: float, buffer: int, socket: bool, report_blocks: bool) -> Settings:
     if not 0 < max_block < 1e6:
         raise ValueError(f"max_block is a number of seconds above 0, not {max_block!r}")
-    if buffer < 64 * 1024:
-        raise ValueError(f"buffer is at least 65536 bytes, not {buffer!r}")
+    if buffer < MIN_BUFFER:
+        raise ValueError(f"buffer is at least {MIN_BUFFER} bytes, not {buffer!r}")
     return Settings(
         max_block=int(max_block * 1e9), buffer=buffer, socket=socket, report_blocks=report_blocks
     )

@@ -1,4 +1,4 @@
-"""The watchdog: notices that a loop is blocked while it is, and takes the stack of its thread.
+"""The watchdog: detects a blocked loop while it is blocked, and takes the stack of its thread.
 
 Its thread waits in compiled code without the GIL, `noria._core.recorder.watchdog`. C code that
 holds the GIL delays it until the interpreter is at the line that called this code.
@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noria._core.recorder.watchdog import LoopWatcher
 from noria.sight.block_report import BlockReport
@@ -27,7 +27,7 @@ MAX_STACK = 1000  # frames
 LOOP_FUNCTIONS = ("AsyncioBase.run_forever", "Reactor.run", "Reactor.run_once")
 _SIGHT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _NORIA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
-SETTLE_SECONDS = 0.2
+SYNC_SECONDS = 0.2
 MAX_SAMPLES_KEPT = 20  # different innermost places of a block
 STILL_FACTOR = 10  # a block is reported again when it is this many times longer
 # Files of debuggers: a program that is stopped at a breakpoint is not blocked by its code.
@@ -35,8 +35,28 @@ _DEBUGGER_FILES = ("pdb.py", "bdb.py", "pydevd.py", "pydevd_frame.py")
 _DEBUGGER_FOLDERS = ("pydevd", "_pydevd_bundle", "debugpy", "pudb", "ipdb")
 
 
+class _Event(NamedTuple):
+    """What LoopWatcher.wait returns. Times are in ns."""
+
+    kind: str  # "blocked", "still", "ended", "excused"
+    loop: int
+    started: int
+    duration: int
+    excused: int
+    cpu: int
+    runqueue: int
+    gil_wait: int
+    gil_cpu: int
+    over: bool
+
+    @property
+    def counted(self) -> int:
+        """The duration without the time in which the process was stopped or debugged."""
+        return max(self.duration - self.excused, 0)
+
+
 class _Block:
-    """A block that lasts."""
+    """A block that has not ended."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.fields = fields
@@ -77,9 +97,9 @@ class Watchdog:
             self._thread.join()
         self._watcher.close()
 
-    def settle(self) -> None:
-        """Wait until the end of blocks that are over was noticed, for at most SETTLE_SECONDS."""
-        end = time.monotonic() + SETTLE_SECONDS
+    def sync(self) -> None:
+        """Wait until the ends of blocks that are over are noticed, at most SYNC_SECONDS."""
+        end = time.monotonic() + SYNC_SECONDS
         while self._blocks and time.monotonic() < end:
             self._watcher.wake()
             time.sleep(0.002)
@@ -89,80 +109,56 @@ class Watchdog:
         self._watcher.close()
 
     def _run(self) -> None:
-        while (event := self._watcher.wait()) is not None:
-            # At once, and without releasing the GIL: the loop's thread may go on then.
-            stack = _take_stack(self._watcher.thread_of(event[1]))
+        while (values := self._watcher.wait()) is not None:
+            # First, and without releasing the GIL: the loop's thread may continue then.
+            stack = _take_stack(self._watcher.thread_of(values[1]))
             try:
-                self._handle(stack, *event)
+                self._handle(stack, _Event(*values))
             except Exception as error:
                 warn(f"the watchdog failed: {error!r}")
 
-    def _handle(
-        self,
-        stack: list[tuple[CodeType, int, Any]],
-        event: str,
-        loop: int,
-        started: int,
-        duration: int,
-        excused: int,
-        cpu: int,
-        runqueue: int,
-        gil_wait: int,
-        gil_cpu: int,
-        over: bool,
-    ) -> None:
-        duration = max(duration - excused, 0)
-        if event == "excused":
-            self._excuse(loop, started, duration, excused)
-            return
-        if event == "ended":
+    def _handle(self, stack: list[tuple[CodeType, int, Any]], event: _Event) -> None:
+        loop = event.loop
+        if event.kind == "excused":
+            self._excuse(event, event.counted, event.excused)
+        elif event.kind == "ended":
             if loop in self._debugged:
                 self._debugged.discard(loop)
-                self._excuse(loop, started, 0, duration + excused)
-            self._end(loop, duration, excused, cpu, runqueue)
-            return
-        if _in_debugger(stack):
+                self._excuse(event, 0, event.counted + event.excused)
+            self._end(event)
+        elif _in_debugger(stack):
             self._blocks.pop(loop, None)
             self._debugged.add(loop)
-            return
-        places = [] if over else _places_in_loop(stack)
-        if event == "blocked":
-            # A thread that runs Python code releases the GIL after the switch interval.
-            held = gil_wait > 4e9 * sys.getswitchinterval() + 10e6
-            by_loop = held and 2 * gil_cpu > gil_wait
-            self._begin(loop, started, duration, cpu, runqueue, (held, by_loop), places)
         else:
-            self._sample(loop, duration, cpu, runqueue, places)
+            places = [] if event.over else _places_in_loop(stack)
+            if event.kind == "blocked":
+                self._begin(event, places)
+            else:
+                self._sample(event, places)
 
-    def _begin(
-        self,
-        loop: int,
-        started: int,
-        duration: int,
-        cpu: int,
-        runqueue: int,
-        gil: tuple[bool, bool],
-        stack: list[PlaceTuple],
-    ) -> None:
-        held, by_loop = gil
+    def _begin(self, event: _Event, stack: list[PlaceTuple]) -> None:
+        loop = event.loop
         try:
             watched = self.agent.loop_of_id(loop)
         except ValueError:
             return
+        # A thread that runs Python code releases the GIL after the switch interval.
+        held = event.gil_wait > 4e9 * sys.getswitchinterval() + 10e6
+        by_loop = held and 2 * event.gil_cpu > event.gil_wait
         task = _current_task(watched.loop)
         figures = self._watcher.turn_figures(loop) or {}
         stack = stack or _place_of_longest(watched, figures)
         block = {
             "loop": loop,
-            "started": started,
-            "duration": duration,
+            "started": event.started,
+            "duration": event.counted,
             "ended": False,
             "stack": stack,
             "task": task,
             "events_waiting": figures.get("next") or _waiting(figures),
             "gil_held": by_loop,
-            "cpu": cpu,
-            "runqueue": runqueue,
+            "cpu": event.cpu,
+            "runqueue": event.runqueue,
             "samples": [],
         }
         kept = self._blocks[loop] = _Block(block)
@@ -174,22 +170,20 @@ class Watchdog:
             "handlers": figures.get("handlers", 0),
             "longest": figures.get("longest", 0),
             "many": figures.get("handlers", 0) > 1
-            and figures.get("longest", duration) < self.agent.settings.max_block,
+            and figures.get("longest", event.counted) < self.agent.settings.max_block,
         }
         self.agent.blocks.add(block)
         self.report.begin(block, context)
         self.agent.blocked(block)
 
-    def _sample(
-        self, loop: int, duration: int, cpu: int, runqueue: int, stack: list[PlaceTuple]
-    ) -> None:
-        kept = self._blocks.get(loop)
+    def _sample(self, event: _Event, stack: list[PlaceTuple]) -> None:
+        kept = self._blocks.get(event.loop)
         if kept is None:
             return
         block = kept.fields
-        block["duration"] = duration
-        block["cpu"] = cpu
-        block["runqueue"] = runqueue
+        duration = block["duration"] = event.counted
+        block["cpu"] = event.cpu
+        block["runqueue"] = event.runqueue
         if stack and (len(kept.samples) < MAX_SAMPLES_KEPT or stack[-1] in kept.samples):
             kept.samples[stack[-1]] += 1
         if duration >= STILL_FACTOR * kept.reported_at:
@@ -198,13 +192,13 @@ class Watchdog:
             self.agent.blocks.add(block)
             self.report.still(block)
 
-    def _excuse(self, loop: int, started: int, duration: int, excused: int) -> None:
-        """Say of a turn that it was long because the process did not run, or was debugged."""
+    def _excuse(self, event: _Event, duration: int, excused: int) -> None:
+        """Add a turn that was long only because the process did not run, or was debugged."""
         if duration < self.agent.settings.max_block:
             self.agent.blocks.add(
                 {
-                    "loop": loop,
-                    "started": started,
+                    "loop": event.loop,
+                    "started": event.started,
                     "duration": duration,
                     "excused": excused,
                     "ended": True,
@@ -212,17 +206,17 @@ class Watchdog:
                 }
             )
 
-    def _end(self, loop: int, duration: int, excused: int, cpu: int, runqueue: int) -> None:
-        kept = self._blocks.pop(loop, None)
+    def _end(self, event: _Event) -> None:
+        kept = self._blocks.pop(event.loop, None)
         if kept is None:
             return
         block = kept.fields
-        figures = self._watcher.turn_figures(loop) or {}
-        block["duration"] = duration
-        block["excused"] = excused
+        figures = self._watcher.turn_figures(event.loop) or {}
+        block["duration"] = event.counted
+        block["excused"] = event.excused
         block["ended"] = True
-        block["cpu"] = cpu
-        block["runqueue"] = runqueue
+        block["cpu"] = event.cpu
+        block["runqueue"] = event.runqueue
         block["samples"] = kept.samples.most_common()
         block["events_waiting"] = figures.get("after", 0) + figures.get("next", 0)
         self.agent.blocks.add(block)

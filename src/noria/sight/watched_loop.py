@@ -40,9 +40,22 @@ class WatchedLoop:
         """The loop; None if it is closed or was deleted."""
         loop = self._reference()
         if loop is not None and loop.closed:
-            self._reference = _nothing
+            self._reference = lambda: None
             return None
         return loop
+
+    def description(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Return the loop as recordings and the live protocol describe it.
+
+        *header* is RingReader.header() of its ring.
+        """
+        return {
+            "id": self.id,
+            "model": self.model,
+            "thread_name": self.thread_name,
+            "thread_native_id": self.thread_native_id,
+            "header": header,
+        }
 
     def note_running_thread(self) -> None:
         """Store the thread that runs the loop now, as the ring names it."""
@@ -70,7 +83,3 @@ class WatchedLoop:
             self.released = True
             self.detach()
             self.recorder.close()
-
-
-def _nothing() -> None:
-    return None

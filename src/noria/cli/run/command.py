@@ -1,21 +1,15 @@
 """``noria run``: any asyncio program on noria's loop, watched."""
 
 import os
-import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from noria.cli.errors import CommandError
-from noria.cli.param_types import Address, ModelName, Size
+from noria.cli.param_types import Address, ModelName, SignalName, Size
 from noria.cli.threshold_option import threshold_option
-
-if TYPE_CHECKING:  # generic in click 8.3, but at run time not before
-    _IntType = click.ParamType[int]
-else:
-    _IntType = click.ParamType
 
 MAX_BLOCK_MS = 24 * 3600 * 1000.0
 
@@ -45,27 +39,6 @@ class ProgramCommand(click.Command):
                 break
             index += 2 if word in with_value else 1
         return args[:index], args[index:]
-
-
-class SignalName(_IntType):
-    """The name of a signal, SIGUSR1 or USR1, or "none"."""
-
-    name = "signal"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the signal's number, 0 for none. Raises click.BadParameter."""
-        if isinstance(value, int):
-            return value
-        name = str(value).upper()
-        if name == "NONE":
-            return 0
-        try:
-            number = signal.Signals["SIG" + name.removeprefix("SIG")]
-        except KeyError:
-            self.fail(f"unknown signal {value!r}; SIGUSR1, SIGUSR2 or none.", param, ctx)
-        if number in (signal.SIGKILL, signal.SIGSTOP):
-            self.fail(f"a process cannot handle {number.name}.", param, ctx)
-        return int(number)
 
 
 @click.command(
@@ -157,17 +130,17 @@ def run(ctx: click.Context, /, **values: Any) -> None:
     _check_model(values["model"])
     from noria.sight.run_options import RunOptions
     from noria.sight.runner import environment
+    from noria.sight.settings import MIN_BUFFER
 
-    values["record"] = os.path.abspath(values["record"]) if values["record"] else None
     options = RunOptions(
         pid=os.getpid(),
         prefix=sys.prefix,
         model=values["model"],
         watch=values["watch"],
-        record=values["record"],
-        metrics=":".join(map(str, values["metrics"])) if values["metrics"] else None,
+        record=os.path.abspath(values["record"]) if values["record"] else None,
+        metrics=values["metrics"],
         max_block=values["max_block"] / 1000,
-        buffer=max(values["buffer"], 64 * 1024),
+        buffer=max(values["buffer"], MIN_BUFFER),
         findings=values["findings"],
         json=values["json"],
         dump_signal=values["dump_signal"],
