@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,38 @@ def test_dump(scripted, tmp_path, capsys):
     assert f"noria report {file}" in capsys.readouterr().out
 
 
+def test_web_prints_the_address_of_the_page(scripted, capsys, monkeypatch):
+    pytest.importorskip("httptools")
+    path, source = scripted
+    served = []
+
+    def serve(page, host, port, announce):
+        served.append((host, port))
+        announce(f"http://{host}:{port}/token/")
+
+    monkeypatch.setattr("noria.sight.top.web.serve_until_signal", serve)
+    assert run(["top", path, "--web", "8123"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("http://127.0.0.1:8123/token/\n")
+    assert captured.err == ""
+    assert source.closed
+    assert run(["top", path, "--web", "0.0.0.0:0"]) == 0
+    assert "other machines can reach this address" in capsys.readouterr().err
+    assert served == [("127.0.0.1", 8123), ("0.0.0.0", 0)]
+
+
+def test_web_on_a_port_in_use(scripted, capsys):
+    pytest.importorskip("httptools")
+    path, _ = scripted
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert run(["top", path, "--web", str(port)]) == 1
+    assert capsys.readouterr().err == (
+        f"noria: cannot listen on 127.0.0.1:{port}: address already in use\n"
+        "       choose another address with --web [HOST:]PORT; port 0 takes any free one\n"
+    )
+
+
 def test_wrong_use(capsys):
     assert run(["top", "--list", "--text"]) == 2
     assert "--list and --text cannot be used together" in capsys.readouterr().err
@@ -110,7 +143,7 @@ def test_errors_say_what_to_do(monkeypatch, capsys, tmp_path):
     assert f"process {os.getpid()} is not watched by noria" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert run(["top", str(tmp_path / "file"), "--once"]) == 1
-    assert "file" in capsys.readouterr().err
+    assert f"{tmp_path}/file: Connection refused" in capsys.readouterr().err
 
 
 def test_a_process_is_observed(runtime, capsys):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from noria.cli.errors import CommandError
 from noria.cli.param_types import Address, Seconds
+from noria.cli.standard_output import is_utf8
 from noria.cli.threshold_option import threshold_option
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def top(
     json: bool,
     interval: float,
     dump: str | None,
-    web: str | None,
+    web: tuple[str, int] | None,
 ) -> None:
     """Show what the event loop of a running process is doing.
 
@@ -75,7 +75,7 @@ def top(
     """
     from noria.cli.top import output
 
-    _check_modes(list_, dump, web, json, text)
+    _check_modes(list_, dump is not None, web is not None, json, text)
     if interval < LEAST_INTERVAL:
         raise click.UsageError(f"--interval must be at least {LEAST_INTERVAL} seconds.")
     if list_:
@@ -86,7 +86,7 @@ def top(
     elif web is not None:
         from noria.cli.top.web import serve
 
-        serve(_connect(_target(target), interval), web)
+        serve(_connect(_target(target), interval), *web)
     elif json:
         output.print_json(_connect(_target(target), interval), once=once)
     elif once or text or not _is_screen():
@@ -95,12 +95,12 @@ def top(
         _run_app(target, interval)
 
 
-def _check_modes(list_: bool, dump: str | None, web: str | None, json: bool, text: bool) -> None:
+def _check_modes(list_: bool, dump: bool, web: bool, json: bool, text: bool) -> None:
     """Raise UsageError if several modes are given; --list --json is one."""
     given = {
         "--list": list_,
-        "--dump": dump is not None,
-        "--web": web is not None,
+        "--dump": dump,
+        "--web": web,
         "--json": json and not list_,
         "--text": text,
     }
@@ -138,7 +138,7 @@ def _target(target: str | None) -> str:
 def _connect(socket: str, interval: float) -> Session:
     """Return a session with a process. Raises CommandError."""
     from noria.errors import NoriaError
-    from noria.sight.top.session import LiveSource, Session
+    from noria.sight.top.session import LiveSource, Session, reason
 
     try:
         return Session(LiveSource(socket), interval)
@@ -150,9 +150,8 @@ def _connect(socket: str, interval: float) -> Session:
     except ConnectionRefusedError as error:
         raise CommandError(f"{socket}: the process has ended") from error
     except (NoriaError, OSError) as error:
-        raise CommandError(
-            f"{socket}: {error}" if isinstance(error, OSError) else str(error)
-        ) from error
+        where = f"{socket}: " if isinstance(error, OSError) else ""
+        raise CommandError(f"{where}{reason(error)}") from error
 
 
 def _run_app(target: str | None, interval: float) -> None:
@@ -168,11 +167,7 @@ def _run_app(target: str | None, interval: float) -> None:
 
     several = target is None and len(processes()) > 1
     session = None if several else _connect(_target(target), interval)
-    app = TopApp(session, lambda socket: _connect(socket, interval), ascii=not _is_utf8())
+    app = TopApp(session, lambda socket: _connect(socket, interval), ascii=not is_utf8())
     app.run()
     if app.return_code:
         raise click.exceptions.Exit(app.return_code)
-
-
-def _is_utf8() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

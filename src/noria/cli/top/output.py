@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from noria.cli.errors import CommandError
+from noria.cli.standard_output import is_utf8, output_width
 from noria.errors import NoriaError
 
 if TYPE_CHECKING:
     from noria.sight.top.session import Session, View
 
-PIPE_WIDTH = 120  # characters, where no terminal has a width
 STYLES: dict[str, dict[str, Any]] = {
     "dim": {"dim": True},
     "good": {"fg": "green"},
@@ -47,16 +46,18 @@ def print_list(*, json: bool) -> None:
         return
     table = process_table()
     rows = table.rows(found, lambda process: process.pid)
-    for line in table_lines(table, rows, _width(), limit=len(rows)):
+    for line in table_lines(table, rows, output_width(), limit=len(rows)):
         click.echo(plain(line).rstrip())
 
 
 def dump(session: Session, path: str) -> None:
     """Have the process write its flight recording."""
+    from noria.sight.top.session import reason
+
     try:
         records = session.source.dump(os.path.abspath(path))
     except (NoriaError, OSError) as error:
-        raise CommandError(f"cannot write {path}: {error}") from error
+        raise CommandError(f"cannot write {path}: {reason(error)}") from error
     finally:
         session.close()
     click.echo(f"{records:,} records written to {path}; 'noria report {path}' shows them")
@@ -66,14 +67,14 @@ def print_text(session: Session, *, once: bool) -> None:
     """Print observations as text until the process ends."""
     from noria.sight.top.text import unpainted, view_text
 
-    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    ascii = not is_utf8()
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     colours = colours and os.environ.get("TERM", "dumb") != "dumb"
 
     def show(view: View) -> None:
         paint = _paint if colours else unpainted
-        text = view_text(session, view, _width(), paint, ascii=not is_utf8)
-        click.echo((text if is_utf8 else text.translate(ASCII)) + ("" if once else "\n"))
+        text = view_text(session, view, output_width(), paint, ascii=ascii)
+        click.echo((text.translate(ASCII) if ascii else text) + ("" if once else "\n"))
 
     _observe(session, once, show)
 
@@ -113,8 +114,3 @@ def _paint(text: str, style: str) -> str:
     for name in style.split():
         text = click.style(text, **STYLES[name])
     return text
-
-
-def _width() -> int:
-    """Return the width of the terminal, or $COLUMNS."""
-    return shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
