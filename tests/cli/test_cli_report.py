@@ -19,7 +19,7 @@ from support.recordings import SCENARIOS, Ring, synthetic_recording, write_recor
 def recording(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.delenv("NORIA_THRESHOLDS", raising=False)
+    monkeypatch.setenv("NORIA_THRESHOLDS", "")  # restored, whatever --threshold sets
     synthetic_recording(tmp_path / "run.noria")
     return tmp_path / "run.noria"
 
@@ -56,8 +56,11 @@ def test_text_has_findings_figures_and_tables(recording, capsys):
         "Report.render (/srv/report.py:40)",
         "127.0.0.1:5000  service.Echo",
         "ZeroDivisionError",
+        "once, for 400 ms",
+        "I/O of the loop",
     ):
         assert text in said
+    assert "400ms" not in said  # figures are written as in the findings
     assert max(map(len, said.splitlines())) <= 100
     assert not Path("run.html").exists()
 

@@ -8,7 +8,7 @@ pytest.importorskip("jinja2", reason="the page needs jinja2, part of noria[cli]"
 
 from noria.cli.main import run
 from support.chromium import PROGRAM, Browser
-from support.recordings import synthetic_recording
+from support.recordings import Ring, echo, synthetic_recording, write_recording
 
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="needs Chromium to open the page in")
 
@@ -53,6 +53,14 @@ def test_the_page_is_drawn_and_answers_to_keys_wheel_and_pointer(browser, tmp_pa
     browser.until(f"timeline.view.end < {whole[1]}")
 
     assert "Report.render" in browser.ask("byId('flame').textContent")
+    # The two roots stand apart.
+    rows_of_flame = browser.ask(
+        "[...byId('flame').children].map(row => [row.className, row.textContent])"
+    )
+    gap = rows_of_flame.index(["flame-gap", ""])
+    assert rows_of_flame[0] == ["flame-row", "all handlers"]
+    assert rows_of_flame[gap + 1] == ["flame-row", "blocked turns, by stack"]
+    assert "protocolI/O of the loop1" in browser.ask("byId('table').textContent")
     rows = "document.querySelectorAll('#table tbody tr').length"
     assert browser.ask(rows) == 11
     browser.ask(
@@ -67,4 +75,21 @@ def test_the_page_is_drawn_and_answers_to_keys_wheel_and_pointer(browser, tmp_pa
     browser.show((tmp_path / "run.html").as_uri(), width=390, dark=True)
     browser.until("timeline.boxes && timeline.boxes.length")
     assert browser.ask("document.documentElement.scrollWidth") <= 390
+    assert browser.errors == []
+
+
+def test_marks_are_on_the_timeline(browser, tmp_path):
+    ring, more = Ring(), []
+    ring.put("RUN_BEGIN", 4242)
+    ring.put("MARK", ring.intern("string", "cache filled"))
+    echo(ring, more)
+    ring.put("RUN_END")
+    write_recording(tmp_path / "run.noria", {0: ring}, more)
+    assert run(["report", str(tmp_path / "run.noria")]) == 0
+    browser.show((tmp_path / "run.html").as_uri(), width=1200)
+    browser.until("timeline.boxes && timeline.boxes.length")
+    described = (
+        "timeline.lanes.filter(lane => lane.label === 'marks').map(lane => lane.describe(0, 1))"
+    )
+    assert browser.ask(described) == ["cache filled"]
     assert browser.errors == []

@@ -15,7 +15,8 @@ from noria.sight.report import perfetto
 from noria.sight.report.trace_events import BLOCKS, COLLECTIONS, HANDLERS, WORKERS, Rows
 from support.recordings import synthetic_recording
 
-# Members that each phase must have, beside "ph", "pid", "tid" and "ts": Trace Event Format.
+# Members that each phase must have, beside "ph", "pid", "tid" and "ts": Trace Event Format. Events
+# of these phases may be in any order: only B and E must be sorted within a thread.
 MEMBERS = {
     "X": {"name", "cat", "dur"},
     "i": {"name", "cat", "s"},

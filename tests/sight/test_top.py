@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import threading
 
 import pytest
 
+from noria.sight.findings.places import innermost
 from noria.sight.observation import Distribution, LoopFigures, Place, SlowCall, TaskFigures
 from noria.sight.top import processes, units
 from noria.sight.top.connections import connection_items, connection_table
@@ -81,7 +84,7 @@ def test_a_difference_of_distributions_has_what_was_counted_in_between():
     assert [count for _, count in found.buckets] == [3, 1]
     assert found.longest == 1_000  # of the bucket's values at most the longest of all
     assert difference(after, None) == after
-    assert difference(before, after) == before  # the process has begun anew
+    assert difference(before, after) == before  # the process has restarted
 
 
 def test_rates_come_from_two_observations():
@@ -266,9 +269,9 @@ def test_the_innermost_frame_of_the_program():
         Place("StreamReader.read", "/usr/lib/python3.13/asyncio/streams.py", 3),
         Place("run", "/venv/lib/python3.13/site-packages/aiohttp/web.py", 4),
     ]
-    assert units.program_place(stack) == stack[1]
-    assert units.program_place(stack[2:]) == stack[3]
-    assert units.program_place([]) is None
+    assert innermost(stack) == stack[1]
+    assert innermost(stack[2:]) == stack[3]
+    assert innermost([]) is None
 
 
 def test_a_cropped_line_has_an_ellipsis():
@@ -329,7 +332,7 @@ def test_a_process_that_fails_or_ends_keeps_its_last_figures():
     first = session.step()
     source.error = ConnectionResetError(104, "reset")
     failed = session.step()
-    assert (failed.error, failed.ended) == ("Connection reset by peer", False)
+    assert (failed.error, failed.ended) == ("connection reset by peer", False)
     assert failed.observation is first.observation
     source.has_ended = True
     assert session.step().ended
@@ -349,15 +352,14 @@ def test_a_silent_process_is_shown_until_it_answers():
 
 
 def test_the_poller_works_in_its_thread_and_closes_the_source():
-    source, seen, done = ScriptedSource(), [], []
-    poller = Poller(Session(source, interval=0.001), seen.append)
+    source, seen, done = ScriptedSource(), queue.SimpleQueue(), threading.Event()
+    poller = Poller(Session(source, interval=0.001), seen.put)
     poller.start()
-    poller.call(lambda: done.append(len(seen)))
-    while not done or len(seen) < 3:
-        pass
+    poller.call(done.set)
+    assert done.wait(20)
+    assert [seen.get(timeout=20).observation.pid for _ in range(3)] == [4711] * 3
     poller.close()
     assert source.closed
-    assert seen[0].observation.pid == 4711
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def test_pausing_loops_dumps_and_the_end():
 
         source.error = ConnectionResetError(104, "reset")
         observe()
-        assert app.title_bar.state[0] == "Connection reset by peer"
+        assert app.title_bar.state[0] == "connection reset by peer"
         source.has_ended = True
         observe()
         assert app.title_bar.state[0].startswith("ended at ")

@@ -1,4 +1,4 @@
-"""The live page of `noria top --web`: who may see it, and what it shows."""
+"""The live page of `noria top --web`: its token, its headers, and what it shows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def get(port: int, path: str, method: str = "GET") -> tuple[int, str, str]
     return int(head.split()[1]), head, body
 
 
-def test_only_those_who_know_the_token_see_the_page():
+def test_the_page_needs_the_token():
     async def main() -> None:
         page = LivePage(Session(ScriptedSource(), 3600.0))
         async with serving(page, "127.0.0.1", 0) as address:
@@ -84,5 +84,5 @@ def test_the_page_gets_new_figures():
             assert "_chain_future.<" not in page_text
         page.close()
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 20))
     assert source.closed

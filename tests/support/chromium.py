@@ -23,7 +23,7 @@ OPTIONS = (
     "--disable-dev-shm-usage --no-proxy-server --hide-scrollbars --remote-debugging-pipe"
 )
 
-PATIENCE = 20.0  # seconds to wait for a response or a condition
+TIMEOUT = 20.0  # seconds to wait for a response or a condition
 
 
 class Browser:
@@ -84,7 +84,7 @@ class Browser:
         while data:
             data = data[os.write(self._out, data) :]
         while True:
-            answer = self._next(PATIENCE)
+            answer = self._next(TIMEOUT)
             if answer is None:
                 raise AssertionError(f"no response to {method}")
             if answer.get("id") == self._count:
@@ -146,7 +146,7 @@ class Browser:
 
     def until(self, expression: str) -> None:
         """Wait until the expression is true."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while True:
             try:
                 if self.ask(f"Boolean({expression})"):
@@ -155,7 +155,7 @@ class Browser:
             except AssertionError as error:  # the page is being replaced
                 said = str(error)
             if time.monotonic() > end:
-                raise AssertionError(f"not true within {PATIENCE} s: {expression} ({said})")
+                raise AssertionError(f"not true within {TIMEOUT} s: {expression} ({said})")
             time.sleep(0.02)
 
     def click(self, selector: str) -> None:

@@ -146,14 +146,14 @@ class LoopObserver:
         loop.codes = self._codes(raw["codes"])
         excused = self._excused_turns()
         loop.slow = [
-            SlowCall(kind, self.names.place(code), start, duration, task, fd, waiting)
+            SlowCall(kind, self.names.handler(kind, code), start, duration, task, fd, waiting)
             for kind, code, start, duration, task, fd, waiting in raw["slow"]
             if not any(begin <= start < end for begin, end in excused)
         ]
         if raw["running_call"] is not None:
             kind, code, start, task_id, fd, waiting = raw["running_call"]
             loop.running_call = SlowCall(
-                kind, self.names.place(code), start, loop.end - start, task_id, fd, waiting
+                kind, self.names.handler(kind, code), start, loop.end - start, task_id, fd, waiting
             )
         loop.tasks = self._tasks(loop)
         alive = self._snapshot.get("tasks_alive")
@@ -221,7 +221,7 @@ class LoopObserver:
         """Return figures by code, those with the most time first."""
         codes = sorted(codes, key=lambda code: code[3], reverse=True)
         return [
-            CodeFigures(number, kind, self.names.place(number), calls, busy, longest)
+            CodeFigures(number, kind, self.names.handler(kind, number), calls, busy, longest)
             for kind, number, calls, busy, longest in codes
         ]
 

@@ -10,6 +10,8 @@ from typing import Any
 from noria.errors import RecordingError
 from noria.sight.observation import Place
 
+IO_OF_THE_LOOP = Place("I/O of the loop")  # of channels without a protocol, such as listeners
+
 
 class Names:
     """The names of one loop's recorder."""
@@ -50,6 +52,10 @@ class Names:
                 place = Place(name, file, line or first, _source(file, line) if line else "")
             self._places[number, line] = place
         return place
+
+    def handler(self, kind: str, number: int) -> Place:
+        """Return the place of a handler's code, given its kind as in CodeFigures."""
+        return IO_OF_THE_LOOP if kind == "protocol" and not number else self.place(number)
 
 
 def _source(file: str, line: int) -> str:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from noria.errors import RecordingError
+from noria.sight.names import Names
 from noria.sight.observation import Observation
 from noria.sight.observer import Observer
 from noria.sight.ring_records import RECORD_SIZE
@@ -193,6 +194,15 @@ class Recording:
         """Return the objects "loop" by id. Raises RecordingError."""
         found = self.objects("loop")
         return {each["id"]: each for each in found if isinstance(each.get("id"), int)}
+
+    def names(self) -> dict[int, Names]:
+        """Return the names in the records of each loop. Raises RecordingError."""
+        found: dict[int, Names] = {}
+        for each in self.objects("names"):
+            loop = each.get("loop", 0)
+            if isinstance(loop, int) and isinstance(each.get("names"), list):
+                found.setdefault(loop, Names()).add(each["names"])
+        return found
 
 
 def feed_recording(observer: Observer, recording: Recording) -> None:

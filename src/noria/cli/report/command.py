@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json as jsonlib
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from noria.cli.errors import CommandError
+from noria.cli.standard_output import output_width
+from noria.cli.threshold_option import threshold_option
 
 if TYPE_CHECKING:
-    from noria.sight.findings import Finding, Thresholds
+    from noria.sight.findings import Finding
     from noria.sight.observation import Observation
     from noria.sight.recording import Recording
 
-PIPE_WIDTH = 120  # characters, where no terminal has a width
 HOW = "noria run --record FILE SCRIPT makes one"
 
 
@@ -54,12 +54,7 @@ HOW = "noria run --record FILE SCRIPT makes one"
 @click.option(
     "--to", type=click.FloatRange(min=0), metavar="SECONDS", help="Only what happened before then."
 )
-@click.option(
-    "--threshold",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="From where on something is a finding, such as block=50ms; can be repeated.",
-)
+@threshold_option
 def report(
     recording: str,
     output: str | None,
@@ -70,7 +65,6 @@ def report(
     loop: int | None,
     from_: float | None,
     to: float | None,
-    threshold: tuple[str, ...],
 ) -> None:
     """Show what a program's event loops did, from the recording FILE.
 
@@ -91,7 +85,6 @@ def report(
         raise click.UsageError("--text and --json cannot be used together.")
     if from_ is not None and to is not None and to <= from_:
         raise click.UsageError("--to must be later than --from.")
-    thresholds = _thresholds(threshold)
     wants_page = output is not None or open_ or not (text or json or perfetto is not None)
     page = (output or os.fspath(_page_path(recording))) if wants_page else None
     for target in filter(None, (page, perfetto)):
@@ -102,7 +95,7 @@ def report(
         observation = _observe(opened, loop)
         from noria.sight.findings import find
 
-        findings = find(observation, thresholds)
+        findings = find(observation)
         if opened.ignored:
             _note(f"{recording} is truncated: its last {opened.ignored:,} bytes are ignored")
         if text:
@@ -123,20 +116,11 @@ def report(
         click.launch(Path(page).resolve().as_uri())
 
 
-def _thresholds(changes: tuple[str, ...]) -> Thresholds:
-    from noria.sight.findings import Thresholds
-
-    try:
-        return Thresholds.from_environment(changes=changes)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-
-
 def _page_path(recording: str) -> Path:
     path = Path(recording)
-    if path.suffix == ".html" or not path.name:
-        return path.with_name(f"{path.name}.html") if path.name else path
-    return path.with_suffix(".html")
+    if not path.name:  # such as ".": a directory, which _open refuses
+        return path
+    return path.with_name(f"{path.name if path.suffix == '.html' else path.stem}.html")
 
 
 def _check_output(path: str, recording: str) -> None:
@@ -222,12 +206,9 @@ def _write_page(
     from noria.sight.report import page
     from noria.sight.report.output_files import write_whole
 
-    chosen = _chosen(observation)
-    timelines = {
-        loop: lanes for loop, lanes in page.timelines_of(recording).items() if loop in chosen
-    }
+    timelines = page.timelines_of(recording, _chosen(observation))
     try:
-        document = page.page(observation, findings, timelines, page.names_of(recording))
+        document = page.page(observation, findings, timelines, recording.names())
     except ModuleNotFoundError as error:
         raise CommandError(
             f"the page needs {error.name}", "pip install 'noria[cli]', or use --text or --json"
@@ -238,8 +219,7 @@ def _write_page(
 def _print_text(observation: Observation, findings: list[Finding]) -> None:
     from noria.sight.report.text import render
 
-    width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
-    shown = render(observation, findings, max(width, 40))
+    shown = render(observation, findings, max(output_width(), 40))
     encoding = sys.stdout.encoding or "utf-8"
     click.echo(shown.encode(encoding, "replace").decode(encoding))
 

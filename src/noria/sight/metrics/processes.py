@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from noria.sight.process_stat import stat_fields
 from noria.sight.socket_directory import watched_processes
 
 
 def parent_of(pid: int) -> int:
     """Return the parent's process id (proc_pid_stat(5)); 0 if there is no such process."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        return int(stat_fields(pid)[1])
     except OSError:
         return 0
-    # The name in parentheses, which may hold spaces and parentheses, stands before the fields.
-    return int(stat.rpartition(b")")[2].split()[1])
 
 
 def descends_from(pid: int, ancestor: int) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from noria.sight.findings import Finding
+from noria.sight.names import Names
 from noria.sight.observation import (
     CodeFigures,
     Distribution,
@@ -33,24 +34,24 @@ def page_data(
     observation: Observation,
     findings: Sequence[Finding],
     timelines: Mapping[int, Lanes],
-    names: Mapping[int, str],
+    names: Mapping[int, Names],
 ) -> dict[str, Any]:
     """Return what the page's scripts draw.
 
     *timelines* has the result of Timeline.lanes for loops by id; for others the page draws the
-    samples of the observation. *names* has the names of the codes in them.
+    samples of the observation. *names* has the names of the codes in them, also by loop.
     """
     return {
         "pid": observation.pid,
         "command": observation.command,
         "python": observation.python,
         "noria": observation.noria,
-        "realtime": observation.realtime / 1e6,
         "answering": observation.answering,
         "max_block": us(observation.max_block),
         "findings": [_finding(finding) for finding in findings],
         "loops": [
-            _loop(figures, timelines.get(figures.id), names) for figures in observation.loops
+            _loop(figures, timelines.get(figures.id), names.get(figures.id) or Names())
+            for figures in observation.loops
         ],
     }
 
@@ -80,14 +81,13 @@ def _place(place: Place | None) -> str:
 def _distribution(distribution: Distribution) -> dict[str, Any]:
     return {
         "count": distribution.count,
-        "mean": us(distribution.mean),
         "longest": us(distribution.longest),
         **{f"p{p}": us(distribution.percentile(p)) for p in (50, 90, 99)},
         "buckets": [[us(bound), count] for bound, count in distribution.buckets],
     }
 
 
-def _loop(figures: LoopFigures, lanes: Lanes | None, names: Mapping[int, str]) -> dict[str, Any]:
+def _loop(figures: LoopFigures, lanes: Lanes | None, names: Names) -> dict[str, Any]:
     begin = figures.begin
 
     def at(time: int) -> float | None:
@@ -97,20 +97,10 @@ def _loop(figures: LoopFigures, lanes: Lanes | None, names: Mapping[int, str]) -
         "id": figures.id,
         "model": figures.model,
         "thread": figures.thread_name,
-        "running": figures.running,
         "span": us(figures.end - begin),
-        "busy": us(figures.busy),
-        "waiting": us(figures.waiting),
         "utilization": round(figures.utilization, 5),
         "turns": figures.turns,
         "events": figures.events,
-        "callbacks": figures.callbacks,
-        "steps": figures.steps,
-        "io": figures.io,
-        "polls": figures.polls,
-        "empty_polls": figures.empty_polls,
-        "wakeups": figures.wakeups,
-        "records": figures.records,
         "dropped": figures.dropped,
         "calls": figures.calls,
         "system_calls": figures.system_calls,
@@ -122,20 +112,15 @@ def _loop(figures: LoopFigures, lanes: Lanes | None, names: Mapping[int, str]) -
         "queue_delay": _distribution(figures.queue_delay),
         "lateness": _distribution(figures.timers.lateness),
         "handler": _distribution(figures.handler),
-        "gc": {
-            "collections": figures.gc.collections,
-            "pauses": _distribution(figures.gc.pauses),
-        },
+        "gc_pauses": _distribution(figures.gc.pauses),
         "timeline": _timeline(lanes, figures, names) if lanes else _samples(figures),
         "blocks": [
             {
                 "start": us(block.started - begin),
                 "duration": us(block.duration),
-                "ended": block.ended,
                 "task": block.task,
                 "waiting": block.events_waiting,
                 "share": round(block.delay_share, 4),
-                "gil": block.gil_held,
                 "stack": [[_place(place), place.source.strip()] for place in block.stack],
             }
             for block in sorted(figures.blocks, key=lambda block: -block.duration)[:MAX_STACKS]
@@ -151,7 +136,6 @@ def _loop(figures: LoopFigures, lanes: Lanes | None, names: Mapping[int, str]) -
                 "scheduled": us(task.scheduled),
                 "longest": us(task.longest_step),
                 "self_wakes": task.self_wakes,
-                "created": at(task.created),
                 "waits": task.waiting_for,
                 "place": _place(task.waiting_at[-1]) if task.waiting_at else "",
                 "stack": [_place(place) for place in task.waiting_at],
@@ -168,9 +152,6 @@ def _loop(figures: LoopFigures, lanes: Lanes | None, names: Mapping[int, str]) -
                 "closed": at(connection.closed),
                 "bytes_in": connection.bytes_in,
                 "bytes_out": connection.bytes_out,
-                "receives": connection.receives,
-                "sends": connection.sends,
-                "blocked_sends": connection.blocked_sends,
                 "unread": connection.most_unread,
                 "unsent": connection.most_unsent,
                 "reading_paused": us(connection.longest_reading_pause),
@@ -184,30 +165,12 @@ def _loop(figures: LoopFigures, lanes: Lanes | None, names: Mapping[int, str]) -
                 "place": _place(call.place),
                 "start": us(call.started - begin),
                 "duration": us(call.duration),
-                "fd": call.fd if call.fd >= 0 else None,
                 "waiting": call.events_waiting,
             }
             for call in figures.slow[:MAX_ROWS]
         ],
-        "executor": {
-            "workers": figures.executor.workers,
-            "max_workers": figures.executor.max_workers,
-            "submitted": figures.executor.submitted,
-            "finished": figures.executor.finished,
-            "waiting": _distribution(figures.executor.waiting),
-            "duration": _distribution(figures.executor.duration),
-            "codes": _codes(figures.executor.by_code),
-        },
-        "files": {
-            "begun": figures.files.begun,
-            "failed": figures.files.failed,
-            "duration": _distribution(figures.files.duration),
-        },
-        "timers": {
-            "fired": figures.timers.fired,
-            "pending": figures.timers.pending,
-            "codes": _codes(figures.timers.by_code),
-        },
+        "jobs": _codes(figures.executor.by_code),
+        "timers": _codes(figures.timers.by_code),
         "errors": [
             {
                 "kind": error.kind,
@@ -238,7 +201,7 @@ def _codes(codes: Sequence[CodeFigures]) -> list[dict[str, Any]]:
     ]
 
 
-def _timeline(lanes: Lanes, figures: LoopFigures, names: Mapping[int, str]) -> dict[str, Any]:
+def _timeline(lanes: Lanes, figures: LoopFigures, names: Names) -> dict[str, Any]:
     """Return a timeline in microseconds: whole numbers where they are per bucket."""
     begin = figures.begin
     # No record says that a task has ended: the last step of one that is done is near its end.
@@ -249,8 +212,8 @@ def _timeline(lanes: Lanes, figures: LoopFigures, names: Mapping[int, str]) -> d
     }
     texts: dict[str, int] = {}
 
-    def text(code: int) -> int:
-        name = names.get(code, "")
+    def text(name: str) -> int:
+        """Return the index of a text in "texts"."""
         return texts.setdefault(name, len(texts))
 
     def spans(found: Sequence[tuple[int, int, Any]]) -> list[list[Any]]:
@@ -273,7 +236,7 @@ def _timeline(lanes: Lanes, figures: LoopFigures, names: Mapping[int, str]) -> d
 
     loop = lanes["loop"]
     handlers = [
-        [us(start - begin), us(duration), kind, text(code), fd]
+        [us(start - begin), us(duration), kind, text(str(names.handler(kind, code)) or kind), fd]
         for start, duration, kind, code, _task, fd in lanes["handlers"]
     ]
     return {
@@ -290,16 +253,23 @@ def _timeline(lanes: Lanes, figures: LoopFigures, names: Mapping[int, str]) -> d
         "handlers": handlers,
         "collections": spans(lanes["gc"][:LONGEST]),
         "jobs": [
-            [us(start - begin), us(duration), text(code), us(start - queued) if queued else 0]
+            [
+                us(start - begin),
+                us(duration),
+                text(str(names.place(code))),
+                us(start - queued) if queued else 0,
+            ]
             for start, duration, code, queued in lanes["jobs"][:LONGEST]
         ],
-        "marks": [[us(time - begin), text(name)] for time, name in lanes["marks"][:LONGEST]],
+        "marks": [
+            [us(time - begin), 0, text(names.text(name))] for time, name in lanes["marks"][:LONGEST]
+        ],
         "tasks": [
-            lane(task, _short(names.get(task["code"], "task")), ended.get(task["id"], 0))
+            lane(task, _short(str(names.place(task["code"]))) or "task", ended.get(task["id"], 0))
             for task in lanes["tasks"]
         ],
         "connections": [
-            lane(each, f"fd {each['id']} {_short(names.get(each['code'], ''))}".strip())
+            lane(each, f"fd {each['id']} {names.text(each['code'])}".strip())
             for each in lanes["connections"]
         ],
         "texts": list(texts),
@@ -324,12 +294,10 @@ def _samples(figures: LoopFigures) -> dict[str, Any]:
         "begin": us(samples[0].begin - begin) if samples else 0,
         "end": us(samples[-1].end - begin) if samples else 1,
         "width": width,
-        "busy": [round(sample.busy / 1000) for sample in samples],
-        "waiting": [
-            max(round((sample.end - sample.begin - sample.busy) / 1000), 0) for sample in samples
-        ],
-        "longest": [round(sample.longest_turn / 1000) for sample in samples],
-        "gc": [round(sample.gc / 1000) for sample in samples],
+        "busy": _whole([sample.busy for sample in samples]),
+        "waiting": _whole([max(sample.end - sample.begin - sample.busy, 0) for sample in samples]),
+        "longest": _whole([sample.longest_turn for sample in samples]),
+        "gc": _whole([sample.gc for sample in samples]),
         "events": [sample.events for sample in samples],
         "bytes_in": [sample.bytes_in for sample in samples],
         "bytes_out": [sample.bytes_out for sample in samples],

@@ -1,4 +1,4 @@
-"""The page of `noria top --web`: the report's page, which renews itself."""
+"""The page of `noria top --web`: the report's page, with the newest figures at each interval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LivePage:
         self._poller.start()
 
     def close(self) -> None:
-        """Stop to observe."""
+        """Stop observing."""
         self._poller.close()
 
     def document(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes of results: a reader sees the whole file, or the one before."""
 
 from __future__ import annotations
 

@@ -11,11 +11,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from noria.sight.findings import Finding
+from noria.sight.names import Names
 from noria.sight.observation import Observation
 from noria.sight.report.data import BUCKETS, LANES, LONGEST, SPANS, Lanes, page_data
 
@@ -44,15 +45,16 @@ def page(
     observation: Observation,
     findings: Sequence[Finding],
     timelines: Mapping[int, Lanes] | None = None,
-    names: Mapping[int, str] | None = None,
+    names: Mapping[int, Names] | None = None,
     *,
     title: str = "",
     live: float = 0,
 ) -> str:
     """Return the page as HTML.
 
-    *timelines* and *names*: see `timelines_of`; without them the timeline is coarse. With *live*,
-    the page gets new numbers from `data`, relative to its address, each *live* seconds.
+    *timelines* is the result of `timelines_of`, *names* of Recording.names; without them the
+    timeline is coarse. With *live*, the page fetches new numbers from `data`, relative to its
+    address, each *live* seconds.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
@@ -100,26 +102,19 @@ def encode(data: Any) -> str:
     return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def timelines_of(recording: Recording) -> dict[int, Lanes]:
-    """Return the timeline of each loop of a recording. Raises RecordingError."""
+def timelines_of(recording: Recording, loops: Container[int]) -> dict[int, Lanes]:
+    """Return the timelines of *loops* of a recording. Raises RecordingError."""
     from noria._core.recorder.timeline import Timeline
 
     found: dict[int, Lanes] = {}
     for loop, described in recording.loops().items():
+        if loop not in loops:
+            continue
         timeline = Timeline(described.get("header") or {}, recording.records(loop))
         if timeline.end > timeline.begin:
             found[loop] = timeline.lanes(
                 buckets=BUCKETS, longest=LONGEST, tasks=LANES, connections=LANES, spans=SPANS
             )
-    return found
-
-
-def names_of(recording: Recording) -> dict[int, str]:
-    """Return the text for each code of a recording. Raises RecordingError."""
-    found: dict[int, str] = {}
-    for each in recording.objects("names"):
-        for code, _kind, function, file, line in each["names"]:
-            found[code] = f"{function} ({file}:{line})" if file else function
     return found
 
 

@@ -2,7 +2,8 @@
 
 Each loop has a track with its handlers and the waits between them, and tracks for blocks, garbage
 collections and jobs of executors; arrows lead from the handler that queued a job to the job.
-Connections and files are asynchronous events; utilisation, delays and bytes are counters.
+Connections and files are asynchronous events; utilisation, delays and bytes are counters. The
+events are not sorted: see `trace_events`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def trace(
     pid = observation.pid
     name = f"{observation.command or 'process'} ({pid})"
     yield metadata("process_name", pid, 0, {"name": name})
-    names = _names(recording)
+    names = recording.names()
     headers = {loop: each.get("header") for loop, each in recording.loops().items()}
     zero = min((figures.begin for figures in chosen if figures.begin), default=0)
     for figures in chosen:
@@ -89,15 +90,6 @@ def _joined(events: Iterable[str]) -> Iterator[str]:
         yield ",\n" + ",\n".join(part)
 
 
-def _names(recording: Recording) -> dict[int, Names]:
-    found: dict[int, Names] = {}
-    for each in recording.objects("names"):
-        loop = each.get("loop", 0)
-        if isinstance(loop, int) and isinstance(each.get("names"), list):
-            found.setdefault(loop, Names()).add(each["names"])
-    return found
-
-
 class LoopTrace:
     """The events of one loop."""
 
@@ -111,7 +103,7 @@ class LoopTrace:
         self._task_name = _task_names(figures)
 
     def events(self) -> Iterator[str]:
-        """Yield all events; they are not sorted by time."""
+        """Yield all events."""
         figures = self._figures
         title = f"loop {figures.id}"
         thread = ", ".join(filter(None, (figures.thread_name, figures.model)))
@@ -156,7 +148,7 @@ class LoopTrace:
             yield span(HANDLERS, start, duration, text)
 
     def _handler_labels(self, kind: str, code: int, task: str, fd: int) -> str:
-        place = self._names.place(code)
+        place = self._names.handler(kind, code)
         args: dict[str, Any] = {}
         if place.file:
             args["place"] = f"{place.file}:{place.line}"
@@ -164,8 +156,7 @@ class LoopTrace:
             args["task"] = task
         if fd >= 0:
             args["fd"] = fd
-        name = place.function or ("I/O of the loop" if kind == "protocol" else kind)
-        return labels(name, kind, args)
+        return labels(place.function or kind, kind, args)
 
     def _collections(self, collections: list[tuple[int, int, int]]) -> Iterator[str]:
         if collections:
@@ -203,16 +194,11 @@ class LoopTrace:
 
     def _files(self, files: list[tuple[int, int, int]]) -> Iterator[str]:
         for number, (start, duration, result) in enumerate(files):
+            name = "file operation"
+            args: dict[str, Any] = {"result": result}
             if result < 0:
-                failed = {"error": os.strerror(-result)}
-                yield from self._events.asynchronous(
-                    number, start, duration, "file operation failed", "file", failed
-                )
-            else:
-                args = {"result": result}
-                yield from self._events.asynchronous(
-                    number, start, duration, "file operation", "file", args
-                )
+                name, args = "file operation failed", {"error": os.strerror(-result)}
+            yield from self._events.asynchronous(number, start, duration, name, "file", args)
 
     def _connections(self, connections: list[dict[str, Any]]) -> Iterator[str]:
         number = 0

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from noria.sight.findings import Finding
 from noria.sight.findings import text as finding_text
+from noria.sight.findings.places import innermost
+from noria.sight.findings.units import duration, plural, size
 from noria.sight.observation import (
     CodeFigures,
     ConnectionFigures,
@@ -31,10 +33,10 @@ def render(observation: Observation, findings: Sequence[Finding], width: int = 1
     if observation.realtime:
         ended = time.localtime(observation.realtime / 1e9)
         facts.append(f"recorded until {time.strftime('%Y-%m-%d %H:%M:%S', ended)}")
-    lines += [", ".join(facts), "", finding_text.render(findings, width)]
+    lines += [", ".join(facts), "", *finding_text.render(findings, width).splitlines()]
     for loop in observation.loops:
         lines += ["", *_loop(loop, width)]
-    return "\n".join(line.rstrip()[:width] if "\n" not in line else line for line in lines)
+    return "\n".join(units.clipped(line.rstrip(), width) for line in lines)
 
 
 def _loop(loop: LoopFigures, width: int) -> Iterator[str]:
@@ -44,7 +46,7 @@ def _loop(loop: LoopFigures, width: int) -> Iterator[str]:
     yield f"loop {loop.id}: {title}" if title else f"loop {loop.id}"
     yield from _pairs(
         [
-            ("observed", f"{units.duration(span)}, {loop.records:,} records"),
+            ("observed", f"{duration(span)}, {loop.records:,} records"),
             ("lost records", f"{loop.dropped:,}" if loop.dropped else ""),
             ("utilization", f"{loop.utilization:.1%}"),
             ("events", f"{loop.events:,} ({units.rate(loop.events / seconds)})"),
@@ -90,8 +92,8 @@ def _loop(loop: LoopFigures, width: int) -> Iterator[str]:
         [
             [
                 call.kind,
-                units.duration(call.started - loop.begin),
-                units.duration(call.duration),
+                f"{max(call.started - loop.begin, 0) / 1e9:.3f} s",
+                duration(call.duration),
                 f"{call.events_waiting:,}",
                 _place(call.place),
             ]
@@ -106,10 +108,10 @@ def _loop(loop: LoopFigures, width: int) -> Iterator[str]:
             [
                 units.clipped(units.clean(task.name), 24),
                 task.state,
-                units.duration(task.busy),
+                duration(task.busy),
                 f"{task.steps:,}",
-                units.duration(task.longest_step),
-                _place(units.program_place(task.waiting_at) or task.coroutine),
+                duration(task.longest_step),
+                _place(innermost(task.waiting_at) or task.coroutine),
             ]
             for task in sorted(loop.tasks, key=lambda task: -task.busy)
         ],
@@ -121,10 +123,10 @@ def _loop(loop: LoopFigures, width: int) -> Iterator[str]:
         [
             [
                 str(each.fd),
-                units.size(each.bytes_in),
-                units.size(each.bytes_out),
-                units.size(each.most_unread) if each.most_unread else "",
-                units.size(each.most_unsent) if each.most_unsent else "",
+                size(each.bytes_in),
+                size(each.bytes_out),
+                size(each.most_unread) if each.most_unread else "",
+                size(each.most_unsent) if each.most_unsent else "",
                 units.clean(each.peer),
                 units.clean(each.protocol),
             ]
@@ -154,20 +156,21 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
 def _traffic(connections: Sequence[ConnectionFigures]) -> str:
     received = sum(each.bytes_in for each in connections)
     sent = sum(each.bytes_out for each in connections)
-    return f"{units.size(received)} received, {units.size(sent)} sent" if received or sent else ""
+    return f"{size(received)} received, {size(sent)} sent" if received or sent else ""
 
 
 def _files(loop: LoopFigures) -> str:
     files = loop.files
-    return f"{files.begun:,} operations, {files.failed:,} failed" if files.begun else ""
+    return f"{plural(files.begun, 'operation')}, {files.failed:,} failed" if files.begun else ""
 
 
 def _executor(loop: LoopFigures) -> str:
     executor = loop.executor
     if not executor.submitted:
         return ""
-    workers = f", at most {executor.max_workers:,} workers" if executor.max_workers else ""
-    return f"{executor.submitted:,} jobs, {executor.finished:,} finished{workers}"
+    limit = executor.max_workers
+    workers = f", at most {plural(limit, 'worker')}" if limit else ""
+    return f"{plural(executor.submitted, 'job')}, {executor.finished:,} finished{workers}"
 
 
 def _collections(loop: LoopFigures, span: int) -> str:
@@ -175,7 +178,7 @@ def _collections(loop: LoopFigures, span: int) -> str:
     if not pauses.count:
         return ""
     share = units.share(pauses.total / span) if span else ""
-    return f"{pauses.count:,}, {units.duration(pauses.total)} ({share} of the time)"
+    return f"{pauses.count:,}, {duration(pauses.total)} ({share} of the time)"
 
 
 def _blocked(loop: LoopFigures) -> str:
@@ -183,16 +186,16 @@ def _blocked(loop: LoopFigures) -> str:
         return ""
     total = sum(block.duration for block in loop.blocks)
     times = "once" if len(loop.blocks) == 1 else f"{len(loop.blocks):,} times"
-    return f"{times}, for {units.duration(total)}"
+    return f"{times}, for {duration(total)}"
 
 
 def _distribution(name: str, distribution: Distribution) -> Row:
     return [
         name,
         f"{distribution.count:,}",
-        units.duration(distribution.mean),
-        *(units.duration(distribution.percentile(percent)) for percent in PERCENTILES),
-        units.duration(distribution.longest),
+        duration(distribution.mean),
+        *(duration(distribution.percentile(percent)) for percent in PERCENTILES),
+        duration(distribution.longest),
     ]
 
 
@@ -206,9 +209,9 @@ def _codes(title: str, codes: Sequence[CodeFigures], busy: int, width: int) -> I
             [
                 code.kind,
                 f"{code.calls:,}",
-                units.duration(code.busy),
+                duration(code.busy),
                 *([units.share(code.busy / busy)] if busy else []),
-                units.duration(code.longest),
+                duration(code.longest),
                 _place(code.place),
             ]
             for code in sorted(used, key=lambda code: -code.busy)
@@ -238,12 +241,12 @@ def _table(columns: Sequence[str], rows: Sequence[Row], width: int) -> Iterator[
         return
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     numeric = [
-        all(row[index][:1].isdigit() or not row[index] for row in rows)
+        all(not row[index] or row[index][0] in "<0123456789" for row in rows)
         for index in range(len(columns))
     ]
     for cells in (columns, *rows):
         line = "  ".join(
-            cell.rjust(size) if right else cell.ljust(size)
-            for cell, size, right in zip(cells, widths, numeric, strict=True)
+            cell.rjust(space) if right else cell.ljust(space)
+            for cell, space, right in zip(cells, widths, numeric, strict=True)
         )
-        yield units.clipped(f"  {line}".rstrip(), width)
+        yield f"  {line}"

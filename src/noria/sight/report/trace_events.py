@@ -1,6 +1,9 @@
 """Events of Chrome's trace format as JSON text.
 
 Source: "Trace Event Format", Google, 2016. Perfetto and the Firefox Profiler read it.
+
+Events may be in any order, as viewers sort them by "ts". Only pairs of B and E, which are not used
+here, must be sorted within a thread.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class TopApp(App[None]):
             self._choose_process()
 
     def on_unmount(self) -> None:
-        """Stop to observe."""
+        """Stop observing."""
         if self._poller is not None:
             self._poller.close()
 
@@ -143,7 +143,7 @@ class TopApp(App[None]):
         self.post_message(self.Call(function))
 
     def on_top_app_call(self, event: Call) -> None:
-        """Call what another thread asked for."""
+        """Call the function of another thread's `_call_soon`."""
         if self.screen_stack:  # empty while the application ends
             event.function()
 
@@ -157,7 +157,7 @@ class TopApp(App[None]):
         self.refresh_view()
 
     def refresh_view(self) -> None:
-        """Show the present view again, with other choices."""
+        """Show the view again, after the user has changed a choice."""
         self._show_title()
         shown = self.shown()
         if shown is None:
@@ -168,7 +168,7 @@ class TopApp(App[None]):
             self.screen.show()
 
     def shown(self) -> Shown | None:
-        """Return what is to be shown; None as long as no loop was observed."""
+        """Return what the views show; None until a loop was observed."""
         loop = self._chosen_loop()
         if loop is None or self._session is None:
             return None
@@ -201,7 +201,7 @@ class TopApp(App[None]):
         self.title_bar.show(title, detail, self._state())
 
     def _state(self) -> Cell:
-        """Return how observing goes."""
+        """Return whether the process is observed, and what prevents it."""
         view, session = self._newest, self._session
         paused = "paused, " if self._paused else ""
         if view.ended:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from noria.sight.observation import CodeFigures
 from noria.sight.top import units
+from noria.sight.top.cells import busy_cell, duration_cell, number_cell
 from noria.sight.top.rates import CodeRates, code_key
 from noria.sight.top.tables import BAD, DIM, PLAIN, WARN, Cell, Column, Table
 
 LONGEST_BAD = 100_000_000  # ns; Observation.max_block's default
 LONGEST_WARN = 10_000_000
-BUSY_WARN, BUSY_BAD = 0.25, 0.75  # shares of the interval
 
 
 def item_key(item: CodeRates) -> tuple[int, str]:
@@ -17,47 +16,25 @@ def item_key(item: CodeRates) -> tuple[int, str]:
     return code_key(item.code)
 
 
-def whole(codes: list[CodeFigures], seconds: float) -> list[CodeRates]:
-    """Return rows of figures that have no rates: over *seconds*."""
-    return [
-        CodeRates(
-            code,
-            code.calls / seconds,
-            code.busy / 1e9 / seconds,
-            code.busy / code.calls if code.calls else 0.0,
-        )
-        for code in codes
-    ]
-
-
 def _function(item: CodeRates) -> Cell:
     return units.clean(item.code.place.function) or f"({item.code.kind})", PLAIN
-
-
-def _busy(item: CodeRates) -> Cell:
-    busy = item.busy
-    return units.share(busy), BAD if busy >= BUSY_BAD else WARN if busy >= BUSY_WARN else PLAIN
 
 
 def _longest(item: CodeRates) -> Cell:
     longest = item.code.longest
     style = BAD if longest >= LONGEST_BAD else WARN if longest >= LONGEST_WARN else PLAIN
-    return (units.duration(longest) if longest else ""), style
+    return duration_cell(longest, style)
 
 
 def _text(item: CodeRates) -> str:
     return f"{item.code.place} {item.code.kind}"
 
 
-def code_table(
-    title: str, *, alarming: bool = True, kinds: bool = True, busy: bool = True
-) -> Table[CodeRates]:
+def code_table(title: str, *, alarming: bool = True, kinds: bool = True) -> Table[CodeRates]:
     """Return a table, sorted by the time used in the last interval.
 
     *alarming*: long calls are coloured: they block the loop. *kinds*: with a column of kinds.
-    *busy*: durations are known; else the table is sorted by calls.
     """
-    longest = _longest if alarming else lambda item: (_longest(item)[0], PLAIN)
     columns: list[Column[CodeRates]] = [
         Column(
             "function",
@@ -83,7 +60,7 @@ def code_table(
             "calls/s",
             "calls/s",
             7,
-            lambda item: (units.number(item.calls) if item.calls else "", PLAIN),
+            lambda item: number_cell(item.calls),
             lambda item: item.calls,
             priority=2,
             explanation="calls or steps each second",
@@ -92,7 +69,7 @@ def code_table(
             "busy%",
             "busy%",
             6,
-            _busy if alarming else lambda item: (_busy(item)[0], PLAIN),
+            lambda item: busy_cell(item.busy) if alarming else (units.share(item.busy), PLAIN),
             lambda item: item.busy,
             explanation="share of the last interval",
         ),
@@ -100,7 +77,7 @@ def code_table(
             "mean",
             "mean",
             6,
-            lambda item: (units.duration(item.mean) if item.mean else "", PLAIN),
+            lambda item: duration_cell(item.mean),
             lambda item: item.mean,
             priority=4,
             explanation="mean duration in the last interval",
@@ -109,7 +86,7 @@ def code_table(
             "longest",
             "longest",
             7,
-            longest,
+            _longest if alarming else lambda item: duration_cell(item.code.longest),
             lambda item: item.code.longest,
             priority=2,
             explanation="the longest call so far",
@@ -127,7 +104,7 @@ def code_table(
             "busy",
             "busy",
             6,
-            lambda item: (units.duration(item.code.busy) if item.code.busy else "", PLAIN),
+            lambda item: duration_cell(item.code.busy),
             lambda item: item.code.busy,
             priority=6,
             explanation="time so far",
@@ -146,7 +123,4 @@ def code_table(
     ]
     if not kinds:
         columns = [column for column in columns if column.key != "kind"]
-    if not busy:
-        timed = ("busy%", "mean", "longest", "busy")
-        columns = [column for column in columns if column.key not in timed]
-    return Table(columns, "busy%" if busy else "calls/s", _text)
+    return Table(columns, "busy%", _text)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from noria.sight.observation import ConnectionFigures, LoopFigures
 from noria.sight.top import units
+from noria.sight.top.cells import duration_cell, size_cell
 from noria.sight.top.rates import ConnectionRates, LoopRates, connection_key
 from noria.sight.top.tables import BAD, DIM, GOOD, PLAIN, WARN, Cell, Column, Table
 
@@ -87,17 +88,15 @@ def _unread_style(item: ConnectionItem) -> str:
 
 
 def _unread(item: ConnectionItem) -> Cell:
-    unread = item.connection.unread
-    return (units.size(unread) if unread else ""), _unread_style(item)
+    return size_cell(item.connection.unread, _unread_style(item))
 
 
 def _unread_for(item: ConnectionItem) -> Cell:
-    return (units.duration(item.unread_for) if item.unread_for else ""), _unread_style(item)
+    return duration_cell(item.unread_for, _unread_style(item))
 
 
 def _unsent(item: ConnectionItem) -> Cell:
-    style = WARN if item.connection.writing_paused_since else PLAIN
-    return (units.size(item.unsent) if item.unsent else ""), style
+    return size_cell(item.unsent, WARN if item.connection.writing_paused_since else PLAIN)
 
 
 def _paused(item: ConnectionItem) -> Cell:
@@ -113,10 +112,6 @@ def _tls(item: ConnectionItem) -> Cell:
 
 def _rate(value: float) -> Cell:
     return (f"{units.size(value)}/s" if value else ""), PLAIN
-
-
-def _age(ns: int) -> Cell:
-    return (units.duration(ns) if ns else ""), PLAIN
 
 
 def _user(item: ConnectionItem) -> str:
@@ -232,7 +227,7 @@ def connection_table() -> Table[ConnectionItem]:
                 "quiet",
                 "quiet",
                 6,
-                lambda item: _age(item.quiet),
+                lambda item: duration_cell(item.quiet),
                 lambda item: item.quiet,
                 priority=7,
                 explanation="time since bytes last moved",
@@ -241,7 +236,7 @@ def connection_table() -> Table[ConnectionItem]:
                 "age",
                 "age",
                 6,
-                lambda item: _age(item.age),
+                lambda item: duration_cell(item.age),
                 lambda item: item.age,
                 priority=4,
                 explanation="time since it was opened",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from noria.sight.observation import LoopFigures, Observation, Place
+from noria.sight.findings import Finding
+from noria.sight.findings.places import innermost
+from noria.sight.observation import Block, LoopFigures, Observation, Place
 from noria.sight.top import units
 from noria.sight.top.connections import ConnectionItem
 from noria.sight.top.finding_table import severity_style
@@ -15,9 +16,6 @@ from noria.sight.top.lines import Line, heading, label, place_lines, spark
 from noria.sight.top.rates import CodeRates
 from noria.sight.top.tables import BAD, DIM, PLAIN, STRONG
 from noria.sight.top.tasks import TaskItem, state_cell
-
-if TYPE_CHECKING:
-    from noria.sight.findings import Finding
 
 MAX_BLOCKS = 5  # of a function, the newest
 
@@ -179,35 +177,33 @@ def code_detail(
         heading("Source"),
         *place_lines(code.place, ascii, context=6),
     ]
-    slow = [
-        call
-        for call in loop.slow
-        if (call.place.function, call.place.file) == (code.place.function, code.place.file)
-    ]
+    slow = [call for call in loop.slow if _same_code(call.place, code.place)]
     if slow:
         lines += [[], heading("Longest calls")]
         for call in slow[:MAX_BLOCKS]:
             waiting = f", {call.events_waiting} events waited" if call.events_waiting else ""
             text = f" {units.duration(call.duration):>7}  {_ago(call.started, now)}{waiting}"
             lines.append([(text, PLAIN)])
-    for block in reversed(loop.blocks):
-        if any(
-            (frame.function, frame.file) == (code.place.function, code.place.file)
-            for frame in block.stack
-        ):
-            lines += [
-                [],
-                *_block_lines(
-                    block.stack, units.duration(block.duration), _ago(block.started, now), ascii
-                ),
-            ]
-            break
-    return lines
+    blocks = [
+        block
+        for block in loop.blocks
+        if any(_same_code(frame, code.place) for frame in block.stack)
+    ]
+    return lines + _newest_block_lines(blocks, now, ascii)
 
 
-def _block_lines(stack: list[Place], length: str, ago: str, ascii: bool) -> list[Line]:
-    lines: list[Line] = [heading(f"The loop was blocked for {length}, {ago}")]
-    for place in stack:
+def _same_code(place: Place, other: Place) -> bool:
+    return (place.function, place.file) == (other.function, other.file)
+
+
+def _newest_block_lines(blocks: list[Block], now: int, ascii: bool) -> list[Line]:
+    """Return the stack of the newest block; nothing if there is none."""
+    if not blocks:
+        return []
+    block = blocks[-1]
+    length, ago = units.duration(block.duration), _ago(block.started, now)
+    lines: list[Line] = [[], heading(f"The loop was blocked for {length}, {ago}")]
+    for place in block.stack:
         lines += place_lines(place, ascii)
     return lines
 
@@ -228,19 +224,14 @@ def finding_detail(
         lines += [[], *place_lines(finding.place, ascii, context=3)]
     lines += [[], *_wrapped(finding.advice, width, PLAIN)]
     if finding.kind == "loop-blocked":
-        loop = next((each for each in observation.loops if each.id == finding.loop), None)
-        for block in reversed(loop.blocks if loop else []):
-            if units.program_place(block.stack) == finding.place:
-                lines += [
-                    [],
-                    *_block_lines(
-                        block.stack,
-                        units.duration(block.duration),
-                        _ago(block.started, observation.now),
-                        ascii,
-                    ),
-                ]
-                break
+        blocks = [
+            block
+            for loop in observation.loops
+            if loop.id == finding.loop
+            for block in loop.blocks
+            if innermost(block.stack) == finding.place
+        ]
+        lines += _newest_block_lines(blocks, observation.now, ascii)
     return lines
 
 

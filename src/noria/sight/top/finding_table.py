@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from noria.sight.findings import Finding
 from noria.sight.top import units
 from noria.sight.top.tables import BAD, DIM, PLAIN, WARN, Cell, Column, Table
-
-if TYPE_CHECKING:
-    from noria.sight.findings import Finding
 
 
 def finding_key(finding: Finding) -> tuple[str, int, str, str]:

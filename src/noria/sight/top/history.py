@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from noria.sight.observation import LoopFigures, Sample
-from noria.sight.top.rates import NS, LoopRates
+from noria.sight.top.rates import NS, LoopRates, connection_key, task_key
 
 LENGTH = 400  # intervals; wider than any terminal's sparkline
 ROW_LENGTH = 120  # intervals kept of each task and connection,
@@ -73,10 +73,10 @@ class LoopHistory:
             )
         )
         tasks = {key: (task.busy, task.steps) for key, task in rates.tasks.items()}
-        alive = {(task.id, task.created) for task in loop.tasks}
+        alive = {task_key(task) for task in loop.tasks}
         self._append_rows(self.tasks, tasks, alive)
         moved = {key: (each.bytes_in, each.bytes_out) for key, each in rates.connections.items()}
-        opened = {(each.fd, each.opened) for each in loop.connections}
+        opened = {connection_key(each) for each in loop.connections}
         self._append_rows(self.connections, moved, opened)
 
     def series(self, name: str, count: int) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key: `keys` as textual names them, `shown` as people do."""
+    """A key: `keys` are textual's names of it, `shown` is the name on the screen."""
 
     keys: str
     shown: str

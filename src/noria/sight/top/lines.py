@@ -60,7 +60,7 @@ def percentile_line(
     series: Sequence[float],
     width: int,
     *,
-    bad: int,
+    bad: float = math.inf,
     ascii: bool,
 ) -> Line:
     """Return the percentiles of durations, and a sparkline of *series*.
@@ -72,8 +72,7 @@ def percentile_line(
     figures.append(durations.longest)
     for figure in figures:
         text = units.duration(figure) if durations.count else "–" if not ascii else "-"
-        style = BAD if figure >= bad else WARN if figure >= bad / 10 else PLAIN
-        line.append((f"{text:>{FIGURE_WIDTH}}", style))
+        line.append((f"{text:>{FIGURE_WIDTH}}", _level(figure, bad, PLAIN)))
     used = LABEL_WIDTH + FIGURE_WIDTH * len(figures)
     return line + spark(
         series, width - used, ascii=ascii, level=lambda v: _level(v, bad), logarithmic=True
@@ -143,8 +142,8 @@ def utilization_level(value: float) -> str:
     return BAD if value >= 0.9 else WARN if value >= 0.7 else GOOD
 
 
-def _level(value: float, bad: float) -> str:
-    return BAD if value >= bad else WARN if value >= bad / 10 else ACCENT
+def _level(value: float, bad: float, good: str = ACCENT) -> str:
+    return BAD if value >= bad else WARN if value >= bad / 10 else good
 
 
 def histogram_lines(durations: Distribution, width: int, height: int, ascii: bool) -> list[Line]:
@@ -157,7 +156,7 @@ def histogram_lines(durations: Distribution, width: int, height: int, ascii: boo
         [(" ", PLAIN), (text, ACCENT)] for text in sparkline(counts, columns, height, ascii=ascii)
     ]
     axis = [" "] * columns
-    decades = round(_decades(low, high))
+    decades = round(math.log10(high / low))
     free = 0
     for decade in range(decades + 1):
         text = units.duration(low * 10**decade).replace(".00", "").replace(".0", "")
@@ -166,13 +165,6 @@ def histogram_lines(durations: Distribution, width: int, height: int, ascii: boo
             axis[position : position + len(text)] = text
             free = position + len(text) + 1
     return [*lines, [(" " + "".join(axis), DIM)]]
-
-
-def _decades(low: int, high: int) -> float:
-    count = 0.0
-    while low < high:
-        low, count = low * 10, count + 1
-    return count
 
 
 def heading(text: str) -> Line:

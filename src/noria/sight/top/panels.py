@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from noria.sight.findings.places import innermost
 from noria.sight.observation import Block, LoopFigures, Observation, SlowCall
 from noria.sight.top import units
 from noria.sight.top.history import LoopHistory
@@ -128,10 +129,10 @@ def _utilization_lines(
 ) -> list[Line]:
     """Return the utilisation as a number and as columns of *height* lines."""
     level = utilization_level(rates.utilization)
-    figure = (f"{units.share(rates.utilization) or '0%':>{LABEL_WIDTH - 6}}", f"{level} {STRONG}")
+    figure = (f"{units.share(rates.utilization) or '0%':>6}", f"{level} {STRONG}")
     left = LABEL_WIDTH + 6
     columns = width - left - 1
-    lines: list[Line] = [[label("utilisation"), (figure[0][3:].rjust(6), figure[1])]]
+    lines: list[Line] = [[label("utilisation"), figure]]
     if columns < 8:
         return lines
     series = history.series("utilization", columns)
@@ -159,7 +160,7 @@ def _gc_line(rates: LoopRates, series: list[float], width: int, ascii: bool) -> 
 def block_line(blocks: list[Block], now: int) -> Line:
     """Return how often the loop was blocked, and the newest block."""
     newest = max(blocks, key=lambda block: block.started)
-    place = units.program_place(newest.stack)
+    place = innermost(newest.stack)
     times = "once" if len(blocks) == 1 else f"{len(blocks)} times"
     if not newest.ended:
         text = f"  NOW, for {units.duration(now - newest.started)}: "
@@ -218,7 +219,7 @@ def files_panel(
         figure_line(
             "files", text, history.series("files", width), width, ascii=ascii, spark_at=SPARK_COLUMN
         ),
-        percentile_line("  duration", rates.file_duration, [], width, bad=1 << 62, ascii=ascii),
+        percentile_line("  duration", rates.file_duration, [], width, ascii=ascii),
         [],
     ]
     workers = executor.max_workers or executor.workers
@@ -239,7 +240,5 @@ def files_panel(
     lines.append(
         percentile_line("  queued for", rates.job_waiting, [], width, bad=EXECUTOR_BAD, ascii=ascii)
     )
-    lines.append(
-        percentile_line("  ran for", rates.job_duration, [], width, bad=1 << 62, ascii=ascii)
-    )
+    lines.append(percentile_line("  ran for", rates.job_duration, [], width, ascii=ascii))
     return [*lines, []]

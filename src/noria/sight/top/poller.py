@@ -32,7 +32,7 @@ class Poller:
         self._work.put(function)
 
     def close(self) -> None:
-        """Stop, and wait for the thread for at most CLOSE_TIMEOUT; then it ends by itself."""
+        """Stop, and wait for the thread for at most CLOSE_TIMEOUT; it may end later."""
         self._work.put(None)
         if self._thread.is_alive():
             self._thread.join(CLOSE_TIMEOUT)
@@ -52,7 +52,7 @@ class Poller:
             self.session.close()
 
     def _work_until(self, due: float) -> bool:
-        """Do what is asked until *due*; return False if that is to stop."""
+        """Run functions of `call` until *due*; return False once `close` was called."""
         while True:
             try:
                 function = self._work.get(timeout=max(due - time.monotonic(), 0))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noria.errors import NoriaError
+from noria.sight.process_stat import stat_fields
 from noria.sight.socket_directory import SUFFIX, socket_directory
 from noria.sight.top import units
 
@@ -77,7 +78,7 @@ def socket_of(target: str) -> str:
 
 
 def _possible_sockets(pid: int, uid: int) -> list[Path]:
-    """Return where the socket may be: the process may have another XDG_RUNTIME_DIR than we."""
+    """Return where the socket may be: the process may have another XDG_RUNTIME_DIR."""
     name = f"{pid}{SUFFIX}"
     found = [socket_directory() / name]
     with contextlib.suppress(OSError):
@@ -92,7 +93,7 @@ def _process(pid: int, socket: Path) -> Process | None:
     """Return what /proc says about a process; None if it has ended."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = stat_fields(pid)
     except OSError:
         return None
     if fields[0] in (b"Z", b"X"):

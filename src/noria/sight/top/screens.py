@@ -14,7 +14,7 @@ from textual.screen import ModalScreen, Screen
 
 from noria.sight.top.keys import KEYS
 from noria.sight.top.lines import Line, heading
-from noria.sight.top.tables import ACCENT, PLAIN, STRONG, Row, Table
+from noria.sight.top.tables import ACCENT, PLAIN, Row, Table
 from noria.sight.top.widgets.bars import TitleBar
 from noria.sight.top.widgets.grid import Grid
 from noria.sight.top.widgets.panel import Panel
@@ -85,7 +85,6 @@ class ChoiceScreen(Screen[Hashable]):
     ) -> None:
         super().__init__()
         self.bar = TitleBar()
-        self.panel = Panel()
         self.grid = Grid(table, empty)
         self._title = title
         self._rows = rows
@@ -93,7 +92,6 @@ class ChoiceScreen(Screen[Hashable]):
     def compose(self) -> ComposeResult:
         """Return the title and the table."""
         yield self.bar
-        yield self.panel
         yield self.grid
 
     def on_mount(self) -> None:
@@ -107,10 +105,6 @@ class ChoiceScreen(Screen[Hashable]):
         """Show the rows that there are now."""
         self.grid.show(self._rows(self.grid.table))
 
-    def report(self, text: str) -> None:
-        """Show a message above the table."""
-        self.panel.show([[(f" {text}", STRONG)]] if text else [])
-
     def on_grid_sorted(self, event: Grid.Sorted) -> None:
         """Show the rows in the new order."""
         self.show()
@@ -118,11 +112,7 @@ class ChoiceScreen(Screen[Hashable]):
     def on_grid_chosen(self, event: Grid.Chosen) -> None:
         """Return the key of the row."""
         event.stop()
-        self.chosen(event.row.key)
-
-    def chosen(self, key: Hashable) -> None:
-        """Return *key* as the result."""
-        self.dismiss(key)
+        self.dismiss(event.row.key)
 
     def action_cancel(self) -> None:
         """Return nothing."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from noria.errors import NoriaError
+from noria.errors import NoriaError, error_message, os_error_reason
+from noria.sight.findings import Finding, find
 from noria.sight.observation import Observation
+from noria.sight.process_stat import is_alive
 from noria.sight.top.history import LoopHistory
 from noria.sight.top.rates import LoopRates, rates
 
 ANSWER_TIMEOUT = 2.0  # seconds until a process counts as silent, and its rings alone are read
 DUMP_TIMEOUT = 60.0
-
-if TYPE_CHECKING:
-    from noria.sight.findings import Finding
 
 
 class Source(Protocol):
@@ -52,7 +50,7 @@ class View:
 
 
 class Session:
-    """Observes a source again and again, and keeps what the views show.
+    """Observes a source at each step, and keeps what the views show.
 
     *clock* returns seconds.
     """
@@ -61,14 +59,12 @@ class Session:
         self,
         source: Source,
         interval: float = 1.0,
-        find: Callable[[Observation], list[Finding]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = source
         self.interval = interval
         self.histories: dict[int, LoopHistory] = {}
         self.view = View()
-        self._find = find or find_findings
         self._clock = clock
         self._last_answer = clock()
 
@@ -111,7 +107,7 @@ class Session:
                 history.backfill(loop.samples, self.interval)
             elif loop.end > history_end(before, loop.id):
                 history.append(loop, found[loop.id])
-        return View(observation, found, self._find(observation), True)
+        return View(observation, found, find(observation), True)
 
 
 class LiveSource:
@@ -160,25 +156,6 @@ def history_end(before: Observation | None, loop: int) -> int:
     return next((each.end for each in found if each.id == loop), 0)
 
 
-def find_findings(observation: Observation) -> list[Finding]:
-    """Return the findings in an observation."""
-    from noria.sight.findings import find
-
-    return find(observation)
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process runs: a zombie does not."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state = file.read().rpartition(b")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in (b"Z", b"X")
-
-
 def reason(error: Exception) -> str:
     """Return why an observation failed, in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return os.strerror(error.errno) if error.errno else error.strerror
-    return str(error) or type(error).__name__
+    return os_error_reason(error) if isinstance(error, OSError) else error_message(error)

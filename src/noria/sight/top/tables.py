@@ -46,12 +46,12 @@ class Row(Generic[R]):
     key: Hashable
     item: R
     branch: str = ""  # the lines in front of the first column: "│  ├─ "
-    dimmed: bool = False  # it only leads to a row that matches the filter
+    dimmed: bool = False  # it matches no filter, but a row below it does
 
 
 @dataclass(slots=True)
 class Table(Generic[R]):
-    """Columns, and how rows are sorted. `text` is what the filter looks in."""
+    """Columns, and how rows are sorted. `text` returns what the filter searches."""
 
     columns: list[Column[R]]
     sort: str
@@ -64,7 +64,7 @@ class Table(Generic[R]):
         self.indexes = {column.key: column for column in self.columns}
 
     def sort_by(self, key: str) -> None:
-        """Sort by a column; if it is sorted by it already, the other way round."""
+        """Sort by a column; reverse the order if it is the present one."""
         if key == self.sort:
             self.descending = not self.descending
         else:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from noria.sight.findings.places import innermost
 from noria.sight.observation import LoopFigures, Place, TaskFigures
 from noria.sight.top import units
+from noria.sight.top.cells import busy_cell, duration_cell, number_cell
 from noria.sight.top.rates import LoopRates, TaskRates, task_key
 from noria.sight.top.tables import ACCENT, BAD, DIM, GOOD, PLAIN, WARN, Cell, Column, Table
 
 DEFAULT_NAME = re.compile(r"Task-\d+")  # as asyncio names a task without a name
-BUSY_WARN, BUSY_BAD = 0.25, 0.75  # shares of the interval
 SCHEDULED_WARN = 0.25
 STATE_ORDER = {"running": 3, "scheduled": 2, "waiting": 1, "done": 0}
 
@@ -40,7 +41,7 @@ class TaskItem:
     @property
     def place(self) -> Place:
         """The innermost frame of the program in which it is suspended, or its coroutine."""
-        return units.program_place(self.task.waiting_at) or self.task.coroutine
+        return innermost(self.task.waiting_at) or self.task.coroutine
 
     @property
     def waits(self) -> int:
@@ -78,11 +79,6 @@ def state_cell(item: TaskItem) -> Cell:
     return item.task.state, styles.get(item.task.state, PLAIN)
 
 
-def _busy_share(item: TaskItem) -> Cell:
-    busy = item.rates.busy
-    return units.share(busy), BAD if busy >= BUSY_BAD else WARN if busy >= BUSY_WARN else PLAIN
-
-
 def _scheduled_share(item: TaskItem) -> Cell:
     share = item.rates.scheduled
     return units.share(min(share, 1.0)), WARN if share >= SCHEDULED_WARN else PLAIN
@@ -96,10 +92,6 @@ def _text(item: TaskItem) -> str:
     task = item.task
     places = " ".join(str(place) for place in (*task.waiting_at, task.coroutine))
     return f"{item.label} {item.task.state} {places} {task.waiting_for}"
-
-
-def _duration_or_blank(ns: int) -> Cell:
-    return (units.duration(ns) if ns else ""), PLAIN
 
 
 def task_table() -> Table[TaskItem]:
@@ -129,7 +121,7 @@ def task_table() -> Table[TaskItem]:
                 "busy%",
                 "busy%",
                 6,
-                _busy_share,
+                lambda item: busy_cell(item.rates.busy),
                 lambda item: item.rates.busy,
                 explanation="share of the last interval in its steps",
             ),
@@ -146,7 +138,7 @@ def task_table() -> Table[TaskItem]:
                 "waits",
                 "waits",
                 6,
-                lambda item: _duration_or_blank(item.waits),
+                lambda item: duration_cell(item.waits),
                 lambda item: item.waits,
                 priority=2,
                 explanation="how long it has been waiting now",
@@ -155,7 +147,7 @@ def task_table() -> Table[TaskItem]:
                 "busy",
                 "busy",
                 6,
-                lambda item: _duration_or_blank(item.task.busy),
+                lambda item: duration_cell(item.task.busy),
                 lambda item: item.task.busy,
                 priority=7,
                 explanation="time in its steps",
@@ -164,7 +156,7 @@ def task_table() -> Table[TaskItem]:
                 "sched",
                 "sched",
                 6,
-                lambda item: _duration_or_blank(item.task.scheduled),
+                lambda item: duration_cell(item.task.scheduled),
                 lambda item: item.task.scheduled,
                 priority=8,
                 explanation="time between wake-ups and steps",
@@ -173,7 +165,7 @@ def task_table() -> Table[TaskItem]:
                 "idle",
                 "idle",
                 6,
-                lambda item: _duration_or_blank(item.idle),
+                lambda item: duration_cell(item.idle),
                 lambda item: item.idle,
                 priority=9,
                 explanation="the rest of its time",
@@ -191,7 +183,7 @@ def task_table() -> Table[TaskItem]:
                 "steps/s",
                 "steps/s",
                 7,
-                lambda item: (units.number(item.rates.steps) if item.rates.steps else "", PLAIN),
+                lambda item: number_cell(item.rates.steps),
                 lambda item: item.rates.steps,
                 priority=6,
                 explanation="steps each second",
@@ -200,7 +192,7 @@ def task_table() -> Table[TaskItem]:
                 "longest",
                 "longest",
                 7,
-                lambda item: _duration_or_blank(item.task.longest_step),
+                lambda item: duration_cell(item.task.longest_step),
                 lambda item: item.task.longest_step,
                 priority=10,
                 explanation="its longest step",
@@ -209,10 +201,7 @@ def task_table() -> Table[TaskItem]:
                 "self",
                 "self",
                 6,
-                lambda item: (
-                    units.number(item.task.self_wakes) if item.task.self_wakes else "",
-                    PLAIN,
-                ),
+                lambda item: number_cell(item.task.self_wakes),
                 lambda item: item.task.self_wakes,
                 priority=12,
                 explanation="steps that its own step before had queued, as sleep(0) does",
@@ -221,7 +210,7 @@ def task_table() -> Table[TaskItem]:
                 "age",
                 "age",
                 6,
-                lambda item: _duration_or_blank(item.age),
+                lambda item: duration_cell(item.age),
                 lambda item: item.age,
                 priority=11,
                 explanation="time since its creation",

@@ -13,7 +13,7 @@ from noria.sight.top.details import finding_detail
 from noria.sight.top.lines import Line, cropped
 from noria.sight.top.panels import files_panel, loop_panel, timers_panel
 from noria.sight.top.session import Session, View
-from noria.sight.top.tables import Column, Row, Table, fit
+from noria.sight.top.tables import BAD, DIM, STRONG, WARN, Column, Row, Table, fit
 from noria.sight.top.tasks import task_items, task_table
 from noria.sight.top.tree import task_tree
 
@@ -32,26 +32,26 @@ def unpainted(text: str, style: str) -> str:
 def view_text(
     session: Session, view: View, width: int, paint: Paint = unpainted, ascii: bool = False
 ) -> str:
-    """Return all of a view as lines of at most *width* characters."""
+    """Return everything in a view as lines of at most *width* characters."""
     observation = view.observation
     title = f"process {observation.pid}: {units.clean(observation.command)}"
     facts = [f"Python {observation.python}"] if observation.python else []
     facts += [f"noria {observation.noria}"] if observation.noria else []
-    lines: list[Line] = [[(title, "strong")], [(", ".join(facts), "dim")]]
+    lines: list[Line] = [[(title, STRONG)], [(", ".join(facts), DIM)]]
     if view.ended:
-        lines.append([("The process has ended: these are its last figures.", "warn")])
+        lines.append([("The process has ended: these are its last figures.", WARN)])
     elif not observation.answering:
         silent = units.duration(observation.silent)
         lines.append(
-            [(f"The process has not answered for {silent}: only its recording is shown.", "bad")]
+            [(f"The process has not answered for {silent}: only its recording is shown.", BAD)]
         )
     if not observation.loops:
-        lines.append([("No loop has run in it yet.", "dim")])
+        lines.append([("No loop has run in it yet.", DIM)])
     for loop in observation.loops:
         lines += _loop_lines(session, view, loop, width, ascii)
     if view.findings:
         lines.append([])
-        lines.append([("Findings", "strong")])
+        lines.append([("Findings", STRONG)])
     for finding in view.findings:
         lines += finding_detail(finding, observation, width, ascii)
         lines.append([])
@@ -67,8 +67,8 @@ def _loop_lines(
     title += [] if loop.running else ["not running"]
     yield []
     yield [
-        (", ".join(filter(None, title)), "strong"),
-        (f"  figures of {units.duration(rates.seconds * 1e9)}", "dim"),
+        (", ".join(filter(None, title)), STRONG),
+        (f"  figures of {units.duration(rates.seconds * 1e9)}", DIM),
     ]
     yield from loop_panel(observation, loop, rates, history, width, HEIGHT, ascii)
     yield []
@@ -99,11 +99,11 @@ def table_lines(
 ) -> Iterable[Line]:
     """Return the header and at most *limit* rows of a table."""
     columns = fit(table.columns, width)
-    yield [(cell_text(column.title, column, space) + " ", "dim") for column, space in columns]
+    yield [(cell_text(column.title, column, space) + " ", DIM) for column, space in columns]
     for row in rows[:limit]:
         yield row_line(row, columns)
     if len(rows) > limit:
-        yield [(f"and {len(rows) - limit:,} more", "dim")]
+        yield [(f"and {len(rows) - limit:,} more", DIM)]
 
 
 def row_line(row: Row[R], columns: list[tuple[Column[R], int]]) -> Line:
@@ -113,9 +113,9 @@ def row_line(row: Row[R], columns: list[tuple[Column[R], int]]) -> Line:
         text, style = column.cell(row.item)
         if position == 0 and row.branch:
             branch = units.clipped(row.branch, width)
-            line.append((branch, "dim"))
+            line.append((branch, DIM))
             width -= len(branch)
-        line.append((cell_text(text, column, width) + " ", "dim" if row.dimmed else style))
+        line.append((cell_text(text, column, width) + " ", DIM if row.dimmed else style))
     return line
 
 

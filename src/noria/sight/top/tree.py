@@ -50,7 +50,7 @@ def _order(
     value = table.indexes[table.sort].value
     order = {item.task.id: value(item) for item in items}
     for item in table.sorted(items):
-        # The best task gives its value to all above it; then those have no better one to get.
+        # Items are sorted: the first value that reaches an ancestor is its best.
         parent, best = parents.get(item.task.id, 0), order[item.task.id]
         while parent and _before(best, order[parent], table.descending):
             order[parent] = best

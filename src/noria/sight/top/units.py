@@ -84,17 +84,6 @@ def line_and_function(place: Place | None) -> str:
     return " ".join(filter(None, (file_line(place), clean(place.function))))
 
 
-def program_place(stack: list[Place]) -> Place | None:
-    """Return the innermost frame that is neither the standard library's nor a package's.
-
-    Without one, the innermost; None for an empty stack.
-    """
-    for place in reversed(stack):
-        if not _is_library(place.file):
-            return place
-    return stack[-1] if stack else None
-
-
 def clean(text: str) -> str:
     r"""Return *text* in one line that is safe to show: control characters as ``\xNN``."""
     return _UNSAFE.sub(_escape, text)
@@ -103,13 +92,6 @@ def clean(text: str) -> str:
 def clipped(text: str, width: int) -> str:
     """Return at most *width* characters; an ellipsis replaces the end of a longer text."""
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"[:width]
-
-
-def _is_library(file: str) -> bool:
-    directories = file.split("/")[:-1]
-    return file.startswith("<") or any(
-        part.startswith("python3.") or part in ("site-packages", "noria") for part in directories
-    )
 
 
 def _three_digits(value: float) -> str:

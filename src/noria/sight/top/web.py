@@ -1,7 +1,7 @@
-"""The server of the live page: HTTP on noria's own loop, for browsers that know the token.
+"""The server of the live page: HTTP on noria's own loop, for browsers that send the token.
 
 Other users of the machine can connect to a port of 127.0.0.1 too. The path therefore begins with a
-random token, and without it every answer is 404.
+random token, and without it every response is 404.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ HEADERS = [
 
 
 class Page(Protocol):
-    """A page that shows new figures by itself. Both methods are called in threads."""
+    """A page that fetches new figures. Both methods are called in threads."""
 
-    # The value of Content-Security-Policy.
-    policy: str
+    policy: str  # the value of Content-Security-Policy
 
     def document(self) -> bytes:
         """Return the HTML; its scripts fetch `data`, relative to its address."""

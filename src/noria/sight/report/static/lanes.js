@@ -53,6 +53,15 @@ const eachSpan = (spans, area, draw) => {
   }
 };
 
+const clippedText = (pen, text, x, y, width) => {
+  pen.save();
+  pen.beginPath();
+  pen.rect(x, y - 20, width, 40);
+  pen.clip();
+  pen.fillText(text, x, y);
+  pen.restore();
+};
+
 const spanAt = (spans, time, slack) => {
   let best = null;
   for (const span of spans)
@@ -139,7 +148,7 @@ const longestLane = (loop) => {
 
 const handlersLane = (loop) => {
   const line = loop.timeline;
-  const named = (span) => line.texts[span[3]] || span[2];
+  const named = (span) => line.texts[span[3]];
   return {
     label: "handlers",
     height: 22,
@@ -150,13 +159,8 @@ const handlersLane = (loop) => {
         pen.fillStyle = shade(text);
         pen.fillRect(x, area.top, width > 3 ? width - 0.5 : width, area.height);
         if (width > 46) {
-          pen.save();
-          pen.beginPath();
-          pen.rect(x, area.top, width - 3, area.height);
-          pen.clip();
           pen.fillStyle = "#14171a";
-          pen.fillText(text, x + 4, area.top + 15);
-          pen.restore();
+          clippedText(pen, text, x + 4, area.top + 15, width - 7);
         }
       });
     },
@@ -170,8 +174,7 @@ const handlersLane = (loop) => {
 
 const kernelLane = (loop) => {
   const line = loop.timeline;
-  let top = 1;
-  for (let i = 0; i < line.busy.length; i++) top = Math.max(top, line.bytes_in[i], line.bytes_out[i]);
+  const top = Math.max(most(line.bytes_in), most(line.bytes_out), 1);
   return {
     label: "kernel: bytes in, out",
     height: 40,
@@ -196,8 +199,9 @@ const kernelLane = (loop) => {
 
 // A task, or a connection: hatched from its begin to its end, solid where its handlers run.
 const actorLane = (line, actor) => {
-  const paused = actor.spans.filter((span) => String(span[2]).includes("paused"));
-  const runs = actor.spans.filter((span) => !String(span[2]).includes("paused"));
+  const isPause = (span) => String(span[2]).includes("paused");
+  const paused = actor.spans.filter(isPause);
+  const runs = actor.spans.filter((span) => !isPause(span));
   return {
     label: actor.label,
     height: 15,
@@ -217,8 +221,7 @@ const actorLane = (line, actor) => {
         pen.fillRect(x, area.top, width, area.height);
       });
       pen.fillStyle = paint("busy");
-      const whole = actor.span_count === actor.spans.length;
-      if (whole) {
+      if (actor.span_count === actor.spans.length) {
         eachSpan(runs, area, (x, width) => pen.fillRect(x, area.top, width, area.height));
         return;
       }
@@ -267,12 +270,38 @@ const jobsLane = (loop) => {
   };
 };
 
+const marksLane = (loop) => {
+  const line = loop.timeline;
+  // With the time of the next mark, up to which there is room for the name.
+  const marks = line.marks.map(([time, length, name], i) => [time, length, line.texts[name], line.marks[i + 1]?.[0] ?? Infinity]);
+  return {
+    label: "marks",
+    height: 15,
+    small: true,
+    draw(pen, area) {
+      const scale = area.width / (area.end - area.begin);
+      pen.font = "11px system-ui, sans-serif";
+      pen.fillStyle = paint("ink");
+      eachSpan(marks, area, (x, width, [time, , name, next]) => {
+        pen.fillRect(x, area.top, 1.5, area.height);
+        const room = Math.min((next - time) * scale - 8, area.width);
+        if (room > 20) clippedText(pen, name, x + 5, area.top + 11, room);
+      });
+    },
+    describe(time, slack) {
+      const mark = spanAt(marks, time, slack);
+      return mark ? mark[2] : "no mark";
+    },
+  };
+};
+
 const lanesOf = (loop) => {
   const line = loop.timeline;
   const lanes = [loopLane(loop), longestLane(loop)];
   if (line.handlers.length) lanes.push(handlersLane(loop));
   lanes.push(kernelLane(loop));
   if (line.jobs.length) lanes.push(jobsLane(loop));
+  if (line.marks.length) lanes.push(marksLane(loop));
   if (line.tasks.length) lanes.push({ title: "tasks that ran longest" }, ...line.tasks.map((each) => actorLane(line, each)));
   if (line.connections.length)
     lanes.push({ title: "busiest connections" }, ...line.connections.map((each) => actorLane(line, each)));

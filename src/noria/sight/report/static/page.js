@@ -1,4 +1,4 @@
-// Puts the parts together; a live page gets new numbers again and again.
+// Puts the parts together; a live page fetches new numbers at each interval.
 "use strict";
 
 let data = JSON.parse(byId("data").textContent);
@@ -6,18 +6,19 @@ let chosenLoop = 0;
 
 const busiest = () => data.loops.reduce((best, loop, i) => (loop.events > data.loops[best].events ? i : best), 0);
 
+const shownLoop = () => data.loops[Math.min(chosenLoop, data.loops.length - 1)];
+
 const show = () => {
   const loops = data.loops;
   byId("loop-label").hidden = loops.length < 2;
   byId("loop").replaceChildren(
     ...loops.map((loop, i) => element("option", { value: String(i), textContent: `${loop.id} ${loop.model} ${loop.thread}`, selected: i === chosenLoop })),
   );
-  showFindings(data.findings);
   if (!loops.length) {
     byId("facts").replaceChildren(element("div", {}, element("dd", { textContent: "No loop ran." })));
     return;
   }
-  const loop = loops[Math.min(chosenLoop, loops.length - 1)];
+  const loop = shownLoop();
   loop.max_block = data.max_block;
   showFacts(data, loop);
   timeline.show(loop);
@@ -33,7 +34,7 @@ byId("loop").addEventListener("change", (event) => {
   chosenLoop = Number(event.target.value);
   show();
 });
-themeListeners.push(() => data.loops.length && showDelays(data.loops[Math.min(chosenLoop, data.loops.length - 1)]));
+themeListeners.push(() => data.loops.length && showDelays(shownLoop()));
 if (data.loops.length) chosenLoop = busiest();
 show();
 
@@ -49,6 +50,7 @@ const renew = async () => {
       const well = data.answering && !data.ended;
       state.textContent = data.ended ? "the process has ended" : well ? "live" : "the process does not answer";
       state.className = well ? "" : "bad";
+      showFindings(data.findings);
       show();
     }
   } catch {

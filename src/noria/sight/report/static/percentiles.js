@@ -38,10 +38,10 @@ const drawShape = (canvas, buckets) => {
 const showDelays = (loop) => {
   const cards = DELAYS.map(([key, title, text]) => {
     const found = loop[key];
-    const canvas = element("canvas", { role: "img" });
-    canvas.setAttribute("aria-label", `distribution of ${title.toLowerCase()}, from ${duration(found.p50)} to ${duration(found.longest)}`);
-    const figures = [["p50", "p50"], ["p90", "p90"], ["p99", "p99"], ["longest", "longest"]].map(([name, label]) =>
-      element("div", {}, element("dt", { textContent: label }), element("dd", { textContent: found.count ? duration(found[name]) : "–" })),
+    const label = `distribution of ${title.toLowerCase()}, from ${duration(found.p50)} to ${duration(found.longest)}`;
+    const canvas = element("canvas", { role: "img", "aria-label": label });
+    const figures = ["p50", "p90", "p99", "longest"].map((name) =>
+      element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: found.count ? duration(found[name]) : "–" })),
     );
     return element(
       "div",

@@ -1,4 +1,4 @@
-// The headline figures and, on a live page, the findings.
+// The main figures and, on a live page, the findings: as in page.html.j2.
 "use strict";
 
 const showFacts = (data, loop) => {
@@ -13,8 +13,8 @@ const showFacts = (data, loop) => {
     ["tasks", `${count(loop.tasks_alive)} of ${count(loop.tasks_created)} created`],
     ["connections", `${count(loop.connections_open)} open, ${count(loop.connections_opened)} opened`],
     ["longest turn", duration(loop.turn.longest), loop.turn.longest > data.max_block],
-    ["blocked", loop.blocks.length ? loop.blocks.length === 1 ? "once" : `${loop.blocks.length} times` : "never", loop.blocks.length > 0],
-    ["collections", `${count(loop.gc.pauses.count)}, longest ${duration(loop.gc.pauses.longest)}`],
+    ["blocked", { 0: "never", 1: "once" }[loop.blocks.length] ?? `${loop.blocks.length} times`, loop.blocks.length > 0],
+    ["collections", `${count(loop.gc_pauses.count)}, longest ${duration(loop.gc_pauses.longest)}`],
     ["process", `${data.pid}, Python ${data.python}`],
   ];
   if (loop.dropped) facts.push(["records lost", count(loop.dropped), true]);

@@ -11,6 +11,8 @@ const CODE_COLUMNS = [
   number("longest", "longest", duration),
 ];
 
+const MAX_TABLE_ROWS = 200;
+
 const TABLES = [
   { name: "code", rows: (loop) => loop.codes, sort: "busy", columns: CODE_COLUMNS },
   {
@@ -78,8 +80,8 @@ const TABLES = [
     detail: (row) => row.stack.map(([place, source]) => `${place}\n    ${source}`).join("\n"),
     zoom: (row) => [row.start, row.duration],
   },
-  { name: "timers", rows: (loop) => loop.timers.codes, sort: "calls", columns: CODE_COLUMNS.slice(1) },
-  { name: "executor", rows: (loop) => loop.executor.codes, sort: "busy", columns: CODE_COLUMNS.slice(1) },
+  { name: "timers", rows: (loop) => loop.timers, sort: "calls", columns: CODE_COLUMNS.slice(1) },
+  { name: "executor", rows: (loop) => loop.jobs, sort: "busy", columns: CODE_COLUMNS.slice(1) },
   {
     name: "system calls",
     rows: (loop) => Object.entries(loop.system_calls).map(([name, value]) => ({ name, value, each: loop.events ? value / loop.events : 0 })),
@@ -100,17 +102,16 @@ const tables = {
 
   show(loop) {
     this.loop = loop;
-    this.tabs();
-    this.draw();
+    this.choose(this.chosen);
   },
 
   tabs() {
     const buttons = TABLES.map((table, i) => {
       const rows = table.rows(this.loop).length;
-      const made = element("button", { type: "button", textContent: rows ? `${table.name} ${rows}` : table.name });
-      made.setAttribute("role", "tab");
-      made.setAttribute("aria-selected", String(i === this.chosen));
-      made.tabIndex = i === this.chosen ? 0 : -1;
+      const chosen = i === this.chosen;
+      const made = element("button", { type: "button", role: "tab", textContent: rows ? `${table.name} ${rows}` : table.name });
+      made.setAttribute("aria-selected", String(chosen));
+      made.tabIndex = chosen ? 0 : -1;
       made.addEventListener("click", () => this.choose(i));
       made.addEventListener("keydown", (event) => {
         const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -139,10 +140,11 @@ const tables = {
     const value = (row) => row[sort.key] ?? -1;
     matching.sort((a, b) => sign * (typeof value(a) === "string" || typeof value(b) === "string" ? String(value(a)).localeCompare(String(value(b))) : value(a) - value(b)));
     const head = element("tr", {}, ...table.columns.map((column) => this.header(column, sort)));
-    const body = element("tbody", {}, ...matching.slice(0, 200).map((row) => this.row(table, row)));
+    const body = element("tbody", {}, ...matching.slice(0, MAX_TABLE_ROWS).map((row) => this.row(table, row)));
     const parts = [element("table", {}, element("thead", {}, head), body)];
     if (!matching.length) parts.push(element("p", { className: "more", textContent: wanted ? "No row matches." : "None." }));
-    if (matching.length > 200) parts.push(element("p", { className: "more", textContent: `${matching.length - 200} more: filter to see them.` }));
+    const more = matching.length - MAX_TABLE_ROWS;
+    if (more > 0) parts.push(element("p", { className: "more", textContent: `${more} more: filter to see them.` }));
     byId("table").replaceChildren(...parts);
   },
 

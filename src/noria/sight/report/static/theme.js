@@ -5,7 +5,6 @@ const root = document.documentElement;
 const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
 const themeListeners = [];
 const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : systemIsDark.matches);
-const color = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
 const byId = (id) => document.getElementById(id);
 
 const resolvedColors = new Map();

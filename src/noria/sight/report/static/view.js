@@ -12,7 +12,7 @@ class View {
     const followed = this.end === undefined || this.end >= this.last;
     this.first = first;
     this.last = Math.max(last, first + 1);
-    // A live page that shows everything, or its end, goes on to do so.
+    // A live page that shows everything, or the end, continues to show it.
     if (!kept && (this.begin === undefined || (this.begin <= this.first && followed))) this.all();
     else this.set(this.begin, this.end);
   }
@@ -43,7 +43,7 @@ class View {
   }
 }
 
-// Have the wheel, dragging, touching and keys on `place` change the view; left: x of its begin.
+// Change the view with the wheel, dragging, touch and keys on `place`; left() is the x of its begin.
 const steer = (place, view, left) => {
   const pointers = new Map();
   const share = (x) => {

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
+from noria.sight.findings import Finding
 from noria.sight.top.details import finding_detail
 from noria.sight.top.finding_table import finding_key, finding_table
 from noria.sight.top.lines import Line
 from noria.sight.top.tables import BAD, DIM, WARN, Cell, Row, Table
 from noria.sight.top.views.pane import Pane, Shown
 from noria.sight.top.widgets.grid import Grid
-
-if TYPE_CHECKING:
-    from noria.sight.findings import Finding
 
 
 class FindingsView(Pane):

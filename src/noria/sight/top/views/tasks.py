@@ -1,4 +1,4 @@
-"""The tasks, as a tree of who awaits whom or as a list."""
+"""The tasks, as a list or as a tree of which task awaits which."""
 
 from __future__ import annotations
 

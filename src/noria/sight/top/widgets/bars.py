@@ -11,25 +11,25 @@ from textual.widget import Widget
 
 from noria.sight.top import units
 from noria.sight.top.keys import shown_keys
-from noria.sight.top.tables import PLAIN, Cell
+from noria.sight.top.tables import ACCENT, DIM, PLAIN, STRONG, Cell
 from noria.sight.top.widgets.styles import rich_style
 
 BAR = Style(reverse=True)
 
 
 class TitleBar(Widget):
-    """What is observed, at left, and how that goes, at right."""
+    """The observed process at left, and the state of observing it at right."""
 
     DEFAULT_CSS = "TitleBar { height: 1; }"
 
     def __init__(self) -> None:
         super().__init__()
         self.title = ""
-        self.detail = ""  # is shown if there is room
+        self.detail = ""  # shown if there is room
         self.state: Cell = "", PLAIN
 
     def show(self, title: str, detail: str, state: Cell) -> None:
-        """Show other texts."""
+        """Replace the texts."""
         if (title, detail, state) != (self.title, self.detail, self.state):
             self.title, self.detail, self.state = title, detail, state
             self.refresh()
@@ -83,7 +83,7 @@ class TabBar(Widget):
         """Return the parts of each tab, with the longest names that fit."""
         for which, figures in ((0, True), (1, True), (1, False)):
             tabs = [
-                [(f" {position + 1} ", "dim"), (names[which], PLAIN)]
+                [(f" {position + 1} ", DIM), (names[which], PLAIN)]
                 + ([(f" {figure[0]}", figure[1])] if figures and figure[0] else [])
                 + [(" ", PLAIN)]
                 for position, (names, figure) in enumerate(
@@ -130,9 +130,9 @@ class KeyBar(Widget):
         segments = []
         for key in shown_keys(self.size.width):
             segments.append(
-                Segment(f" {key.shown}", rich_style("accent strong", self.app.no_color))
+                Segment(f" {key.shown}", rich_style(f"{ACCENT} {STRONG}", self.app.no_color))
             )
-            segments.append(Segment(f" {key.name} ", rich_style("dim", self.app.no_color)))
+            segments.append(Segment(f" {key.name} ", rich_style(DIM, self.app.no_color)))
         return Strip(segments).adjust_cell_length(self.size.width)
 
     async def on_click(self, event: events.Click) -> None:

@@ -15,7 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from noria.sight.top.lines import Line
-from noria.sight.top.tables import Column, Row, Table, fit
+from noria.sight.top.tables import DIM, PLAIN, Column, Row, Table, fit
 from noria.sight.top.text import cell_text, row_line
 from noria.sight.top.widgets.panel import line_strip
 from noria.sight.top.widgets.styles import CURSOR, HEADER
@@ -63,7 +63,7 @@ class Grid(ScrollView, can_focus=True):
         self._ascii = False
 
     def show(self, rows: list[Row[Any]], ascii: bool = False) -> None:
-        """Show other rows."""
+        """Replace the rows."""
         self.rows, self._ascii = rows, ascii
         if self._followed is not None:
             found = (i for i, row in enumerate(rows) if row.key == self._followed)
@@ -93,9 +93,9 @@ class Grid(ScrollView, can_focus=True):
         if position >= len(self.rows):
             if position == 0:
                 text = f"no row matches “{self.table.filter}”" if self.table.filter else self._empty
-                return line_strip([(f" {text}", "dim")], width, self.app.no_color)
+                return line_strip([(f" {text}", DIM)], width, self.app.no_color)
             return Strip.blank(width)
-        line: Line = [(" ", ""), *row_line(self.rows[position], self.columns())]
+        line: Line = [(" ", PLAIN), *row_line(self.rows[position], self.columns())]
         if position != self.cursor or not self.has_focus:
             return line_strip(line, width, self.app.no_color)
         text = "".join(text for text, _ in line)

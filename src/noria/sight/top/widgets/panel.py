@@ -20,7 +20,7 @@ class Panel(Widget):
         self.lines: list[Line] = []
 
     def show(self, lines: list[Line]) -> None:
-        """Show other lines."""
+        """Replace the lines."""
         if lines != self.lines:
             grown = len(lines) != len(self.lines)
             self.lines = lines
