@@ -21,16 +21,13 @@ from noria._core.recorder.record cimport (
     Ring, detach_ring, handler_of, identify_type, publish, record, record_at, record_transfer,
     ticks_of,
 )
-from noria._core.sys cimport EIO, monotonic_ns
+from noria._core.sys cimport EIO, monotonic_ns, thread_native_id
 from noria._core.timers cimport Handle, Timer, Timers, nanoseconds, new_timer
 
 import logging
 import sys
 
 from noria.errors import NoriaError, Unsupported
-
-cdef extern from "Python.h":
-    unsigned long PyThread_get_thread_native_id() noexcept
 
 cdef extern from *:
     "#define noria_frame() ((PyObject *)PyEval_GetFrame())"
@@ -221,7 +218,7 @@ cdef class Loop(Dispatcher):
         self.run_started_ns = monotonic_ns()
         self.waiting_ns_at_start = self.model.counters.waiting_ns
         self.base_frame = current_frame()
-        self.native_id = PyThread_get_thread_native_id()
+        self.native_id = thread_native_id()
         if self.model.recorder != NULL:
             self.record_run_begin()
 

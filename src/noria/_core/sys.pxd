@@ -83,7 +83,7 @@ cdef extern from "<time.h>" nogil:
         long tv_sec
         long tv_nsec
     int clock_gettime(int clock, timespec *now)
-    int CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE
+    int CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME
 
 cdef extern from "<sys/select.h>" nogil:
     ctypedef struct fd_set:
@@ -97,6 +97,17 @@ cdef extern from "<poll.h>" nogil:
         short revents
     int c_ppoll "ppoll"(pollfd *fds, unsigned long n, const timespec *timeout, void *mask)
     int POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL, POLLPRI
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *place, size_t size, int protection, int flags, int fd, long offset)
+    int munmap(void *place, size_t size)
+    int PROT_READ, PROT_WRITE, MAP_SHARED
+    void *MAP_FAILED
+
+cdef extern from "Python.h":
+    # The kernel's number of the thread. CPython's own, pthread_self(), is reused for the next
+    # thread, which is another task to the kernel.
+    unsigned long thread_native_id "PyThread_get_thread_native_id"() noexcept
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:

@@ -2,16 +2,14 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-from noria._core.sys cimport EDQUOT, EFBIG, ENOSPC, c_syscall, errno
+from noria._core.sys cimport (
+    EDQUOT, EFBIG, ENOSPC, MAP_FAILED, MAP_SHARED, PROT_READ, c_syscall, errno, mmap, munmap,
+)
 
 import os
 
 cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
-    int munmap(void *addr, size_t length)
     int mincore(void *addr, size_t length, unsigned char *vec)
-    void *MAP_FAILED
-    int PROT_READ, MAP_SHARED
 
 cdef extern from *:
     """

@@ -45,7 +45,7 @@ from noria._core.uring.ring cimport (
 )
 from noria._core.sys cimport (
     EAGAIN, EBADF, ECANCELED, EINTR, ENOBUFS, POLLERR, POLLHUP, POLLIN, POLLOUT, c_close,
-    monotonic_ns,
+    monotonic_ns, thread_native_id,
 )
 
 import os
@@ -53,11 +53,6 @@ import os
 from noria._core.contract import SCRATCH_SIZE
 
 cdef Py_ssize_t scratch_size = SCRATCH_SIZE
-
-cdef extern from "Python.h":
-    # The kernel's number of the thread. CPython's own, pthread_self(), is reused for the next
-    # thread, which is another task to the kernel.
-    unsigned long PyThread_get_thread_native_id() noexcept
 
 cdef enum:
     LARGE_MESSAGE_BYTES = 16 * 1024     # a message of this size is received in its handler's turn
@@ -104,7 +99,7 @@ cdef class IoUring(RequestModel):
     # Runs.
 
     cdef int start_run(self) except -1:
-        cdef unsigned long thread_id = PyThread_get_thread_native_id()
+        cdef unsigned long thread_id = thread_native_id()
         cdef int error
         WakeableModel.start_run(self)
         if self.thread_id != thread_id:
@@ -158,7 +153,7 @@ cdef class IoUring(RequestModel):
         cdef Event *event
         cdef size_t i
         if not self.accepts_requests or self.inherited or self.closed \
-                or self.thread_id != PyThread_get_thread_native_id():
+                or self.thread_id != thread_native_id():
             return 0
         if self.operations_in_flight:
             return 0        # not cancelled: the ring stays this thread's
@@ -542,7 +537,7 @@ cdef class IoUring(RequestModel):
 
     cdef int flush_closes(self) except -1:
         if (not self.accepts_requests or self.inherited
-                or self.thread_id != PyThread_get_thread_native_id()):
+                or self.thread_id != thread_native_id()):
             return 0
         while self.ring.to_submit or self.closing_channels:
             self.enter(0, NULL)
@@ -566,7 +561,7 @@ cdef class IoUring(RequestModel):
             self.epoll.tear_down()
         self.deferred.clear()
         if (self.accepts_requests and not self.inherited
-                and self.thread_id == PyThread_get_thread_native_id()):
+                and self.thread_id == thread_native_id()):
             self.cancel_all()
         while not self.inherited and self.queue.take(&event):
             self.discard(&event)

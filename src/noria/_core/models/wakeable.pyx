@@ -5,12 +5,9 @@ from cpython.exc cimport PyErr_CheckSignals
 from noria._core.contract cimport Channel, Model
 from noria._core.recorder.events cimport RecordKind
 from noria._core.recorder.record cimport record
-from noria._core.sys cimport O_NONBLOCK, c_close, c_read, c_write
+from noria._core.sys cimport O_NONBLOCK, c_close, c_read, c_write, thread_native_id
 
 import os
-
-cdef extern from "Python.h":
-    unsigned long PyThread_get_thread_native_id() noexcept
 
 
 cdef class WakeChannel(Channel):
@@ -76,7 +73,7 @@ cdef class WakeableModel(Model):
 cdef int record_wakeup(Model model) noexcept:
     """Record that this thread wakes the loop."""
     if model.recorder != NULL:
-        record(model.recorder, RecordKind.WAKEUP, PyThread_get_thread_native_id(), 0)
+        record(model.recorder, RecordKind.WAKEUP, thread_native_id(), 0)
     return 0
 
 

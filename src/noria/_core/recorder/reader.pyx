@@ -5,31 +5,23 @@ at the header's `head` again afterwards: what the owner may have overwritten mea
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport errno
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from noria._core.recorder.events cimport (
     FORMAT_VERSION, HEADER_SIZE, RECORD_SIZE, Record, RingHeader,
 )
+from noria._core.recorder.record cimport load_acquire
+from noria._core.sys cimport MAP_FAILED, MAP_SHARED, PROT_READ, errno, mmap, munmap
 
 import os
 
 from noria.errors import RecordingError
 
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *place, size_t size, int protection, int flags, int fd, long offset)
-    int munmap(void *place, size_t size)
-    int PROT_READ, MAP_SHARED
-    void *MAP_FAILED
-
 cdef extern from *:
     """
-    #include <stdint.h>
-    #define noria_acquire(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
     #define noria_load_fence() __atomic_thread_fence(__ATOMIC_ACQUIRE)
     """
-    uint64_t load_acquire "noria_acquire"(uint64_t *place) noexcept nogil
     void load_fence "noria_load_fence"() noexcept nogil
 
 cdef enum:

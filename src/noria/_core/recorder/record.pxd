@@ -61,10 +61,12 @@ cdef extern from *:
     }
     #define noria_type_of(o) ((PyObject *)Py_TYPE(o))
     #define noria_publish(place, value) __atomic_store_n(place, value, __ATOMIC_RELEASE)
+    #define noria_acquire(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
     """
     uint64_t read_counter "noria_counter"(bint counts_cycles) noexcept nogil
     PyObject *type_of "noria_type_of"(PyObject *o) noexcept
     void publish "noria_publish"(uint64_t *place, uint64_t value) noexcept nogil
+    uint64_t load_acquire "noria_acquire"(uint64_t *place) noexcept nogil
 
 cdef inline uint64_t ticks_of(Ring *ring) noexcept:
     """Ticks since the ring was made."""

@@ -6,7 +6,6 @@ writable. A record overwrites the oldest one; a reader that is too slow notices 
 """
 
 from cpython.object cimport PyObject
-from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset, strncpy
 
@@ -18,7 +17,10 @@ from noria._core.recorder.callers cimport write_caller
 from noria._core.recorder.record cimport (
     KNOWN_IDS, Functions, Ring, detach_ring, read_counter, record, record_at,
 )
-from noria._core.sys cimport c_close, c_fcntl, getpid
+from noria._core.sys cimport (
+    CLOCK_MONOTONIC, CLOCK_REALTIME, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close,
+    c_fcntl, clock_gettime, errno, getpid, mmap, munmap, timespec,
+)
 
 import os
 import time
@@ -28,20 +30,9 @@ from noria.errors import NoriaError
 
 cdef extern from "<sys/mman.h>" nogil:
     int memfd_create(const char *name, unsigned flags)
-    void *mmap(void *place, size_t size, int protection, int flags, int fd, long offset)
-    int munmap(void *place, size_t size)
-    int PROT_READ, PROT_WRITE, MAP_SHARED
-    void *MAP_FAILED
 
 cdef extern from "<unistd.h>" nogil:
     int ftruncate(int fd, long size)
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int clock, timespec *now)
-    int CLOCK_MONOTONIC, CLOCK_REALTIME
 
 cdef extern from *:
     # Linux's ABI: older headers of libc lack some of these.

@@ -12,15 +12,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from noria._core.recorder.events cimport HEADER_SIZE, RECORD_SIZE, RingHeader
-from noria._core.sys cimport O_CLOEXEC, c_close, c_write
+from noria._core.sys cimport (
+    MAP_FAILED, MAP_SHARED, O_CLOEXEC, PROT_READ, c_close, c_write, mmap, munmap,
+)
 
 import os
-
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *place, size_t size, int protection, int flags, int fd, long offset)
-    int munmap(void *place, size_t size)
-    int PROT_READ, MAP_SHARED
-    void *MAP_FAILED
 
 cdef extern from "<fcntl.h>" nogil:
     int c_open "open"(const char *path, int flags, ...)

@@ -5,31 +5,21 @@ the whole process did not run (SIGSTOP, a machine without a free CPU) does not c
 overslept as well.
 """
 
-from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from noria._core.recorder.events cimport HEADER_SIZE, Record, RecordKind, RingHeader
+from noria._core.recorder.record cimport load_acquire, read_counter
 from noria._core.sys cimport (
-    O_CLOEXEC, POLLIN, c_close, c_ppoll, c_pread, c_read, c_write, monotonic_ns, pollfd,
+    MAP_FAILED, MAP_SHARED, O_CLOEXEC, POLLIN, PROT_READ, c_close, c_ppoll, c_pread, c_read,
+    c_write, errno, mmap, monotonic_ns, munmap, pollfd, timespec,
 )
 
 import os
 
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *place, size_t size, int protection, int flags, int fd, long offset)
-    int munmap(void *place, size_t size)
-    int PROT_READ, MAP_SHARED
-    void *MAP_FAILED
-
 cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd(unsigned count, int flags)
     int EFD_NONBLOCK, EFD_CLOEXEC
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
 
 cdef extern from "<fcntl.h>" nogil:
     int c_open "open"(const char *path, int flags, ...)
@@ -42,20 +32,6 @@ cdef extern from *:
     """
     #include <stdint.h>
     #include <stdlib.h>
-    #include <time.h>
-    #if defined(__x86_64__)
-    #include <x86intrin.h>
-    #define noria_cycles() __rdtsc()
-    #else
-    #define noria_cycles() ((uint64_t)0)    /* not used: rings count ns there */
-    #endif
-    static inline uint64_t noria_ticks(int counts_cycles) {
-        struct timespec now;
-        if (counts_cycles) return noria_cycles();
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    }
-    #define noria_acquire(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
     static int noria_parse(const char *text, uint64_t *run, uint64_t *queue) {
         char *end;
         *run = strtoull(text, &end, 10);
@@ -63,8 +39,6 @@ cdef extern from *:
         return 0;
     }
     """
-    uint64_t read_counter "noria_ticks"(bint counts_cycles) noexcept nogil
-    uint64_t load_acquire "noria_acquire"(uint64_t *place) noexcept nogil
     int parse_schedstat "noria_parse"(const char *text, uint64_t *run,
                                       uint64_t *queue) noexcept nogil
 
