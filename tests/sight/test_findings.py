@@ -55,6 +55,7 @@ def spread(*durations: int) -> Distribution:
 
 def block(duration=400 * MS, stack=(RUN, HANDLER), **more) -> Block:
     fields = {"started": BEGIN + SECOND, "stack": list(stack), "task": "Task-1"}
+    fields["samples"] = [(fields["stack"][-1], 3)]
     return Block(duration=duration, **{**fields, **more})
 
 
@@ -173,6 +174,7 @@ def test_without_a_watchdog_the_longest_calls_tell():
 def test_collections_are_the_cause_of_a_block_and_of_late_timers():
     pauses = spread(*[300 * MS] * 4)
     gc = GcFigures([0, 0, 4], 100, pauses, [CodeFigures(1, "gc", HANDLER, 4, 1200 * MS, 300 * MS)])
+    gc.slow = [SlowCall("gc", HANDLER, BEGIN + SECOND + 5 * MS, 300 * MS)]
     late = TimerFigures(fired=20, lateness=spread(*[250 * MS] * 20))
     finding = only(observed(gc=gc, blocks=[block(duration=310 * MS)], timers=late))
     assert (finding.kind, finding.place) == ("gc-pauses", HANDLER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from types import CodeType, FrameType
@@ -11,6 +12,27 @@ from noria.sight.places import place_of_code
 
 MIN_PAUSE = 1_000_000  # ns; shorter ones are only in the records
 MAX_LINES = 1000
+MAX_SLOW = 50  # pauses of one line of which the time is kept
+
+
+class _Line:
+    """The collections that began at one line. Times in ns."""
+
+    __slots__ = ("busy", "calls", "longest", "slow")
+
+    def __init__(self) -> None:
+        self.calls = self.busy = self.longest = 0
+        self.slow: list[tuple[int, int]] = []  # a heap of (duration, started)
+
+    def add(self, started: int, pause: int) -> None:
+        """Count a collection."""
+        self.calls += 1
+        self.busy += pause
+        self.longest = max(self.longest, pause)
+        if len(self.slow) < MAX_SLOW:
+            heapq.heappush(self.slow, (pause, started))
+        else:
+            heapq.heappushpop(self.slow, (pause, started))
 
 
 class CollectionsSeen:
@@ -20,7 +42,7 @@ class CollectionsSeen:
         self._lock = threading.Lock()
         self._began = 0
         self._line: tuple[CodeType, int] | None = None
-        self._lines: dict[tuple[CodeType, int], list[int]] = {}
+        self._lines: dict[tuple[CodeType, int], _Line] = {}
 
     def begin(self, frame: FrameType | None) -> None:
         """Store the begin of a collection; *frame* is that of the program's line that caused it."""
@@ -37,23 +59,21 @@ class CollectionsSeen:
         if figures is None:
             if len(self._lines) >= MAX_LINES:
                 return
-            figures = [0, 0, 0]
             with self._lock:
-                self._lines[line] = figures
-        figures[0] += 1
-        figures[1] += pause
-        figures[2] = max(figures[2], pause)
+                figures = self._lines[line] = _Line()
+        figures.add(self._began, pause)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the lines, with the field names of CodeFigures."""
+        """Return the lines, with the field names of CodeFigures; "slow": (started, duration)."""
         with self._lock:
             lines = list(self._lines.items())
         return [
             {
                 "place": place_of_code(code, line),
-                "calls": calls,
-                "busy": busy,
-                "longest": longest,
+                "calls": figures.calls,
+                "busy": figures.busy,
+                "longest": figures.longest,
+                "slow": [(started, pause) for pause, started in list(figures.slow)],
             }
-            for (code, line), (calls, busy, longest) in lines
+            for (code, line), figures in lines
         ]

@@ -42,10 +42,15 @@ class _LoopWriter:
         loop = self.watched.id
         for records in new_records(self.reader):
             self.write_names()
+            self.write_dropped()
             recording.write_records(self.fd, loop, records)
             self.records += len(records) // RECORD_SIZE
+        self.write_dropped()
+
+    def write_dropped(self) -> None:
+        """Write how many records are missing before the next ones. Raises OSError."""
         if self.reader.dropped > self.dropped:
-            count = self.reader.dropped - self.dropped
+            loop, count = self.watched.id, self.reader.dropped - self.dropped
             recording.write_json(self.fd, "dropped", {"loop": loop, "count": count}, loop)
             self.dropped = self.reader.dropped
 

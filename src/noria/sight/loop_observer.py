@@ -215,7 +215,8 @@ class LoopObserver:
         collections, collected, pauses, codes = raw["gc"]
         lines = [_collecting_line(each) for each in self._collections] or self._codes(codes)
         lines.sort(key=lambda code: -code.busy)
-        loop.gc = GcFigures(collections, collected, Distribution(*pauses), lines)
+        longest = _pauses(self._collections)
+        loop.gc = GcFigures(collections, collected, Distribution(*pauses), lines, longest)
 
     def _codes(self, codes: list[tuple[str, int, int, int, int]]) -> list[CodeFigures]:
         """Return figures by code, those with the most time first."""
@@ -295,7 +296,8 @@ class LoopObserver:
             fill(task, fields, "created")
         if task.last_step > self._snapshot_time and task.state != "running":
             # It has run since: the snapshot's await stack is the last that is known.
-            task.waiting_since = 0
+            seen = self._seen_tasks.get(task.id)
+            task.waiting_since = seen.orphaned_since if seen is not None else 0
         if task.state == "waiting" and not task.waiting_since:
             task.waiting_since = task.last_step or task.created or self.analysis.begin
         elif task.state == "done":
@@ -370,3 +372,18 @@ def _collecting_line(fields: dict[str, Any]) -> CodeFigures:
     line = CodeFigures(0, "gc", Place())
     fill(line, fields, "place", "calls", "busy", "longest")
     return line
+
+
+def _pauses(lines: list[dict[str, Any]]) -> list[SlowCall]:
+    """Return the longest collections, the longest first."""
+    pauses = []
+    for fields in lines:
+        line = _collecting_line(fields)
+        slow = fields.get("slow")
+        pauses += [
+            SlowCall("gc", line.place, integer(each[0]), integer(each[1]))
+            for each in (slow if isinstance(slow, list) else ())
+            if isinstance(each, (list, tuple)) and len(each) == 2
+        ]
+    pauses.sort(key=lambda pause: -pause.duration)
+    return pauses

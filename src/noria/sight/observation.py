@@ -202,6 +202,7 @@ class GcFigures:
     collected: int = 0
     pauses: Distribution = field(default_factory=Distribution)
     by_code: list[CodeFigures] = field(default_factory=list)  # the lines that started them
+    slow: list[SlowCall] = field(default_factory=list)  # the longest first; kind "gc"
 
 
 @dataclass(slots=True)

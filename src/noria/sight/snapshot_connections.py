@@ -92,7 +92,8 @@ def _user(protocol: Any, tasks: TaskSnapshot) -> PlaceTuple | None:
     if isinstance(protocol, asyncio.StreamReaderProtocol):
         reader = getattr(protocol, "_stream_reader", None)
         record = tasks.awaiting.get(id(getattr(reader, "_waiter", None)))
-        if record is not None:
+        # Another future may have this address by now.
+        if record is not None and record["waiting_for"].startswith("StreamReader"):
             for place in reversed(record["waiting_at"]):
                 if place[0].partition(".")[0] not in ("StreamReader", "StreamReaderBase"):
                     found: PlaceTuple = place

@@ -18,6 +18,9 @@ _ONE_HANDLER = 0.7
 _LONG_HANDLER = 0.1
 # A thread that ran for this share of a block computed; below the other share it waited.
 _COMPUTED, _WAITED = 0.6, 0.2
+_COLLECTED = 0.5
+# Blocks without a stack must be this many times longer than the limit.
+_UNSEEN, _UNSEEN_AT_START = 2, 4
 _SEVERE_NS = 1_000_000_000
 _SEVERE_SHARE = 0.1
 
@@ -119,7 +122,6 @@ def longest(loop: LoopFigures) -> int:
 
 def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block]:
     """The blocks whose cause is one handler, not the machine, imports or garbage collections."""
-    collecting = {(code.place.file, code.place.function): code.longest for code in loop.gc.by_code}
     found = []
     for block in loop.blocks:
         own = block.duration - block.runqueue
@@ -132,13 +134,24 @@ def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block
             _one_handler(loop, block, limit) or _long_handlers(loop, block, limit)
         ):
             continue
-        if any(
-            collecting.get((place.file, place.function), 0) > own * _ONE_HANDLER
-            for place in block.stack
-        ):
+        if _collecting(loop, block) > own * _COLLECTED:
             continue
+        if not (block.samples or block.cpu or block.runqueue):
+            # The watchdog has not seen it: whether the thread ran is unknown.
+            early = begun < thresholds.startup * 1e9
+            if own < limit * (_UNSEEN_AT_START if early else _UNSEEN):
+                continue
         found.append(block)
     return found
+
+
+def _collecting(loop: LoopFigures, block: Block) -> int:
+    """The ns of a block in which garbage was collected."""
+    end = block.started + block.duration
+    return sum(
+        max(min(end, pause.started + pause.duration) - max(block.started, pause.started), 0)
+        for pause in loop.gc.slow
+    )
 
 
 def _one_handler(loop: LoopFigures, block: Block, limit: int) -> bool:
