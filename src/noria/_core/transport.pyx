@@ -132,9 +132,9 @@ cdef class TransportChannel(Channel):
             return 0
         if kind == RecordKind.OPEN:
             value = self.record_protocol(ring)
+        record(ring, kind, <uint32_t>self.fd, value)
         if kind in (RecordKind.OPEN, RecordKind.PAUSE_READING, RecordKind.PAUSE_WRITING):
             ring.functions.record_caller(ring, self.fd, self.loop.base_frame)
-        record(ring, kind, <uint32_t>self.fd, value)
         return 0
 
     cdef int drop_protocol(self) except -1:
