@@ -49,6 +49,7 @@ class BlockWatcher(Protocol):
     def abandon(self) -> None: ...
     def loops_changed(self) -> None: ...
     def sync(self) -> None: ...
+    def peek(self) -> None: ...
 
 
 class Agent:
@@ -334,7 +335,10 @@ class Agent:
                 timeout = max(next_tick - time.monotonic(), 0)
             elif self.slow_tickers:
                 timeout = max(next_slow_tick - time.monotonic(), 0)
-            for key, mask in self._selector.select(timeout):
+            ready = self._selector.select(timeout)
+            if self.watchdog is not None:
+                self.watchdog.peek()
+            for key, mask in ready:
                 self._guard(lambda key=key, mask=mask: key.data(mask))  # type: ignore[misc]
             while self._calls:
                 self._guard(self._calls.pop(0))

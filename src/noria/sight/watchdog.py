@@ -72,6 +72,8 @@ class Watchdog:
         self.report = BlockReport(agent.settings.report_blocks)
         self._watcher = LoopWatcher(agent.settings.max_block)
         self._blocks: dict[int, _Block] = {}  # by loop id
+        # Stacks that the agent's thread has taken, by loop id.
+        self._early: dict[int, list[tuple[CodeType, int, Any]]] = {}
         self._debugged: set[int] = set()  # loops whose turn a debugger has stopped
         self._thread = threading.Thread(target=self._run, name="noria-watchdog", daemon=True)
 
@@ -108,10 +110,22 @@ class Watchdog:
         """In the child of a fork, which does not have the thread: free everything."""
         self._watcher.close()
 
+    def peek(self) -> None:
+        """Take the stack of a blocked loop for this thread, which waits for the GIL.
+
+        The agent's thread calls it whenever it has got the GIL.
+        """
+        loop = self._watcher.overdue()
+        if loop >= 0 and loop not in self._early:
+            self._early[loop] = _take_stack(self._watcher.thread_of(loop))
+
     def _run(self) -> None:
         while (values := self._watcher.wait()) is not None:
             # First, and without releasing the GIL: the loop's thread may continue then.
             stack = _take_stack(self._watcher.thread_of(values[1]))
+            early = self._early.pop(values[1], None)
+            if values[-1] and early is not None:
+                stack, values = early, (*values[:-1], False)
             try:
                 self._handle(stack, _Event(*values))
             except Exception as error:

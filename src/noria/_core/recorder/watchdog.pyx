@@ -83,6 +83,8 @@ cdef class LoopWatcher:
     cdef int wake_fd
     cdef bint stopping
     cdef bint waiting
+    cdef uint64_t overdue_turn  # a block that `wait` reports once it has the GIL; 0: none
+    cdef int64_t overdue_loop
     cdef object pending         # list of (loop id, descriptor): the rings to watch from now on
 
     def __cinit__(self, int64_t max_block):
@@ -148,8 +150,12 @@ cdef class LoopWatcher:
                 self.take_pending()
             with nogil:
                 event = self.look(&index, &run, &queue, &turn)
+                if event == 1:
+                    self.overdue_turn = turn
+                    self.overdue_loop = self.watched[index].loop
                 before = monotonic_ns()
             waited = monotonic_ns() - before
+            self.overdue_turn = 0
             if event == 0:
                 continue
             one = &self.watched[index]
@@ -167,6 +173,19 @@ cdef class LoopWatcher:
                     run - run_before if run > run_before else 0,
                     one.header.turn_started != turn)
         return None
+
+    def overdue(self):
+        """Return the id of a loop whose block lasts and `wait` has not reported yet; -1: none.
+
+        For another thread that has got the GIL first: when `wait` gets it, the block may be over.
+        """
+        cdef int i
+        if self.overdue_turn:
+            for i in range(self.count):
+                if self.watched[i].loop == self.overdue_loop and \
+                        self.watched[i].header.turn_started == self.overdue_turn:
+                    return self.overdue_loop
+        return -1
 
     def turn_of(self, int64_t loop):
         """Return turn_started and turns of a loop's ring, to compare later; None if unknown."""
