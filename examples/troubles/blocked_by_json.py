@@ -3,8 +3,8 @@
 import asyncio
 import json
 
-NUMBERS = 5_000_000
-document = "[" + ", ".join(["0.123456"] * NUMBERS) + "]"
+NUMBERS = 2_500_000
+document = "[" + ", ".join(["0.1234567890123456"] * NUMBERS) + "]"
 
 
 async def handle(text):

@@ -1,4 +1,4 @@
-"""An answer is written byte by byte: a system call for each."""
+"""An answer is sent byte by byte: a system call for each."""
 
 import asyncio
 import socket
@@ -16,22 +16,29 @@ def client(address):
                 left -= len(connection.recv(left))
 
 
-async def serve(reader, writer):  # FAULT many-system-calls: writelines would make one of them
+async def serve(connection):  # FAULT many-system-calls: one call could send the answer
+    loop = asyncio.get_running_loop()
     answer = bytes(LENGTH)
-    while await reader.readline():
-        for index in range(LENGTH):
-            writer.write(answer[index : index + 1])
-        await writer.drain()
-    writer.close()
+    with connection:
+        while await loop.sock_recv(connection, 100):
+            for index in range(LENGTH):
+                await loop.sock_sendall(connection, answer[index : index + 1])
 
 
 async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    await asyncio.gather(*(asyncio.to_thread(client, address) for _ in range(2)))
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        clients = asyncio.gather(
+            *(asyncio.to_thread(client, listener.getsockname()) for _ in range(2))
+        )
+        serving = set()
+        for _ in range(2):
+            connection, _ = await loop.sock_accept(listener)
+            serving.add(asyncio.create_task(serve(connection)))
+        await clients
+        await asyncio.gather(*serving)
     print(2 * REQUESTS, "answers of", LENGTH, "bytes")
-    await asyncio.sleep(0.1)
-    server.close()
 
 
 asyncio.run(main())

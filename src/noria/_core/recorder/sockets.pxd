@@ -132,7 +132,7 @@ cdef inline void socket_record(State *s, int kind, uint64_t a, uint64_t b,
             return
     if kind == RECEIVE:
         connection.receives += 1
-        if error == 0:
+        if error == 0 and b:    # not the end of the stream
             connection.last_received = now
             connection.bytes_in += b
     elif kind == SEND:

@@ -19,6 +19,8 @@ _LONG_HANDLER = 0.1
 # A thread that ran for this share of a block computed; below the other share it waited.
 _COMPUTED, _WAITED = 0.6, 0.2
 _COLLECTED = 0.5
+# A loop in the code is seen at several lines: in so many samples, and at most this share at one.
+_LEAST_SAMPLES, _ONE_LINE = 5, 0.95
 # Blocks without a stack must be this many times longer than the limit.
 _UNSEEN, _UNSEEN_AT_START = 2, 4
 _SEVERE_NS = 1_000_000_000
@@ -85,16 +87,25 @@ class _Group:
 
     def add(self, block: Block, place: Place) -> None:
         self.blocks.append(block)
-        self.see(place, 1)
-        for sample, count in block.samples:
-            if (sample.file, sample.function) == (place.file, place.function):
-                self.see(sample, count)
+        seen = [
+            (sample, count)
+            for sample, count in block.samples
+            if (sample.file, sample.function) == (place.file, place.function)
+        ]
+        # Without samples the place may be the function's first line.
+        for sample, count in seen or [(place, 1)]:
+            self.see(sample, count)
 
     def see(self, place: Place, count: int) -> None:
         key = places.key(place)
         self.lines[key] += count
         if not self.known.setdefault(key, place).source:
             self.known[key] = place
+
+    def spread(self) -> bool:
+        """Whether it was seen at several lines, none of which takes nearly all the time."""
+        total = sum(self.lines.values())
+        return total >= _LEAST_SAMPLES and max(self.lines.values()) <= total * _ONE_LINE
 
     def place(self) -> Place:
         return self.known[self.lines.most_common(1)[0][0]]
@@ -185,9 +196,7 @@ def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Findin
     worst = max(blocks, key=lambda block: block.duration)
     total, observed = _total(blocks), max(loop.end - loop.begin, 1)
     never_yields = (
-        bool(worst.task)
-        and worst.duration >= thresholds.never_yields * 1e9
-        and len(group.lines) > 1
+        bool(worst.task) and worst.duration >= thresholds.never_yields * 1e9 and group.spread()
     )
     evidence = [_how_long(blocks, worst, total, observed)]
     if worst.task and all(block.task == worst.task for block in blocks):
