@@ -220,7 +220,7 @@ class Block:
     cpu: int = 0  # ns of it that the thread ran (/proc/PID/task/TID/schedstat), as far as observed
     runqueue: int = 0  # ns of it that the thread waited for a free CPU
     excused: int = 0  # ns, not in `duration`, in which the process was stopped or debugged
-    # Innermost frames that were seen while it lasted, and how often, the most frequent first.
+    # The program's innermost lines that were seen while it lasted, and how often, the most first.
     samples: list[tuple[Place, int]] = field(default_factory=list)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from noria._core.recorder.watchdog import LoopWatcher
 from noria.sight.block_report import BlockReport
 from noria.sight.messages import warn
-from noria.sight.places import PlaceTuple, place_of_code
+from noria.sight.places import PlaceTuple, innermost_user_place, place_of_code
 
 if TYPE_CHECKING:
     from noria.sight.agent import Agent
@@ -62,6 +62,12 @@ class _Block:
         self.fields = fields
         self.samples: Counter[PlaceTuple] = Counter()
         self.reported_at = fields["duration"]
+
+    def see(self, stack: list[PlaceTuple]) -> None:
+        """Count the program's innermost line of a stack."""
+        place = innermost_user_place(stack)
+        if place is not None and (len(self.samples) < MAX_SAMPLES_KEPT or place in self.samples):
+            self.samples[place] += 1
 
 
 class Watchdog:
@@ -176,8 +182,7 @@ class Watchdog:
             "samples": [],
         }
         kept = self._blocks[loop] = _Block(block)
-        if stack:
-            kept.samples[stack[-1]] += 1
+        kept.see(stack)
         context = {
             "thread": watched.thread_name,
             "other_thread": held and not by_loop,
@@ -198,8 +203,7 @@ class Watchdog:
         duration = block["duration"] = event.counted
         block["cpu"] = event.cpu
         block["runqueue"] = event.runqueue
-        if stack and (len(kept.samples) < MAX_SAMPLES_KEPT or stack[-1] in kept.samples):
-            kept.samples[stack[-1]] += 1
+        kept.see(stack)
         if duration >= STILL_FACTOR * kept.reported_at:
             kept.reported_at = duration
             block["samples"] = kept.samples.most_common()
