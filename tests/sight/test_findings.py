@@ -99,6 +99,12 @@ def test_blocks_of_one_function_are_one_finding_at_its_most_frequent_line():
     assert "2 times" in finding.evidence[0]
 
 
+def test_a_generator_expression_belongs_to_its_function():
+    inner = replace(HANDLER, function="handle.<locals>.<genexpr>")
+    blocks = [block(started=BEGIN + SECOND), block(started=BEGIN + 2 * SECOND, stack=(RUN, inner))]
+    assert only(observed(blocks=blocks)).data["blocks"] == 2
+
+
 def test_the_advice_depends_on_what_the_line_calls():
     def advice(source: str, **fields) -> str:
         place = replace(HANDLER, source=source)
@@ -110,7 +116,8 @@ def test_the_advice_depends_on_what_the_line_calls():
     assert "backtracks" in advice("if PATTERN.match(line):")
     assert "GIL" in advice("x = compress(data)", gil_held=True)
     assert "to_thread" in advice("x = compute(data)", cpu=390 * MS)
-    assert "Wait without blocking" in advice("call(data)")
+    assert "Wait without blocking" in advice("call(data)", cpu=MS)
+    assert "to_thread" in advice("call(data)")  # whether the thread computed is unknown
 
 
 def test_the_limit_is_the_observations_or_the_thresholds():

@@ -63,6 +63,11 @@ class _Block:
         self.samples: Counter[PlaceTuple] = Counter()
         self.reported_at = fields["duration"]
 
+    def ran(self, event: _Event) -> None:
+        """Store what the thread has done so far. Once the run has ended, the event has zeros."""
+        self.fields["cpu"] = max(self.fields["cpu"], event.cpu)
+        self.fields["runqueue"] = max(self.fields["runqueue"], event.runqueue)
+
     def see(self, stack: list[PlaceTuple]) -> None:
         """Count the program's innermost line of a stack."""
         place = innermost_user_place(stack)
@@ -201,8 +206,7 @@ class Watchdog:
             return
         block = kept.fields
         duration = block["duration"] = event.counted
-        block["cpu"] = event.cpu
-        block["runqueue"] = event.runqueue
+        kept.ran(event)
         kept.see(stack)
         if duration >= STILL_FACTOR * kept.reported_at:
             kept.reported_at = duration
@@ -233,8 +237,7 @@ class Watchdog:
         block["duration"] = event.counted
         block["excused"] = event.excused
         block["ended"] = True
-        block["cpu"] = event.cpu
-        block["runqueue"] = event.runqueue
+        kept.ran(event)
         block["samples"] = kept.samples.most_common()
         block["events_waiting"] = figures.get("after", 0) + figures.get("next", 0)
         self.agent.blocks.add(block)

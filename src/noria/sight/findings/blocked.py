@@ -90,7 +90,7 @@ class _Group:
         seen = [
             (sample, count)
             for sample, count in block.samples
-            if (sample.file, sample.function) == (place.file, place.function)
+            if places.function(sample) == places.function(place)
         ]
         # Without samples the place may be the function's first line.
         for sample, count in seen or [(place, 1)]:
@@ -118,7 +118,7 @@ def find(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Finding]
     groups: dict[tuple[str, str], _Group] = {}
     for block in _faults(loop, thresholds, limit):
         place = places.innermost(block.stack) or Place()
-        groups.setdefault((place.file, place.function), _Group()).add(block, place)
+        groups.setdefault(places.function(place), _Group()).add(block, place)
     ordered = sorted(groups.values(), key=lambda group: -_total(group.blocks))
     return [_finding(loop, group, thresholds) for group in ordered]
 
@@ -232,7 +232,7 @@ def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Findin
         title=title,
         evidence=evidence,
         place=place,
-        advice=_advice(place, gil, ran),
+        advice=_advice(place, gil, ran, any(block.cpu for block in blocks)),
         severity=ERROR if severe else WARNING,
         loop=loop.id,
         data={
@@ -258,13 +258,14 @@ def _how_long(blocks: list[Block], worst: Block, total: int, observed: int) -> s
     )
 
 
-def _advice(place: Place, gil: bool, ran: float) -> str:
+def _advice(place: Place, gil: bool, ran: float, known: bool = True) -> str:
+    """What to do. `ran`: the share of time on a CPU, if that is `known`."""
     for pattern, text in _ADVICE:
         if re.search(pattern, place.source):
             return text
     if gil:
         return _GIL
-    if ran > _WAITED:
+    if ran > _WAITED or not known:
         return _YIELD
     return (
         "Wait without blocking: await the asynchronous form of this call, or call it in a thread "

@@ -10,6 +10,7 @@ from noria.sight.observation import Place
 # By pattern, as a recording may come from another machine.
 _STANDARD = re.compile(r"/lib(64)?/python3\.\d+t?/(?!(site|dist)-packages/)|^<frozen |^$")
 _NORIA = re.compile(r"(^|/)((site|dist)-packages|src)/noria/|(^|/)noria/.*\.pyx$")
+_COMPREHENSION = re.compile(r"(\.<locals>)?\.<(genexpr|listcomp|setcomp|dictcomp)>.*")
 _PACKAGES = re.compile(r"/(site|dist)-packages/")
 
 
@@ -43,6 +44,11 @@ def is_import(stack: Iterable[Place]) -> bool:
         place.file.startswith("<frozen importlib") and place.function.startswith("_find_and_load")
         for place in stack
     )
+
+
+def function(place: Place) -> tuple[str, str]:
+    """Return (file, function); of a comprehension the function that it is written in."""
+    return (place.file, _COMPREHENSION.sub("", place.function))
 
 
 def key(place: Place | None) -> tuple[str, str, int]:
