@@ -28,7 +28,7 @@ async def heartbeat(queue):
 async def main():
     queue = asyncio.Queue()
     beat = asyncio.create_task(heartbeat(queue))
-    end = time.monotonic() + 1.3
+    end = time.monotonic() + 1.6
     workers = [asyncio.create_task(worker(end)) for _ in range(WORKERS)]
     while time.monotonic() < end:
         await asyncio.sleep(0.05)

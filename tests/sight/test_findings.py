@@ -55,7 +55,7 @@ def spread(*durations: int) -> Distribution:
 
 def block(duration=400 * MS, stack=(RUN, HANDLER), **more) -> Block:
     fields = {"started": BEGIN + SECOND, "stack": list(stack), "task": "Task-1"}
-    fields["samples"] = [(fields["stack"][-1], 3)]
+    fields["samples"] = [(fields["stack"][-1], 20)]
     return Block(duration=duration, **{**fields, **more})
 
 
@@ -91,7 +91,7 @@ def test_blocks_of_one_function_are_one_finding_at_its_most_frequent_line():
     other = replace(HANDLER, line=14)
     blocks = [
         block(started=BEGIN + SECOND),
-        block(started=BEGIN + 2 * SECOND, stack=(RUN, other), samples=[(other, 5), (HANDLER, 1)]),
+        block(started=BEGIN + 2 * SECOND, stack=(RUN, other), samples=[(other, 50), (HANDLER, 1)]),
     ]
     finding = only(observed(blocks=blocks))
     assert finding.place == other
@@ -131,6 +131,15 @@ def test_the_limit_is_the_observations_or_the_thresholds():
 def test_a_thread_that_waits_for_a_cpu_is_not_blocked():
     assert find(observed(blocks=[block(runqueue=350 * MS)])) == []
     assert only(observed(blocks=[block(runqueue=250 * MS)])).kind == "loop-blocked"
+
+
+def test_a_thread_that_another_one_keeps_from_running_is_not_blocked():
+    # It did not run, and the watchdog, which needs the GIL, too, has hardly seen it.
+    assert find(observed(blocks=[block(cpu=5 * MS, samples=[(HANDLER, 1)])])) == []
+    sleeping = block(cpu=5 * MS, samples=[(HANDLER, 20)])
+    assert only(observed(blocks=[sleeping])).kind == "loop-blocked"
+    held = block(cpu=5 * MS, samples=[(HANDLER, 1)], gil_held=True)
+    assert only(observed(blocks=[held])).kind == "loop-blocked"
 
 
 def test_imports_may_block_while_the_program_starts():

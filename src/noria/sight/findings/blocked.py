@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ _COLLECTED = 0.5
 _LEAST_SAMPLES, _ONE_LINE = 5, 0.95
 # Blocks without a stack must be this many times longer than the limit.
 _UNSEEN, _UNSEEN_AT_START = 2, 4
+# A sleeping thread leaves the GIL to the watchdog, whose samples are _SAMPLE_STEP longer apart each
+# time. With less than this share of them, the watchdog waited, too: for the GIL or for a CPU.
+_SAMPLE_STEP, _SAMPLED = 1.05, 0.2
 _SEVERE_NS = 1_000_000_000
 _SEVERE_SHARE = 0.1
 
@@ -147,6 +151,8 @@ def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block
             continue
         if _collecting(loop, block) > own * _COLLECTED:
             continue
+        if _kept_from_running(block, own, limit):
+            continue
         if not (block.samples or block.cpu or block.runqueue):
             # The watchdog has not seen it: whether the thread ran is unknown.
             early = begun < thresholds.startup * 1e9
@@ -154,6 +160,14 @@ def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block
                 continue
         found.append(block)
     return found
+
+
+def _kept_from_running(block: Block, own: int, limit: int) -> bool:
+    """Whether the thread neither ran nor called what waits: another thread had the GIL."""
+    if block.gil_held or not block.ended or not block.cpu or block.cpu > own * _WAITED:
+        return False
+    expected = math.log(max(own / limit, 1.0)) / math.log(_SAMPLE_STEP)
+    return sum(count for _, count in block.samples) < expected * _SAMPLED
 
 
 def _collecting(loop: LoopFigures, block: Block) -> int:
@@ -207,12 +221,12 @@ def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Findin
     delay = sum(block.delay_share for block in blocks)
     if delay >= 0.01:
         evidence.append(f"{share(min(delay, 1.0))} of all queue delay is from it")
-    ran = sum(block.cpu for block in blocks) / max(total, 1)
+    ran = sum(block.cpu for block in blocks) / max(total - _waited_for_cpu(blocks), 1)
     gil = any(block.gil_held for block in blocks)
     if gil:
         evidence.append("C code held the GIL meanwhile: no other thread ran Python code")
     elif ran >= _COMPUTED:
-        evidence.append(f"the thread ran on a CPU for {share(min(ran, 1.0))} of this time")
+        evidence.append("the thread computed meanwhile: it was on a CPU, or ready for one")
     elif ran <= _WAITED and any(block.cpu for block in blocks):
         evidence.append("the thread did not compute: it waited in a system call or for a lock")
     inner = worst.stack[-1] if worst.stack else None
@@ -300,6 +314,10 @@ def _without_stacks(loop: LoopFigures, limit: int) -> list[Finding]:
         )
         for key, durations in groups.items()
     ]
+
+
+def _waited_for_cpu(blocks: list[Block]) -> int:
+    return sum(block.runqueue for block in blocks)
 
 
 def _total(blocks: list[Block]) -> int:

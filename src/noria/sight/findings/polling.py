@@ -16,7 +16,7 @@ _SELF_WOKEN = 0.8
 # A step that takes longer does work; a shorter one only looks.
 _LOOKS_NS = 100_000
 # Steps of a victim from which on a mean says something.
-_LEAST_STEPS = 3
+_LEAST_STEPS = 2
 
 
 @dataclass
@@ -33,6 +33,11 @@ class _Group:
     @property
     def steps(self) -> int:
         return sum(task.steps for task in self.tasks)
+
+    @property
+    def again(self) -> int:
+        """Steps after each task's first, which its creation has queued."""
+        return self.steps - len(self.tasks)
 
     @property
     def self_wakes(self) -> int:
@@ -58,7 +63,7 @@ def find(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Finding]
     polling = [
         group
         for group in groups.values()
-        if group.steps and group.self_wakes >= _SELF_WOKEN * group.steps
+        if group.again and group.self_wakes >= _SELF_WOKEN * group.again
     ]
     polling = [
         group
