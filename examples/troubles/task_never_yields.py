@@ -6,7 +6,7 @@ import time
 
 async def index(queue, words, end):
     while time.monotonic() < end:
-        queue.put_nowait("a queue that is never empty " * 20)
+        queue.put_nowait("a queue that is never empty " * 5)
         text = await queue.get()
         words.update(text.split())  # FAULT task-never-yields: no await of this loop suspends
 

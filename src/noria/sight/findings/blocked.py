@@ -94,9 +94,10 @@ class _Group:
         seen = [
             (sample, count)
             for sample, count in block.samples
-            if places.function(sample) == places.function(place)
+            if places.function(sample) == places.function(place) and not block.gil_held
         ]
-        # Without samples the place may be the function's first line.
+        # Without samples the place may be the function's first line. Samples of C code that held
+        # the GIL are of the time after it; the stack is of the moment when it released the GIL.
         for sample, count in seen or [(place, 1)]:
             self.see(sample, count)
 
