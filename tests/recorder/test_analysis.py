@@ -268,6 +268,15 @@ def test_connections_from_their_open_to_their_close() -> None:
     assert (found["connections_opened"], found["connections_open"]) == (2, 2)
 
 
+def test_the_end_of_a_stream_is_no_data() -> None:
+    ring = started(1)
+    ring.io(7)
+    ring.put("RECEIVE", 7, 100)
+    ring.put("RECEIVE", 7, 0, after=MS)
+    (found,) = analysed(ring).connections()
+    assert (found["receives"], found["last_received"]) == (2, BASE + MS)
+
+
 def test_the_user_of_a_connection_is_the_task_that_its_handler_wakes() -> None:
     ring = started(1)
     ring.put("OPEN", 7, 0x300)

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ def test_an_echo_over_tcp(model: str) -> None:
         assert kinds[kind], (kind, kinds)
     assert kinds["OPEN"] == 2
     assert kinds["CLOSE"] >= 1
+    callers = [(before, each) for before, each in pairwise(records) if each[0] == "CALLER"]
+    assert callers
+    for (kind, fd, _), (_, a, _) in callers:
+        assert (kind, fd) == ("OPEN", a & 0xFFFFFFFF)
     assert sum(b for a, b in of_kind(records, "RECEIVE") if not a >> 32) == 10
     assert sum(b for a, b in of_kind(records, "SEND") if not a >> 32) == 10
     assert kinds["WAIT"] == kinds["WOKE"]

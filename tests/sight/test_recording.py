@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.support.recordings import BASE, HEADER, MS, Ring, snapshot, synthetic_recording
 
+from noria._core.recorder.ring import Recorder
 from noria.errors import RecordingError
+from noria.sight import dump
+from noria.sight.dump import open_recording
 from noria.sight.observer import Observer
-from noria.sight.recording import Recording, observe_recording
+from noria.sight.recording import RECORDS, Recording, observe_recording, write_magic
 
 
 def test_a_recording_has_the_figures_that_were_written(tmp_path: Path) -> None:
@@ -82,3 +87,48 @@ def test_a_task_that_took_the_address_of_one_of_the_last_snapshot() -> None:
     second, first = observer.observe().loops[0].tasks
     assert (first.name, first.state) == ("first", "done")
     assert (second.name, second.state, second.created) == ("", "scheduled", BASE + 2 * MS)
+
+
+def test_a_task_that_waits_for_a_lost_future_until_it_is_cancelled() -> None:
+    ring = Ring()
+    ring.put("RUN_BEGIN", 7)
+    ring.put("TASK_CREATED", 0x200, 0x9000)
+    ring.queue()
+    ring.turn()
+    ring.step(0x9000, 0x200)
+    observer = Observer()
+    observer.feed_loop({"id": 0, "header": HEADER})
+    task = {"id": 0x9000, "state": "waiting", "orphaned": True, "waiting_since": BASE}
+    for _ in range(2):
+        ring.wait(MS, 0)
+        observer.feed_snapshot(snapshot(ring, tasks=[task], tasks_alive=1))
+    ring.queue()
+    ring.turn(after=MS)
+    ring.step(0x9000, 0x200)
+    observer.feed_ring(0, bytes(ring.records))
+    (found,) = observer.observe().loops[0].tasks
+    assert found.orphaned
+    assert found.waiting_since == BASE + MS  # the first snapshot that says so
+
+
+def test_records_that_are_missing_come_before_those_that_follow_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.noria"
+    recorder = Recorder(64)
+    fd = open_recording(path)
+    write_magic(fd)
+    watched = SimpleNamespace(
+        id=0, recorder=recorder, released=False, model="", thread_name="", thread_native_id=0
+    )
+    writer = dump._LoopWriter(fd, watched, whole=True)
+    for number in range(100):
+        recorder.record(58, 0, number)
+    writer.write()
+    writer.reader.close()
+    recorder.close()
+    os.close(fd)
+    with Recording.open(path) as written:
+        kinds = [
+            "records" if chunk.kind == RECORDS else written.decode(chunk)["what"]
+            for chunk in written.chunks()
+        ]
+        assert kinds == ["loop", "dropped", "records"]
