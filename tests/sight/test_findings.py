@@ -159,6 +159,15 @@ def test_a_long_turn_of_short_handlers_is_not_a_blocked_loop():
     assert only(observed(blocks=[block()], slow=[longer])).kind == "loop-blocked"
 
 
+def test_a_short_handler_that_waited_for_a_cpu_is_not_a_blocked_loop():
+    calls = [SlowCall("callback", HANDLER, BEGIN + SECOND + 10 * MS, 150 * MS)]
+    busy = {"duration": 3 * SECOND, "cpu": SECOND}
+    assert find(observed(blocks=[block(**busy, runqueue=2 * SECOND)], slow=calls)) == []
+    assert only(observed(blocks=[block(**busy)], slow=calls)).kind == "loop-blocked"
+    calls = [replace(calls[0], duration=900 * MS)]
+    assert only(observed(blocks=[block(**busy, runqueue=2 * SECOND)], slow=calls))
+
+
 def test_a_turn_of_several_long_handlers_is_a_blocked_loop():
     calls = [SlowCall("task", HANDLER, 100 * MS + number * 50 * MS, 50 * MS) for number in range(8)]
     blocks = [block(started=100 * MS, cpu=400 * MS)]

@@ -185,9 +185,13 @@ def _one_handler(loop: LoopFigures, block: Block, limit: int) -> bool:
     if not loop.slow:
         return True
     end = block.started + block.duration
+    # On a busy machine a short handler is long while its thread waits for a CPU. How long each one
+    # waited is unknown: it is taken to be spread evenly over the block.
+    own = block.duration - block.runqueue
+    running = own / max(block.duration, 1)
     for call in loop.slow:
         common = min(end, call.started + call.duration) - max(block.started, call.started)
-        if common >= min(block.duration * _ONE_HANDLER, limit):
+        if common * running >= min(own * _ONE_HANDLER, limit):
             return True
     # The list has the longest calls only: this block's may have been dropped from it.
     return min(call.duration for call in loop.slow) > block.duration
