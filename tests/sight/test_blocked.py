@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -100,6 +101,46 @@ def test_c_code_that_holds_the_gil_is_named_by_the_line_that_called_it() -> None
     block = block_of(handler)
     lines = [place[3] for place in block["stack"]]
     assert any("doubles with each letter" in text for text in lines), lines
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_the_stack_is_taken_by_the_thread_that_gets_the_gil_first(lasts: bool) -> None:
+    def handler() -> bool:
+        watchdog = agent().watchdog
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(60)  # no thread gets the GIL before this one waits
+        try:
+            end = time.monotonic() + 2
+            while watchdog._watcher.overdue() is None:
+                if time.monotonic() > end:  # the watchdog was not waiting yet
+                    return False
+            watchdog.peek()
+        finally:
+            sys.setswitchinterval(interval)
+        if lasts:
+            wait_for_block()
+        return True
+
+    async def main() -> list[str]:
+        while not handler():
+            await asyncio.sleep(0.01)
+        end = time.monotonic() + DEADLINE
+        while not (found := [block for block in blocks() if block["ended"]]):
+            assert time.monotonic() < end
+            await asyncio.sleep(0.005)
+        return [block["stack"][-1][3] for block in found]
+
+    with noria.watch(max_block=LIMIT, report_blocks=False, socket=False):
+        assert "watchdog.peek()" in noria.run(main())
+
+
+def test_a_block_inside_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_module_of_test.py").write_text("wait_for_block()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(builtins, "wait_for_block", wait_for_block, raising=False)
+    block = block_of(lambda: importlib.import_module("slow_module_of_test"))
+    del sys.modules["slow_module_of_test"]
+    assert 0 < block["importing"] == sum(count for _, count in block["samples"])
 
 
 def test_a_turn_with_many_callbacks_and_the_events_that_waited(

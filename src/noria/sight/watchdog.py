@@ -83,8 +83,8 @@ class Watchdog:
         self.report = BlockReport(agent.settings.report_blocks)
         self._watcher = LoopWatcher(agent.settings.max_block)
         self._blocks: dict[int, _Block] = {}  # by loop id
-        # Stacks that the agent's thread has taken, by loop id.
-        self._early: dict[int, list[tuple[CodeType, int, Any]]] = {}
+        # Stacks that the agent's thread has taken, and of which turn, by loop id.
+        self._early: dict[int, tuple[int, list[tuple[CodeType, int, Any]]]] = {}
         self._debugged: set[int] = set()  # loops whose turn a debugger has stopped
         self._thread = threading.Thread(target=self._run, name="noria-watchdog", daemon=True)
 
@@ -126,17 +126,23 @@ class Watchdog:
 
         The agent's thread calls it whenever it has got the GIL.
         """
-        loop = self._watcher.overdue()
-        if loop >= 0 and loop not in self._early:
-            self._early[loop] = _take_stack(self._watcher.thread_of(loop))
+        overdue = self._watcher.overdue()
+        if overdue is None:
+            return
+        loop, turn = overdue
+        early = self._early.get(loop)
+        # The first one is nearest to what has kept the GIL.
+        if early is None or early[0] != turn:
+            self._early[loop] = turn, _take_stack(self._watcher.thread_of(loop))
 
     def _run(self) -> None:
         while (values := self._watcher.wait()) is not None:
             # First, and without releasing the GIL: the loop's thread may continue then.
             stack = _take_stack(self._watcher.thread_of(values[1]))
             early = self._early.pop(values[1], None)
-            if values[-1] and early is not None:
-                stack, values = early, (*values[:-1], False)
+            # A thread may have been switched between looking and taking: only of this very turn.
+            if values[0] == "blocked" and early is not None and early[0] == self._watcher.turn:
+                stack, values = early[1], (*values[:-1], False)
             try:
                 self._handle(stack, _Event(*values))
             except Exception as error:

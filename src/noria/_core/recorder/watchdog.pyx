@@ -85,6 +85,7 @@ cdef class LoopWatcher:
     cdef bint waiting
     cdef uint64_t overdue_turn  # a block that `wait` reports once it has the GIL; 0: none
     cdef int64_t overdue_loop
+    cdef readonly uint64_t turn     # turn_started of the event that `wait` has returned last
     cdef object pending         # list of (loop id, descriptor): the rings to watch from now on
 
     def __cinit__(self, int64_t max_block):
@@ -151,15 +152,15 @@ cdef class LoopWatcher:
             with nogil:
                 event = self.look(&index, &run, &queue, &turn)
                 if event == 1:
-                    self.overdue_turn = turn
                     self.overdue_loop = self.watched[index].loop
+                    self.overdue_turn = turn
                 before = monotonic_ns()
             waited = monotonic_ns() - before
             self.overdue_turn = 0
             if event == 0:
                 continue
             one = &self.watched[index]
-            one.last = turn
+            one.last = self.turn = turn
             run_before = run
             if event == 1:
                 read_schedstat(one, &run, &queue)
@@ -175,17 +176,18 @@ cdef class LoopWatcher:
         return None
 
     def overdue(self):
-        """Return the id of a loop whose block lasts and `wait` has not reported yet; -1: none.
+        """Return (loop id, turn_started) of a block that lasts and `wait` has not reported yet.
 
         For another thread that has got the GIL first: when `wait` gets it, the block may be over.
+        None if there is no such block.
         """
         cdef int i
         if self.overdue_turn:
             for i in range(self.count):
                 if self.watched[i].loop == self.overdue_loop and \
                         self.watched[i].header.turn_started == self.overdue_turn:
-                    return self.overdue_loop
-        return -1
+                    return (self.overdue_loop, self.overdue_turn)
+        return None
 
     def turn_of(self, int64_t loop):
         """Return turn_started and turns of a loop's ring, to compare later; None if unknown."""
