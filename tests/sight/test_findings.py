@@ -144,9 +144,13 @@ def test_a_thread_that_another_one_keeps_from_running_is_not_blocked():
 
 def test_imports_may_block_while_the_program_starts():
     stack = (RUN, HANDLER, IMPORT, Place("<module>", "/app/models.py", 1))
-    assert find(observed(blocks=[block(stack=stack)])) == []
-    late = block(stack=stack, started=BEGIN + 8 * SECOND)
+    assert find(observed(blocks=[block(stack=stack, importing=20)])) == []
+    assert find(observed(blocks=[block(stack=stack, samples=[])])) == []
+    late = block(stack=stack, importing=20, started=BEGIN + 8 * SECOND)
     assert only(observed(blocks=[late])).kind == "loop-blocked"
+    # Whether most of it was imports, not where it was seen first.
+    assert find(observed(blocks=[block(importing=11)])) == []
+    assert only(observed(blocks=[block(stack=stack, importing=9)])).kind == "loop-blocked"
 
 
 def test_a_long_turn_of_short_handlers_is_not_a_blocked_loop():

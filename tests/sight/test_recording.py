@@ -12,9 +12,8 @@ from tests.support.recordings import BASE, HEADER, MS, Ring, snapshot, synthetic
 from noria._core.recorder.ring import Recorder
 from noria.errors import RecordingError
 from noria.sight import dump
-from noria.sight.dump import open_recording
 from noria.sight.observer import Observer
-from noria.sight.recording import RECORDS, Recording, observe_recording, write_magic
+from noria.sight.recording import RECORDS, Recording, create_file, observe_recording, write_magic
 
 
 def test_a_recording_has_the_figures_that_were_written(tmp_path: Path) -> None:
@@ -114,10 +113,10 @@ def test_a_task_that_waits_for_a_lost_future_until_it_is_cancelled() -> None:
 def test_records_that_are_missing_come_before_those_that_follow_them(tmp_path: Path) -> None:
     path = tmp_path / "x.noria"
     recorder = Recorder(64)
-    fd = open_recording(path)
+    fd = create_file(path)
     write_magic(fd)
     watched = SimpleNamespace(
-        id=0, recorder=recorder, released=False, model="", thread_name="", thread_native_id=0
+        id=0, recorder=recorder, released=False, description=lambda header: {"header": header}
     )
     writer = dump._LoopWriter(fd, watched, whole=True)
     for number in range(100):

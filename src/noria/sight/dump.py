@@ -45,7 +45,6 @@ class _LoopWriter:
             self.write_dropped()
             recording.write_records(self.fd, loop, records)
             self.records += len(records) // RECORD_SIZE
-        self.write_dropped()
 
     def write_dropped(self) -> None:
         """Write how many records are missing before the next ones. Raises OSError."""

@@ -222,6 +222,7 @@ class Block:
     excused: int = 0  # ns, not in `duration`, in which the process was stopped or debugged
     # The program's innermost lines that were seen while it lasted, and how often, the most first.
     samples: list[tuple[Place, int]] = field(default_factory=list)
+    importing: int = 0  # how many of the samples were inside an import statement
 
 
 @dataclass(slots=True)

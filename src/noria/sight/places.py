@@ -71,6 +71,14 @@ def code_of(function: Any) -> Any:
     return function if code is None else code
 
 
+def is_import(stack: Sequence[PlaceTuple]) -> bool:
+    """Whether a stack is inside an import statement."""
+    return any(
+        file.startswith("<frozen importlib") and function.startswith("_find_and_load")
+        for function, file, _, _ in stack
+    )
+
+
 # Called for each frame above a garbage collection.
 @functools.lru_cache(MAX_FILES_KEPT)
 def is_user_code(file: str) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from noria._core.recorder.watchdog import LoopWatcher
 from noria.sight.block_report import BlockReport
 from noria.sight.messages import warn
-from noria.sight.places import PlaceTuple, innermost_user_place, place_of_code
+from noria.sight.places import PlaceTuple, innermost_user_place, is_import, place_of_code
 
 if TYPE_CHECKING:
     from noria.sight.agent import Agent
@@ -73,6 +73,7 @@ class _Block:
         place = innermost_user_place(stack)
         if place is not None and (len(self.samples) < MAX_SAMPLES_KEPT or place in self.samples):
             self.samples[place] += 1
+            self.fields["importing"] += is_import(stack)
 
 
 class Watchdog:
@@ -167,7 +168,7 @@ class Watchdog:
             else:
                 self._sample(event, places)
 
-    def _begin(self, event: _Event, stack: list[PlaceTuple]) -> None:
+    def _begin(self, event: _Event, seen: list[PlaceTuple]) -> None:
         loop = event.loop
         try:
             watched = self.agent.loop_of_id(loop)
@@ -178,7 +179,8 @@ class Watchdog:
         by_loop = held and 2 * event.gil_cpu > event.gil_wait
         task = _current_task(watched.loop)
         figures = self._watcher.turn_figures(loop) or {}
-        stack = stack or _place_of_longest(watched, figures)
+        # Without a stack: the turn was over, or the program's code had returned to the loop.
+        stack = seen or _place_of_longest(watched, figures)
         block = {
             "loop": loop,
             "started": event.started,
@@ -191,9 +193,10 @@ class Watchdog:
             "cpu": event.cpu,
             "runqueue": event.runqueue,
             "samples": [],
+            "importing": 0,
         }
         kept = self._blocks[loop] = _Block(block)
-        kept.see(stack)
+        kept.see(seen)
         context = {
             "thread": watched.thread_name,
             "other_thread": held and not by_loop,

@@ -19,7 +19,7 @@ _ONE_HANDLER = 0.7
 _LONG_HANDLER = 0.1
 # A thread that ran for this share of a block computed; below the other share it waited.
 _COMPUTED, _WAITED = 0.6, 0.2
-_COLLECTED = 0.5
+_COLLECTED = _IMPORTED = 0.5
 # A loop in the code is seen at several lines: in so many samples, and at most this share at one.
 _LEAST_SAMPLES, _ONE_LINE = 5, 0.95
 # Blocks without a stack must be this many times longer than the limit.
@@ -144,7 +144,7 @@ def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block
         if own < limit:
             continue
         begun = block.started - loop.begin
-        if places.is_import(block.stack) and begun < thresholds.startup * 1e9:
+        if begun < thresholds.startup * 1e9 and _importing(block):
             continue
         if block.ended and not (
             _one_handler(loop, block, limit) or _long_handlers(loop, block, limit)
@@ -169,6 +169,13 @@ def _kept_from_running(block: Block, own: int, limit: int) -> bool:
         return False
     expected = math.log(max(own / limit, 1.0)) / math.log(_SAMPLE_STEP)
     return sum(count for _, count in block.samples) < expected * _SAMPLED
+
+
+def _importing(block: Block) -> bool:
+    """Whether most of a block was imports."""
+    if not block.samples:
+        return places.is_import(block.stack)
+    return block.importing > sum(count for _, count in block.samples) * _IMPORTED
 
 
 def _collecting(loop: LoopFigures, block: Block) -> int:
