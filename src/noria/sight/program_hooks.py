@@ -12,7 +12,6 @@ import functools
 import gc
 import inspect
 import itertools
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -193,10 +192,7 @@ def _collection(phase: str, info: dict[str, int]) -> None:
     if phase == "start":
         for watched in loops:
             watched.recorder.record(record_kinds.GC_BEGIN, info["generation"], 0)
-        try:
-            frame = innermost_user_frame(sys._getframe(1))
-        except ValueError:
-            frame = None  # at the interpreter's end no code of the program is above
+        frame = innermost_user_frame(inspect.currentframe())
         for watched in loops:
             watched.collections.begin(frame)
     else:

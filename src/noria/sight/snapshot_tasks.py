@@ -183,10 +183,10 @@ def _awaited_tasks(frames: list[Suspended], future: Any) -> Iterator[asyncio.Tas
         yield future
         return
     if type(future) is not asyncio.Future:
-        # A gathering future has its children in a dict that is no attribute of it.
+        # A gathering future has its children in a list that is no public attribute. The garbage
+        # collector visits the dict of attributes, or on some Pythons the attributes themselves.
         for inner in gc.get_referents(future):
-            if isinstance(inner, dict):
-                yield from _tasks_in(inner.values())
+            yield from _tasks_in(inner.values() if isinstance(inner, dict) else [inner])
     if not frames or not module_of_frame(frames[-1].frame).startswith("asyncio."):
         return
     # The variables of asyncio's function, without the side effects of frame.f_locals.
