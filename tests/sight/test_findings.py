@@ -319,6 +319,13 @@ def test_late_timers_are_found_with_the_code_that_fills_the_queue():
     assert find(observed(timers=TimerFigures(fired=50, lateness=spread(*[20 * MS] * 50)))) == []
 
 
+def test_timers_that_are_late_for_want_of_a_cpu_are_no_finding():
+    timers = TimerFigures(fired=20, lateness=spread(*[300 * MS] * 20))
+    assert find(observed(timers=timers, blocks=[block(duration=310 * MS, runqueue=290 * MS)])) == []
+    finding = only(observed(timers=timers, blocks=[block(duration=190 * MS, runqueue=100 * MS)]))
+    assert finding.kind == "timers-late"
+
+
 def test_late_timers_are_the_consequence_of_a_block():
     timers = TimerFigures(fired=20, lateness=spread(*[300 * MS] * 20))
     finding = only(observed(timers=timers, blocks=[block()]))

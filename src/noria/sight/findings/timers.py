@@ -46,9 +46,10 @@ def storms(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
 
 
 def late(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
-    """Return a finding if a tenth of the timers is late."""
+    """Return a finding if a tenth of the timers is late, and not for want of a CPU."""
     lateness = loop.timers.lateness
-    if lateness.count < _LEAST_TIMERS or lateness.percentile(90) < thresholds.timer_lateness * 1e9:
+    limit = thresholds.timer_lateness * 1e9 + _longest_wait_for_cpu(loop)
+    if lateness.count < _LEAST_TIMERS or lateness.percentile(90) < limit:
         return []
     codes = sorted(loop.codes, key=lambda code: -code.busy)
     evidence = [
@@ -91,6 +92,11 @@ def late(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
             },
         )
     ]
+
+
+def _longest_wait_for_cpu(loop: LoopFigures) -> int:
+    """How long the loop's thread waited for a free CPU in one turn, in ns, as far as observed."""
+    return max((block.runqueue for block in loop.blocks), default=0)
 
 
 def _owner(loop: LoopFigures) -> tuple[Place | None, str, int]:
