@@ -5,9 +5,9 @@ import time
 
 
 def count_primes(end):
-    """Count the primes found until the time `end`."""
+    """Count the primes found until the thread's CPU time is `end`."""
     found, number = 0, 1_000_000
-    while time.monotonic() < end:
+    while time.thread_time() < end:
         found += all(number % other for other in range(2, int(number**0.5)))  # FAULT loop-blocked
         number += 1
     return found
@@ -17,7 +17,7 @@ async def main():
     ticks = asyncio.create_task(ticker())
     for _ in range(2):
         await asyncio.sleep(0.15)
-        print(count_primes(time.monotonic() + 0.3), "primes")
+        print(count_primes(time.thread_time() + 0.3), "primes")
     ticks.cancel()
 
 
