@@ -17,7 +17,7 @@ import pytest
 
 import noria
 from noria.sight import lifetime
-from noria.sight.recording import Recording
+from noria.sight.recording import Recording, observe_recording
 from noria.sight.socket_directory import (
     UnsafeDirectory,
     make_socket_directory,
@@ -290,6 +290,22 @@ def records(body: memoryview) -> Iterator[tuple[int, int, int]]:
     words = memoryview(bytes(body)).cast("Q")
     for index in range(0, len(words), 3):
         yield words[index] & 255, words[index + 1], words[index + 2]
+
+
+def test_a_recording_has_the_errors_of_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "end.noria"
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        agent = lifetime.active()
+        assert agent is not None
+        agent.snapshot(fresh=True)
+        asyncio.get_running_loop().call_exception_handler({"message": "at the end"})
+
+    with noria.record(path, socket=False):
+        noria.run(main())
+    (loop,) = observe_recording(path).loops
+    assert [error.message for error in loop.errors] == ["at the end"]
 
 
 def test_the_loops_methods_are_its_own_again_after_a_watch() -> None:

@@ -230,11 +230,11 @@ class Agent:
         """Return the names of a loop's recorder from number *after* on."""
         return list(self.loop_of_id(loop).recorder.names_after(after))
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return a snapshot; not a new one if the last one is young or was expensive."""
+    def snapshot(self, *, fresh: bool = False) -> dict[str, Any]:
+        """Return a snapshot; unless *fresh*, the last one if it is young or was expensive."""
         with self._snapshot_lock:
             age = time.monotonic_ns() - self._snapshot["time"]
-            if age >= max(MIN_SNAPSHOT_AGE, self._snapshot["cost"] / SNAPSHOT_SHARE):
+            if fresh or age >= max(MIN_SNAPSHOT_AGE, self._snapshot["cost"] / SNAPSHOT_SHARE):
                 private: set[int] = set().union(*(function() for function in self.private_fds))
                 self._snapshot = take_snapshot(self.loops, private)
             return self._snapshot

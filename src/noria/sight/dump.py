@@ -121,7 +121,8 @@ class RecordingWriter:
             recording.write_json(self.fd, "block", block, block["loop"])
         now = time.monotonic()
         if last or now >= self.next_snapshot:
-            latest = self.agent.snapshot()
+            # The last one has the errors and collections of the end.
+            latest = self.agent.snapshot(fresh=last)
             began = time.thread_time()
             body = encode_snapshot(latest, {"what": "snapshot"})
             recording.write_encoded(self.fd, body)
