@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         start_server,
         start_unix_server,
     )
+    from noria.bus.bus import Bus
     from noria.errors import ModelLimit, ModelUnavailable, NoriaError, UnknownModel, Unsupported
     from noria.files.opening import open
     from noria.models import MODELS, ModelInfo, info
@@ -56,6 +57,7 @@ _MODULES = {
         "start_server",
         "start_unix_server",
     ),
+    "noria.bus.bus": ("Bus",),
     "noria.errors": (
         "ModelLimit",
         "ModelUnavailable",
@@ -77,6 +79,7 @@ __all__ = [
     "MODELS",
     "READ",
     "WRITE",
+    "Bus",
     "EventLoop",
     "EventLoopPolicy",
     "ModelInfo",

@@ -29,6 +29,51 @@ class RecordingError(NoriaError, ValueError):
     version."""
 
 
+class BusError(NoriaError):
+    """Base class of the exceptions of noria.Bus."""
+
+
+class BrokerUnavailable(BusError, ConnectionError):
+    """The broker cannot be reached, or the connection to it broke.
+
+    The message says what to start, with the command.
+    """
+
+
+class EmitTimeout(BusError, TimeoutError):
+    """The broker did not confirm an event within the time-out of `emit`.
+
+    The event may have been published nevertheless. Emitting it again with the same ``id=`` is safe.
+    """
+
+
+class BusClosed(BusError, RuntimeError):
+    """The bus is draining or closed, and publishes nothing any more."""
+
+
+class InvalidBrokerURL(BusError, ValueError):
+    """The URL names no broker that noria knows, or has an option that the broker does not have."""
+
+
+class InvalidEvent(BusError, ValueError):
+    """This is no CloudEvent that noria can publish or handle."""
+
+
+class EventTooLarge(InvalidEvent):
+    """The encoded event is larger than the bus or the broker permits."""
+
+
+class EventRejected(BusError):
+    """Raised by a handler for an event that can never succeed.
+
+    The event goes to the dead letters at once, without retries.
+    """
+
+
+class InvalidData(EventRejected, ValueError):
+    """The data of an event does not fit the type that its handler declares."""
+
+
 def os_error_reason(error: OSError) -> str:
     """Return the system's reason alone: "connection refused", without number or file name.
 

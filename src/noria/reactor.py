@@ -218,12 +218,16 @@ class Reactor:
         except (KeyError, ValueError):
             raise KeyError(f"{handler!r} is no handler of {name!r}") from None
 
+    def handlers(self, name: str) -> tuple[Callable[..., object], ...]:
+        """Return the handlers of an event, in the order of registration."""
+        return tuple(self._handlers.get(name, ()))
+
     def emit(self, event: str, /, **data: Any) -> None:
         """Put an event at the end of the queue. May be called from any thread."""
         self.loop.call_soon_threadsafe(self._dispatch, event, data)
 
     def _dispatch(self, event: str, data: dict[str, Any]) -> None:
-        for handler in tuple(self._handlers.get(event, ())):
+        for handler in self.handlers(event):
             try:
                 handler(**data)
             except Exception:

@@ -1,0 +1,123 @@
+"""The URL of a broker, and the messages for what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from noria.errors import BrokerUnavailable, InvalidBrokerURL, error_message, os_error_reason
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+_SECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerURL:
+    """A broker's URL in its parts: ``scheme://user:password@host:port,host:port/path?options``.
+
+    `hosts`: pairs of host and port, the port None where the URL has none. `start`: the command that
+    starts such a broker on this machine, for messages.
+    """
+
+    text: str
+    scheme: str
+    hosts: tuple[tuple[str, int | None], ...] = ()
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    path: str = ""
+    options: dict[str, str] = field(default_factory=dict)
+    start: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The URL without its user and password."""
+        return re.sub(r"//[^/@]*@", "//", self.text)
+
+    def check_options(self, *known: str) -> None:
+        """Raise InvalidBrokerURL if there is an option besides the known ones."""
+        for name in self.options:
+            if name not in known:
+                permitted = ", ".join(known) or "none"
+                raise InvalidBrokerURL(
+                    f"{self.shown}: unknown option {name!r}; {self.scheme} has: {permitted}"
+                )
+
+    def seconds(self, name: str, default: float) -> float:
+        """Return an option as seconds: ``90``, ``500ms``, ``15m``, ``24h``, ``7d``."""
+        value = self.options.get(name)
+        if value is None:
+            return default
+        match = _SECONDS.fullmatch(value)
+        if match is None or not float(match[1]):
+            raise InvalidBrokerURL(
+                f"{self.shown}: {name}={value} is no time; write it as 90s, 15m, 24h or 7d"
+            )
+        return float(match[1]) * _UNITS[match[2]]
+
+    def integer(self, name: str, default: int, minimum: int = 1, maximum: int = 1 << 31) -> int:
+        """Return an option as an integer."""
+        value = self.options.get(name)
+        if value is None:
+            return default
+        if not value.isascii() or not value.isdigit() or not minimum <= int(value) <= maximum:
+            raise InvalidBrokerURL(
+                f"{self.shown}: {name}={value} must be a number from {minimum} to {maximum}"
+            )
+        return int(value)
+
+    def unavailable(self, error: BaseException | str) -> BrokerUnavailable:
+        """Return the exception for a broker that cannot be reached, with what to do."""
+        if isinstance(error, OSError) and error.errno:
+            reason = os_error_reason(error)
+        else:
+            reason = error if isinstance(error, str) else error_message(error)
+        hint = f"; start one with: {self.start}" if self.start else ""
+        return BrokerUnavailable(f"no broker at {self.shown}: {reason}{hint}")
+
+
+def parse(text: str, start: str = "") -> BrokerURL:
+    """Return the parts of a URL. Raises InvalidBrokerURL."""
+    scheme, colon, rest = text.partition(":")
+    if not colon or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        raise InvalidBrokerURL(
+            f"{text!r} is no broker's URL; examples: memory:, nats://127.0.0.1:4222, "
+            "redis://127.0.0.1:6379"
+        )
+    if not rest.startswith("//"):
+        path, _, query = rest.partition("?")
+        return BrokerURL(text, scheme, path=unquote(path), options=_options(text, query))
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise InvalidBrokerURL(f"{text!r} is no broker's URL: {error}") from None
+    login, at, addresses = parts.netloc.rpartition("@")
+    user, colon, password = login.partition(":")
+    hosts = tuple(_address(text, address) for address in addresses.split(",") if address)
+    if not hosts:
+        raise InvalidBrokerURL(f"{text!r} has no host; write {scheme}://127.0.0.1")
+    return BrokerURL(
+        text,
+        scheme,
+        hosts,
+        unquote(user) if at and user else None,
+        unquote(password) if colon else None,
+        unquote(parts.path),
+        _options(text, parts.query),
+        start,
+    )
+
+
+def _address(text: str, address: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?", address)
+    if match is None or (match[2] and not 0 < int(match[2]) < 65536):
+        raise InvalidBrokerURL(f"{text!r}: {address!r} is no host with a port")
+    return match[1].strip("[]"), int(match[2]) if match[2] else None
+
+
+def _options(text: str, query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise InvalidBrokerURL(f"{text!r}: options are written as ?name=value&name=value") from None
+    return dict(pairs)

@@ -1,0 +1,117 @@
+"""Brokers for the tests of the bus: each server on a free port, with a directory of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+STARTUP_SECONDS = 20.0
+
+# The command of each server, and the module of its client.
+PROGRAMS = {"nats": ("nats-server", "nats"), "redis": ("redis-server", "redis")}
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class BrokerServer:
+    """A nats-server with JetStream, or a redis-server that appends to a file.
+
+    `start` and `stop` may be repeated: the port and the data stay.
+    """
+
+    def __init__(self, kind: str, directory: Path):
+        self.kind = kind
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{self.kind}://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        program = program_path(self.kind)
+        assert program is not None
+        if self.kind == "nats":
+            return [
+                *(program, "-js", "-a", "127.0.0.1", "-p", str(self.port)),
+                *("-sd", str(self.directory)),
+            ]
+        return [
+            *(program, "--bind", "127.0.0.1", "--port", str(self.port)),
+            *("--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "always"),
+            *("--save", "", "--daemonize", "no"),
+        ]
+
+    def start(self) -> None:
+        """Start the server and wait until it accepts connections."""
+        with open(self.directory / "log", "ab") as output:
+            self.process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        end = time.monotonic() + STARTUP_SECONDS
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > end:
+                log = (self.directory / "log").read_text(errors="replace")
+                self.kill()
+                raise RuntimeError(f"{self.kind} server did not start:\n{log}")
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1.0) as sock:
+                sock.settimeout(1.0)
+                if self.kind == "nats":
+                    return sock.recv(4) == b"INFO"
+                # While Redis loads its file, it answers with an error.
+                sock.sendall(b"PING\r\n")
+                return sock.recv(5) == b"+PONG"
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        """End the server in an orderly way."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self.process = None
+
+    def kill(self) -> None:
+        """End the server with SIGKILL."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+
+def program_path(kind: str) -> str | None:
+    """Return the path of the server's program; None if it is not installed."""
+    name = PROGRAMS[kind][0]
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/bin")
+
+
+def require(kind: str) -> None:
+    """Skip the test if the server, its client or its adapter is not installed."""
+    program, module = PROGRAMS[kind]
+    if program_path(kind) is None:
+        pytest.skip(f"{program} is not installed")
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"the Python package {module} is not installed")
+    if importlib.util.find_spec(f"noria.bus.brokers.{kind}") is None:
+        pytest.skip(f"there is no adapter for {kind}")
