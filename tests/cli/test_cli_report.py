@@ -136,6 +136,14 @@ def test_other_files_are_refused(recording, capsys, content, message):
     assert not Path("run.html").exists()
 
 
+def test_an_empty_file_names_the_recordings_of_child_processes(recording, capsys):
+    recording.rename("run.12.noria")
+    Path("run.noria").touch()
+    Path("run.x.noria").touch()
+    assert run(["report", "run.noria"]) == 1
+    assert "its child processes recorded run.12.noria\n" in capsys.readouterr().err
+
+
 def test_a_directory_and_wrong_outputs_are_refused(recording, capsys):
     before = recording.read_bytes()
     Path("folder").mkdir()

@@ -87,6 +87,8 @@ def test_all_ways_to_get_a_loop_give_norias() -> None:
         asyncio.run(main())
         with asyncio.Runner() as runner:
             runner.run(main())
+        with asyncio.Runner(loop_factory=None) as runner:
+            runner.run(main())
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(main())
             assert isinstance(runner.get_loop(), asyncio.SelectorEventLoop)
@@ -104,7 +106,60 @@ def test_all_ways_to_get_a_loop_give_norias() -> None:
     )
     status, output, errors = run("--model", "poll", script)
     assert (status, errors) == (0, "")
-    assert output.split() == ["noria"] * 4 + ["__main__"]
+    assert output.split() == ["noria"] * 5 + ["__main__"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 16), reason="there are no policies")
+def test_a_policy_that_the_program_sets_gives_norias_loop_unless_it_has_another() -> None:
+    script = write(
+        "policies.py",
+        f"""
+        import asyncio, warnings
+        warnings.simplefilter("ignore")
+        async def main():
+            {WHERE}
+        class Default(asyncio.DefaultEventLoopPolicy):
+            pass
+        class Own(asyncio.DefaultEventLoopPolicy):
+            def new_event_loop(self):
+                class Loop(asyncio.selector_events.BaseSelectorEventLoop):
+                    pass
+                return Loop()
+        for policy in (asyncio.DefaultEventLoopPolicy(), Default(), Own(), None):
+            asyncio.set_event_loop_policy(policy)
+            asyncio.run(main())
+        """,
+    )
+    status, output, errors = run(script)
+    assert (status, errors) == (0, "")
+    assert output.split() == ["noria", "noria", "__main__", "noria"]
+
+
+def test_a_program_that_ends_by_raising_a_signal_is_recorded_whole(tmp_path: Path) -> None:
+    script = write(
+        "raises.py",
+        """
+        import asyncio, signal, time
+        async def main():
+            done = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, done.set)
+            print("ready", flush=True)
+            await done.wait()
+            time.sleep(0.3)
+        asyncio.run(main())
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+        """,
+    )
+    process = start("--record", "run.noria", script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    status, _, errors = finish(process)
+    assert status == -signal.SIGTERM
+    assert "noria: 1 finding" in errors
+    assert ended(Path("run.noria"))
+    assert not list(tmp_path.glob("noria/*.sock"))
 
 
 def test_a_module_and_code_and_child_processes() -> None:

@@ -7,13 +7,27 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tests.support.recordings import BASE, HEADER, MS, Ring, snapshot, synthetic_recording
+from tests.support.recordings import (
+    BASE,
+    HEADER,
+    MS,
+    Ring,
+    snapshot,
+    synthetic_recording,
+    write_recording,
+)
 
 from noria._core.recorder.ring import Recorder
 from noria.errors import RecordingError
 from noria.sight import dump
 from noria.sight.observer import Observer
-from noria.sight.recording import RECORDS, Recording, create_file, observe_recording, write_magic
+from noria.sight.recording import (
+    RECORDS,
+    Recording,
+    create_file,
+    observe_recording,
+    write_magic,
+)
 
 
 def test_a_recording_has_the_figures_that_were_written(tmp_path: Path) -> None:
@@ -131,3 +145,23 @@ def test_records_that_are_missing_come_before_those_that_follow_them(tmp_path: P
             for chunk in written.chunks()
         ]
         assert kinds == ["loop", "dropped", "records"]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_loop_that_waits_is_observed_until_the_last_snapshot(
+    tmp_path: Path, running: bool
+) -> None:
+    ring = Ring()
+    ring.put("RUN_BEGIN", 4242)
+    ring.turn()
+    ring.wait(5 * MS, 1)
+    ring.call(ring.intern("code", "f"))
+    ring.put("WAIT", -1)
+    if not running:
+        ring.put("RUN_END", after=MS)
+    latest = {"what": "snapshot", "time": BASE + ring.time + 900 * MS, "loops": []}
+    write_recording(tmp_path / "x.noria", {0: ring}, [latest])
+    (loop,) = observe_recording(tmp_path / "x.noria").loops
+    assert loop.running == running
+    assert loop.end == (latest["time"] if running else BASE + ring.time)
+    assert loop.waiting >= 5 * MS + 900 * MS * running

@@ -85,6 +85,9 @@ def _selected(
             elif what == "error":
                 if not value.get("last") or begin <= integer(value["last"]) <= end:
                     yield chunk
+            elif what == "end":
+                value["time"] = min(integer(value.get("time")), end)
+                yield chunk._replace(body=memoryview(json.dumps(value).encode()))
             elif what == "dropped" and loop in ranges:
                 if ranges[loop][0] < passed[loop] < ranges[loop][1]:
                     yield chunk

@@ -33,6 +33,7 @@ class Observer:
         self.answering = True
         self.silent = 0
         self.ended = False  # a recording's end was there
+        self._recorded_until = 0  # CLOCK_MONOTONIC in ns; a loop that waits writes no records
 
     def feed_process(self, process: dict[str, Any]) -> None:
         """Take pid, command, python, noria, max_block; before the loops."""
@@ -114,6 +115,7 @@ class Observer:
             self.feed_loop(value)
         elif what == "snapshot":
             self.feed_snapshot(value)
+            self._recorded_until = max(self._recorded_until, integer(value.get("time")))
         elif what == "names":
             self.feed_names(value.get("loop", 0), value.get("names", []))
         elif what == "block":
@@ -124,12 +126,14 @@ class Observer:
             self.loop(value.get("loop", 0)).drop(integer(value.get("count")))
         elif what == "end":
             self.ended = True
+            self._recorded_until = max(self._recorded_until, integer(value.get("time")))
 
     def observe(self, now: int = 0) -> Observation:
         """Return all figures.
 
         *now* (CLOCK_MONOTONIC in ns, read before the last records were pulled) says until when the
-        records are complete; 0: until the last record of any loop.
+        records are complete; 0: until the last record of any loop, or the last snapshot or the end
+        of a recording.
         """
         observation = Observation(
             answering=self.answering, silent=self.silent, max_block=self.max_block
@@ -138,6 +142,8 @@ class Observer:
         for loop in self.loops.values():
             if now:
                 loop.analysis.advance(now)
+            elif loop.analysis.running:
+                loop.analysis.advance(self._recorded_until)
             observation.now = max(observation.now, loop.analysis.now)
         for loop in self.loops.values():
             figures = loop.figures()

@@ -7,10 +7,12 @@ runs as it does without noria, except that `start` was called before.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
 import importlib
 import os
+import signal
 import sys
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from noria.sight.agent import Agent
     from noria.sight.run_session import RunSession
 
-UVLOOP_CHECKS = (1.0, 5.0, 30.0)  # seconds after the import of uvloop
+ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def shim_directory() -> str:
@@ -57,6 +59,7 @@ def start() -> None:
     if options.needs_agent:
         after_import("noria._core.loop", runner.loop_imported)
         atexit.register(runner.finish)
+        runner.finish_before_signals()
         if options.metrics is not None and options.is_program:
             # The program itself may run no loop, only its workers.
             importlib.import_module("noria._core.loop")
@@ -68,7 +71,6 @@ class Runner:
     def __init__(self, options: RunOptions) -> None:
         self.options = options
         self.session: RunSession | None = None
-        self._reported = False
         self._armed = False
 
     def asyncio_imported(self, module: Any) -> None:
@@ -98,28 +100,42 @@ class Runner:
         self.session = RunSession(agent, self.options)
 
     def uvloop_imported(self, module: Any) -> None:
-        """Check some times whether the program runs uvloop's loop."""
-        for seconds in UVLOOP_CHECKS:
-            timer = threading.Timer(seconds, self.check_uvloop)
-            timer.daemon = True
-            timer.start()
+        """Write a message, once, when a loop of uvloop first runs."""
+        inherited = module.Loop.run_forever
 
-    def check_uvloop(self, running: bool = True) -> None:
-        """Write a message, once, if a loop of uvloop is there; with *running*: if it runs."""
-        if self._reported or not has_uvloop(running):
-            return
-        self._reported = True
-        warn(
-            "the program runs uvloop's event loop, in which noria sees nothing: have it use "
-            "asyncio's default loop (uvicorn: --loop asyncio)"
-        )
+        @functools.wraps(inherited)
+        def run_forever(loop: Any) -> Any:
+            if vars(module.Loop).get("run_forever") is run_forever:
+                del module.Loop.run_forever  # the inherited one is found again
+                warn(
+                    "the program runs uvloop's event loop, in which noria sees nothing: have it "
+                    "use asyncio's default loop (uvicorn: --loop asyncio)"
+                )
+            return inherited(loop)
+
+        with contextlib.suppress(AttributeError, TypeError):  # another version of uvloop
+            module.Loop.run_forever = run_forever
+
+    def finish_before_signals(self) -> None:
+        """Have signal.raise_signal call `finish` before a signal that ends the process.
+
+        A server such as uvicorn shuts down at SIGTERM, and then raises the signal again with its
+        default action, so that its exit status names it; functions of atexit do not run then.
+        """
+        inherited = signal.raise_signal
+
+        @functools.wraps(inherited)
+        def raise_signal(signalnum: int, /) -> None:
+            if signalnum in ENDING_SIGNALS and signal.getsignal(signalnum) is signal.SIG_DFL:
+                self.finish()
+            inherited(signalnum)
+
+        signal.raise_signal = raise_signal
 
     def finish(self) -> None:
         """At exit: end the recording, show findings, stop the agent."""
         if not self._armed:
             return
-        if "uvloop" in sys.modules and self.session is None:
-            self.check_uvloop(running=False)
         from noria.sight import lifetime
 
         agent = lifetime.active()
@@ -139,16 +155,3 @@ def prefer_asyncio(module: Any) -> None:
     ):
         if hasattr(module, name) and hasattr(asyncio_loop, other):
             setattr(module, name, getattr(asyncio_loop, other))
-
-
-def has_uvloop(running: bool) -> bool:
-    """Whether this process has a loop of uvloop; with *running*: one that runs."""
-    import gc
-
-    for each in gc.get_objects():
-        cls = type(each)
-        if str(cls.__module__).partition(".")[0] == "uvloop" and any(
-            base.__name__ == "Loop" for base in cls.__mro__
-        ):
-            return bool(each.is_running()) if running else True
-    return False

@@ -21,7 +21,7 @@ from noria._core.recorder.queue cimport clear_queue
 from noria._core.recorder.records cimport take_record
 from noria._core.recorder.samples cimport account, next_sample
 from noria._core.recorder.sockets cimport open_connection
-from noria._core.recorder.state cimport Batch, Connection, Sample, State, Task
+from noria._core.recorder.state cimport OUTSIDE, Batch, Connection, Sample, State, Task
 from noria._core.recorder.tables cimport table_allocate, table_free
 
 from noria.errors import RecordingError
@@ -168,6 +168,11 @@ cdef class Analysis:
             if now >= s.sample_end:
                 next_sample(s, now)
             account(s, now)
+
+    @property
+    def running(self):
+        """Whether the loop's last run has not ended."""
+        return self.state.activity != OUTSIDE and self.state.begin != 0
 
     def figures(self):
         """Return the loop's totals, distributions and figures by code, as a dict: figures.pyx."""

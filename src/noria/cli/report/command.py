@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json as jsonlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from noria.sight.observation import Observation
     from noria.sight.recording import Recording
 
+UNTIL_THE_END = 1 << 62  # later than any time in ns
 HOW = "noria run --record FILE SCRIPT makes one"
 
 
@@ -151,8 +153,22 @@ def _open(path: str) -> Recording:
         raise
     except RecordingError as error:
         if os.path.getsize(path) == 0:
-            raise CommandError(f"{path} is empty: nothing was recorded", HOW) from None
+            found = _child_recordings(path)
+            raise CommandError(
+                f"{path} is empty: nothing was recorded, as no loop of noria's has run",
+                f"its child processes recorded {', '.join(found)}" if found else HOW,
+            ) from None
         raise CommandError(str(error), HOW) from None
+
+
+def _child_recordings(path: str) -> list[str]:
+    """Return the recordings of child processes, at most three."""
+    root, extension = os.path.splitext(path)
+    pattern = re.compile(re.escape(os.path.basename(root)) + r"\.\d+" + re.escape(extension))
+    directory = os.path.dirname(path)
+    names = sorted(filter(pattern.fullmatch, os.listdir(directory or ".")))
+    found = [os.path.join(directory, name) for name in names]
+    return [*found[:3], "…"] if len(found) > 3 else found
 
 
 def _select(recording: Recording, begin: float, end: float | None) -> None:
@@ -168,7 +184,7 @@ def _select(recording: Recording, begin: float, end: float | None) -> None:
     select(
         recording,
         first + round(begin * SECOND),
-        last + 1 if end is None else first + round(end * SECOND),
+        UNTIL_THE_END if end is None else first + round(end * SECOND),
     )
 
 

@@ -7,7 +7,9 @@ from noria.sight.findings.thresholds import Thresholds
 from noria.sight.findings.units import duration, plural, share
 from noria.sight.observation import LoopFigures
 
-_LEAST_NS = 100_000_000  # in all, below which a share says nothing
+# Shorter collections, and loops that lived shorter, such as those of tests, give no share.
+_LEAST_NS = 100_000_000
+_LEAST_OBSERVED_NS = 1_000_000_000
 
 
 def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
@@ -17,7 +19,8 @@ def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
     # longer than the loop was busy.
     whole = loop.busy if pauses.total <= loop.busy else loop.end - loop.begin
     part = pauses.total / whole if whole else 0.0
-    often = part >= thresholds.gc_share and pauses.total >= _LEAST_NS
+    enough = pauses.total >= _LEAST_NS and loop.end - loop.begin >= _LEAST_OBSERVED_NS
+    often = enough and part >= thresholds.gc_share
     if not often and pauses.longest < thresholds.gc_pause * 1e9:
         return []
     codes = sorted(loop.gc.by_code, key=lambda code: -code.busy)
