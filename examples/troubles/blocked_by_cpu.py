@@ -6,10 +6,11 @@ import time
 
 def count_primes(end):
     """Count the primes found until the thread's CPU time is `end`."""
-    found, number = 0, 1_000_000
+    found, first = 0, 900_001
     while time.thread_time() < end:
-        found += all(number % other for other in range(2, int(number**0.5)))  # FAULT loop-blocked
-        number += 1
+        numbers = range(first, first + 1_000, 2)
+        found += sum(all(n % m for m in range(3, 1_000, 2)) for n in numbers)  # FAULT loop-blocked
+        first += 1_000
     return found
 
 

@@ -5,17 +5,19 @@ import threading
 import time
 
 lock = threading.Lock()
-begun = threading.Event()
+begun, wanted = threading.Event(), threading.Event()
 
 
 def write_report():
-    """Work for half a second, with the lock."""
+    """Work with the lock, for half a second after the loop wants it."""
     with lock:
         begun.set()
+        wanted.wait()
         time.sleep(0.5)
 
 
 async def read_report():
+    wanted.set()
     with lock:  # FAULT loop-blocked: the whole loop waits for the thread
         print("the report is read")
 

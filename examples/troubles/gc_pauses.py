@@ -2,23 +2,20 @@
 
 import asyncio
 import gc
-import time
 
 cache = []
 
 
-async def handle(end):
-    requests = 0
-    while time.monotonic() < end:
-        cache.append([{"cache": cache, "request": requests} for _ in range(10_000)])
-        gc.collect()  # FAULT gc-pauses: every object of the program is examined
-        requests += 1
-        await asyncio.sleep(0.01)
-    print(requests, "requests")
+async def handle(request):
+    cache.append([{"cache": cache, "request": request} for _ in range(5_000)])
+    gc.collect()  # FAULT gc-pauses: every object of the program is examined
 
 
 async def main():
-    await handle(time.monotonic() + 0.9)
+    for request in range(50):
+        await handle(request)
+        await asyncio.sleep(0.02)
+    print(len(cache), "requests")
 
 
 asyncio.run(main())

@@ -3,18 +3,18 @@
 import asyncio
 import time
 
-WORKERS = 60
+WORKERS, PIECES = 60, 10
 
 
 def piece():
-    """Compute for 2 ms."""
-    end = time.perf_counter() + 0.002
-    while time.perf_counter() < end:
+    """Compute for 2 ms of CPU time."""
+    end = time.thread_time() + 0.002
+    while time.thread_time() < end:
         pass
 
 
-async def worker(end):
-    while time.monotonic() < end:
+async def worker():
+    for _ in range(PIECES):
         piece()
         await asyncio.sleep(0)  # FAULT task-starved: all others have their turn first
 
@@ -28,12 +28,10 @@ async def heartbeat(queue):
 async def main():
     queue = asyncio.Queue()
     beat = asyncio.create_task(heartbeat(queue))
-    end = time.monotonic() + 1.6
-    workers = [asyncio.create_task(worker(end)) for _ in range(WORKERS)]
-    while time.monotonic() < end:
+    workers = asyncio.gather(*(worker() for _ in range(WORKERS)))
+    while not workers.done():
         await asyncio.sleep(0.05)
         queue.put_nowait(time.monotonic())
-    await asyncio.gather(*workers)
     queue.put_nowait(None)
     await beat
 

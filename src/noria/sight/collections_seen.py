@@ -40,18 +40,24 @@ class CollectionsSeen:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._began = 0
+        self._began = self._began_cpu = 0
+        self.waited = 0  # ns of all pauses in which the thread that collects waited for a CPU
+        self.longest_run = 0  # ns of CPU time of the longest pause
         self._line: tuple[CodeType, int] | None = None
         self._lines: dict[tuple[CodeType, int], _Line] = {}
 
     def begin(self, frame: FrameType | None) -> None:
         """Store the begin of a collection; *frame* is that of the program's line that caused it."""
+        self._began_cpu = time.thread_time_ns()
         self._began = time.monotonic_ns()
         self._line = (frame.f_code, frame.f_lineno) if frame is not None else None
 
     def end(self) -> None:
         """Add the pause of the collection, which has ended."""
         pause = time.monotonic_ns() - self._began
+        ran = min(time.thread_time_ns() - self._began_cpu, pause)
+        self.waited += pause - ran
+        self.longest_run = max(self.longest_run, ran)
         line, self._line = self._line, None
         if line is None or pause < MIN_PAUSE:
             return

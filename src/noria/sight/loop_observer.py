@@ -89,6 +89,7 @@ class LoopObserver:
         self._blocks: dict[int, dict[str, Any]] = {}
         self._errors: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._collections: list[dict[str, Any]] = []
+        self._collection_times: dict[str, Any] = {}
         self._seen_tasks: dict[int, _SeenTask] = {}
         self._connections = ConnectionObserver(analysis, self.names)
 
@@ -105,6 +106,8 @@ class LoopObserver:
     def take_snapshot(self, snapshot: dict[str, Any], time: int, *, alone: bool) -> None:
         """Take this loop's part of a snapshot; *alone*: the process has no other loop."""
         self._collections = dictionaries(snapshot.get("gc"))
+        times = snapshot.get("gc_times")
+        self._collection_times = times if isinstance(times, dict) else {}
         self.take_errors(dictionaries(snapshot.get("errors")))
         if snapshot.get("closed") is True:
             return  # its tasks and connections are those of the snapshot before
@@ -217,6 +220,7 @@ class LoopObserver:
         lines.sort(key=lambda code: -code.busy)
         longest = _pauses(self._collections)
         loop.gc = GcFigures(collections, collected, Distribution(*pauses), lines, longest)
+        fill(loop.gc, self._collection_times, "waited", "longest_run")
 
     def _codes(self, codes: list[tuple[str, int, int, int, int]]) -> list[CodeFigures]:
         """Return figures by code, those with the most time first."""

@@ -32,7 +32,7 @@ def take_snapshot(loops: Iterable[WatchedLoop], private_fds: set[int]) -> dict[s
         loop = each.loop
         if loop is None:
             results.append({"id": each.id, "closed": True, "tasks": [], "connections": []})
-            results[-1].update(errors=each.errors.records(), gc=each.collections.records())
+            results[-1].update(errors=each.errors.records(), **_collections(each))
             continue
         is_asyncio = isinstance(loop, asyncio.AbstractEventLoop)
         tasks = snapshot_tasks(loop, each.thread_ident, pacer) if is_asyncio else TaskSnapshot()
@@ -48,7 +48,7 @@ def take_snapshot(loops: Iterable[WatchedLoop], private_fds: set[int]) -> dict[s
             "executor": each.executors.figures(loop),
             "timers": {"pending": loop.pending()[1]},
             "errors": each.errors.records(),
-            "gc": each.collections.records(),
+            **_collections(each),
         }
         results.append(result)
         if not is_asyncio:
@@ -58,6 +58,14 @@ def take_snapshot(loops: Iterable[WatchedLoop], private_fds: set[int]) -> dict[s
         for result in others:
             result["connections"] = sockets
     return {"time": time.monotonic_ns(), "loops": results, "cost": pacer.total()}
+
+
+def _collections(watched: WatchedLoop) -> dict[str, Any]:
+    seen = watched.collections
+    return {
+        "gc": seen.records(),
+        "gc_times": {"waited": seen.waited, "longest_run": seen.longest_run},
+    }
 
 
 def encode_snapshot(snapshot: dict[str, Any], extra: dict[str, Any] | None = None) -> bytes:

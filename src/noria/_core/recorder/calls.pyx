@@ -234,11 +234,19 @@ cdef void record_builtin(Ring *ring, PyObject *callback, PyObject *args, uint64_
 cdef bint is_wakeup(PyObject *callback, PyObject *owner) noexcept:
     """Whether a built-in method is task_wakeup of a task."""
     global wakeup_definition
-    if task_type != NULL and is_instance(owner, task_type) \
-            and strcmp(builtin_name(callback), b"task_wakeup") == 0:
+    cdef bint of_task = False
+    if strcmp(builtin_name(callback), b"task_wakeup") != 0:
+        return False
+    if task_type != NULL:
+        of_task = is_instance(owner, task_type)
+    else:
+        try:
+            of_task = isinstance(<object>owner, Task)
+        except BaseException:
+            pass
+    if of_task:
         wakeup_definition = builtin_definition(callback)
-        return True
-    return False
+    return of_task
 
 
 cdef uint64_t identify_builtin(Ring *ring, PyObject *callback, PyObject *owner,

@@ -61,9 +61,11 @@ cdef struct Watched:
     uint64_t turn               # turn_started of the turn that is watched; 0: none
     uint64_t last               # the turn of the last event
     int64_t excused             # ns of it in which the process did not run
-    int64_t seen_at             # CLOCK_MONOTONIC at which the turn was first seen
-    uint64_t run_ns             # the thread's schedstat then
+    uint64_t run_ns             # the thread's schedstat when the turn began, as far as known
     uint64_t queue_ns
+    int64_t looked_at           # CLOCK_MONOTONIC of the last look between turns; 0: none
+    uint64_t looked_run         # the thread's schedstat then
+    uint64_t looked_queue
     bint reported
     int64_t next_look           # CLOCK_MONOTONIC of the next sample of a block
 
@@ -313,19 +315,21 @@ cdef class LoopWatcher:
                     self.excuse(&self.watched[i], gap)
 
     cdef void excuse(self, Watched *one, int64_t gap) noexcept nogil:
-        """Do not count the time in which the process did not run."""
+        """Do not count the time in which the process did not run.
+
+        The schedstat of the loop's thread has what it ran and waited for a CPU meanwhile.
+        """
+        cdef uint64_t run, queue
+        read_schedstat(one, &run, &queue)
+        if one.looked_at and run >= one.looked_run and queue >= one.looked_queue:
+            gap -= <int64_t>(run - one.looked_run + queue - one.looked_queue)
+        if gap <= 0:
+            return
         if load_acquire(&one.header.turn_started) == one.turn:
             one.excused += gap
         elif not one.turn:
-            self.begin_turn(one, monotonic_ns())
-            one.excused = gap
-
-    cdef void begin_turn(self, Watched *one, int64_t now) noexcept nogil:
-        one.turn = load_acquire(&one.header.turn_started)
-        one.excused = 0
-        one.reported = False
-        one.seen_at = now
-        read_schedstat(one, &one.run_ns, &one.queue_ns)
+            begin_turn(one, monotonic_ns(), run, queue)
+            one.excused = min(gap, elapsed(one))
 
     cdef int64_t look_at(self, Watched *one, int64_t now, uint64_t *run, uint64_t *queue,
                          uint64_t *turn, int *event) noexcept nogil:
@@ -333,28 +337,27 @@ cdef class LoopWatcher:
         cdef uint64_t current = load_acquire(&one.header.turn_started)
         cdef int64_t lasted
         event[0] = 0
+        read_schedstat(one, run, queue)
+        turn[0] = one.turn
         if one.reported and current != one.turn:
-            turn[0] = one.turn
-            read_schedstat(one, run, queue)
             one.reported = False
             one.turn = 0
             event[0] = 3
             return 0
         if current != one.turn and one.turn and one.excused:
-            turn[0] = one.turn
-            read_schedstat(one, run, queue)
             one.turn = 0
             event[0] = 4
             return 0
         if current == 0:
             one.turn = 0
+        elif current != one.turn:
+            begin_turn(one, now, run[0], queue[0])
+        one.looked_at, one.looked_run, one.looked_queue = now, run[0], queue[0]
+        if current == 0:
             return self.max_block
-        if current != one.turn:
-            self.begin_turn(one, now)
         lasted = elapsed(one) - one.excused
         if lasted < self.max_block:
             return self.max_block - lasted
-        read_schedstat(one, run, queue)
         turn[0] = one.turn
         if not one.reported:
             # Not the code's fault: the thread waited for a CPU.
@@ -371,6 +374,24 @@ cdef class LoopWatcher:
             event[0] = 2
             return 0
         return min(MIN_POLL_NS * 2, one.next_look - now)
+
+
+cdef void begin_turn(Watched *one, int64_t now, uint64_t run, uint64_t queue) noexcept nogil:
+    """Watch the turn that lasts; `run` and `queue` are the thread's schedstat now."""
+    cdef int64_t lasted, ran, waited
+    one.turn = load_acquire(&one.header.turn_started)
+    one.excused = 0
+    one.reported = False
+    one.run_ns, one.queue_ns = run, queue
+    if one.looked_at and run >= one.looked_run and queue >= one.looked_queue:
+        # On a busy machine this thread may be late, too: the turn may have lasted for long. The
+        # thread has waited in it for at most what it has waited since the last look, and has run
+        # for at least what it cannot have run before.
+        lasted = elapsed(one)
+        waited = min(<int64_t>(queue - one.looked_queue), lasted)
+        ran = <int64_t>(run - one.looked_run) - max(now - one.looked_at - lasted, <int64_t>0)
+        one.queue_ns -= <uint64_t>waited
+        one.run_ns -= <uint64_t>min(max(ran, <int64_t>0), lasted - waited)
 
 
 cdef int64_t look_interval(int64_t lasted) noexcept nogil:
@@ -397,6 +418,7 @@ cdef void read_schedstat(Watched *one, uint64_t *run, uint64_t *queue) noexcept 
             c_close(one.schedstat)
             one.schedstat = -1
         one.native_id = native_id
+        one.looked_at = 0       # of another thread
         if native_id <= 0:
             return
         snprintf(text, sizeof(text), "/proc/self/task/%ld/schedstat", <long>native_id)

@@ -128,12 +128,13 @@ def find(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Finding]
     return [_finding(loop, group, thresholds) for group in ordered]
 
 
-def longest(loop: LoopFigures) -> int:
-    """Return the duration of the longest block, in ns: for this long nothing else could run."""
-    return max(
-        (block.duration for block in loop.blocks),
-        default=loop.slow[0].duration if loop.slow else 0,
-    )
+def longest(loop: LoopFigures, after: int) -> int:
+    """Return the duration of the longest block, in ns: for this long nothing else could run.
+
+    Only blocks that lasted at the time `after` or began later.
+    """
+    calls = loop.blocks or loop.slow
+    return max((call.duration for call in calls if call.started + call.duration > after), default=0)
 
 
 def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block]:
@@ -150,7 +151,7 @@ def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block
             _one_handler(loop, block, limit) or _long_handlers(loop, block, limit)
         ):
             continue
-        if _collecting(loop, block) > own * _COLLECTED:
+        if _collecting(loop, block) > block.duration * _COLLECTED:
             continue
         if _kept_from_running(block, own, limit):
             continue
@@ -221,9 +222,8 @@ def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Findin
     blocks, place = group.blocks, group.place()
     worst = max(blocks, key=lambda block: block.duration)
     total, observed = _total(blocks), max(loop.end - loop.begin, 1)
-    never_yields = (
-        bool(worst.task) and worst.duration >= thresholds.never_yields * 1e9 and group.spread()
-    )
+    ran_for = worst.duration - worst.runqueue
+    never_yields = bool(worst.task) and ran_for >= thresholds.never_yields * 1e9 and group.spread()
     evidence = [_how_long(blocks, worst, total, observed)]
     if worst.task and all(block.task == worst.task for block in blocks):
         evidence[0] += f" in task {worst.task}"
@@ -245,8 +245,8 @@ def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Findin
     if inner is not None and places.key(inner) != places.key(place):
         evidence.append(f"inside it: {inner}")
     if never_yields:
-        title = f"task {worst.task} ran for {duration(worst.duration)} without yielding"
-        lines = ", ".join(str(line) for line in sorted(key[2] for key in group.lines))
+        title = f"task {worst.task} ran for {duration(ran_for)} without yielding"
+        lines = ", ".join(str(line) for line in sorted({key[2] for key in group.lines}))
         evidence.append(
             f"it was seen at lines {lines}: a loop whose awaits, if any, return at once"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from noria.sight.findings import blocked as blocks
 from noria.sight.findings import places
 from noria.sight.findings.finding import ERROR, Finding
 from noria.sight.findings.thresholds import Thresholds
@@ -20,16 +21,16 @@ _SPREAD = 0.3
 _CLOSED = 0.1
 
 
-def find(loop: LoopFigures, thresholds: Thresholds, blocked: int) -> list[Finding]:
-    """Return the findings of a loop's connections. `blocked`: ns of the loop's longest block."""
-    unread = _unread_connections(loop, thresholds, blocked)
-    found = _sending(loop, thresholds, blocked, {(conn.peer, conn.local) for conn in unread})
+def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
+    """Return the findings of a loop's connections."""
+    unread = _unread_connections(loop, thresholds)
+    found = _sending(loop, thresholds, {(conn.peer, conn.local) for conn in unread})
     found += _receiving(loop, unread)
     return found + _leaks(loop, thresholds)
 
 
 def _sending(
-    loop: LoopFigures, thresholds: Thresholds, blocked: int, unread: set[tuple[str, str]]
+    loop: LoopFigures, thresholds: Thresholds, unread: set[tuple[str, str]]
 ) -> list[Finding]:
     """`unread`: (peer, local) of the connections that do not read; their other ends cannot send."""
     growing: dict[_Key, list[ConnectionFigures]] = {}
@@ -38,7 +39,7 @@ def _sending(
         if conn.written_while_paused >= thresholds.send_buffer:
             growing.setdefault(places.key(conn.written_at), []).append(conn)
         elif (
-            conn.longest_writing_pause >= thresholds.slow_client * 1e9 + blocked
+            conn.longest_writing_pause >= thresholds.slow_client * 1e9 + _blocked(loop, conn)
             and (conn.local, conn.peer) not in unread
         ):
             slow.setdefault(places.key(_user(conn) or conn.written_at), []).append(conn)
@@ -94,19 +95,22 @@ def _slow(loop: LoopFigures, conns: list[ConnectionFigures]) -> Finding:
     )
 
 
-def _unread_connections(
-    loop: LoopFigures, thresholds: Thresholds, blocked: int
-) -> list[ConnectionFigures]:
+def _unread_connections(loop: LoopFigures, thresholds: Thresholds) -> list[ConnectionFigures]:
     """The connections whose data waited long, in the kernel or in a StreamReader."""
-    return [
-        conn
-        for conn in loop.connections
-        if (
-            conn.longest_reading_pause >= thresholds.reading_paused * 1e9 + blocked
-            and (conn.buffered or conn.most_unread)
-        )
-        or conn.longest_unread >= thresholds.unread * 1e9 + blocked
-    ]
+    found = []
+    for conn in loop.connections:
+        blocked = _blocked(loop, conn)
+        paused = conn.longest_reading_pause >= thresholds.reading_paused * 1e9 + blocked
+        if (paused and (conn.buffered or conn.most_unread)) or (
+            conn.longest_unread >= thresholds.unread * 1e9 + blocked
+        ):
+            found.append(conn)
+    return found
+
+
+def _blocked(loop: LoopFigures, conn: ConnectionFigures) -> int:
+    """The ns for which the loop could not handle a connection: not that connection's fault."""
+    return blocks.longest(loop, conn.opened)
 
 
 def _receiving(loop: LoopFigures, conns: list[ConnectionFigures]) -> list[Finding]:

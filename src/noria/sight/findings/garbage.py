@@ -19,9 +19,12 @@ def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
     # longer than the loop was busy.
     whole = loop.busy if pauses.total <= loop.busy else loop.end - loop.begin
     part = pauses.total / whole if whole else 0.0
-    enough = pauses.total >= _LEAST_NS and loop.end - loop.begin >= _LEAST_OBSERVED_NS
+    # A busy machine prolongs everything, by chance also a short collection: what counts is how long
+    # the collections themselves ran.
+    ran = pauses.total - min(loop.gc.waited, pauses.total)
+    enough = ran >= _LEAST_NS and loop.end - loop.begin >= _LEAST_OBSERVED_NS
     often = enough and part >= thresholds.gc_share
-    if not often and pauses.longest < thresholds.gc_pause * 1e9:
+    if not often and (loop.gc.longest_run or pauses.longest) < thresholds.gc_pause * 1e9:
         return []
     codes = sorted(loop.gc.by_code, key=lambda code: -code.busy)
     place = codes[0].place if codes else None

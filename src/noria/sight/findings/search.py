@@ -70,7 +70,7 @@ def _of_loop(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Find
             for each in waiting.find(loop, thresholds)
             if places.key(each.place) not in destroyed
         ),
-        *connections.find(loop, thresholds, blocked.longest(loop)),
+        *connections.find(loop, thresholds),
         *executor.find(loop, thresholds),
         *system_calls.find(loop, thresholds),
     ]
