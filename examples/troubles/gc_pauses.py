@@ -7,7 +7,7 @@ cache = []
 
 
 async def handle(request):
-    cache.append([{"cache": cache, "request": request} for _ in range(5_000)])
+    cache.append([{"cache": cache, "request": request} for _ in range(3_000)])
     gc.collect()  # FAULT gc-pauses: every object of the program is examined
 
 
