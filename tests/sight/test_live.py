@@ -15,7 +15,6 @@ import pytest
 
 import noria
 from noria.errors import NoriaError
-from noria.sight import lifetime
 from noria.sight.client import Client, ClientError
 from noria.sight.flight_recorder import dump_process
 from noria.sight.recording import Recording
@@ -196,17 +195,3 @@ def answers(path: str) -> bool:
             return bool(client.hello())
     except OSError:
         return False
-
-
-def test_clients_come_and_go_under_load(watched: str) -> None:
-    descriptors = len(os.listdir("/proc/self/fd"))
-    for _ in range(300):
-        with Client.connect(watched) as client:
-            os.close(client.ring(0))
-    agent = lifetime.active()
-    assert agent is not None
-    server = agent.server
-    assert server is not None
-    eventually(lambda: not server.clients)
-    # The agent's thread may have one more open while it writes the names.
-    eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
