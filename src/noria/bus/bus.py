@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from noria.bus import trace_context
@@ -194,7 +194,7 @@ class Bus:
 
     # Emitting.
 
-    async def emit(
+    def emit(
         self,
         type: str,
         /,
@@ -204,8 +204,10 @@ class Bus:
         delay: float = 0.0,
         timeout: float | None = None,
         **data: Any,
-    ) -> None:
-        """Publish an event, and wait until the broker has it.
+    ) -> asyncio.Future[None]:
+        """Publish an event. The future that is returned ends when the broker has it: await it.
+
+        It is published whether or not the future is awaited, unless the future is cancelled before.
 
         Args:
             key: events of the type with the same key are handled one after the other, in order.
@@ -215,28 +217,26 @@ class Bus:
             data: the data of the event. For bytes, and for names that are parameters here, use
                 `publish`.
 
-        Raises EmitTimeout, EventTooLarge, InvalidEvent, BusClosed.
+        Raises EventTooLarge, InvalidEvent and BusClosed; the future raises EmitTimeout, and
+        BusError if the broker refuses the event.
         """
         event = Event(type, data, key=key, id=id, source=self.source)
-        await self._put(event, delay, timeout)
+        return self._put(event, delay, timeout)
 
     async def publish(
         self, *events: Event, delay: float = 0.0, timeout: float | None = None
     ) -> None:
         """Publish events, in their order, and wait until the broker has all of them.
 
-        Raises as `emit` does, after all of them are published or have failed.
+        Raises as `emit` does, for the first event that fails, when the outcome of all is known.
         """
         waiting = [self._put(event, delay, timeout) for event in events]
-        if len(waiting) == 1:
-            await waiting[0]
-            return
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
 
-    def _put(self, event: Event, delay: float, timeout: float | None) -> Awaitable[None]:
+    def _put(self, event: Event, delay: float, timeout: float | None) -> asyncio.Future[None]:
         if self._state == "closed":
             raise BusClosed("the bus is closed; make another one")
         if delay < 0:
@@ -249,6 +249,8 @@ class Bus:
         message = Message(event.type, body, id, event.key, delay, not is_own_id(id))
         if timeout is None:
             timeout = self.emit_timeout
+        elif timeout <= 0:
+            raise ValueError(f"timeout must be above 0 seconds, not {timeout!r}")
         return self._publisher.publish(message, timeout)
 
     # Running.

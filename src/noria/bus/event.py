@@ -80,7 +80,8 @@ class Event:
         key: str | None = None,
         **extensions: str | int | bool,
     ):
-        check_type(type)
+        if type not in _checked_types:
+            check_type(type)
         attributes: dict[str, Any] = {
             "specversion": "1.0",
             "id": new_id() if id is None else _checked("id", id),
@@ -90,8 +91,9 @@ class Event:
         }
         if data is not None or datacontenttype is not None:
             if datacontenttype is None:
-                datacontenttype = BINARY if _is_binary(data) else JSON
-            attributes["datacontenttype"] = _checked("datacontenttype", datacontenttype)
+                attributes["datacontenttype"] = BINARY if _is_binary(data) else JSON
+            else:
+                attributes["datacontenttype"] = _checked("datacontenttype", datacontenttype)
         if subject is not None:
             attributes["subject"] = _checked("subject", subject)
         if dataschema is not None:
@@ -185,16 +187,15 @@ def decode(body: bytes, attempt: int = 1) -> Event:
         raise InvalidEvent(f"the event is not JSON: {error}") from None
     if type(attributes) is not dict:
         raise InvalidEvent(f"a CloudEvent is a JSON object, not {_json_name(attributes)}")
-    if attributes.get("specversion") != "1.0":
-        version = attributes.get("specversion")
-        raise InvalidEvent(f"the event has specversion {version!r}; noria knows '1.0'")
-    for name in _REQUIRED:
-        value = attributes.get(name)
-        if type(value) is not str or not value:
-            raise InvalidEvent(f"the event's attribute {name!r} must be a string, not {value!r}")
-    key = attributes.get(KEY)
-    if key is not None and (type(key) is not str or not key):
-        raise InvalidEvent(f"the event's attribute {KEY!r} must be a string, not {key!r}")
+    get = attributes.get
+    id, source, kind, key = get("id"), get("source"), get("type"), get(KEY)
+    if not (
+        get("specversion") == "1.0"
+        and (id and source and kind)
+        and (type(id) is str and type(source) is str and type(kind) is str)
+        and (key is None or (key and type(key) is str))
+    ):
+        raise InvalidEvent(_attribute_problem(attributes))
     data = attributes.pop("data", None)
     if "data_base64" in attributes:
         data = _decode_binary(attributes, data)
@@ -203,6 +204,17 @@ def decode(body: bytes, attempt: int = 1) -> Event:
     event.data = data
     event.attempt = attempt
     return event
+
+
+def _attribute_problem(attributes: dict[str, Any]) -> str:
+    version = attributes.get("specversion")
+    if version != "1.0":
+        return f"the event has specversion {version!r}; noria knows '1.0'"
+    name = next(
+        (name for name in _REQUIRED if not (value := attributes.get(name)) or type(value) is not str),
+        KEY,
+    )
+    return f"the event's attribute {name!r} must be a string, not {attributes.get(name)!r}"
 
 
 def _decode_binary(attributes: dict[str, Any], data: Any) -> Any:
@@ -233,8 +245,6 @@ def is_json(content_type: object) -> bool:
 
 def check_type(type: str) -> None:
     """Raise InvalidEvent if this is no type of an event."""
-    if type in _checked_types:
-        return
     if not isinstance(type, str):
         raise InvalidEvent(f"the type of an event is a str, not {type!r}")
     if not TYPE_PATTERN.fullmatch(type) or len(type) > MAX_NAME_LENGTH:
