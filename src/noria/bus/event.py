@@ -211,7 +211,11 @@ def _attribute_problem(attributes: dict[str, Any]) -> str:
     if version != "1.0":
         return f"the event has specversion {version!r}; noria knows '1.0'"
     name = next(
-        (name for name in _REQUIRED if not (value := attributes.get(name)) or type(value) is not str),
+        (
+            name
+            for name in _REQUIRED
+            if not (value := attributes.get(name)) or type(value) is not str
+        ),
         KEY,
     )
     return f"the event's attribute {name!r} must be a string, not {attributes.get(name)!r}"
