@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         start_unix_server,
     )
     from noria.bus.bus import Bus
+    from noria.bus.event import Event
     from noria.errors import ModelLimit, ModelUnavailable, NoriaError, UnknownModel, Unsupported
     from noria.files.opening import open
     from noria.models import MODELS, ModelInfo, info
@@ -58,6 +59,7 @@ _MODULES = {
         "start_unix_server",
     ),
     "noria.bus.bus": ("Bus",),
+    "noria.bus.event": ("Event",),
     "noria.errors": (
         "ModelLimit",
         "ModelUnavailable",
@@ -80,6 +82,7 @@ __all__ = [
     "READ",
     "WRITE",
     "Bus",
+    "Event",
     "EventLoop",
     "EventLoopPolicy",
     "ModelInfo",

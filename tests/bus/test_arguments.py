@@ -8,13 +8,14 @@ import sys
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import msgspec
 import pytest
 
 from noria.bus.arguments import binder
 from noria.bus.event import Event
 from noria.bus.handler import is_async
 from noria.errors import InvalidData
+
+msgspec = pytest.importorskip("msgspec")
 
 
 @dataclass
@@ -27,7 +28,7 @@ class UploadDict(TypedDict):
     name: str
 
 
-class UploadStruct(msgspec.Struct):
+class UploadStruct(msgspec.Struct):  # type: ignore[misc,name-defined]
     name: str
 
 

@@ -217,6 +217,8 @@ class Upload:
 
 
 def test_rejected_events_are_not_retried(url: str, type: str) -> None:
+    pytest.importorskip("msgspec")
+
     async def main() -> None:
         bus = noria.Bus(url)
         names: list[str] = []

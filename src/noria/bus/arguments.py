@@ -107,7 +107,7 @@ def _converter(handler: Callable[..., object], name: str, hint: Any) -> Callable
     if not described and not hasattr(hint, "__struct_fields__"):
         raise TypeError(
             f"{_name(handler)}: the parameter {name!r} is annotated with {hint!r}; use "
-            "noria.bus.event.Event, a dataclass, a TypedDict or a msgspec.Struct"
+            "noria.Event, a dataclass, a TypedDict or a msgspec.Struct"
         )
     try:
         import msgspec

@@ -97,7 +97,8 @@ def _start_span(event: Event) -> Any:
         if isinstance(event.attributes.get(name), str)
     }
     parent = TraceContextTextMapPropagator().extract(carrier)
-    span = trace.get_tracer("noria.bus").start_span(
+    tracer = trace.get_tracer("noria.bus")
+    span = tracer.start_span(
         f"process {event.type}",
         parent,
         trace.SpanKind.CONSUMER,
@@ -107,5 +108,9 @@ def _start_span(event: Event) -> Any:
             "messaging.message.id": event.id,
         },
     )
+    outer = trace.get_current_span(parent).get_span_context()
+    if span.get_span_context().span_id == outer.span_id:
+        # Without an SDK, the API gives the parent back: then the context variable does it.
+        return None
     context.attach(trace.set_span_in_context(span, parent))
     return span
