@@ -112,7 +112,6 @@ def test_a_handler_lasts_until_the_next_one_or_the_end_of_the_turn() -> None:
 def test_handlers_without_a_time_of_their_own_share_it() -> None:
     ring = started(4)
     ring.call(0x100)
-    ring.put("UNTIMED", 2)
     ring.call(0x200)
     ring.call(0x300)
     ring.call(0x400, after=9000)
@@ -124,6 +123,33 @@ def test_handlers_without_a_time_of_their_own_share_it() -> None:
         ("callback", 0x300, 1, 3000, 3000),
         ("callback", 0x400, 1, 5000, 5000),
     ]
+
+
+def test_of_handlers_that_share_a_long_time_the_last_one_has_taken_it() -> None:
+    ring = started(3)
+    ring.call(0x100)
+    ring.call(0x200)
+    ring.call(0x300)
+    ring.put("WAIT", -1, after=50 * MS)
+    assert sorted(figures(ring)["codes"]) == [
+        ("callback", 0x100, 1, 1000, 1000),
+        ("callback", 0x200, 1, 1000, 1000),
+        ("callback", 0x300, 1, 50 * MS - 2000, 50 * MS - 2000),
+    ]
+
+
+def test_a_handler_s_record_may_begin_its_turn() -> None:
+    ring = started(1)
+    for after in (0, 400, 0, 0, 600):
+        ring.queue()
+        ring.handler("CALL", 0x100, after=after, first=True)
+    ring.put("WAIT", -1, after=300)
+    found = figures(ring)
+    assert (found["turns"], found["callbacks"]) == (6, 5)
+    # The first one has no handler; two of the others share 600 ns with the one before.
+    assert found["turn"][:3] == (6, 1300, 400)
+    assert found["handler"][:3] == (5, 1300, 400)
+    assert sorted(found["codes"]) == [("callback", 0x100, 5, 1300, 400)]
 
 
 def test_events_wait_from_the_wait_or_the_handler_that_queued_them() -> None:

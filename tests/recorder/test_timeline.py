@@ -71,6 +71,20 @@ def test_lanes_of_tasks_and_connections() -> None:
     assert paused["spans"] == [(BASE, 1000 * MS, "reading paused")]
 
 
+def test_turns_of_one_handler_that_share_their_time() -> None:
+    ring = Ring()
+    ring.put("RUN_BEGIN", 1)
+    for _ in range(2):
+        ring.queue()
+        ring.handler("CALL", 0x100, first=True)
+    ring.put("WAIT", -1, after=20 * MS)
+    found = Timeline(HEADER, [bytes(ring.records)]).lanes(buckets=1)
+    loop = found["loop"]
+    assert (loop["turns"], loop["events"], loop["busy"]) == ([2], [2], [20 * MS])
+    # A long time is the last one's.
+    assert loop["longest"] == loop["longest_turn"] == [20 * MS - 1000]
+
+
 def test_a_part_of_the_time() -> None:
     found = timeline().lanes(BASE + 150 * MS, BASE + 195 * MS, 9, longest=1)
     assert found["loop"]["waiting"] == [5 * MS] * 4 + [0] * 5

@@ -24,7 +24,7 @@ MS = 1_000_000
 
 KINDS = {
     "RUN_BEGIN": 1, "RUN_END": 2, "TURN": 3, "WAIT": 4, "WOKE": 5, "POLL": 6, "WAKEUP": 7,
-    "CALL": 8, "STEP": 9, "IO": 10, "TIMER_CALL": 11, "TIMER_STEP": 12, "UNTIMED": 13,
+    "CALL": 8, "STEP": 9, "IO": 10, "TIMER_CALL": 11, "TIMER_STEP": 12,
     "TASK_CREATED": 16, "TASK_NAMED": 17, "TIMER": 18, "EXCEPTION": 19, "RECEIVE": 24, "SEND": 25,
     "UNSENT": 26, "ACCEPT": 27, "CONNECT": 28, "OPEN": 29, "CLOSE": 30, "PAUSE_READING": 31,
     "RESUME_READING": 32, "PAUSE_WRITING": 33, "RESUME_WRITING": 34, "END_OF_STREAM": 35,
@@ -67,11 +67,13 @@ class Ring:
         self.names: list[list[Any]] = []
         self.snapshot: dict[str, Any] = {"id": 0}
 
-    def put(self, kind: str, a: int = 0, b: int = 0, *, after: int = 0) -> None:
-        """Write a record, `after` ns after the one before."""
+    def put(
+        self, kind: str, a: int = 0, b: int = 0, *, after: int = 0, first: bool = False
+    ) -> None:
+        """Write a record, `after` ns after the one before; `first`: it also begins a turn."""
         self.time += after
         mask = (1 << 64) - 1
-        self.records += RECORD.pack(self.time << 8 | KINDS[kind], a & mask, b & mask)
+        self.records += RECORD.pack(self.time << 8 | first << 7 | KINDS[kind], a & mask, b & mask)
 
     def intern(self, kind: str, name: str, file: str = "", line: int = 0) -> int:
         """Return the id of a name."""
@@ -104,9 +106,12 @@ class Ring:
         self.put("TIMER", BASE + due, BASE + self.time)
         self.queued += 1
 
-    def handler(self, kind: str, a: int, b: int = 0, *, after: int = 0) -> None:
+    def handler(
+        self, kind: str, a: int, b: int = 0, *, after: int = 0, first: bool = False
+    ) -> None:
         """Take the next event."""
-        self.put(kind, a | (self.queued & 0xFFFF) << 48, b, after=after)
+        self.turn_number += first
+        self.put(kind, a | (self.queued & 0xFFFF) << 48, b, after=after, first=first)
         self.taken += 1
 
     def call(self, code: int, *, after: int = 0) -> None:

@@ -13,7 +13,8 @@ from libc.string cimport memset
 from noria._core.message cimport free_spares
 from noria._core.recorder.events cimport RecordKind, TAIL_SHIFT
 from noria._core.recorder.record cimport (
-    Ring, detach_ring, identify_type, record, record_call, record_transfer,
+    Ring, detach_ring, identify_type, record, record_call, record_handler, record_io,
+    record_transfer,
 )
 from noria._core.sys cimport (
     EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, accept4, c_close,
@@ -94,8 +95,8 @@ cdef class Target:
 
         Each event that is taken out of the queue has one such record: see events.pxd.
         """
-        record(ring, RecordKind.CALL, identify_type(ring, <PyObject *>self) | tail << TAIL_SHIFT,
-               <uint64_t><PyObject *>self)
+        record_handler(ring, RecordKind.CALL, identify_type(ring, <PyObject *>self), tail,
+                       <uint64_t><PyObject *>self)
         return 0
 
 
@@ -166,8 +167,8 @@ cdef class Channel(Target):
         return self.fd
 
     cdef int record_begin(self, Event *event, Ring *ring, uint64_t tail) noexcept:
-        record(ring, RecordKind.IO, <uint32_t>self.fd | <uint64_t>(event.kind & EVENT_KIND_MASK)
-               << 32 | tail << TAIL_SHIFT, self.record_protocol(ring))
+        record_io(ring, <uint32_t>self.fd | <uint64_t>(event.kind & EVENT_KIND_MASK) << 32
+                  | tail << TAIL_SHIFT, self.record_protocol(ring))
         return 0
 
     cdef uint64_t record_protocol(self, Ring *ring) noexcept:

@@ -16,10 +16,10 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 from noria._core.contract cimport CALL, CONNECT, Counters, Model, Operation, Target
-from noria._core.recorder.events cimport RecordKind
+from noria._core.recorder.events cimport FIRST_OF_TURN, RecordKind
 from noria._core.recorder.record cimport (
-    Ring, detach_ring, handler_of, identify_type, publish, record, record_at, record_transfer,
-    ticks_of,
+    Ring, detach_ring, handler_of, identify_type, publish, read_turn, record, record_at,
+    record_transfer,
 )
 from noria._core.sys cimport EIO, monotonic_ns, thread_native_id
 from noria._core.timers cimport Handle, Timer, Timers, nanoseconds, new_timer
@@ -490,16 +490,23 @@ cdef class Loop(Dispatcher):
     cdef int record_turn(self) noexcept:
         """Record that the handlers of a turn begin."""
         cdef Ring *ring = self.model.recorder
-        cdef uint64_t now = ticks_of(ring)
         cdef uint64_t timers = self.timers.count + self.timers.deferred_count
+        cdef bint single = self.events_left == 1 and timers == ring.timers
+        cdef uint64_t now = read_turn(ring, single)
         if now >= ring.next_clock:
             ring.functions.record_clock(ring)
             self.record_counters(False)
-            now = ticks_of(ring)
+            now = read_turn(ring, single)
         ring.header.turn_queue = self.events_left
         ring.header.turns = self.turns
         publish(&ring.header.turn_started, now)
-        record_at(ring, now, RecordKind.TURN, self.events_left | timers << 32, self.turns)
+        if single:
+            # The handler's record stands for the turn, too.
+            ring.first = FIRST_OF_TURN
+        else:
+            ring.first = 0
+            ring.timers = timers
+            record_at(ring, now, RecordKind.TURN, self.events_left | timers << 32, self.turns)
         return 0
 
     cdef int record_counters(self, bint all) noexcept:

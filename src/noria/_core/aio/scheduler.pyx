@@ -15,7 +15,9 @@ from noria._core.callbacks cimport fill_handle, is_reusable
 from noria._core.contract cimport CALL, Queue, Target, queue_put, queue_take
 from noria._core.loop cimport Loop
 from noria._core.recorder.events cimport RecordKind
-from noria._core.recorder.record cimport Ring, record_call
+from noria._core.recorder.record cimport (
+    Ring, begin_repeated_turn, record_call, record_repeated, type_of,
+)
 from noria._core.stream cimport Stream
 from noria._core.sys cimport monotonic_ns
 from noria._core.timers cimport (
@@ -318,7 +320,10 @@ cdef class Scheduler(Loop):
                 self.end_turn()
                 self.collect()
                 self.events_left = self.queue.count
-                if self.model.recorder != NULL:
+                if self.model.recorder != NULL and not (
+                        self.events_left == 1 and begin_repeated_turn(
+                            self.model.recorder,
+                            self.timers.count + self.timers.deferred_count)):
                     self.record_turn()
             self.dispatching = True
             self.handle_events()
@@ -447,7 +452,9 @@ cdef class Scheduler(Loop):
             self.events_left -= 1
             target = self.event.target
             ring = self.model.recorder
-            if ring != NULL:
+            if ring != NULL and not (
+                    type_of(target) == <PyObject *>Handle and record_repeated(
+                        ring, <PyObject *>(<Handle>target).callback, queue.head + queue.count)):
                 (<Target>target).record_begin(&self.event, ring, queue.head + queue.count)
             (<Target>target).handle(&self.event)
             if self.spare_handle_count < MAX_SPARE_HANDLES \

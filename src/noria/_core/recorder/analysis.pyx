@@ -13,15 +13,18 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from noria._core.recorder.clock cimport ns_of
-from noria._core.recorder.events cimport RECORD_SIZE, Record
+from noria._core.recorder.events cimport FIRST_OF_TURN, KIND_MASK, RECORD_SIZE, Record
 from noria._core.recorder.figures cimport (
     connection_figures, loop_figures, sample_figures, task_figures,
 )
+from noria._core.recorder.handlers cimport begin_turn, shares_time
 from noria._core.recorder.queue cimport clear_queue
 from noria._core.recorder.records cimport take_record
 from noria._core.recorder.samples cimport account, next_sample
 from noria._core.recorder.sockets cimport open_connection
-from noria._core.recorder.state cimport OUTSIDE, Batch, Connection, Sample, State, Task
+from noria._core.recorder.state cimport (
+    BUSY, OUTSIDE, Batch, Connection, Sample, State, Task,
+)
 from noria._core.recorder.tables cimport table_allocate, table_free
 
 from noria.errors import RecordingError
@@ -147,7 +150,7 @@ cdef class Analysis:
         cdef State *s = self.state
         s.tail_known = s.taken_known = s.turn_begun = s.in_turn = False
         s.group_count = 0
-        s.untimed = 0
+        s.group_turns = 0
         clear_queue(s)
 
     @property
@@ -222,7 +225,23 @@ cdef void feed_records(State *s, const char *place, Py_ssize_t count) noexcept n
                 begin_analysis(s, now)
             else:
                 next_sample(s, now)
-        take_record(s, ticks, <int>(record.stamp & 0xff), record.a, record.b, now)
+        if record.stamp & FIRST_OF_TURN:
+            begin_turn_of_one(s, ticks, now)
+        take_record(s, ticks, <int>(record.stamp & KIND_MASK), record.a, record.b, now)
+
+
+cdef void begin_turn_of_one(State *s, uint64_t ticks, int64_t now) noexcept nogil:
+    """A handler's record also begins its turn."""
+    if s.in_turn and shares_time(s, ticks):
+        s.turns += 1
+        s.sample.turns += 1
+        s.group_turns += 1
+        s.turn_begun = True
+        s.turn_queue = 1
+    else:
+        account(s, now)
+        s.activity = BUSY
+        begin_turn(s, 1 | <uint64_t>s.timers_pending << 32, now)
 
 
 cdef void begin_analysis(State *s, int64_t now) noexcept nogil:

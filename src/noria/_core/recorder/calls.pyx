@@ -15,9 +15,10 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.string cimport strcmp
 
-from noria._core.recorder.events cimport TAIL_SHIFT, RecordKind
+from noria._core.recorder.events cimport RecordKind
 from noria._core.recorder.record cimport (
-    BUILTIN_IDS, BuiltinId, Ring, identify, identify_type, is_known, record, type_of,
+    BUILTIN_IDS, BuiltinId, Ring, identify, identify_type, is_function, is_known, record,
+    record_handler, type_of, PyFunction_GET_CODE,
 )
 
 import asyncio
@@ -27,7 +28,6 @@ from types import CodeType, FunctionType
 
 cdef extern from *:
     """
-    #define noria_is_function(o) Py_IS_TYPE(o, &PyFunction_Type)
     #define noria_is_method(o) Py_IS_TYPE(o, &PyMethod_Type)
     #define noria_is_builtin(o) PyObject_TypeCheck(o, &PyCFunction_Type)
     #define noria_is_type(o) PyType_Check(o)
@@ -50,7 +50,6 @@ cdef extern from *:
     #endif
     }
     """
-    bint is_function "noria_is_function"(PyObject *o) noexcept
     bint is_method "noria_is_method"(PyObject *o) noexcept
     bint is_builtin "noria_is_builtin"(PyObject *o) noexcept
     bint is_type "noria_is_type"(PyObject *o) noexcept
@@ -63,7 +62,6 @@ cdef extern from *:
     const char *builtin_name "noria_builtin_name"(PyObject *o) noexcept
     PyObject *field "noria_field"(PyObject *o, Py_ssize_t offset) noexcept
     PyObject *coroutine_code "noria_coroutine_code"(PyObject *o) noexcept
-    PyObject *PyFunction_GET_CODE(PyObject *o) noexcept
     PyObject *PyMethod_GET_FUNCTION(PyObject *o) noexcept
     PyObject *PyMethod_GET_SELF(PyObject *o) noexcept
     Py_ssize_t PyTuple_GET_SIZE(PyObject *o) noexcept
@@ -188,8 +186,8 @@ cdef uint64_t identify_task(Ring *ring, PyObject *task) noexcept:
 
 
 cdef void record_step(Ring *ring, PyObject *task, uint64_t tail, int kind) noexcept:
-    record(ring, RecordKind.STEP if kind == RecordKind.CALL else RecordKind.TIMER_STEP,
-           identify_task(ring, task) | tail << TAIL_SHIFT, <uint64_t>task)
+    record_handler(ring, RecordKind.STEP if kind == RecordKind.CALL else RecordKind.TIMER_STEP,
+                   identify_task(ring, task), tail, <uint64_t>task)
 
 
 cdef bint is_python_step(PyObject *code) noexcept:
@@ -227,8 +225,8 @@ cdef void record_builtin(Ring *ring, PyObject *callback, PyObject *args, uint64_
             if first != NULL:
                 write_call(ring, first, NULL, tail, kind)
                 return
-    record(ring, kind, identify_builtin(ring, callback, owner, definition) | tail << TAIL_SHIFT,
-           <uint64_t>owner)
+    record_handler(ring, kind, identify_builtin(ring, callback, owner, definition), tail,
+                   <uint64_t>owner)
 
 
 cdef bint is_wakeup(PyObject *callback, PyObject *owner) noexcept:
@@ -291,12 +289,11 @@ cdef void record_other(Ring *ring, PyObject *callback, PyObject *args, uint64_t 
         if not isinstance(code, CodeType):
             code = getattr(type(o).__call__, "__code__", None)
         if isinstance(code, CodeType):
-            record(ring, kind, identify(ring, <PyObject *>code) | tail << TAIL_SHIFT,
-                   <uint64_t>callback)
+            record_handler(ring, kind, identify(ring, <PyObject *>code), tail, <uint64_t>callback)
             return
     except BaseException:
         pass
-    record(ring, kind, identify_type(ring, callback) | tail << TAIL_SHIFT, <uint64_t>callback)
+    record_handler(ring, kind, identify_type(ring, callback), tail, <uint64_t>callback)
 
 
 cdef void write_call(Ring *ring, PyObject *callback, PyObject *args, uint64_t tail,
@@ -305,7 +302,7 @@ cdef void write_call(Ring *ring, PyObject *callback, PyObject *args, uint64_t ta
     cdef PyObject *type = type_of(callback)
     if is_function(callback):
         code = PyFunction_GET_CODE(callback)
-        record(ring, kind, identify(ring, code) | tail << TAIL_SHIFT, 0)
+        record_handler(ring, kind, identify(ring, code), tail, 0)
     elif type == step_type:
         record_step(ring, field(callback, task_in_step), tail, kind)
     elif is_method(callback) and is_function(PyMethod_GET_FUNCTION(callback)):
@@ -314,10 +311,10 @@ cdef void write_call(Ring *ring, PyObject *callback, PyObject *args, uint64_t ta
                 or (not is_known(ring, code) and is_python_step(code)):
             record_step(ring, PyMethod_GET_SELF(callback), tail, kind)
         else:
-            record(ring, kind, identify(ring, code) | tail << TAIL_SHIFT,
-                   <uint64_t>PyMethod_GET_SELF(callback))
+            record_handler(ring, kind, identify(ring, code), tail,
+                           <uint64_t>PyMethod_GET_SELF(callback))
     elif is_type(callback):
-        record(ring, kind, identify(ring, callback) | tail << TAIL_SHIFT, 0)
+        record_handler(ring, kind, identify(ring, callback), tail, 0)
     elif is_builtin(callback):
         record_builtin(ring, callback, args, tail, kind)
     else:

@@ -3,12 +3,15 @@
 This is the format of the shared memory that `noria top` maps, and of the records in a recording.
 A record is three 64-bit words in the machine's byte order:
 
-    stamp   ticks since the header's ticks_base << 8 | kind
+    stamp   ticks since the header's ticks_base << 8 | FIRST_OF_TURN or 0 | kind
     a, b    what the kind says
 
 A *tick* is one count of the CPU's time stamp counter where that is constant (x86-64 with
 constant_tsc and nonstop_tsc), else a nanosecond of CLOCK_MONOTONIC. CLOCK records relate ticks to
 the clocks.
+
+Handlers with equal stamps that follow each other share the time until the next record: for short
+handlers with the same code the clock is read once for several of them.
 
 Identifiers of code are addresses: of code objects, types and strings that the recorder holds a
 reference to, so that an address never names two of them (`Recorder.names`). The address of a task
@@ -21,9 +24,19 @@ cdef enum:
     RECORD_SIZE = 24
     HEADER_SIZE = 4096          # bytes before the first record: one page
     FORMAT_VERSION = 1
-    KIND_BITS = 8
+    KIND_MASK = 0x7f
+    # Of a handler: the record also begins a turn of this event; as many timers as in the last turn.
+    FIRST_OF_TURN = 0x80
     TAIL_SHIFT = 48             # of `a` in CALL, TIMER_CALL and STEP
     NO_FD = 0xffffffff
+    # Handlers may share a reading of the clock if they take less than SHORT_NS on average;
+    # only the last of them may take longer than BEAT_NS.
+    SHORT_NS = 1000
+    BEAT_NS = 2000000
+
+cdef inline int64_t share_of(int64_t whole, int count) noexcept nogil:
+    """How much of a time all but the last of some handlers have taken each, in ns."""
+    return min(whole // count, <int64_t>SHORT_NS) if whole > BEAT_NS else whole // count
 
 cdef struct Record:
     uint64_t stamp
@@ -69,7 +82,6 @@ cpdef enum RecordKind:
     IO = 10             # a channel. a: fd, EventKind << 32, tail << 48; b: protocol type or 0
     TIMER_CALL = 11     # as CALL, of a timer
     TIMER_STEP = 12     # as STEP, of a timer (asyncio.sleep sets a future's result: rare)
-    UNTIMED = 13        # a: number of handlers that follow whose stamp repeats the one before
     # Tasks and timers.
     TASK_CREATED = 16   # a: code of the coroutine; b: the task
     TASK_NAMED = 17     # a: the name, an interned string; b: the task

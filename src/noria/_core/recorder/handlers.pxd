@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memset
 
 from noria._core.recorder.codes cimport count_call
-from noria._core.recorder.events cimport IO, STEP, TIMER_CALL, TIMER_STEP
+from noria._core.recorder.events cimport IO, STEP, TIMER_CALL, TIMER_STEP, share_of
 from noria._core.recorder.histogram cimport count_value
 from noria._core.recorder.queue cimport take_event, update_tail
 from noria._core.recorder.state cimport (
@@ -90,17 +90,23 @@ cdef inline void end_handler(State *s, Handler *handler, int64_t duration) noexc
 cdef inline void end_handlers(State *s, int64_t now) noexcept nogil:
     """End the handlers that run; those of a group share the time since its begin."""
     cdef int64_t whole, share
-    cdef int i, n = s.group_count
+    cdef int i, _i, n = s.group_count
     if n == 0:
         return
     whole = max(now - s.group[0].start, 0)
-    share = whole // n
-    end_handler(s, &s.group[0], whole - share * (n - 1))
-    for i in range(1, n):
+    share = share_of(whole, n)
+    for i in range(n - 1):
         end_handler(s, &s.group[i], share)
+    end_handler(s, &s.group[n - 1], whole - share * (n - 1))
     s.group_count = 0
-    s.untimed = 0
     s.handler_end = now
+    if s.group_turns:
+        # The first turn may have more handlers, the others have one each; the last has not ended.
+        count_value(&s.turn, max(s.group[0].start + share * (n - s.group_turns) - s.turn_start, 0))
+        for _i in range(1, s.group_turns):
+            count_value(&s.turn, share)
+        s.turn_start = max(s.turn_start, s.group[0].start + share * (n - 1))
+        s.group_turns = 0
 
 cdef inline void end_turn(State *s, int64_t now) noexcept nogil:
     cdef int64_t duration
@@ -160,16 +166,20 @@ cdef inline void add_delay(State *s, int64_t queued, int64_t now) noexcept nogil
         turn.delay += turn.end - max(queued, turn.start)
         turn.waited += 1
 
-cdef inline void dispatch(State *s, int kind, uint64_t a, uint64_t b, int64_t now) noexcept nogil:
+cdef inline bint shares_time(State *s, uint64_t ticks) noexcept nogil:
+    """Whether a handler that begins then shares the time of the ones before it."""
+    return 0 < s.group_count < MAX_GROUP and ticks == s.group_ticks
+
+cdef inline void dispatch(State *s, uint64_t ticks, int kind, uint64_t a, uint64_t b,
+                          int64_t now) noexcept nogil:
     """A handler begins."""
     cdef Handler *handler
     cdef Batch event
     cdef Task *task
     cdef bint known
-    if s.group_count == MAX_GROUP or (s.group_count and not s.untimed):
+    if not shares_time(s, ticks):
         end_handlers(s, now)
-    elif s.group_count:
-        s.untimed -= 1
+        s.group_ticks = ticks
     update_tail(s, a >> 48, now)
     known = take_event(s, &event)
     handler = &s.group[s.group_count]

@@ -4,10 +4,10 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from noria._core.recorder.clock cimport ns_of, set_clock
 from noria._core.recorder.events cimport (
-    ACCEPT, CALL, CLOCK, CLOSE, CONNECT, FILE_BEGIN, FILE_END, GC_BEGIN, GC_END, IO, JOB_BEGIN,
-    JOB_END, JOB_QUEUED, MARK, OPEN, PAUSE_READING, PAUSE_WRITING, POLL, RECEIVE, RESUME_READING,
-    RESUME_WRITING, RUN_BEGIN, RUN_END, Record, SEND, STEP, TASK_CREATED, TIMER, TIMER_CALL,
-    TIMER_STEP, TURN, UNTIMED, WAIT, WOKE,
+    ACCEPT, CALL, CLOCK, CLOSE, CONNECT, FILE_BEGIN, FILE_END, FIRST_OF_TURN, GC_BEGIN, GC_END, IO,
+    JOB_BEGIN, JOB_END, JOB_QUEUED, KIND_MASK, MARK, OPEN, PAUSE_READING, PAUSE_WRITING, POLL,
+    RECEIVE, RESUME_READING, RESUME_WRITING, RUN_BEGIN, RUN_END, Record, SEND, STEP, TASK_CREATED,
+    TIMER, TIMER_CALL, TIMER_STEP, TURN, WAIT, WOKE, share_of,
 )
 from noria._core.recorder.handlers cimport address_in
 from noria._core.recorder.lanes cimport (
@@ -52,22 +52,27 @@ cdef inline void end_group(Pass *p, int64_t now) noexcept nogil:
     if p.group_count == 0:
         return
     at = p.group[0].start
-    share = max(now - at, 0) // p.group_count
+    share = share_of(max(now - at, 0), p.group_count)
     for i in range(p.group_count):
         p.group[i].start = at
         at = at + share if i + 1 < p.group_count else max(now, at)
         p.group[i].end = at
         end_span(p, &p.group[i])
+    if p.group_turns:
+        p.turn_since = max(p.turn_since, p.group[p.group_count - 1].start)
+        p.group_turns = 0
     p.group_count = 0
-    p.untimed = 0
 
-cdef inline void begin_handler(Pass *p, int kind, uint64_t a, uint64_t b,
+cdef inline bint shares_time(Pass *p, uint64_t ticks) noexcept nogil:
+    """Whether a handler that begins then shares the time of the ones before it."""
+    return 0 < p.group_count < MAX_SHARED and ticks == p.group_ticks
+
+cdef inline void begin_handler(Pass *p, uint64_t ticks, int kind, uint64_t a, uint64_t b,
                                int64_t now) noexcept nogil:
     cdef Span *span
-    if p.group_count == MAX_SHARED or (p.group_count and not p.untimed):
+    if not shares_time(p, ticks):
         end_group(p, now)
-    elif p.group_count:
-        p.untimed -= 1
+        p.group_ticks = ticks
     span = &p.group[p.group_count]
     p.group_count += 1
     span.start = now
@@ -97,6 +102,17 @@ cdef inline void end_turn_span(Pass *p, int64_t now) noexcept nogil:
         bucket = bucket_at(p, p.turn_since)
         p.longest_turn[bucket] = max(p.longest_turn[bucket], now - p.turn_since)
     p.turn_since = -1
+
+cdef inline void begin_turn_span(Pass *p, int64_t now) noexcept nogil:
+    end_turn_span(p, now)
+    if p.busy_since < 0:
+        set_activity(p, True, False, now)
+    p.turn_since = now
+    count_turn(p, now)
+
+cdef inline void count_turn(Pass *p, int64_t now) noexcept nogil:
+    if not p.second and in_range(p, now):
+        p.turns[bucket_at(p, now)] += 1
 
 cdef inline void set_activity(Pass *p, bint busy, bint waiting, int64_t now) noexcept nogil:
     cdef Span span
@@ -246,7 +262,7 @@ cdef inline void work_record(Pass *p, int kind, uint64_t a, uint64_t b,
 
 cdef inline void lane_record(Pass *p, const Record *record) noexcept nogil:
     cdef uint64_t ticks = record.stamp >> 8
-    cdef int kind = <int>(record.stamp & 0xff)
+    cdef int kind = <int>(record.stamp & KIND_MASK)
     cdef int64_t now = max(ns_of(&p.clock, ticks), p.now)
     cdef int32_t index
     p.now = now
@@ -255,17 +271,18 @@ cdef inline void lane_record(Pass *p, const Record *record) noexcept nogil:
         p.busy_since = now
         p.seen_activity = False
     if CALL <= kind <= TIMER_STEP:
-        begin_handler(p, kind, record.a, record.b, now)
+        if record.stamp & FIRST_OF_TURN:
+            if shares_time(p, ticks) and p.turn_since >= 0:
+                p.group_turns += 1
+                count_turn(p, now)
+            else:
+                begin_turn_span(p, now)
+        begin_handler(p, ticks, kind, record.a, record.b, now)
         p.seen_activity = True
     elif RECEIVE <= kind <= RESUME_WRITING:
         connection_record(p, kind, record.a, record.b, now)
     elif kind == TURN:
-        end_turn_span(p, now)
-        if p.busy_since < 0:
-            set_activity(p, True, False, now)
-        p.turn_since = now
-        if not p.second and in_range(p, now):
-            p.turns[bucket_at(p, now)] += 1
+        begin_turn_span(p, now)
     elif kind == WAIT:
         p.seen_activity = True
         end_turn_span(p, now)
@@ -283,8 +300,6 @@ cdef inline void lane_record(Pass *p, const Record *record) noexcept nogil:
         set_activity(p, False, False, now)
     elif kind == TIMER:
         end_group(p, now)
-    elif kind == UNTIMED:
-        p.untimed = record.a
     elif kind == TASK_CREATED:
         index = add_actor(p, &p.tasks, address_in(record.b), now)
         if index >= 0:

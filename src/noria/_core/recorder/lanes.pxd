@@ -77,7 +77,8 @@ cdef struct Pass:
     int64_t turn_since
     Span group[MAX_SHARED]
     int group_count
-    uint64_t untimed
+    uint64_t group_ticks
+    int group_turns         # turns that began with the group's second or a later handler
     int64_t gc_since
     uint64_t gc_generation
     # The loop's figures for each bucket.

@@ -8,7 +8,7 @@ from noria._core.recorder.codes cimport add_job, count_call, find_job, remove_jo
 from noria._core.recorder.events cimport (
     CALL, CALLER, CLOCK, COUNTER, EXCEPTION, FILE_BEGIN, FILE_END, GC_BEGIN, GC_END,
     JOB_BEGIN, JOB_END, JOB_QUEUED, POLL, RECEIVE, RUN_BEGIN, RUN_END, SEND, TASK_CREATED,
-    TASK_NAMED, TIMER, TIMER_STEP, TURN, UNTIMED, WAIT, WAKEUP, WOKE,
+    TASK_NAMED, TIMER, TIMER_STEP, TURN, WAIT, WAKEUP, WOKE,
 )
 from noria._core.recorder.handlers cimport (
     add_task, address_in, begin_turn, dispatch, end_handlers, end_turn, find_task,
@@ -167,7 +167,7 @@ cdef inline void take_record(State *s, uint64_t ticks, int kind, uint64_t a, uin
         if kind != RUN_BEGIN:
             s.activity = WAITING if kind == WOKE else BUSY
     if CALL <= kind <= TIMER_STEP:
-        dispatch(s, kind, a, b, now)
+        dispatch(s, ticks, kind, a, b, now)
     elif RECEIVE <= kind <= CALLER:
         socket_record(s, kind, a, b, now)
         if kind == RECEIVE:
@@ -181,8 +181,6 @@ cdef inline void take_record(State *s, uint64_t ticks, int kind, uint64_t a, uin
     elif kind == TIMER:
         end_handlers(s, now)
         queued_by_loop(s, 1, now, <int64_t>a)
-    elif kind == UNTIMED:
-        s.untimed = a
     elif kind == TASK_CREATED:
         s.tasks_created += 1
         s.tasks[add_task(s, address_in(b), now)].code = address_in(a)

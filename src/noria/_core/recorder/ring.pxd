@@ -2,7 +2,9 @@
 
 from libc.stdint cimport uint64_t
 
-from noria._core.recorder.record cimport Ring
+from noria._core.recorder.record cimport Beat, Ring
+
+cdef Beat beat      # one for all rings of the process
 
 cdef class Recorder:
     cdef Ring ring

@@ -10,16 +10,17 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset, strncpy
 
 from noria._core.recorder.events cimport (
-    FORMAT_VERSION, HEADER_SIZE, RECORD_SIZE, Record, RecordKind, RingHeader,
+    FORMAT_VERSION, HEADER_SIZE, RECORD_SIZE, SHORT_NS, Record, RecordKind, RingHeader,
 )
 from noria._core.recorder.calls cimport find_task_layout, write_call, write_task
 from noria._core.recorder.callers cimport write_caller
 from noria._core.recorder.record cimport (
-    KNOWN_IDS, Functions, Ring, detach_ring, read_counter, record, record_at,
+    KNOWN_IDS, Functions, Ring, detach_ring, load_relaxed, read_counter, record, record_at,
+    ticks_of,
 )
 from noria._core.sys cimport (
     CLOCK_MONOTONIC, CLOCK_REALTIME, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close,
-    c_fcntl, clock_gettime, errno, getpid, mmap, munmap, timespec,
+    c_fcntl, c_write, clock_gettime, errno, getpid, mmap, munmap, timespec,
 )
 
 import os
@@ -48,6 +49,8 @@ cdef extern from *:
     int F_ADD_SEALS "NORIA_F_ADD_SEALS", SEAL_SHRINK "NORIA_SEAL_SHRINK"
     int SEAL_GROW "NORIA_SEAL_GROW", SEAL_FUTURE_WRITE "NORIA_SEAL_FUTURE_WRITE"
 
+cdef uint64_t UNKNOWN_TIMERS = ~<uint64_t>0
+
 DEFAULT_CAPACITY = 2 ** 19      # records: 12 MiB
 
 cdef enum:
@@ -56,6 +59,9 @@ cdef enum:
     CALIBRATION_NS = 2000000    # at least, to measure ns_per_tick
     CLOCK_PERIOD_NS = 100000000
     CLOCK_ATTEMPTS = 4
+    MAX_SHARED = 16         # handlers that share a reading of the clock
+    READINGS_BEFORE_SHARING = 8
+    BEATS_WANTED = 50       # after the last reading that was shared
     MAX_NAMES = 1 << 16         # interned objects, from which on new strings get the id 0
 
 cdef struct Moment:             # the clocks at one time
@@ -63,6 +69,7 @@ cdef struct Moment:             # the clocks at one time
     int64_t monotonic
     int64_t realtime
 
+beat.wake_fd = -1
 cdef bint counts_cycles = False
 cdef Moment imported            # when this module was imported
 
@@ -122,6 +129,9 @@ def detach_in_child():
     for address in open_recorders:
         (<Recorder><PyObject *><size_t>address).abandon()
     open_recorders.clear()
+    # The thread is the parent's.
+    beat.running = 0
+    beat.wake_fd = -1
 
 
 os.register_at_fork(after_in_child=detach_in_child)
@@ -149,6 +159,8 @@ cdef class Recorder:
         self.map_memory()
         self.ring.recorder = <PyObject *>self
         self.ring.functions = &functions
+        self.ring.beat = &beat
+        self.ring.timers = UNKNOWN_TIMERS
         self.fill_header(model)
         open_recorders.add(<size_t><PyObject *>self)
 
@@ -178,6 +190,7 @@ cdef class Recorder:
         self.ring.counts_cycles = counts_cycles
         self.ring.base = now.counter
         self.ring.clock_period = <uint64_t>(CLOCK_PERIOD_NS / header.ns_per_tick)
+        self.ring.short_ticks = <uint64_t>(SHORT_NS / header.ns_per_tick)
         header.version = FORMAT_VERSION
         header.record_size = RECORD_SIZE
         header.capacity = self.capacity
@@ -251,6 +264,9 @@ cdef class Recorder:
         memset(self.ring.header.model, 0, sizeof(self.ring.header.model))
         strncpy(self.ring.header.model, name, sizeof(self.ring.header.model) - 1)
         self.ring.holder = <Ring **>holder
+        self.ring.timers = UNKNOWN_TIMERS
+        self.ring.first = self.ring.run_left = 0
+        self.ring.now_unused = False
         self.ring.holder[0] = &self.ring
 
     def check_open(self):
@@ -322,9 +338,43 @@ cdef uint64_t intern_slowly(Ring *ring, PyObject *o) noexcept:
         return 0
 
 
+cdef bint keep_beating() noexcept:
+    """Whether the beat goes on, from now for a while; if it does not, start it."""
+    cdef uint64_t one = 1
+    beat.wanted_until = load_relaxed(&beat.count) + BEATS_WANTED
+    if beat.running:
+        return True
+    if beat.wake_fd >= 0:
+        c_write(beat.wake_fd, &one, sizeof(one))
+    return False
+
+
+cdef uint64_t read_begin(Ring *ring, uint64_t code) noexcept:
+    """Return the time at which a handler begins, and decide how many after it may share it."""
+    cdef uint64_t now = ring.now if ring.now_unused else ticks_of(ring)
+    ring.now_unused = False
+    if code != ring.run_code:
+        ring.run_code = code
+        ring.run_count = 0
+        ring.run_size = 1
+    elif now - ring.run_began > ring.short_ticks * <uint64_t>ring.run_size:
+        ring.run_count = 0
+        ring.run_size = 1
+    elif ring.run_count < READINGS_BEFORE_SHARING:
+        ring.run_count += 1
+    else:
+        ring.run_size = MAX_SHARED if keep_beating() else 1
+    ring.run_began = ring.now = now
+    ring.run_left = ring.run_size - 1
+    ring.run_beat = load_relaxed(&beat.count)
+    return now
+
+
 cdef void write_clock(Ring *ring) noexcept:
     """Write a CLOCK record."""
     cdef Moment now
+    ring.run_left = 0
+    ring.now_unused = False
     read_clocks(&now)
     record_at(ring, now.counter - ring.base, RecordKind.CLOCK, <uint64_t>now.monotonic,
               <uint64_t>now.realtime)
@@ -337,6 +387,7 @@ read_clocks(&imported)
 cdef Functions functions
 functions.identify_slowly = intern_slowly
 functions.record_call = write_call
+functions.read_begin = read_begin
 functions.record_clock = write_clock
 functions.record_caller = write_caller
 functions.record_task = write_task

@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 
 from noria._core.recorder.clock cimport Clock, ns_of, set_clock
-from noria._core.recorder.events cimport CLOCK, RECORD_SIZE, Record
+from noria._core.recorder.events cimport CLOCK, KIND_MASK, RECORD_SIZE, Record
 
 from noria._core.recorder.analysis import checked_header
 
@@ -27,7 +27,7 @@ cdef Py_ssize_t find(Position *p, const char *place, Py_ssize_t count, int64_t t
         if p.now >= time:
             p.found = True
             return i
-        if record.stamp & 0xff == CLOCK:
+        if record.stamp & KIND_MASK == CLOCK:
             set_clock(&p.clock, record.stamp >> 8, record.a)
     return count
 

@@ -194,7 +194,8 @@ cdef struct State:
     int64_t turn_longest_duration
     Handler group[MAX_GROUP]
     int group_count
-    uint64_t untimed        # handlers that still belong to the group
+    uint64_t group_ticks    # when they began
+    int group_turns         # turns that began with the group's second or a later handler
     Handler last_handler
     int64_t handler_end
     uint64_t handler_number

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 
 from noria._core.recorder.clock cimport ns_of, set_clock
-from noria._core.recorder.events cimport CLOCK, RECORD_SIZE, Record
+from noria._core.recorder.events cimport CLOCK, KIND_MASK, RECORD_SIZE, Record
 from noria._core.recorder.lane_records cimport close_actor, end_turn_span, lane_record, set_activity
 from noria._core.recorder.lanes cimport (
     Actor, Actors, Lane, Pass, Span, Spans,
@@ -105,7 +105,7 @@ cdef class Walk:
         p.second = second
         p.busy_since = p.waiting_since = p.turn_since = -1
         p.group_count = 0
-        p.untimed = 0
+        p.group_turns = 0
         p.gc_since = 0
         reset_actors(&p.tasks)
         reset_actors(&p.connections)
@@ -193,7 +193,7 @@ cdef void walk_clock(Pass *p, const char *place, Py_ssize_t count) noexcept nogi
         p.now = max(p.now, ns_of(&p.clock, record.stamp >> 8))
         if p.first == 0:
             p.first = p.now
-        if record.stamp & 0xff == CLOCK:
+        if record.stamp & KIND_MASK == CLOCK:
             set_clock(&p.clock, record.stamp >> 8, record.a)
 
 

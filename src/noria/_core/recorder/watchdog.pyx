@@ -3,13 +3,19 @@
 A turn that lasts longer than the limit is reported while it lasts: `wait` returns. Time in which
 the whole process did not run (SIGSTOP, a machine without a free CPU) does not count: this thread
 overslept as well.
+
+The same thread makes the beat, a counter that tells rings that share readings of the clock (see
+record.pxd) that time has passed; it beats only while a ring wants that.
 """
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
-from noria._core.recorder.events cimport HEADER_SIZE, Record, RecordKind, RingHeader
-from noria._core.recorder.record cimport load_acquire, read_counter
+from noria._core.recorder.events cimport (
+    BEAT_NS, FIRST_OF_TURN, HEADER_SIZE, KIND_MASK, Record, RecordKind, RingHeader,
+)
+from noria._core.recorder.record cimport load_acquire, load_relaxed, read_counter
+from noria._core.recorder.ring cimport beat
 from noria._core.sys cimport (
     MAP_FAILED, MAP_SHARED, O_CLOEXEC, POLLIN, PROT_READ, c_close, c_ppoll, c_pread, c_read,
     c_write, errno, mmap, monotonic_ns, munmap, pollfd, timespec,
@@ -41,6 +47,12 @@ cdef extern from *:
     """
     int parse_schedstat "noria_parse"(const char *text, uint64_t *run,
                                       uint64_t *queue) noexcept nogil
+
+cdef extern from *:
+    """
+    #define noria_add(place, value) ((void)__atomic_fetch_add(place, value, __ATOMIC_RELAXED))
+    """
+    void add_relaxed "noria_add"(uint64_t *place, int value) noexcept nogil
 
 cdef enum:
     MAX_WATCHED = 64            # loops
@@ -84,6 +96,7 @@ cdef class LoopWatcher:
     cdef readonly int64_t max_block
     cdef int wake_fd
     cdef bint stopping
+    cdef bint called            # by `wake`; to set by whoever holds the GIL
     cdef bint waiting
     cdef uint64_t overdue_turn  # a block that `wait` reports once it has the GIL; 0: none
     cdef int64_t overdue_loop
@@ -95,11 +108,12 @@ cdef class LoopWatcher:
         self.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.wake_fd < 0:
             raise OSError(errno, os.strerror(errno), "eventfd")
+        if beat.wake_fd < 0:
+            beat.wake_fd = self.wake_fd
 
     def __dealloc__(self):
         self.unmap_all()
-        if self.wake_fd >= 0:
-            c_close(self.wake_fd)
+        self.close_wake_fd()
 
     def watch(self, rings):
         """Watch these rings, a list of (loop id, descriptor that is open for reading).
@@ -120,6 +134,7 @@ cdef class LoopWatcher:
 
     def wake(self):
         cdef uint64_t one = 1
+        self.called = True
         if self.wake_fd >= 0:
             c_write(self.wake_fd, &one, sizeof(one))
 
@@ -128,7 +143,12 @@ cdef class LoopWatcher:
         self.watch([])
         self.pending = None
         self.unmap_all()
+        self.close_wake_fd()
+
+    cdef void close_wake_fd(self) noexcept:
         if self.wake_fd >= 0:
+            if beat.wake_fd == self.wake_fd:
+                beat.wake_fd = -1
             c_close(self.wake_fd)
             self.wake_fd = -1
 
@@ -149,6 +169,7 @@ cdef class LoopWatcher:
         cdef uint64_t run = 0, queue = 0, turn = 0, run_before
         cdef Watched *one
         while not self.stopping:
+            self.called = False
             if self.pending is not None:
                 self.take_pending()
             with nogil:
@@ -282,13 +303,8 @@ cdef class LoopWatcher:
 
     cdef int look(self, int *index, uint64_t *run, uint64_t *queue, uint64_t *turn) noexcept nogil:
         """Sleep and look, until an event: 1 blocked, 2 a block lasts, 3 ended; 0: woken."""
-        cdef pollfd fds
-        cdef timespec timeout
-        cdef int64_t now, began, sleep, left, gap
+        cdef int64_t now, sleep, left
         cdef int i, event
-        cdef uint64_t token
-        fds.fd = self.wake_fd
-        fds.events = POLLIN
         while True:
             now = monotonic_ns()
             sleep = self.max_block if self.count else <int64_t>3600 * 1000000000
@@ -301,18 +317,46 @@ cdef class LoopWatcher:
                     sleep = left
             if sleep < MIN_POLL_NS:
                 sleep = MIN_POLL_NS
-            timeout.tv_sec = sleep // 1000000000
-            timeout.tv_nsec = sleep % 1000000000
-            began = monotonic_ns()
-            fds.revents = 0
-            if c_ppoll(&fds, 1, &timeout, NULL) > 0:
-                c_read(self.wake_fd, &token, sizeof(token))
+            if self.sleep(sleep):
                 return 0
-            gap = monotonic_ns() - began
-            if gap - sleep > OVERSLEPT_NS:
-                # When it was stopped within that time is not known.
-                for i in range(self.count):
-                    self.excuse(&self.watched[i], gap)
+
+    cdef bint sleep(self, int64_t time) noexcept nogil:
+        """Sleep for a time in ns, and beat if that is wanted; return whether `wake` was called."""
+        cdef int64_t end = monotonic_ns() + time
+        cdef bint beating, woken
+        while time > 0:
+            beating = load_relaxed(&beat.wanted_until) > load_relaxed(&beat.count)
+            if beating:
+                add_relaxed(&beat.running, 1)
+            woken = self.sleep_once(min(time, <int64_t>BEAT_NS) if beating else time)
+            if beating:
+                add_relaxed(&beat.count, 1)
+                add_relaxed(&beat.running, -1)
+            if woken and self.called:
+                return True         # else a ring wants the beat
+            time = end - monotonic_ns()
+        return False
+
+    cdef bint sleep_once(self, int64_t time) noexcept nogil:
+        cdef pollfd fds
+        cdef timespec timeout
+        cdef int64_t gap, began = monotonic_ns()
+        cdef uint64_t token
+        cdef int i
+        fds.fd = self.wake_fd
+        fds.events = POLLIN
+        fds.revents = 0
+        timeout.tv_sec = time // 1000000000
+        timeout.tv_nsec = time % 1000000000
+        if c_ppoll(&fds, 1, &timeout, NULL) > 0:
+            c_read(self.wake_fd, &token, sizeof(token))
+            return True
+        gap = monotonic_ns() - began
+        if gap - time > OVERSLEPT_NS:
+            # When it was stopped within that time is not known.
+            for i in range(self.count):
+                self.excuse(&self.watched[i], gap)
+        return False
 
     cdef void excuse(self, Watched *one, int64_t gap) noexcept nogil:
         """Do not count the time in which the process did not run.
@@ -431,8 +475,11 @@ cdef void read_schedstat(Watched *one, uint64_t *run, uint64_t *queue) noexcept 
         parse_schedstat(text, run, queue)
 
 
-cdef bint ends_turn(int kind) noexcept:
-    return kind in (RecordKind.TURN, RecordKind.WAIT, RecordKind.POLL, RecordKind.RUN_END)
+cdef bint ends_turn(uint64_t stamp) noexcept:
+    """Whether a record ends the turn before it."""
+    cdef int kind = stamp & KIND_MASK
+    return stamp & FIRST_OF_TURN or kind in (RecordKind.TURN, RecordKind.WAIT, RecordKind.POLL,
+                                             RecordKind.RUN_END)
 
 
 cdef uint64_t end_of_turn(Watched *one, uint64_t turn) noexcept:
@@ -446,7 +493,7 @@ cdef uint64_t end_of_turn(Watched *one, uint64_t turn) noexcept:
         ticks = one.records[position & one.mask].stamp >> 8
         if ticks <= turn:
             break
-        if ends_turn(one.records[position & one.mask].stamp & 255):
+        if ends_turn(one.records[position & one.mask].stamp):
             end = ticks
     return end
 
@@ -473,16 +520,18 @@ cdef dict scan(Watched *one):
         position -= 1
         record = &one.records[position & one.mask]
         ticks = record.stamp >> 8
-        kind = record.stamp & 255
+        kind = record.stamp & KIND_MASK
         if ticks < turn or (ticks == turn and kind == RecordKind.TURN):
             complete = True
             break
-        if ends_turn(kind):
+        if ends_turn(record.stamp) and ticks > turn:
             # The turn ended before: what was seen so far belongs to later turns.
             handlers = seen = 0
             longest = 0
             if kind == RecordKind.TURN:
                 following = record.a & 0xffffffff
+            elif record.stamp & FIRST_OF_TURN:
+                following = 1
             later = ticks
         elif is_handler(kind):
             if later > ticks and later - ticks > longest:
@@ -492,7 +541,10 @@ cdef dict scan(Watched *one):
             handlers += 1
             seen += 1
             later = ticks
+            if record.stamp & FIRST_OF_TURN:
+                complete = True
+                break
     return {"handlers": handlers, "longest": <int64_t>(longest * one.header.ns_per_tick),
-            "kind": slowest.stamp & 255, "a": slowest.a, "b": slowest.b, "after": after,
+            "kind": slowest.stamp & KIND_MASK, "a": slowest.a, "b": slowest.b, "after": after,
             "queued": one.header.turn_queue if one.header.turn_started == turn else 0,
             "next": following, "complete": complete}
