@@ -8,9 +8,9 @@ def count_primes(end):
     """Count the primes found until the thread's CPU time is `end`."""
     found, first = 0, 900_001
     while time.thread_time() < end:
-        numbers = range(first, first + 1_000, 2)
+        numbers = range(first, first + 50_000, 2)
         found += sum(all(n % m for m in range(3, 1_000, 2)) for n in numbers)  # FAULT loop-blocked
-        first += 1_000
+        first += 50_000
     return found
 
 

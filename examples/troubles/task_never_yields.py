@@ -8,8 +8,8 @@ async def index(queue, words, seconds):
     """Index the queue for so many seconds of CPU time."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
-        for _ in range(100):
-            queue.put_nowait("a queue that is never empty " * 20)
+        for _ in range(4_000):
+            queue.put_nowait("a queue that is never empty " * 8)
             text = await queue.get()
             words.update(text.split())  # FAULT task-never-yields: no await of this loop suspends
 

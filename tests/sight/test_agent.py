@@ -78,6 +78,23 @@ def test_a_watch_that_begins_in_a_running_loop_sees_it() -> None:
     noria.run(main())
 
 
+def test_a_snapshot_has_what_the_thread_of_the_loop_ran() -> None:
+    async def main() -> None:
+        async with noria.watch(report_blocks=False) as watch:
+            before = (await asyncio.to_thread(snapshot_of, watch.agent))["schedstat"]
+            end = time.thread_time() + 0.05
+            while time.thread_time() < end:
+                pass
+            after = (await asyncio.to_thread(snapshot_of, watch.agent))["schedstat"]
+            assert before[0] == after[0] == threading.get_native_id()
+            assert after[1] - before[1] > 40_000_000
+            assert after[2] >= before[2]
+
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("the kernel has no schedstat")
+    noria.run(main())
+
+
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="max_block"):
         noria.watch(max_block=0)

@@ -193,6 +193,20 @@ def test_a_task_that_computes_at_several_lines_never_yields():
     assert only(observed(blocks=[no_task])).kind == "loop-blocked"
 
 
+def test_a_thread_that_waits_for_the_gil_or_for_a_new_thread_is_no_finding():
+    seen = block(cpu=10 * MS)
+    assert only(observed(blocks=[seen])).kind == "loop-blocked"
+    assert find(observed(blocks=[replace(seen, gil_wait=seen.duration // 2)])) == []
+    start = Place("Thread.start", "/usr/lib/python3.13/threading.py", 990)
+    assert find(observed(blocks=[replace(seen, stack=[*seen.stack, start])])) == []
+
+
+def test_a_block_that_the_watchdog_has_not_seen_is_none_on_a_busy_machine():
+    unseen = block(duration=450 * MS, cpu=0, samples=[])
+    assert only(observed(blocks=[unseen])).kind == "loop-blocked"
+    assert find(observed(blocks=[unseen], cpu=SECOND, runqueue=4 * SECOND)) == []
+
+
 def test_without_a_watchdog_the_longest_calls_tell():
     call = SlowCall("task", HANDLER, BEGIN + SECOND, 500 * MS)
     finding = only(observed(slow=[call]))
@@ -267,6 +281,15 @@ def test_tasks_that_take_turns_with_themselves_starve_another():
     assert find(observed(tasks=[*polling(100, 40, 45 * MS), victim])) == []
 
 
+def test_a_task_that_waits_for_a_cpu_like_all_others_is_not_starved():
+    victim = task(99, Place("beat", "/app/beat.py", 5), steps=20, scheduled=20 * 200 * MS)
+    tasks = [*polling(100, 40, 45 * MS), victim]
+    busy_machine = {"cpu": SECOND, "runqueue": 4 * SECOND}
+    assert find(observed(tasks=tasks, **busy_machine)) == []
+    victim.scheduled *= 2
+    assert only(observed(tasks=tasks, **busy_machine)).kind == "task-starved"
+
+
 def test_a_task_that_polls_is_a_storm():
     tasks = polling(1, 400_000, SECOND)
     finding = only(observed(tasks=tasks, events=500_000))
@@ -333,6 +356,8 @@ def test_timers_that_are_late_for_want_of_a_cpu_are_no_finding():
     assert find(observed(timers=timers, blocks=[block(duration=310 * MS, runqueue=290 * MS)])) == []
     finding = only(observed(timers=timers, blocks=[block(duration=190 * MS, runqueue=100 * MS)]))
     assert finding.kind == "timers-late"
+    assert find(observed(timers=timers, cpu=SECOND, runqueue=3 * SECOND)) == []
+    assert only(observed(timers=timers, cpu=SECOND, runqueue=SECOND)).kind == "timers-late"
 
 
 def test_late_timers_are_the_consequence_of_a_block():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.support.recordings import (
@@ -16,6 +17,7 @@ from tests.support.recordings import (
     synthetic_recording,
     write_recording,
 )
+from tests.support.recordings import blocked as blocked_loop
 
 from noria._core.recorder.ring import Recorder
 from noria.errors import RecordingError
@@ -165,3 +167,23 @@ def test_a_loop_that_waits_is_observed_until_the_last_snapshot(
     assert loop.running == running
     assert loop.end == (latest["time"] if running else BASE + ring.time)
     assert loop.waiting >= 5 * MS + 900 * MS * running
+
+
+@pytest.mark.parametrize(("stack", "slow"), [(True, 260 * MS), (False, 1000)])
+def test_the_time_in_which_a_process_was_stopped_is_not_that_of_a_call(
+    tmp_path: Path, stack: bool, slow: int
+) -> None:
+    ring = Ring()
+    more: list[dict[str, Any]] = []
+    blocked_loop(ring, more)
+    (block,) = more
+    if not stack:
+        block["stack"] = []  # it was long only because the process was stopped
+    write_recording(
+        tmp_path / "x.noria",
+        {0: ring},
+        [{**block, "ended": True, "duration": 260 * MS, "excused": 140 * MS}],
+    )
+    (loop,) = observe_recording(tmp_path / "x.noria").loops
+    assert loop.slow[0].duration == slow
+    assert len(loop.blocks) == stack

@@ -15,6 +15,14 @@ MAX_LINES = 1000
 MAX_SLOW = 50  # pauses of one line of which the time is kept
 
 
+Times = tuple[int, int]  # CLOCK_MONOTONIC, and the CPU time of the thread that collects, in ns
+
+
+def times() -> Times:
+    """Return both clocks."""
+    return time.monotonic_ns(), time.thread_time_ns()
+
+
 class _Line:
     """The collections that began at one line. Times in ns."""
 
@@ -40,23 +48,24 @@ class CollectionsSeen:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._began = self._began_cpu = 0
+        self._began: Times = (0, 0)
         self.waited = 0  # ns of all pauses in which the thread that collects waited for a CPU
         self.longest_run = 0  # ns of CPU time of the longest pause
         self._line: tuple[CodeType, int] | None = None
         self._lines: dict[tuple[CodeType, int], _Line] = {}
 
-    def begin(self, frame: FrameType | None) -> None:
+    def begin(self, times: Times, frame: FrameType | None) -> None:
         """Store the begin of a collection; *frame* is that of the program's line that caused it."""
-        self._began_cpu = time.thread_time_ns()
-        self._began = time.monotonic_ns()
+        self._began = times
         self._line = (frame.f_code, frame.f_lineno) if frame is not None else None
 
-    def end(self) -> None:
+    def end(self, times: Times) -> None:
         """Add the pause of the collection, which has ended."""
-        pause = time.monotonic_ns() - self._began
-        ran = min(time.thread_time_ns() - self._began_cpu, pause)
-        self.waited += pause - ran
+        started = self._began[0]
+        if not started:
+            return
+        pause, ran = times[0] - started, times[1] - self._began[1]
+        self.waited += max(pause - ran, 0)
         self.longest_run = max(self.longest_run, ran)
         line, self._line = self._line, None
         if line is None or pause < MIN_PAUSE:
@@ -67,7 +76,7 @@ class CollectionsSeen:
                 return
             with self._lock:
                 figures = self._lines[line] = _Line()
-        figures.add(self._began, pause)
+        figures.add(started, pause)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the lines, with the field names of CodeFigures; "slow": (started, duration)."""

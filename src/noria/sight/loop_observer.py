@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,6 +91,8 @@ class LoopObserver:
         self._errors: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._collections: list[dict[str, Any]] = []
         self._collection_times: dict[str, Any] = {}
+        # (native id, ns run, ns waited) of the loop's thread: at first, and now.
+        self._schedstat = ((0, 0, 0), (0, 0, 0))
         self._seen_tasks: dict[int, _SeenTask] = {}
         self._connections = ConnectionObserver(analysis, self.names)
 
@@ -113,8 +116,17 @@ class LoopObserver:
             return  # its tasks and connections are those of the snapshot before
         self._snapshot = snapshot
         self._snapshot_time = time
+        self._take_schedstat(snapshot.get("schedstat"))
         self._see_tasks(dictionaries(snapshot.get("tasks")), time)
         self._connections.take_snapshot(dictionaries(snapshot.get("connections")), time, alone)
+
+    def _take_schedstat(self, value: Any) -> None:
+        if not isinstance(value, list) or len(value) != 3:
+            return
+        thread, run, waited = (integer(each) for each in value)
+        first, _ = self._schedstat
+        now = (thread, run, waited)
+        self._schedstat = (first if first[0] == thread else now, now)
 
     def take_block(self, block: dict[str, Any]) -> None:
         """Take a block; one with the same `started` replaces it."""
@@ -142,17 +154,14 @@ class LoopObserver:
             setattr(loop, name, raw[name])
         if isinstance(self._snapshot.get("running"), bool) and not raw["turns"]:
             loop.running = self._snapshot["running"]
+        (_, *first), (_, *now) = self._schedstat
+        loop.cpu, loop.runqueue = (max(b - a, 0) for a, b in zip(first, now, strict=True))
         loop.system_calls = self._counters(raw)
         loop.turn = Distribution(*raw["turn"])
         loop.queue_delay = Distribution(*raw["queue_delay"])
         loop.handler = Distribution(*raw["handler"])
         loop.codes = self._codes(raw["codes"])
-        excused = self._excused_turns()
-        loop.slow = [
-            SlowCall(kind, self.names.handler(kind, code), start, duration, task, fd, waiting)
-            for kind, code, start, duration, task, fd, waiting in raw["slow"]
-            if not any(begin <= start < end for begin, end in excused)
-        ]
+        loop.slow = self._slow_calls(raw["slow"])
         if raw["running_call"] is not None:
             kind, code, start, task_id, fd, waiting = raw["running_call"]
             loop.running_call = SlowCall(
@@ -309,14 +318,29 @@ class LoopObserver:
 
     # Blocks and errors.
 
-    def _excused_turns(self) -> list[tuple[int, int]]:
-        """Return the begin and end of each turn in which the process was stopped or debugged."""
+    def _slow_calls(self, calls: Iterable[Any]) -> list[SlowCall]:
+        """Return the longest calls, without the time in which the process was stopped."""
+        excused = self._excused_turns()
+        found = []
+        for kind, code, start, duration, task, fd, waiting in calls:
+            for begin, end, counted in excused:
+                if begin <= start < end:
+                    duration = min(duration, counted)
+            if duration:
+                handler = self.names.handler(kind, code)
+                found.append(SlowCall(kind, handler, start, duration, task, fd, waiting))
+        found.sort(key=lambda call: -call.duration)
+        return found
+
+    def _excused_turns(self) -> list[tuple[int, int, int]]:
+        """Return (begin, end, ns that count) of each turn in which the process was stopped or
+        debugged; 0 ns if nothing else made it long."""
         turns = []
         for block in self._blocks.values():
             if excused := integer(block.get("excused")):
-                started = integer(block.get("started"))
-                end = started + integer(block.get("duration")) + excused
-                turns.append((started - EXCUSED_BEFORE, end))
+                started, duration = integer(block.get("started")), integer(block.get("duration"))
+                counted = duration if block.get("stack") else 0
+                turns.append((started - EXCUSED_BEFORE, started + duration + excused, counted))
         return turns
 
     def _merged_blocks(self, raw: dict[str, Any], tasks: dict[int, str]) -> list[Block]:

@@ -221,6 +221,7 @@ class Block:
     gil_held: bool = False  # C code held the GIL: the stack was taken when it released it
     cpu: int = 0  # ns of it that the thread ran (/proc/PID/task/TID/schedstat), as far as observed
     runqueue: int = 0  # ns of it that the thread waited for a free CPU
+    gil_wait: int = 0  # ns of it that the watchdog waited for the GIL, each time it took the stack
     excused: int = 0  # ns, not in `duration`, in which the process was stopped or debugged
     # The program's innermost lines that were seen while it lasted, and how often, the most first.
     samples: list[tuple[Place, int]] = field(default_factory=list)
@@ -281,6 +282,8 @@ class LoopFigures:
     wakeups: int = 0  # by other threads and signals
     records: int = 0
     dropped: int = 0  # records that were overwritten before they were read
+    cpu: int = 0  # ns that the thread ran between the first and the last snapshot
+    runqueue: int = 0  # ns that it waited for a free CPU meanwhile
     system_calls: dict[str, int] = field(default_factory=dict)  # struct Counters, since the begin
     turn: Distribution = field(default_factory=Distribution)
     queue_delay: Distribution = field(default_factory=Distribution)
@@ -306,6 +309,11 @@ class LoopFigures:
     def utilization(self) -> float:
         """The share of time that the loop was not asleep: 0 to 1."""
         return self.busy / (self.busy + self.waiting) if self.busy + self.waiting else 0.0
+
+    @property
+    def cpu_wait(self) -> float:
+        """The share of the time that its thread had to do in which it waited for a CPU: 0 to 1."""
+        return self.runqueue / (self.cpu + self.runqueue) if self.runqueue else 0.0
 
     @property
     def calls(self) -> int:

@@ -1,4 +1,4 @@
-"""What the kernel says of a process in /proc/PID/stat."""
+"""What the kernel says of a process in /proc/PID/stat, and of a thread in its schedstat."""
 
 from __future__ import annotations
 
@@ -17,3 +17,16 @@ def is_alive(pid: int) -> bool:
         return stat_fields(pid)[0] not in (b"Z", b"X")
     except OSError:
         return False
+
+
+def schedstat(native_id: int) -> tuple[int, int]:
+    """Return the ns that a thread of this process has run, and has waited for a free CPU.
+
+    (0, 0) if the kernel does not say (Documentation/scheduler/sched-stats.rst).
+    """
+    try:
+        with open(f"/proc/self/task/{native_id}/schedstat", "rb") as file:
+            run, waited, *_ = file.read().split()
+        return int(run), int(waited)
+    except (OSError, ValueError):
+        return 0, 0

@@ -17,6 +17,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from noria.sight import record_kinds
+from noria.sight.collections_seen import times
 from noria.sight.places import (
     code_of,
     innermost_user_frame,
@@ -190,14 +191,17 @@ def _collection(phase: str, info: dict[str, int]) -> None:
         return
     loops = [watched for watched in agent.loops if not watched.released]
     if phase == "start":
+        began = times()
         for watched in loops:
             watched.recorder.record(record_kinds.GC_BEGIN, info["generation"], 0)
         frame = innermost_user_frame(inspect.currentframe())
         for watched in loops:
-            watched.collections.begin(frame)
+            watched.collections.begin(began, frame)
     else:
         for watched in loops:
             watched.recorder.record(
                 record_kinds.GC_END, info.get("collected", 0), info.get("uncollectable", 0)
             )
-            watched.collections.end()
+        ended = times()
+        for watched in loops:
+            watched.collections.end(ended)

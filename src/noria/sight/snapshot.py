@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from noria.sight.pacer import Pacer
+from noria.sight.process_stat import schedstat
 from noria.sight.snapshot_connections import snapshot_connections, snapshot_sockets
 from noria.sight.snapshot_tasks import TaskSnapshot, snapshot_tasks
 
@@ -47,6 +48,7 @@ def take_snapshot(loops: Iterable[WatchedLoop], private_fds: set[int]) -> dict[s
             "connections": connections,
             "executor": each.executors.figures(loop),
             "timers": {"pending": loop.pending()[1]},
+            "schedstat": [each.thread_native_id, *schedstat(each.thread_native_id)],
             "errors": each.errors.records(),
             **_collections(each),
         }

@@ -67,6 +67,8 @@ class _Block:
         """Store what the thread has done so far. Once the run has ended, the event has zeros."""
         self.fields["cpu"] = max(self.fields["cpu"], event.cpu)
         self.fields["runqueue"] = max(self.fields["runqueue"], event.runqueue)
+        if not event.over:
+            self.fields["gil_wait"] += event.gil_wait
 
     def see(self, stack: list[PlaceTuple]) -> None:
         """Count the program's innermost line of a stack."""
@@ -192,6 +194,7 @@ class Watchdog:
             "gil_held": by_loop,
             "cpu": event.cpu,
             "runqueue": event.runqueue,
+            "gil_wait": 0 if event.over else event.gil_wait,
             "samples": [],
             "importing": 0,
         }

@@ -27,6 +27,7 @@ _UNSEEN, _UNSEEN_AT_START = 2, 4
 # A sleeping thread leaves the GIL to the watchdog, whose samples are _SAMPLE_STEP longer apart each
 # time. With less than this share of them, the watchdog waited, too: for the GIL or for a CPU.
 _SAMPLE_STEP, _SAMPLED = 1.05, 0.2
+_GIL_TAKEN = 0.3
 _SEVERE_NS = 1_000_000_000
 _SEVERE_SHARE = 0.1
 
@@ -151,6 +152,9 @@ def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block
             _one_handler(loop, block, limit) or _long_handlers(loop, block, limit)
         ):
             continue
+        # It waits until the new thread runs: for a CPU, or for the GIL.
+        if places.is_thread_start(block.stack):
+            continue
         if _collecting(loop, block) > block.duration * _COLLECTED:
             continue
         if _kept_from_running(block, own, limit):
@@ -158,7 +162,8 @@ def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block
         if not (block.samples or block.cpu or block.runqueue):
             # The watchdog has not seen it: whether the thread ran is unknown.
             early = begun < thresholds.startup * 1e9
-            if own < limit * (_UNSEEN_AT_START if early else _UNSEEN):
+            ran = own * (1 - loop.cpu_wait)
+            if ran < limit * (_UNSEEN_AT_START if early else _UNSEEN):
                 continue
         found.append(block)
     return found
@@ -168,6 +173,8 @@ def _kept_from_running(block: Block, own: int, limit: int) -> bool:
     """Whether the thread neither ran nor called what waits: another thread had the GIL."""
     if block.gil_held or not block.ended or not block.cpu or block.cpu > own * _WAITED:
         return False
+    if block.gil_wait > own * _GIL_TAKEN:
+        return True
     expected = math.log(max(own / limit, 1.0)) / math.log(_SAMPLE_STEP)
     return sum(count for _, count in block.samples) < expected * _SAMPLED
 
@@ -176,7 +183,7 @@ def _importing(block: Block) -> bool:
     """Whether most of a block was imports."""
     if not block.samples:
         return places.is_import(block.stack)
-    return block.importing > sum(count for _, count in block.samples) * _IMPORTED
+    return block.importing >= sum(count for _, count in block.samples) * _IMPORTED
 
 
 def _collecting(loop: LoopFigures, block: Block) -> int:

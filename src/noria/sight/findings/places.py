@@ -46,6 +46,11 @@ def is_import(stack: Iterable[Place]) -> bool:
     )
 
 
+def is_thread_start(stack: Iterable[Place]) -> bool:
+    """Whether the stack is inside threading.Thread.start."""
+    return any(place.function == "Thread.start" and is_standard(place) for place in stack)
+
+
 def function(place: Place) -> tuple[str, str]:
     """Return (file, function); of a comprehension the function that it is written in."""
     return (place.file, _COMPREHENSION.sub("", place.function))

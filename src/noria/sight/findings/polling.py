@@ -75,14 +75,16 @@ def find(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Finding]
     if not polling:
         return []
     busy = sum(group.busy for group in polling)
-    victims = _victims(groups, polling, thresholds)
+    # On a busy machine everything waits longer, for a CPU.
+    limit = round(thresholds.starved_delay * 1e9 / max(1 - loop.cpu_wait, 1e-3))
+    victims = _victims(groups, polling, limit)
     if victims and busy >= thresholds.starved_share * loop.busy:
         return [_starved(loop, max(polling, key=lambda group: group.busy), victims)]
     return _storm(loop, polling, thresholds)
 
 
 def _victims(
-    groups: dict[tuple[str, str, int], _Group], polling: list[_Group], thresholds: Thresholds
+    groups: dict[tuple[str, str, int], _Group], polling: list[_Group], limit: int
 ) -> list[TaskFigures]:
     """The other tasks that waited long for each of their steps, the longest first."""
     found = [
@@ -90,8 +92,7 @@ def _victims(
         for group in groups.values()
         if group not in polling
         for task in group.tasks
-        if task.steps >= _LEAST_STEPS
-        and task.scheduled / task.steps >= thresholds.starved_delay * 1e9
+        if task.steps >= _LEAST_STEPS and task.scheduled / task.steps >= limit
     ]
     return sorted(found, key=lambda task: -task.scheduled)
 
@@ -136,7 +137,7 @@ def _storm(loop: LoopFigures, polling: list[_Group], thresholds: Thresholds) -> 
     if (
         wakes / seconds < thresholds.self_wakes
         or part < thresholds.self_wake_share
-        or worst.busy / worst.steps > _LOOKS_NS
+        or worst.busy / worst.steps * (1 - loop.cpu_wait) > _LOOKS_NS
     ):
         return []
     return [

@@ -48,7 +48,9 @@ def storms(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
 def late(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
     """Return a finding if a tenth of the timers is late, and not for want of a CPU."""
     lateness = loop.timers.lateness
-    limit = thresholds.timer_lateness * 1e9 + _longest_wait_for_cpu(loop)
+    limit = thresholds.timer_lateness * 1e9
+    # Both are estimates: the first misses short turns, the second is a mean.
+    limit = max(limit + _longest_wait_for_cpu(loop), limit / max(1 - loop.cpu_wait, 1e-3))
     if lateness.count < _LEAST_TIMERS or lateness.percentile(90) < limit:
         return []
     codes = sorted(loop.codes, key=lambda code: -code.busy)
