@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -520,3 +521,57 @@ def test_close_publishes_what_is_emitted() -> None:
             await future
 
     run(main())
+
+
+def test_start_may_be_repeated_when_the_broker_was_not_there() -> None:
+    async def main() -> None:
+        bus, broker = scripted_bus()
+        found: list[int] = []
+
+        async def handler(event: Event) -> None:
+            found.append(event.data)
+
+        bus.on("a.b", handler, group="one")
+        bus.on("a.b", handler, group="two")
+        broker.failures = {"connect": unavailable(1)}
+        with pytest.raises(BrokerUnavailable):
+            await bus.start()
+        assert broker.calls == ["connect", "close"]
+        subscribe = broker.subscribe
+
+        async def second_fails(subscription: Subscription) -> Consumer:
+            if subscription.group == "two":
+                raise BrokerUnavailable("gone")
+            return await subscribe(subscription)
+
+        broker.subscribe = second_fails  # type: ignore[method-assign]
+        with pytest.raises(BrokerUnavailable):
+            await bus.start()
+        assert broker.calls[-2:] == ["close consumer", "close"]
+        broker.subscribe = subscribe  # type: ignore[method-assign]
+        async with bus:
+            broker.give(*events(1))
+            await until(lambda: found)
+
+    run(main())
+
+
+def test_the_child_of_a_fork_is_another_worker() -> None:
+    async def start(bus: Bus) -> str:
+        async with bus:
+            return bus.broker.worker
+
+    bus = Bus("memory:")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, asyncio.run(start(bus)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        other = pipe.read()
+    name = asyncio.run(start(bus))
+    assert other
+    assert name == bus.worker != other
+    assert f"-{child}-" in other

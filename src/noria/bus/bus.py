@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from noria.bus import trace_context
 from noria.bus.backoff import RETRY_BASE, RETRY_CAP, reconnect_delay
@@ -33,7 +34,9 @@ from noria.bus.publisher import Publisher
 from noria.bus.reactor_feed import reactor_handler
 from noria.bus.stats import PublishStats
 from noria.errors import BrokerUnavailable, BusClosed, BusError, InvalidEvent
-from noria.reactor import Reactor
+
+if TYPE_CHECKING:
+    from noria.reactor import Reactor
 
 log = logging.getLogger("noria.bus")
 
@@ -62,6 +65,9 @@ class Bus:
     with `close`; one that handles events uses `run`, or `start` and `drain`, which is also what
     ``async with`` does. A bus belongs to one event loop at a time.
 
+    Attributes: `registrations`, what `on` has registered, each with its `stats`; `stats`, of what
+    was published; `worker`, the name of this process.
+
     Raises InvalidBrokerURL, and ImportError if the package of the broker's client is missing.
     """
 
@@ -81,8 +87,8 @@ class Bus:
         self.emit_timeout = _positive("emit_timeout", emit_timeout)
         self.max_event_size = _positive("max_event_size", max_event_size)
         self.source = source
-        # HOST-PID-RANDOM, unique among all workers and restarts.
-        self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._pid = os.getpid()
+        self.worker = _worker_name()
         self.registrations: list[Registration] = []
         self.stats = PublishStats()
         self.broker = table.make(url, self.worker)
@@ -257,18 +263,32 @@ class Bus:
 
     async def connect(self) -> None:
         """Connect to the broker now. Raises BrokerUnavailable with what to start."""
+        self._renew_worker()
         await self.broker.connect()
 
     async def start(self) -> None:
-        """Connect and start the handlers. Raises BrokerUnavailable with what to start."""
+        """Connect and start the handlers.
+
+        Raises BrokerUnavailable with what to start; then it may be called again.
+        """
         if self._state == "running":
             return
         if self._state != "idle":
             raise BusClosed(f"the bus is {self._state}; make another one")
-        await self.broker.connect()
-        self._state = "running"
-        for registration in list(self.registrations):
-            await self._start_dispatcher(registration)
+        self._renew_worker()
+        try:
+            await self.broker.connect()
+            self._state = "running"
+            for registration in list(self.registrations):
+                await self._start_dispatcher(registration)
+        except BaseException:
+            dispatchers = list(self._dispatchers.values())
+            self._dispatchers.clear()
+            for dispatcher in dispatchers:
+                await dispatcher.drain(0)
+            await self.broker.close()
+            self._state = "idle"
+            raise
 
     async def drain(self, grace: float = DEFAULT_GRACE) -> None:
         """Stop the handlers and close the bus.
@@ -391,6 +411,12 @@ class Bus:
 
     # Dispatchers.
 
+    def _renew_worker(self) -> None:
+        """Take another name in the child of a fork."""
+        if os.getpid() != self._pid:
+            self._pid = os.getpid()
+            self.worker = self.broker.worker = _worker_name()
+
     def _register(self, registration: Registration) -> None:
         if self._state in ("draining", "closed"):
             raise BusClosed(f"the bus is {self._state}; make another one")
@@ -424,6 +450,12 @@ class Bus:
         task = asyncio.get_running_loop().create_task(coroutine, name="noria bus")
         self._late_starts.add(task)
         task.add_done_callback(self._late_starts.discard)
+
+
+def _worker_name() -> str:
+    """Return HOST-PID-RANDOM, unique among all workers and restarts."""
+    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())
+    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _positive(name: str, value: Any) -> Any:

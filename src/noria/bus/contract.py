@@ -176,7 +176,8 @@ class StoredLetter:
 class Broker(ABC):
     """A connection to a broker. Made from a URL without connecting.
 
-    `worker`: a name for this process, unique among all workers and restarts.
+    `worker`: a name for this process, unique among all workers and restarts, of letters, digits, _
+    and -; read it when connecting, since it changes in the child of a fork.
     Its constructor raises InvalidBrokerURL for options that it does not have (`url.options`).
     """
 
@@ -196,9 +197,10 @@ class Broker(ABC):
     async def connect(self) -> None:
         """Connect, and create what all types share.
 
-        Does nothing if connected. Raises BrokerUnavailable, made by `BrokerURL.unavailable`, and
-        InvalidBrokerURL if the broker refuses the login, or if an option contradicts what other
-        programs have set in this broker, as another number of partitions.
+        Does nothing if connected; if it raises, nothing of it is left open. Raises
+        BrokerUnavailable, made by `BrokerURL.unavailable`, and InvalidBrokerURL if the broker
+        refuses the login, or if an option contradicts what other programs have set in this broker,
+        as another number of partitions.
         """
 
     @abstractmethod

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noria.bus.event import Event
 from noria.errors import BusError, InvalidData
-from noria.reactor import Reactor
+
+if TYPE_CHECKING:
+    from noria.reactor import Reactor
 
 
 def reactor_handler(reactor: Reactor) -> Callable[[Event], Coroutine[Any, Any, None]]:

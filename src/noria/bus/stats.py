@@ -60,10 +60,9 @@ class Histogram:
 
 
 class HandlerStats:
-    """Of one subscription: `handled` successfully, `failed` runs, and what became of these.
+    """Of one subscription: events `handled` successfully, `failed` runs, and what became of these.
 
-    `seconds`: of the handlers' runs. `age`: from the event's time to the start of its handler, by
-    the clocks of both machines; None until an observer asks for it.
+    `seconds`: of the handlers' runs.
     """
 
     __slots__ = ("dead", "failed", "handled", "in_flight", "lost", "retried", "returned", "seconds")
