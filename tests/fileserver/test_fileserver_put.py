@@ -42,7 +42,7 @@ def test_a_file_is_stored_and_its_directory_reported(root: Path) -> None:
     (root / "d").mkdir()
 
     async def main(service: FileService) -> None:
-        service.files.on_change.append(changed.append)
+        service.files.on_change.append(lambda change: changed.extend(change.directories))
         for path, data in {"/large": DATA, "/d/small é": b"1", "/empty": b""}.items():
             answer = await ask(service, "PUT", path, data)
             assert answer.status == 201
@@ -519,7 +519,7 @@ def test_removing(root: Path) -> None:
     changed: list[str] = []
 
     async def main(service: FileService) -> None:
-        service.files.on_change.append(changed.append)
+        service.files.on_change.append(lambda change: changed.extend(change.directories))
         assert (await ask(service, "DELETE", "/missing")).status == 404
         assert (await ask(service, "DELETE", "/file/")).status == 404
         assert (await ask(service, "DELETE", "/file", if_match='"x"')).status == 412
@@ -593,7 +593,7 @@ def test_moving(root: Path, renameat2: bool, monkeypatch: pytest.MonkeyPatch) ->
         assert await move(service, "/other", "/e/n%20w", overwrite="T") == 204
 
     async def watched(service: FileService) -> None:
-        service.files.on_change.append(changed.append)
+        service.files.on_change.append(lambda change: changed.extend(change.directories))
         await main(service)
 
     serving(watched, root, uploads=True)
@@ -631,7 +631,7 @@ def test_storing_with_the_directories_above(root: Path) -> None:
     changed: list[str] = []
 
     async def main(service: FileService) -> None:
-        service.files.on_change.append(changed.append)
+        service.files.on_change.append(lambda change: changed.extend(change.directories))
         assert (await service.files.store("/a/b/c", chunks(b"1"), parents=True))[0]
         assert (await service.files.store("/a/b/d", chunks(b"1"), parents=True))[0]
         with pytest.raises(HTTPException):

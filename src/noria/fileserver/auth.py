@@ -112,7 +112,10 @@ class Authenticator:
         )
 
     async def check(self, request: Request) -> None:
-        """Raise HTTPException 401 unless the credentials are right, 503 if too many wait."""
+        """Raise HTTPException 401 unless the credentials are right, 503 if too many wait.
+
+        Sets `request.user`, except for a token, which has no name.
+        """
         scheme, _, value = request.headers.get("authorization").partition(" ")
         value = value.strip()
         if scheme.lower() == "bearer" and self._tokens:
@@ -121,6 +124,7 @@ class Authenticator:
             if sum(hmac.compare_digest(given, token) for token in self._tokens):
                 return
         elif scheme.lower() == "basic" and self._users and await self._basic(value):
+            request.user = user_of(request)
             return
         raise HTTPException(
             401,

@@ -23,14 +23,13 @@ OTHER_FILE_SYSTEM = (  # 502: RFC 4918, 9.9.4
 )
 
 
-def remove(root: Root, path: str, conditions: Headers) -> int:
-    """Remove a file, a symlink, or an empty directory; return the bytes freed."""
+def remove(root: Root, path: str, conditions: Headers) -> os.stat_result:
+    """Remove a file, a symlink, or an empty directory; return the status that it had."""
     with root.parent(path) as (directory, name), locked(directory):
         status = lstat_in(directory, name)
         require_preconditions(conditions, status)
         if status is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        freed = 0
         if stat.S_ISDIR(status.st_mode):
             inside = root.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -42,11 +41,10 @@ def remove(root: Root, path: str, conditions: Headers) -> int:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
             os.unlink(name, dir_fd=directory)
-            freed = status.st_size
         else:
             raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
         os.fsync(directory)
-        return freed
+        return status
 
 
 def make_directory(root: Root, path: str) -> None:
@@ -68,9 +66,8 @@ def make_directory(root: Root, path: str) -> None:
         os.fsync(directory)
 
 
-def make_parents(root: Root, path: str) -> list[str]:
-    """Create the missing directories above `path`; return their paths, outermost first."""
-    made: list[str] = []
+def make_parents(root: Root, path: str) -> Iterator[str]:
+    """Create the missing directories above `path`; yield their paths, outermost first."""
     above = parent_directory(path)
     parts = split_path(above)
     for count in range(1, len(parts) + 1):
@@ -81,12 +78,15 @@ def make_parents(root: Root, path: str) -> list[str]:
             except FileExistsError:
                 continue
             os.fsync(directory)
-            made.append(each)
-    return made
+        yield each
 
 
-def move(root: Root, path: str, target: str, conditions: Headers, overwrite: bool) -> bool:
-    """Rename; return whether `target` is new. A file is replaced only with `overwrite`.
+def move(
+    root: Root, path: str, target: str, conditions: Headers, overwrite: bool
+) -> tuple[os.stat_result, os.stat_result | None]:
+    """Rename; return the status of what was moved, and of the file that it replaced, or None.
+
+    A file is replaced only with `overwrite`.
 
     Raises HTTPException 412 if the target exists and may not be replaced, 502 if it is on another
     file system (RFC 4918, 9.9.4).
@@ -126,7 +126,7 @@ def move(root: Root, path: str, target: str, conditions: Headers, overwrite: boo
                 raise
         os.fsync(directory)
         os.fsync(source)
-        return old is None
+        return status, old
 
 
 def _require_depth(root: Root, path: str, target: str) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import AsyncIterable, Callable
+from typing import Literal, TypeVar
 
+from noria.fileserver import file_operations
+from noria.fileserver.changes import Change
 from noria.fileserver.commit import check_replaceable, commit
-from noria.fileserver.file_operations import make_parents
 from noria.fileserver.partial_file import PartialFile, too_large
 from noria.fileserver.quota import Quota, check_disk
 from noria.fileserver.request_headers import conditions_from
@@ -20,11 +23,14 @@ from noria.http.conditional import require_preconditions
 from noria.http.messages import Headers, HTTPException
 from noria.http.worker_threads import await_uncancelled, run_in_thread
 
+T = TypeVar("T")
+
 
 class FileStore:
     """Stores files below `root` within the limits of a FileService.
 
-    `on_change` has the callbacks that receive the URL path of a directory whose entries changed.
+    `on_change` has the callbacks that receive each Change, in the loop's thread, when it is durable
+    and before the request is answered. In all methods, `user` is the name of the client.
     """
 
     def __init__(
@@ -45,7 +51,7 @@ class FileStore:
         self.read_only = read_only
         self.max_size = max_size
         self.disk_floor = disk_floor
-        self.on_change: list[Callable[[str], None]] = []
+        self.on_change: list[Callable[[Change], None]] = []
 
     @property
     def writable(self) -> bool:
@@ -59,10 +65,21 @@ class FileStore:
         if not self.uploads:
             raise HTTPException(403, "Changes are disabled: start the server with --upload.")
 
-    def notify_change(self, path: str) -> None:
-        """Report that the entries of the directory `path` changed."""
-        for callback in self.on_change:
-            callback(path)
+    async def _run_change(self, function: Callable[[list[Change]], T]) -> T:
+        """Call a function in a thread, and report what it appends to its list.
+
+        It appends a Change as soon as that is durable. The changes are reported even if the
+        function raises afterwards, or the caller is cancelled: the disk has them.
+        """
+        changes: list[Change] = []
+        work = run_in_thread(function, changes)
+        work.add_done_callback(lambda _: self._report(changes))
+        return await await_uncancelled(work)
+
+    def _report(self, changes: list[Change]) -> None:
+        for change in changes:
+            for callback in self.on_change:
+                callback(change)
 
     def check_preconditions(
         self, path: str, *, if_match: str = "", if_none_match: str = ""
@@ -104,6 +121,7 @@ class FileStore:
         expect_size: int | None = None,
         sha256: str | bytes | None = None,
         parents: bool = False,
+        user: str = "",
     ) -> tuple[bool, str]:
         """Store a file; return (whether it is new, its entity tag) when it is durable.
 
@@ -116,7 +134,7 @@ class FileStore:
         self.require_writable()
         require_file_path(path)
         if parents:
-            await self._make_parents(path)
+            await self._make_parents(path, user)
         if expect_size is not None:
             await self.check_space(path, expect_size)
         digest = digests.require_hex_sha256(sha256) if isinstance(sha256, str) else sha256
@@ -134,22 +152,27 @@ class FileStore:
             last: list[bytes] = []
             # To compute a digest, the bytes must pass through this process.
             await write_body(chunks, file.write, file.move if digest is None else None, last)
-            new, tag = await await_uncancelled(
-                run_in_thread(
-                    file.finish,
+
+            def finish(changes: list[Change]) -> tuple[bool, str]:
+                finished = file.finish(
                     last,
                     size=expect_size,
                     sha256=digest,
                     conditions=conditions,
                     overwrite=self.overwrite,
                 )
-            )
+                if finished is None:  # abandoned: the task was cancelled
+                    return False, ""
+                new, tag = finished
+                action: Literal["created", "replaced"] = "created" if new else "replaced"
+                changes.append(Change(action, path, file.size, tag, digest, user=user))
+                return finished
+
+            return await self._run_change(finish)
         except BaseException:
             # A call that was cancelled may still run: this waits for it, or runs before it.
             await await_uncancelled(run_in_thread(file.abandon))
             raise
-        self.notify_change(parent_directory(path))
-        return new, tag
 
     async def store_existing(
         self,
@@ -159,6 +182,7 @@ class FileStore:
         if_match: str = "",
         if_none_match: str = "",
         parents: bool = False,
+        user: str = "",
     ) -> tuple[bool, str]:
         """Like `store`, for a file that is already below the root: sync it and rename it.
 
@@ -168,18 +192,78 @@ class FileStore:
         self.require_writable()
         require_file_path(path)
         if parents:
-            await self._make_parents(path)
+            await self._make_parents(path, user)
         conditions = conditions_from(if_match, if_none_match)
-        new, tag, freed = await run_in_thread(
-            _commit_existing, self.root, source, path, conditions, self.overwrite
-        )
-        self.quota.release(0, freed)
-        self.notify_change(parent_directory(path))
-        return new, tag
 
-    async def _make_parents(self, path: str) -> None:
-        for made in await run_in_thread(make_parents, self.root, path):
-            self.notify_change(parent_directory(made))
+        def finish(changes: list[Change]) -> tuple[bool, str]:
+            new, tag, freed, size = _commit_existing(
+                self.root, source, path, conditions, self.overwrite
+            )
+            self.quota.release(0, freed)
+            action: Literal["created", "replaced"] = "created" if new else "replaced"
+            changes.append(Change(action, path, size, tag, user=user))
+            return new, tag
+
+        return await self._run_change(finish)
+
+    async def _make_parents(self, path: str, user: str) -> None:
+        def make(changes: list[Change]) -> None:
+            for each in file_operations.make_parents(self.root, path):
+                changes.append(Change("created", each, user=user))
+
+        await self._run_change(make)
+
+    async def make_directory(self, path: str, *, user: str = "") -> None:
+        """Create a directory. Raises HTTPException."""
+        self.require_writable()
+
+        def make(changes: list[Change]) -> None:
+            file_operations.make_directory(self.root, path)
+            changes.append(Change("created", _as_directory(path), user=user))
+
+        await self._run_change(make)
+
+    async def remove(self, path: str, conditions: Headers, *, user: str = "") -> None:
+        """Remove a file or an empty directory. Raises HTTPException."""
+        self.require_writable()
+
+        def remove(changes: list[Change]) -> None:
+            status = file_operations.remove(self.root, path, conditions)
+            if stat.S_ISDIR(status.st_mode):
+                changes.append(Change("deleted", _as_directory(path), user=user))
+            else:
+                self.quota.release(0, status.st_size)
+                changes.append(Change("deleted", path, status.st_size, user=user))
+
+        await self._run_change(remove)
+
+    async def move(
+        self, path: str, target: str, conditions: Headers, *, overwrite: bool, user: str = ""
+    ) -> bool:
+        """Rename a file or directory; return whether `target` is new.
+
+        A file is replaced only with both `overwrite` and the option `overwrite`. Raises
+        HTTPException.
+        """
+        self.require_writable()
+
+        def move(changes: list[Change]) -> bool:
+            status, replaced = file_operations.move(
+                self.root, path, target, conditions, overwrite and self.overwrite
+            )
+            if stat.S_ISDIR(status.st_mode):
+                old, new, size = _as_directory(path), _as_directory(target), 0
+            else:
+                old, new, size = path, target, status.st_size
+            if replaced is not None:
+                self.quota.release(0, replaced.st_size)
+            overwritten = replaced is not None
+            changes.append(
+                Change("moved", new, size, old_path=old, overwritten=overwritten, user=user)
+            )
+            return not overwritten
+
+        return await self._run_change(move)
 
     async def remove_stale(self, stopped: Callable[[], bool] = bool) -> int:
         """Remove the partial files that killed processes left; return their number.
@@ -190,10 +274,17 @@ class FileStore:
         return count
 
 
+def _as_directory(path: str) -> str:
+    return path.rstrip("/") + "/"
+
+
 def _commit_existing(
     root: Root, source: str, path: str, conditions: Headers, overwrite: bool
-) -> tuple[bool, str, int]:
-    """In a thread: commit the file `source`, relative to the root, to `path`, as `commit`."""
+) -> tuple[bool, str, int, int]:
+    """In a thread: commit the file `source`, relative to the root, to `path`.
+
+    Returns what `commit` does, and the size of the file.
+    """
     *above, name = source.strip("/").split("/")
     try:
         with root.parent(path) as (directory, _):
@@ -213,9 +304,10 @@ def _commit_existing(
                     os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
                     dir_fd=here,
                 )
-                return commit(
+                new, tag, freed = commit(
                     here, name, fd, directory, split_path(path)[-1], conditions, overwrite
                 )
+                return new, tag, freed, os.fstat(fd).st_size
             finally:
                 os.close(here)
                 if fd >= 0:

@@ -141,14 +141,14 @@ class PartialFile:
         sha256: bytes | None,
         conditions: Headers,
         overwrite: bool,
-    ) -> tuple[bool, str]:
+    ) -> tuple[bool, str] | None:
         """Write the last blocks, check size and digest, and commit the file to its path.
 
-        Returns (whether the file is new, its entity tag).
+        Returns (whether the file is new, its entity tag), or None if it was abandoned.
         """
         with self._lock:
-            if self._closed:  # the task was cancelled: its result is not used
-                return False, ""
+            if self._closed:
+                return None
             self._write(last)
             if size is not None and self.size != size:
                 raise HTTPException(

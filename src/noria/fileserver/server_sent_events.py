@@ -19,8 +19,8 @@ KEEPALIVE_INTERVAL = 15.0  # seconds without an event after which a comment is s
 class ChangeEvents:
     """The event streams of clients, by directory.
 
-    `files` reports changes by this process at once. Changes by other workers and programs are
-    detected by the directory's modification time.
+    `files` reports changes by this process at once, and FileEvents those by other servers. Changes
+    by other programs are detected by the directory's modification time.
     """
 
     def __init__(self, files: FileStore) -> None:
@@ -28,9 +28,14 @@ class ChangeEvents:
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._streams = 0
         self._closed = False
-        files.on_change.append(self.notify)
+        files.on_change.append(lambda change: self.notify(*change.directories))
 
-    def notify(self, path: str) -> None:
+    def notify(self, *paths: str) -> None:
+        """Send a message to the clients that follow one of these directories."""
+        for path in paths:
+            self._notify(path)
+
+    def _notify(self, path: str) -> None:
         for event in self._waiting.get(path, ()):
             event.set()
 

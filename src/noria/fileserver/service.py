@@ -12,7 +12,7 @@ import stat
 from collections.abc import Awaitable
 from urllib.parse import quote, urlencode
 
-from noria.fileserver import archive, file_operations, listing
+from noria.fileserver import archive, listing
 from noria.fileserver.error_pages import HTML_FIELDS, error_response, is_browser_form
 from noria.fileserver.fast_path import FastPath
 from noria.fileserver.file_response import file_response
@@ -23,7 +23,6 @@ from noria.fileserver.request_paths import (
     check_name,
     is_reserved,
     is_valid_name,
-    parent_directory,
     split_path,
     to_url,
 )
@@ -227,6 +226,7 @@ class FileService:
             if_none_match=request.headers.get("if-none-match"),
             expect_size=request.length,
             sha256=digests.request_sha256(request.headers),
+            user=request.user,
         )
         headers = [("ETag", tag)]
         if new:
@@ -271,6 +271,7 @@ class FileService:
                     part,
                     if_match=request.headers.get("if-match"),
                     if_none_match=request.headers.get("if-none-match"),
+                    user=request.user,
                 )
             except HTTPException as error:
                 names = ", ".join(str(each["name"]) for each in stored)
@@ -284,25 +285,20 @@ class FileService:
     async def _delete(self, request: Request) -> Response:
         """Remove a file or an empty directory."""
         self._require_writable(request)
-        freed: int = await run_in_thread(
-            file_operations.remove, self.root, request.path, request.headers
-        )
-        self.files.quota.release(0, freed)
-        self.files.notify_change(parent_directory(request.path))
+        await self.files.remove(request.path, request.headers, user=request.user)
         return Response(204)
 
     async def _move(self, request: Request) -> Response:
         """Rename to the path in Destination, on this server (RFC 4918, 9.9)."""
         self._require_writable(request)
         target = destination(request.headers)
-        requested = request.headers.get("overwrite").strip().upper() == "T"
-        overwrite = requested and self.files.overwrite
-        new: bool = await run_in_thread(
-            file_operations.move, self.root, request.path, target, request.headers, overwrite
+        new = await self.files.move(
+            request.path,
+            target,
+            request.headers,
+            overwrite=request.headers.get("overwrite").strip().upper() == "T",
+            user=request.user,
         )
-        self.files.notify_change(parent_directory(request.path))
-        if parent_directory(target) != parent_directory(request.path):
-            self.files.notify_change(parent_directory(target))
         return Response(201, [("Location", to_url(target))]) if new else Response(204)
 
     async def _make_directory(self, request: Request) -> Response:
@@ -310,6 +306,5 @@ class FileService:
         self._require_writable(request)
         if request.length:
             raise HTTPException(415, "MKCOL does not take a body.")
-        await run_in_thread(file_operations.make_directory, self.root, request.path)
-        self.files.notify_change(parent_directory(request.path))
+        await self.files.make_directory(request.path, user=request.user)
         return Response(201, [("Location", to_url(request.path.rstrip("/")) + "/")])

@@ -59,6 +59,8 @@ class Request:
     peer: str = ""
     # Whether the request arrived over TLS.
     secure: bool = False
+    # The name of the user, once the application has verified it.
+    user: str = ""
 
 
 @dataclass(slots=True)

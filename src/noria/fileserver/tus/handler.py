@@ -151,7 +151,7 @@ class TusHandler:
             raise HTTPException(415, f"The Content-Type must be {BODY_TYPE}.")
         fields.append(("Upload-Offset", str(offset)))
         if offset == length and not concat:
-            await self._finish(upload, info)
+            await self._finish(upload, info, request.user)
         fields += await self._expires_field(upload)
         return Response(201, fields)
 
@@ -194,7 +194,9 @@ class TusHandler:
         info = await run_in_thread(self._store.info, upload)
         offset = await run_in_thread(self._store.offset, upload, info)
         if offset == info.length and info.concat != "partial":
-            await self._finish(upload, info)  # a crash may have come before the rename
+            await self._finish(
+                upload, info, request.user
+            )  # a crash may have come before the rename
         fields = [
             ("Upload-Offset", str(offset)),
             ("Upload-Length", str(info.length)),
@@ -219,7 +221,7 @@ class TusHandler:
         else:
             offset = await self._receiver.receive(request, upload, info, offset)
         if offset == info.length and not info.concat:
-            await self._finish(upload, info)
+            await self._finish(upload, info, request.user)
         return Response(204, [("Upload-Offset", str(offset)), *await self._expires_field(upload)])
 
     async def _delete(self, request: Request, upload: str) -> Response:
@@ -253,7 +255,7 @@ class TusHandler:
         )
         upload = await self._create(final)
         await run_in_thread(self._join, parts, upload, length)
-        await self._finish(upload, final)
+        await self._finish(upload, final, request.user)
         for part in parts:
             with suppress(HTTPException):
                 await run_in_thread(self._remove, part)
@@ -270,7 +272,7 @@ class TusHandler:
             raise
         self._files.quota.release(length)
 
-    async def _finish(self, upload: str, info: UploadInfo) -> None:
+    async def _finish(self, upload: str, info: UploadInfo, user: str) -> None:
         """Rename the complete upload to its path, unless that was done before."""
         if await run_in_thread(self._store.is_finished, upload):
             return
@@ -282,6 +284,7 @@ class TusHandler:
                 if_match=info.if_match,
                 if_none_match=info.if_none_match,
                 parents=True,
+                user=user,
             )
         except HTTPException as error:
             if error.status in (403, 409, 412):  # a retry would fail in the same way
