@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 import noria
+from noria.bus.brokers.memory import MemoryBroker
 from noria.bus.bus import Bus
+from noria.bus.contract import Consumer, Subscription
 from noria.bus.event import Event
-from noria.errors import BusClosed, EventRejected, EventTooLarge, InvalidEvent
+from noria.errors import BrokerUnavailable, BusClosed, EventRejected, EventTooLarge, InvalidEvent
 from support.loops import until
 
 DEADLINE = 20.0  # seconds
@@ -537,6 +539,42 @@ def test_handlers_come_and_go_while_the_bus_runs(url: str, type: str) -> None:
             await bus.emit(type, number=1)
             await asyncio.sleep(0.1)
             assert found == []
+
+    run(main())
+
+
+def test_a_start_that_fails_halfway_can_be_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The broker is lost after the first of two subscriptions."""
+    failures = [None, BrokerUnavailable("lost")]
+    subscribe = MemoryBroker.subscribe
+
+    async def failing(broker: MemoryBroker, subscription: Subscription) -> Consumer:
+        failure = failures.pop(0) if failures else None
+        if failure is not None:
+            raise failure
+        return await subscribe(broker, subscription)
+
+    async def main() -> None:
+        monkeypatch.setattr(MemoryBroker, "subscribe", failing)
+        found: list[str] = []
+
+        async def handler(event: Event) -> None:
+            found.append(event.type)
+
+        bus = noria.Bus("memory:")
+        bus.on("a", handler)
+        bus.on("b", handler)
+        with pytest.raises(BrokerUnavailable, match="lost"):
+            await bus.start()
+        assert len(asyncio.all_tasks()) == 1
+        await bus.start()
+        await bus.emit("a")
+        await bus.emit("b")
+        await until(lambda: len(found) >= 2)
+        await bus.drain()
+        assert sorted(found) == ["a", "b"]
 
     run(main())
 

@@ -310,6 +310,9 @@ def test_a_port_in_use_is_named(directory, capsys):
         (["--grace", "x"], "'x' is not a number of seconds."),
         (["--grace", "-1"], "-1"),
         (["--max-connections", "0"], "0"),
+        (["--events", "amqp://127.0.0.1"], "no broker has the scheme 'amqp'"),
+        (["--events", "memory:"], "use a broker, as nats://127.0.0.1:4222"),
+        (["--events-source", "a"], "--events-source requires --events"),
     ],
 )
 def test_wrong_use(arguments, said, capsys):

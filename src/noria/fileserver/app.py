@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from noria.fileserver.access_log import AccessLog
 from noria.fileserver.auth import Authenticator
@@ -19,6 +20,9 @@ from noria.fileserver.web.assets import asset
 from noria.http.messages import READ_METHODS, HTTPException, Request, Response
 from noria.http.protocol import HTTPProtocol
 from noria.http.server_state import ServerState
+
+if TYPE_CHECKING:
+    from noria.fileserver.file_events import FileEvents
 
 RESERVED_PREFIX = "/-/"  # paths of the server itself
 NOSNIFF = ("X-Content-Type-Options", "nosniff")
@@ -46,6 +50,7 @@ class FileServerApp:
     def __init__(self, service: FileService, options: ServerOptions) -> None:
         self.service = service
         self.events = ChangeEvents(service.files)
+        self.file_events = self._make_file_events(options) if options.events else None
         self.tus = TusHandler(service.files) if options.upload else None
         self.authenticator = (
             Authenticator(options.users, options.tokens)
@@ -60,6 +65,12 @@ class FileServerApp:
         fast_path = service.fast_path if self.authenticator is None else None
         self.state = ServerState(self.handle, options.limits, on_response, fast_path)
         self.protocol_factory: Callable[[], asyncio.Protocol] = partial(HTTPProtocol, self.state)
+
+    def _make_file_events(self, options: ServerOptions) -> FileEvents:
+        from noria.fileserver.file_events import FileEvents, default_source  # needs noria.bus
+
+        source = options.events_source or default_source(options.directory)
+        return FileEvents(options.events, source, self.service.files, self.events)
 
     def _on_response(
         self, request: Request | None, status: int, sent: int, seconds: float, peer: str
@@ -108,5 +119,5 @@ class FileServerApp:
         if name == "metrics" and not rest:
             if self.metrics is None:
                 raise HTTPException(404, "Metrics are disabled: start the server with --metrics.")
-            return self.metrics.respond(self.state)
+            return self.metrics.respond(self.state, self.file_events)
         raise HTTPException(404, "There is no such resource.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import stat
 from collections.abc import AsyncIterable, Callable
-from typing import Literal, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from noria.fileserver import file_operations
 from noria.fileserver.changes import Change
@@ -52,6 +54,7 @@ class FileStore:
         self.max_size = max_size
         self.disk_floor = disk_floor
         self.on_change: list[Callable[[Change], None]] = []
+        self._running: set[asyncio.Future[Any]] = set()
 
     @property
     def writable(self) -> bool:
@@ -73,10 +76,17 @@ class FileStore:
         """
         changes: list[Change] = []
         work = run_in_thread(function, changes)
-        work.add_done_callback(lambda _: self._report(changes))
+        self._running.add(work)
+        work.add_done_callback(partial(self._report, changes))
         return await await_uncancelled(work)
 
-    def _report(self, changes: list[Change]) -> None:
+    async def wait_for_changes(self) -> None:
+        """Wait for the changes under way in threads, also those whose caller was cancelled."""
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def _report(self, changes: list[Change], work: asyncio.Future[Any]) -> None:
+        self._running.discard(work)
         for change in changes:
             for callback in self.on_change:
                 callback(change)
@@ -208,8 +218,9 @@ class FileStore:
 
     async def _make_parents(self, path: str, user: str) -> None:
         def make(changes: list[Change]) -> None:
+            # Not list.extend: those made before an error are reported.
             for each in file_operations.make_parents(self.root, path):
-                changes.append(Change("created", each, user=user))
+                changes.append(Change("created", each, user=user))  # noqa: PERF401
 
         await self._run_change(make)
 

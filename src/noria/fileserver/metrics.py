@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from noria.http.messages import Request, Response
 from noria.http.server_state import ServerState
+
+if TYPE_CHECKING:
+    from noria.fileserver.file_events import FileEvents
 
 BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)  # upper bounds in seconds
 METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "MOVE", "MKCOL", "OPTIONS")
@@ -29,7 +33,7 @@ class Metrics:
         bucket = next((at for at, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))
         self.buckets[bucket] += 1
 
-    def respond(self, state: ServerState) -> Response:
+    def respond(self, state: ServerState, events: FileEvents | None = None) -> Response:
         """The response to /-/metrics."""
         worker = f'worker="{os.getpid()}"'
         lines: list[str] = []
@@ -70,5 +74,18 @@ class Metrics:
         )
         add("noria_received_bytes_total", "counter", "Bytes received.", state.bytes_received)
         add("noria_sent_bytes_total", "counter", "Bytes of response bodies sent.", state.bytes_sent)
+        if events is not None:
+            for name, kind, help_, value in (
+                ("published_total", "counter", "Events the broker has.", events.published),
+                ("waiting", "gauge", "Events that wait for the broker.", events.waiting),
+                ("lost_total", "counter", "Events that were given up.", events.lost),
+                (
+                    "received_total",
+                    "counter",
+                    "Changes by other processes of this server.",
+                    events.received,
+                ),
+            ):
+                add(f"noria_file_events_{name}", kind, help_, value)
         headers = [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")]
         return Response(200, headers, ("\n".join(lines) + "\n").encode())

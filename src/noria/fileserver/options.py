@@ -34,5 +34,7 @@ class ServerOptions:
     allowed_hosts: Sequence[str] = ()  # as for allowed_hosts_for
     cleanup_fd: int = -1  # as for Cleanup
     quota_fd: int = -1  # as for Quota
+    events: str = ""  # the broker's URL, as for noria.Bus
+    events_source: str = ""  # the source of the events; "" for `file_events.default_source`
     log: str = "none"  # "none", "common" or "json"
     limits: Limits = field(default_factory=Limits)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from noria.fileserver.options import ServerOptions
 from noria.fileserver.server import run_server
 from noria.servers.config import OnReady, Summary
@@ -13,8 +15,16 @@ def serve_files(options: ServerOptions, ready: OnReady | None = None) -> Summary
     SIGTERM lets open requests finish, for at most `grace` seconds; SIGINT, or a second SIGTERM,
     ends them at once. SIGHUP is as for noria.serve.
 
-    Raises OSError that names the address or the directory, and the errors of `models.make`.
+    With `events`, the broker must be there at the start; afterwards it may go and return.
+
+    Raises OSError that names the address or the directory, the errors of `models.make`, and
+    BusError and ImportError for the broker.
     """
+    if options.events:
+        from noria.fileserver.file_events import check_broker  # needs noria.bus
+
+        # Once, before the workers are forked: one of them that is restarted does not need it.
+        asyncio.run(check_broker(options.events))
     if options.workers > 1:
         from noria.fileserver.workers import run_workers  # one process does not need it
 

@@ -26,6 +26,10 @@ log = logging.getLogger("noria")
 # Threads of the loop's default executor. They wait for the disk, so their number does not depend
 # on the number of cores.
 DISK_THREADS = 32
+# Seconds that a server which stops waits for the broker, if it has events left: after SIGTERM, and
+# after Ctrl-C.
+EVENTS_GRACE = 5.0
+EVENTS_GRACE_AT_ONCE = 0.5
 
 
 def run_server(options: ServerOptions, ready: OnReady | None) -> Summary:
@@ -73,6 +77,8 @@ async def _serve(
         app.tus.start()
     cleanup.start()
     try:
+        if app.file_events is not None:
+            await app.file_events.start()
         if ready is not None:
             reason = models.choose()[1] if options.model == "auto" else ""
             addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
@@ -93,6 +99,10 @@ async def _serve(
             log.warning("%d connections did not finish in %g s: closed", count, options.grace)
         immediate.cancel()
         await cleanup.stop()
+        await service.files.wait_for_changes()
+        if app.file_events is not None:
+            at_once = shutdown.immediate.is_set()
+            await app.file_events.stop(EVENTS_GRACE_AT_ONCE if at_once else EVENTS_GRACE)
         if app.tus is not None:
             app.tus.stop()
         state.stop()

@@ -13,6 +13,7 @@ import click
 
 from noria.cli.errors import CommandError, listen_error
 from noria.cli.param_types import ModelName, Size
+from noria.cli.serve.events import EventsURL, broker_error, shown_url
 from noria.cli.serve.metrics import (
     NO_ADDRESS,
     CommandWithOptionalAddress,
@@ -21,7 +22,7 @@ from noria.cli.serve.metrics import (
 )
 from noria.cli.serve.options import grace_option, host_option, port_option, workers_option
 from noria.cli.serve.output import print_line
-from noria.errors import os_error_reason
+from noria.errors import BusError, os_error_reason
 
 
 def _hash_password(ctx: click.Context, parameter: click.Parameter, requested: bool) -> None:
@@ -130,6 +131,21 @@ def _read_password() -> str:
     "default.",
 )
 @click.option(
+    "--events",
+    type=EventsURL(),
+    envvar="NORIA_EVENTS",
+    metavar="URL",
+    help="Publish each change as an event to this broker, nats://HOST or redis://HOST, and keep "
+    "the pages of all workers and machines current by it. Other users of the machine can see a "
+    "password in the URL: prefer the environment variable NORIA_EVENTS.",
+)
+@click.option(
+    "--events-source",
+    metavar="URI",
+    help="With --events: the source of the events. Servers on several machines that serve the same "
+    "files must have the same one. [default: file://HOST/DIR/]",
+)
+@click.option(
     "--max-connections",
     type=click.IntRange(1),
     metavar="N",
@@ -165,6 +181,8 @@ def serve_files(
     grace: float,
     log: str,
     metrics: tuple[str, int] | None,
+    events: str | None,
+    events_source: str | None,
     max_connections: int | None,
     max_per_client: int | None,
     max_uploads: int | None,
@@ -183,6 +201,7 @@ def serve_files(
       noria serve files ~/public --host 0.0.0.0 --log common
       noria serve files inbox --upload --max-size 2GiB --auth me:"$(cat me.hash)"
       noria serve files --tls cert.pem key.pem --workers 2
+      noria serve files inbox --upload --events nats://127.0.0.1:4222
     """
     if importlib.util.find_spec("httptools") is None:
         raise CommandError("noria serve files needs httptools", "pip install 'noria[cli]'")
@@ -191,6 +210,8 @@ def serve_files(
             raise click.UsageError(f"--{option} requires --upload.")
     if upload and read_only:
         raise click.UsageError("--upload and --read-only cannot be combined.")
+    if events_source is not None and not (events and events_source):
+        raise click.UsageError("--events-source requires --events, and must not be empty.")
     if not all(name.strip() for name in allow_host):
         raise click.BadParameter("a name is empty; * accepts any.", param_hint="--allow-host")
     _check_model(model)
@@ -223,6 +244,8 @@ def serve_files(
         quota=quota,
         metrics=metrics is not None,
         allowed_hosts=allow_host,
+        events=events or "",
+        events_source=events_source or "",
         log=log,
         limits=dataclasses.replace(Limits(), **{k: v for k, v in counts.items() if v}),
     )
@@ -264,6 +287,8 @@ def _run(options: Any, metrics: tuple[str, int] | None) -> None:
             serve(options, lambda info: _print_ready(options, info, url))
     except KeyboardInterrupt:  # before the server listened
         return
+    except BusError as error:
+        raise broker_error(error) from None
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -284,6 +309,8 @@ def _print_ready(options: Any, info: Any, metrics: str | None) -> None:
     print_line(f"serving {directory} at {where}, model {info.model}")
     if metrics is not None:
         print_line(f"metrics of the loops at {metrics}")
+    if options.events:
+        print_line(f"events at {shown_url(options.events)}")
     if options.log == "none":
         print_line("press Ctrl-C to stop")
 
