@@ -615,7 +615,7 @@ import os, signal
 from noria.servers.config import Summary
 from noria.servers.supervisor import Supervisor
 
-supervisor = Supervisor(lambda on_ready: Summary())
+supervisor = Supervisor(lambda on_ready: Summary(), Summary())
 try:
     os.kill(os.getpid(), signal.SIGTERM)
     supervisor.start_worker()

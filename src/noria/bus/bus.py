@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from noria.bus import trace_context
@@ -29,7 +30,7 @@ from noria.bus.event import (
     is_own_id,
     new_id,
 )
-from noria.bus.handler import Registration, runner
+from noria.bus.handler import OnHandled, Registration, runner
 from noria.bus.publisher import Publisher
 from noria.bus.reactor_feed import reactor_handler
 from noria.bus.stats import PublishStats
@@ -97,6 +98,8 @@ class Bus:
         self._state: Literal["idle", "running", "draining", "closed"] = "idle"
         self._late_starts: set[asyncio.Task[None]] = set()
         self._stopped: asyncio.Event | None = None
+        # Called after each run of a handler with (registration, event, seconds, error or None).
+        self.on_handled: OnHandled | None = None
 
     # Handlers.
 
@@ -167,11 +170,24 @@ class Bus:
                     retries,
                     _positive("backoff", backoff),
                     _positive("max_backoff", max_backoff),
+                    concurrency is not None,
                 )
             )
             return handler
 
         return register if handler is None else register(handler)
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Set the concurrency of the bus and of the handlers that have none of their own.
+
+        Raises BusClosed if the bus has been started.
+        """
+        if self._state != "idle":
+            raise BusClosed("set_concurrency comes before start")
+        self.concurrency = _positive("concurrency", concurrency)
+        for each in self.registrations:
+            if not each.own_concurrency:
+                each.subscription = replace(each.subscription, concurrency=concurrency)
 
     def off(self, type: str, handler: Callable[..., object]) -> None:
         """Remove a handler that `on` added; it gets no more events.
@@ -182,7 +198,8 @@ class Bus:
             if registration.type == type and registration.handler == handler:
                 self.registrations.remove(registration)
                 dispatcher = self._dispatchers.pop(id(registration), None)
-                if dispatcher is not None:
+                # Otherwise `drain` has it.
+                if dispatcher is not None and self._state == "running":
                     self._keep(dispatcher.drain(DEFAULT_GRACE))
                 return
         raise KeyError(f"{handler!r} is no handler of {type!r}")
@@ -299,11 +316,10 @@ class Bus:
         if self._state in ("draining", "closed"):
             return
         self._state = "draining"
-        dispatchers = list(self._dispatchers.values())
-        self._dispatchers.clear()
         try:
-            await asyncio.gather(*(dispatcher.drain(grace) for dispatcher in dispatchers))
+            await asyncio.gather(*(each.drain(grace) for each in self._dispatchers.values()))
         finally:
+            self._dispatchers.clear()
             await self.close()
 
     async def close(self) -> None:
@@ -348,6 +364,16 @@ class Bus:
         """Make `run` drain and return."""
         if self._stopped is not None:
             self._stopped.set()
+
+    def cancel_handlers(self) -> None:
+        """Cancel the handlers that run: while the bus drains, their events go back at once."""
+        for dispatcher in self._dispatchers.values():
+            dispatcher.cancel_running()
+
+    @property
+    def in_flight(self) -> int:
+        """The events that are claimed and not yet acknowledged, of all handlers."""
+        return sum(each.stats.in_flight for each in self.registrations)
 
     async def __aenter__(self) -> Bus:
         await self.start()
@@ -425,7 +451,7 @@ class Bus:
             self._keep(self._start_late(registration))
 
     async def _start_dispatcher(self, registration: Registration) -> None:
-        dispatcher = Dispatcher(self.broker, registration, self.worker)
+        dispatcher = Dispatcher(self.broker, registration, self.worker, self.on_handled)
         await dispatcher.start()
         if registration in self.registrations and self._state == "running":
             self._dispatchers[id(registration)] = dispatcher

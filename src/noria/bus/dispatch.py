@@ -27,7 +27,7 @@ from noria.bus import backoff, trace_context
 from noria.bus.contract import Broker, Consumer, Delivery
 from noria.bus.dead_letters import encode_letter
 from noria.bus.event import KEY, ONLY_GROUP, Event, decode
-from noria.bus.handler import Registration, runner, start_task
+from noria.bus.handler import OnHandled, Registration, runner, start_task
 from noria.errors import BrokerUnavailable, BusError, EventRejected, InvalidEvent
 
 log = logging.getLogger("noria.bus")
@@ -80,10 +80,17 @@ class _Claim:
 class Dispatcher:
     """Runs the handler of one registration."""
 
-    def __init__(self, broker: Broker, registration: Registration, worker: str):
+    def __init__(
+        self,
+        broker: Broker,
+        registration: Registration,
+        worker: str,
+        on_handled: OnHandled | None = None,
+    ):
         self.broker = broker
         self.registration = registration
         self.worker = worker
+        self.on_handled = on_handled
         self.stats = registration.stats
         self.concurrency = registration.subscription.concurrency
         self.claim_seconds = registration.subscription.claim
@@ -220,13 +227,16 @@ class Dispatcher:
 
     def _finished(self, claim: _Claim, task: asyncio.Task[object]) -> None:
         stats = self.stats
-        stats.seconds.observe(perf_counter() - claim.started)
+        seconds = perf_counter() - claim.started
+        stats.seconds.observe(seconds)
         self.running.discard(claim)
         claim.task = None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if claim.span is not None:
             trace_context.leave(claim.span, error)
             claim.span = None
+        if self.on_handled is not None:
+            self.on_handled(self.registration, claim.event, seconds, error)
         if error is None:
             stats.handled += 1
             self._ack(claim)
@@ -429,6 +439,12 @@ class Dispatcher:
             self._retry(claim)
 
     # Draining.
+
+    def cancel_running(self) -> None:
+        """Cancel the handlers that run."""
+        for claim in self.running:
+            if claim.task is not None:
+                claim.task.cancel()
 
     async def drain(self, grace: float) -> None:
         """Stop: claim nothing more, give handlers `grace` seconds, return the rest to the group."""

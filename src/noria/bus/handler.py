@@ -22,7 +22,8 @@ from noria.bus.stats import HandlerStats
 class Registration:
     """What `Bus.on` registered.
 
-    `retries`: runs after the first one. `backoff`: seconds, the longest delay before the first
+    `own_concurrency`: whether the subscription's concurrency was chosen for this handler, and is
+    not the default of the bus. `retries`: runs after the first one. `backoff`: seconds, the longest delay before the first
     retry; it doubles with each, up to `max_backoff`.
     """
 
@@ -31,6 +32,7 @@ class Registration:
     retries: int
     backoff: float = RETRY_BASE
     max_backoff: float = RETRY_CAP
+    own_concurrency: bool = False
     stats: HandlerStats = field(default_factory=HandlerStats)
 
     @property
@@ -49,6 +51,10 @@ class Registration:
             target = target.func
         name = getattr(target, "__qualname__", None) or type(target).__qualname__
         return f"{getattr(target, '__module__', None) or '?'}.{name}"
+
+
+# Called after each run of a handler, with its seconds and its exception or None.
+OnHandled = Callable[[Registration, Event, float, BaseException | None], object]
 
 
 def runner(handler: Callable[..., object]) -> Callable[[Event], Coroutine[Any, Any, object]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,6 +42,22 @@ class Summary:
     busy: float = 0.0
     waiting: float = 0.0
     workers: int = 1
+
+    def add(self, other: Summary) -> None:
+        """Add the totals of another worker; `workers` is not a total."""
+        for each in dataclasses.fields(self):
+            if each.name != "workers":
+                value = getattr(self, each.name) + getattr(other, each.name)
+                setattr(self, each.name, value)
+
+    def encode(self) -> bytes:
+        """Return the totals in JSON, for the parent process."""
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Summary:
+        """Return what `encode` has encoded."""
+        return cls(**json.loads(encoded))
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
-import json
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -15,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from noria import models
 from noria.errors import NoriaError
@@ -31,7 +30,19 @@ MIN_LIFETIME = 1.0
 MAX_FAILED_STARTS = 10
 MAX_RESTART_DELAY = 2.0  # seconds; the delay doubles with each failed start
 PR_SET_PDEATHSIG = 1  # prctl(2)
-LISTENING = b"+"  # the first byte a worker writes to its pipe; its summary follows at the end
+LISTENING = b"+"  # the first byte a worker writes to its pipe; its totals follow at the end
+
+
+class Totals(Protocol):
+    """What a worker reports at its end, and the sum over all workers."""
+
+    def encode(self) -> bytes: ...
+    def add(self, other: Self) -> None: ...
+    @classmethod
+    def decode(cls, encoded: bytes) -> Self: ...
+
+
+AnyTotals = TypeVar("AnyTotals", bound=Totals)
 
 
 def run_workers(config: ServeConfig, workers: int, ready: OnReady | None) -> Summary:
@@ -68,7 +79,7 @@ def supervise(
     end. `serve` is as for Supervisor.
     """
     addresses = [describe(sock.family, sock.getsockname()) for sock in sockets]
-    supervisor = Supervisor(serve)
+    supervisor = Supervisor(serve, Summary())
     try:
         for _ in range(workers):
             supervisor.start_worker()
@@ -101,22 +112,24 @@ def _for_worker(config: ServeConfig, sockets: list[socket.socket]) -> ServeConfi
     return replace(config, port=name[1], reuse_port=True)
 
 
-class Supervisor:
+class Supervisor(Generic[AnyTotals]):
     """Starts workers, restarts dead ones, and forwards signals to them.
 
     `serve(ready)` runs in each worker: it serves, calls `ready` when it accepts connections, and
-    returns its totals.
+    returns its totals, which are added to `total`.
     """
 
-    def __init__(self, serve: Callable[[OnReady], Summary]):
+    def __init__(self, serve: Callable[[OnReady], AnyTotals], total: AnyTotals):
         self.serve = serve
-        self.workers: dict[int, tuple[float, int]] = {}  # pid: (start time, pipe of its summary)
+        self.workers: dict[int, tuple[float, int]] = {}  # pid: (start time, pipe of its totals)
         self.stopping = False
         self.failed_starts = 0
-        self.total = Summary()
+        self.restarts = 0
+        self.total = total
         # Python runs a handler between two of its instructions: a signal right before waitpid(2)
         # would not interrupt it. So each signal, SIGCHLD too, writes to this pipe, and `run` reads.
         self._wakeup_reader, self._wakeup_writer = os.pipe()
+        os.set_blocking(self._wakeup_reader, False)
         os.set_blocking(self._wakeup_writer, False)
         self._old_wakeup_fd = signal.set_wakeup_fd(self._wakeup_writer, warn_on_full_buffer=False)
         handled = [signal.SIGINT, signal.SIGTERM]
@@ -147,7 +160,7 @@ class Supervisor:
         os.close(writer)
 
     def _run_worker(self, writer: int) -> None:
-        """In the child: serve, write the summary to the pipe, exit. It does not return."""
+        """In the child: serve, write the totals to the pipe, exit. It does not return."""
         status = 1
         try:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -157,9 +170,11 @@ class Supervisor:
             os.close(self._wakeup_reader)
             os.close(self._wakeup_writer)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self.old_handlers)
-            summary = self.serve(lambda info: _write(writer, LISTENING))
-            _write(writer, json.dumps(dataclasses.asdict(summary)).encode())
+            totals = self.serve(lambda info: _write(writer, LISTENING))
+            _write(writer, totals.encode())
             status = 0
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
         except BaseException:
             log.exception("worker %d failed", os.getpid())
         finally:
@@ -171,7 +186,7 @@ class Supervisor:
         for _, reader in list(self.workers.values()):
             os.read(reader, len(LISTENING))
 
-    def run(self) -> Summary:
+    def run(self) -> AnyTotals:
         """Wait for the workers and restart dead ones, until `stop`; return their totals.
 
         Raises NoriaError if workers fail at their start again and again.
@@ -184,20 +199,26 @@ class Supervisor:
             if pid in self.workers:
                 self._on_exit(pid, os.waitstatus_to_exitcode(status))
             elif not pid:
-                os.read(self._wakeup_reader, 512)
+                self.wait_for_signal()
         return self.total
+
+    def wait_for_signal(self, timeout: float | None = None) -> None:
+        """Wait until a signal comes, a worker ends, or `timeout` seconds are over."""
+        poll = select.poll()
+        poll.register(self._wakeup_reader, select.POLLIN)
+        if poll.poll(None if timeout is None else timeout * 1000):
+            os.read(self._wakeup_reader, 512)
 
     def _on_exit(self, pid: int, code: int) -> None:
         started, reader = self.workers.pop(pid)
         with open(reader, "rb") as pipe:
-            summary = pipe.read().removeprefix(LISTENING)
-        if summary:
-            for key, value in json.loads(summary).items():
-                setattr(self.total, key, getattr(self.total, key) + value)
+            encoded = pipe.read().removeprefix(LISTENING)
+        if encoded:
+            self.total.add(self.total.decode(encoded))
         if self.stopping:
             return
-        how = signal.Signals(-code).name if code < 0 else f"status {code}"
-        log.error("worker %d ended (%s): starting another", pid, how)
+        self.report_exit(pid, signal.Signals(-code).name if code < 0 else f"status {code}")
+        self.restarts += 1
         if time.monotonic() - started >= MIN_LIFETIME:
             self.failed_starts = 0
         else:
@@ -212,12 +233,20 @@ class Supervisor:
         if not self.stopping:
             self.start_worker()
 
+    def report_exit(self, pid: int, how: str) -> None:
+        """Called when a worker has ended that nothing has stopped; `how`: its signal or status."""
+        log.error("worker %d ended (%s): starting another", pid, how)
+
     def stop(self) -> None:
         """Stop the workers as SIGTERM does."""
         self._on_signal(signal.SIGTERM, None)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self.stopping = True
+        self.signal_workers(number)
+
+    def signal_workers(self, number: int) -> None:
+        """Send a signal to all workers."""
         for pid in list(self.workers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
