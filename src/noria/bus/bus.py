@@ -366,7 +366,10 @@ class Bus:
             self._stopped.set()
 
     def cancel_handlers(self) -> None:
-        """Cancel the handlers that run: while the bus drains, their events go back at once."""
+        """Cancel the handlers that run, as if the grace of `drain` were over.
+
+        `drain` or `stop` has been called, or is next: the events go back to their groups.
+        """
         for dispatcher in self._dispatchers.values():
             dispatcher.cancel_running()
 

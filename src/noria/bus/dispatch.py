@@ -28,7 +28,13 @@ from noria.bus.contract import Broker, Consumer, Delivery
 from noria.bus.dead_letters import encode_letter
 from noria.bus.event import KEY, ONLY_GROUP, Event, decode
 from noria.bus.handler import OnHandled, Registration, runner, start_task
-from noria.errors import BrokerUnavailable, BusError, EventRejected, InvalidEvent
+from noria.errors import (
+    BrokerUnavailable,
+    BusError,
+    EventRejected,
+    InvalidEvent,
+    error_message,
+)
 
 log = logging.getLogger("noria.bus")
 
@@ -266,13 +272,15 @@ class Dispatcher:
         delay = backoff.delay(claim.attempt, registration.backoff, registration.max_backoff)
         self.stats.retried += 1
         log.warning(
-            "%s: %r failed at attempt %d of %d; next attempt in %.2f s",
+            "%s: %r failed at attempt %d of %d: %s: %s; next attempt in %.2f s",
             self._label(),
             claim.event,
             claim.attempt,
             registration.retries + 1,
+            type(error).__name__,
+            error_message(error),
             delay,
-            exc_info=error,
+            exc_info=error if log.isEnabledFor(logging.DEBUG) else None,
         )
         if self.group is not None and claim.event.key is None:
             self._nak(claim, delay)
@@ -441,7 +449,8 @@ class Dispatcher:
     # Draining.
 
     def cancel_running(self) -> None:
-        """Cancel the handlers that run."""
+        """Cancel the handlers that run; `drain` has begun, or follows."""
+        self.draining = True
         for claim in self.running:
             if claim.task is not None:
                 claim.task.cancel()

@@ -22,9 +22,9 @@ from noria.bus.stats import HandlerStats
 class Registration:
     """What `Bus.on` registered.
 
-    `own_concurrency`: whether the subscription's concurrency was chosen for this handler, and is
-    not the default of the bus. `retries`: runs after the first one. `backoff`: seconds, the longest delay before the first
-    retry; it doubles with each, up to `max_backoff`.
+    `retries`: runs after the first one. `backoff`: seconds, the longest delay before the first
+    retry; it doubles with each, up to `max_backoff`. `own_concurrency`: whether the subscription's
+    concurrency was chosen for this handler, and is not the default of the bus.
     """
 
     subscription: Subscription

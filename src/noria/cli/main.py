@@ -18,6 +18,7 @@ from noria.cli.serve.command import serve
 from noria.cli.top.command import top
 from noria.cli.transfer.get import get
 from noria.cli.transfer.put import put
+from noria.cli.work.command import work
 from noria.errors import NoriaError
 
 INTERRUPTED_STATUS = 130  # as a shell reports a process that SIGINT ended
@@ -63,7 +64,7 @@ def noria() -> None:
     """
 
 
-for command in (serve, connect, run_program, top, report, models, compare, get, put):
+for command in (serve, connect, run_program, work, top, report, models, compare, get, put):
     noria.add_command(command)
 
 

@@ -1,7 +1,11 @@
-"""Standard output: how wide it is, and whether it can show Unicode."""
+"""Standard output: its width, whether it can show Unicode, and lines whose reader may leave."""
 
+import errno
+import os
 import shutil
 import sys
+
+import click
 
 PIPE_WIDTH = 120  # characters, where no terminal has a width
 
@@ -14,3 +18,18 @@ def output_width() -> int:
 def is_utf8() -> bool:
     """Return whether standard output is encoded in UTF-8."""
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def print_line(text: str) -> None:
+    """Write a line to standard output and flush it.
+
+    If its reader or its terminal is gone, the server continues without output.
+    """
+    try:
+        click.echo(text)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        fd = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(fd, 1)
+        os.close(fd)

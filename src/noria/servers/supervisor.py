@@ -209,12 +209,17 @@ class Supervisor(Generic[AnyTotals]):
         if poll.poll(None if timeout is None else timeout * 1000):
             os.read(self._wakeup_reader, 512)
 
-    def _on_exit(self, pid: int, code: int) -> None:
+    def collect(self, pid: int) -> float:
+        """Add the totals of a worker that has ended; return when it was started."""
         started, reader = self.workers.pop(pid)
         with open(reader, "rb") as pipe:
             encoded = pipe.read().removeprefix(LISTENING)
         if encoded:
             self.total.add(self.total.decode(encoded))
+        return started
+
+    def _on_exit(self, pid: int, code: int) -> None:
+        started = self.collect(pid)
         if self.stopping:
             return
         self.report_exit(pid, signal.Signals(-code).name if code < 0 else f"status {code}")

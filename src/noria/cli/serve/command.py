@@ -5,9 +5,9 @@ import logging
 import click
 
 from noria.cli.errors import listen_error
+from noria.cli.metrics_server import metrics_server
 from noria.cli.param_types import Address, ModelName, Seconds
 from noria.cli.serve.files import serve_files
-from noria.cli.serve.metrics import metrics_server
 from noria.cli.serve.options import grace_option, host_option, port_option, workers_option
 from noria.cli.serve.output import JsonOutput, TextOutput
 from noria.cli.serve.target import load

@@ -1,18 +1,14 @@
-"""``--metrics [HOST:]PORT``: serves the figures of the server's loops on a port of their own."""
+"""``--metrics [[HOST:]PORT]``, an option whose address may be left out."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from noria.cli.errors import CommandError
+from noria.cli.metrics_server import OPTION
 from noria.cli.param_types import ADDRESS, Address
-from noria.errors import os_error_reason
 
-OPTION = "--metrics"
 NO_ADDRESS = ("", -1)  # what --metrics without an address means
 
 
@@ -49,42 +45,3 @@ class CommandWithOptionalAddress(click.Command):
         if joined and joined[-1] == OPTION:
             joined[-1] = f"{OPTION}="
         return super().parse_args(ctx, [*joined, *words])
-
-
-@contextlib.contextmanager
-def metrics_server(address: tuple[str, int] | None) -> Iterator[str | None]:
-    """Watch this process and its workers, and serve their metrics; yield the URL.
-
-    None: do nothing and yield None. Raises CommandError.
-    """
-    if address is None:
-        yield None
-        return
-    try:
-        from noria.sight.metrics import serve_metrics
-    except ModuleNotFoundError as error:
-        if error.name != "prometheus_client":
-            raise
-        raise CommandError(
-            "--metrics needs prometheus_client", "pip install 'noria[metrics]'"
-        ) from None
-    from noria.sight import lifetime
-    from noria.sight.settings import Settings
-
-    try:
-        agent = lifetime.acquire(Settings(report_blocks=False))
-    except OSError as error:
-        raise CommandError(f"cannot watch the server: {os_error_reason(error)}") from None
-    try:
-        server = serve_metrics(agent, *address)
-    except OSError as error:
-        lifetime.release()
-        raise CommandError(
-            error.strerror or os_error_reason(error),
-            f"choose another port with {OPTION} [HOST:]PORT; 0 takes any free one",
-        ) from None
-    try:
-        yield f"http://{server.address}/metrics"
-    finally:
-        server.close()
-        lifetime.release()

@@ -1,12 +1,10 @@
 """What ``noria serve`` prints: where it listens, connections, and a summary; as text or JSON."""
 
-import errno
 import json
-import os
 import time
 from typing import Any
 
-import click
+from noria.cli.standard_output import print_line
 
 
 class TextOutput:
@@ -74,21 +72,6 @@ class JsonOutput(TextOutput):
         """Print the totals; times are in seconds."""
         names = ("connections", "messages", "bytes_in", "bytes_out", "busy", "waiting", "workers")
         _print_json(event="summary", **{name: getattr(summary, name) for name in names})
-
-
-def print_line(text: str) -> None:
-    """Write a line to standard output and flush it.
-
-    If its reader or its terminal is gone, the server continues without output.
-    """
-    try:
-        click.echo(text)
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        fd = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(fd, 1)
-        os.close(fd)
 
 
 def _print_json(**values: Any) -> None:
