@@ -1,0 +1,244 @@
+"""The broker: publishing, subscribing, dead letters, lag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from noria.bus.brokers.redis import resp, scripts
+from noria.bus.brokers.redis.connection import Link, Servers
+from noria.bus.brokers.redis.consumer import GroupConsumer
+from noria.bus.brokers.redis.names import Names
+from noria.bus.brokers.redis.shared import Shared
+from noria.bus.brokers.redis.solo import SoloConsumer
+from noria.bus.contract import (
+    DEDUPLICATION_SECONDS,
+    DEFAULT_KEEP_SECONDS,
+    DEFAULT_PARTITIONS,
+    Broker,
+    Consumer,
+    Lag,
+    Message,
+    StoredLetter,
+    Subscription,
+    partition,
+)
+from noria.bus.url import BrokerURL
+from noria.errors import BusError, InvalidBrokerURL
+
+MAX_PARTITIONS = 1024
+# Events that one run of a script stores: the server does nothing else meanwhile.
+PUBLISHED_AT_ONCE = 250
+# Seconds in which replicas must confirm, with ?replicas=.
+REPLICA_SECONDS = 2.0
+# Events that `lag` counts one by one, for servers that do not know how many wait.
+COUNTED_ONE_BY_ONE = 1000
+
+
+class RedisBroker(Broker):
+    """Streams of Redis or Valkey."""
+
+    durable: ClassVar[bool] = True
+    # Half of the server's default of proto-max-bulk-len.
+    max_size = 1 << 28
+
+    def __init__(self, url: BrokerURL, worker: str):
+        super().__init__(url, worker)
+        tls = ("ca", "cert", "key") if url.scheme in ("rediss", "valkeys") else ()
+        url.check_options("keep", "partitions", "prefix", "replicas", *tls)
+        self.keep_ms = int(url.seconds("keep", DEFAULT_KEEP_SECONDS) * 1000)
+        self.partitions = url.integer("partitions", DEFAULT_PARTITIONS, 1, MAX_PARTITIONS)
+        self.replicas = url.integer("replicas", 0, 0, 100)
+        self.prefix = url.options.get("prefix", "noria")
+        if not self.prefix or any(character in self.prefix for character in " \r\n"):
+            raise InvalidBrokerURL(f"{url.shown}: prefix={self.prefix!r} must be a word")
+        self.servers = Servers(url)
+        self.publications = Link(self.servers)
+        self.commands = Link(self.servers)
+        self._shared: Shared | None = None
+        self._consumers_made = 0
+        # What has been registered since the connection for publications was made.
+        self._registered: set[tuple[str, bool]] = set()
+        self._registered_by = 0
+        # By type and partition: what precedes the body of an event without options.
+        self._heads: dict[tuple[str, int | None], bytes] = {}
+
+    async def connect(self) -> None:
+        if self._shared is None:
+            self._shared = Shared(self.servers, self.commands, await self._agree())
+        if self.publications.connection is None or self.commands.connection is None:
+            await self.publications.call(resp.command("PING"))
+            await self.commands.call(resp.command("PING"))
+
+    async def _agree(self) -> Names:
+        """Store the number of partitions, or take that of the other programs."""
+        key = Names(self.prefix, 0).settings
+        _, stored = await self.commands.call(
+            resp.command("HSETNX", key, "partitions", self.partitions),
+            resp.command("HGET", key, "partitions"),
+        )
+        if int(stored) != self.partitions and "partitions" in self.url.options:
+            raise InvalidBrokerURL(
+                f"{self.url.shown}: partitions={self.partitions}, but the programs that use this "
+                f"broker have {int(stored)}; leave the option out"
+            )
+        self.partitions = int(stored)
+        return Names(self.prefix, self.partitions)
+
+    async def _connected(self) -> Shared:
+        if self._shared is None:
+            await self.connect()
+            assert self._shared is not None
+        return self._shared
+
+    # Publishing.
+
+    async def publish(self, messages: Sequence[Message]) -> Mapping[int, BusError]:
+        shared = await self._connected()
+        link = self.publications
+        await link.connect()
+        commands = []
+        if self._registered_by != link.generation:
+            self._registered_by = link.generation
+            self._registered.clear()
+        for each in self._unregistered(messages):
+            self._registered.add(each)
+            commands.append(shared.register(*each))
+        commands += [
+            self._pack(shared.names, messages[first : first + PUBLISHED_AT_ONCE])
+            for first in range(0, len(messages), PUBLISHED_AT_ONCE)
+        ]
+        count = len(commands)
+        if self.replicas:
+            commands.append(resp.command("WAIT", self.replicas, int(REPLICA_SECONDS * 1000)))
+        try:
+            replies = await link.call(*commands)
+        except BusError:
+            self._registered_by = 0
+            raise
+        if self.replicas and replies[count] < self.replicas:
+            raise self.url.unavailable(
+                f"{replies[count]} of {self.replicas} replicas have the events"
+            )
+        for message in messages:
+            if message.delay > 0:
+                shared.keeper.expect(message.delay)
+        return {}
+
+    def _unregistered(self, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
+        found = {(message.type, message.key is not None) for message in messages}
+        return iter(sorted(found - self._registered))
+
+    def _pack(self, names: Names, messages: Sequence[Message]) -> bytes:
+        """Return the command that stores the messages."""
+        pieces: list[bytes] = []
+        heads = self._heads
+        for message in messages:
+            body = message.body
+            where = (
+                message.type,
+                None if message.key is None else partition(message.key, self.partitions),
+            )
+            if message.delay <= 0 and not message.deduplicate:
+                head = heads.get(where)
+                if head is None:
+                    head = heads[where] = resp.string(_stream(names, *where)) + resp.string("")
+            else:
+                id = message.id if message.deduplicate else ""
+                options = f"{max(0, int(message.delay * 1000))} {message.type} {id}"
+                head = resp.string(_stream(names, *where)) + resp.string(options)
+            pieces += (head, b"$%d\r\n" % len(body), body, b"\r\n")
+        start = resp.array_of_script(
+            scripts.PUBLISH,
+            [names.delayed, names.counters, names.sequence],
+            [self.keep_ms, names.ids, int(DEDUPLICATION_SECONDS * 1000)],
+            3 * len(messages),
+        )
+        return start + b"".join(pieces)
+
+    # Subscribing.
+
+    async def subscribe(self, subscription: Subscription) -> Consumer:
+        shared = await self._connected()
+        consumer: GroupConsumer | SoloConsumer
+        if subscription.group is None:
+            consumer = SoloConsumer(shared, subscription)
+        else:
+            self._consumers_made += 1
+            name = f"{self.worker}-{self._consumers_made}"
+            consumer = GroupConsumer(shared, subscription, name)
+        shared.consumers.add(consumer)
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        return consumer
+
+    # Operating.
+
+    async def lag(self) -> list[Lag]:
+        shared = await self._connected()
+        names = shared.names
+        members, counters = await shared.commands.call(
+            resp.command("SMEMBERS", names.types), resp.command("HGETALL", names.counters)
+        )
+        types = sorted(each.decode() for each in members)
+        delayed = dict(zip(counters[::2], map(int, counters[1::2]), strict=True))
+        if not types:
+            return []
+        replies = await shared.commands.call(
+            *(resp.script(scripts.LAG, names.streams(type), [COUNTED_ONE_BY_ONE]) for type in types)
+        )
+        rows: list[Lag] = []
+        for type, (stored, *groups) in zip(types, replies, strict=True):
+            later = delayed.get(type.encode(), 0)
+            if not groups:
+                rows.append(Lag(type, None, stored, 0, later))
+            for name, waiting, pending in sorted(groups):
+                group = name.decode()
+                retries = await self._retries(shared, type, group)
+                retries += delayed.get(f"{type}:{group}".encode(), 0)
+                rows.append(
+                    Lag(type, group, None if waiting < 0 else waiting, pending + retries, later)
+                )
+        return rows
+
+    async def _retries(self, shared: Shared, type: str, group: str) -> int:
+        """Return the number of events that are given out again to a group, or wait for that."""
+        script = resp.script(scripts.LAG, [shared.names.retry(type, group)], [COUNTED_ONE_BY_ONE])
+        [[_, *groups]] = await shared.commands.call(script)
+        return sum(max(0, waiting) + pending for _, waiting, pending in groups)
+
+    async def bury(self, letters: Sequence[bytes]) -> None:
+        shared = await self._connected()
+        await shared.commands.call(
+            *(resp.command("XADD", shared.names.dead, "*", "e", letter) for letter in letters)
+        )
+
+    async def dead_letters(self, *, after: str = "", limit: int = 100) -> list[StoredLetter]:
+        shared = await self._connected()
+        start = f"({after}" if after else "-"
+        [entries] = await shared.commands.call(
+            resp.command("XRANGE", shared.names.dead, start, "+", "COUNT", limit)
+        )
+        return [StoredLetter(id.decode(), fields[1]) for id, fields in entries]
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        shared = await self._connected()
+        if ids:
+            await shared.commands.call(resp.command("XDEL", shared.names.dead, *ids))
+
+    async def close(self) -> None:
+        shared = self._shared
+        if shared is not None:
+            await shared.keeper.close()
+            for consumer in list(shared.consumers):
+                await consumer.stop()
+        await self.publications.close()
+        await self.commands.close()
+        await self.servers.close()
+
+
+def _stream(names: Names, type: str, number: int | None) -> str:
+    return names.main(type) if number is None else names.partition(type, number)
