@@ -117,7 +117,8 @@ def troubles(session: nox.Session) -> None:
     """Find the fault of each program in examples/troubles, on every model; none in healthy ones."""
     install(session, "test", "programs")
     session.run(
-        *(*PYTEST, "-n", "4", "tests/sight/test_troubles.py"),
+        # The programs mostly wait.
+        *(*PYTEST, "-n", "8", "tests/sight/test_troubles.py"),
         env={"NORIA_TROUBLES": "all", "NORIA_PROGRAMS": "required"},
     )
 

@@ -50,7 +50,7 @@ async def main():
     loop.detach_recorder()
     names = {number: name for number, _, name, *_ in recorder.names_after(0)}
     for stamp, a, b in struct.iter_unpack("=QQQ", reader.pull()):
-        kind = KINDS.get(stamp & 255)
+        kind = KINDS.get(stamp & 0x7F)
         if kind:
             print(kind, names.get(a & (1 << 48) - 1), b == id(task))
     reader.close()

@@ -222,7 +222,9 @@ class Block:
     cpu: int = 0  # ns of it that the thread ran (/proc/PID/task/TID/schedstat), as far as observed
     runqueue: int = 0  # ns of it that the thread waited for a free CPU
     gil_wait: int = 0  # ns of it that the watchdog waited for the GIL, each time it took the stack
-    excused: int = 0  # ns, not in `duration`, in which the process was stopped or debugged
+    # ns, not in `duration`, in which the process was stopped or debugged; of a turn that was long
+    # only for want of a CPU also `runqueue`.
+    excused: int = 0
     # The program's innermost lines that were seen while it lasted, and how often, the most first.
     samples: list[tuple[Place, int]] = field(default_factory=list)
     importing: int = 0  # how many of the samples were inside an import statement

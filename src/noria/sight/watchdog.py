@@ -154,7 +154,8 @@ class Watchdog:
     def _handle(self, stack: list[tuple[CodeType, int, Any]], event: _Event) -> None:
         loop = event.loop
         if event.kind == "excused":
-            self._excuse(event, event.counted, event.excused)
+            waited = min(event.runqueue, event.counted)
+            self._excuse(event, event.counted - waited, event.excused + waited)
         elif event.kind == "ended":
             if loop in self._debugged:
                 self._debugged.discard(loop)
@@ -227,7 +228,7 @@ class Watchdog:
             self.report.still(block)
 
     def _excuse(self, event: _Event, duration: int, excused: int) -> None:
-        """Add a turn that was long only because the process did not run, or was debugged."""
+        """Add a turn that was long only because it did not run, or was debugged."""
         if duration < self.agent.settings.max_block:
             self.agent.blocks.add(
                 {

@@ -157,7 +157,8 @@ cdef class LoopWatcher:
 
         Returns (event, loop id, started, duration, excused, cpu, runqueue, gil_wait, gil_cpu, over)
         with event "blocked" (the limit was passed), "still" (a block lasts), "ended", or "excused"
-        (a turn has ended in which the process did not run for a while); None after `stop`.
+        (a turn has ended that was long, but not for its code: the process did not run for a while,
+        or the thread waited for a CPU); None after `stop`.
         Times are CLOCK_MONOTONIC in ns; `excused` is the part of `duration` in which the process
         did not run, cpu and runqueue are what the thread did since the turn was first seen.
         `gil_wait` is how long this thread waited for the GIL, gil_cpu what the loop's thread ran
@@ -192,9 +193,8 @@ cdef class LoopWatcher:
                 one.excused = 0
             return (("", "blocked", "still", "ended", "excused")[event], one.loop,
                     *self.times(one, turn, event), excused,
-                    run - one.run_ns if run > one.run_ns else 0,
-                    queue - one.queue_ns if queue > one.queue_ns else 0, waited,
-                    run - run_before if run > run_before else 0,
+                    since(run, one.run_ns), since(queue, one.queue_ns), waited,
+                    since(run, run_before),
                     one.header.turn_started != turn)
         return None
 
@@ -375,6 +375,14 @@ cdef class LoopWatcher:
             begin_turn(one, monotonic_ns(), run, queue)
             one.excused = min(gap, elapsed(one))
 
+    cdef bint waited_long(self, Watched *one, uint64_t queue) noexcept nogil:
+        """Whether the turn that has ended was longer than the limit, and waited for a CPU."""
+        cdef uint64_t end
+        if since(queue, one.queue_ns) < self.max_block // 4:
+            return False    # on an idle machine; the records are not searched
+        end = end_of_turn(one, one.turn)
+        return end != 0 and <int64_t>((end - one.turn) * one.header.ns_per_tick) >= self.max_block
+
     cdef int64_t look_at(self, Watched *one, int64_t now, uint64_t *run, uint64_t *queue,
                          uint64_t *turn, int *event) noexcept nogil:
         """Look at a loop; return ns until the next look, or set the event."""
@@ -388,7 +396,11 @@ cdef class LoopWatcher:
             one.turn = 0
             event[0] = 3
             return 0
-        if current != one.turn and one.turn and one.excused:
+        if one.turn and one.excused:
+            # What looked like a stop may be known now as waiting for a CPU.
+            one.excused = min(one.excused, max(elapsed(one) - since(run[0], one.run_ns)
+                                               - since(queue[0], one.queue_ns), <int64_t>0))
+        if current != one.turn and one.turn and (one.excused or self.waited_long(one, queue[0])):
             one.turn = 0
             event[0] = 4
             return 0
@@ -405,8 +417,7 @@ cdef class LoopWatcher:
         turn[0] = one.turn
         if not one.reported:
             # Not the code's fault: the thread waited for a CPU.
-            if queue[0] > one.queue_ns:
-                lasted -= <int64_t>(queue[0] - one.queue_ns)
+            lasted -= since(queue[0], one.queue_ns)
             if lasted < self.max_block:
                 return self.max_block - lasted
             one.reported = True
@@ -436,6 +447,11 @@ cdef void begin_turn(Watched *one, int64_t now, uint64_t run, uint64_t queue) no
         ran = <int64_t>(run - one.looked_run) - max(now - one.looked_at - lasted, <int64_t>0)
         one.queue_ns -= <uint64_t>waited
         one.run_ns -= <uint64_t>min(max(ran, <int64_t>0), lasted - waited)
+
+
+cdef int64_t since(uint64_t now, uint64_t before) noexcept nogil:
+    """The increase of a counter; 0 if it is unknown now, as 0."""
+    return <int64_t>(now - before) if now > before else 0
 
 
 cdef int64_t look_interval(int64_t lasted) noexcept nogil:
@@ -475,14 +491,14 @@ cdef void read_schedstat(Watched *one, uint64_t *run, uint64_t *queue) noexcept 
         parse_schedstat(text, run, queue)
 
 
-cdef bint ends_turn(uint64_t stamp) noexcept:
+cdef bint ends_turn(uint64_t stamp) noexcept nogil:
     """Whether a record ends the turn before it."""
     cdef int kind = stamp & KIND_MASK
     return stamp & FIRST_OF_TURN or kind in (RecordKind.TURN, RecordKind.WAIT, RecordKind.POLL,
                                              RecordKind.RUN_END)
 
 
-cdef uint64_t end_of_turn(Watched *one, uint64_t turn) noexcept:
+cdef uint64_t end_of_turn(Watched *one, uint64_t turn) noexcept nogil:
     """Ticks of the record that ended a turn; 0 if it is not there."""
     cdef uint64_t head = load_acquire(&one.header.head)
     cdef uint64_t oldest = head - one.mask if head > one.mask else 0
