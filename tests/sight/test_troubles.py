@@ -1,6 +1,6 @@
 """`noria run --record` names the fault of each program in examples/troubles, and none in others.
 
-The default suite runs a few programs once, the models in turn. NORIA_TROUBLES=all runs each on every
+The default suite runs a few programs once, the models in turn. NORIA_TROUBLES=all runs all on every
 model that can drive asyncio, and the healthy programs for longer.
 """
 
@@ -41,9 +41,8 @@ USUAL = {
     "lost_task",
     "never_resumed",
     "reader_paused",
-    "slow_client",
-    "executor_full",
     "connection_leak",
+    "executor_full",
     "chat",
     "file_server",
 }
