@@ -24,6 +24,7 @@ OUTSIDE = {
     "SECURITY.md": "security.md",
     "bench/README.md": "benchmarks.md",
     "examples/README.md": "examples.md",
+    "examples/thumbnails/README.md": "thumbnails.md",
 }
 # These pages of the repository have their counterpart below docs/.
 COUNTERPARTS = {"README.md": "docs/index.md", "README.zh-CN.md": "docs/index.md"}

@@ -271,6 +271,10 @@ def test_a_replaced_file_counts_once(root: Path) -> None:
     async def main(service: FileService) -> None:
         for _ in range(5):
             assert (await ask(service, "PUT", "/file", b"x" * 400)).status in (201, 204)
+        fields = {"destination": "/file", "overwrite": "T"}
+        for _ in range(5):
+            assert (await ask(service, "PUT", "/other", b"x" * 400)).status == 201
+            assert (await ask(service, "MOVE", "/other", **fields)).status == 204
 
     serving(main, root, uploads=True, overwrite=True, quota=1000)
 
