@@ -90,8 +90,8 @@ def test_a_part_of_the_time() -> None:
     assert found["loop"]["waiting"] == [5 * MS] * 4 + [0] * 5
     assert found["loop"]["busy"] == [0] * 4 + [5 * MS] * 5
     assert found["handlers"] == [
-        (BASE + 170 * MS, 10 * MS, "task", 0x200, 0x9000, -1),
-        (BASE + 180 * MS, 20 * MS, "protocol", 0x300, 0, 7),
+        (BASE + 170 * MS, 10 * MS, "task", 0x200, 0x9000, -1, 3),
+        (BASE + 180 * MS, 20 * MS, "protocol", 0x300, 0, 7, 4),
     ]
     assert found["tasks"][0]["busy"] == [0] * 4 + [5 * MS] * 2 + [0] * 3
     assert found["marks"] == []

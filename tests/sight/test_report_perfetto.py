@@ -107,7 +107,9 @@ def test_blocks_have_their_stack_and_collections_a_mark(trace):
 
 
 def test_arrows_lead_from_the_queueing_handler_to_the_job(trace):
-    (start,), (end,) = of(trace, "s"), of(trace, "f")
+    (start,), (end,) = (
+        [event for event in of(trace, phase) if event["name"] == "compress"] for phase in "sf"
+    )
     assert start["id"] == end["id"]
     assert end["bp"] == "e"
     (job,) = of(trace, "X", WORKERS)
@@ -119,6 +121,35 @@ def test_arrows_lead_from_the_queueing_handler_to_the_job(trace):
         if event["ts"] <= start["ts"] <= event["ts"] + event["dur"]
     ]
     assert "on_failure" in {event["name"] for event in inside}
+
+
+def arrows(trace) -> Counter[tuple[str, str]]:
+    """Return the names of the handlers between which the arrows of "queued" lead."""
+    spans = [event for event in of(trace, "X", HANDLERS) if event["cat"] != "wait"]
+    ends = {
+        phase: {event["id"]: event for event in of(trace, phase) if event["name"] == "queued"}
+        for phase in "sf"
+    }
+    assert ends["s"].keys() == ends["f"].keys()
+    names = {event["ts"]: event["name"] for event in spans}
+    assert len(names) == len(spans)
+    for number, event in ends["f"].items():
+        assert event["bp"] == "e"
+        assert ends["s"][number]["ts"] <= event["ts"]
+    return Counter(
+        (names[ends["s"][number]["ts"]], names[ends["f"][number]["ts"]]) for number in ends["f"]
+    )
+
+
+def test_arrows_lead_from_a_handler_to_those_that_it_has_queued(trace):
+    assert arrows(trace) == {
+        ("main", "spin"): 1,
+        ("main", "sleeper"): 1,
+        ("main", "worker"): 1,
+        ("main", "request"): 2,
+        ("spin", "spin"): 51,
+        ("_set_result_unless_cancelled", "sleeper"): 1,
+    }
 
 
 def test_asynchronous_events_begin_and_end(trace):
@@ -158,6 +189,18 @@ def test_only_the_longest_handlers_are_written_if_there_are_too_many(
         "Report.render",
         "on_failure",
     }
+
+
+def test_only_the_arrows_with_the_longest_delays_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perfetto, "MAX_FLOWS", 2)
+    path = tmp_path / "run.noria"
+    synthetic_recording(path, "tasks")
+    with Recording.open(path) as recording:
+        text = "".join(perfetto.trace(recording, observe_recording(path)))
+    # The tasks that main created ran one after the other.
+    assert arrows(json.loads(text)["traceEvents"]) == {("main", "request"): 2}
 
 
 def test_rows_of_overlapping_spans():

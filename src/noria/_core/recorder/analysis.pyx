@@ -23,7 +23,7 @@ from noria._core.recorder.records cimport take_record
 from noria._core.recorder.samples cimport account, next_sample
 from noria._core.recorder.sockets cimport open_connection
 from noria._core.recorder.state cimport (
-    BUSY, OUTSIDE, Batch, Connection, Sample, State, Task,
+    BUSY, OUTSIDE, Batch, Connection, Flow, Sample, State, Task,
 )
 from noria._core.recorder.tables cimport table_allocate, table_free
 
@@ -64,18 +64,19 @@ cdef class Analysis:
         sample: ns of the first samples.
         max_samples: how many samples are kept.
         keep_latest: forget the oldest samples; else pairs become one sample, of twice the time.
+        max_flows: of how many handlers it is kept which other one has queued them.
 
     Raises RecordingError for an impossible header.
     """
 
     def __cinit__(self, header, *, int64_t max_block=100_000_000, int32_t max_tasks=20_000,
                   int32_t max_connections=20_000, int64_t sample=1_000_000_000,
-                  int max_samples=2000, bint keep_latest=False):
+                  int max_samples=2000, bint keep_latest=False, int32_t max_flows=0):
         cdef State *s
         scale, monotonic, realtime = checked_header(header)
         if not (0 < max_tasks <= MAX_KEPT and 0 < max_connections <= MAX_KEPT and
                 1 < max_samples <= MAX_KEPT and max_samples % 2 == 0 and
-                1000 <= sample < MAX_BASE):
+                1000 <= sample < MAX_BASE and 0 <= max_flows <= MAX_KEPT):
             raise ValueError("impossible limits")
         self.header = header
         self.state = s = <State *>calloc(1, sizeof(State))
@@ -97,7 +98,10 @@ cdef class Analysis:
         s.tasks = <Task *>calloc(max_tasks, sizeof(Task))
         s.connections = <Connection *>calloc(max_connections, sizeof(Connection))
         s.samples = <Sample *>calloc(max_samples, sizeof(Sample))
+        s.flows = <Flow *>calloc(max_flows + 1, sizeof(Flow))
+        s.flow_limit = max_flows
         if s.batches == NULL or s.tasks == NULL or s.connections == NULL or s.samples == NULL or \
+                s.flows == NULL or \
                 not table_allocate(&s.codes.table, FIRST_BITS) or \
                 not table_allocate(&s.job_codes.table, FIRST_BITS) or \
                 not table_allocate(&s.gc_codes.table, FIRST_BITS) or \
@@ -126,6 +130,7 @@ cdef class Analysis:
         free(s.connections)
         free(s.fds)
         free(s.samples)
+        free(s.flows)
         free(s)
 
     def feed(self, records):
@@ -189,6 +194,18 @@ cdef class Analysis:
         last_step, self_wakes).
         """
         return task_figures(self.state, limit, also)
+
+    def flows(self):
+        """Return which handler queued which other one: (number, number), in the order of the other.
+
+        The first handler in the records is number 1. Of more than `max_flows`, those that waited
+        longest in the queue.
+        """
+        cdef int32_t i
+        cdef list found = [(self.state.flows[i].handler, self.state.flows[i].origin)
+                           for i in range(self.state.flow_count)]
+        found.sort()
+        return [(origin, handler) for handler, origin in found]
 
     def connections(self, Py_ssize_t limit=10_000):
         """Return up to `limit` connections, the open ones first: see figures.pyx."""

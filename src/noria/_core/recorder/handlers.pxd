@@ -9,7 +9,7 @@ from noria._core.recorder.histogram cimport count_value
 from noria._core.recorder.queue cimport take_event, update_tail
 from noria._core.recorder.state cimport (
     CODE_CALLBACK, CODE_PROTOCOL, CODE_TASK, CODE_TIMER, MAX_GROUP, MAX_LONG_TURNS, MAX_SLOW,
-    Batch, Handler, LongTurn, State, Task,
+    Batch, Flow, Handler, LongTurn, State, Task,
 )
 from noria._core.recorder.tables cimport NOT_FOUND, table_delete, table_get, table_set
 
@@ -166,6 +166,32 @@ cdef inline void add_delay(State *s, int64_t queued, int64_t now) noexcept nogil
         turn.delay += turn.end - max(queued, turn.start)
         turn.waited += 1
 
+cdef inline void keep_flow(State *s, uint64_t origin, int64_t delay) noexcept nogil:
+    """Keep which handler queued the one that begins, if its delay is one of the longest."""
+    cdef Flow *flows = s.flows
+    cdef int32_t i, child
+    if s.flow_count < s.flow_limit:
+        i = s.flow_count
+        s.flow_count += 1
+        while i and flows[(i - 1) >> 1].delay > delay:
+            flows[i] = flows[(i - 1) >> 1]
+            i = (i - 1) >> 1
+    elif delay <= flows[0].delay:
+        return
+    else:
+        i = 0
+        while True:
+            child = 2 * i + 1
+            if child + 1 < s.flow_limit and flows[child + 1].delay < flows[child].delay:
+                child += 1
+            if child >= s.flow_limit or flows[child].delay >= delay:
+                break
+            flows[i] = flows[child]
+            i = child
+    flows[i].origin = origin
+    flows[i].handler = s.handler_number
+    flows[i].delay = delay
+
 cdef inline bint shares_time(State *s, uint64_t ticks) noexcept nogil:
     """Whether a handler that begins then shares the time of the ones before it."""
     return 0 < s.group_count < MAX_GROUP and ticks == s.group_ticks
@@ -224,5 +250,7 @@ cdef inline void dispatch(State *s, uint64_t ticks, int kind, uint64_t a, uint64
                 count_value(&s.lateness, now - event.due)
     if known:
         add_delay(s, min(event.time, now), now)
+        if event.handler and s.flow_limit:
+            keep_flow(s, event.handler, now - event.time)
     s.last_handler = handler[0]
     s.group_count += 1

@@ -75,6 +75,8 @@ cdef inline void begin_handler(Pass *p, uint64_t ticks, int kind, uint64_t a, ui
         p.group_ticks = ticks
     span = &p.group[p.group_count]
     p.group_count += 1
+    p.handler_number += 1
+    span.number = p.handler_number
     span.start = now
     span.queued = 0
     span.task = span.connection = -1

@@ -27,6 +27,7 @@ cdef struct Span:
     int64_t end
     uint64_t code
     int64_t queued          # of a job
+    uint64_t number         # of a handler; the first in the records is 1
     int kind
     int32_t task            # index of an actor; -1: none
     int32_t connection
@@ -79,6 +80,7 @@ cdef struct Pass:
     int group_count
     uint64_t group_ticks
     int group_turns         # turns that began with the group's second or a later handler
+    uint64_t handler_number
     int64_t gc_since
     uint64_t gc_generation
     # The loop's figures for each bucket.

@@ -46,6 +46,7 @@ cdef inline Batch *add_batch(State *s, uint64_t count, int64_t time, int64_t due
     batch.due = due
     batch.task = 0
     batch.fd = -1
+    batch.handler = 0
     return batch
 
 cdef inline void queued_by_loop(State *s, uint64_t count, int64_t time, int64_t due) noexcept nogil:
@@ -66,6 +67,7 @@ cdef inline void fill_batch(State *s, Batch *batch, uint64_t count, int64_t now)
         batch.time = s.handler_end if s.group_count == 0 else now
         batch.task = s.last_handler.task
         batch.fd = s.last_handler.fd
+        batch.handler = s.handler_number
 
 cdef inline void begin_queue(State *s, uint64_t tail) noexcept nogil:
     """The first handler: of the events that are queued, the last `known` ones have a time."""

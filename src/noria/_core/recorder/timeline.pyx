@@ -106,6 +106,7 @@ cdef class Walk:
         p.busy_since = p.waiting_since = p.turn_since = -1
         p.group_count = 0
         p.group_turns = 0
+        p.handler_number = 0
         p.gc_since = 0
         reset_actors(&p.tasks)
         reset_actors(&p.connections)
@@ -228,7 +229,8 @@ cdef list numbers(int64_t *figures, int count):
 cdef tuple handler_span(Pass *p, Span *span):
     return (span.start, span.end - span.start, KINDS[span.kind], span.code,
             p.tasks.list[span.task].key if span.task >= 0 else 0,
-            <int64_t>p.connections.list[span.connection].key if span.connection >= 0 else -1)
+            <int64_t>p.connections.list[span.connection].key if span.connection >= 0 else -1,
+            span.number)
 
 
 cdef list longest_spans(Pass *p):
@@ -327,7 +329,8 @@ cdef class Timeline:
             begin, end, buckets, width (ns of a bucket, a float)
             loop: lists with a number for each bucket: busy and waiting (ns), longest (handler that
                 began in it, ns), longest_turn, turns, events, steps, bytes_in, bytes_out, gc (ns)
-            handlers: [(start, duration, kind, code, task or 0, fd or -1), …], sorted by start
+            handlers: [(start, duration, kind, code, task or 0, fd or -1, number), …], sorted by
+                start; the first handler in the records has the number 1
             waits: [(start, duration, 0), …]; wait_count: with those that are not listed
             gc: [(start, duration, generation), …]
             jobs: [(start, duration, code, queued), …] of executors, those that have ended

@@ -1,7 +1,8 @@
 """A recording as a trace for Perfetto (https://ui.perfetto.dev) and the Firefox Profiler.
 
 Each loop has a track with its handlers and the waits between them, and tracks for blocks, garbage
-collections and jobs of executors; arrows lead from the handler that queued a job to the job.
+collections and jobs of executors; arrows lead from a handler to those that it has queued, and from
+the one that queued a job to the job.
 Connections and files are asynchronous events; utilisation, delays and bytes are counters. The
 events are not sorted: see `trace_events`.
 """
@@ -14,10 +15,11 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
+from noria._core.recorder.analysis import Analysis
 from noria._core.recorder.timeline import Timeline
 from noria.sight.names import Names
 from noria.sight.observation import Block, LoopFigures, Observation, Place
-from noria.sight.recording import Recording
+from noria.sight.recording import JSON, RECORDS, Recording
 from noria.sight.report.output_files import write_whole
 from noria.sight.report.trace_events import (
     BLOCKS,
@@ -31,6 +33,7 @@ from noria.sight.report.trace_events import (
 )
 
 MAX_HANDLERS = 1_000_000  # the longest, if there are more
+MAX_FLOWS = 100_000  # arrows between handlers: those that waited longest
 MAX_SPANS = 1_000_000  # of each of waits, collections, jobs, files and marks; the first ones
 COUNTER_VALUES = 2000  # of each counter
 CONNECTIONS, CONNECTION_SPANS = 100, 5000  # whose pauses are shown, and of each the first spans
@@ -73,9 +76,24 @@ def trace(
     for figures in chosen:
         events = Events(pid, figures.id, zero)
         known = names.get(figures.id) or Names()
-        timeline = Timeline(headers.get(figures.id) or {}, recording.records(figures.id))
-        yield from _joined(LoopTrace(events, figures, known, timeline).events())
+        header = headers.get(figures.id) or {}
+        timeline = Timeline(header, recording.records(figures.id))
+        flows = _flows(recording, figures.id, header)
+        yield from _joined(LoopTrace(events, figures, known, timeline, flows).events())
     yield "\n]}\n"
+
+
+def _flows(recording: Recording, loop: int, header: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return which handler has queued which other one, by their numbers in the records."""
+    analysis = Analysis(header, max_flows=MAX_FLOWS)
+    for chunk in recording.chunks():
+        if chunk.loop == loop and chunk.kind == RECORDS:
+            analysis.feed(chunk.body)
+        elif (chunk.kind, chunk.loop) == (JSON, loop) and (
+            recording.decode(chunk)["what"] == "dropped"
+        ):
+            analysis.gap()
+    return analysis.flows()
 
 
 def _joined(events: Iterable[str]) -> Iterator[str]:
@@ -94,12 +112,18 @@ class LoopTrace:
     """The events of one loop."""
 
     def __init__(
-        self, events: Events, figures: LoopFigures, names: Names, timeline: Timeline
+        self,
+        events: Events,
+        figures: LoopFigures,
+        names: Names,
+        timeline: Timeline,
+        flows: list[tuple[int, int]],
     ) -> None:
         self._events = events
         self._figures = figures
         self._names = names
         self._timeline = timeline
+        self._flows = flows
         self._task_name = _task_names(figures)
 
     def events(self) -> Iterator[str]:
@@ -137,15 +161,23 @@ class LoopTrace:
         )
         yield from self._connections(lanes["connections"])
 
-    def _handlers(self, handlers: list[tuple[int, int, str, int, int, int]]) -> Iterator[str]:
+    def _handlers(self, handlers: list[tuple[int, int, str, int, int, int, int]]) -> Iterator[str]:
         known: dict[tuple[str, int, str, int], str] = {}
         span, task_name = self._events.span, self._task_name
-        for start, duration, kind, code, task, fd in handlers:
+        starts: dict[int, int | None]
+        starts = dict.fromkeys(number for flow in self._flows for number in flow)
+        for start, duration, kind, code, task, fd, number in handlers:
+            if number in starts:
+                starts[number] = start
             key = (kind, code, task_name(task, start) if task else "", fd)
             text = known.get(key)
             if text is None:
                 text = known[key] = self._handler_labels(*key)
             yield span(HANDLERS, start, duration, text)
+        for origin, number in self._flows:
+            begin, end = starts[origin], starts[number]
+            if begin is not None and end is not None:  # else one is too short to be written
+                yield from self._events.flow(number, begin, end, HANDLERS, "queued")
 
     def _handler_labels(self, kind: str, code: int, task: str, fd: int) -> str:
         place = self._names.handler(kind, code)

@@ -57,7 +57,10 @@ class Events:
         yield f'{{"ph":"e",{identity},"ts":{self.time(start + duration)},{tail}}}'
 
     def flow(self, number: int, start: int, end: int, end_track: int, name: str) -> Iterable[str]:
-        """Yield an arrow from the handler that ran at *start* to the span that begins at *end*."""
+        """Yield an arrow from the handler that ran at *start* to the span that begins at *end*.
+
+        Two arrows with the same *name* have different numbers.
+        """
         shared = f'"id":"{self._first_track:x}:{number:x}","pid":{self.pid},{labels(name, "flow")}'
         yield f'{{"ph":"s","tid":{self.track(HANDLERS)},"ts":{self.time(start)},{shared}}}'
         yield (
