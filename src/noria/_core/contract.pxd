@@ -40,7 +40,7 @@ cdef struct Counters:
     uint64_t empty_waits        # of these, calls that returned no event
     uint64_t receives           # recv, recvfrom; without the receives that a ring makes
     uint64_t empty_receives     # of these, calls that returned EAGAIN
-    uint64_t sends              # send, sendmsg, sendto
+    uint64_t sends              # send, sendmsg, sendto, sendfile
     uint64_t blocked_sends      # of these, calls that returned EAGAIN
     uint64_t accepts            # accept4; without the accepts that a ring makes
     uint64_t empty_accepts      # of these, calls that returned EAGAIN

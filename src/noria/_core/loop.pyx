@@ -21,7 +21,7 @@ from noria._core.recorder.record cimport (
     Ring, detach_ring, handler_of, identify_type, publish, read_turn, record, record_at,
     record_transfer,
 )
-from noria._core.sys cimport EIO, monotonic_ns, thread_native_id
+from noria._core.sys cimport EAGAIN, EIO, monotonic_ns, thread_native_id
 from noria._core.timers cimport Handle, Timer, Timers, nanoseconds, new_timer
 
 import logging
@@ -564,10 +564,37 @@ cdef class Loop(Dispatcher):
         record(self.model.recorder, RecordKind.FILE_END, <uint64_t><PyObject *>future,
                <uint64_t>result)
 
-    def record_connect(self, int fd, int error):
-        """Record that an outgoing connection is made, or has failed with an errno."""
+    # System calls that Python code makes for this loop; `result` is their result, or -errno.
+
+    def count_connect(self, int fd, int result):
+        """Record that an outgoing connection is made, or has failed."""
         if self.model.recorder != NULL:
-            record_transfer(self.model.recorder, RecordKind.CONNECT, fd, -error)
+            record_transfer(self.model.recorder, RecordKind.CONNECT, fd, result)
+
+    def count_accept(self, int fd, int result):
+        """Count and record an accept; `result` is the new descriptor."""
+        self.model.counters.accepts += 1
+        if result == -EAGAIN:
+            self.model.counters.empty_accepts += 1
+        elif result >= 0:
+            self.model.counters.connections += 1
+        if self.model.recorder != NULL:
+            record_transfer(self.model.recorder, RecordKind.ACCEPT, fd, result)
+
+    def count_receive(self, int fd, Py_ssize_t result):
+        """Count and record a receive."""
+        self.model.counters.receives += 1
+        if result == -EAGAIN:
+            self.model.counters.empty_receives += 1
+        elif result > 0:
+            self.model.counters.bytes_in += result
+        if self.model.recorder != NULL:
+            record_transfer(self.model.recorder, RecordKind.RECEIVE, fd, result)
+
+    def count_send(self, int fd, Py_ssize_t result):
+        """Count and record a send, or a sendfile."""
+        self.model.counters.sends += 1
+        self.model.count_send(fd, result)
 
     cdef int report(self, object error) except -1:
         """Report an exception that no target has handled."""

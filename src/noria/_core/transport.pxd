@@ -32,6 +32,7 @@ cdef class TransportChannel(Channel):
     cdef unsigned char closed           # nothing more is sent or received
     cdef unsigned char socket_owns_fd   # a Python socket has the descriptor too, and closes it
     cdef object error                   # the argument of connection_lost
+    cdef int close_errno                # of the error that has ended the connection, or 0
     cdef object extra                   # the dict of get_extra_info, made when first needed
     cdef int force_close(self, object error) except -1
     cdef int call_connection_lost(self) except -1

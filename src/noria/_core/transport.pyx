@@ -6,7 +6,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from noria._core.contract cimport CALL, Channel
 from noria._core.recorder.events cimport RecordKind
-from noria._core.recorder.record cimport Ring, identify_type, record
+from noria._core.recorder.record cimport Ring, identify_type, record, record_transfer
 from noria._core.sys cimport iovec
 
 import logging
@@ -92,6 +92,8 @@ cdef class TransportChannel(Channel):
             return 0
         self.closed = self.closing = True
         self.error = error
+        if isinstance(error, OSError):
+            self.close_errno = error.errno or 0
         self.discard_unsent()
         if self.model.closed:
             # The queue is not read any more, and would keep the channel alive.
@@ -122,6 +124,10 @@ cdef class TransportChannel(Channel):
         """Drop the data that was not sent."""
         return 0
 
+    def record_handshake(self, int what):
+        """Record that a TLS handshake begins (0), is done (1) or has failed (2)."""
+        self.note(RecordKind.TLS, what)
+
     cdef uint64_t record_protocol(self, Ring *ring) noexcept:
         return 0 if self.protocol is None else identify_type(ring, <PyObject *>self.protocol)
 
@@ -132,6 +138,9 @@ cdef class TransportChannel(Channel):
             return 0
         if kind == RecordKind.OPEN:
             value = self.record_protocol(ring)
+        elif kind == RecordKind.CLOSE:
+            record_transfer(ring, kind, self.fd, -self.close_errno)
+            return 0
         record(ring, kind, <uint32_t>self.fd, value)
         if kind in (RecordKind.OPEN, RecordKind.PAUSE_READING, RecordKind.PAUSE_WRITING):
             ring.functions.record_caller(ring, self.fd, self.loop.base_frame)

@@ -74,6 +74,8 @@ DEFERRED_METHODS = {
         "wait_writable",
         "_wait_ready",
         "_receive",
+        "_send",
+        "_attempt",
         "receive_bytes",
         "sock_recv_into",
         "sock_recvfrom",

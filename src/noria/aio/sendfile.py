@@ -297,14 +297,18 @@ class FileSender:
                 chunk = min(max(BYTES_PER_TURN // self._active, MIN_CHUNK_BYTES), left)
                 try:
                     done = sendfile(fd, fileno, offset + sent, chunk)
-                except InterruptedError:
-                    continue
-                except BlockingIOError:
+                except OSError as error:
+                    self._loop.count_send(fd, -(error.errno or errno.EIO))
+                    if isinstance(error, InterruptedError):
+                        continue
+                    if not isinstance(error, BlockingIOError):
+                        raise
                     if connection is not None:
                         await connection.wait_writable()
                     else:
                         await self._wait_writable(sock)
                     continue
+                self._loop.count_send(fd, done)
                 if not done:
                     # end of file
                     break

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import socket
 import sys
 from collections.abc import Callable
@@ -60,69 +60,99 @@ class SocketMethods(LoopMethods):
             if not handle.cancelled():
                 remove(fd)
 
-    async def _receive(self, sock: Any, attempt: Callable[[], T]) -> T:
+    async def _receive(self, sock: Any, attempt: Callable[[], T], size: Callable[[T], int]) -> T:
+        """Try to receive until there is something; *size* returns the bytes of a result."""
+        while True:
+            result = self._attempt(sock, attempt, size, self.count_receive)
+            if result is not None:
+                return result
+            await self.wait_readable(sock)
+
+    def _attempt(
+        self,
+        sock: Any,
+        attempt: Callable[[], T],
+        size: Callable[[T], int],
+        count: Callable[[int, int], None],
+    ) -> T | None:
+        """Make a system call on a socket, and count it; None if it would block."""
         # On io_uring a transport's socket is blocking: the call would block the loop.
         self._ensure_fd_no_transport(sock)
-        while True:
-            with contextlib.suppress(BlockingIOError, InterruptedError):
-                return attempt()
-            await self.wait_readable(sock)
+        fd = sock.fileno()
+        try:
+            result = attempt()
+        except OSError as error:
+            if error.errno:
+                count(fd, -error.errno)
+            if isinstance(error, (BlockingIOError, InterruptedError)):
+                return None
+            raise
+        count(fd, size(result))
+        return result
 
     async def receive_bytes(self, sock: Any, n: int) -> bytes:
         """Receive at most `n` bytes; `sock_recv` for any socket object."""
         self.check_socket(sock)
-        received: bytes = await self._receive(sock, lambda: sock.recv(n))
+        received: bytes = await self._receive(sock, lambda: sock.recv(n), len)
         return received
 
     async def sock_recv_into(self, sock: Any, buf: Any) -> int:
         """Receive into `buf`; return the number of bytes. As AbstractEventLoop.sock_recv_into."""
         self.check_socket(sock)
-        received: int = await self._receive(sock, lambda: sock.recv_into(buf))
+        received: int = await self._receive(sock, lambda: sock.recv_into(buf), int)
         return received
 
     async def sock_recvfrom(self, sock: Any, bufsize: int) -> tuple[bytes, Any]:
         """Receive a datagram of at most `bufsize` bytes; return it and its sender's address."""
         self.check_socket(sock)
-        received: tuple[bytes, Any] = await self._receive(sock, lambda: sock.recvfrom(bufsize))
+        received: tuple[bytes, Any] = await self._receive(
+            sock, lambda: sock.recvfrom(bufsize), lambda received: len(received[0])
+        )
         return received
 
     async def sock_recvfrom_into(self, sock: Any, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
         """Receive a datagram into `buf`; return its length and its sender's address."""
         self.check_socket(sock)
         size = nbytes or len(buf)
-        received: tuple[int, Any] = await self._receive(sock, lambda: sock.recvfrom_into(buf, size))
+        received: tuple[int, Any] = await self._receive(
+            sock, lambda: sock.recvfrom_into(buf, size), lambda received: received[0]
+        )
         return received
 
     async def send_all(self, sock: Any, data: Any) -> None:
         """Send all of `data`; `sock_sendall` for any socket object and buffer."""
         self.check_socket(sock)
-        self._ensure_fd_no_transport(sock)
-        sent = 0
-        with contextlib.suppress(BlockingIOError, InterruptedError):
-            sent = sock.send(data)
+        sent = self._send(sock, lambda: sock.send(data)) or 0
         with memoryview(data) as whole, whole.cast("B") as view:
             while sent < len(view):
                 await self.wait_writable(sock)
-                with contextlib.suppress(BlockingIOError, InterruptedError):
-                    sent += sock.send(view[sent:])
+                sent += self._send(sock, lambda: sock.send(view[sent:])) or 0
 
     async def sock_sendto(self, sock: Any, data: Any, address: Any) -> int:
         """Send one datagram to the address; return the number of bytes sent."""
         self.check_socket(sock)
-        self._ensure_fd_no_transport(sock)
         while True:
-            with contextlib.suppress(BlockingIOError, InterruptedError):
-                sent: int = sock.sendto(data, address)
+            sent = self._send(sock, lambda: sock.sendto(data, address))
+            if sent is not None:
                 return sent
             await self.wait_writable(sock)
+
+    def _send(self, sock: Any, attempt: Callable[[], int]) -> int | None:
+        return self._attempt(sock, attempt, int, self.count_send)
 
     async def sock_accept(self, sock: Any) -> tuple[socket.socket, Any]:
         """Accept a connection; return a non-blocking socket and the client's address."""
         self.check_socket(sock)
-        connection: socket.socket
-        connection, address = await self._receive(sock, sock.accept)
-        connection.setblocking(False)
-        return connection, address
+        while True:
+            accepted = self._attempt(
+                sock, sock.accept, lambda accepted: int(accepted[0].fileno()), self.count_accept
+            )
+            if accepted is not None:
+                connection: socket.socket
+                connection, address = accepted
+                connection.setblocking(False)
+                return connection, address
+            await self.wait_readable(sock)
 
     async def sock_connect(self, sock: Any, address: Any) -> None:
         """Connect to the address, resolving a host name. As AbstractEventLoop.sock_connect."""
@@ -136,9 +166,9 @@ class SocketMethods(LoopMethods):
         try:
             await self._connect_socket(sock, address)
         except OSError as failure:
-            self.record_connect(fd, failure.errno or 0)
+            self.count_connect(fd, -(failure.errno or errno.EIO))
             raise
-        self.record_connect(fd, 0)
+        self.count_connect(fd, 0)
 
     async def _connect_socket(self, sock: socket.socket, address: Any) -> None:
         try:

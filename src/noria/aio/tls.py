@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import sslproto
+from collections.abc import Callable
 from typing import Any
 
 from noria.aio import asyncio_names
@@ -17,20 +18,31 @@ from noria.aio import asyncio_names
 MODULES = ("noria.aio.tls_protocol", "noria._core.aio.tls")
 
 
+# What is recorded of a handshake: TLS in events.pxd.
+_BEGINS, _DONE, _FAILED = range(3)
+
+
 class _HandshakeProtocol(asyncio.Protocol):
     """Replaces the application's protocol until the handshake ends.
 
     Its connection_made receives the transport behind TLS without a private name of asyncio.
     """
 
-    def __init__(self, protocol: asyncio.BaseProtocol, call_connection_made: bool):
+    def __init__(
+        self,
+        protocol: asyncio.BaseProtocol,
+        call_connection_made: bool,
+        record_handshake: Callable[[int], None],
+    ):
         self.protocol: Any = protocol
         self.call_connection_made = call_connection_made
+        self.record_handshake = record_handshake
         self.transport: Any = None
         self.writing_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self.record_handshake(_DONE)
         self.transport.set_protocol(self.protocol)
         if self.call_connection_made:
             self.protocol.connection_made(transport)
@@ -78,7 +90,10 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
         call_connection_made: bool = True,
         **timeouts: Any,
     ):
-        self.handshake_protocol = _HandshakeProtocol(app_protocol, call_connection_made)
+        self.handshake_protocol = _HandshakeProtocol(
+            app_protocol, call_connection_made, self._record_handshake
+        )
+        self.event_loop = loop
         self.plain_transport: Any = None
         # ciphertext received before connection_made
         self.early_data = b""
@@ -101,6 +116,11 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
         return self.handshake_protocol.transport or _PendingTransport(self)
 
     @property
+    def app_transport_made(self) -> Any:
+        """The transport of the application's protocol; None before the handshake."""
+        return self.handshake_protocol.transport
+
+    @property
     def handshake_done(self) -> bool:
         """Whether the handshake has succeeded; stays True after the connection has ended."""
         return self.handshake_protocol.transport is not None
@@ -117,6 +137,7 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
     def connection_made(self, transport: Any) -> None:
         """Start the handshake over the plain transport."""
         self.plain_transport = transport
+        self._record_handshake(_BEGINS)
         super().connection_made(transport)
         if self.closed:
             transport.abort()
@@ -126,6 +147,19 @@ class PlainTLSProtocol(sslproto.SSLProtocol):
             buffer[:size] = self.early_data[:size]
             self.early_data = self.early_data[size:]
             self.buffer_updated(size)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Report the end of the connection to the application's protocol."""
+        if not self.handshake_done:
+            self._record_handshake(_FAILED)
+            if not self.handshake_protocol.call_connection_made:  # it was made before start_tls
+                self.event_loop.call_soon(self.handshake_protocol.protocol.connection_lost, exc)
+        super().connection_lost(exc)
+
+    def _record_handshake(self, what: int) -> None:
+        connection = getattr(self.plain_transport, "_connection", None)
+        if connection is not None:
+            connection.record_handshake(what)
 
 
 def _choose() -> Any:

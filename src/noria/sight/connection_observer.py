@@ -16,6 +16,7 @@ _RECORDED = [
     "fd",
     "opened",
     "closed",
+    "error",
     "bytes_in",
     "bytes_out",
     "receives",

@@ -126,6 +126,7 @@ class ConnectionFigures:
     fd: int
     opened: int = 0
     closed: int = 0
+    error: int = 0  # errno that has ended it, such as ECONNRESET; 0: none
     peer: str = ""
     local: str = ""
     protocol: str = ""

@@ -38,6 +38,7 @@ cdef object receive_now(Model model, int fd, Py_ssize_t n):
         if model.recorder != NULL:
             record_transfer(model.recorder, RecordKind.RECEIVE, fd, got if got >= 0 else -error)
         if got >= 0:
+            model.counters.bytes_in += got
             return PyBytes_FromStringAndSize(receive_buffer, got)
         if error == EAGAIN:
             model.counters.empty_receives += 1

@@ -185,6 +185,7 @@ cdef dict connection_dict(Connection *c, int64_t now):
         "fd": c.fd,
         "opened": c.opened,
         "closed": c.closed,
+        "error": c.error,
         "protocol": c.protocol,
         "tls": TLS_STATES[c.tls] if c.tls < 4 else "",
         "bytes_in": c.bytes_in,

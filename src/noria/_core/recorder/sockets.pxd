@@ -121,6 +121,7 @@ cdef inline void socket_record(State *s, int kind, uint64_t a, uint64_t b,
         return
     if kind == CLOSE:
         if connection != NULL:
+            connection.error = <int>error
             close_connection(s, connection, now)
         return
     if connection == NULL:

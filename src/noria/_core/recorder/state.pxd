@@ -62,6 +62,7 @@ cdef struct Caller:
 cdef struct Connection:
     int fd
     int tls
+    int error               # errno that has ended it, or 0
     int64_t opened
     int64_t closed
     uint64_t protocol
@@ -121,6 +122,12 @@ cdef struct Batch:          # events that were queued at one time
     int64_t due             # of a timer; 0: none
     uint64_t task           # the task whose step queued them, or 0
     int fd                  # the connection whose handler queued them, or -1
+    uint64_t handler        # number of the handler that queued them; 0: none has
+
+cdef struct Flow:           # a handler that was queued by another one; both by their numbers
+    uint64_t origin
+    uint64_t handler
+    int64_t delay           # between the end of the first and the begin of the second, in ns
 
 cdef struct LongTurn:
     int64_t start
@@ -198,7 +205,10 @@ cdef struct State:
     int group_turns         # turns that began with the group's second or a later handler
     Handler last_handler
     int64_t handler_end
-    uint64_t handler_number
+    uint64_t handler_number     # of the last handler; the first is 1
+    Flow *flows             # those with the longest delays: a heap, the shortest on top
+    int32_t flow_count
+    int32_t flow_limit
     LongTurn long_turns[MAX_LONG_TURNS]
     int long_count
     uint64_t long_lost      # long turns that were forgotten

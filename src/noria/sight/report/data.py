@@ -6,6 +6,7 @@ Its size is bounded: a timeline has at most `BUCKETS` intervals and a few lanes,
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -150,6 +151,7 @@ def _loop(figures: LoopFigures, lanes: Lanes | None, names: Names) -> dict[str, 
                 "tls": connection.tls,
                 "opened": at(connection.opened),
                 "closed": at(connection.closed),
+                "error": errno.errorcode.get(connection.error, "") if connection.error else "",
                 "bytes_in": connection.bytes_in,
                 "bytes_out": connection.bytes_out,
                 "unread": connection.most_unread,
@@ -237,7 +239,7 @@ def _timeline(lanes: Lanes, figures: LoopFigures, names: Names) -> dict[str, Any
     loop = lanes["loop"]
     handlers = [
         [us(start - begin), us(duration), kind, text(str(names.handler(kind, code)) or kind), fd]
-        for start, duration, kind, code, _task, fd in lanes["handlers"]
+        for start, duration, kind, code, _task, fd, _number in lanes["handlers"]
     ]
     return {
         "begin": us(lanes["begin"] - begin),

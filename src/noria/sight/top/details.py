@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import textwrap
 from collections.abc import Sequence
 
@@ -108,6 +109,7 @@ def connection_detail(
         ("descriptor", str(connection.fd)),
         ("opened", _ago(connection.opened, now)),
         ("closed", _ago(connection.closed, now)),
+        ("ended by", errno.errorcode.get(connection.error, "") if connection.error else ""),
         (
             "received",
             f"{units.size(connection.bytes_in)} in {units.number(connection.receives)} "

@@ -44,6 +44,7 @@ const TABLES = [
       words("tls", "TLS"),
       number("opened", "opened", duration),
       number("closed", "closed", duration),
+      words("error", "ended by"),
       number("bytes_in", "received", bytes),
       number("bytes_out", "sent", bytes),
       number("unread", "most unread", bytes),
