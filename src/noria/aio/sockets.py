@@ -10,6 +10,7 @@ import errno
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from noria.aio.asyncio_base import LoopMethods
@@ -122,17 +123,17 @@ class SocketMethods(LoopMethods):
     async def send_all(self, sock: Any, data: Any) -> None:
         """Send all of `data`; `sock_sendall` for any socket object and buffer."""
         self.check_socket(sock)
-        sent = self._send(sock, lambda: sock.send(data)) or 0
+        sent = self._send(sock, partial(sock.send, data)) or 0
         with memoryview(data) as whole, whole.cast("B") as view:
             while sent < len(view):
                 await self.wait_writable(sock)
-                sent += self._send(sock, lambda: sock.send(view[sent:])) or 0
+                sent += self._send(sock, partial(sock.send, view[sent:])) or 0
 
     async def sock_sendto(self, sock: Any, data: Any, address: Any) -> int:
         """Send one datagram to the address; return the number of bytes sent."""
         self.check_socket(sock)
         while True:
-            sent = self._send(sock, lambda: sock.sendto(data, address))
+            sent = self._send(sock, partial(sock.sendto, data, address))
             if sent is not None:
                 return sent
             await self.wait_writable(sock)

@@ -32,6 +32,7 @@ SCRIPTS = (
     "patterns.js",
     "view.js",
     "lanes.js",
+    "utilization.js",
     "timeline.js",
     "percentiles.js",
     "flame.js",

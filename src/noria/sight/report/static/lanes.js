@@ -297,7 +297,7 @@ const marksLane = (loop) => {
 
 const lanesOf = (loop) => {
   const line = loop.timeline;
-  const lanes = [loopLane(loop), longestLane(loop)];
+  const lanes = [loopLane(loop), utilizationLane(loop), longestLane(loop)];
   if (line.handlers.length) lanes.push(handlersLane(loop));
   lanes.push(kernelLane(loop));
   if (line.jobs.length) lanes.push(jobsLane(loop));

@@ -47,7 +47,7 @@ const showDelays = (loop) => {
       "div",
       { className: "card" },
       element("h3", { textContent: title }),
-      element("p", { textContent: found.count ? `${count(found.count)} values ${text}` : `no values ${text}` }),
+      element("p", { textContent: found.count ? `${count(found.count)} ${found.count === 1 ? "value" : "values"} ${text}` : `no values ${text}` }),
       element("dl", {}, ...figures),
       canvas,
     );

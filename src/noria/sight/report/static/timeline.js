@@ -4,6 +4,7 @@
 const TITLE_HEIGHT = 20;
 const GAP = 9;
 const AXIS_HEIGHT = 24;
+const TAP = 8; // pixels that a finger may move in a tap
 
 const timeline = {
   place: byId("timeline"),
@@ -133,6 +134,34 @@ const timeline = {
     tip.style.top = `${fits ? below : Math.max(at.y - tip.offsetHeight - 10, 2)}px`;
   },
 
+  // What is under the mouse is described, or where a finger has tapped, until the next touch.
+  point(redraw) {
+    let touched = null;
+    const set = (event) => {
+      const box = this.place.getBoundingClientRect();
+      this.pointer = event && { x: event.clientX - box.left, y: event.clientY - box.top };
+      redraw();
+    };
+    this.place.addEventListener("pointerdown", (event) => {
+      if (event.pointerType !== "touch") return;
+      touched = event.isPrimary ? event : null;
+      set(null);
+    });
+    this.place.addEventListener("pointermove", (event) => {
+      if (event.pointerType !== "touch") set(event);
+    });
+    this.place.addEventListener("pointerup", (event) => {
+      if (touched && Math.hypot(event.clientX - touched.clientX, event.clientY - touched.clientY) < TAP) set(event);
+      touched = null;
+    });
+    this.place.addEventListener("pointerleave", (event) => {
+      if (event.pointerType !== "touch") set(null);
+    });
+    document.addEventListener("pointerdown", (event) => {
+      if (this.pointer && !this.place.contains(event.target)) set(null);
+    });
+  },
+
   start() {
     let asked = false;
     const redraw = () => {
@@ -146,15 +175,7 @@ const timeline = {
     };
     this.view = new View(redraw);
     steer(this.place, this.view, () => this.left());
-    this.place.addEventListener("pointermove", (event) => {
-      const box = this.place.getBoundingClientRect();
-      this.pointer = { x: event.clientX - box.left, y: event.clientY - box.top };
-      redraw();
-    });
-    this.place.addEventListener("pointerleave", () => {
-      this.pointer = null;
-      redraw();
-    });
+    this.point(redraw);
     for (const button of document.querySelectorAll("[data-zoom]")) {
       button.addEventListener("click", () => {
         const kind = button.dataset.zoom;

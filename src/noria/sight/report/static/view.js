@@ -76,9 +76,12 @@ const steer = (place, view, left) => {
     if (after.length === 1) {
       view.move((before[0] - after[0]) / Math.max(place.clientWidth - left(), 1));
     } else {
+      // The times under the two fingers stay under them.
       const was = Math.abs(before[0] - before[1]);
       const is = Math.abs(after[0] - after[1]);
-      if (is > 4) view.zoom(was / is, share((after[0] + after[1]) / 2));
+      const middle = (before[0] + before[1]) / 2;
+      if (is > 4) view.zoom(was / is, share(middle));
+      view.move((middle - (after[0] + after[1]) / 2) / Math.max(place.clientWidth - left(), 1));
     }
   });
   const release = (event) => {
