@@ -25,7 +25,7 @@ from redis.exceptions import (
 from noria.bus.brokers.redis import resp
 from noria.bus.brokers.redis.scripts import ALL
 from noria.bus.url import BrokerURL
-from noria.errors import BusError, InvalidBrokerURL
+from noria.errors import BrokerUnavailable, BusError, InvalidBrokerURL
 
 log = logging.getLogger("noria.bus")
 
@@ -51,16 +51,19 @@ class Health:
         # Losses so far. A connection that is older than the last loss says nothing new.
         self.losses = 0
         self.lost = False
+        # Whether there was ever a connection: the first call of a program raises if there is none.
+        self.known = False
 
     def report_loss(self, since: int, error: BaseException | str) -> None:
         """Report that a connection broke that was made when there were `since` losses."""
-        if since == self.losses and not self.lost:
+        if self.known and since == self.losses and not self.lost:
             self.losses += 1
             self.lost = True
             log.warning("%s; trying to connect again", self.url.unavailable(error))
 
     def report_success(self) -> int:
         """Report a new connection; return the number of losses."""
+        self.known = True
         if self.lost:
             self.lost = False
             log.info("connected to %s again", self.url.shown)
@@ -155,6 +158,8 @@ class Link:
                     except ResponseError as error:
                         replies.append(error)
             return replies
+        except BrokerUnavailable:  # from `connect`
+            raise
         except (RedisError, OSError, TimeoutError) as error:
             reason = f"no answer within {seconds:g} s" if _is_timeout(error) else error
             await self._lose(reason)
@@ -343,6 +348,9 @@ def _is_timeout(error: BaseException) -> bool:
 
 
 def _without_number(error: BaseException) -> BaseException | str:
-    """Return what redis-py says of a failed connection, without "Error 111 connecting to"."""
+    """Return the cause of a failed connection, or what redis-py says without its address."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, OSError) and cause.errno:
+        return cause
     match = re.search(r"(?:Connect call failed|connecting to).*?\. (.+?)\.?$", str(error))
     return match[1] if match else error

@@ -90,8 +90,9 @@ class GroupConsumer(Consumer):
                 return self._from_buffer(limit)
             if self.reading is None:
                 self.reading = asyncio.create_task(self._read(limit), name="noria bus fetch")
-            # If this fetch is cancelled, the next one or `drain` gets what is read.
-            await asyncio.shield(self.reading)
+            # If this fetch is cancelled, the next one or `drain` gets what is read. If the reading
+            # fails, the next fetch begins another one.
+            await asyncio.wait([self.reading])
             self._finish_reading()
 
     def _finish_reading(self) -> None:

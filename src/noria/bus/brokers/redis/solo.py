@@ -57,7 +57,8 @@ class SoloConsumer(Consumer):
         while not self.buffer:
             if self.reading is None:
                 self.reading = asyncio.create_task(self._read(limit), name="noria bus fetch")
-            await asyncio.shield(self.reading)
+            # If this fetch is cancelled, the next one gets what is read.
+            await asyncio.wait([self.reading])
             reading, self.reading = self.reading, None
             self.buffer.extend(reading.result())
         return [self.buffer.popleft() for _ in range(min(limit, len(self.buffer)))]
