@@ -21,7 +21,7 @@ class Adapter(NamedTuple):
 
 
 _MEMORY = Adapter("noria.bus.brokers.memory", "MemoryBroker")
-_NATS = Adapter("noria.bus.brokers.nats", "NATSBroker", "nats", "nats-server -js")
+_NATS = Adapter("noria.bus.brokers.nats.broker", "NATSBroker", "nats", "nats-server -js")
 _REDIS = Adapter("noria.bus.brokers.redis", "RedisBroker", "redis", "redis-server --appendonly yes")
 
 ADAPTERS = {

@@ -1,0 +1,218 @@
+"""A member of a group: what it pulls, has claimed and acknowledges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+
+from noria.bus.brokers.nats import durable
+from noria.bus.brokers.nats.connection import Connection, Link
+from noria.bus.brokers.nats.fetcher import Member
+from noria.bus.brokers.nats.keys import KeyReader
+from noria.bus.brokers.nats.names import NO_KEY, Names
+from noria.bus.brokers.nats.source import Received, Source, parse_reply
+from noria.bus.contract import Delivery, Subscription
+from noria.errors import BusError
+
+ACK = b""
+NAK = b"-NAK"
+IN_PROGRESS = b"+WPI"
+
+# What is claimed and waits for a fetch is renewed after this share of its claim, and dropped after
+# that one.
+RENEWAL_SHARE = 1 / 3
+STALE_SHARE = 0.9
+# Acknowledged events that are known, so that one that is given out again, because the server was
+# killed before it had stored the acknowledgement, is not handled again.
+MAX_KNOWN_ACKS = 10_000
+CLOSE_SECONDS = 4.0
+
+
+class GroupConsumer(Member):
+    """A member of a group. Events with keys come from its `KeyReader`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        subscription: Subscription,
+        member: str,
+        partitions: int,
+        discard: Callable[[GroupConsumer], None],
+    ):
+        super().__init__(connection, names, subscription)
+        self.name = names.consumer(subscription.type, self.group, NO_KEY)
+        self.draining = False
+        self._discard = discard
+        self.keys = KeyReader(self, member, partitions)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Create the group, and start the background tasks."""
+        await self.open()
+        self._tasks = [
+            self.loop.create_task(self._renew(), name="noria bus claims"),
+            self.loop.create_task(self.keys.run(), name="noria bus keys"),
+        ]
+
+    async def open_source(self, link: Link) -> Source:
+        subject = self.names.event(self.subscription.type, NO_KEY)
+        found = await durable.ensure(
+            link, self.names.events, self.name, subject, self.claim, self.subscription.start
+        )
+        self.config = found["config"]
+        source = Source(link, self.names.events, self.name, self._deliver, self.fail, self.wake)
+        await source.open()
+        return source
+
+    # Receiving.
+
+    def _deliver(self, body: bytes, reply: str) -> None:
+        attempt, sequence, _, stored = parse_reply(reply)
+        identity = f"{sequence}.{stored}"
+        if identity in self.known_acks:
+            self.keys.in_background(self.send([(reply, ACK)]))
+            return
+        self.ready.append(Delivery(body, attempt, Received(reply, identity, self.loop.time())))
+        if self._waiter is not None:
+            self.wake()
+
+    async def fetch(self, limit: int) -> list[Delivery]:
+        while True:
+            link = await self.open()
+            source = self.source
+            assert source is not None
+            await self.top_up(source, limit - len(self.ready))
+            for partition in self.keys.thirsty():
+                await partition.top_up()
+            # Nothing is awaited between this and the return, so a cancellation loses nothing.
+            taken = self._take(limit)
+            if taken:
+                return taken
+            if not self.ready:
+                await self.wait(link, source)
+
+    def _take(self, limit: int) -> list[Delivery]:
+        ready = self.ready
+        now = self.loop.time()
+        stale = now - self.claim * STALE_SHARE
+        taken: list[Delivery] = []
+        while ready and len(taken) < limit:
+            delivery = ready.popleft()
+            received: Received = delivery.token
+            partition = received.partition
+            if partition is not None:
+                if received.lost or not partition.may_start(now):
+                    continue
+                partition.unfetched -= 1
+            elif received.claimed < stale:
+                continue
+            taken.append(delivery)
+            self.claimed.add(received)
+        return taken
+
+    # Settling.
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        tokens: list[Received] = [each.token for each in deliveries if not each.token.settled]
+        if not tokens:
+            return
+        await self.send((received.reply, ACK) for received in tokens)
+        self._settle(tokens)
+        known = self.known_acks
+        known.update(dict.fromkeys([received.identity for received in tokens]))
+        while len(known) > MAX_KNOWN_ACKS:
+            del known[next(iter(known))]
+
+    async def nak(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
+        # A claim that has ended is not this consumer's to return.
+        ended = self.loop.time() - self.claim
+        tokens: list[Received] = [each.token for each in deliveries if not each.token.settled]
+        current = [each for each in tokens if each.claimed > ended and not each.lost]
+        payload = b'-NAK {"delay": %d}' % round(delay * 1e9) if delay > 0 else NAK
+        if current:
+            await self.send((received.reply, payload) for received in current)
+        self._settle(tokens)
+
+    def _settle(self, tokens: Iterable[Received]) -> None:
+        for received in tokens:
+            received.settled = True
+            self.claimed.discard(received)
+            if received.partition is not None:
+                received.partition.settled(received)
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        started = self.loop.time()
+        ended = started - self.claim
+        lost: list[Delivery] = []
+        kept: list[Received] = []
+        for delivery in deliveries:
+            received: Received = delivery.token
+            if received.lost or received.claimed < ended:
+                lost.append(delivery)
+            elif not received.settled:
+                kept.append(received)
+        if kept:
+            await self._extend(kept, started)
+        return lost
+
+    async def _extend(self, tokens: Sequence[Received], started: float) -> None:
+        await self.send((received.reply, IN_PROGRESS) for received in tokens)
+        for received in tokens:
+            received.claimed = max(received.claimed, started)
+
+    async def _renew(self) -> None:
+        """Keep the claims of what waits for a fetch."""
+        while True:
+            await asyncio.sleep(self.claim * RENEWAL_SHARE / 2)
+            now = self.loop.time()
+            oldest = now - self.claim * RENEWAL_SHARE
+            waiting = [each.token for each in (*self.ready, *self.keys.held())]
+            due = [each for each in waiting if each.claimed < oldest and not each.lost]
+            if due:
+                with contextlib.suppress(BusError):
+                    await self._extend(due, now)
+            if self.source is not None:
+                with contextlib.suppress(BusError):
+                    await self.source.forget_dead_pulls()
+
+    # Ending.
+
+    async def drain(self) -> None:
+        self.draining = True
+        if self.source is not None:
+            await self.source.stop()
+        await self.keys.stop()
+        ready = [delivery for delivery in self.ready if not delivery.token.lost]
+        self.ready.clear()
+        await self.nak(ready)
+
+    async def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._discard(self)
+        tasks = [*self._tasks, *self.keys.tasks]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self.link is not None:
+            self.link.loss_callbacks.discard(self.wake)
+        if self.connection.closed:
+            return
+        with contextlib.suppress(BusError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if not self.draining:
+                    await self.drain()
+                claimed = sorted(self.claimed, key=lambda received: received.sequence)
+                await self.nak([Delivery(b"", 1, received) for received in claimed])
+                await self.keys.leave()
+
+    def stop_tasks(self) -> list[asyncio.Task[None]]:
+        """Cancel the background tasks, as if the process ended; return them."""
+        tasks = [*self._tasks, *self.keys.tasks]
+        for task in tasks:
+            task.cancel()
+        return tasks
