@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -399,6 +399,18 @@ class Bus:
     ) -> list[DeadLetter]:
         """Return dead letters, the oldest first: of a type, of a group, at most `limit`."""
         found: list[DeadLetter] = []
+        if limit == 0:
+            return found
+        async for letter in self.dead_letters(type=type, group=group):
+            found.append(letter)
+            if len(found) == limit:
+                break
+        return found
+
+    async def dead_letters(
+        self, *, type: str | None = None, group: str | None = None
+    ) -> AsyncIterator[DeadLetter]:
+        """Yield dead letters, the oldest first, without having all of them in memory."""
         after = ""
         while stored := await self.broker.dead_letters(after=after):
             after = stored[-1].id
@@ -409,10 +421,7 @@ class Bus:
                     log.warning("%s", error)
                     continue
                 if (type is None or dead.type == type) and (group is None or dead.group == group):
-                    found.append(dead)
-                    if len(found) == limit:
-                        return found
-        return found
+                    yield dead
 
     async def replay(self, letters: Sequence[DeadLetter], timeout: float | None = None) -> int:
         """Give dead letters to their group again, as new events with the same id; return how many.

@@ -68,6 +68,8 @@ class BrokerURL:
 
     def unavailable(self, error: BaseException | str) -> BrokerUnavailable:
         """Return the exception for a broker that cannot be reached, with what to do."""
+        if isinstance(error, BrokerUnavailable):
+            return error
         if isinstance(error, OSError) and error.errno:
             reason = os_error_reason(error)
         else:

@@ -6,7 +6,7 @@ import socket
 
 import click
 
-from noria.errors import ModelUnavailable, NoriaError, error_message, os_error_reason
+from noria.errors import BusError, ModelUnavailable, NoriaError, error_message, os_error_reason
 
 UNREACHABLE_ERRNOS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 
@@ -39,10 +39,18 @@ def command_error(error: OSError | NoriaError) -> CommandError:
             error_message(error),
             "'noria models' lists the models that work here; --model auto chooses one",
         )
+    if isinstance(error, BusError):
+        return broker_error(error)
     if isinstance(error, NoriaError) or not isinstance(error, OSError):
         return CommandError(error_message(error))
     reason = os_error_reason(error)
     return CommandError(f"{os.fsdecode(error.filename)}: {reason}" if error.filename else reason)
+
+
+def broker_error(error: BusError) -> CommandError:
+    """The error for a broker that cannot be used: what is wrong, and what to do."""
+    problem, _, hint = str(error).partition("; ")
+    return CommandError(problem, hint) if hint else CommandError(problem)
 
 
 def listen_error(error: OSError, host: str, port: int, unix: str | None) -> CommandError:

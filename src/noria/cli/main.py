@@ -11,10 +11,12 @@ from noria._version import __version__
 from noria.cli.compare.command import compare
 from noria.cli.connect.command import connect
 from noria.cli.errors import command_error
+from noria.cli.events.command import events
 from noria.cli.models.command import models
 from noria.cli.report.command import report
 from noria.cli.run.command import run as run_program
 from noria.cli.serve.command import serve
+from noria.cli.subcommand import OrderedGroup
 from noria.cli.top.command import top
 from noria.cli.transfer.get import get
 from noria.cli.transfer.put import put
@@ -22,14 +24,6 @@ from noria.cli.work.command import work
 from noria.errors import NoriaError
 
 INTERRUPTED_STATUS = 130  # as a shell reports a process that SIGINT ended
-
-
-class OrderedGroup(click.Group):
-    """A group that lists its commands in the order in which they were added."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands, not sorted."""
-        return list(self.commands)
 
 
 @click.group(
@@ -43,6 +37,8 @@ Examples:
   noria serve files ~/public           serve a directory at http://127.0.0.1:8000/
   noria connect 127.0.0.1 9001         send lines to a server and show its replies
   noria run app.py                     run an asyncio program on noria's loop, watched
+  noria work app:bus --workers 4       run the handlers of a noria.Bus in 4 processes
+  noria events tail redis://127.0.0.1  show the events of a broker as they are published
   noria top                            show what a running process's loop is doing
   noria report run.noria --open        show what a recorded program's loop did
   noria compare --quick                measure every model, in a minute
@@ -60,11 +56,11 @@ def noria() -> None:
 
     noria has eight I/O models (blocking, threaded, nonblocking, select, poll, epoll, epoll-edge,
     io_uring) behind one interface. These commands run the same server on any of them, connect to
-    it, measure how the models differ, and serve and transfer files.
+    it, measure how the models differ, serve and transfer files, and handle events of a broker.
     """
 
 
-for command in (serve, connect, run_program, work, top, report, models, compare, get, put):
+for command in (serve, connect, run_program, work, events, top, report, models, compare, get, put):
     noria.add_command(command)
 
 

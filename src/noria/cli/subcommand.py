@@ -1,4 +1,4 @@
-"""A command with sub-commands that take the place of its first argument."""
+"""Commands with sub-commands: ordered groups, and sub-commands in place of an argument."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,3 +29,11 @@ class CommandWithSubcommands(click.Command):
                 f"{info_name} {args[0]}", args[1:], parent, **extra
             )
         return super().make_context(info_name, args, parent, **extra)
+
+
+class OrderedGroup(click.Group):
+    """A group that lists its commands in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, not sorted."""
+        return list(self.commands)

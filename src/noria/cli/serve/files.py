@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from noria.cli.errors import CommandError, listen_error
+from noria.cli.broker_url import EventsURL, shown_url
+from noria.cli.errors import CommandError, broker_error, listen_error
 from noria.cli.metrics_server import metrics_server
 from noria.cli.param_types import ModelName, Size
-from noria.cli.serve.events import EventsURL, broker_error, shown_url
 from noria.cli.serve.metrics import NO_ADDRESS, CommandWithOptionalAddress, OptionalAddress
 from noria.cli.serve.options import grace_option, host_option, port_option, workers_option
 from noria.cli.standard_output import print_line

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,13 @@ from noria.bus.bus import Bus
 from noria.bus.contract import EVERY_TYPE
 from noria.bus.event import Event
 from noria.bus.handler import Registration, is_async
-from noria.cli.standard_output import output_width, print_line
+from noria.cli.standard_output import print_line
+from noria.cli.tables import print_table, table
 from noria.cli.work.options import WorkOptions
 from noria.cli.work.totals import COUNTS, WorkTotals
 from noria.errors import error_message
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
     from rich.table import Table
 
 
@@ -35,7 +34,8 @@ class TextOutput:
             f"{options.target} on {bus.url.shown}, {count(options.workers, 'worker')}, "
             f"model {model}"
         )
-        print_rich(_subscriptions(bus))
+        print_line("")
+        print_table(_subscriptions(bus))
         print_line("")
         if not bus.broker.durable:
             print_line("memory: has the events of this process only")
@@ -93,7 +93,8 @@ class TextOutput:
         text += "".join(f"; {number:,} {name}" for name, number in others.items() if number)
         print_line(text)
         if totals.sum("handled") or totals.sum("failed"):
-            print_rich(_results(totals))
+            print_line("")
+            print_table(_results(totals))
         if totals.sum("dead"):
             print_line(f"\n'noria events dead {totals.broker}' lists the dead letters")
         if restarts:
@@ -186,36 +187,6 @@ class JsonOutput(TextOutput):
                 for each in totals.handlers
             ],
         )
-
-
-def print_rich(renderable: RenderableType) -> None:
-    """Print what rich lays out, in the width of standard output, below an empty line."""
-    from rich.console import Console
-
-    console = Console(highlight=False, width=output_width(), file=sys.stdout)
-    with console.capture() as captured:
-        console.print(renderable)
-    lines = [line.rstrip() for line in captured.get().splitlines()]
-    print_line("\n" + "\n".join(lines).strip("\n"))
-
-
-def table(*headers: str, numbers: tuple[str, ...] = ()) -> Table:
-    """Return a table with these columns; `numbers` are at the right."""
-    from rich import box
-    from rich.table import Table
-
-    made = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold cyan"
-    )
-    for header in headers:
-        right = header in numbers
-        made.add_column(
-            header,
-            justify="right" if right else "left",
-            no_wrap=right,
-            overflow="ellipsis" if right else "fold",
-        )
-    return made
 
 
 def _subscriptions(bus: Bus) -> Table:

@@ -17,6 +17,7 @@ from noria.bus.backoff import reconnect_delay
 from noria.bus.bus import Bus
 from noria.bus.event import Event
 from noria.bus.handler import Registration
+from noria.cli.broker_url import quiet_connection
 from noria.cli.work.options import WorkOptions
 from noria.cli.work.output import TextOutput
 from noria.cli.work.totals import WorkTotals
@@ -123,16 +124,17 @@ class Worker:
             self.abandoned_threads = True
 
     async def _start(self) -> None:
+        if not self.patient:
+            with quiet_connection():
+                await self.bus.connect()
         failures = 0
         while True:
             try:
                 await self.bus.start()
                 return
-            except BrokerUnavailable as error:
+            except BrokerUnavailable:
                 if not self.patient:
                     raise
-                if not failures:
-                    log.warning("%s", error)
                 failures += 1
                 await asyncio.sleep(reconnect_delay(failures))
 

@@ -1,12 +1,15 @@
-"""The option --events of `noria serve files`: a broker's URL."""
+"""The URL of a broker on the command line."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from noria.cli.errors import CommandError
+from noria.cli.errors import broker_error
 from noria.errors import BusError, InvalidBrokerURL
 
 if TYPE_CHECKING:
@@ -29,7 +32,8 @@ class EventsURL(_StrType):
         try:
             bus = Bus(value)
         except InvalidBrokerURL as error:
-            self.fail(f"{error}.", param, ctx)
+            text = str(error)
+            self.fail(text if text.endswith("?") else f"{text}.", param, ctx)
         except BusError as error:
             raise broker_error(error) from None
         if not bus.broker.durable:
@@ -42,10 +46,16 @@ class EventsURL(_StrType):
         return str(value)
 
 
-def broker_error(error: BusError) -> CommandError:
-    """The error for a broker that cannot be used: what is wrong, and what to do."""
-    problem, _, hint = str(error).partition("; ")
-    return CommandError(problem, hint) if hint else CommandError(problem)
+@contextlib.contextmanager
+def quiet_connection() -> Iterator[None]:
+    """Keep the adapter from logging that it cannot connect, which the exception says, too."""
+    log = logging.getLogger("noria.bus")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def shown_url(url: str) -> str:

@@ -1,0 +1,107 @@
+"""Dead letters that a command has selected, and how they are shown."""
+
+from __future__ import annotations
+
+import datetime
+import json as jsonlib
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from noria.cli.errors import CommandError
+from noria.cli.standard_output import output_width
+
+if TYPE_CHECKING:
+    from noria.bus.bus import Bus
+    from noria.bus.dead_letters import DeadLetter
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which letters: of these ids, of a type, of a group. Without any of them: all."""
+
+    ids: tuple[str, ...] = ()
+    type: str | None = None
+    group: str | None = None
+
+    async def letters(self, bus: Bus) -> AsyncIterator[DeadLetter]:
+        """Yield the letters that were buried before now.
+
+        Those of events that fail once more while they are replayed are left out. Raises
+        CommandError for ids that do not exist, after the others.
+        """
+        from noria.bus.event import now
+
+        end = now()
+        missing = set(self.ids)
+        async for letter in bus.dead_letters(type=self.type, group=self.group):
+            if letter.time > end or (self.ids and not missing):
+                break
+            if self.ids and letter.id not in missing:
+                continue
+            missing.discard(letter.id)
+            yield letter
+        if missing:
+            raise CommandError(
+                f"there is no dead letter {', '.join(sorted(missing))}",
+                "'noria events dead URL' lists them",
+            )
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --type and --group."""
+    command = click.option("--group", metavar="GROUP", help="Only letters of this group.")(command)
+    return click.option("--type", metavar="TYPE", help="Only letters of this type.")(command)
+
+
+def choose(ids: tuple[str, ...], type: str | None, group: str | None, all_: bool) -> Selection:
+    """Return the selection of a command that changes letters. Raises UsageError without any."""
+    if all_ and (ids or type is not None or group is not None):
+        raise click.UsageError("--all cannot be combined with ids, --type and --group.")
+    if not (all_ or ids or type is not None or group is not None):
+        raise click.UsageError("choose letters: by their ids, --type or --group, or --all.")
+    return Selection(ids, type, group)
+
+
+def show(letter: DeadLetter, *, verbose: bool, json: bool) -> None:
+    """Print a letter."""
+    if json:
+        click.echo(jsonlib.dumps(letter.as_dict(), ensure_ascii=False))
+        return
+    attempts = "1 attempt" if letter.attempts == 1 else f"{letter.attempts:,} attempts"
+    what = click.style(letter.type or "no event", fg="cyan")
+    click.echo(
+        f"{click.style(letter.id, bold=True)}  {_local(letter.time)}  {what} "
+        f"({letter.group or 'no group'}), {attempts}"
+    )
+    width = max(output_width(), 20)
+    error = " ".join(letter.error.split())
+    if not verbose:
+        error = textwrap.shorten(error, 2 * (width - 4), placeholder=" …")
+    click.echo(click.style(_indent(error, width), fg="red"))
+    if verbose:
+        event = letter.as_dict()["event"]
+        shown = jsonlib.dumps(event, ensure_ascii=False, indent=2) if event else repr(letter.body)
+        click.echo(textwrap.indent(f"worker {letter.worker}\n{shown}", "    "))
+        click.echo(click.style(textwrap.indent(letter.traceback.rstrip(), "    "), dim=True))
+
+
+def _indent(text: str, width: int) -> str:
+    return textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ")
+
+
+def _local(time: str) -> str:
+    """Return the date and time here."""
+    try:
+        found = datetime.datetime.fromisoformat(time)
+    except ValueError:
+        return time
+    return found.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def plural(number: int, noun: str) -> str:
+    """Return "1 letter", "2 letters"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

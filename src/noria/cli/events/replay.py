@@ -1,0 +1,115 @@
+"""``noria events replay``: give dead letters to their groups again."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from noria.cli.errors import CommandError
+from noria.cli.events.connection import json_option, run, url_argument
+from noria.cli.events.letters import choose, plural, selection_options, show
+
+if TYPE_CHECKING:
+    from noria.bus.bus import Bus
+    from noria.bus.dead_letters import DeadLetter
+
+# Letters that are published together.
+BATCH = 100
+
+
+@click.command(short_help="Give dead letters to their groups again.")
+@url_argument
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@selection_options
+@click.option("--all", "all_", is_flag=True, help="All letters.")
+@click.option("--dry-run", is_flag=True, help="Show which letters it would be, and do nothing.")
+@json_option
+def replay(
+    url: str,
+    ids: tuple[str, ...],
+    type: str | None,
+    group: str | None,
+    all_: bool,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Publish dead letters again, each for the group that could not handle it, and remove them.
+
+    The event has its id and its data; its attempts begin anew. Other groups do not get it.
+
+    \b
+    Examples:
+      noria events replay redis://127.0.0.1 --group thumbnails --dry-run
+      noria events replay redis://127.0.0.1 1732875600000-0
+      noria events replay redis://127.0.0.1 --type upload.finished --group thumbnails
+      noria events replay redis://127.0.0.1 --all
+    """
+    selection = choose(ids, type, group, all_)
+    replayed: Counter[str] = Counter()
+    invalid: list[str] = []
+
+    async def publish(bus: Bus, letters: list[DeadLetter]) -> None:
+        if not dry_run:
+            await bus.replay(letters)
+        for letter in letters:
+            replayed[f"{letter.type} ({letter.group or 'no group'})"] += 1
+            if json:
+                click.echo(
+                    jsonlib.dumps(
+                        {
+                            "id": letter.id,
+                            "type": letter.type,
+                            "group": letter.group,
+                            "event_id": letter.event.id,
+                            "replayed": not dry_run,
+                        }
+                    )
+                )
+            elif dry_run:
+                show(letter, verbose=False, json=False)
+
+    async def replay_letters(bus: Bus) -> None:
+        batch: list[DeadLetter] = []
+        try:
+            async for letter in selection.letters(bus):
+                if not _is_event(letter):
+                    invalid.append(letter.id)
+                    continue
+                batch.append(letter)
+                if len(batch) == BATCH:
+                    await publish(bus, batch)
+                    batch = []
+        finally:
+            await publish(bus, batch)
+
+    try:
+        run(url, replay_letters)
+        if not (replayed or invalid):
+            click.echo("Nothing to replay.", err=True)
+    finally:
+        if replayed and not json:
+            _summarize(replayed, dry_run)
+    if invalid:
+        raise CommandError(
+            f"{plural(len(invalid), 'letter')} cannot be replayed, since it is no event that "
+            f"failed: {', '.join(invalid[:5])}{' …' if len(invalid) > 5 else ''}",
+            "'noria events forget URL ID' removes it",
+        )
+
+
+def _is_event(letter: DeadLetter) -> bool:
+    from noria.errors import InvalidEvent
+
+    try:
+        return bool(letter.event)
+    except InvalidEvent:
+        return False
+
+
+def _summarize(replayed: Counter[str], dry_run: bool) -> None:
+    verb = "would replay" if dry_run else "replayed"
+    names = ", ".join(f"{number:,} {name}" for name, number in sorted(replayed.items()))
+    click.echo(f"{verb} {plural(replayed.total(), 'event')}: {names}")

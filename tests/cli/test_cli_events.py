@@ -1,0 +1,261 @@
+"""``noria events``: what it prints and publishes, on a Redis server; and wrong use."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("click")
+
+import noria
+from noria.cli.main import run
+from support import brokers
+from support.running import environment
+
+LIMIT = 30.0
+
+
+# Session-scoped, and so set up before the check that a test leaves no child process behind.
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    brokers.require("redis")
+    server = brokers.BrokerServer("redis", tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def url(server, request):
+    """The URL of a broker without events: with a prefix of its own."""
+    return f"{server.url}?prefix={request.node.name.replace('[', '-').replace(']', '')}"
+
+
+@pytest.fixture
+def events(capfd):
+    """Run ``noria events``; return (status, output, errors)."""
+
+    def call(*arguments):
+        status = run(["events", *arguments])
+        return status, *capfd.readouterr()
+
+    return call
+
+
+async def _fail(url, number):
+    """Emit events whose handler fails; return when they are dead letters."""
+    bus = noria.Bus(url)
+
+    @bus.on("job.done", group="jobs", retries=0)
+    async def job(event):
+        raise ValueError(f"no job {event.data['n']}")
+
+    async with bus, asyncio.timeout(LIMIT):
+        for n in range(number):
+            await bus.emit("job.done", n=n)
+        while len(found := await bus.dead()) < number:
+            await asyncio.sleep(0.01)
+    return [letter.id for letter in found]
+
+
+async def _handle(url, number):
+    """Return the data of the events that the group gets."""
+    bus = noria.Bus(url)
+    got = []
+    enough = asyncio.Event()
+
+    @bus.on("job.done", group="jobs")
+    async def job(event):
+        got.append(event.data)
+        if len(got) == number:
+            enough.set()
+
+    async with bus, asyncio.timeout(LIMIT):
+        await enough.wait()
+    return got
+
+
+def test_emit_and_lag(url, events):
+    status, out, err = events("emit", url, "upload.finished", "name=007", "size:=3", "--key", "k")
+    assert (status, err) == (0, "")
+    assert out.startswith("emitted upload.finished, id ")
+    status, out, _ = events("emit", url, "upload.finished", "--data", "[1]", "--id", "x", "--json")
+    event = json.loads(out)
+    assert (event["id"], event["data"], event["type"]) == ("x", [1], "upload.finished")
+    assert event["source"].endswith("/noria")
+    status, out, _ = events("lag", url)
+    assert status == 0
+    assert out.splitlines()[-1].split() == ["upload.finished", "no", "group", "2", "0", "0"]
+    status, out, _ = events("lag", url, "--json")
+    assert json.loads(out) == {
+        "type": "upload.finished",
+        "group": None,
+        "waiting": 2,
+        "in_flight": 0,
+        "delayed": 0,
+    }
+
+
+def test_lag_has_a_status_for_scripts(url, events):
+    async def subscribe():
+        bus = noria.Bus(url)
+        bus.on("job.done", print, group="jobs")
+        async with bus:
+            pass
+
+    asyncio.run(subscribe())
+    for n in range(3):
+        events("emit", url, "job.done", f"n:={n}")
+    assert events("lag", url, "--max", "3")[0] == 0
+    status, out, err = events("lag", url, "--max", "2", "--group", "jo*")
+    assert status == 1
+    assert err == "noria: more than 2 events wait: job.done (jobs): 3\n"
+    assert "jobs" in out
+    status, _, err = events("lag", url, "--group", "other")
+    assert (status, err) == (
+        1,
+        "noria: the broker has no such type and group\n       it has: job.done (jobs)\n",
+    )
+
+
+def test_lag_of_an_empty_broker(url, events):
+    assert events("lag", url) == (0, "", "The broker has no events and no groups.\n")
+
+
+def test_tail(url, events):
+    tail = subprocess.Popen(
+        [sys.executable, "-m", "noria", "events", "tail", url, "--type", "up*", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    try:
+        assert "from now on" in tail.stderr.readline()
+        # It has subscribed when an event comes through.
+        asyncio.run(_emit_until(url, tail))
+        first = json.loads(tail.stdout.readline())
+        assert first["type"] == "upload.begun"
+        tail.send_signal(signal.SIGINT)
+        _, err = tail.communicate(timeout=LIMIT)
+        assert tail.returncode == 130
+        assert err.strip() == ""  # click ends the line of ^C
+    finally:
+        tail.kill()
+        tail.communicate()
+
+
+async def _emit_until(url, tail):
+    """Emit events until the process has printed something."""
+    loop = asyncio.get_running_loop()
+    printed = asyncio.Event()
+    loop.add_reader(tail.stdout.fileno(), printed.set)
+    try:
+        bus = noria.Bus(url)
+        async with asyncio.timeout(LIMIT):
+            while not printed.is_set():
+                await bus.emit("other.type")
+                await bus.emit("upload.begun", name="a")
+                await asyncio.sleep(0.02)
+        await bus.close()
+    finally:
+        loop.remove_reader(tail.stdout.fileno())
+
+
+def test_dead_letters_and_replay(url, events):
+    ids = asyncio.run(_fail(url, 3))
+    status, out, _ = events("dead", url)
+    assert status == 0
+    assert out.count("job.done (jobs), 1 attempt\n    ValueError: no job ") == 3
+    status, out, err = events("dead", url, "--limit", "2", "--json")
+    assert [json.loads(line)["id"] for line in out.splitlines()] == ids[:2]
+    assert err == "There are more than 2: --limit N shows them.\n"
+    assert "more than 2" not in events("dead", url, "--limit", "3")[2]
+    status, out, _ = events("dead", url, ids[1])
+    assert "Traceback" in out
+    assert '"n": 1' in out
+    assert events("dead", url, "--group", "other")[1:] == ("", "There are no dead letters.\n")
+
+    status, out, _ = events("replay", url, "--all", "--dry-run")
+    assert out.endswith("would replay 3 events: 3 job.done (jobs)\n")
+    assert len(events("dead", url, "--json")[1].splitlines()) == 3
+    status, out, err = events("replay", url, ids[1], "999-9", "--json")
+    assert status == 1
+    assert "there is no dead letter 999-9" in err
+    replayed = json.loads(out)
+    assert (replayed["id"], replayed["replayed"]) == (ids[1], True)
+    status, out, _ = events("replay", url, "--group", "jobs")
+    assert (status, out) == (0, "replayed 2 events: 2 job.done (jobs)\n")
+    assert events("replay", url, "--all")[2] == "Nothing to replay.\n"
+    assert sorted(data["n"] for data in asyncio.run(_handle(url, 3))) == [0, 1, 2]
+
+
+def test_what_is_no_event_is_kept_and_forgotten(url, events):
+    async def bury():
+        from noria.bus.dead_letters import encode_letter
+
+        bus = noria.Bus(url)
+        await bus.connect()
+        letter = encode_letter(
+            b"{", type=None, group="jobs", error=ValueError("x"), attempts=1, worker="w"
+        )
+        await bus.broker.bury([letter])
+        (stored,) = await bus.dead()
+        await bus.close()
+        return stored.id
+
+    id = asyncio.run(bury())
+    status, _, err = events("replay", url, "--all")
+    assert status == 1
+    assert f"1 letter cannot be replayed, since it is no event that failed: {id}\n" in err
+    assert "noria events forget" in err
+    assert events("forget", url, id, "--dry-run")[1].endswith("would remove 1 letter\n")
+    assert events("forget", url, id)[1] == "removed 1 letter\n"
+    assert events("dead", url)[2] == "There are no dead letters.\n"
+
+
+NOWHERE = "redis://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["lag", "memory:"], 2, "memory: does not leave this process"),
+        (["lag", "foo"], 2, "'foo' is no broker's URL"),
+        (["lag", "reds://x"], 2, "did you mean redis?\n"),
+        (["emit", NOWHERE, "bad..type"], 2, "'bad..type' is no type of an event"),
+        (["emit", NOWHERE, "a.b", "name"], 2, "'name' is not NAME=TEXT or NAME:=JSON"),
+        (["emit", NOWHERE, "a.b", "n:=x"], 2, "'n:=x' is not JSON"),
+        (["emit", NOWHERE, "a.b", "--data", "{x"], 2, "--data is not JSON"),
+        (["emit", NOWHERE, "a.b", "--data", "@nothing"], 1, "nothing: no such file"),
+        (["emit", NOWHERE, "a.b", "n=1", "--data", "1"], 2, "cannot be combined"),
+        (["emit", NOWHERE, "a.b", "--content-type", "a/b"], 2, "--content-type is for --data"),
+        (["emit", NOWHERE, "a.b", "--key", ""], 2, "key= must be a str that is not empty"),
+        (["replay", NOWHERE], 2, "choose letters"),
+        (["replay", NOWHERE, "--all", "1-0"], 2, "--all cannot be combined"),
+        (["forget", NOWHERE], 2, "choose letters"),
+        (["tail", NOWHERE, "--count", "0"], 2, "--count"),
+    ],
+)
+def test_wrong_use(events, arguments, status, said):
+    pytest.importorskip("redis")
+    got, out, err = events(*arguments)
+    assert (got, out) == (status, "")
+    assert said in err
+
+
+@pytest.mark.parametrize("command", [["lag"], ["emit", "a.b"], ["dead"], ["replay", "--all"]])
+def test_without_a_broker(events, command):
+    pytest.importorskip("redis")
+    url = f"redis://127.0.0.1:{brokers.free_port()}"
+    assert events(command[0], url, *command[1:]) == (
+        1,
+        "",
+        f"noria: no broker at {url}: connection refused\n"
+        "       start one with: redis-server --appendonly yes\n",
+    )
