@@ -58,6 +58,8 @@ def test_each_event_has_its_members(trace):
         assert isinstance(event.get("args", {}), dict)
         if phase == "X":
             assert event["dur"] >= 0
+        if "id" in event:
+            int(event["id"], 16)  # Perfetto skips others
         if phase == "C":
             assert event["args"]
             assert all(isinstance(each, (int, float)) for each in event["args"].values())

@@ -177,7 +177,7 @@ class LoopTrace:
         for origin, number in self._flows:
             begin, end = starts[origin], starts[number]
             if begin is not None and end is not None:  # else one is too short to be written
-                yield from self._events.flow(number, begin, end, HANDLERS, "queued")
+                yield from self._events.flow(2 * number, begin, end, HANDLERS, "queued")
 
     def _handler_labels(self, kind: str, code: int, task: str, fd: int) -> str:
         place = self._names.handler(kind, code)
@@ -219,7 +219,7 @@ class LoopTrace:
             name = place.function or "job"
             yield self._events.span(track, start, duration, labels(name, "job", args))
             if queued:
-                yield from self._events.flow(number, queued, start, track, name)
+                yield from self._events.flow(2 * number + 1, queued, start, track, name)
         for row in range(min(rows.count, MAX_ROWS)):
             name = f"loop {self._figures.id}: executor, worker {row + 1}"
             yield from self._events.track_name(WORKERS + row, name)

@@ -29,6 +29,10 @@ class Events:
         """Return the thread id that stands for a track."""
         return self._first_track + number
 
+    def identity(self, number: int) -> str:
+        """Return an id that no other loop has: Perfetto accepts hexadecimal numbers only."""
+        return f"0x{(self._first_track << 32) + number:x}"
+
     def time(self, at: int) -> str:
         """Return a time in microseconds, to the nanosecond."""
         return microseconds(max(at - self._zero, 0))
@@ -51,7 +55,7 @@ class Events:
         self, number: int, start: int, duration: int, name: str, category: str, args: Any = None
     ) -> Iterable[str]:
         """Yield begin and end of something that may overlap with others of its category."""
-        identity = f'"id":"{self._first_track:x}:{number:x}","pid":{self.pid}'
+        identity = f'"id":"{self.identity(number)}","pid":{self.pid}'
         tail = f'"tid":{self.track(HANDLERS)},{labels(name, category, args)}'
         yield f'{{"ph":"b",{identity},"ts":{self.time(start)},{tail}}}'
         yield f'{{"ph":"e",{identity},"ts":{self.time(start + duration)},{tail}}}'
@@ -59,9 +63,9 @@ class Events:
     def flow(self, number: int, start: int, end: int, end_track: int, name: str) -> Iterable[str]:
         """Yield an arrow from the handler that ran at *start* to the span that begins at *end*.
 
-        Two arrows with the same *name* have different numbers.
+        All arrows have different numbers.
         """
-        shared = f'"id":"{self._first_track:x}:{number:x}","pid":{self.pid},{labels(name, "flow")}'
+        shared = f'"id":"{self.identity(number)}","pid":{self.pid},{labels(name, "flow")}'
         yield f'{{"ph":"s","tid":{self.track(HANDLERS)},"ts":{self.time(start)},{shared}}}'
         yield (
             f'{{"ph":"f","bp":"e","tid":{self.track(end_track)},"ts":{self.time(end)},{shared}}}'
