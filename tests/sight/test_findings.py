@@ -294,6 +294,11 @@ def test_a_task_that_polls_is_a_storm():
     tasks = polling(1, 400_000, SECOND)
     finding = only(observed(tasks=tasks, events=500_000))
     assert (finding.kind, finding.place) == ("self-wake-storm", YIELDS)
+    # A long step is a blocked loop, or it waited for a CPU.
+    tasks[0].longest_step = 300 * MS
+    assert only(observed(tasks=tasks, events=500_000)).kind == "self-wake-storm"
+    long = observed(tasks=tasks, events=500_000, blocks=[block(duration=300 * MS)])
+    assert only(long).kind == "loop-blocked"
     # A few sleep(0) among much else, and pieces of work, are not.
     assert find(observed(tasks=tasks, events=5_000_000)) == []
     assert find(observed(tasks=polling(1, 4_000, 4 * SECOND), events=5_000)) == []

@@ -23,7 +23,6 @@ from noria.sight.places import PlaceTuple, innermost_user_place, is_import, plac
 if TYPE_CHECKING:
     from noria.sight.agent import Agent
 
-MAX_STACK = 1000  # frames
 LOOP_FUNCTIONS = ("AsyncioBase.run_forever", "Reactor.run", "Reactor.run_once")
 _SIGHT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _NORIA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
@@ -129,19 +128,18 @@ class Watchdog:
 
         The agent's thread calls it whenever it has got the GIL.
         """
-        overdue = self._watcher.overdue()
-        if overdue is None:
+        found = self._watcher.peek()
+        if found is None:
             return
-        loop, turn = overdue
+        loop, turn, stack = found
         early = self._early.get(loop)
         # The first one is nearest to what has kept the GIL.
         if early is None or early[0] != turn:
-            self._early[loop] = turn, _take_stack(self._watcher.thread_of(loop))
+            self._early[loop] = turn, stack
 
     def _run(self) -> None:
         while (values := self._watcher.wait()) is not None:
-            # First, and without releasing the GIL: the loop's thread may continue then.
-            stack = _take_stack(self._watcher.thread_of(values[1]))
+            stack = self._watcher.stack
             early = self._early.pop(values[1], None)
             # A thread may have been switched between looking and taking: only of this very turn.
             if values[0] == "blocked" and early is not None and early[0] == self._watcher.turn:
@@ -275,16 +273,6 @@ def _current_task(loop: Any) -> str:
         return ""
     task = asyncio.current_task(loop)
     return task.get_name() if task is not None else ""
-
-
-def _take_stack(ident: int) -> list[tuple[CodeType, int, Any]]:
-    """Return (code, line, trace function) of a thread's frames, innermost first."""
-    frame = sys._current_frames().get(ident)
-    stack: list[tuple[CodeType, int, Any]] = []
-    while frame is not None and len(stack) < MAX_STACK:
-        stack.append((frame.f_code, frame.f_lineno, frame.f_trace))
-        frame = frame.f_back
-    return stack
 
 
 def _places_in_loop(stack: list[tuple[CodeType, int, Any]]) -> list[PlaceTuple]:

@@ -22,6 +22,7 @@ from noria._core.sys cimport (
 )
 
 import os
+import sys
 
 cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd(unsigned count, int flags)
@@ -60,6 +61,7 @@ cdef enum:
     MIN_POLL_NS = 2000000       # while a block lasts
     MAX_POLL_NS = 50000000
     MAX_SCANNED = 1 << 20       # records of a turn
+    MAX_STACK = 1000            # frames
 
 cdef struct Watched:
     RingHeader *header
@@ -101,6 +103,8 @@ cdef class LoopWatcher:
     cdef uint64_t overdue_turn  # a block that `wait` reports once it has the GIL; 0: none
     cdef int64_t overdue_loop
     cdef readonly uint64_t turn     # turn_started of the event that `wait` has returned last
+    # The stack of the loop's thread at that event, as `take_stack` returns it.
+    cdef readonly list stack
     cdef object pending         # list of (loop id, descriptor): the rings to watch from now on
 
     def __cinit__(self, int64_t max_block):
@@ -167,7 +171,7 @@ cdef class LoopWatcher:
         cdef int index = -1
         cdef int event = 0
         cdef int64_t before, waited
-        cdef uint64_t run = 0, queue = 0, turn = 0, run_before
+        cdef uint64_t run = 0, queue = 0, turn = 0, run_before, run_now, queue_now
         cdef Watched *one
         while not self.stopping:
             self.called = False
@@ -184,10 +188,14 @@ cdef class LoopWatcher:
             if event == 0:
                 continue
             one = &self.watched[index]
+            # In compiled code, which does not release the GIL: the loop's thread may continue then.
+            self.stack = take_stack(one.header.thread_ident)
             one.last = self.turn = turn
             run_before = run
             if event == 1:
-                read_schedstat(one, &run, &queue)
+                read_schedstat(one, &run_now, &queue_now)
+                # Both are 0 if the run has ended meanwhile.
+                run, queue = max(run, run_now), max(queue, queue_now)
             excused = one.excused
             if event >= 3:
                 one.excused = 0
@@ -211,6 +219,11 @@ cdef class LoopWatcher:
                         self.watched[i].header.turn_started == self.overdue_turn:
                     return (self.overdue_loop, self.overdue_turn)
         return None
+
+    def peek(self):
+        """Return (loop id, turn_started, stack) of the block that `overdue` names, or None."""
+        overdue = self.overdue()
+        return None if overdue is None else (*overdue, take_stack(self.thread_of(overdue[0])))
 
     def turn_of(self, int64_t loop):
         """Return turn_started and turns of a loop's ring, to compare later; None if unknown."""
@@ -429,6 +442,16 @@ cdef class LoopWatcher:
             event[0] = 2
             return 0
         return min(MIN_POLL_NS * 2, one.next_look - now)
+
+
+cdef list take_stack(ident):
+    """Return (code, line, trace function) of a thread's frames, innermost first."""
+    cdef list stack = []
+    frame = sys._current_frames().get(ident)
+    while frame is not None and len(stack) < MAX_STACK:
+        stack.append((frame.f_code, frame.f_lineno, frame.f_trace))
+        frame = frame.f_back
+    return stack
 
 
 cdef void begin_turn(Watched *one, int64_t now, uint64_t run, uint64_t queue) noexcept nogil:

@@ -54,8 +54,11 @@ class _Group:
         return nearest_await(max(seen.values(), key=len)[0]) if seen else None
 
 
-def find(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Finding]:
-    """Return task-starved or self-wake-storm for the coroutines that wake themselves."""
+def find(loop: LoopFigures, thresholds: Thresholds, limit: int | None) -> list[Finding]:
+    """Return task-starved or self-wake-storm for the coroutines that wake themselves.
+
+    Not for those with steps longer than `limit` ns: they block the loop. None: there are none.
+    """
     groups: dict[tuple[str, str, int], _Group] = {}
     for task in loop.tasks:
         key = places.key(task.coroutine)
@@ -68,23 +71,23 @@ def find(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Finding]
     polling = [
         group
         for group in polling
-        # One long step is a blocked loop.
-        if max(task.longest_step for task in group.tasks) < limit
+        if limit is None
+        or max(task.longest_step for task in group.tasks) < limit
         or group.busy > 10 * max(task.longest_step for task in group.tasks)
     ]
     if not polling:
         return []
     busy = sum(group.busy for group in polling)
     # On a busy machine everything waits longer, for a CPU.
-    limit = round(thresholds.starved_delay * 1e9 / max(1 - loop.cpu_wait, 1e-3))
-    victims = _victims(groups, polling, limit)
+    delay = round(thresholds.starved_delay * 1e9 / max(1 - loop.cpu_wait, 1e-3))
+    victims = _victims(groups, polling, delay)
     if victims and busy >= thresholds.starved_share * loop.busy:
         return [_starved(loop, max(polling, key=lambda group: group.busy), victims)]
     return _storm(loop, polling, thresholds)
 
 
 def _victims(
-    groups: dict[tuple[str, str, int], _Group], polling: list[_Group], limit: int
+    groups: dict[tuple[str, str, int], _Group], polling: list[_Group], delay: int
 ) -> list[TaskFigures]:
     """The other tasks that waited long for each of their steps, the longest first."""
     found = [
@@ -92,7 +95,7 @@ def _victims(
         for group in groups.values()
         if group not in polling
         for task in group.tasks
-        if task.steps >= _LEAST_STEPS and task.scheduled / task.steps >= limit
+        if task.steps >= _LEAST_STEPS and task.scheduled / task.steps >= delay
     ]
     return sorted(found, key=lambda task: -task.scheduled)
 

@@ -43,7 +43,8 @@ def find(observation: Observation, thresholds: Thresholds | None = None) -> list
 def _of_loop(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Finding]:
     collections = garbage.find(loop, thresholds)
     blocks = blocked.find(loop, thresholds, limit)
-    occupying = collections + blocks + polling.find(loop, thresholds, limit)
+    # A long step that blocks nothing was long for want of a CPU.
+    occupying = collections + blocks + polling.find(loop, thresholds, limit if blocks else None)
     if not any(finding.kind == "task-starved" for finding in occupying):
         occupying += timers.storms(loop, thresholds)
     causes = [finding for finding in occupying if finding.kind in OCCUPYING]
