@@ -85,7 +85,7 @@ class NATSBroker(Broker):
         self.partitions = url.integer("partitions", DEFAULT_PARTITIONS, 1, MAX_PARTITIONS)
         self.keep = url.seconds("keep", DEFAULT_KEEP_SECONDS)
         self.replicas = url.integer("replicas", 1, 1, MAX_REPLICAS)
-        self.connection = Connection(url, worker)
+        self.connection = Connection(url)
         self._prepared: Link | None = None
         self._preparing = asyncio.Lock()
         self._mover: asyncio.Task[None] | None = None
@@ -101,10 +101,15 @@ class NATSBroker(Broker):
     # Connecting.
 
     async def connect(self) -> None:
-        await self._link()
+        try:
+            await self._link()
+        except BaseException:
+            await self.connection.disconnect()
+            raise
 
     async def _link(self) -> Link:
         """Return the link; on each new one, see that the streams exist."""
+        self.connection.name = self.worker
         link = await self.connection.get()
         if link is not self._prepared:
             async with self._preparing:

@@ -216,20 +216,19 @@ class Link:
         self.fail(self.url.unavailable("the connection is closed"))
         for subscription in list(self.subscriptions):
             await self.unsubscribe(subscription)
-        # nats-py's close raises what flushing a broken connection raises, and then has not
-        # closed the socket: this second round does nothing else.
-        for _ in range(2):
-            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-                await self.client.close()
-                break
+        # nats-py's close first writes what it has left, and raises what this raises on a broken
+        # connection, TypeError included; then the socket is closed already.
+        with contextlib.suppress(Exception):
+            await self.client.close()
 
 
 class Connection:
     """Keeps one link, and makes another one when it is lost."""
 
-    def __init__(self, url: BrokerURL, name: str):
+    def __init__(self, url: BrokerURL):
         self.url = url
-        self.name = name
+        # That the server shows for the connection.
+        self.name = ""
         self.link: Link | None = None
         self.closed = False
         self._attempt: asyncio.Task[Link] | None = None
@@ -370,8 +369,12 @@ class Connection:
         task.add_done_callback(self._disposals.discard)
 
     async def close(self) -> None:
-        """Close the link; no error if it is broken, or closed."""
+        """Disconnect, and do not connect again."""
         self.closed = True
+        await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Close the link; no error if it is broken, or closed."""
         if self._attempt is not None:
             self._attempt.cancel()
             await asyncio.wait([self._attempt])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from noria.bus.brokers.nats import durable
@@ -44,6 +45,7 @@ class GroupConsumer(Member):
         super().__init__(connection, names, subscription)
         self.name = names.consumer(subscription.type, self.group, NO_KEY)
         self.draining = False
+        self._keys_first = False
         self._discard = discard
         self.keys = KeyReader(self, member, partitions)
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,14 +92,25 @@ class GroupConsumer(Member):
             taken = self._take(limit)
             if taken:
                 return taken
-            if not self.ready:
-                await self.wait(link, source)
+            await self.wait(link, source)
 
     def _take(self, limit: int) -> list[Delivery]:
-        ready = self.ready
+        """Return what is ready; if there are events with and without keys, half of each."""
+        taken: list[Delivery] = []
+        queues = [self.ready, self.ready_keys]
+        if self._keys_first:
+            queues.reverse()
+        self._keys_first = not self._keys_first
+        first, second = queues
+        self._move(first, (limit + 1) // 2 if second else limit, taken)
+        self._move(second, limit - len(taken), taken)
+        self._move(first, limit - len(taken), taken)
+        return taken
+
+    def _move(self, ready: deque[Delivery], limit: int, taken: list[Delivery]) -> None:
         now = self.loop.time()
         stale = now - self.claim * STALE_SHARE
-        taken: list[Delivery] = []
+        limit += len(taken)
         while ready and len(taken) < limit:
             delivery = ready.popleft()
             received: Received = delivery.token
@@ -110,7 +123,6 @@ class GroupConsumer(Member):
                 continue
             taken.append(delivery)
             self.claimed.add(received)
-        return taken
 
     # Settling.
 
@@ -168,7 +180,7 @@ class GroupConsumer(Member):
             await asyncio.sleep(self.claim * RENEWAL_SHARE / 2)
             now = self.loop.time()
             oldest = now - self.claim * RENEWAL_SHARE
-            waiting = [each.token for each in (*self.ready, *self.keys.held())]
+            waiting = [each.token for each in (*self.ready, *self.ready_keys, *self.keys.held())]
             due = [each for each in waiting if each.claimed < oldest and not each.lost]
             if due:
                 with contextlib.suppress(BusError):
@@ -184,9 +196,10 @@ class GroupConsumer(Member):
         if self.source is not None:
             await self.source.stop()
         await self.keys.stop()
-        ready = [delivery for delivery in self.ready if not delivery.token.lost]
+        ready = [*self.ready_keys, *self.ready]
+        self.ready_keys.clear()
         self.ready.clear()
-        await self.nak(ready)
+        await self.nak([delivery for delivery in ready if not delivery.token.lost])
 
     async def close(self) -> None:
         if self.closed:

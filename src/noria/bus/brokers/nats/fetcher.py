@@ -60,6 +60,7 @@ class Fetcher(Consumer):
 
     async def wait(self, link: Link, source: Source) -> None:
         """Wait until something is ready, at most until the pulls are over."""
+        self._raise_for_loss(link)
         loop = link.loop
         self._waiter = waiter = loop.create_future()
         timer = loop.call_at(source.pull_ends + 0.1, self.wake)
@@ -69,6 +70,9 @@ class Fetcher(Consumer):
             timer.cancel()
             self._waiter = None
         source.check_pulls()
+        self._raise_for_loss(link)
+
+    def _raise_for_loss(self, link: Link) -> None:
         if link.lost is not None:
             raise link.lost
         if self.problem is not None:
@@ -93,13 +97,15 @@ class Member(Fetcher):
         # Of the durable consumer of the events without a key; the others begin where it begins.
         self.config: dict[str, Any] = {}
         self.loop = asyncio.get_running_loop()
+        # Events with keys, beside those without in `ready`.
+        self.ready_keys: deque[Delivery] = deque()
         # What `fetch` has returned and is not settled.
         self.claimed: set[Received] = set()
         self.known_acks: dict[str, None] = {}
 
     def push(self, deliveries: Iterable[Delivery]) -> None:
         """Add events with keys to the queue."""
-        self.ready.extend(deliveries)
+        self.ready_keys.extend(deliveries)
         self.wake()
 
     async def send(self, messages: Iterable[tuple[str, bytes]]) -> None:
