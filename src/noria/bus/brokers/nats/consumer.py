@@ -74,7 +74,7 @@ class GroupConsumer(Member):
         attempt, sequence, _, stored = parse_reply(reply)
         identity = f"{sequence}.{stored}"
         if identity in self.known_acks:
-            self.keys.in_background(self.send([(reply, ACK)]))
+            self.keys.in_background(self.send, [(reply, ACK)])
             return
         self.ready.append(Delivery(body, attempt, Received(reply, identity, self.loop.time())))
         if self._waiter is not None:

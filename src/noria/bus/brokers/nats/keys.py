@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from noria.bus.backoff import reconnect_delay
@@ -80,16 +80,16 @@ class Partition:
         self.recovering = True
         self.broken = False
         self.link = link
-        self._start(self._attach(link))
+        self._start(self._attach, link)
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _start(self, step: Callable[[Link], Awaitable[None]], link: Link) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._task = self.reader.in_background(self._guard(coroutine))
+        self._task = self.reader.in_background(self._guard, step, link)
 
-    async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, step: Callable[[Link], Awaitable[None]], link: Link) -> None:
         try:
-            await coroutine
+            await step(link)
         except BrokerUnavailable:
             self.broken = True
         except APIError as error:
@@ -147,10 +147,10 @@ class Partition:
             if not self.recovering:
                 assert self.link is not None
                 self.recovering = True
-                self._start(self._recover(self.link))
+                self._start(self._recover, self.link)
         identity = f"{number}.{stored}"
         if identity in consumer.known_acks:
-            self.reader.in_background(consumer.send([(reply, b"")]))
+            self.reader.in_background(consumer.send, [(reply, b"")])
             return
         self.session.add(sequence)
         known = self.mine.get(sequence)
@@ -243,7 +243,7 @@ class Partition:
         if self._task is not None:
             self._task.cancel()
         if self.source is not None:
-            self.reader.in_background(self.source.close())
+            self.reader.in_background(self.source.close)
 
     async def stop(self) -> None:
         """Claim nothing more, and return what no fetch has returned."""
@@ -293,12 +293,14 @@ class KeyReader:
         """Return what is held back until the order is known."""
         return itertools.chain.from_iterable(each.held for each in self.partitions.values())
 
-    def in_background(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine in a task that ends with the consumer."""
+    def in_background(
+        self, function: Callable[..., Awaitable[None]], *arguments: Any
+    ) -> asyncio.Task[None]:
+        """Call a coroutine function in a task that ends with the consumer."""
 
         async def run() -> None:
             with contextlib.suppress(BusError):
-                await coroutine
+                await function(*arguments)
 
         task = self.consumer.loop.create_task(run(), name="noria bus keys")
         self.tasks.add(task)
@@ -410,7 +412,7 @@ class KeyReader:
         at_once = False
         for number in candidates[: max(0, surplus)]:
             if number in self.partitions:
-                self.in_background(self.partitions[number].stop())
+                self.in_background(self.partitions[number].stop)
             else:
                 # Never read.
                 self.partitions[number] = partition = Partition(self, number)
