@@ -145,8 +145,8 @@ class Link:
         The connection is closed if anything goes wrong, also when cancelled. Raises
         BrokerUnavailable.
         """
+        await self.connect()
         try:
-            await self.connect()
             connection = self.connection
             read_response = connection.read_response
             replies: list[Any] = []
