@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import signal
 import socket
@@ -31,8 +32,9 @@ class BrokerServer:
     `start` and `stop` may be repeated: the port and the data stay.
     """
 
-    def __init__(self, kind: str, directory: Path):
+    def __init__(self, kind: str, directory: Path, *options: str):
         self.kind = kind
+        self.options = options
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -49,11 +51,13 @@ class BrokerServer:
             return [
                 *(program, "-js", "-a", "127.0.0.1", "-p", str(self.port)),
                 *("-sd", str(self.directory)),
+                *self.options,
             ]
         return [
             *(program, "--bind", "127.0.0.1", "--port", str(self.port)),
             *("--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "always"),
             *("--save", "", "--daemonize", "no"),
+            *self.options,
         ]
 
     def start(self) -> None:
@@ -78,7 +82,7 @@ class BrokerServer:
                     return sock.recv(4) == b"INFO"
                 # While Redis loads its file, it answers with an error.
                 sock.sendall(b"PING\r\n")
-                return sock.recv(5) == b"+PONG"
+                return sock.recv(5) in (b"+PONG", b"-NOAU")
         except OSError:
             return False
 
@@ -107,11 +111,17 @@ def program_path(kind: str) -> str | None:
 
 
 def require(kind: str) -> None:
-    """Skip the test if the server, its client or its adapter is not installed."""
+    """Skip the test if the server or its client is not installed.
+
+    With NORIA_BROKERS=required in the environment it fails instead.
+    """
     program, module = PROGRAMS[kind]
+    missing = None
     if program_path(kind) is None:
-        pytest.skip(f"{program} is not installed")
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"the Python package {module} is not installed")
-    if importlib.util.find_spec(f"noria.bus.brokers.{kind}") is None:
-        pytest.skip(f"there is no adapter for {kind}")
+        missing = f"{program} is not installed"
+    elif importlib.util.find_spec(module) is None:
+        missing = f"the Python package {module} is not installed"
+    if missing is not None:
+        if os.environ.get("NORIA_BROKERS") == "required":
+            pytest.fail(missing)
+        pytest.skip(missing)

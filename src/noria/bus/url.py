@@ -96,7 +96,7 @@ def parse(text: str, start: str = "") -> BrokerURL:
     login, at, addresses = parts.netloc.rpartition("@")
     user, colon, password = login.partition(":")
     hosts = tuple(_address(text, address) for address in addresses.split(",") if address)
-    if not hosts:
+    if not hosts and not (scheme.endswith("+unix") and parts.path):
         raise InvalidBrokerURL(f"{text!r} has no host; write {scheme}://127.0.0.1")
     return BrokerURL(
         text,

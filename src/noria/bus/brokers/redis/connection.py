@@ -12,14 +12,21 @@ import contextlib
 import itertools
 import logging
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
     AuthenticationError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from noria.bus.brokers.redis import resp
@@ -34,12 +41,23 @@ CONNECT_SECONDS = 3.0
 # Seconds for one exchange of commands and replies.
 CALL_SECONDS = 5.0
 DEFAULT_PORT = 6379
+# Seconds in which a refusal is logged once.
+REFUSAL_SECONDS = 60.0
 # Replies that say that the server cannot do it now, and which of them a new connection may cure:
 # it may reach another server, or loads the scripts again.
 _TEMPORARY = re.compile(
     r"\b(LOADING|READONLY|MASTERDOWN|UNBLOCKED|NOSCRIPT|BUSY|OOM|MISCONF|NOREPLICAS|CLUSTERDOWN"
     r"|TRYAGAIN)\b"
 )
+# redis-py cuts the code off where it has a class for it.
+_CODES = {
+    ClusterDownError: "CLUSTERDOWN",
+    MasterDownError: "MASTERDOWN",
+    NoScriptError: "NOSCRIPT",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    TryAgainError: "TRYAGAIN",
+}
 _RECONNECT = frozenset({"LOADING", "READONLY", "MASTERDOWN", "UNBLOCKED", "NOSCRIPT"})
 
 
@@ -53,6 +71,8 @@ class Health:
         self.lost = False
         # Whether there was ever a connection: the first call of a program raises if there is none.
         self.known = False
+        # When a refusal was logged, by its code.
+        self.refusals: dict[str, float] = {}
 
     def report_loss(self, since: int, error: BaseException | str) -> None:
         """Report that a connection broke that was made when there were `since` losses."""
@@ -60,6 +80,13 @@ class Health:
             self.losses += 1
             self.lost = True
             log.warning("%s; trying to connect again", self.url.unavailable(error))
+
+    def report_refusal(self, code: str, text: str) -> None:
+        """Report that the server refuses commands for the time being; at most once a minute."""
+        now = time.monotonic()
+        if self.refusals.get(code, -REFUSAL_SECONDS) + REFUSAL_SECONDS <= now:
+            self.refusals[code] = now
+            log.warning("%s refuses commands: %s; trying again", self.url.shown, text)
 
     def report_success(self) -> int:
         """Report a new connection; return the number of losses."""
@@ -189,10 +216,11 @@ class Link:
 
     def explain(self, error: Exception) -> BusError:
         """Return the exception for an error reply; close the connection if a new one may help."""
-        text = str(error)
+        text = _text(error)
         temporary = _TEMPORARY.search(text)
         if temporary is None:
             return BusError(f"{self.servers.url.shown} refused a command: {text}")
+        self.servers.health.report_refusal(temporary[1], text)
         if temporary[1] in _RECONNECT and self.connection is not None:
             connection, self.connection = self.connection, None
             self.servers.drop(connection)
@@ -295,7 +323,7 @@ class Servers:
             replies = await _prepare(connection, len(self.hosts) > 1)
         except (AuthenticationError, ResponseError) as error:
             await self.disconnect(connection)
-            if _TEMPORARY.search(str(error)):
+            if _TEMPORARY.search(_text(error)):
                 raise
             raise InvalidBrokerURL(f"{self.url.shown} refused the login: {error}") from None
         except BaseException:
@@ -341,6 +369,12 @@ async def _prepare(connection: Any, check_role: bool) -> list[Any]:
     if check_role and isinstance(replies[-1], list) and replies[-1][0] != b"master":
         raise ConnectionError("it is a replica, and no other host of the URL is a master")
     return replies
+
+
+def _text(error: Exception) -> str:
+    """Return an error reply as the server wrote it."""
+    code = _CODES.get(type(error))
+    return f"{code} {error}" if code else str(error)
 
 
 def _is_timeout(error: BaseException) -> bool:

@@ -112,25 +112,26 @@ class GroupConsumer(Consumer):
         """Wait for events and claim up to `limit`; an empty list if the consumer stops."""
         while not self.stopping:
             started = asyncio.get_running_loop().time()
+            found: list[Delivery] = []
             try:
                 found = await self._read_once(limit)
-            except BusError as error:
+                if asyncio.get_running_loop().time() - started > self.subscription.claim / 2:
+                    # This process may have been stopped, and what it got be another's now.
+                    lost = set(await self.extend(found))
+                    found = [delivery for delivery in found if delivery not in lost]
+            except Exception as error:
                 # The reply may have been on its way: what it claimed is found in the lists.
+                self._drop_claims(found)
                 self._recover_all()
-                if "NOGROUP" in str(error):
+                if "NOGROUP" in str(error) and isinstance(error, BusError):
                     await self.recreate_group()
                     continue
                 raise
+            # Leases may have been lost while the reply was on its way.
+            found = [delivery for delivery in found if not delivery.token[0].lost]
             if found:
-                return await self._check_age(found, started)
+                return found
         return []
-
-    async def _check_age(self, found: list[Delivery], started: float) -> list[Delivery]:
-        """Drop what has been given to others meanwhile: this process may have been stopped."""
-        if asyncio.get_running_loop().time() - started > self.subscription.claim / 2:
-            lost = set(await self.extend(found))
-            found = [delivery for delivery in found if delivery not in lost]
-        return found
 
     def _recover_all(self) -> None:
         for source in self.sources():
@@ -436,7 +437,7 @@ class GroupConsumer(Consumer):
         self.stopping = self.closed = True
         if self.reading is not None:
             self.reading.cancel()
-            await asyncio.wait([self.reading])
+            await asyncio.gather(self.reading, return_exceptions=True)
             self.reading = None
         await self.link.close()
         self.shared.consumers.discard(self)

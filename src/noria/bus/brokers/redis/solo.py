@@ -108,7 +108,7 @@ class SoloConsumer(Consumer):
                         resp.command("CLIENT", "UNBLOCK", self.link.client_id)
                     )
             self.reading.cancel()
-            await asyncio.wait([self.reading])
+            await asyncio.gather(self.reading, return_exceptions=True)
             self.reading = None
         self.buffer.clear()
 
@@ -121,7 +121,7 @@ class SoloConsumer(Consumer):
         self.stopping = True
         if self.reading is not None:
             self.reading.cancel()
-            await asyncio.wait([self.reading])
+            await asyncio.gather(self.reading, return_exceptions=True)
             self.reading = None
         await self.link.close()
         self.shared.consumers.discard(self)

@@ -1,0 +1,395 @@
+"""What only the Redis adapter has: failover, loading, options, what stays in the server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import noria
+from noria.bus.brokers import table
+from noria.bus.contract import Delivery, Message, Subscription
+from noria.errors import BrokerUnavailable, EmitTimeout, InvalidBrokerURL
+from support import brokers
+from support.brokers import BrokerServer
+from support.loops import until
+
+redis = pytest.importorskip("redis")
+
+DEADLINE = 40.0  # seconds
+
+ids = iter(f"redis-{number}" for number in range(10**9))
+
+
+@pytest.fixture(scope="session")
+def server(
+    servers: dict[str, BrokerServer], tmp_path_factory: pytest.TempPathFactory
+) -> BrokerServer:
+    brokers.require("redis")
+    if "redis" not in servers:
+        servers["redis"] = BrokerServer("redis", tmp_path_factory.mktemp("redis"))
+        servers["redis"].start()
+    return servers["redis"]
+
+
+@pytest.fixture
+def url(server: BrokerServer, type: str) -> str:
+    """The URL of a bus that no other test uses."""
+    return f"{server.url}?prefix={type}"
+
+
+@contextmanager
+def another_server(directory: Path, *options: str) -> Iterator[BrokerServer]:
+    brokers.require("redis")
+    server = BrokerServer("redis", directory, *options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def client(server: BrokerServer) -> Iterator[Any]:
+    """A client of redis-py, as an operator would use."""
+    with redis.Redis(port=server.port, decode_responses=True) as found:
+        yield found
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(DEADLINE):
+            await main
+
+    asyncio.run(limited())
+
+
+def message(type: str, body: bytes = b"x", **options: Any) -> Message:
+    return Message(type, body, next(ids), **options)
+
+
+async def eventually(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    while not await condition():
+        await asyncio.sleep(0.02)
+
+
+def test_a_server_that_loads_its_data_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "noria.bus")
+    # 400 us for each command that is loaded; every 1024 commands, the server answers its clients.
+    with another_server(tmp_path, "--key-load-delay", "400") as server:
+        with client(server) as operator, operator.pipeline(transaction=False) as pipeline:
+            for number in range(4200):
+                pipeline.set(f"ballast-{number}", "")
+            pipeline.execute()
+
+        async def main() -> None:
+            bus = noria.Bus(server.url)
+            got: list[int] = []
+            bus.on("a.b", lambda event: got.append(event.data["n"]), group="g")
+            problems: set[str] = set()
+            async with bus:
+                await bus.emit("a.b", n=1)
+                await asyncio.to_thread(server.stop)
+                starting = asyncio.ensure_future(asyncio.to_thread(server.start))
+                while not starting.done():
+                    try:
+                        await bus.lag()
+                    except BrokerUnavailable as error:
+                        problems.add(str(error))
+                    await asyncio.sleep(0.02)
+                await starting
+                await bus.emit("a.b", n=2, timeout=30)
+                await until(lambda: set(got) == {1, 2})
+            assert any("loading" in problem for problem in problems), problems
+
+        run(main())
+    texts = [record.getMessage() for record in caplog.records]
+    assert sum("trying to connect again" in text for text in texts) == 1, texts
+    assert sum(text.startswith("connected to ") for text in texts) == 1, texts
+
+
+def test_after_a_failover_the_new_master_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "noria.bus")
+    options = ("--repl-diskless-sync-delay", "0")
+    with (
+        another_server(tmp_path / "1", *options) as first,
+        another_server(tmp_path / "2", *options) as second,
+    ):
+        with client(second) as operator:
+            operator.replicaof("127.0.0.1", first.port)
+        # The replica is named first, and is not chosen.
+        url = f"redis://127.0.0.1:{second.port},127.0.0.1:{first.port}?replicas=1"
+
+        async def main() -> None:
+            bus = noria.Bus(url, claim=2.0)
+            got: set[int] = set()
+            emitted: set[int] = set()
+
+            @bus.on("a.b", group="g")
+            async def handler(event: noria.Event) -> None:
+                got.add(event.data["n"])
+
+            async def emit(number: int, key: str | None) -> None:
+                await bus.emit("a.b", n=number, key=key, timeout=30)
+                emitted.add(number)
+
+            async with bus:
+                for number in range(40):
+                    await emit(number, "k" if number % 2 else None)
+                await asyncio.to_thread(first.kill)
+                with client(second) as operator:
+                    operator.replicaof("NO", "ONE")
+                    # Nothing replicates the new master: nothing can be confirmed.
+                    with pytest.raises(EmitTimeout, match="0 of 1 replicas have the events"):
+                        await bus.emit("a.b", n=40, timeout=3)
+                    await asyncio.to_thread(first.start)
+                    with client(first) as other:
+                        other.replicaof("127.0.0.1", second.port)
+                    for number in range(41, 60):
+                        await emit(number, "k" if number % 2 else None)
+                await until(lambda: got >= emitted)
+
+        run(main())
+
+
+def test_a_master_that_became_a_replica_is_reported_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with another_server(tmp_path) as server, client(server) as operator:
+
+        async def main() -> None:
+            bus = noria.Bus(server.url)
+            got: list[int] = []
+            bus.on("a.b", lambda event: got.append(event.data["n"]), group="g")
+            async with bus:
+                await bus.emit("a.b", n=1)
+                await until(lambda: got == [1])
+                operator.replicaof("127.0.0.1", brokers.free_port())
+                emitting = bus.emit("a.b", n=2, timeout=30)
+                await until(lambda: "READONLY" in caplog.text)
+                assert not emitting.done()
+                operator.replicaof("NO", "ONE")
+                await emitting
+                await until(lambda: got == [1, 2])
+
+        run(main())
+
+
+def test_programs_agree_on_the_number_of_partitions(url: str) -> None:
+    async def main() -> None:
+        first = table.make(f"{url}&partitions=4", "one")
+        await first.connect()
+        await first.close()
+        # Without the option, the number of the others is taken.
+        second = table.make(url, "two")
+        await second.connect()
+        assert second.partitions == 4  # type: ignore[attr-defined]
+        await second.close()
+        third = table.make(f"{url}&partitions=8", "three")
+        with pytest.raises(InvalidBrokerURL, match="have 4; leave the option out"):
+            await third.connect()
+        await third.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("redis://127.0.0.1/main", "the path is the number of the database"),
+        ("redis://127.0.0.1?ca=x", "unknown option 'ca'"),
+        ("redis://127.0.0.1?prefix=", "prefix='' must be a word"),
+        ("redis://127.0.0.1?partitions=0", "partitions=0 must be a number from 1"),
+        ("redis://127.0.0.1?keep=soon", "keep=soon is no time"),
+    ],
+)
+def test_wrong_options_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(InvalidBrokerURL, match=problem):
+        table.make(text, "worker")
+
+
+def test_a_login_and_a_database(tmp_path: Path) -> None:
+    with another_server(tmp_path, "--requirepass", "secret") as server:
+        host = f"127.0.0.1:{server.port}"
+
+        async def main() -> None:
+            for login in ("", ":wrong@", "someone:secret@"):
+                broker = table.make(f"redis://{login}{host}", "worker")
+                with pytest.raises(InvalidBrokerURL, match="refused the login") as raised:
+                    await broker.connect()
+                assert "secret" not in str(raised.value)
+                await broker.close()
+            broker = table.make(f"redis://:secret@{host}/1", "worker")
+            await broker.publish([message("a.b")])
+            await broker.close()
+            other = table.make(f"redis://:secret@{host}/2", "worker")
+            assert await other.lag() == []
+            await other.close()
+            broker = table.make(f"redis://:secret@{host}/99", "worker")
+            with pytest.raises(InvalidBrokerURL, match="out of range"):
+                await broker.connect()
+            await broker.close()
+
+        run(main())
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    with another_server(tmp_path, "--unixsocket", f"{tmp_path}/s") as server:
+        assert server.process is not None
+
+        async def main() -> None:
+            for url in (f"redis+unix:{tmp_path}/s", f"redis+unix://{tmp_path}/s"):
+                broker = table.make(url, "worker")
+                await broker.publish([message("a.b")])
+                await broker.close()
+
+        run(main())
+
+
+def test_a_group_that_was_removed_is_created_again(
+    server: BrokerServer, url: str, type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        bus = noria.Bus(url)
+        got: list[int] = []
+        bus.on("a.b", lambda event: got.append(event.data["n"]), group="g")
+        async with bus:
+            await bus.emit("a.b", n=1)
+            await until(lambda: got == [1])
+            with client(server) as operator:
+                operator.delete(*operator.keys(f"{type}:*"))
+            await bus.emit("a.b", n=2)
+            await until(lambda: 2 in got)
+            await bus.emit("a.b", n=3, key="k")
+            await until(lambda: 3 in got)
+
+    run(main())
+
+
+def test_what_every_group_has_acknowledged_is_removed(
+    server: BrokerServer, url: str, type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = importlib.import_module("noria.bus.brokers.redis.keeper")
+    monkeypatch.setattr(keeper, "TRIM_INTERVAL_MS", 100)
+    monkeypatch.setattr(keeper, "RETAINED_MS", 0)
+
+    async def main() -> None:
+        broker = table.make(url, "worker")
+        groups = [await broker.subscribe(Subscription("a.b", name)) for name in ("one", "two")]
+        with client(server) as operator:
+
+            def stored() -> int:
+                keys = operator.keys(f"{type}:s:*")
+                return sum(operator.xlen(key) for key in keys)
+
+            for number in range(6):
+                key = f"key-{number}" if number % 2 else None
+                await broker.publish([message("a.b", b"%d" % number, key=key)])
+            found: list[list[Delivery]] = [[], []]
+            for consumer, deliveries in zip(groups, found, strict=True):
+                while len(deliveries) < 6:
+                    deliveries += await consumer.fetch(10)
+            await groups[0].ack(found[0])
+            await asyncio.sleep(0.5)
+            assert stored() == 6
+            kept = [delivery for delivery in found[1] if delivery.body == b"2"]
+            await groups[1].ack([delivery for delivery in found[1] if delivery not in kept])
+            # Event 2, and 4 after it in the same stream.
+            await until(lambda: stored() == 2)
+            await groups[1].ack(kept)
+            await until(lambda: stored() == 0)
+            rows = [(row.group, row.waiting, row.in_flight) for row in await broker.lag()]
+            assert rows == [("one", 0, 0), ("two", 0, 0)]
+        await broker.close()
+
+    run(main())
+
+
+def test_events_that_are_too_old_are_removed(server: BrokerServer, url: str, type: str) -> None:
+    async def main() -> None:
+        broker = table.make(f"{url}&keep=500ms", "worker")
+        # The server removes whole nodes of a stream, of 4 KiB at least.
+        old = [message("a.b", b"x" * 1000) for _ in range(200)]
+        await broker.publish(old)
+        await asyncio.sleep(0.6)
+        await broker.publish([message("a.b")])
+        with client(server) as operator:
+            assert operator.xlen(f"{type}:s:a.b") < 20
+        await broker.close()
+
+    run(main())
+
+
+def test_what_a_reply_lost_on_its_way_is_given_out_before_later_events(
+    server: BrokerServer, url: str, type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        broker = table.make(url, "worker")
+        consumer = await broker.subscribe(Subscription("a.b", "g", claim=60.0))
+        for number in range(4):
+            await broker.publish([message("a.b", b"%d" % number, key="k")])
+        found = await consumer.fetch(1)
+        with client(server) as operator:
+            # The server gives out the second event, but the consumer does not learn of it.
+            [stream] = [key for key in operator.keys(f"{type}:s:a.b:*") if operator.xlen(key)]
+            name = operator.xinfo_consumers(stream, "g")[0]["name"]
+            operator.xreadgroup("g", name, {stream: ">"}, count=1)
+            waiting = asyncio.ensure_future(consumer.fetch(10))
+            operator.client_kill_filter(_type="normal", skipme=True)
+            with suppress(BrokerUnavailable):
+                found += await waiting
+            while len(found) < 4:
+                try:
+                    found += await consumer.fetch(10)
+                except BrokerUnavailable:
+                    await asyncio.sleep(0.01)
+        # Without the loss of the connection, the third may have been read before.
+        assert sorted(each.body for each in found) == [b"0", b"1", b"2", b"3"]
+        await consumer.close()
+        await broker.close()
+
+    run(main())
+
+
+def test_a_delayed_event_is_moved_by_another_process(url: str) -> None:
+    async def main() -> None:
+        publisher, worker = (table.make(url, name) for name in ("publisher", "worker"))
+        await publisher.publish([message("a.b", b"later", delay=0.2, key="k")])
+        await publisher.publish([message("a.b", b"much later", delay=3600.0)])
+        [row] = await publisher.lag()
+        assert (row.group, row.waiting, row.delayed) == (None, 0, 2)
+        await publisher.close()
+        consumer = await worker.subscribe(Subscription("a.b", "g"))
+        [delivery] = await consumer.fetch(10)
+        assert delivery.body == b"later"
+        [row] = await worker.lag()
+        assert (row.waiting, row.in_flight, row.delayed) == (0, 1, 1)
+        await consumer.nak([delivery], 3600.0)
+        await worker.close()
+
+    run(main())
+
+
+def test_a_retry_counts_as_in_flight(url: str) -> None:
+    async def main() -> None:
+        broker = table.make(url, "worker")
+        consumer = await broker.subscribe(Subscription("a.b", "g"))
+        await broker.publish([message("a.b"), message("a.b")])
+        found = await consumer.fetch(1)
+        await consumer.nak(found, 3600.0)
+        [row] = await broker.lag()
+        assert (row.waiting, row.in_flight, row.delayed) == (1, 1, 0)
+        await consumer.close()
+        await broker.close()
+
+    run(main())
