@@ -55,6 +55,8 @@ class Tracer(trace.NoOpTracer):
         trace_id = parent.trace_id or next(numbers)
         flags = trace.TraceFlags(1)
         span = Span(trace.SpanContext(trace_id, next(numbers), False, flags))
+        assert attributes["messaging.system"] == "memory"
+        assert attributes["messaging.consumer.group.name"] == "g"
         spans.append((name, kind, attributes["messaging.message.id"], span))
         return span
 
@@ -109,6 +111,29 @@ async def main():
     assert all(kind is trace.SpanKind.CONSUMER for _, kind, _, _ in spans)
     assert all(span.ended for *_, span in spans)
     assert [isinstance(span.error, OSError) for *_, span in spans] == [True, False, False]
+    await no_parent()
+
+async def no_parent():
+    # Without a span around emit, the handler's span is a new trace: not of the bus's start.
+    spans.clear()
+    bus = noria.Bus("memory:")
+    done = asyncio.Event()
+
+    @bus.on("lone", group="g")
+    async def lone(event):
+        assert event.traceparent is None
+        done.set()
+
+    start = trace.SpanContext(0x123, 0x456, True, trace.TraceFlags(1))
+    with trace.use_span(trace.NonRecordingSpan(start)):
+        await bus.start()
+    await bus.emit("lone")
+    await done.wait()
+    await bus.drain()
+    ((name, _, _, span),) = spans
+    assert name == "process lone"
+    assert span.get_span_context().trace_id != 0x123
+    assert span.ended
 
 asyncio.run(main())
 """

@@ -15,6 +15,7 @@ from noria.sight.grafana import dashboard
 from noria.sight.metrics.families import WorkerTotals, families
 from noria.sight.metrics.totals import Totals
 from noria.sight.observation import LoopFigures, Observation
+from support.bus_figures import BUS
 from support.running import environment
 
 FUNCTIONS = {"rate", "sum", "by", "max", "histogram_quantile", "increase", "label_values"}
@@ -32,7 +33,7 @@ def samples():
     totals.add(Observation(loops=[LoopFigures(0, model="epoll")]))
     return {
         sample.name: set(sample.labels)
-        for family in families([WorkerTotals(1, True, "1", "3", totals.loops)])
+        for family in families([WorkerTotals(1, True, "1", "3", totals.loops, [BUS])])
         for sample in family.samples
     }
 

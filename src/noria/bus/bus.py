@@ -30,6 +30,7 @@ from noria.bus.event import (
     is_own_id,
     new_id,
 )
+from noria.bus.figures import BusFigures
 from noria.bus.handler import OnHandled, Registration, runner
 from noria.bus.publisher import Publisher
 from noria.bus.reactor_feed import reactor_handler
@@ -93,6 +94,7 @@ class Bus:
         self.registrations: list[Registration] = []
         self.stats = PublishStats()
         self.broker = table.make(url, self.worker)
+        self._figures = BusFigures(self, self.url.shown, self.stats)
         self._publisher = Publisher(self.broker, self.stats)
         self._dispatchers: dict[int, Dispatcher] = {}
         self._state: Literal["idle", "running", "draining", "closed"] = "idle"
@@ -306,6 +308,7 @@ class Bus:
             await self.broker.close()
             self._state = "idle"
             raise
+        self._figures.start(self.broker.lag)
 
     async def drain(self, grace: float = DEFAULT_GRACE) -> None:
         """Stop the handlers and close the bus.
@@ -335,6 +338,7 @@ class Bus:
                 await asyncio.wait([task])
             await self._publisher.flush(self.emit_timeout)
         finally:
+            await self._figures.stop()
             await self._publisher.close()
             await self.broker.close()
             if self._stopped is not None:
@@ -459,6 +463,7 @@ class Bus:
         if self._state in ("draining", "closed"):
             raise BusClosed(f"the bus is {self._state}; make another one")
         self.registrations.append(registration)
+        self._figures.add_handler(registration.type, registration.group, registration.stats)
         if self._state == "running":
             self._keep(self._start_late(registration))
 

@@ -18,6 +18,7 @@ import asyncio
 import contextvars
 import functools
 import logging
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from time import perf_counter
@@ -221,8 +222,8 @@ class Dispatcher:
         event = claim.event
         event.attempt = claim.attempt
         context = self.context.copy()
-        if "traceparent" in event.attributes:
-            claim.span = trace_context.enter(event, context)
+        if "traceparent" in event.attributes or "opentelemetry.trace" in sys.modules:
+            claim.span = trace_context.enter(event, context, self.broker.url.scheme, self.group)
         claim.started = perf_counter()
         claim.task = task = start_task(self.run_handler(event), self.loop, context)
         if task.done():

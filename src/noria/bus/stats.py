@@ -40,6 +40,12 @@ class Histogram:
         self.count += 1
         self.sum += seconds
 
+    def add(self, other: Histogram) -> None:
+        """Add the values of another histogram."""
+        self.counts = [mine + more for mine, more in zip(self.counts, other.counts, strict=True)]
+        self.count += other.count
+        self.sum += other.sum
+
     def quantile(self, share: float) -> float | None:
         """Return the upper bound of the bucket in which the quantile lies; None without values.
 
@@ -68,6 +74,10 @@ class HandlerStats:
     __slots__ = ("dead", "failed", "handled", "in_flight", "lost", "retried", "returned", "seconds")
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Set all counts to 0."""
         self.handled = 0
         self.failed = 0
         # Failed runs that are repeated.
@@ -82,6 +92,13 @@ class HandlerStats:
         self.in_flight = 0
         self.seconds = Histogram()
 
+    def add(self, other: HandlerStats) -> None:
+        """Add what another subscription has done."""
+        for name in self.__slots__:
+            if name != "seconds":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.seconds.add(other.seconds)
+
     def as_dict(self) -> dict[str, Any]:
         counts = {name: getattr(self, name) for name in self.__slots__ if name != "seconds"}
         return {**counts, "seconds": self.seconds.as_dict()}
@@ -93,11 +110,22 @@ class PublishStats:
     __slots__ = ("batches", "failed", "published", "seconds")
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Set all counts to 0."""
         self.published = 0
         self.failed = 0
         # Round trips to the broker.
         self.batches = 0
         self.seconds = Histogram()
+
+    def add(self, other: PublishStats) -> None:
+        """Add what another bus has published."""
+        self.published += other.published
+        self.failed += other.failed
+        self.batches += other.batches
+        self.seconds.add(other.seconds)
 
     def as_dict(self) -> dict[str, Any]:
         return {

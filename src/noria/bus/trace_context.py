@@ -52,8 +52,12 @@ def inject(attributes: dict[str, Any]) -> None:
             attributes["tracestate"] = found[1]
 
 
-def enter(event: Event, context: Context) -> Any:
-    """Put the child of an event's trace context into `context`; return a span to end, or None."""
+def enter(event: Event, context: Context, system: str, group: str | None) -> Any:
+    """Put the child of an event's trace context into `context`; return a span to end, or None.
+
+    `system` is the broker's, "nats" or "redis", and `group` that of the handler, for the attributes
+    of OpenTelemetry's span. An event without a trace context begins a trace there.
+    """
     attributes = event.attributes
     traceparent = attributes.get("traceparent")
     match = _TRACEPARENT.fullmatch(traceparent) if type(traceparent) is str else None
@@ -61,7 +65,7 @@ def enter(event: Event, context: Context) -> Any:
         child = f"{match[1]}-{match[2]}-{random.getrandbits(64) or 1:016x}-{match[4]}"
         context.run(_current.set, (child, attributes.get("tracestate")))
     if "opentelemetry.trace" in sys.modules:
-        return context.run(_start_span, event)
+        return context.run(_start_span, event, system, group)
     return None
 
 
@@ -71,6 +75,7 @@ def leave(span: Any, error: BaseException | None) -> None:
 
     if error is not None:
         span.record_exception(error)
+        span.set_attribute("error.type", type(error).__qualname__)
         span.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
     span.end()
 
@@ -87,7 +92,11 @@ def _inject_span(attributes: dict[str, Any]) -> bool:
     return True
 
 
-def _start_span(event: Event) -> Any:
+def _start_span(event: Event, system: str, group: str | None) -> Any:
+    """Start the span of a handler, of OpenTelemetry's conventions for messaging spans.
+
+    Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
+    """
     from opentelemetry import context, trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -96,17 +105,24 @@ def _start_span(event: Event) -> Any:
         for name in ("traceparent", "tracestate")
         if isinstance(event.attributes.get(name), str)
     }
-    parent = TraceContextTextMapPropagator().extract(carrier)
+    # Not in the context in which the bus was started, which may have a span of its own.
+    parent = TraceContextTextMapPropagator().extract(carrier, context.Context())
     tracer = trace.get_tracer("noria.bus")
+    attributes = {
+        "messaging.system": system,
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": event.type,
+        "messaging.message.id": event.id,
+        "cloudevents.event_source": event.source,
+    }
+    if group is not None:
+        attributes["messaging.consumer.group.name"] = group
     span = tracer.start_span(
         f"process {event.type}",
         parent,
         trace.SpanKind.CONSUMER,
-        {
-            "messaging.operation.type": "process",
-            "messaging.destination.name": event.type,
-            "messaging.message.id": event.id,
-        },
+        attributes,
     )
     outer = trace.get_current_span(parent).get_span_context()
     if span.get_span_context().span_id == outer.span_id:

@@ -256,6 +256,14 @@ class Agent:
         """Return the blocks that are new or have changed since change *number*."""
         return self.blocks.after(number)
 
+    def buses(self) -> list[dict[str, Any]]:
+        """Return the figures of this process's buses (noria.bus.figures)."""
+        if "noria.bus.figures" not in sys.modules:
+            return []
+        from noria.bus.figures import figures
+
+        return figures()
+
     def encoded_snapshot(self) -> bytes:
         """Return the JSON of a snapshot."""
         snapshot = self.snapshot()

@@ -45,6 +45,10 @@ def _blocks(agent: Agent, request: dict[str, Any]) -> Answer:
     return _encode({"blocks": agent.blocks_after(_number(request, "after"))}), -1
 
 
+def _buses(agent: Agent, request: dict[str, Any]) -> Answer:
+    return _encode({"buses": agent.buses()}), -1
+
+
 def _dump(agent: Agent, request: dict[str, Any]) -> Answer:
     path = request.get("path")
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
@@ -58,6 +62,7 @@ _GET: dict[str, Callable[[Agent, dict[str, Any]], Answer]] = {
     "names": _names,
     "snapshot": _snapshot,
     "blocks": _blocks,
+    "buses": _buses,
 }
 
 

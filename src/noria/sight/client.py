@@ -151,6 +151,10 @@ class Client:
         """Return the blocks that are new or have changed since change *number*."""
         return list(self.request({"get": "blocks", "after": number})["blocks"])
 
+    def buses(self) -> list[dict[str, Any]]:
+        """Return the figures of the process's buses (noria.bus.figures)."""
+        return list(self.request({"get": "buses"})["buses"])
+
     def dump(self, path: str | Path) -> int:
         """Have the process write its flight recording; return the number of records.
 

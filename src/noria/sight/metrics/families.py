@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -14,6 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.utils import floatToGoString
 
+from noria.sight.metrics.bus_families import bus_families
 from noria.sight.metrics.readings import (
     BLOCKED,
     BLOCKS,
@@ -39,6 +41,8 @@ class WorkerTotals:
     noria: str
     python: str
     loops: list[LoopTotals]
+    # noria.bus.figures
+    buses: list[dict[str, Any]] = field(default_factory=list)
 
 
 def families(workers: Iterable[WorkerTotals]) -> Iterator[Metric]:
@@ -72,6 +76,7 @@ def families(workers: Iterable[WorkerTotals]) -> Iterator[Metric]:
                 _labels(worker_label, totals), _buckets(read.counts), read.total / SECOND
             )
         yield family
+    yield from bus_families([(str(worker.pid), worker.buses) for worker in workers])
 
 
 def _labels(worker: str, totals: LoopTotals) -> list[str]:

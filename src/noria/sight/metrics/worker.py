@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from noria.errors import NoriaError
 from noria.sight.live_observer import LiveObserver
@@ -32,6 +33,7 @@ class Worker:
         self._answered = 0
         self._closing = False
         self._totals = Totals()
+        self._buses: list[dict[str, Any]] = []
         self._shown = WorkerTotals(pid, False, "", "", [])
         self._thread = threading.Thread(target=self._run, name=f"noria-metrics-{pid}", daemon=True)
         self._thread.start()
@@ -79,6 +81,8 @@ class Worker:
                     if time.monotonic() >= find_loops_at:
                         find_loops_at = time.monotonic() + FIND_LOOPS_INTERVAL
                         observer.find_loops()
+                        # They ask their brokers for the lag when they are asked.
+                        self._buses = observer.source.buses()
                     observer.pull()
                     if asked != self._answered:
                         self._observe(observer, asked)
@@ -96,6 +100,8 @@ class Worker:
     def _observe(self, observer: LiveObserver, asked: int) -> None:
         observation = observer.observe()
         self._totals.add(observation)
+        if observation.answering:
+            self._buses = observer.source.buses()
         self._show(
             WorkerTotals(
                 self.pid,
@@ -103,6 +109,7 @@ class Worker:
                 observation.noria,
                 observation.python,
                 copy.deepcopy(self._totals.loops),
+                self._buses,
             ),
             asked,
         )
