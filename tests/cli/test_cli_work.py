@@ -132,9 +132,9 @@ def test_the_table_and_the_summary(app):
         work.until("reporting")
         shown = "".join(work.lines)
         assert shown.startswith("work_app:bus on memory:, 1 worker, model ")
-        assert "work_app.job" in shown
+        assert "  job  " in shown
         assert "each worker" in shown
-        assert "work_app.report (thread)" in shown
+        assert "report (thread)" in shown
         assert "press Ctrl-C to stop" in shown
         # The traceback of a dead letter; a retry has one line.
         assert any(line == "ValueError: no such job\n" for line in work.process.stderr)

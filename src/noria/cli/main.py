@@ -37,8 +37,8 @@ Examples:
   noria serve files ~/public           serve a directory at http://127.0.0.1:8000/
   noria connect 127.0.0.1 9001         send lines to a server and show its replies
   noria run app.py                     run an asyncio program on noria's loop, watched
-  noria work app:bus --workers 4       run the handlers of a noria.Bus in 4 processes
-  noria events tail redis://127.0.0.1  show the events of a broker as they are published
+  noria work app:bus --workers 4       handle the events of a bus in 4 processes
+  noria events tail redis://127.0.0.1  show the events of a broker, live
   noria top                            show what a running process's loop is doing
   noria report run.noria --open        show what a recorded program's loop did
   noria compare --quick                measure every model, in a minute

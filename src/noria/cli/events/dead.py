@@ -46,7 +46,7 @@ def dead(
     Examples:
       noria events dead redis://127.0.0.1
       noria events dead redis://127.0.0.1 --group thumbnails -v
-      noria events dead redis://127.0.0.1 --json --limit 1000 | jq -r .error | sort | uniq -c
+      noria events dead redis://127.0.0.1 --json --limit 1000 | jq -r .error
     """
     selection = Selection(ids, type, group)
 

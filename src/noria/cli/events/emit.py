@@ -68,8 +68,9 @@ def emit(
     Examples:
       noria events emit redis://127.0.0.1 upload.finished name=a.txt size:=3
       noria events emit redis://127.0.0.1 user.renamed name=Ada --key user-7
-      noria events emit redis://127.0.0.1 report.due --delay 3600 --id report-2026-11
-      noria events emit redis://127.0.0.1 picture.taken --data @a.png --content-type image/png
+      noria events emit redis://127.0.0.1 report.due --delay 3600 --id 2026-11
+      noria events emit redis://127.0.0.1 order.placed --data @order.json
+      noria events emit redis://127.0.0.1 a.b --data @a.png --content-type image/png
     """
     from noria.bus.event import Event, default_source
     from noria.errors import InvalidEvent

@@ -44,7 +44,7 @@ def replay(
     Examples:
       noria events replay redis://127.0.0.1 --group thumbnails --dry-run
       noria events replay redis://127.0.0.1 1732875600000-0
-      noria events replay redis://127.0.0.1 --type upload.finished --group thumbnails
+      noria events replay redis://127.0.0.1 --type upload.finished
       noria events replay redis://127.0.0.1 --all
     """
     selection = choose(ids, type, group, all_)

@@ -33,6 +33,7 @@ INTERRUPTED_STATUS = 130
 @click.argument("target", metavar="MODULE:BUS")
 @click.option(
     "--workers",
+    metavar="N",
     type=click.IntRange(1, 1024),
     default=1,
     show_default=True,

@@ -11,7 +11,7 @@ from noria.bus.bus import Bus
 from noria.bus.contract import EVERY_TYPE
 from noria.bus.event import Event
 from noria.bus.handler import Registration, is_async
-from noria.cli.standard_output import print_line
+from noria.cli.standard_output import output_width, print_line
 from noria.cli.tables import print_table, table
 from noria.cli.work.options import WorkOptions
 from noria.cli.work.totals import COUNTS, WorkTotals
@@ -21,11 +21,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+WIDE = 100  # characters from which on the summary has the groups
+
+
 class TextOutput:
     """Prints text for a person."""
 
     def __init__(self, options: WorkOptions) -> None:
         self.options = options
+        # Handlers of the module that was named are shown without it.
+        self._prefix = options.target.partition(":")[0] + "."
 
     def started(self, bus: Bus, model: str) -> None:
         """Print what is subscribed, and how to stop."""
@@ -35,7 +40,7 @@ class TextOutput:
             f"model {model}"
         )
         print_line("")
-        print_table(_subscriptions(bus))
+        print_table(_subscriptions(bus, self._prefix))
         print_line("")
         if not bus.broker.durable:
             print_line("memory: has the events of this process only")
@@ -94,7 +99,7 @@ class TextOutput:
         print_line(text)
         if totals.sum("handled") or totals.sum("failed"):
             print_line("")
-            print_table(_results(totals))
+            print_table(_results(totals, self._prefix))
         if totals.sum("dead"):
             print_line(f"\n'noria events dead {totals.broker}' lists the dead letters")
         if restarts:
@@ -189,7 +194,7 @@ class JsonOutput(TextOutput):
         )
 
 
-def _subscriptions(bus: Bus) -> Table:
+def _subscriptions(bus: Bus, prefix: str) -> Table:
     made = table(
         *("type", "group", "handler", "at once", "retries"), numbers=("at once", "retries")
     )
@@ -198,21 +203,22 @@ def _subscriptions(bus: Bus) -> Table:
         made.add_row(
             "all types" if each.type == EVERY_TYPE else each.type,
             each.group or "[dim]each worker[/]",
-            each.name + thread,
+            each.name.removeprefix(prefix) + thread,
             f"{each.subscription.concurrency:,}",
             f"{each.retries:,}",
         )
     return made
 
 
-def _results(totals: WorkTotals) -> Table:
+def _results(totals: WorkTotals, prefix: str) -> Table:
     numbers = ("handled", "retried", "dead", "median", "99%")
-    made = table("type", "group", "handler", *numbers, numbers=numbers)
+    wide = output_width() >= WIDE
+    made = table("type", *(("group",) if wide else ()), "handler", *numbers, numbers=numbers)
     for each in totals.handlers:
         made.add_row(
             "all types" if each.type == EVERY_TYPE else each.type,
-            each.group or "[dim]each worker[/]",
-            each.handler,
+            *((each.group or "[dim]each worker[/]",) if wide else ()),
+            each.handler.removeprefix(prefix),
             f"{each.handled:,}",
             f"[yellow]{each.retried:,}[/]" if each.retried else "0",
             f"[red]{each.dead:,}[/]" if each.dead else "0",
