@@ -261,7 +261,9 @@ def test_metrics_are_served_while_it_runs(app):
     with Work(app, "work_app:bus", "--metrics", "0", "--json", emit=[HANDLE]) as work:
         url = json.loads(work.until('"started"'))["metrics"]
         with urllib.request.urlopen(url, timeout=LIMIT) as response:
-            assert b"noria_loop_turns_total" in response.read()
+            text = response.read().decode()
+        assert "noria_loop_turns_total" in text
+        assert 'noria_bus_events_handled_total{broker="memory:",group="jobs"' in text
         work.send(signal.SIGTERM)
         assert work.end()[0] == 0
 

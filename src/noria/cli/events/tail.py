@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from noria.cli.broker_url import shown_url
 from noria.cli.events.connection import json_option, run, url_argument
 from noria.cli.standard_output import output_width
 
@@ -48,7 +47,6 @@ def tail(url: str, types: tuple[str, ...], count: int | None, verbose: bool, jso
       noria events tail nats://127.0.0.1 --json | jq -r .data.name
     """
     printer = _Printer(types, count, verbose, json)
-    click.echo(f"noria: events of {shown_url(url)}, from now on", err=True)
     run(url, lambda bus: _follow(bus, printer))
 
 
@@ -84,6 +82,7 @@ async def _print_events(bus: Bus, printer: _Printer) -> None:
     from noria.errors import BrokerUnavailable
 
     consumer = await bus.broker.subscribe(Subscription(EVERY_TYPE, None, FETCH_LIMIT))
+    click.echo(f"noria: events of {bus.url.shown}, from now on", err=True)
     failures = 0
     try:
         while True:
