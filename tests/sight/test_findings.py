@@ -240,6 +240,15 @@ def test_collections_of_other_threads_are_compared_with_all_time():
     assert only(idle, Thresholds(gc_share=0.05)).data["share"] == 0.1
 
 
+def test_the_collections_of_a_short_lived_loop_are_no_finding():
+    # pytest collects garbage explicitly, and each test may have a loop.
+    pauses = spread(120 * MS, 80 * MS)
+    for length, kinds in ((300 * MS, []), (1200 * MS, ["gc-pauses"])):
+        times = {"end": BEGIN + length, "busy": 250 * MS, "waiting": length - 250 * MS}
+        found = find(observed(gc=GcFigures(pauses=pauses), **times))
+        assert [finding.kind for finding in found] == kinds
+
+
 def test_short_collections_are_no_finding():
     gc = GcFigures([200, 20, 2], 1000, spread(*[2 * MS] * 200))
     assert find(observed(gc=gc)) == []
