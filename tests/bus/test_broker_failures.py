@@ -128,14 +128,14 @@ def test_nothing_is_lost_when_the_broker_is_restarted(own_server: BrokerServer, 
 
 
 WORKER = """
-    import asyncio, sys
+    import asyncio, os, sys
     import noria
 
     bus = noria.Bus(sys.argv[1], concurrency=10, claim=1.0)
 
     @bus.on("failure.test", group="g")
     async def handler(event):
-        print(event.key or "-", event.data["number"], flush=True)
+        os.write(1, f"{event.key or '-'} {event.data['number']}\\n".encode())
         if event.data["number"] >= 30:
             await asyncio.Event().wait()
 

@@ -29,6 +29,8 @@ DEFAULT_PORT = 4222
 # Seconds until an attempt to connect, or an answer of the server, is given up.
 CONNECT_SECONDS = 4
 ANSWER_SECONDS = 5.0
+# Seconds for the answer that shows that a connection is alive.
+PROBE_SECONDS = 2.0
 # A connection is lost after two pings without an answer.
 PING_SECONDS = 4
 
@@ -66,9 +68,11 @@ class _Exchange:
 class Link:
     """One connection, from its beginning until it is lost."""
 
-    def __init__(self, url: BrokerURL, client: Client):
+    def __init__(self, url: BrokerURL, client: Client, suspect: Callable[[Link], None]):
         self.url = url
         self.client = client
+        # Called when an answer has not come in time.
+        self.suspect = suspect
         self.loop = asyncio.get_running_loop()
         self.inbox = client.new_inbox()
         self.lost: BrokerUnavailable | None = None
@@ -146,9 +150,9 @@ class Link:
                 exchange.done.exception()
         return exchange.answers
 
-    async def round_trip(self) -> None:
+    async def round_trip(self, seconds: float = ANSWER_SECONDS) -> None:
         """Wait until the server has read all that was sent before."""
-        await self.exchange([(f"{self.inbox}.echo.0", b"", None)])
+        await self.exchange([(f"{self.inbox}.echo.0", b"", None)], seconds)
 
     async def api(self, *requests: tuple[str, Any]) -> list[dict[str, Any] | APIError]:
         """Call JetStream's API (subject below ``$JS.API.``, arguments); errors are returned."""
@@ -195,6 +199,7 @@ class Link:
     def _time_out(self, exchange: _Exchange, seconds: float) -> None:
         if not exchange.done.done():
             exchange.done.set_exception(self.url.unavailable(f"no answer within {seconds:g} s"))
+            self.suspect(self)
 
     def _check(self) -> None:
         if self.lost is not None:
@@ -232,7 +237,8 @@ class Connection:
         self.link: Link | None = None
         self.closed = False
         self._attempt: asyncio.Task[Link] | None = None
-        self._disposals: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._probed: Link | None = None
         # Servers of the cluster that the server has named.
         self._discovered: list[str] = []
         self._was_lost = False
@@ -317,7 +323,7 @@ class Connection:
                 max_outstanding_pings=2,
                 **{**self._login(), **_OPTIONS},
             )
-            link = Link(self.url, client)
+            link = Link(self.url, client, self._suspect)
             links.append(link)
             await link.open()
         except BaseException as error:
@@ -364,9 +370,24 @@ class Connection:
         if not self.closed:
             self._was_lost = True
             log.warning("lost the connection to %s: %s", self.url.shown, link.lost)
-        task = link.loop.create_task(link.close(), name="noria bus disconnection")
-        self._disposals.add(task)
-        task.add_done_callback(self._disposals.discard)
+        self._keep(link.loop.create_task(link.close(), name="noria bus disconnection"))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _suspect(self, link: Link) -> None:
+        """See whether it is JetStream that does not answer, or the connection is dead."""
+        if self._probed is not link and link.lost is None:
+            self._probed = link
+            self._keep(link.loop.create_task(self._probe(link), name="noria bus probe"))
+
+    async def _probe(self, link: Link) -> None:
+        try:
+            await link.round_trip(PROBE_SECONDS)
+        except BrokerUnavailable:
+            self._lost(link, "it does not answer")
+        self._probed = None
 
     async def close(self) -> None:
         """Disconnect, and do not connect again."""
@@ -381,5 +402,6 @@ class Connection:
         link, self.link = self.link, None
         if link is not None:
             await link.close()
-        if self._disposals:
-            await asyncio.wait(list(self._disposals))
+        # These are short; the end of the link ends a probe.
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
