@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("click")
 
 import noria
+from noria.bus.dead_letters import encode_letter
 from noria.cli.main import run
 from support import brokers
 from support.running import environment
@@ -178,21 +179,27 @@ def test_dead_letters_and_replay(url, events):
     assert sorted(data["n"] for data in asyncio.run(_handle(url, 3))) == [0, 1, 2]
 
 
+async def _bury(url, bodies, type):
+    """Store dead letters; return their ids."""
+    bus = noria.Bus(url)
+    await bus.connect()
+    about = {"type": type, "group": "jobs", "attempts": 1, "worker": "w"}
+    letters = [encode_letter(body, error=ValueError("x"), **about) for body in bodies]
+    await bus.broker.bury(letters)
+    stored = [letter.id for letter in await bus.dead()]
+    await bus.close()
+    return stored
+
+
+def test_an_event_that_failed_again_is_replayed_once(url, events):
+    one, other = (noria.Event("job.done", {"n": n}).encode() for n in range(2))
+    ids = asyncio.run(_bury(url, [one, other, one], "job.done"))
+    assert events("replay", url, "--all")[1] == "replayed 2 events: 2 job.done (jobs)\n"
+    assert json.loads(events("dead", url, "--json")[1])["id"] == ids[2]
+
+
 def test_what_is_no_event_is_kept_and_forgotten(url, events):
-    async def bury():
-        from noria.bus.dead_letters import encode_letter
-
-        bus = noria.Bus(url)
-        await bus.connect()
-        letter = encode_letter(
-            b"{", type=None, group="jobs", error=ValueError("x"), attempts=1, worker="w"
-        )
-        await bus.broker.bury([letter])
-        (stored,) = await bus.dead()
-        await bus.close()
-        return stored.id
-
-    id = asyncio.run(bury())
+    (id,) = asyncio.run(_bury(url, [b"{"], None))
     status, _, err = events("replay", url, "--all")
     assert status == 1
     assert f"1 letter cannot be replayed, since it is no event that failed: {id}\n" in err

@@ -28,17 +28,13 @@ class Selection:
     group: str | None = None
 
     async def letters(self, bus: Bus) -> AsyncIterator[DeadLetter]:
-        """Yield the letters that were buried before now.
+        """Yield the letters, the oldest first.
 
-        Those of events that fail once more while they are replayed are left out. Raises
-        CommandError for ids that do not exist, after the others.
+        Raises CommandError for ids that do not exist, after the others.
         """
-        from noria.bus.event import now
-
-        end = now()
         missing = set(self.ids)
         async for letter in bus.dead_letters(type=self.type, group=self.group):
-            if letter.time > end or (self.ids and not missing):
+            if self.ids and not missing:
                 break
             if self.ids and letter.id not in missing:
                 continue

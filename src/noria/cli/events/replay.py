@@ -15,6 +15,7 @@ from noria.cli.events.letters import choose, plural, selection_options, show
 if TYPE_CHECKING:
     from noria.bus.bus import Bus
     from noria.bus.dead_letters import DeadLetter
+    from noria.bus.event import Event
 
 # Letters that are published together.
 BATCH = 100
@@ -73,11 +74,18 @@ def replay(
 
     async def replay_letters(bus: Bus) -> None:
         batch: list[DeadLetter] = []
+        # Events that fail once more meanwhile are new letters: without end, if they were replayed.
+        seen: set[tuple[str | None, str, str]] = set()
         try:
             async for letter in selection.letters(bus):
-                if not _is_event(letter):
+                event = _event(letter)
+                if event is None:
                     invalid.append(letter.id)
                     continue
+                identity = letter.group, event.source, event.id
+                if identity in seen:
+                    continue
+                seen.add(identity)
                 batch.append(letter)
                 if len(batch) == BATCH:
                     await publish(bus, batch)
@@ -100,13 +108,13 @@ def replay(
         )
 
 
-def _is_event(letter: DeadLetter) -> bool:
+def _event(letter: DeadLetter) -> Event | None:
     from noria.errors import InvalidEvent
 
     try:
-        return bool(letter.event)
+        return letter.event
     except InvalidEvent:
-        return False
+        return None
 
 
 def _summarize(replayed: Counter[str], dry_run: bool) -> None:

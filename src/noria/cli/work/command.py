@@ -202,11 +202,15 @@ def _load(options: WorkOptions) -> Bus:
         bus.set_concurrency(options.concurrency)
     # After the import: a program that configures logging itself keeps its configuration.
     process = " %(process)d" if options.workers > 1 else ""
+    is_configured = logging.getLogger().hasHandlers()
     logging.basicConfig(
         format=f"%(asctime)s{process} %(levelname)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
         level=logging.INFO if options.verbose else logging.WARNING,
     )
+    if not is_configured:
+        # The return of a connection, not only its loss.
+        logging.getLogger("noria.bus").setLevel(logging.INFO)
     return bus
 
 
