@@ -15,6 +15,8 @@ class TCPProxy:
         self.target = target
         self.port = 0
         self.accepted = 0
+        # While true, nothing is forwarded.
+        self.stalled = False
         self._server: asyncio.Server | None = None
         self._pairs: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
@@ -48,8 +50,8 @@ class TCPProxy:
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
             writers.append(back)
             copies = [
-                asyncio.ensure_future(_copy(reader, back)),
-                asyncio.ensure_future(_copy(there, writer)),
+                asyncio.ensure_future(self._copy(reader, back)),
+                asyncio.ensure_future(self._copy(there, writer)),
             ]
             try:
                 await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
@@ -66,9 +68,10 @@ class TCPProxy:
                     await each.wait_closed()
             del self._pairs[task]
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(CHUNK):
-            writer.write(data)
-            await writer.drain()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(CHUNK):
+                while self.stalled:
+                    await asyncio.sleep(0.01)
+                writer.write(data)
+                await writer.drain()

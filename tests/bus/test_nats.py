@@ -1,0 +1,399 @@
+"""What only the NATS adapter has: options, leases, what stays in the server, dead connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noria.bus.brokers import table
+from noria.bus.contract import Consumer, Delivery, Message, Subscription
+from noria.errors import BrokerUnavailable, InvalidBrokerURL
+from support import brokers
+from support.brokers import BrokerServer
+from support.loops import until
+from support.tcp_proxy import TCPProxy
+
+pytest.importorskip("nats")
+
+from noria.bus.brokers.nats import source as source_module
+from noria.bus.brokers.nats.broker import NATSBroker
+from noria.bus.brokers.nats.connection import APIError
+from noria.bus.brokers.nats.leases import Leases
+from noria.bus.brokers.nats.source import parse_reply
+
+DEADLINE = 40.0  # seconds
+
+ids = iter(f"nats-{number}" for number in range(10**9))
+
+
+@pytest.fixture(scope="session")
+def server(
+    servers: dict[str, BrokerServer], tmp_path_factory: pytest.TempPathFactory
+) -> BrokerServer:
+    brokers.require("nats")
+    if "nats" not in servers:
+        servers["nats"] = BrokerServer("nats", tmp_path_factory.mktemp("nats"))
+        servers["nats"].start()
+    return servers["nats"]
+
+
+@pytest.fixture
+def url(server: BrokerServer, type: str) -> str:
+    """The URL of streams that no other test uses."""
+    return f"{server.url}?prefix={type.replace('.', '-')}"
+
+
+@contextmanager
+def another_server(directory: Path, *options: str) -> Iterator[BrokerServer]:
+    brokers.require("nats")
+    server = BrokerServer("nats", directory, *options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(DEADLINE):
+            await main
+
+    asyncio.run(limited())
+
+
+def make(url: str) -> NATSBroker:
+    broker = table.make(url, f"worker-{next(ids)}")
+    assert isinstance(broker, NATSBroker)
+    return broker
+
+
+async def publish(broker: NATSBroker, type: str, *bodies: bytes, **options: Any) -> None:
+    assert not await broker.publish([Message(type, body, next(ids), **options) for body in bodies])
+
+
+async def fetch(consumer: Consumer, count: int) -> list[Delivery]:
+    found: list[Delivery] = []
+    while len(found) < count:
+        found += await consumer.fetch(count - len(found))
+    return found
+
+
+def test_the_number_of_partitions_is_agreed(url: str, type: str) -> None:
+    async def main() -> None:
+        first = make(f"{url}&partitions=4")
+        await first.connect()
+        silent = make(url)
+        await silent.connect()
+        assert silent.partitions == 4
+        other = make(f"{url}&partitions=5")
+        with pytest.raises(
+            InvalidBrokerURL, match=r"partitions=5, but the streams .* partitions=4"
+        ):
+            await other.connect()
+        # Nothing of it is left open.
+        assert other.connection.link is None
+        for broker in (first, silent):
+            await broker.close()
+
+    run(main())
+
+
+def test_options_that_contradict_the_streams_are_refused(url: str) -> None:
+    async def main() -> None:
+        first = make(f"{url}&keep=1h")
+        await first.connect()
+        with pytest.raises(InvalidBrokerURL, match=r"keep=2h, but .* keep=3600"):
+            await make(f"{url}&keep=2h").connect()
+        with pytest.raises(InvalidBrokerURL, match=r"replicas=3, but"):
+            await make(f"{url}&replicas=3").connect()
+        with pytest.raises(InvalidBrokerURL, match="prefix="):
+            make(url.replace("prefix=", "prefix=a.b"))
+        await first.close()
+
+    run(main())
+
+
+def test_a_wrong_login_is_an_error_of_the_url(tmp_path: Path) -> None:
+    with another_server(tmp_path, "--auth", "secret") as server:
+
+        async def main() -> None:
+            broker = make(server.url)
+            with pytest.raises(InvalidBrokerURL, match="refuses the login"):
+                await broker.connect()
+            await broker.close()
+            broker = make(server.url.replace("//", "//secret@"))
+            await broker.connect()
+            await broker.close()
+
+        run(main())
+
+
+def test_a_server_without_jetstream_is_unavailable(tmp_path: Path) -> None:
+    with another_server(tmp_path) as server:
+        server.stop()
+        options = server.command
+        server.command = lambda: [each for each in options() if each != "-js"]  # type: ignore[method-assign]
+        server.start()
+
+        async def main() -> None:
+            broker = make(server.url)
+            with pytest.raises(BrokerUnavailable, match=r"JetStream .*nats-server -js"):
+                await broker.connect()
+            await broker.close()
+
+        run(main())
+
+
+def test_a_lost_and_returned_connection_is_logged_once(
+    own_nats: BrokerServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "noria.bus")
+
+    async def main() -> None:
+        broker = make(own_nats.url)
+        consumer = await broker.subscribe(Subscription("log.test", "g"))
+        waiting = asyncio.ensure_future(consumer.fetch(1))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(own_nats.stop)
+        with pytest.raises(BrokerUnavailable):
+            await waiting
+        for _ in range(3):
+            with pytest.raises(BrokerUnavailable, match="start one with: nats-server -js"):
+                await publish(broker, "log.test", b"1")
+        await asyncio.to_thread(own_nats.start)
+        while True:
+            try:
+                await publish(broker, "log.test", b"2")
+                break
+            except BrokerUnavailable:
+                await asyncio.sleep(0.01)
+        assert (await fetch(consumer, 1))[0].body == b"2"
+        await broker.close()
+
+    run(main())
+    messages = [r.getMessage() for r in caplog.records if r.name == "noria.bus"]
+    assert sum("lost the connection" in each for each in messages) == 1
+    assert sum("again" in each for each in messages) == 1
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[BrokerServer]:
+    with another_server(tmp_path) as server:
+        yield server
+
+
+def test_a_connection_that_does_not_answer_is_replaced(
+    server: BrokerServer, url: str, type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network drops everything, and no side is told."""
+    monkeypatch.setattr("noria.bus.brokers.nats.connection.PROBE_SECONDS", 0.2)
+
+    async def main() -> None:
+        async with TCPProxy(server.port) as proxy:
+            broker = make(url.replace(str(server.port), str(proxy.port)))
+            await broker.connect()
+            first = broker.connection.link
+            assert first is not None
+            proxy.stalled = True
+            with pytest.raises(BrokerUnavailable, match=r"no answer within 0\.2 s"):
+                await first.round_trip(0.2)
+            await until(lambda: first.lost)
+            proxy.stalled = False
+            await proxy.cut()
+            await publish(broker, type, b"1")
+            assert broker.connection.link is not first
+            await broker.close()
+
+    run(main())
+
+
+def test_the_group_is_made_again_if_it_was_removed(url: str, type: str) -> None:
+    async def main() -> None:
+        broker = make(url)
+        consumer = await broker.subscribe(Subscription(type, "g"))
+        waiting = asyncio.ensure_future(consumer.fetch(1))
+        await asyncio.sleep(0.05)
+        link = await broker.connection.get()
+        name = broker.names.consumer(type, "g", "_")
+        await link.call(f"CONSUMER.DELETE.{broker.names.events}.{name}")
+        with pytest.raises(BrokerUnavailable, match="Consumer Deleted"):
+            await waiting
+        await publish(broker, type, b"1")
+        assert [each.body for each in await fetch(consumer, 1)] == [b"1"]
+        await consumer.close()
+        await broker.close()
+
+    run(main())
+
+
+def test_a_pull_that_expires_is_repeated(
+    url: str, type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        broker = make(url)
+        consumers = [await broker.subscribe(Subscription(type, group)) for group in ("g", None)]
+        pulled = 0
+        pull = source_module.Source.pull
+
+        async def counted(self: source_module.Source, count: int, *, wait: bool = True) -> None:
+            nonlocal pulled
+            pulled += 1
+            self.expires = 0.05
+            await pull(self, count, wait=wait)
+
+        monkeypatch.setattr(source_module.Source, "pull", counted)
+        waiting = [asyncio.ensure_future(fetch(consumer, 1)) for consumer in consumers]
+        await until(lambda: pulled >= 6)
+        await publish(broker, type, b"1")
+        for each in waiting:
+            assert [delivery.body for delivery in await each] == [b"1"]
+        for consumer in consumers:
+            await consumer.close()
+        await broker.close()
+
+    run(main())
+
+
+def test_nothing_of_a_consumer_without_a_group_remains(url: str, type: str) -> None:
+    async def main() -> None:
+        broker = make(url)
+        consumer = await broker.subscribe(Subscription(type))
+        link = await broker.connection.get()
+
+        async def count() -> int:
+            return int((await link.call(f"CONSUMER.LIST.{broker.names.events}"))["total"])
+
+        assert await count() == 1
+        assert await broker.lag() == []
+        await consumer.close()
+        assert await count() == 0
+        await broker.close()
+
+    run(main())
+
+
+def test_the_lag_of_types_without_groups_keys_and_delays(url: str) -> None:
+    async def main() -> None:
+        broker = make(url)
+        await broker.connect()
+        await publish(broker, "a.one", b"1", b"2")
+        await publish(broker, "a.two", b"1", key="k")
+        await publish(broker, "a.two", b"2", delay=60.0)
+        rows = [
+            (row.type, row.group, row.waiting, row.in_flight, row.delayed)
+            for row in await broker.lag()
+        ]
+        assert rows == [("a.one", None, 2, 0, 0), ("a.two", None, 1, 0, 1)]
+        consumer = await broker.subscribe(Subscription("a.two", "g"))
+        # Whether or not the partition has its consumer yet.
+        rows = [
+            (row.type, row.group, row.waiting, row.in_flight, row.delayed)
+            for row in await broker.lag()
+        ]
+        assert rows[1] == ("a.two", "g", 1, 0, 1)
+        found = await fetch(consumer, 1)
+        await until_async(lambda: has(broker, ("a.two", "g", 0, 1, 1)))
+        await consumer.ack(found)
+        await until_async(lambda: has(broker, ("a.two", "g", 0, 0, 1)))
+        await consumer.close()
+        await broker.close()
+
+    async def has(broker: NATSBroker, wanted: tuple[Any, ...]) -> bool:
+        row = (await broker.lag())[1]
+        return (row.type, row.group, row.waiting, row.in_flight, row.delayed) == wanted
+
+    async def until_async(true: Any) -> None:
+        while not await true():
+            await asyncio.sleep(0.01)
+
+    run(main())
+
+
+def test_leases_are_shared_and_taken_over(url: str) -> None:
+    async def main() -> None:
+        broker = make(url)
+        link = await broker._link()
+        subject = broker.names.lease("a.b", "g")
+
+        def member(name: str, seconds: float = 60.0) -> Leases:
+            return Leases(broker.names.state, subject, name, seconds, 4)
+
+        loop = asyncio.get_running_loop()
+        one, two, dead = member("one"), member("two"), member("dead", 0.05)
+        await dead.renew(link)
+        assert dead.owned == {0, 1, 2, 3}
+        await one.renew(link)
+        assert not one.owned
+        while not one.owned:
+            # It does not renew: after its seconds, others take what it has.
+            await one.renew(link)
+        assert one.owned == {0, 1, 2, 3}
+        assert one.valid(loop.time())
+        assert not dead.valid(loop.time())
+        await dead.renew(link)
+        assert not dead.owned
+        await one.renew(link)
+        assert one.surplus == 2
+        await one.renew(link, frozenset({1, 3}))
+        await two.renew(link)
+        assert (one.owned, two.owned) == ({0, 2}, {1, 3})
+        await one.leave(link)
+        await two.renew(link)
+        while two.owned != {0, 1, 2, 3}:
+            await two.renew(link)
+        await broker.close()
+
+    run(main())
+
+
+def test_a_lease_that_changed_meanwhile_is_read_again(url: str) -> None:
+    async def main() -> None:
+        broker = make(url)
+        link = await broker._link()
+        subject = broker.names.lease("a.b", "g")
+        members = [Leases(broker.names.state, subject, f"m{n}", 60.0, 8) for n in range(4)]
+        for _ in range(3):
+            await asyncio.gather(
+                *(m.renew(link, frozenset(sorted(m.owned)[: m.surplus])) for m in members)
+            )
+        owned = [number for m in members for number in m.owned]
+        assert sorted(owned) == list(range(8))
+        await broker.close()
+
+    run(main())
+
+
+def test_replies_are_parsed_with_and_without_a_domain() -> None:
+    short = "$JS.ACK.noria.g+_+a.2.77.5.1700000000000000000.3"
+    assert parse_reply(short) == (2, "77", 5, "1700000000000000000")
+    long = "$JS.ACK._.HASH.noria.g+_+a.2.77.5.1700000000000000000.3.random"
+    assert parse_reply(long) == (2, "77", 5, "1700000000000000000")
+    # Without the token at the end.
+    assert parse_reply(long.removesuffix(".random")) == (2, "77", 5, "1700000000000000000")
+
+
+def test_what_jetstream_refuses_is_an_error_of_one_event(url: str, type: str) -> None:
+    async def main() -> None:
+        broker = make(url)
+        await broker.connect()
+        link = await broker.connection.get()
+        info = await link.call(f"STREAM.INFO.{broker.names.events}")
+        await link.call(
+            f"STREAM.UPDATE.{broker.names.events}", {**info["config"], "max_msg_size": 1000}
+        )
+        messages = [Message(type, body, next(ids)) for body in (b"1", b"x" * 2000, b"3")]
+        refused = await broker.publish(messages)
+        assert list(refused) == [1]
+        assert "the broker refused the event" in str(refused[1])
+        with pytest.raises(APIError):
+            await link.call("STREAM.INFO.no-such-stream")
+        await broker.close()
+
+    run(main())
