@@ -1,6 +1,7 @@
 """A task polls with sleep(0) until another one is done: the loop never sleeps."""
 
 import asyncio
+import time
 
 
 class Job:
@@ -8,6 +9,14 @@ class Job:
 
     def finish(self):
         self.finished = True
+
+
+async def work(job):
+    """Finish the job after the thread has used 0.8 s of CPU time."""
+    end = time.thread_time() + 0.8
+    while time.thread_time() < end:
+        await asyncio.sleep(0.05)
+    job.finish()
 
 
 async def wait_for(job):
@@ -20,8 +29,9 @@ async def wait_for(job):
 
 async def main():
     job = Job()
-    asyncio.get_running_loop().call_later(0.8, job.finish)
+    working = asyncio.create_task(work(job))
     await wait_for(job)
+    await working
 
 
 asyncio.run(main())

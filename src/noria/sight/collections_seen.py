@@ -49,7 +49,7 @@ class CollectionsSeen:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._began: Times = (0, 0)
-        self.waited = 0  # ns of all pauses in which the thread that collects waited for a CPU
+        self.run = 0  # ns of CPU time of all pauses
         self.longest_run = 0  # ns of CPU time of the longest pause
         self._line: tuple[CodeType, int] | None = None
         self._lines: dict[tuple[CodeType, int], _Line] = {}
@@ -65,7 +65,7 @@ class CollectionsSeen:
         if not started:
             return
         pause, ran = times[0] - started, times[1] - self._began[1]
-        self.waited += max(pause - ran, 0)
+        self.run += ran
         self.longest_run = max(self.longest_run, ran)
         line, self._line = self._line, None
         if line is None or pause < MIN_PAUSE:

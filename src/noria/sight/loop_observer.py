@@ -229,7 +229,7 @@ class LoopObserver:
         lines.sort(key=lambda code: -code.busy)
         longest = _pauses(self._collections)
         loop.gc = GcFigures(collections, collected, Distribution(*pauses), lines, longest)
-        fill(loop.gc, self._collection_times, "waited", "longest_run")
+        fill(loop.gc, self._collection_times, "run", "longest_run")
 
     def _codes(self, codes: list[tuple[str, int, int, int, int]]) -> list[CodeFigures]:
         """Return figures by code, those with the most time first."""

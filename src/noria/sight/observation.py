@@ -204,8 +204,8 @@ class GcFigures:
     pauses: Distribution = field(default_factory=Distribution)
     by_code: list[CodeFigures] = field(default_factory=list)  # the lines that started them
     slow: list[SlowCall] = field(default_factory=list)  # the longest first; kind "gc"
-    waited: int = 0  # ns of the pauses in which the thread that collects waited for a free CPU
-    longest_run: int = 0  # ns of CPU time of the longest pause; 0: unknown
+    run: int = 0  # ns of CPU time of the pauses; 0: unknown
+    longest_run: int = 0  # ns of CPU time of the longest one; 0: unknown
 
 
 @dataclass(slots=True)

@@ -66,7 +66,7 @@ def _collections(watched: WatchedLoop) -> dict[str, Any]:
     seen = watched.collections
     return {
         "gc": seen.records(),
-        "gc_times": {"waited": seen.waited, "longest_run": seen.longest_run},
+        "gc_times": {"run": seen.run, "longest_run": seen.longest_run},
     }
 
 

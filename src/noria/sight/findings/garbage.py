@@ -21,7 +21,7 @@ def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
     part = pauses.total / whole if whole else 0.0
     # A busy machine prolongs everything, by chance also a short collection: what counts is how long
     # the collections themselves ran.
-    ran = pauses.total - min(loop.gc.waited, pauses.total)
+    ran = loop.gc.run or pauses.total
     enough = ran >= _LEAST_NS and loop.end - loop.begin >= _LEAST_OBSERVED_NS
     often = enough and part >= thresholds.gc_share
     if not often and (loop.gc.longest_run or pauses.longest) < thresholds.gc_pause * 1e9:
