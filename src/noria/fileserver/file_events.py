@@ -142,9 +142,15 @@ class FileEvents:
         if count:
             await asyncio.wait(self._publishing)
             self.lost += count
-            log.error("the server stops, and %d events were not published", count)
+            log.error("the server stops; events that were not published: %d", count)
         self.bus.emit_timeout = seconds
-        await self.bus.close()
+        closing = asyncio.create_task(self.bus.close())
+        await asyncio.wait([closing], timeout=seconds)
+        if not closing.done():  # the broker does not answer; nothing is left to lose
+            closing.cancel()
+            await asyncio.wait([closing], timeout=seconds)
+        if closing.done() and not closing.cancelled() and (error := closing.exception()):
+            log.warning("disconnecting from %s failed: %s", self.bus.url.shown, error)
 
     # Publishing.
 
