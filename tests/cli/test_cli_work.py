@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ import pytest
 
 pytest.importorskip("click")
 
+import noria
 from noria.cli.main import run
 from noria.cli.work.reload import source_files
 from noria.cli.work.totals import HandlerTotals, WorkTotals
+from support import brokers
 from support.running import environment
 
 LIMIT = 30.0  # seconds to wait for any output
@@ -263,6 +266,54 @@ def test_metrics_are_served_while_it_runs(app):
         assert 'noria_bus_events_handled_total{broker="memory:",group="jobs"' in text
         work.send(signal.SIGTERM)
         assert work.end()[0] == 0
+
+
+REDIS_APP = """
+import os, noria
+
+bus = noria.Bus(os.environ["BROKER"], claim=1)
+
+@bus.on("job.done", group="jobs")
+async def job(event): pass
+"""
+
+
+@pytest.fixture
+def redis_server(tmp_path):
+    """A server that the test may stop and start."""
+    brokers.require("redis")
+    server = brokers.BrokerServer("redis", tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+async def _emit(url, number):
+    bus = noria.Bus(url)
+    await asyncio.gather(*(bus.emit("job.done", n=n) for n in range(number)))
+    await bus.close()
+
+
+def test_a_worker_that_starts_without_the_broker_waits_for_it(app, redis_server):
+    (app / "work_redis.py").write_text(REDIS_APP)
+    arguments = ["work_redis", "--workers", "2", "--json", "-v"]
+    with Work(app, *arguments, BROKER=redis_server.url) as work:
+        started = json.loads(work.until('"started"'))
+        assert started["broker"] == redis_server.url
+        noria.run(_emit(redis_server.url, 20))
+        ids = {json.loads(work.until('"handled"'))["id"] for _ in range(20)}
+        assert len(ids) == 20
+        redis_server.stop()
+        os.kill(started["pid"], signal.SIGKILL)
+        work.until('"worker_ended"')
+        redis_server.start()
+        noria.run(_emit(redis_server.url, 5))
+        for _ in range(5):
+            work.until('"handled"')
+        work.send(signal.SIGTERM)
+        status, out, _ = work.end()
+    assert status == 0
+    assert json.loads(out.splitlines()[-1])["restarts"] == 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from noria.errors import BrokerUnavailable, InvalidBrokerURL, error_message, os_error_reason
 
+# Characters of the reason why a broker cannot be reached: a client may quote another protocol.
+MAX_REASON = 200
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _SECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)")
 
@@ -74,6 +77,8 @@ class BrokerURL:
             reason = os_error_reason(error)
         else:
             reason = error if isinstance(error, str) else error_message(error)
+        if len(reason) > MAX_REASON:
+            reason = f"{reason[:MAX_REASON]} ..."
         hint = f"; start one with: {self.start}" if self.start else ""
         return BrokerUnavailable(f"no broker at {self.shown}: {reason}{hint}")
 

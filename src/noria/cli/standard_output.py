@@ -20,6 +20,11 @@ def is_utf8() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
+def ellipsis() -> str:
+    """Return what stands for the rest of a text."""
+    return "…" if is_utf8() else "..."
+
+
 def print_line(text: str) -> None:
     """Write a line to standard output and flush it.
 

@@ -65,4 +65,4 @@ def dead(
     elif more:
         click.echo(f"There are more than {limit:,}: --limit N shows them.", err=True)
     elif not json and not ids:
-        click.echo("'noria events replay' gives them to their groups again.", err=True)
+        click.echo("'noria events replay URL ID' gives one to its group again.", err=True)

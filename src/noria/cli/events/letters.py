@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from noria.cli.errors import CommandError
-from noria.cli.standard_output import output_width
+from noria.cli.standard_output import ellipsis, output_width
 
 if TYPE_CHECKING:
     from noria.bus.bus import Bus
@@ -76,7 +76,7 @@ def show(letter: DeadLetter, *, verbose: bool, json: bool) -> None:
     width = max(output_width(), 20)
     error = " ".join(letter.error.split())
     if not verbose:
-        error = textwrap.shorten(error, 2 * (width - 4), placeholder=" …")
+        error = textwrap.shorten(error, 2 * (width - 4), placeholder=f" {ellipsis()}")
     click.echo(click.style(_indent(error, width), fg="red"))
     if verbose:
         event = letter.as_dict()["event"]

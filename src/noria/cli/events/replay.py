@@ -103,7 +103,7 @@ def replay(
     if invalid:
         raise CommandError(
             f"{plural(len(invalid), 'letter')} cannot be replayed, since it is no event that "
-            f"failed: {', '.join(invalid[:5])}{' …' if len(invalid) > 5 else ''}",
+            f"failed: {', '.join(invalid[:5])}{', ...' if len(invalid) > 5 else ''}",
             "'noria events forget URL ID' removes it",
         )
 

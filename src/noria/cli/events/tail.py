@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from noria.cli.events.connection import json_option, run, url_argument
-from noria.cli.standard_output import output_width
+from noria.cli.standard_output import ellipsis, output_width
 
 if TYPE_CHECKING:
     from noria.bus.bus import Bus
@@ -142,7 +142,7 @@ class _Printer:
             shown = jsonlib.dumps(attributes, indent=2, ensure_ascii=False)[2:-2]
             return f"{line}{data}\n{click.style(shown, dim=True)}"
         if sys.stdout.isatty() and plain + len(data) > output_width():
-            data = data[: max(output_width() - plain - 1, 10)] + "…"
+            data = data[: max(output_width() - plain - 3, 10)].rstrip() + ellipsis()
         return line + data
 
 
