@@ -21,9 +21,10 @@ What a confirmed event survives:
 - with ``replicas=3``, the loss of one machine of three, without fsync: a majority has it before it
   is confirmed.
 
-The server stores acknowledgements some hundred milliseconds after they came. If it is killed, what
-was acknowledged in this time is given out again; a worker that is still there knows that it has
-handled it, and does not again.
+The server stores acknowledgements about a tenth of a second after they came. If it is killed (not
+stopped), what was acknowledged in this time is given out again; a worker that is still there knows
+that it has handled it, and does not again. Server 2.9 writes them in place: one that is killed in
+this moment gives out again everything that the stream still has, in order.
 """
 
 from __future__ import annotations
