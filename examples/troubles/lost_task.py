@@ -14,7 +14,7 @@ async def ask(number):
 async def main():
     for number in range(3):
         asyncio.create_task(ask(number))  # noqa: RUF006 - only asyncio has it, weakly
-    await asyncio.sleep(1.6)
+    await asyncio.sleep(3)
     gc.collect()
     await asyncio.sleep(0.2)
 

@@ -38,7 +38,6 @@ ALL = os.environ.get("NORIA_TROUBLES") == "all"
 USUAL = {
     "blocked_by_json",
     "blocked_by_regex",
-    "lost_task",
     "never_resumed",
     "reader_paused",
     "connection_leak",
