@@ -315,6 +315,41 @@ def test_what_every_group_has_acknowledged_is_removed(
     run(main())
 
 
+def test_nothing_is_removed_that_a_consumer_without_a_group_has_not_read(
+    server: BrokerServer, url: str, type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = importlib.import_module("noria.bus.brokers.redis.keeper")
+    monkeypatch.setattr(keeper, "TRIM_INTERVAL_MS", 100)
+    monkeypatch.setattr(keeper, "RETAINED_MS", 0)
+    monkeypatch.setattr(keeper, "READ_INTERVAL_SECONDS", 0.1)
+
+    async def main() -> None:
+        broker = table.make(url, "worker")
+        member = await broker.subscribe(Subscription("a.b", "g"))
+        readers = [await broker.subscribe(Subscription(each)) for each in ("a.b", "*")]
+        bodies = [b"%d" % number for number in range(5)]
+        for body in bodies:
+            await broker.publish([message("a.b", body)])
+        found: list[Delivery] = []
+        while len(found) < 5:
+            found += await member.fetch(10)
+        await member.ack(found)
+        await asyncio.sleep(0.5)
+        for reader in readers:
+            read: list[Delivery] = []
+            while len(read) < 5:
+                read += await reader.fetch(10)
+            assert [each.body for each in read] == bodies
+        with client(server) as operator:
+            await until(lambda: operator.xlen(f"{type}:s:a.b") == 0)
+            for reader in readers:
+                await reader.close()
+            assert operator.keys(f"{type}:reader*") == []
+        await broker.close()
+
+    run(main())
+
+
 def test_events_that_are_too_old_are_removed(server: BrokerServer, url: str, type: str) -> None:
     async def main() -> None:
         broker = table.make(f"{url}&keep=500ms", "worker")

@@ -161,11 +161,11 @@ class RedisBroker(Broker):
     async def subscribe(self, subscription: Subscription) -> Consumer:
         shared = await self._connected()
         consumer: GroupConsumer | SoloConsumer
+        self._consumers_made += 1
+        name = f"{self.worker}-{self._consumers_made}"
         if subscription.group is None:
-            consumer = SoloConsumer(shared, subscription)
+            consumer = SoloConsumer(shared, subscription, name)
         else:
-            self._consumers_made += 1
-            name = f"{self.worker}-{self._consumers_made}"
             consumer = GroupConsumer(shared, subscription, name)
         shared.consumers.add(consumer)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from noria.bus.brokers.redis import resp, scripts
 from noria.bus.brokers.redis.connection import Link
@@ -28,6 +28,9 @@ TAKEN_OVER = 100
 # without a group may not have read them yet.
 TRIM_INTERVAL_MS = 5_000
 RETAINED_MS = 10_000
+# What a consumer without a group has not read is kept for it, as long as it says so this often.
+READ_INTERVAL_SECONDS = 2.0
+READ_KEPT_MS = 30_000
 
 
 class Member(Protocol):
@@ -58,6 +61,14 @@ class Member(Protocol):
         """Create its group again."""
 
 
+class Reader(Protocol):
+    """A consumer without a group, as the keeper sees it."""
+
+    name: str
+    # By stream, the last entry that was read.
+    positions: dict[bytes, bytes]
+
+
 class Keeper:
     """Runs while the broker has consumers."""
 
@@ -65,8 +76,8 @@ class Keeper:
         self.commands = commands
         self.names = names
         self.groups: set[Member] = set()
-        # Consumers without a group: they need delayed events to move, nothing else.
-        self.solo: set[Any] = set()
+        self.readers: set[Reader] = set()
+        self.read_noted = 0.0
         self.task: asyncio.Task[None] | None = None
         self.alarm: asyncio.Event | None = None
         # When a delayed event is due, as far as it is known, by the clock of the loop.
@@ -84,14 +95,24 @@ class Keeper:
             raise
         self._run()
 
-    def add_solo(self, consumer: Any) -> None:
-        self.solo.add(consumer)
+    async def add_reader(self, reader: Reader) -> None:
+        """Begin to serve a consumer without a group."""
+        await self.commands.call(self._note_read(reader))
+        self.readers.add(reader)
         self._run()
 
-    def remove(self, consumer: Any) -> None:
+    def remove(self, consumer: Member) -> None:
+        """End serving a consumer."""
         self.groups.discard(consumer)
-        self.solo.discard(consumer)
         self.relisted.pop(consumer, None)
+
+    async def remove_reader(self, reader: Reader) -> None:
+        """End serving a consumer without a group, and remove what the server has of it."""
+        self.readers.discard(reader)
+        await self.commands.call(
+            resp.command("ZREM", self.names.readers, reader.name),
+            resp.command("DEL", self.names.reader + reader.name),
+        )
 
     def expect(self, delay: float) -> None:
         """Note that an event is due after `delay` seconds."""
@@ -131,10 +152,8 @@ class Keeper:
             try:
                 await self._move()
                 if loop.time() >= next_round:
-                    interval = self._interval()
-                    next_round = loop.time() + interval
-                    for consumer in list(self.groups):
-                        await self._serve(consumer)
+                    next_round = loop.time() + self._interval()
+                    await self._round()
             except BrokerUnavailable:
                 next_round = loop.time() + self._interval()
                 self.due = float("inf")
@@ -142,6 +161,28 @@ class Keeper:
                 log.exception("a round of leases and delayed events failed")
                 next_round = loop.time() + self._interval()
                 self.due = float("inf")
+
+    async def _round(self) -> None:
+        # At once: the commands go together.
+        outcomes = await asyncio.gather(
+            *(self._serve(consumer) for consumer in self.groups),
+            self._note_all_read(),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _note_all_read(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self.readers and now - self.read_noted >= READ_INTERVAL_SECONDS:
+            self.read_noted = now
+            await self.commands.call(*map(self._note_read, self.readers))
+
+    def _note_read(self, reader: Reader) -> bytes:
+        keys = [self.names.readers, self.names.reader + reader.name]
+        positions = [each for pair in reader.positions.items() for each in pair]
+        return resp.script(scripts.READ, keys, [reader.name, READ_KEPT_MS, *positions])
 
     def _interval(self) -> float:
         renewals = (consumer.subscription.claim * RENEWAL_SHARE for consumer in self.groups)
@@ -224,6 +265,8 @@ class Keeper:
         self.trimmed[type] = now
         names = self.names
         streams = names.streams(type)
-        keys: list[resp.Argument] = [names.trim_lock(type), *streams, consumer.retry.name]
+        keys: list[resp.Argument] = [names.trim_lock(type), names.readers]
+        keys += (*streams, consumer.retry.name)
         arguments: list[resp.Argument] = [TRIM_INTERVAL_MS // 2, RETAINED_MS, len(streams)]
+        arguments.append(names.reader)
         await self.commands.call(resp.script(scripts.TRIM, keys, arguments))

@@ -49,6 +49,16 @@ class Names:
         return f"{self.prefix}:trim:{type}"
 
     @property
+    def readers(self) -> str:
+        """The sorted set of the consumers without a group, by the end of what is kept for them."""
+        return f"{self.prefix}:readers"
+
+    @property
+    def reader(self) -> str:
+        """What precedes such a consumer's name, in the key of the hash of its positions."""
+        return f"{self.prefix}:reader:"
+
+    @property
     def delayed(self) -> str:
         """The sorted set of the events that wait for a time, by that time."""
         return f"{self.prefix}:delayed"

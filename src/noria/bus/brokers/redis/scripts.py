@@ -287,9 +287,22 @@ redis.call('ZREM', KEYS[3], ARGV[1])
 return 1
 """
 
-# Removes what every group has acknowledged, except the newest. KEYS: lock, streams. ARGV:
-# milliseconds of the lock, milliseconds for which acknowledged events stay, number of streams
-# for which they stay: those after them are emptied at once.
+# Notes how far a consumer without a group has read: what it has not read is not trimmed. KEYS:
+# readers, its hash. ARGV: its name, milliseconds for which that holds; then pairs of stream and id.
+READ = (
+    NOW
+    + """
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return 1
+"""
+)
+
+# Removes what every group has acknowledged and every reader has read, except the newest. KEYS:
+# lock, readers, streams. ARGV: milliseconds of the lock, milliseconds for which acknowledged events
+# stay, number of streams for which they stay, what precedes a reader's name. Streams after those
+# are emptied at once.
 TRIM = (
     NOW
     + """
@@ -298,10 +311,24 @@ local function split(id)
     local first, second = string.match(id, '^(%d+)-(%d+)$')
     return tonumber(first), tonumber(second)
 end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+local readers = redis.call('ZRANGE', KEYS[2], 0, -1)
 local removed = 0
-for i = 2, #KEYS do
+for i = 3, #KEYS do
     local limit, limit_sequence = now, 0
-    if i - 1 <= tonumber(ARGV[3]) then limit = now - ARGV[2] end
+    if i - 2 <= tonumber(ARGV[3]) then limit = now - ARGV[2] end
+    local function keep_from(first, second)
+        if first < limit or first == limit and second < limit_sequence then
+            limit, limit_sequence = first, second
+        end
+    end
+    for _, reader in ipairs(readers) do
+        local position = redis.call('HGET', ARGV[4] .. reader, KEYS[i])
+        if position then
+            local first, second = split(position)
+            keep_from(first, second + 1)
+        end
+    end
     local groups = redis.pcall('XINFO', 'GROUPS', KEYS[i])
     if not groups.err and #groups > 0 then
         for _, row in ipairs(groups) do
@@ -312,9 +339,7 @@ for i = 2, #KEYS do
             if about.pending > 0 then
                 first, second = split(redis.call('XPENDING', KEYS[i], about.name)[2])
             end
-            if first < limit or first == limit and second < limit_sequence then
-                limit, limit_sequence = first, second
-            end
+            keep_from(first, second)
         end
         local oldest = string.format('%d-%d', math.max(0, limit), limit_sequence)
         removed = removed + redis.call('XTRIM', KEYS[i], 'MINID', oldest)
@@ -380,6 +405,7 @@ ALL = (
     EXTEND,
     TICK,
     RELEASE,
+    READ,
     TRIM,
     LAG,
     POSITIONS,

@@ -1,4 +1,8 @@
-"""A consumer without a group: XREAD from the end of the streams. Nothing of it is in the server."""
+"""A consumer without a group: XREAD from the end of the streams.
+
+The server has its positions, so that nothing is trimmed that it has not read, until it closes or
+has not been heard of for half a minute.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,9 @@ READ_COUNT = 50
 class SoloConsumer(Consumer):
     """Gets every event of a type, or of all types, from now on."""
 
-    def __init__(self, shared: Shared, subscription: Subscription):
+    def __init__(self, shared: Shared, subscription: Subscription, name: str):
         self.shared = shared
+        self.name = name
         self.type = subscription.type
         self.link = Link(shared.servers)
         # The last entry that was read of each stream.
@@ -31,6 +36,7 @@ class SoloConsumer(Consumer):
         self.buffer: deque[Delivery] = deque()
         self.reading: asyncio.Task[list[Delivery]] | None = None
         self.stopping = False
+        self.closed = False
 
     async def start(self) -> None:
         """Find the ends of the streams."""
@@ -51,7 +57,7 @@ class SoloConsumer(Consumer):
             [found] = await commands.call(resp.script(scripts.POSITIONS, streams))
             for stream, position in zip(streams, found, strict=True):
                 self.positions[stream.encode()] = position
-        self.shared.keeper.add_solo(self)
+        await self.shared.keeper.add_reader(self)
 
     async def fetch(self, limit: int) -> list[Delivery]:
         while not self.buffer:
@@ -113,7 +119,10 @@ class SoloConsumer(Consumer):
         self.buffer.clear()
 
     async def close(self) -> None:
-        self.shared.keeper.remove(self)
+        if not self.closed:
+            self.closed = True
+            with contextlib.suppress(BusError):
+                await self.shared.keeper.remove_reader(self)
         await self.stop()
 
     async def stop(self) -> None:
