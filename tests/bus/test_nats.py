@@ -24,6 +24,7 @@ pytest.importorskip("nats")
 from noria.bus.brokers.nats import source as source_module
 from noria.bus.brokers.nats.broker import NATSBroker
 from noria.bus.brokers.nats.connection import APIError
+from noria.bus.brokers.nats.consumer import GroupConsumer
 from noria.bus.brokers.nats.leases import Leases
 from noria.bus.brokers.nats.source import parse_reply
 
@@ -348,6 +349,34 @@ def test_leases_are_shared_and_taken_over(url: str) -> None:
         await two.renew(link)
         while two.owned != {0, 1, 2, 3}:
             await two.renew(link)
+        await broker.close()
+
+    run(main())
+
+
+def test_events_with_keys_wait_for_leases_that_are_renewed_late(url: str) -> None:
+    async def main() -> None:
+        broker = make(url)
+        consumer = await broker.subscribe(Subscription("a.b", "g", concurrency=8))
+        assert isinstance(consumer, GroupConsumer)
+        await publish(broker, "a.b", b"1", b"2", b"3", b"4", key="key")
+        found = await fetch(consumer, 4)
+        await publish(broker, "a.b", b"5", b"6", key="key")
+        fetching = asyncio.ensure_future(consumer.fetch(8))
+        # The leases have ended by this worker's clock, and are still its own in the broker.
+        leases = consumer.keys.leases
+        leases.deadline, deadline = 0.0, leases.deadline
+        await until(lambda: len(consumer.ready_keys) == 2)
+        await asyncio.sleep(0.05)
+        assert not fetching.done()
+        leases.deadline = deadline
+        consumer.wake()
+        found += await fetching
+        if len(found) < 6:
+            found += await fetch(consumer, 1)
+        assert [each.body for each in found] == [b"1", b"2", b"3", b"4", b"5", b"6"]
+        await consumer.ack(found)
+        await consumer.close()
         await broker.close()
 
     run(main())

@@ -97,7 +97,9 @@ class GroupConsumer(Member):
     def _take(self, limit: int) -> list[Delivery]:
         """Return what is ready; if there are events with and without keys, half of each."""
         taken: list[Delivery] = []
-        queues = [self.ready, self.ready_keys]
+        # Without valid leases, events with keys stay in their queue: maybe they are renewed now.
+        keys = self.ready_keys if self.keys.leases.valid(self.loop.time()) else deque[Delivery]()
+        queues = [self.ready, keys]
         if self._keys_first:
             queues.reverse()
         self._keys_first = not self._keys_first
@@ -108,15 +110,14 @@ class GroupConsumer(Member):
         return taken
 
     def _move(self, ready: deque[Delivery], limit: int, taken: list[Delivery]) -> None:
-        now = self.loop.time()
-        stale = now - self.claim * STALE_SHARE
+        stale = self.loop.time() - self.claim * STALE_SHARE
         limit += len(taken)
         while ready and len(taken) < limit:
             delivery = ready.popleft()
             received: Received = delivery.token
             partition = received.partition
             if partition is not None:
-                if received.lost or not partition.may_start(now):
+                if received.lost:
                     continue
                 partition.unfetched -= 1
             elif received.claimed < stale:

@@ -71,10 +71,6 @@ class Partition:
         self._last = 0
         self._task: asyncio.Task[None] | None = None
 
-    def may_start(self, now: float) -> bool:
-        """Whether an event of this partition may be handed out at this time."""
-        return not self.lost and self.reader.leases.valid(now)
-
     def begin(self, link: Link) -> None:
         """Read on this link, after all that is claimed has come back."""
         self.recovering = True
@@ -396,6 +392,8 @@ class KeyReader:
             if partition is not None:
                 partition.lose()
         self._lose([number for number in self.partitions if number not in self.leases.owned])
+        if self.consumer.ready_keys:
+            self.consumer.wake()
 
     def _releasable(self) -> frozenset[int]:
         """Return the partitions that are stopped, with nothing claimed."""
