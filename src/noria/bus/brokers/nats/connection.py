@@ -14,12 +14,12 @@ import itertools
 import json
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
 
+from noria.bus.brokers.nats.client import BatchClient, Callback, Direct, Outgoing, with_direct
 from noria.bus.url import BrokerURL
 from noria.errors import BrokerUnavailable, InvalidBrokerURL
 
@@ -40,7 +40,7 @@ Request = tuple[str, bytes, dict[str, str] | None]
 # nats-py checks each subject; those that are used here are made here.
 _OPTIONS = (
     {"skip_subject_validation": True}
-    if "skip_subject_validation" in inspect.signature(Client.connect).parameters
+    if "skip_subject_validation" in inspect.signature(BatchClient.connect).parameters
     else {}
 )
 
@@ -68,7 +68,7 @@ class _Exchange:
 class Link:
     """One connection, from its beginning until it is lost."""
 
-    def __init__(self, url: BrokerURL, client: Client, suspect: Callable[[Link], None]):
+    def __init__(self, url: BrokerURL, client: BatchClient, suspect: Callable[[Link], None]):
         self.url = url
         self.client = client
         # Called when an answer has not come in time.
@@ -79,16 +79,23 @@ class Link:
         self.subscriptions: list[Any] = []
         # Called once when the connection is lost.
         self.loss_callbacks: set[Callable[[], None]] = set()
-        self._exchanges: dict[str, _Exchange] = {}
+        self._exchanges: dict[bytes, _Exchange] = {}
         self._numbers = itertools.count(1)
 
     async def open(self) -> None:
         """Subscribe to the answers."""
-        await self.subscribe(f"{self.inbox}.*.*", self._answered)
+        await self.subscribe(f"{self.inbox}.*.*", self._answered, self._answered_directly)
 
-    async def subscribe(self, subject: str, callback: Callable[[Any], Awaitable[None]]) -> Any:
-        """Return a subscription of nats-py; its messages are not limited, since pulls are."""
+    async def subscribe(
+        self, subject: str, callback: Callback, direct: Direct | None = None
+    ) -> Any:
+        """Return a subscription of nats-py; its messages are not limited, since pulls are.
+
+        `direct` gets the messages before `callback`, as `client` says.
+        """
         self._check()
+        if direct is not None:
+            callback = with_direct(callback, direct)
         try:
             subscription = await self.client.subscribe(
                 subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
@@ -115,10 +122,10 @@ class Link:
     async def send(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
         """Send messages of subject, payload and reply subject, without waiting for anything."""
         self._check()
-        publish = self.client.publish
         try:
-            for subject, payload, reply in messages:
-                await publish(subject, payload, reply)
+            await self.client.publish_all(
+                [(subject, payload, reply, None) for subject, payload, reply in messages]
+            )
         except (nats.errors.Error, OSError) as error:
             raise self.url.unavailable(error) from error
 
@@ -127,17 +134,19 @@ class Link:
     ) -> list[bytes | None]:
         """Send requests together, and return their answers; None where nothing listens."""
         self._check()
-        number = str(next(self._numbers))
+        number = b"%d" % next(self._numbers)
         exchange = _Exchange(len(requests), self.loop.create_future())
         if not requests:
             return []
         self._exchanges[number] = exchange
         timer = self.loop.call_later(seconds, self._time_out, exchange, seconds)
-        prefix = f"{self.inbox}.{number}."
-        publish = self.client.publish
+        prefix = f"{self.inbox}.{number.decode()}."
+        messages: list[Outgoing] = [
+            (subject, payload, f"{prefix}{index}", headers)
+            for index, (subject, payload, headers) in enumerate(requests)
+        ]
         try:
-            for index, (subject, payload, headers) in enumerate(requests):
-                await publish(subject, payload, f"{prefix}{index}", headers)
+            await self.client.publish_all(messages)
             await exchange.done
         except (nats.errors.Error, OSError) as error:
             if isinstance(error, BrokerUnavailable):
@@ -183,15 +192,27 @@ class Link:
             raise result
         return result
 
+    def _answered_directly(
+        self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> bool:
+        if headers:
+            return False
+        self._answer(subject, reply, data)
+        return True
+
     async def _answered(self, message: Any) -> None:
-        _, number, index = message.subject.rsplit(".", 2)
-        if number == "echo":
-            _, number, index = message.reply.rsplit(".", 2)
+        nothing_listens = not message.data and message.headers is not None
+        data = None if nothing_listens else message.data
+        self._answer(message.subject.encode(), message.reply.encode(), data)
+
+    def _answer(self, subject: bytes, reply: bytes, data: bytes | None) -> None:
+        _, number, index = subject.rsplit(b".", 2)
+        if number == b"echo":
+            _, number, index = reply.rsplit(b".", 2)
         exchange = self._exchanges.get(number)
         if exchange is None:
             return
-        if message.data or message.headers is None:
-            exchange.answers[int(index)] = message.data
+        exchange.answers[int(index)] = data
         exchange.missing -= 1
         if not exchange.missing and not exchange.done.done():
             exchange.done.set_result(None)
@@ -297,7 +318,7 @@ class Connection:
         return servers
 
     async def _connect_to(self, server: str) -> Link:
-        client = Client()
+        client = BatchClient()
         links: list[Link] = []
         reasons: list[Exception] = []
 

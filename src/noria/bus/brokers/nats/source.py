@@ -58,7 +58,9 @@ class Source:
 
     async def open(self) -> None:
         """Listen for messages."""
-        self._subscription = await self.link.subscribe(self.inbox, self._received)
+        self._subscription = await self.link.subscribe(
+            self.inbox, self._received, self._received_directly
+        )
 
     async def pull(self, count: int, *, wait: bool = True) -> None:
         """Ask for `count` messages more; without `wait`, for those that are there."""
@@ -99,6 +101,16 @@ class Source:
         self.credit = 0
         if self._subscription is not None:
             await self.link.unsubscribe(self._subscription)
+
+    def _received_directly(
+        self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> bool:
+        if not reply.startswith(b"$JS.ACK."):
+            return False
+        if self.credit:
+            self.credit -= 1
+        self.deliver(data, reply.decode())
+        return True
 
     async def _received(self, message: Any) -> None:
         reply = message.reply
