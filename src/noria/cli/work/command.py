@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from noria.bus.bus import Bus
     from noria.cli.work.options import WorkOptions
     from noria.cli.work.output import TextOutput
+    from noria.cli.work.supervisor import WorkSupervisor
     from noria.cli.work.totals import WorkTotals
     from noria.servers.config import OnReady
 
@@ -152,7 +153,7 @@ def _run_supervised(options: WorkOptions, output: TextOutput, *, reload: bool) -
     try:
         status = supervisor.start_first()
         if status is not None and not (reload and status == 1):
-            return _exit_status(status, supervisor.interrupts)
+            return _exit_status(supervisor, status)
         if status is not None:
             output.waiting_for_change()
         is_first = False
@@ -166,10 +167,10 @@ def _run_supervised(options: WorkOptions, output: TextOutput, *, reload: bool) -
     return INTERRUPTED_STATUS if supervisor.interrupts > 1 else 0
 
 
-def _exit_status(code: int, interrupts: int) -> int:
+def _exit_status(supervisor: WorkSupervisor, code: int) -> int:
     """Return the exit status when the first worker has ended before it was ready."""
-    if interrupts:
-        return INTERRUPTED_STATUS
+    if supervisor.stopping:
+        return INTERRUPTED_STATUS if supervisor.interrupts else 0
     if code in (1, 2):  # it has said why
         return code
     how = signal.Signals(-code).name if code < 0 else f"status {code}"
