@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -446,3 +447,34 @@ def test_a_crash_leaves_a_flight_recording(tmp_path: Path) -> None:
     with Recording.open(path) as recording:
         assert [each["what"] for each in recording.objects()] == ["process", "loop", "names"]
         assert recording.records(0)
+
+
+def test_a_snapshot_during_the_collection_of_a_task_does_not_hide_where_it_waited() -> None:
+    """Callbacks of weak references run between asyncio's removal of a task and its finalizer."""
+
+    async def lost() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    line = lost.__code__.co_firstlineno + 1
+
+    async def main(agent: Any) -> list[dict[str, Any]]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        task = asyncio.create_task(lost())
+        await asyncio.sleep(0)
+        await asyncio.to_thread(snapshot_of, agent)
+        seen: list[dict[str, Any]] = []
+        reference = weakref.ref(task, lambda _: seen.append(agent.snapshot(fresh=True)))
+        gc.disable()
+        try:
+            del task
+            gc.collect()
+        finally:
+            gc.enable()
+        assert reference() is None
+        assert len(seen) == 1
+        return list(snapshot_of(agent)["errors"])
+
+    with watching() as agent:
+        (error,) = noria.run(main(agent))
+    assert error["kind"] == "task destroyed pending"
+    assert error["place"][2] == line

@@ -86,6 +86,7 @@ class Agent:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
         self._snapshot: dict[str, Any] = {"time": 0, "loops": [], "cost": 0}
+        self._former_snapshot = self._snapshot
         self._encoded: tuple[int, bytes] = (0, b"")
         self._thread = threading.Thread(target=self._run, name="noria-agent", daemon=True)
 
@@ -236,13 +237,14 @@ class Agent:
             age = time.monotonic_ns() - self._snapshot["time"]
             if fresh or age >= max(MIN_SNAPSHOT_AGE, self._snapshot["cost"] / SNAPSHOT_SHARE):
                 private: set[int] = set().union(*(function() for function in self.private_fds))
-                self._snapshot = take_snapshot(self.loops, private)
+                taken = take_snapshot(self.loops, private)
+                self._former_snapshot, self._snapshot = self._snapshot, taken
             return self._snapshot
 
     @property
-    def last_snapshot(self) -> dict[str, Any]:
-        """The last snapshot, however old."""
-        return self._snapshot
+    def last_snapshots(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The last snapshot and the one before, however old."""
+        return self._snapshot, self._former_snapshot
 
     def snapshot_interval(self, more: float = 0.0) -> float:
         """Return the seconds between regular snapshots that cost *more* seconds each, too.

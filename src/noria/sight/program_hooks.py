@@ -164,7 +164,9 @@ def _last_place_of_task(watched: Any, task: Any) -> Any:
     agent = _agent
     place = _place_of_task(task)
     if agent is not None:
-        for loop in agent.last_snapshot["loops"]:
+        # A collection removes a task from asyncio's set before the task is told of its end: the
+        # last snapshot may have been taken between the two.
+        for loop in itertools.chain(*(each["loops"] for each in agent.last_snapshots)):
             for record in loop["tasks"] if loop["id"] == watched.id else ():
                 if record["id"] == id(task) and record["coroutine"][:2] == place[:2]:
                     inside = [each for each in record["waiting_at"] if is_user_code(each[1])]
