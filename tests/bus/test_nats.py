@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from noria.bus.brokers import table
-from noria.bus.contract import Consumer, Delivery, Message, Subscription
+from noria.bus.contract import Consumer, Delivery, Message, Subscription, partition
 from noria.errors import BrokerUnavailable, InvalidBrokerURL
 from support import brokers
 from support.brokers import BrokerServer
@@ -22,10 +22,12 @@ from support.tcp_proxy import TCPProxy
 pytest.importorskip("nats")
 
 from noria.bus.brokers.nats import source as source_module
+from noria.bus.brokers.nats.ack_floor import AckFloor, nanoseconds
 from noria.bus.brokers.nats.broker import NATSBroker
 from noria.bus.brokers.nats.connection import APIError
 from noria.bus.brokers.nats.consumer import GroupConsumer
 from noria.bus.brokers.nats.leases import Leases
+from noria.bus.brokers.nats.names import NO_KEY
 from noria.bus.brokers.nats.source import parse_reply
 
 DEADLINE = 40.0  # seconds
@@ -310,10 +312,6 @@ def test_the_lag_of_types_without_groups_keys_and_delays(url: str) -> None:
         row = (await broker.lag())[1]
         return (row.type, row.group, row.waiting, row.in_flight, row.delayed) == wanted
 
-    async def until_async(true: Any) -> None:
-        while not await true():
-            await asyncio.sleep(0.01)
-
     run(main())
 
 
@@ -397,6 +395,97 @@ def test_a_lease_that_changed_meanwhile_is_read_again(url: str) -> None:
         await broker.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same worker", "new worker"])
+def test_what_the_server_forgets_is_not_handled_again(
+    own_nats: BrokerServer, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    """Server 2.9, if it is killed while it writes a consumer's state, leaves an empty file."""
+    monkeypatch.setattr("noria.bus.brokers.nats.consumer.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("noria.bus.brokers.nats.ack_floor.STORE_SECONDS", 0.0)
+    # No worker remembers single acknowledgements.
+    monkeypatch.setattr("noria.bus.brokers.nats.consumer.MAX_KNOWN_ACKS", 0)
+    type = "forget.test"
+
+    async def main() -> None:
+        broker = make(own_nats.url)
+        consumer = await broker.subscribe(Subscription(type, "g"))
+        await publish(broker, type, *(b"%d" % number for number in range(50)))
+        await publish(broker, type, *(b"%d" % number for number in range(50)), key="k")
+        for _ in range(100):
+            await consumer.ack(await fetch(consumer, 1))
+        number = partition("k", broker.partitions)
+        wanted = {NO_KEY: 50, str(number): 100}
+        for each, last in wanted.items():
+            name = broker.names.consumer(type, "g", each)
+            await until_async(lambda name=name, last=last: stored_floor(broker, name, last))
+        if not same:
+            await consumer.close()
+            await broker.close()
+        own_nats.kill()
+        states = list(own_nats.directory.glob("jetstream/*/streams/noria/obs/g+*/o.dat"))
+        assert len(states) == 2
+        for state in states:
+            state.write_bytes(b"")
+        own_nats.start()
+        if not same:
+            broker = make(own_nats.url)
+            consumer = await broker.subscribe(Subscription(type, "g"))
+        again: list[bytes] = []
+
+        async def take() -> None:
+            while True:
+                try:
+                    found = await consumer.fetch(10)
+                except BrokerUnavailable:
+                    continue
+                again.extend(delivery.body for delivery in found)
+                await consumer.ack(found)
+
+        taking = asyncio.ensure_future(take())
+        await publish_until_stored(broker, type, b"last")
+        await until(lambda: b"last" in again)
+        await until_async(lambda: settled(broker, type))
+        assert again == [b"last"]
+        taking.cancel()
+        await asyncio.wait([taking])
+        await consumer.close()
+        await broker.close()
+
+    run(main())
+
+
+async def publish_until_stored(broker: NATSBroker, type: str, body: bytes) -> None:
+    message = Message(type, body, next(ids))
+    while True:
+        try:
+            await broker.publish([message])
+            return
+        except BrokerUnavailable:
+            await asyncio.sleep(0.01)
+
+
+async def settled(broker: NATSBroker, type: str) -> bool:
+    rows = [row for row in await broker.lag() if row.type == type]
+    return not any(row.waiting or row.in_flight for row in rows)
+
+
+async def stored_floor(broker: NATSBroker, consumer: str, last: int) -> bool:
+    floor = AckFloor(broker.names.state, broker.names.ack_floor(consumer))
+    await floor.load(await broker.connection.get())
+    return floor.sequence >= last
+
+
+async def until_async(true: Any) -> None:
+    while not await true():
+        await asyncio.sleep(0.01)
+
+
+def test_times_of_jetstream_are_read() -> None:
+    assert nanoseconds("2026-11-29T12:20:48.33712713Z") == 1795954848337127130
+    assert nanoseconds("2026-11-29T12:20:48Z") == 1795954848000000000
+    assert nanoseconds("0001-01-01") == 0
 
 
 def test_replies_are_parsed_with_and_without_a_domain() -> None:

@@ -23,8 +23,7 @@ What a confirmed event survives:
 
 The server stores acknowledgements about a tenth of a second after they came. If it is killed (not
 stopped), what was acknowledged in this time is given out again; a worker that is still there knows
-that it has handled it, and does not again. Server 2.9 writes them in place: one that is killed in
-this moment gives out again everything that the stream still has, in order.
+that it has handled it, and does not again. `ack_floor` says what server 2.9 can lose beyond that.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from noria.bus.brokers.nats import durable
+from noria.bus.brokers.nats.ack_floor import LOOK_SECONDS, AckFloor
 from noria.bus.brokers.nats.connection import Connection, Link
 from noria.bus.brokers.nats.fetcher import Member
 from noria.bus.brokers.nats.keys import KeyReader
@@ -44,6 +45,7 @@ class GroupConsumer(Member):
     ):
         super().__init__(connection, names, subscription)
         self.name = names.consumer(subscription.type, self.group, NO_KEY)
+        self.floor = AckFloor(names.state, names.ack_floor(self.name))
         self.draining = False
         self._keys_first = False
         self._discard = discard
@@ -64,6 +66,8 @@ class GroupConsumer(Member):
             link, self.names.events, self.name, subject, self.claim, self.subscription.start
         )
         self.config = found["config"]
+        self.floor.note(found)
+        await self.floor.load(link)
         source = Source(link, self.names.events, self.name, self._deliver, self.fail, self.wake)
         await source.open()
         return source
@@ -73,8 +77,8 @@ class GroupConsumer(Member):
     def _deliver(self, body: bytes, reply: str) -> None:
         attempt, sequence, _, stored = parse_reply(reply)
         identity = f"{sequence}.{stored}"
-        if identity in self.known_acks:
-            self.keys.in_background(self.send, [(reply, ACK)])
+        if identity in self.known_acks or self.floor.covers(int(sequence), int(stored)):
+            self.ack_again(reply)
             return
         self.ready.append(Delivery(body, attempt, Received(reply, identity, self.loop.time())))
         if self._waiter is not None:
@@ -178,7 +182,7 @@ class GroupConsumer(Member):
     async def _renew(self) -> None:
         """Keep the claims of what waits for a fetch."""
         while True:
-            await asyncio.sleep(self.claim * RENEWAL_SHARE / 2)
+            await asyncio.sleep(min(LOOK_SECONDS, self.claim * RENEWAL_SHARE / 2))
             now = self.loop.time()
             oldest = now - self.claim * RENEWAL_SHARE
             waiting = [each.token for each in (*self.ready, *self.ready_keys, *self.keys.held())]
@@ -186,9 +190,11 @@ class GroupConsumer(Member):
             if due:
                 with contextlib.suppress(BusError):
                     await self._extend(due, now)
-            if self.source is not None:
+            if self.source is not None and self.source.link.lost is None:
                 with contextlib.suppress(BusError):
-                    await self.source.forget_dead_pulls()
+                    self.floor.note(await self.source.info())
+                    await self.floor.store(self.source.link)
+                    await self.keys.note_floors()
 
     # Ending.
 
@@ -207,7 +213,7 @@ class GroupConsumer(Member):
             return
         self.closed = True
         self._discard(self)
-        tasks = [*self._tasks, *self.keys.tasks]
+        tasks = [*self._tasks, *self.tasks]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -226,7 +232,7 @@ class GroupConsumer(Member):
 
     def stop_tasks(self) -> list[asyncio.Task[None]]:
         """Cancel the background tasks, as if the process ended; return them."""
-        tasks = [*self._tasks, *self.keys.tasks]
+        tasks = [*self._tasks, *self.tasks]
         for task in tasks:
             task.cancel()
         return tasks

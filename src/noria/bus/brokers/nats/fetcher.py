@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from noria.bus.brokers.nats.connection import APIError, Connection, Link
 from noria.bus.brokers.nats.names import Names
 from noria.bus.brokers.nats.source import Received, Source
 from noria.bus.contract import Consumer, Delivery, Subscription
-from noria.errors import BrokerUnavailable
+from noria.errors import BrokerUnavailable, BusError
 
 
 class Fetcher(Consumer):
@@ -102,11 +103,41 @@ class Member(Fetcher):
         # What `fetch` has returned and is not settled.
         self.claimed: set[Received] = set()
         self.known_acks: dict[str, None] = {}
+        # Reply subjects of what was given out again although it is acknowledged.
+        self.repeats: list[str] = []
+        self.tasks: set[asyncio.Task[None]] = set()
 
     def push(self, deliveries: Iterable[Delivery]) -> None:
         """Add events with keys to the queue."""
         self.ready_keys.extend(deliveries)
         self.wake()
+
+    def ack_again(self, reply: str) -> None:
+        """Acknowledge what the server has forgotten to be acknowledged."""
+        self.repeats.append(reply)
+        if len(self.repeats) == 1:
+            self.in_background(self._ack_repeats)
+        self.wake()
+
+    async def _ack_repeats(self) -> None:
+        # Those that are delivered in one turn are acknowledged together.
+        await asyncio.sleep(0)
+        repeats, self.repeats = self.repeats, []
+        await self.send((reply, b"") for reply in repeats)
+
+    def in_background(
+        self, function: Callable[..., Awaitable[None]], *arguments: Any
+    ) -> asyncio.Task[None]:
+        """Call a coroutine function in a task that ends with the consumer."""
+
+        async def run() -> None:
+            with contextlib.suppress(BusError):
+                await function(*arguments)
+
+        task = self.loop.create_task(run(), name="noria bus consumer")
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
 
     async def send(self, messages: Iterable[tuple[str, bytes]]) -> None:
         """Send acknowledgements, and wait until the server has read them."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from noria.bus.backoff import reconnect_delay
 from noria.bus.brokers.nats import durable
+from noria.bus.brokers.nats.ack_floor import AckFloor
 from noria.bus.brokers.nats.connection import APIError, Link
 from noria.bus.brokers.nats.fetcher import Member
 from noria.bus.brokers.nats.leases import Leases
@@ -52,6 +53,7 @@ class Partition:
         subscription = self.consumer.subscription
         self.name = names.consumer(subscription.type, self.consumer.group, number)
         self.subject = names.event(subscription.type, number)
+        self.floor = AckFloor(names.state, names.ack_floor(self.name))
         self.link: Link | None = None
         self.source: Source | None = None
         # By sequence: what was given to this consumer and is not settled.
@@ -81,7 +83,7 @@ class Partition:
     def _start(self, step: Callable[[Link], Awaitable[None]], link: Link) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._task = self.reader.in_background(self._guard, step, link)
+        self._task = self.consumer.in_background(self._guard, step, link)
 
     async def _guard(self, step: Callable[[Link], Awaitable[None]], link: Link) -> None:
         try:
@@ -96,6 +98,7 @@ class Partition:
         consumer = self.consumer
         stream = consumer.names.events
         await durable.ensure(link, stream, self.name, self.subject, consumer.claim, consumer.config)
+        await self.floor.load(link)
         # The server repeats what it knows to be claimed, so that it is known again what that is.
         known = sorted(self.mine.values(), key=lambda received: received.sequence)
         self._drop_unfetched()
@@ -145,8 +148,8 @@ class Partition:
                 self.recovering = True
                 self._start(self._recover, self.link)
         identity = f"{number}.{stored}"
-        if identity in consumer.known_acks:
-            self.reader.in_background(consumer.send, [(reply, b"")])
+        if identity in consumer.known_acks or self.floor.covers(sequence, int(stored)):
+            consumer.ack_again(reply)
             return
         self.session.add(sequence)
         known = self.mine.get(sequence)
@@ -175,6 +178,7 @@ class Partition:
             self.disturbed = False
             here, settled = len(self.session), self._settled
             info = await link.call(f"CONSUMER.INFO.{names.events}.{self.name}")
+            self.floor.note(info)
             claimed = info["num_ack_pending"]
             # Acknowledgements may or may not have been counted meanwhile.
             if claimed <= here - (self._settled - settled) and not self.disturbed:
@@ -194,6 +198,12 @@ class Partition:
         held, self.held = self.held, []
         held.sort(key=lambda delivery: delivery.token.sequence)
         self.consumer.push(held)
+
+    async def note_floor(self) -> None:
+        """Remember and store how far everything is acknowledged."""
+        if self.source is not None and not self.lost:
+            self.floor.note(await self.source.info())
+            await self.floor.store(self.source.link)
 
     async def _pull(self, source: Source, count: int) -> None:
         """Pull for a time that ends before the lease does."""
@@ -239,7 +249,7 @@ class Partition:
         if self._task is not None:
             self._task.cancel()
         if self.source is not None:
-            self.reader.in_background(self.source.close)
+            self.consumer.in_background(self.source.close)
 
     async def stop(self) -> None:
         """Claim nothing more, and return what no fetch has returned."""
@@ -265,7 +275,6 @@ class KeyReader:
         subject = names.lease(subscription.type, consumer.group)
         self.leases = Leases(names.state, subject, member, consumer.claim, count)
         self.partitions: dict[int, Partition] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
         self.draining = False
         # Partitions that have events, or had.
         self.active: set[int] = set()
@@ -289,19 +298,9 @@ class KeyReader:
         """Return what is held back until the order is known."""
         return itertools.chain.from_iterable(each.held for each in self.partitions.values())
 
-    def in_background(
-        self, function: Callable[..., Awaitable[None]], *arguments: Any
-    ) -> asyncio.Task[None]:
-        """Call a coroutine function in a task that ends with the consumer."""
-
-        async def run() -> None:
-            with contextlib.suppress(BusError):
-                await function(*arguments)
-
-        task = self.consumer.loop.create_task(run(), name="noria bus keys")
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
+    async def note_floors(self) -> None:
+        """Remember and store how far everything is acknowledged, of each partition."""
+        await asyncio.gather(*(each.note_floor() for each in self.partitions.values()))
 
     def wake(self) -> None:
         """Let the background task look again."""
@@ -410,7 +409,7 @@ class KeyReader:
         at_once = False
         for number in candidates[: max(0, surplus)]:
             if number in self.partitions:
-                self.in_background(self.partitions[number].stop)
+                self.consumer.in_background(self.partitions[number].stop)
             else:
                 # Never read.
                 self.partitions[number] = partition = Partition(self, number)

@@ -51,6 +51,10 @@ class Names:
         """Return the subject of the leases of a group."""
         return f"{self.prefix}.s.lease.{group}.{type}"
 
+    def ack_floor(self, consumer: str) -> str:
+        """Return the subject for what is known to be acknowledged of a durable consumer."""
+        return f"{self.prefix}.s.floor.{consumer}"
+
     def consumer(self, type: str, group: str, partition: int | str) -> str:
         """Return the name of a group's durable consumer."""
         return f"{group}+{partition}+{type.replace('.', '+')}"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from noria.bus.brokers.nats.connection import Link
+from noria.bus.brokers.nats.connection import APIError, Link
 from noria.errors import BrokerUnavailable
 
 # Seconds for which a pull waits in the server, and for which a lost pull can delay events.
@@ -85,16 +85,19 @@ class Source:
         self.credit = 0
         if self._subscription is not None:
             await self.link.unsubscribe(self._subscription, drain=True)
-            await self.forget_dead_pulls()
+            await self.info()
 
-    async def forget_dead_pulls(self) -> None:
-        """Make the server forget the pulls of those who do not listen any more.
+    async def info(self) -> dict[str, Any]:
+        """Return the server's information of the consumer.
 
-        It does so when it is asked for information. Otherwise server 2.9, if only such pulls wait,
-        takes an event that was returned out of its queue for one of them, keeps it until its claim
-        ends, and gives another event out a second time.
+        This makes the server forget the pulls of those who do not listen any more. Otherwise server
+        2.9, if only such pulls wait, takes an event that was returned out of its queue for one of
+        them, keeps it until its claim ends, and gives another event out a second time.
         """
-        await self.link.api((self._info, None))
+        try:
+            return await self.link.call(self._info)
+        except APIError as error:
+            raise self.link.url.unavailable(f"JetStream: {error}") from error
 
     async def close(self) -> None:
         """End the pulls at once."""
