@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import noria
 from noria.bus.brokers import table
 from noria.bus.contract import Delivery, Message, Subscription
 from noria.errors import BrokerUnavailable, EmitTimeout, InvalidBrokerURL
-from support import brokers
+from support import brokers, running
 from support.brokers import BrokerServer
 from support.loops import until
 
@@ -428,3 +429,103 @@ def test_a_retry_counts_as_in_flight(url: str) -> None:
         await broker.close()
 
     run(main())
+
+
+def test_what_waits_is_counted_where_the_server_does_not_know_it(
+    server: BrokerServer, url: str, type: str
+) -> None:
+    async def main() -> None:
+        broker = table.make(url, "worker")
+        await broker.publish([message("a.b") for _ in range(5)])
+        with client(server) as operator:
+            stream = f"{type}:s:a.b"
+            consumer = await broker.subscribe(Subscription("a.b", "g"))
+            # From then on XINFO GROUPS does not say how many entries wait.
+            operator.xdel(stream, operator.xrange(stream)[2][0])
+            assert operator.xinfo_groups(stream)[0].get("lag") is None
+        [row] = await broker.lag()
+        assert (row.waiting, row.in_flight) == (4, 0)
+        await consumer.close()
+        await broker.close()
+
+    run(main())
+
+
+STOPPED = """
+    import asyncio, os, signal, sys
+    from noria.bus.brokers import table
+    from noria.bus.contract import Subscription
+
+    async def main():
+        broker = table.make(sys.argv[1], "stopped")
+        consumer = await broker.subscribe(Subscription("a.b", "g", claim=1.0))
+        found = [*await consumer.fetch(1), *await consumer.fetch(1)]
+        fetching = asyncio.ensure_future(consumer.fetch(10))
+        await asyncio.sleep(0.1)
+        print("waits", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        lost = await consumer.extend(found)
+        await asyncio.wait([fetching], timeout=1)
+        print("lost", len(lost), "fetched", fetching.done(), flush=True)
+
+    asyncio.run(main())
+"""
+
+
+def test_a_process_that_was_stopped_finds_its_claims_and_leases_lost(url: str) -> None:
+    async def main() -> None:
+        broker = table.make(url, "worker")
+        await broker.publish([message("a.b", b"1"), message("a.b", b"2", key="k")])
+        process = running.start(STOPPED, url)
+        try:
+            assert await asyncio.to_thread(running.line, process) == "waits"
+            heir = await broker.subscribe(Subscription("a.b", "g", claim=1.0))
+            # One that the stopped process's waiting command may be given.
+            await broker.publish([message("a.b", b"3", key="k")])
+            found: list[Delivery] = []
+            while len(found) < 3:
+                found += await heir.fetch(10)
+            bodies = [each.body for each in found]
+            assert sorted(bodies) == [b"1", b"2", b"3"]
+            assert bodies.index(b"2") < bodies.index(b"3")
+            await heir.ack(found)
+            process.send_signal(signal.SIGCONT)
+            line = await asyncio.to_thread(running.line, process)
+            assert line == "lost 2 fetched False"
+            await heir.close()
+        finally:
+            process.kill()
+            process.communicate()
+            await broker.close()
+
+    run(main())
+
+
+def test_tls(tmp_path: Path) -> None:
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+    certificate.private_key_pem.write_to_path(tmp_path / "key")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    port = brokers.free_port()
+    options = ("--tls-port", str(port), "--tls-ca-cert-file", f"{tmp_path}/ca")
+    files = ("--tls-key-file", f"{tmp_path}/key", "--tls-cert-file", f"{tmp_path}/cert")
+
+    async def main() -> None:
+        broker = table.make(f"rediss://127.0.0.1:{port}?ca={tmp_path}/ca", "worker")
+        with pytest.raises(BrokerUnavailable):
+            await broker.connect()
+        await broker.close()
+        login = f"ca={tmp_path}/ca&cert={tmp_path}/cert&key={tmp_path}/key"
+        broker = table.make(f"rediss://127.0.0.1:{port}?{login}", "worker")
+        await broker.publish([message("a.b")])
+        await broker.close()
+
+    try:
+        with another_server(tmp_path, *options, *files):
+            run(main())
+    except RuntimeError as error:
+        if "tls" not in str(error).lower():
+            raise
+        pytest.skip("this server is built without TLS")

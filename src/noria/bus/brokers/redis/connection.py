@@ -260,6 +260,7 @@ class Servers:
         self.hosts = url.hosts or ((url.path, None),)
         self.next_host = 0
         self.unix = url.scheme.endswith("+unix")
+        self.tls = url.scheme in ("rediss", "valkeys")
         self.options = self._options()
         self.dropped: set[asyncio.Task[None]] = set()
 
@@ -282,7 +283,7 @@ class Servers:
                 )
             options["db"] = int(number)
             options["socket_keepalive"] = True
-        if url.scheme in ("rediss", "valkeys"):
+        if self.tls:
             for option, name in (("ca", "ssl_ca_certs"), ("cert", "ssl_certfile")):
                 if option in url.options:
                     options[name] = url.options[option]
@@ -315,8 +316,7 @@ class Servers:
         if self.unix:
             connection = UnixDomainSocketConnection(path=host, **self.options)
         else:
-            tls = "ssl_check_hostname" in self.options
-            kind = SSLConnection if tls else Connection
+            kind = SSLConnection if self.tls else Connection
             connection = kind(host=host, port=port or DEFAULT_PORT, **self.options)
         try:
             await connection.connect()
@@ -335,7 +335,8 @@ class Servers:
     async def disconnect(self, connection: Any) -> None:
         """Disconnect, without an error if the connection is broken."""
         with contextlib.suppress(RedisError, OSError, TimeoutError):
-            await connection.disconnect(nowait=True)
+            # The end of TLS takes some turns of the loop, which may be closed then.
+            await connection.disconnect(nowait=not self.tls)
 
     def drop(self, connection: Any) -> None:
         """Disconnect in a task."""
