@@ -1,7 +1,9 @@
 """`noria run --record` names the fault of each program in examples/troubles, and none in others.
 
 The default suite runs a few programs once, the models in turn. NORIA_TROUBLES=all runs all on every
-model that can drive asyncio, and the healthy programs for longer.
+model that can drive asyncio, and the healthy programs for longer. A machine that stops running a
+process for a moment can show a block that is no fault of the program: a run with other findings
+than expected is repeated once.
 """
 
 from __future__ import annotations
@@ -111,6 +113,8 @@ def test_the_examples_plant_each_kind_of_fault_in_one_line():
 def test_the_fault_is_named(program: Path, model: str, tmp_path: Path):
     fault = Fault.of(program)
     found = findings(program, model, tmp_path)
+    if [each.kind for each in found] != [fault.kind]:
+        found = findings(program, model, tmp_path)
     assert [each.kind for each in found] == [fault.kind], text.render(found)
     place = found[0].place
     assert place is not None
@@ -128,4 +132,6 @@ def test_a_healthy_program_has_no_finding(program: Path, model: str, tmp_path: P
         assert os.environ.get("NORIA_PROGRAMS") != "required", need
         pytest.skip(f"{need} is not installed")
     found = findings(program, model, tmp_path, HEALTHY_SECONDS, model)
+    if found:
+        found = findings(program, model, tmp_path, HEALTHY_SECONDS, model)
     assert found == [], text.render(found)
