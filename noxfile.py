@@ -83,10 +83,10 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=["3.12", "3.13"])
 def coverage(session: nox.Session) -> None:
     """Run the test suite and print the coverage of the Python part; fail below the floor."""
-    install(session, "coverage")
+    install(session, "coverage", "nats", "redis")
     session.run(
         *(*PYTEST, "-n", "4", "--cov", "--cov-report=term:skip-covered", *session.posargs),
-        env={"COVERAGE_CORE": "sysmon"},
+        env={"COVERAGE_CORE": "sysmon", "NORIA_BROKERS": "installed"},
     )
 
 
@@ -120,6 +120,21 @@ def troubles(session: nox.Session) -> None:
         # The programs mostly wait.
         *(*PYTEST, "-n", "8", "tests/sight/test_troubles.py"),
         env={"NORIA_TROUBLES": "all", "NORIA_PROGRAMS": "required"},
+    )
+
+
+@nox.session
+def bus(session: nox.Session) -> None:
+    """Run the tests of the bus with NATS and Redis; needs nats-server and redis-server."""
+    install(session, "test", "nats", "redis", "bus")
+    tests = (
+        "tests/bus",
+        "tests/cli/test_cli_events.py",
+        "tests/cli/test_cli_work.py",
+        "tests/fileserver/test_fileserver_brokers.py",
+    )
+    session.run(
+        *(*PYTEST, "-n", "4", *(session.posargs or tests)), env={"NORIA_BROKERS": "required"}
     )
 
 
