@@ -380,6 +380,42 @@ def test_events_with_keys_wait_for_leases_that_are_renewed_late(url: str) -> Non
     run(main())
 
 
+def test_pulls_that_end_without_notice_do_not_delay_a_takeover(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Server 2.9 drops a pull without notice if it expires while events are given out."""
+    pull = source_module.Source.pull
+    dropped: list[str] = []
+
+    async def drop(self: source_module.Source, count: int, *, wait: bool = True) -> None:
+        if "+_+" in self._subject or len(dropped) == 3:
+            await pull(self, count, wait=wait)
+            return
+        dropped.append(self._subject)
+        self.credit += count
+        self.pull_ends = self.link.loop.time() + self.expires + source_module.PULL_GRACE_SECONDS
+
+    async def main() -> None:
+        subscription = Subscription("a.b", "g", concurrency=8, claim=1.0)
+        dead = make(url)
+        consumer = await dead.subscribe(subscription)
+        await publish(dead, "a.b", b"1", b"2", b"3", b"4", b"5", b"6", key="key")
+        await fetch(consumer, 3)
+        await dead.close()
+        monkeypatch.setattr(source_module.Source, "pull", drop)
+        broker = make(url)
+        consumer = await broker.subscribe(subscription)
+        found = await fetch(consumer, 6)
+        assert [each.body for each in found] == [b"1", b"2", b"3", b"4", b"5", b"6"]
+        assert len(dropped) == 3
+        assert not [each for each in caplog.messages if "did not return" in each]
+        await consumer.ack(found)
+        await consumer.close()
+        await broker.close()
+
+    run(main())
+
+
 def test_a_lease_that_changed_meanwhile_is_read_again(url: str) -> None:
     async def main() -> None:
         broker = make(url)

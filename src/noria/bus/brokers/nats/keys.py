@@ -38,8 +38,13 @@ DISCOVERY_SECONDS = 10.0
 # Seconds between looks at what is claimed, at first; doubled until the last one.
 FIRST_LOOK_SECONDS = 0.005
 LAST_LOOK_SECONDS = 1.0
-# Claims after which a partition is read on although events of it are missing.
+# Claims, and seconds, after which a partition is read on although events of it are missing.
 MAX_RECOVERY_CLAIMS = 4
+MIN_RECOVERY_SECONDS = 30.0
+# Seconds for which a pull for what is claimed waits, at most, and of its grace: pulling twice for
+# the same events does no harm here.
+RECOVERY_PULL_SECONDS = 0.5
+RECOVERY_GRACE_SECONDS = 0.1
 
 
 class Partition:
@@ -172,7 +177,8 @@ class Partition:
         """Wait until this consumer has everything that is claimed; continue in order."""
         loop = link.loop
         names = self.consumer.names
-        end = loop.time() + MAX_RECOVERY_CLAIMS * self.consumer.claim
+        seconds = max(MIN_RECOVERY_SECONDS, MAX_RECOVERY_CLAIMS * self.consumer.claim)
+        end = loop.time() + seconds
         pause = FIRST_LOOK_SECONDS
         while True:
             self.disturbed = False
@@ -188,10 +194,10 @@ class Partition:
                 break
             source = self.source
             assert source is not None
-            source.check_pulls()
+            source.check_pulls(RECOVERY_GRACE_SECONDS)
             missing = max(1, claimed - here) - source.credit
             if missing > 0:
-                await self._pull(source, missing)
+                await self._pull(source, missing, RECOVERY_PULL_SECONDS)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_LOOK_SECONDS, self.consumer.claim / 4)
         self.recovering = False
@@ -205,11 +211,11 @@ class Partition:
             self.floor.note(await self.source.info())
             await self.floor.store(self.source.link)
 
-    async def _pull(self, source: Source, count: int) -> None:
+    async def _pull(self, source: Source, count: int, seconds: float = PULL_SECONDS) -> None:
         """Pull for a time that ends before the lease does."""
         left = self.reader.leases.deadline - self.consumer.loop.time()
         if left > 0.01:
-            source.expires = min(PULL_SECONDS, left * 0.9)
+            source.expires = min(seconds, left * 0.9)
             await source.pull(count)
 
     def thirsty(self) -> bool:
