@@ -6,6 +6,7 @@ each session has its own environment.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import tomllib
 from pathlib import Path
@@ -135,6 +136,19 @@ def bus(session: nox.Session) -> None:
     )
     session.run(
         *(*PYTEST, "-n", "4", *(session.posargs or tests)), env={"NORIA_BROKERS": "required"}
+    )
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill workers and brokers of the bus, 20 rounds on each broker; see docs/bus.md."""
+    install(session, "test", "nats", "redis", "bus")
+    session.run(
+        *(*PYTEST, "-n", "3", "tests/bus/test_nothing_lost.py", *session.posargs),
+        env={
+            "NORIA_BUS_ROUNDS": os.environ.get("NORIA_BUS_ROUNDS", "20"),
+            "NORIA_BROKERS": "required",
+        },
     )
 
 
