@@ -416,6 +416,46 @@ def test_pulls_that_end_without_notice_do_not_delay_a_takeover(
     run(main())
 
 
+def test_a_takeover_gets_what_is_queued_behind_repeats(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last claim ends later; by then, the server has queued the others before it again."""
+    monkeypatch.setattr("noria.bus.brokers.nats.keys.MIN_RECOVERY_SECONDS", 8.0)
+    count = 60
+
+    async def main() -> None:
+        subscription = Subscription("a.b", "g", concurrency=80, claim=1.0)
+        dead = make(url)
+        consumer = await dead.subscribe(subscription)
+        await publish(dead, "a.b", *(b"%d" % number for number in range(count)), key="key")
+        claimed = await fetch(consumer, count)
+        await dead.close()
+        broker = make(url)
+        link = await broker._link()
+        consumer = await broker.subscribe(subscription)
+
+        async def extend_nothing(*arguments: Any) -> None:
+            pass
+
+        monkeypatch.setattr(consumer, "_extend", extend_nothing)
+        fetching = asyncio.ensure_future(fetch(consumer, count))
+        assert isinstance(consumer, GroupConsumer)
+        # Until the claims of the others have ended once more.
+        looks = 0
+        while looks < 40:
+            looks += sum(1 for _ in consumer.keys.held()) == count - 1
+            await link.send([(claimed[-1].token.reply, b"+WPI", "")])
+            await asyncio.sleep(0.05)
+        found = await fetching
+        assert [each.body for each in found] == [b"%d" % number for number in range(count)]
+        assert not [each for each in caplog.messages if "did not return" in each]
+        await consumer.ack(found)
+        await consumer.close()
+        await broker.close()
+
+    run(main())
+
+
 def test_a_lease_that_changed_meanwhile_is_read_again(url: str) -> None:
     async def main() -> None:
         broker = make(url)

@@ -69,6 +69,8 @@ class Partition:
         self.held: list[Delivery] = []
         # Deliveries that no fetch has returned.
         self.unfetched = 0
+        # Deliveries, since the last look at what is claimed, of what was here already.
+        self.repeated = 0
         self.recovering = True
         self.disturbed = False
         self.broken = False
@@ -161,6 +163,7 @@ class Partition:
         if known is not None:
             known.reply = reply
             known.claimed = now
+            self.repeated += 1
             return
         received = Received(reply, identity, now)
         received.sequence = sequence
@@ -195,7 +198,10 @@ class Partition:
             source = self.source
             assert source is not None
             source.check_pulls(RECOVERY_GRACE_SECONDS)
-            missing = max(1, claimed - here) - source.credit
+            # The server may have queued what is here already before what is missing: this doubles
+            # the pulls until they reach it.
+            missing = max(1, claimed - here) + 2 * self.repeated - source.credit
+            self.repeated = 0
             if missing > 0:
                 await self._pull(source, missing, RECOVERY_PULL_SECONDS)
             await asyncio.sleep(pause)
