@@ -14,7 +14,8 @@ Layout
 Promises
     "The broker has it" is what the server's settings make of it. ``appendfsync always``: what was
     confirmed survives a crash of the machine. ``everysec`` (with ``appendonly yes``): it survives a
-    crash of the server; of a crash of the machine, up to about a second is lost. RDB snapshots
+    crash of the server, unless an fsync takes long, during which Redis puts off writing for up to 2
+    seconds; of a crash of the machine, up to about 2 seconds are lost. RDB snapshots
     alone: what came after the last snapshot is lost when the server ends without one. A failover
     loses what the new master has not received: with ``?replicas=N``, `publish` waits until N
     replicas have the events (WAIT), which makes this improbable, not impossible. Lost
