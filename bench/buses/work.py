@@ -161,6 +161,11 @@ async def emit(peer: Peer, count: int, rate: float) -> None:
     """Emit at a fixed rate, whether or not the former events have arrived."""
     await peer.start()
     pending: set[asyncio.Future[Any]] = set()
+
+    def confirmed(task: asyncio.Future[Any]) -> None:
+        pending.discard(task)
+        task.result()
+
     began = time.monotonic() + 0.1
     number = 0
     while number < count:
@@ -169,14 +174,16 @@ async def emit(peer: Peer, count: int, rate: float) -> None:
         if pause > 0:
             await asyncio.sleep(pause)
             continue
+        if len(pending) >= CONCURRENCY:
+            # It has fallen behind; the events that wait are late from their intended time on.
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            continue
         task = asyncio.ensure_future(peer.emit(payload(number, due)))
         pending.add(task)
-        task.add_done_callback(pending.discard)
+        task.add_done_callback(confirmed)
         number += 1
-    cpu = time.process_time()
-    if pending:
-        await asyncio.wait(pending)
-    report({"cpu": cpu})
+    await asyncio.gather(*pending)
+    report({"cpu": time.process_time()})
     await peer.stop()
 
 
