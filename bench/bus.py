@@ -27,6 +27,7 @@ BATCH = "faststream-batch"
 PEERS = (LIMIT, "noria", *ONE_BY_ONE, BATCH)
 ROWS = ("publish", "batches", "handle", "latency")
 GOAL = 2.0
+TMPFS = "/dev/shm"
 LATENCY_WARM_SECONDS = 1.0
 # Events a second that are stored for a worker: more than it can handle.
 STORED = {"noria": 60_000, "faststream": 30_000}
@@ -80,10 +81,11 @@ def run(peer: str, role: str, url: str, core: int, **options: float) -> Result:
 class Bench:
     """Measures one case of one peer, each with a new broker."""
 
-    def __init__(self, cores: tuple[int, int], seconds: float, rate: float):
+    def __init__(self, cores: tuple[int, int], seconds: float, rate: float, where: str | None):
         self.worker_core, self.broker_core = cores
         self.seconds = seconds
         self.rate = rate
+        self.where = where
 
     def measure(self, case: str, peer: str) -> Result | None:
         """Return the result; None for a row that the peer does not have."""
@@ -93,7 +95,7 @@ class Bench:
                 return None
         elif peer in (BATCH, "faststream-serial") and row in ("publish", "batches"):
             return None
-        with brokers.running(broker, self.broker_core) as url:
+        with brokers.running(broker, self.broker_core, self.where) as url:
             if peer == LIMIT:
                 return self.limit(url, row)
             if row == "handle":
@@ -178,7 +180,7 @@ def spread(found: dict[int, float], pattern: str, factor: float = 1.0) -> str:
 
 def ratios(found: Found, case: str, peers: tuple[str, ...], name: str) -> dict[int, float]:
     """noria's figure divided by the best one of these peers in the same round."""
-    best = min if name.startswith("p") else max
+    best = max if name == "rate" else min
     others = [values(found, case, peer, name) for peer in peers]
     result = {}
     for number, own in values(found, case, "noria", name).items():
@@ -213,11 +215,11 @@ def print_tables(found: Found, cases: list[str], peers: list[str]) -> None:
             harness.table(case, columns, rows)
     rows = []
     for case in cases:
-        name = "p99" if case.endswith("latency") else "rate"
-        one, batch = (ratios(found, case, each, name) for each in (ONE_BY_ONE, (BATCH,)))
-        if one or batch:
-            goal = "≤ 1" if name == "p99" else f"≥ {GOAL:g}"
-            rows.append([case, name, spread(one, ".2f"), spread(batch, ".2f"), goal])
+        for name in ("p99" if case.endswith("latency") else "rate", "cpu"):
+            one, batch = (ratios(found, case, each, name) for each in (ONE_BY_ONE, (BATCH,)))
+            if one or batch:
+                goal = {"p99": "≤ 1", "rate": f"≥ {GOAL:g}", "cpu": ""}[name]
+                rows.append([case, name, spread(one, ".2f"), spread(batch, ".2f"), goal])
     if rows:
         columns = ["noria divided by", "", "the best FastStream", "FastStream, batches", "goal"]
         harness.table("In the same round", columns, rows)
@@ -232,6 +234,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--brokers", metavar="NAME,...", help=", ".join(brokers.BROKERS))
     p.add_argument("--peers", metavar="NAME,...", help=", ".join(PEERS))
     p.add_argument("--rows", metavar="NAME,...", help=", ".join(ROWS))
+    p.add_argument(
+        "--dir",
+        default=TMPFS if os.path.isdir(TMPFS) else None,
+        help="for the files of the brokers; default: %(default)s, which keeps the disk out",
+    )
     p.add_argument("--json", metavar="FILE", help="write every measurement to FILE")
     p.add_argument("--quick", action="store_true", help="one round of a second: a trial run")
     return p
@@ -248,7 +255,7 @@ def main() -> None:
     rows = harness.parse_names(options.rows, ROWS)
     names = harness.parse_names(options.brokers, brokers.BROKERS)
     cases = [f"{broker} {row}" for broker in names for row in rows]
-    bench = Bench(harness.cores(), options.seconds, options.rate)
+    bench = Bench(harness.cores(), options.seconds, options.rate, options.dir)
     os.sched_setaffinity(0, {bench.broker_core})
     found: Found = {}
     try:

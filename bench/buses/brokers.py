@@ -26,14 +26,14 @@ def program(kind: str) -> str:
 
 
 @contextlib.contextmanager
-def running(kind: str, core: int) -> Iterator[str]:
+def running(kind: str, core: int, where: str | None = None) -> Iterator[str]:
     """Run a new broker on a core for the time of the block; yield its URL.
 
-    Both keep their data on the disk and let the kernel write it: JetStream's file storage with its
-    default interval, Redis with an append-only file and `appendfsync everysec`.
+    Both write their data to files in `where`: JetStream's file storage with its default interval,
+    Redis with an append-only file and `appendfsync everysec`.
     """
     port = harness.free_port()
-    with tempfile.TemporaryDirectory(prefix="noria-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix="noria-bench-", dir=where) as directory:
         if kind == "nats":
             words = ["-js", "-a", "127.0.0.1", "-p", str(port), "-sd", directory]
         else:
