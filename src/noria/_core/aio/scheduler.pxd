@@ -49,6 +49,7 @@ cdef class Scheduler(Loop):
     cdef bint cork(self, object stream) noexcept
     cdef int flush_deferred_writes(self) except -1
     cdef int handle_all(self) except -1
+    cdef int handle_debugged(self) except -1
     cdef int record_task(self, object task, object coro, object name) noexcept
     cdef int record_debug_begin(self, Target target) noexcept
     cdef int turn_until_error(self) except -1

@@ -397,12 +397,17 @@ cdef class Scheduler(Loop):
             raise RuntimeError("Event loop is closed")
 
     cdef int handle_events(self) except -1:
+        if self.debugging:
+            return self.handle_debugged()
+        if self.model.recorder != NULL:
+            return self.handle_recorded()
+        return self.handle_all()
+
+    @cython.final
+    cdef int handle_debugged(self) except -1:
+        # As handle_all, with a warning of each callback that takes long.
         cdef int64_t before
         cdef Target target
-        if self.model.recorder != NULL and not self.debugging:
-            return self.handle_recorded()
-        if not self.debugging:
-            return self.handle_all()
         self.drop_event()
         while self.events_left and self.queue.take(&self.event):
             self.events_left -= 1
