@@ -45,6 +45,9 @@ MAX_STARTS_PER_TURN = 32
 MAX_TAKEOVERS = 10
 # A claim is renewed after this share of its time.
 RENEWAL_SHARE = 1 / 3
+# The share of a claim's time in which its event may be started. The lease of a key's partition may be
+# a quarter older than the claim (adapters renew it that often): then another worker starts the event.
+STARTABLE_SHARE = 3 / 4
 # Seconds until a cancelled handler is abandoned.
 CANCEL_SECONDS = 2.0
 # Seconds in which a draining dispatcher tries to send its last acknowledgements.
@@ -203,13 +206,13 @@ class Dispatcher:
         """Start some of the ready events."""
         self.turn_scheduled = False
         ready = self.ready
-        expired = self.loop.time() - self.claim_seconds
+        expired = self.loop.time() - self.claim_seconds * STARTABLE_SHARE
         for _ in range(min(len(ready), MAX_STARTS_PER_TURN)):
             if not ready:
                 break
             claim = ready.popleft()
             if claim.lost or (claim.claimed < expired and self.group is not None):
-                # The process was stopped, or the broker away, for longer than the claim lasted.
+                # The process was stopped, or the broker away, for about as long as the claim lasts.
                 self._forget(claim)
             elif claim.attempt > self.registration.retries + 1 + MAX_TAKEOVERS:
                 self._bury(claim, BusError(f"given out {claim.attempt} times: its workers died"))
