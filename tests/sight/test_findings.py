@@ -343,6 +343,11 @@ def test_unhandled_errors_are_found(kind: str, expected: str):
     assert finding.data["count"] == 3
 
 
+def test_a_cancelled_handler_of_a_stream_is_no_fault():
+    error = ErrorFigures("CancelledError", "", HANDLER, 80, kind="callback")
+    assert find(observed(errors=[error])) == []
+
+
 def test_a_task_that_was_destroyed_is_not_also_an_orphan():
     lost = task(orphaned=True, waiting_since=BEGIN + SECOND, waiting_at=[YIELDS])
     error = ErrorFigures("", "", YIELDS, kind="task destroyed pending")

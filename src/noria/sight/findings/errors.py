@@ -30,7 +30,12 @@ _KINDS = {
 
 def find(loop: LoopFigures) -> list[Finding]:
     """Return a finding for each place at which tasks or callbacks failed unseen."""
-    return [_finding(loop, error) for error in loop.errors if error.kind in _KINDS]
+    return [
+        _finding(loop, error)
+        for error in loop.errors
+        # On Python 3.11, streams report a handler that is cancelled at the end as a callback's error.
+        if error.kind in _KINDS and error.type != "CancelledError"
+    ]
 
 
 def _finding(loop: LoopFigures, error: ErrorFigures) -> Finding:
