@@ -81,13 +81,20 @@ def tests(session: nox.Session) -> None:
     session.run(*PYTEST, "-n", "4", *session.posargs)
 
 
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that `tests` skips because they take long (tests/support/slow.py)."""
+    install(session, "test", "metrics")
+    session.run(*PYTEST, "-n", "4", "-m", "slow", *session.posargs, env={"NORIA_SLOW": "1"})
+
+
 @nox.session(python=["3.12", "3.13"])
 def coverage(session: nox.Session) -> None:
     """Run the test suite and print the coverage of the Python part; fail below the floor."""
     install(session, "coverage", "nats", "redis")
     session.run(
         *(*PYTEST, "-n", "4", "--cov", "--cov-report=term:skip-covered", *session.posargs),
-        env={"COVERAGE_CORE": "sysmon", "NORIA_BROKERS": "installed"},
+        env={"COVERAGE_CORE": "sysmon", "NORIA_BROKERS": "installed", "NORIA_SLOW": "1"},
     )
 
 

@@ -16,12 +16,23 @@ from typing import Any
 
 import pytest
 
+from support import slow
+
 SETTLE_SECONDS = 3.0  # seconds to wait for threads and children that are exiting
 
 # A shell starts background jobs with SIGINT ignored; children that the tests interrupt would
 # inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests, and skip them unless they are enabled."""
+    for item in items:
+        if slow.is_slow(item.nodeid):
+            item.add_marker(pytest.mark.slow)
+            if not slow.ENABLED:
+                item.add_marker(pytest.mark.skip(reason="slow: NORIA_SLOW=1 runs it"))
 
 
 def descriptors() -> list[str]:

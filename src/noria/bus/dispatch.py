@@ -45,8 +45,8 @@ MAX_STARTS_PER_TURN = 32
 MAX_TAKEOVERS = 10
 # A claim is renewed after this share of its time.
 RENEWAL_SHARE = 1 / 3
-# The share of a claim's time in which its event may be started. The lease of a key's partition may be
-# a quarter older than the claim (adapters renew it that often): then another worker starts the event.
+# The share of a claim's time in which its event may be started. The lease of a key's partition may
+# be a quarter of that time older, as adapters renew it; then another worker starts the event.
 STARTABLE_SHARE = 3 / 4
 # Seconds until a cancelled handler is abandoned.
 CANCEL_SECONDS = 2.0

@@ -33,7 +33,7 @@ def find(loop: LoopFigures) -> list[Finding]:
     return [
         _finding(loop, error)
         for error in loop.errors
-        # On Python 3.11, streams report a handler that is cancelled at the end as a callback's error.
+        # On Python 3.11, streams report a handler that is cancelled as a callback's error.
         if error.kind in _KINDS and error.type != "CancelledError"
     ]
 
