@@ -127,7 +127,7 @@ def troubles(session: nox.Session) -> None:
     session.run(
         # The programs mostly wait.
         *(*PYTEST, "-n", "8", "tests/sight/test_troubles.py"),
-        env={"NORIA_TROUBLES": "all", "NORIA_PROGRAMS": "required"},
+        env={"NORIA_TROUBLES": "all", "NORIA_PROGRAMS": "required", "NORIA_SLOW": "1"},
     )
 
 
