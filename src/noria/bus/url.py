@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from noria.errors import BrokerUnavailable, InvalidBrokerURL, error_message, os_error_reason
 
@@ -94,14 +94,14 @@ def parse(text: str, start: str = "") -> BrokerURL:
     if not rest.startswith("//"):
         path, _, query = rest.partition("?")
         return BrokerURL(text, scheme, path=unquote(path), options=_options(text, query))
-    try:
-        parts = urlsplit(text)
-    except ValueError as error:
-        raise InvalidBrokerURL(f"{text!r} is no broker's URL: {error}") from None
-    login, at, addresses = parts.netloc.rpartition("@")
+    # Not by urlsplit: from Python 3.15 on it takes several hosts with IPv6 addresses for an error.
+    rest, _, query = rest[2:].partition("#")[0].partition("?")
+    authority, slash, path = rest.partition("/")
+    path = slash + path
+    login, at, addresses = authority.rpartition("@")
     user, colon, password = login.partition(":")
     hosts = tuple(_address(text, address) for address in addresses.split(",") if address)
-    if not hosts and not (scheme.endswith("+unix") and parts.path):
+    if not hosts and not (scheme.endswith("+unix") and path):
         raise InvalidBrokerURL(f"{text!r} has no host; write {scheme}://127.0.0.1")
     return BrokerURL(
         text,
@@ -109,8 +109,8 @@ def parse(text: str, start: str = "") -> BrokerURL:
         hosts,
         unquote(user) if at and user else None,
         unquote(password) if colon else None,
-        unquote(parts.path),
-        _options(text, parts.query),
+        unquote(path),
+        _options(text, query),
         start,
     )
 
