@@ -98,12 +98,22 @@ def test_another_process_is_observed_and_dumped(program: int, tmp_path: Path) ->
             assert recording.records(0)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped all threads of a process: proc(5), the state in stat."""
+    states = {
+        path.read_text().rpartition(")")[2].split()[0]
+        for path in Path(f"/proc/{pid}/task").glob("*/stat")
+    }
+    return states == {"T"}
+
+
 def test_a_stopped_process_is_silent_but_its_ring_is_read(program: int, tmp_path: Path) -> None:
     # The names are written once a second.
     eventually(lambda: dump_process(program, tmp_path / "early.noria") > 10)
     with Client.connect(program, timeout=0.2) as client:
         observer = client.observer()
         os.kill(program, signal.SIGSTOP)
+        eventually(lambda: is_stopped(program))
         observation = observer.observe()
         assert not observation.answering
         assert observation.loops[0].turns > 0
