@@ -2,59 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from support import brokers
+from support.brokers import BrokerServer
 
 _numbers = itertools.count(1)
 
 
+# Session-scoped, and so set up before the check that a test leaves no child process behind.
 @pytest.fixture(scope="session")
-def servers() -> Iterator[dict[str, brokers.BrokerServer]]:
-    """The servers that tests of this session have started, by kind."""
-    started: dict[str, brokers.BrokerServer] = {}
-    yield started
-    for server in started.values():
-        server.stop()
+def shared_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], BrokerServer]]:
+    """Return the server of a kind that the tests of this session share."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def shared(kind: str) -> BrokerServer:
+            return stack.enter_context(brokers.running(kind, tmp_path_factory.mktemp(kind)))
+
+        yield shared
 
 
 @pytest.fixture
 def own_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[brokers.BrokerServer]:
+) -> Iterator[BrokerServer]:
     """A server for this test alone, which it may stop and start; by indirect parameter."""
-    brokers.require(request.param)
-    server = brokers.BrokerServer(request.param, tmp_path_factory.mktemp(request.param))
-    server.start()
-    yield server
-    server.stop()
+    with brokers.running(request.param, tmp_path_factory.mktemp(request.param)) as server:
+        yield server
 
 
-# Session-scoped, and so set up before the check that a test leaves no child process behind.
-@pytest.fixture(scope="session", params=["memory", "nats", "redis"])
+@pytest.fixture(scope="session", params=["memory", *brokers.PROGRAMS])
 def kind(request: pytest.FixtureRequest) -> str:
     """The kind of the broker."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def server_url(
-    kind: str,
-    servers: dict[str, brokers.BrokerServer],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> str:
+def server_url(kind: str, shared_server: Callable[[str], BrokerServer]) -> str:
     """The URL of a broker that the tests of this session share."""
-    if kind == "memory":
-        return "memory:"
-    brokers.require(kind)
-    if kind not in servers:
-        server = brokers.BrokerServer(kind, tmp_path_factory.mktemp(kind))
-        server.start()
-        servers[kind] = server
-    return servers[kind].url
+    return "memory:" if kind == "memory" else shared_server(kind).url
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 import noria
 from noria.bus.event import Event
 from support import running
-from support.brokers import BrokerServer
+from support.brokers import PROGRAMS, BrokerServer
 from support.loops import until
 from support.tcp_proxy import TCPProxy
 
@@ -24,7 +24,7 @@ CONCURRENCY = 10
 KEYS = 4
 TYPE = "failure.test"
 
-KINDS = pytest.mark.parametrize("own_server", ["nats", "redis"], indirect=True)
+KINDS = pytest.mark.parametrize("own_server", PROGRAMS, indirect=True)
 
 
 @pytest.fixture(autouse=True)

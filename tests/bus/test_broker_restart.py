@@ -8,11 +8,11 @@ import logging
 import pytest
 
 import noria
-from support.brokers import BrokerServer
+from support.brokers import PROGRAMS, BrokerServer
 from support.loops import until
 
 
-@pytest.mark.parametrize("own_server", ["nats", "redis"], indirect=True)
+@pytest.mark.parametrize("own_server", PROGRAMS, indirect=True)
 def test_handlers_get_events_after_a_restart(
     own_server: BrokerServer, caplog: pytest.LogCaptureFixture
 ) -> None:

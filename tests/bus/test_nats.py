@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,31 +35,14 @@ ids = iter(f"nats-{number}" for number in range(10**9))
 
 
 @pytest.fixture(scope="session")
-def server(
-    servers: dict[str, BrokerServer], tmp_path_factory: pytest.TempPathFactory
-) -> BrokerServer:
-    brokers.require("nats")
-    if "nats" not in servers:
-        servers["nats"] = BrokerServer("nats", tmp_path_factory.mktemp("nats"))
-        servers["nats"].start()
-    return servers["nats"]
+def server(shared_server: Callable[[str], BrokerServer]) -> BrokerServer:
+    return shared_server("nats")
 
 
 @pytest.fixture
 def url(server: BrokerServer, type: str) -> str:
     """The URL of streams that no other test uses."""
     return f"{server.url}?prefix={type.replace('.', '-')}"
-
-
-@contextmanager
-def another_server(directory: Path, *options: str) -> Iterator[BrokerServer]:
-    brokers.require("nats")
-    server = BrokerServer("nats", directory, *options)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -124,7 +106,7 @@ def test_options_that_contradict_the_streams_are_refused(url: str) -> None:
 
 
 def test_a_wrong_login_is_an_error_of_the_url(tmp_path: Path) -> None:
-    with another_server(tmp_path, "--auth", "secret") as server:
+    with brokers.running("nats", tmp_path, "--auth", "secret") as server:
 
         async def main() -> None:
             broker = make(server.url)
@@ -139,7 +121,7 @@ def test_a_wrong_login_is_an_error_of_the_url(tmp_path: Path) -> None:
 
 
 def test_a_server_without_jetstream_is_unavailable(tmp_path: Path) -> None:
-    with another_server(tmp_path) as server:
+    with brokers.running("nats", tmp_path) as server:
         server.stop()
         options = server.command
         server.command = lambda: [each for each in options() if each != "-js"]  # type: ignore[method-assign]
@@ -188,7 +170,7 @@ def test_a_lost_and_returned_connection_is_logged_once(
 
 @pytest.fixture
 def own_nats(tmp_path: Path) -> Iterator[BrokerServer]:
-    with another_server(tmp_path) as server:
+    with brokers.running("nats", tmp_path) as server:
         yield server
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import noria
 from noria.errors import BrokerUnavailable
-from support.brokers import BrokerServer
+from support.brokers import PROGRAMS, BrokerServer
 from support.handled import Handled
 from support.killed_workers import STALL_SHARE, TYPE, Log, Workers
 from support.tcp_proxy import TCPProxy
@@ -188,7 +188,7 @@ class Round:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", range(ROUNDS))
-@pytest.mark.parametrize("own_server", ["nats", "redis"], indirect=True)
+@pytest.mark.parametrize("own_server", PROGRAMS, indirect=True)
 def test_nothing_is_lost(
     own_server: BrokerServer, seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,31 +29,14 @@ ids = iter(f"redis-{number}" for number in range(10**9))
 
 
 @pytest.fixture(scope="session")
-def server(
-    servers: dict[str, BrokerServer], tmp_path_factory: pytest.TempPathFactory
-) -> BrokerServer:
-    brokers.require("redis")
-    if "redis" not in servers:
-        servers["redis"] = BrokerServer("redis", tmp_path_factory.mktemp("redis"))
-        servers["redis"].start()
-    return servers["redis"]
+def server(shared_server: Callable[[str], BrokerServer]) -> BrokerServer:
+    return shared_server("redis")
 
 
 @pytest.fixture
 def url(server: BrokerServer, type: str) -> str:
     """The URL of a bus that no other test uses."""
     return f"{server.url}?prefix={type}"
-
-
-@contextmanager
-def another_server(directory: Path, *options: str) -> Iterator[BrokerServer]:
-    brokers.require("redis")
-    server = BrokerServer("redis", directory, *options)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 @contextmanager
@@ -85,7 +68,7 @@ def test_a_server_that_loads_its_data_is_waited_for(
 ) -> None:
     caplog.set_level(logging.INFO, "noria.bus")
     # 400 us for each command that is loaded; every 1024 commands, the server answers its clients.
-    with another_server(tmp_path, "--key-load-delay", "400") as server:
+    with brokers.running("redis", tmp_path, "--key-load-delay", "400") as server:
         with client(server) as operator, operator.pipeline(transaction=False) as pipeline:
             for number in range(4200):
                 pipeline.set(f"ballast-{number}", "")
@@ -123,8 +106,8 @@ def test_after_a_failover_the_new_master_is_used(
     caplog.set_level(logging.CRITICAL, "noria.bus")
     options = ("--repl-diskless-sync-delay", "0")
     with (
-        another_server(tmp_path / "1", *options) as first,
-        another_server(tmp_path / "2", *options) as second,
+        brokers.running("redis", tmp_path / "1", *options) as first,
+        brokers.running("redis", tmp_path / "2", *options) as second,
     ):
         with client(second) as operator:
             operator.replicaof("127.0.0.1", first.port)
@@ -166,7 +149,7 @@ def test_after_a_failover_the_new_master_is_used(
 def test_a_master_that_became_a_replica_is_reported_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with another_server(tmp_path) as server, client(server) as operator:
+    with brokers.running("redis", tmp_path) as server, client(server) as operator:
 
         async def main() -> None:
             bus = noria.Bus(server.url)
@@ -220,7 +203,7 @@ def test_wrong_options_are_refused(text: str, problem: str) -> None:
 
 
 def test_a_login_and_a_database(tmp_path: Path) -> None:
-    with another_server(tmp_path, "--requirepass", "secret") as server:
+    with brokers.running("redis", tmp_path, "--requirepass", "secret") as server:
         host = f"127.0.0.1:{server.port}"
 
         async def main() -> None:
@@ -245,7 +228,7 @@ def test_a_login_and_a_database(tmp_path: Path) -> None:
 
 
 def test_a_unix_socket(tmp_path: Path) -> None:
-    with another_server(tmp_path, "--unixsocket", f"{tmp_path}/s") as server:
+    with brokers.running("redis", tmp_path, "--unixsocket", f"{tmp_path}/s") as server:
         assert server.process is not None
 
         async def main() -> None:
@@ -523,7 +506,7 @@ def test_tls(tmp_path: Path) -> None:
         await broker.close()
 
     try:
-        with another_server(tmp_path, *options, *files):
+        with brokers.running("redis", tmp_path, *options, *files):
             run(main())
     except RuntimeError as error:
         if "tls" not in str(error).lower():

@@ -24,11 +24,8 @@ LIMIT = 30.0
 # Session-scoped, and so set up before the check that a test leaves no child process behind.
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    brokers.require("redis")
-    server = brokers.BrokerServer("redis", tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
+    with brokers.running("redis", tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture

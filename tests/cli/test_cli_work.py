@@ -281,11 +281,8 @@ async def job(event): pass
 @pytest.fixture
 def redis_server(tmp_path):
     """A server that the test may stop and start."""
-    brokers.require("redis")
-    server = brokers.BrokerServer("redis", tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
+    with brokers.running("redis", tmp_path / "redis") as server:
+        yield server
 
 
 async def _emit(url, number):

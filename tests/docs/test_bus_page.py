@@ -51,11 +51,8 @@ def programs(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[brokers.BrokerServer]:
     """A broker for this test alone; its kind is the indirect parameter."""
-    brokers.require(request.param)
-    started = brokers.BrokerServer(request.param, tmp_path / "broker")
-    started.start()
-    yield started
-    started.stop()
+    with brokers.running(request.param, tmp_path / "broker") as started:
+        yield started
 
 
 def test_programs_with_output(tmp_path: Path) -> None:

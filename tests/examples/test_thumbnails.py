@@ -152,11 +152,8 @@ class Command:
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[str]:
-    brokers.require("redis")
-    server = brokers.BrokerServer("redis", tmp_path / "redis")
-    server.start()
-    yield server.url
-    server.stop()
+    with brokers.running("redis", tmp_path / "redis") as server:
+        yield server.url
 
 
 def test_the_commands_of_its_readme(tmp_path: Path, redis: str) -> None:

@@ -83,11 +83,8 @@ class Server:
 
 @pytest.fixture(params=["nats", "redis"])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[brokers.BrokerServer]:
-    brokers.require(request.param)
-    server = brokers.BrokerServer(request.param, tmp_path / "broker")
-    server.start()
-    yield server
-    server.stop()
+    with brokers.running(request.param, tmp_path / "broker") as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,18 @@ class BrokerServer:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+
+@contextlib.contextmanager
+def running(kind: str, directory: Path, *options: str) -> Iterator[BrokerServer]:
+    """Run a server; the body may stop, kill and start it. Skips the test as `require` does."""
+    require(kind)
+    server = BrokerServer(kind, directory, *options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def program_path(kind: str) -> str | None:
