@@ -16,7 +16,7 @@ import noria
 from noria.bus.event import Event
 from support import running
 from support.brokers import PROGRAMS, BrokerServer
-from support.loops import until
+from support.loops import run_with_deadline, until
 from support.tcp_proxy import TCPProxy
 
 DEADLINE = 50.0  # seconds
@@ -33,11 +33,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await main
-
-    asyncio.run(limited())
+    run_with_deadline(main, DEADLINE)
 
 
 class Handled:

@@ -20,7 +20,7 @@ from noria.bus.bus import Bus
 from noria.bus.contract import Consumer, Subscription
 from noria.bus.event import Event
 from noria.errors import BrokerUnavailable, BusClosed, EventRejected, EventTooLarge, InvalidEvent
-from support.loops import until
+from support.loops import run_with_deadline, until
 
 DEADLINE = 20.0  # seconds
 FAST = {"backoff": 0.01, "max_backoff": 0.02}
@@ -29,12 +29,7 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 
 
 def run(main: Coroutine[Any, Any, None], loop_factory: Any = None) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(2 * DEADLINE):
-            await main
-
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(limited())
+    run_with_deadline(main, 2 * DEADLINE, loop_factory)
 
 
 @pytest.fixture(autouse=True)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from noria.bus.brokers import table
-from noria.bus.contract import Broker, Consumer, Delivery, Message, Subscription
+from noria.bus.contract import Broker, Consumer, Delivery, Subscription
 from noria.errors import InvalidBrokerURL
+from support.adapters import bodies, fetch, handle_each, ids, publish
+from support.loops import run_with_deadline, until_async
 
-DEADLINE = 20.0  # seconds
+DEADLINE = 40.0  # seconds
 # Seconds of the claims in tests that wait for their end.
 SHORT_CLAIM = 1.0
 
-ids = iter(f"contract-{number}" for number in range(10**9))
-
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(main)
+    run_with_deadline(main, DEADLINE)
 
 
 @asynccontextmanager
@@ -37,24 +37,6 @@ async def connected(url: str, count: int = 1) -> AsyncIterator[list[Broker]]:
             await broker.close()
 
 
-def message(type: str, body: bytes, **options: Any) -> Message:
-    return Message(type, body, options.pop("id", None) or next(ids), **options)
-
-
-async def publish(broker: Broker, type: str, *bodies: bytes, **options: Any) -> None:
-    refused = await broker.publish([message(type, body, **options) for body in bodies])
-    assert not refused
-
-
-async def fetch(consumer: Consumer, count: int, limit: int = 100) -> list[Delivery]:
-    """Fetch until there are `count` deliveries."""
-    found: list[Delivery] = []
-    async with asyncio.timeout(DEADLINE):
-        while len(found) < count:
-            found += await consumer.fetch(min(limit, count - len(found)))
-    return found
-
-
 async def fetch_nothing(consumer: Consumer, seconds: float = 0.3) -> None:
     """Check that the consumer gets nothing for a while."""
     with pytest.raises(TimeoutError):
@@ -62,14 +44,16 @@ async def fetch_nothing(consumer: Consumer, seconds: float = 0.3) -> None:
             raise AssertionError(await consumer.fetch(10))
 
 
-async def eventually(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
-def bodies(deliveries: list[Delivery]) -> list[bytes]:
-    return [delivery.body for delivery in deliveries]
+async def run_until_first_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines until one of them has ended; cancel the others."""
+    tasks = [asyncio.ensure_future(each) for each in coroutines]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 def test_events_arrive_once_with_their_bodies(url: str, type: str) -> None:
@@ -95,11 +79,10 @@ def test_fetch_returns_no_more_than_its_limit(url: str, type: str) -> None:
             consumer = await broker.subscribe(Subscription(type, "g"))
             await publish(broker, type, *(b"%d" % number for number in range(10)))
             found: list[Delivery] = []
-            async with asyncio.timeout(DEADLINE):
-                while len(found) < 10:
-                    more = await consumer.fetch(3)
-                    assert 1 <= len(more) <= 3
-                    found += more
+            while len(found) < 10:
+                more = await consumer.fetch(3)
+                assert 1 <= len(more) <= 3
+                found += more
             assert sorted(bodies(found)) == sorted(b"%d" % number for number in range(10))
             await consumer.ack(found)
             await consumer.close()
@@ -137,12 +120,7 @@ def test_a_group_shares_the_events_and_groups_each_get_all(url: str, type: str) 
                     shared.extend(found)
                     await consumer.ack(found)
 
-            takers = [asyncio.ensure_future(take(each)) for each in (first, second)]
-            async with asyncio.timeout(DEADLINE):
-                await asyncio.wait(takers, return_when=asyncio.FIRST_COMPLETED)
-            for taker in takers:
-                taker.cancel()
-            await asyncio.wait(takers)
+            await run_until_first_ends(take(first), take(second))
             assert sorted(bodies(shared)) == sorted(sent)
             assert sorted(bodies(await fetch(other, 40))) == sorted(sent)
             for consumer in (first, second, other):
@@ -201,7 +179,7 @@ def test_nak_gives_an_event_out_again_after_its_delay(url: str, type: str) -> No
     run(main())
 
 
-def test_a_claim_that_ends_is_taken_over(url: str, kind: str, type: str) -> None:
+def test_a_claim_that_ends_is_taken_over(url: str, type: str) -> None:
     async def main() -> None:
         async with connected(url, 2) as [one, two]:
             if not one.durable:
@@ -312,15 +290,7 @@ def test_events_of_a_key_come_in_order_to_one_consumer_at_a_time(url: str, type:
                         holders.pop(name, None)
                     await consumer.ack(found)
 
-            takers = [asyncio.ensure_future(take(consumer)) for consumer in consumers]
-            async with asyncio.timeout(DEADLINE * 2):
-                await asyncio.wait(takers, return_when=asyncio.FIRST_COMPLETED)
-            for taker in takers:
-                taker.cancel()
-            await asyncio.wait(takers)
-            for taker in takers:
-                if not taker.cancelled():
-                    taker.result()
+            await run_until_first_ends(*map(take, consumers))
             for key in keys:
                 assert [step for name, step in done if name == key] == list(range(6))
             for consumer in consumers:
@@ -342,13 +312,7 @@ def test_the_events_of_a_key_return_in_their_order(url: str, type: str) -> None:
             await first.nak(found[1:])
             await first.close()
             second = await two.subscribe(Subscription(type, "g", claim=60.0))
-            rest: list[Delivery] = []
-            async with asyncio.timeout(DEADLINE):
-                while len(rest) < 3:
-                    more = await second.fetch(1)
-                    rest += more
-                    await second.ack(more)
-            assert bodies(rest) == [b"2", b"3", b"4"]
+            assert bodies(await handle_each(second, 3)) == [b"2", b"3", b"4"]
             await second.close()
 
     run(main())
@@ -365,24 +329,14 @@ def test_the_key_of_a_dead_consumer_is_taken_over_in_order(url: str, type: str) 
                 await publish(two, type, body, key="k")
             assert (await fetch(dead, 1))[0].body == b"1"
             # As a process that was killed: nothing of it runs any more.
-            await kill(one)
+            await one.close()
             heir = await two.subscribe(subscription)
-            found: list[Delivery] = []
-            async with asyncio.timeout(DEADLINE):
-                while len(found) < 3:
-                    more = await heir.fetch(1)
-                    found += more
-                    await heir.ack(more)
+            found = await handle_each(heir, 3)
             assert bodies(found) == [b"1", b"2", b"3"]
             assert found[0].attempt == 2
             await heir.close()
 
     run(main())
-
-
-async def kill(broker: Broker) -> None:
-    """Close a broker's connection without what a consumer returns when it closes."""
-    await broker.close()
 
 
 def test_an_id_is_stored_once(url: str, type: str) -> None:
@@ -431,11 +385,11 @@ def test_lag_counts_what_waits_and_what_is_in_flight(url: str, type: str) -> Non
                 ]
 
             await publish(broker, type, b"1", b"2", b"3")
-            await eventually(lambda: has(3, 0))
+            await until_async(lambda: has(3, 0))
             found = await fetch(consumer, 2)
-            await eventually(lambda: has(1, 2))
+            await until_async(lambda: has(1, 2))
             await consumer.ack(found)
-            await eventually(lambda: has(1, 0))
+            await until_async(lambda: has(1, 0))
             await consumer.close()
 
     run(main())

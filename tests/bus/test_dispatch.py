@@ -23,7 +23,7 @@ from noria.bus.contract import (
 )
 from noria.bus.event import Event
 from noria.errors import BrokerUnavailable, BusError, EmitTimeout
-from support.loops import until
+from support.loops import run_with_deadline, until
 
 DEADLINE = 20.0  # seconds
 
@@ -141,11 +141,7 @@ def scripted_bus(**options: Any) -> tuple[Bus, ScriptedBroker]:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await main
-
-    asyncio.run(limited())
+    run_with_deadline(main, DEADLINE)
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from noria.bus.brokers import table
-from noria.bus.contract import Consumer, Delivery, Message, Subscription, partition
+from noria.bus.contract import Subscription, partition
 from noria.errors import BrokerUnavailable, InvalidBrokerURL
 from support import brokers
+from support.adapters import bodies, fetch, handle_each, ids, message, publish
 from support.brokers import BrokerServer
-from support.loops import until
+from support.loops import run_with_deadline, until, until_async
 from support.tcp_proxy import TCPProxy
 
 pytest.importorskip("nats")
@@ -31,8 +32,6 @@ from noria.bus.brokers.nats.source import parse_reply
 
 DEADLINE = 40.0  # seconds
 
-ids = iter(f"nats-{number}" for number in range(10**9))
-
 
 @pytest.fixture(scope="session")
 def server(shared_server: Callable[[str], BrokerServer]) -> BrokerServer:
@@ -46,28 +45,13 @@ def url(server: BrokerServer, type: str) -> str:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await main
-
-    asyncio.run(limited())
+    run_with_deadline(main, DEADLINE)
 
 
 def make(url: str) -> NATSBroker:
     broker = table.make(url, f"worker-{next(ids)}")
     assert isinstance(broker, NATSBroker)
     return broker
-
-
-async def publish(broker: NATSBroker, type: str, *bodies: bytes, **options: Any) -> None:
-    assert not await broker.publish([Message(type, body, next(ids), **options) for body in bodies])
-
-
-async def fetch(consumer: Consumer, count: int) -> list[Delivery]:
-    found: list[Delivery] = []
-    while len(found) < count:
-        found += await consumer.fetch(count - len(found))
-    return found
 
 
 def test_the_number_of_partitions_is_agreed(url: str, type: str) -> None:
@@ -153,12 +137,7 @@ def test_a_lost_and_returned_connection_is_logged_once(
             with pytest.raises(BrokerUnavailable, match="start one with: nats-server -js"):
                 await publish(broker, "log.test", b"1")
         await asyncio.to_thread(own_nats.start)
-        while True:
-            try:
-                await publish(broker, "log.test", b"2")
-                break
-            except BrokerUnavailable:
-                await asyncio.sleep(0.01)
+        await publish_until_stored(broker, "log.test", b"2")
         assert (await fetch(consumer, 1))[0].body == b"2"
         await broker.close()
 
@@ -211,7 +190,7 @@ def test_the_group_is_made_again_if_it_was_removed(url: str, type: str) -> None:
         with pytest.raises(BrokerUnavailable, match="Consumer Deleted"):
             await waiting
         await publish(broker, type, b"1")
-        assert [each.body for each in await fetch(consumer, 1)] == [b"1"]
+        assert bodies(await fetch(consumer, 1)) == [b"1"]
         await consumer.close()
         await broker.close()
 
@@ -238,7 +217,7 @@ def test_a_pull_that_expires_is_repeated(
         await until(lambda: pulled >= 6)
         await publish(broker, type, b"1")
         for each in waiting:
-            assert [delivery.body for delivery in await each] == [b"1"]
+            assert bodies(await each) == [b"1"]
         for consumer in consumers:
             await consumer.close()
         await broker.close()
@@ -271,18 +250,10 @@ def test_the_lag_of_types_without_groups_keys_and_delays(url: str) -> None:
         await publish(broker, "a.one", b"1", b"2")
         await publish(broker, "a.two", b"1", key="k")
         await publish(broker, "a.two", b"2", delay=60.0)
-        rows = [
-            (row.type, row.group, row.waiting, row.in_flight, row.delayed)
-            for row in await broker.lag()
-        ]
-        assert rows == [("a.one", None, 2, 0, 0), ("a.two", None, 1, 0, 1)]
+        assert await rows(broker) == [("a.one", None, 2, 0, 0), ("a.two", None, 1, 0, 1)]
         consumer = await broker.subscribe(Subscription("a.two", "g"))
         # Whether or not the partition has its consumer yet.
-        rows = [
-            (row.type, row.group, row.waiting, row.in_flight, row.delayed)
-            for row in await broker.lag()
-        ]
-        assert rows[1] == ("a.two", "g", 1, 0, 1)
+        assert await has(broker, ("a.two", "g", 1, 0, 1))
         found = await fetch(consumer, 1)
         await until_async(lambda: has(broker, ("a.two", "g", 0, 1, 1)))
         await consumer.ack(found)
@@ -290,9 +261,14 @@ def test_the_lag_of_types_without_groups_keys_and_delays(url: str) -> None:
         await consumer.close()
         await broker.close()
 
+    async def rows(broker: NATSBroker) -> list[tuple[Any, ...]]:
+        return [
+            (row.type, row.group, row.waiting, row.in_flight, row.delayed)
+            for row in await broker.lag()
+        ]
+
     async def has(broker: NATSBroker, wanted: tuple[Any, ...]) -> bool:
-        row = (await broker.lag())[1]
-        return (row.type, row.group, row.waiting, row.in_flight, row.delayed) == wanted
+        return (await rows(broker))[1] == wanted
 
     run(main())
 
@@ -354,7 +330,7 @@ def test_events_with_keys_wait_for_leases_that_are_renewed_late(url: str) -> Non
         found += await fetching
         if len(found) < 6:
             found += await fetch(consumer, 1)
-        assert [each.body for each in found] == [b"1", b"2", b"3", b"4", b"5", b"6"]
+        assert bodies(found) == [b"1", b"2", b"3", b"4", b"5", b"6"]
         await consumer.ack(found)
         await consumer.close()
         await broker.close()
@@ -388,7 +364,7 @@ def test_pulls_that_end_without_notice_do_not_delay_a_takeover(
         broker = make(url)
         consumer = await broker.subscribe(subscription)
         found = await fetch(consumer, 6)
-        assert [each.body for each in found] == [b"1", b"2", b"3", b"4", b"5", b"6"]
+        assert bodies(found) == [b"1", b"2", b"3", b"4", b"5", b"6"]
         assert len(dropped) == 3
         assert not [each for each in caplog.messages if "did not return" in each]
         await consumer.ack(found)
@@ -429,7 +405,7 @@ def test_a_takeover_gets_what_is_queued_behind_repeats(
             await link.send([(claimed[-1].token.reply, b"+WPI", "")])
             await asyncio.sleep(0.05)
         found = await fetching
-        assert [each.body for each in found] == [b"%d" % number for number in range(count)]
+        assert bodies(found) == [b"%d" % number for number in range(count)]
         assert not [each for each in caplog.messages if "did not return" in each]
         await consumer.ack(found)
         await consumer.close()
@@ -471,8 +447,7 @@ def test_what_the_server_forgets_is_not_handled_again(
         consumer = await broker.subscribe(Subscription(type, "g"))
         await publish(broker, type, *(b"%d" % number for number in range(50)))
         await publish(broker, type, *(b"%d" % number for number in range(50)), key="k")
-        for _ in range(100):
-            await consumer.ack(await fetch(consumer, 1))
+        await handle_each(consumer, 100)
         number = partition("k", broker.partitions)
         wanted = {NO_KEY: 50, str(number): 100}
         for each, last in wanted.items():
@@ -515,10 +490,11 @@ def test_what_the_server_forgets_is_not_handled_again(
 
 
 async def publish_until_stored(broker: NATSBroker, type: str, body: bytes) -> None:
-    message = Message(type, body, next(ids))
+    """Publish a message, with one id, until the broker has it."""
+    id = next(ids)
     while True:
         try:
-            await broker.publish([message])
+            await publish(broker, type, body, id=id)
             return
         except BrokerUnavailable:
             await asyncio.sleep(0.01)
@@ -533,11 +509,6 @@ async def stored_floor(broker: NATSBroker, consumer: str, last: int) -> bool:
     floor = AckFloor(broker.names.state, broker.names.ack_floor(consumer))
     await floor.load(await broker.connection.get())
     return floor.sequence >= last
-
-
-async def until_async(true: Any) -> None:
-    while not await true():
-        await asyncio.sleep(0.01)
 
 
 def test_times_of_jetstream_are_read() -> None:
@@ -564,7 +535,7 @@ def test_what_jetstream_refuses_is_an_error_of_one_event(url: str, type: str) ->
         await link.call(
             f"STREAM.UPDATE.{broker.names.events}", {**info["config"], "max_msg_size": 1000}
         )
-        messages = [Message(type, body, next(ids)) for body in (b"1", b"x" * 2000, b"3")]
+        messages = [message(type, body) for body in (b"1", b"x" * 2000, b"3")]
         refused = await broker.publish(messages)
         assert list(refused) == [1]
         assert "the broker refused the event" in str(refused[1])

@@ -9,6 +9,7 @@ import pytest
 
 import noria
 from support import brokers
+from support.loops import run_with_deadline
 
 pytest.importorskip("nats")
 
@@ -25,14 +26,6 @@ def short_way(monkeypatch: pytest.MonkeyPatch) -> None:
 def long_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_KNOWN", False)
     monkeypatch.delattr(module.BatchClient, "_process_msg", raising=False)
-
-
-def run(main: Any) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await main()
-
-    asyncio.run(limited())
 
 
 @pytest.mark.parametrize("own_server", ["nats"], indirect=True)
@@ -55,7 +48,7 @@ def test_events_arrive(own_server: brokers.BrokerServer, way: Any, monkeypatch: 
             await asyncio.gather(*(bus.emit("count", number=n) for n in range(COUNT)))
             await over.wait()
 
-    run(main)
+    run_with_deadline(main(), DEADLINE)
     assert sorted(found) == list(range(COUNT))
 
 
@@ -76,4 +69,4 @@ def test_a_line_break_in_an_id_makes_no_header(
         assert lag.waiting == 1
         await bus.close()
 
-    run(main)
+    run_with_deadline(main(), DEADLINE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import signal
 from collections.abc import Callable, Coroutine, Iterator
@@ -15,17 +14,17 @@ import pytest
 
 import noria
 from noria.bus.brokers import table
-from noria.bus.contract import Delivery, Message, Subscription
+from noria.bus.contract import Consumer, Delivery, Subscription
 from noria.errors import BrokerUnavailable, EmitTimeout, InvalidBrokerURL
 from support import brokers, running
+from support.adapters import bodies, publish
 from support.brokers import BrokerServer
-from support.loops import until
+from support.loops import run_with_deadline, until
 
 redis = pytest.importorskip("redis")
 
 DEADLINE = 40.0  # seconds
-
-ids = iter(f"redis-{number}" for number in range(10**9))
+KEEPER = "noria.bus.brokers.redis.keeper"
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +38,13 @@ def url(server: BrokerServer, type: str) -> str:
     return f"{server.url}?prefix={type}"
 
 
+@pytest.fixture
+def trims_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove events 0.1 s after they were acknowledged."""
+    monkeypatch.setattr(f"{KEEPER}.TRIM_INTERVAL_MS", 100)
+    monkeypatch.setattr(f"{KEEPER}.RETAINED_MS", 0)
+
+
 @contextmanager
 def client(server: BrokerServer) -> Iterator[Any]:
     """A client of redis-py, as an operator would use."""
@@ -47,20 +53,15 @@ def client(server: BrokerServer) -> Iterator[Any]:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await main
-
-    asyncio.run(limited())
+    run_with_deadline(main, DEADLINE)
 
 
-def message(type: str, body: bytes = b"x", **options: Any) -> Message:
-    return Message(type, body, next(ids), **options)
-
-
-async def eventually(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
-    while not await condition():
-        await asyncio.sleep(0.02)
+async def fetch(consumer: Consumer, count: int) -> list[Delivery]:
+    """Fetch until there are `count` deliveries, or more."""
+    found: list[Delivery] = []
+    while len(found) < count:
+        found += await consumer.fetch(10)
+    return found
 
 
 def test_a_server_that_loads_its_data_is_waited_for(
@@ -214,7 +215,7 @@ def test_a_login_and_a_database(tmp_path: Path) -> None:
                 assert "secret" not in str(raised.value)
                 await broker.close()
             broker = table.make(f"redis://:secret@{host}/1", "worker")
-            await broker.publish([message("a.b")])
+            await publish(broker, "a.b", b"x")
             await broker.close()
             other = table.make(f"redis://:secret@{host}/2", "worker")
             assert await other.lag() == []
@@ -234,7 +235,7 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         async def main() -> None:
             for url in (f"redis+unix:{tmp_path}/s", f"redis+unix://{tmp_path}/s"):
                 broker = table.make(url, "worker")
-                await broker.publish([message("a.b")])
+                await publish(broker, "a.b", b"x")
                 await broker.close()
 
         run(main())
@@ -260,13 +261,10 @@ def test_a_group_that_was_removed_is_created_again(
     run(main())
 
 
+@pytest.mark.usefixtures("trims_soon")
 def test_what_every_group_has_acknowledged_is_removed(
-    server: BrokerServer, url: str, type: str, monkeypatch: pytest.MonkeyPatch
+    server: BrokerServer, url: str, type: str
 ) -> None:
-    keeper = importlib.import_module("noria.bus.brokers.redis.keeper")
-    monkeypatch.setattr(keeper, "TRIM_INTERVAL_MS", 100)
-    monkeypatch.setattr(keeper, "RETAINED_MS", 0)
-
     async def main() -> None:
         broker = table.make(url, "worker")
         groups = [await broker.subscribe(Subscription("a.b", name)) for name in ("one", "two")]
@@ -278,11 +276,8 @@ def test_what_every_group_has_acknowledged_is_removed(
 
             for number in range(6):
                 key = f"key-{number}" if number % 2 else None
-                await broker.publish([message("a.b", b"%d" % number, key=key)])
-            found: list[list[Delivery]] = [[], []]
-            for consumer, deliveries in zip(groups, found, strict=True):
-                while len(deliveries) < 6:
-                    deliveries += await consumer.fetch(10)
+                await publish(broker, "a.b", b"%d" % number, key=key)
+            found = [await fetch(consumer, 6) for consumer in groups]
             await groups[0].ack(found[0])
             await asyncio.sleep(0.5)
             assert stored() == 6
@@ -299,31 +294,23 @@ def test_what_every_group_has_acknowledged_is_removed(
     run(main())
 
 
+@pytest.mark.usefixtures("trims_soon")
 def test_nothing_is_removed_that_a_consumer_without_a_group_has_not_read(
     server: BrokerServer, url: str, type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = importlib.import_module("noria.bus.brokers.redis.keeper")
-    monkeypatch.setattr(keeper, "TRIM_INTERVAL_MS", 100)
-    monkeypatch.setattr(keeper, "RETAINED_MS", 0)
-    monkeypatch.setattr(keeper, "READ_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(f"{KEEPER}.READ_INTERVAL_SECONDS", 0.1)
 
     async def main() -> None:
         broker = table.make(url, "worker")
         member = await broker.subscribe(Subscription("a.b", "g"))
         readers = [await broker.subscribe(Subscription(each)) for each in ("a.b", "*")]
-        bodies = [b"%d" % number for number in range(5)]
-        for body in bodies:
-            await broker.publish([message("a.b", body)])
-        found: list[Delivery] = []
-        while len(found) < 5:
-            found += await member.fetch(10)
-        await member.ack(found)
+        sent = [b"%d" % number for number in range(5)]
+        for body in sent:
+            await publish(broker, "a.b", body)
+        await member.ack(await fetch(member, 5))
         await asyncio.sleep(0.5)
         for reader in readers:
-            read: list[Delivery] = []
-            while len(read) < 5:
-                read += await reader.fetch(10)
-            assert [each.body for each in read] == bodies
+            assert bodies(await fetch(reader, 5)) == sent
         with client(server) as operator:
             await until(lambda: operator.xlen(f"{type}:s:a.b") == 0)
             for reader in readers:
@@ -338,10 +325,9 @@ def test_events_that_are_too_old_are_removed(server: BrokerServer, url: str, typ
     async def main() -> None:
         broker = table.make(f"{url}&keep=500ms", "worker")
         # The server removes whole nodes of a stream, of 4 KiB at least.
-        old = [message("a.b", b"x" * 1000) for _ in range(200)]
-        await broker.publish(old)
+        await publish(broker, "a.b", *[b"x" * 1000] * 200)
         await asyncio.sleep(0.6)
-        await broker.publish([message("a.b")])
+        await publish(broker, "a.b", b"new")
         with client(server) as operator:
             assert operator.xlen(f"{type}:s:a.b") < 20
         await broker.close()
@@ -356,7 +342,7 @@ def test_what_a_reply_lost_on_its_way_is_given_out_before_later_events(
         broker = table.make(url, "worker")
         consumer = await broker.subscribe(Subscription("a.b", "g", claim=60.0))
         for number in range(4):
-            await broker.publish([message("a.b", b"%d" % number, key="k")])
+            await publish(broker, "a.b", b"%d" % number, key="k")
         found = await consumer.fetch(1)
         with client(server) as operator:
             # The server gives out the second event, but the consumer does not learn of it.
@@ -373,7 +359,7 @@ def test_what_a_reply_lost_on_its_way_is_given_out_before_later_events(
                 except BrokerUnavailable:
                     await asyncio.sleep(0.01)
         # Without the loss of the connection, the third may have been read before.
-        assert sorted(each.body for each in found) == [b"0", b"1", b"2", b"3"]
+        assert sorted(bodies(found)) == [b"0", b"1", b"2", b"3"]
         await consumer.close()
         await broker.close()
 
@@ -383,8 +369,8 @@ def test_what_a_reply_lost_on_its_way_is_given_out_before_later_events(
 def test_a_delayed_event_is_moved_by_another_process(url: str) -> None:
     async def main() -> None:
         publisher, worker = (table.make(url, name) for name in ("publisher", "worker"))
-        await publisher.publish([message("a.b", b"later", delay=0.2, key="k")])
-        await publisher.publish([message("a.b", b"much later", delay=3600.0)])
+        await publish(publisher, "a.b", b"later", delay=0.2, key="k")
+        await publish(publisher, "a.b", b"much later", delay=3600.0)
         [row] = await publisher.lag()
         assert (row.group, row.waiting, row.delayed) == (None, 0, 2)
         await publisher.close()
@@ -403,7 +389,7 @@ def test_a_retry_counts_as_in_flight(url: str) -> None:
     async def main() -> None:
         broker = table.make(url, "worker")
         consumer = await broker.subscribe(Subscription("a.b", "g"))
-        await broker.publish([message("a.b"), message("a.b")])
+        await publish(broker, "a.b", b"1", b"2")
         found = await consumer.fetch(1)
         await consumer.nak(found, 3600.0)
         [row] = await broker.lag()
@@ -419,7 +405,7 @@ def test_what_waits_is_counted_where_the_server_does_not_know_it(
 ) -> None:
     async def main() -> None:
         broker = table.make(url, "worker")
-        await broker.publish([message("a.b") for _ in range(5)])
+        await publish(broker, "a.b", *[b"x"] * 5)
         with client(server) as operator:
             stream = f"{type}:s:a.b"
             consumer = await broker.subscribe(Subscription("a.b", "g"))
@@ -458,19 +444,18 @@ STOPPED = """
 def test_a_process_that_was_stopped_finds_its_claims_and_leases_lost(url: str) -> None:
     async def main() -> None:
         broker = table.make(url, "worker")
-        await broker.publish([message("a.b", b"1"), message("a.b", b"2", key="k")])
+        await publish(broker, "a.b", b"1")
+        await publish(broker, "a.b", b"2", key="k")
         process = running.start(STOPPED, url)
         try:
             assert await asyncio.to_thread(running.line, process) == "waits"
             heir = await broker.subscribe(Subscription("a.b", "g", claim=1.0))
             # One that the stopped process's waiting command may be given.
-            await broker.publish([message("a.b", b"3", key="k")])
-            found: list[Delivery] = []
-            while len(found) < 3:
-                found += await heir.fetch(10)
-            bodies = [each.body for each in found]
-            assert sorted(bodies) == [b"1", b"2", b"3"]
-            assert bodies.index(b"2") < bodies.index(b"3")
+            await publish(broker, "a.b", b"3", key="k")
+            found = await fetch(heir, 3)
+            got = bodies(found)
+            assert sorted(got) == [b"1", b"2", b"3"]
+            assert got.index(b"2") < got.index(b"3")
             await heir.ack(found)
             process.send_signal(signal.SIGCONT)
             line = await asyncio.to_thread(running.line, process)
@@ -502,7 +487,7 @@ def test_tls(tmp_path: Path) -> None:
         await broker.close()
         login = f"ca={tmp_path}/ca&cert={tmp_path}/cert&key={tmp_path}/key"
         broker = table.make(f"rediss://127.0.0.1:{port}?{login}", "worker")
-        await broker.publish([message("a.b")])
+        await publish(broker, "a.b", b"x")
         await broker.close()
 
     try:

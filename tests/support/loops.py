@@ -9,7 +9,7 @@ import socket
 import ssl
 import struct
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,21 @@ def count(usual: int, full: int) -> int:
 def run(main: Coroutine[Any, Any, T], model: str) -> T:
     """Run the coroutine on a model, or on asyncio's own loop."""
     return asyncio.run(main) if model == ORACLE else noria.run(main, model=model)
+
+
+def run_with_deadline(
+    main: Coroutine[Any, Any, T],
+    seconds: float,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> T:
+    """Run the coroutine on asyncio's loop or another; TimeoutError if it has not ended by then."""
+
+    async def limited() -> T:
+        async with asyncio.timeout(seconds):
+            return await main
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(limited())
 
 
 class Keeper(asyncio.Protocol):
@@ -93,6 +108,12 @@ async def until(true: Callable[[], object]) -> None:
     """Wait until `true()` returns a true value, at most until the test's own timeout."""
     while not true():
         await asyncio.sleep(0.001)
+
+
+async def until_async(true: Callable[[], Awaitable[object]]) -> None:
+    """Wait until `await true()` is a true value, at most until the test's own timeout."""
+    while not await true():
+        await asyncio.sleep(0.01)
 
 
 def server_context() -> ssl.SSLContext:
