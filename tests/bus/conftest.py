@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -55,6 +56,12 @@ def server_url(kind: str, shared_server: Callable[[str], BrokerServer]) -> str:
 def url(server_url: str) -> str:
     """The URL of a broker; in a shared server, no other test uses the type of `type`."""
     return f"memory:test-{next(_numbers)}" if server_url == "memory:" else server_url
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Do not log what the bus reports of failures that the test makes."""
+    caplog.set_level(logging.CRITICAL, "noria.bus")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from support.brokers import PROGRAMS, BrokerServer
 from support.loops import run_with_deadline, until
 from support.tcp_proxy import TCPProxy
 
+pytestmark = pytest.mark.usefixtures("quiet")
 DEADLINE = 50.0  # seconds
 CONCURRENCY = 10
 KEYS = 4
@@ -27,16 +27,11 @@ TYPE = "failure.test"
 KINDS = pytest.mark.parametrize("own_server", PROGRAMS, indirect=True)
 
 
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, "noria.bus")
-
-
 def run(main: Coroutine[Any, Any, None]) -> None:
     run_with_deadline(main, DEADLINE)
 
 
-class Handled:
+class HandledEvents:
     """What handlers have handled."""
 
     def __init__(self) -> None:
@@ -79,8 +74,8 @@ async def emit_all(bus: noria.Bus, count: int, pause: float) -> set[tuple[str | 
 
 
 @contextmanager
-def handling(url: str, **options: Any) -> Iterator[tuple[noria.Bus, Handled]]:
-    handled = Handled()
+def handling(url: str, **options: Any) -> Iterator[tuple[noria.Bus, HandledEvents]]:
+    handled = HandledEvents()
     bus = noria.Bus(url, concurrency=CONCURRENCY, **options)
     bus.on(TYPE, handled.handler, group="g")
     yield bus, handled
@@ -185,7 +180,7 @@ def test_the_keys_are_shared_and_passed_on_in_order(own_server: BrokerServer) ->
     """Consumers come and go while events with keys are emitted."""
 
     async def main() -> None:
-        handled = Handled()
+        handled = HandledEvents()
         running_keys: Counter[str] = Counter()
         owners: dict[str, set[int]] = defaultdict(set)
 

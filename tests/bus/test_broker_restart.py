@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import pytest
 
@@ -13,11 +12,8 @@ from support.loops import until
 
 
 @pytest.mark.parametrize("own_server", PROGRAMS, indirect=True)
-def test_handlers_get_events_after_a_restart(
-    own_server: BrokerServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL, "noria.bus")
-
+@pytest.mark.usefixtures("quiet")
+def test_handlers_get_events_after_a_restart(own_server: BrokerServer) -> None:
     async def main() -> None:
         found: dict[str, set[int]] = {"all": set(), "group": set()}
 

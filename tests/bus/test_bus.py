@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import threading
 import time
 from collections import Counter
@@ -25,16 +24,13 @@ from support.loops import run_with_deadline, until
 DEADLINE = 20.0  # seconds
 FAST = {"backoff": 0.01, "max_backoff": 0.02}
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
 def run(main: Coroutine[Any, Any, None], loop_factory: Any = None) -> None:
     run_with_deadline(main, 2 * DEADLINE, loop_factory)
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, "noria.bus")
 
 
 async def settled(bus: Bus, type: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -25,6 +24,7 @@ from noria.bus.event import Event
 from noria.errors import BrokerUnavailable, BusError, EmitTimeout
 from support.loops import run_with_deadline, until
 
+pytestmark = pytest.mark.usefixtures("quiet")
 DEADLINE = 20.0  # seconds
 
 
@@ -142,11 +142,6 @@ def scripted_bus(**options: Any) -> tuple[Bus, ScriptedBroker]:
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     run_with_deadline(main, DEADLINE)
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, "noria.bus")
 
 
 def test_fetching_and_acknowledging_resume_after_failures() -> None:

@@ -7,7 +7,6 @@ others with 1,000; NORIA_BUS_EVENTS sets the number for all. NORIA_SEED is added
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 from pathlib import Path
@@ -189,10 +188,8 @@ class Round:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", range(ROUNDS))
 @pytest.mark.parametrize("own_server", PROGRAMS, indirect=True)
-def test_nothing_is_lost(
-    own_server: BrokerServer, seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL, "noria.bus")
+@pytest.mark.usefixtures("quiet")
+def test_nothing_is_lost(own_server: BrokerServer, seed: int, tmp_path: Path) -> None:
     round = Round(own_server, tmp_path, seed)
     try:
         asyncio.run(round.run())

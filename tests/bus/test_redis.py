@@ -101,10 +101,8 @@ def test_a_server_that_loads_its_data_is_waited_for(
     assert sum(text.startswith("connected to ") for text in texts) == 1, texts
 
 
-def test_after_a_failover_the_new_master_is_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL, "noria.bus")
+@pytest.mark.usefixtures("quiet")
+def test_after_a_failover_the_new_master_is_used(tmp_path: Path) -> None:
     options = ("--repl-diskless-sync-delay", "0")
     with (
         brokers.running("redis", tmp_path / "1", *options) as first,
