@@ -1,6 +1,6 @@
 """`noria run --record` names the fault of each program in examples/troubles, and none in others.
 
-The default suite runs a few programs once, the models in turn. NORIA_TROUBLES=all runs all on every
+`nox -s slow` runs a few programs once, the models in turn. NORIA_TROUBLES=all runs all on every
 model that can drive asyncio, and the healthy programs for longer. A machine that stops running a
 process for a moment can show a block that is no fault of the program: a run with other findings
 than expected is repeated once.
@@ -36,7 +36,7 @@ MODELS = [
     if models.availability(name)[0]
 ]
 ALL = os.environ.get("NORIA_TROUBLES") == "all"
-# Those of the default suite: of each way in which findings are made, cheap ones.
+# Those that run by default: of each way in which findings are made, cheap ones.
 USUAL = {
     "blocked_by_json",
     "blocked_by_regex",
