@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -16,7 +14,7 @@ import noria
 from noria.bus.dead_letters import encode_letter
 from noria.cli.main import run
 from support import brokers
-from support.running import environment
+from support.running import start_python
 
 LIMIT = 30.0
 
@@ -126,13 +124,7 @@ def test_lag_of_an_empty_broker(url, events):
 
 
 def test_tail(url, events):
-    tail = subprocess.Popen(
-        [sys.executable, "-m", "noria", "events", "tail", url, "--type", "up*", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    tail = start_python("-m", "noria", "events", "tail", url, "--type", "up*", "--json")
     try:
         assert "from now on" in tail.stderr.readline()
         assert events("emit", url, "other.type")[0] == 0

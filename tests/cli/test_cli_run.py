@@ -15,7 +15,7 @@ import pytest
 
 from noria.errors import RecordingError
 from noria.sight.recording import Recording
-from support.running import environment, finish
+from support.running import environment, finish, start_python
 
 WHERE = "print(type(asyncio.get_running_loop()).__module__.split('.')[0])"
 
@@ -27,13 +27,7 @@ def in_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "noria", "run", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    return start_python("-m", "noria", "run", *arguments)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import urllib.request
 
@@ -19,7 +18,7 @@ from noria.cli.main import run
 from noria.cli.work.reload import source_files
 from noria.cli.work.totals import HandlerTotals, WorkTotals
 from support import brokers
-from support.running import environment
+from support.running import start_python
 
 LIMIT = 30.0  # seconds to wait for any output
 
@@ -91,15 +90,8 @@ class Work:
     """A ``noria work`` in a process of its own."""
 
     def __init__(self, app, *arguments, emit=(), **more):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "noria", "work", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=app,
-            env=environment(EMIT=json.dumps(list(emit)), COLUMNS="100", **more),
-        )
+        more = {"EMIT": json.dumps(list(emit)), "COLUMNS": "100", **more}
+        self.process = start_python("-m", "noria", "work", *arguments, cwd=app, **more)
         self.lines = []
 
     def __enter__(self):
@@ -119,6 +111,11 @@ class Work:
 
     def send(self, number):
         self.process.send_signal(number)
+
+    def stop(self, number):
+        """Send a signal; return (status, output, errors)."""
+        self.send(number)
+        return self.end()
 
     def end(self):
         out, err = self.process.communicate(timeout=LIMIT)
@@ -141,8 +138,7 @@ def test_the_table_and_the_summary(app):
         assert "press Ctrl-C to stop" in shown
         # The traceback of a dead letter; a retry has one line.
         assert any(line == "ValueError: no such job\n" for line in work.process.stderr)
-        work.send(signal.SIGINT)
-        status, out, _ = work.end()
+        status, out, _ = work.stop(signal.SIGINT)
     assert status == 0
     assert "\nhandled 3 events in " in out
     assert "; 1 retried; 1 dead; 4 emitted\n" in out
@@ -160,8 +156,7 @@ def test_json_lines(app):
         failed = json.loads(work.until('"attempt": 2'))
         assert failed["event"] == "failed"
         assert failed["error"] == "ValueError: no such job"
-        work.send(signal.SIGTERM)
-        status, out, _ = work.end()
+        status, out, _ = work.stop(signal.SIGTERM)
     assert status == 0
     summary = json.loads(out.splitlines()[-1])
     assert summary["event"] == "summary"
@@ -188,8 +183,7 @@ def test_a_second_interrupt_cancels_the_handlers(app):
         work.until("waiting")
         work.send(signal.SIGINT)
         work.until("stopping")
-        work.send(signal.SIGINT)
-        status, out, _ = work.end()
+        status, out, _ = work.stop(signal.SIGINT)
     assert status == 130
     assert "handled 0 events" in out
     assert "; 1 returned" in out
@@ -199,8 +193,7 @@ def test_a_thread_that_does_not_end_is_abandoned_after_the_grace(app):
     events = [("report.made", {"seconds": 600})]
     with Work(app, "work_app:bus", "--grace", "0.1", emit=events) as work:
         work.until("reporting")
-        work.send(signal.SIGTERM)
-        status, out, err = work.end()
+        status, out, err = work.stop(signal.SIGTERM)
     assert status == 0
     assert "handled 0 events" in out
     assert "abandoned" in err
@@ -212,8 +205,7 @@ def test_workers_add_up(app):
         assert work.until("2 workers")
         for _ in range(4):
             work.until("handled  job.done")
-        work.send(signal.SIGINT)
-        status, out, _ = work.end()
+        status, out, _ = work.stop(signal.SIGINT)
     assert status == 0
     assert "stopping: handlers have 30 s" in out
     assert "handled 4 events" in out
@@ -225,8 +217,7 @@ def test_a_worker_that_dies_is_reported_and_replaced(app):
         os.kill(started["pid"], signal.SIGKILL)
         ended = json.loads(work.until('"worker_ended"'))
         assert ended == {"event": "worker_ended", "pid": started["pid"], "how": "SIGKILL"}
-        work.send(signal.SIGTERM)
-        status, out, _ = work.end()
+        status, out, _ = work.stop(signal.SIGTERM)
     assert status == 0
     assert json.loads(out.splitlines()[-1])["restarts"] == 1
 
@@ -249,8 +240,7 @@ def test_reload(app):
         work.until("waiting_for_change")
         (app / "work_app.py").write_text(APP)
         work.until('"started"')
-        work.send(signal.SIGINT)
-        status, out, err = work.end()
+        status, out, err = work.stop(signal.SIGINT)
     assert status == 0
     assert "SyntaxError" in err
     assert json.loads(out.splitlines()[-1])["event"] == "summary"
@@ -264,8 +254,7 @@ def test_metrics_are_served_while_it_runs(app):
             text = response.read().decode()
         assert "noria_loop_turns_total" in text
         assert 'noria_bus_events_handled_total{broker="memory:",group="jobs"' in text
-        work.send(signal.SIGTERM)
-        assert work.end()[0] == 0
+        assert work.stop(signal.SIGTERM)[0] == 0
 
 
 REDIS_APP = """
@@ -307,8 +296,7 @@ def test_a_worker_that_starts_without_the_broker_waits_for_it(app, redis_server)
         noria.run(_emit(redis_server.url, 5))
         for _ in range(5):
             work.until('"handled"')
-        work.send(signal.SIGTERM)
-        status, out, _ = work.end()
+        status, out, _ = work.stop(signal.SIGTERM)
     assert status == 0
     assert json.loads(out.splitlines()[-1])["restarts"] == 1
 

@@ -12,7 +12,7 @@ import pytest
 
 from noria.bus.contract import Broker, Consumer
 from support import brokers
-from support.running import ROOT, environment
+from support.running import ROOT, environment, start_python
 
 PAGE = ROOT / "docs" / "bus.md"
 pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="the sdist has no docs/")
@@ -73,24 +73,8 @@ def test_one_process(programs: Path) -> None:
 def test_more_processes(programs: Path, server: brokers.BrokerServer) -> None:
     """The handlers of the page run in `noria work`, unchanged."""
     pytest.importorskip("click")
-    worker = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "noria",
-            "work",
-            "app:bus",
-            "--workers",
-            "2",
-            "--concurrency",
-            "100",
-        ],
-        cwd=programs,
-        env=environment(EVENTS=server.url),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    command = ("-m", "noria", "work", "app:bus", "--workers", 2, "--concurrency", 100)
+    worker = start_python(*command, cwd=programs, EVENTS=server.url)
     try:
         run(programs, "emits.py", EVENTS=server.url)
         assert worker.stdout is not None

@@ -10,7 +10,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +26,7 @@ from noria.fileserver.options import ServerOptions
 from noria.fileserver.serve import serve_files
 from noria.servers.config import ServerInfo
 from support import brokers
-from support.running import ROOT, environment
+from support.running import ROOT, start_python
 
 EXAMPLE = ROOT / "examples" / "thumbnails" / "thumbnails.py"
 NAMES = ["cat.png", "cat.thumbnail.jpg"]
@@ -124,14 +123,7 @@ class Command:
     """A `noria` command or another Python program, in the directory of the example."""
 
     def __init__(self, *arguments: object, **more: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
-            cwd=EXAMPLE.parent,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(**more),
-        )
+        self.process = start_python(*arguments, cwd=EXAMPLE.parent, **more)
 
     def line(self) -> str:
         assert self.process.stdout is not None

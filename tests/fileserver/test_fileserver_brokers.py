@@ -8,8 +8,6 @@ import http.client
 import itertools
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support import brokers, loops
-from support.running import environment
+from support.running import start_python
 from support.waiting import eventually
 
 pytest.importorskip("click")
@@ -33,14 +31,8 @@ class Server:
     """A ``noria serve files`` in processes of its own."""
 
     def __init__(self, directory: Path, *arguments: object) -> None:
-        command = [*(sys.executable, "-m", "noria", "serve", "files", str(directory)), "--port=0"]
-        self.process = subprocess.Popen(
-            [*command, "--upload", "--metrics", "--events-source", SOURCE, *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        )
+        command = ("-m", "noria", "serve", "files", directory, "--port=0", "--upload", "--metrics")
+        self.process = start_python(*command, "--events-source", SOURCE, *arguments)
         assert self.process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", self.process.stdout.readline())
         assert found is not None, self.process.communicate()[1]

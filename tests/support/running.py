@@ -17,16 +17,25 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **more}
 
 
-def start(source: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """Start a process that runs `source`, with pipes for its output and errors."""
+def start_python(*arguments: object, cwd: Path | None = None, **more: str) -> subprocess.Popen[str]:
+    """Start Python with arguments, as "-m", "noria", with pipes for its output and errors.
+
+    `more`: environment variables.
+    """
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(source), *arguments],
+        [sys.executable, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=cwd,
         env=environment(**more),
     )
+
+
+def start(source: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    """Start a process that runs `source`, with pipes for its output and errors."""
+    return start_python("-c", textwrap.dedent(source), *arguments, **more)
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 20) -> tuple[int, str, str]:
@@ -57,7 +66,7 @@ def line(process: subprocess.Popen[str]) -> str:
     return text
 
 
-__all__ = ["ROOT", "environment", "finish", "line", "run", "signal", "start"]
+__all__ = ["ROOT", "environment", "finish", "line", "run", "signal", "start", "start_python"]
 
 
 def children(pid: int | str = "self") -> set[int]:
