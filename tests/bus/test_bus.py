@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 import noria
+from noria.bus import trace_context
 from noria.bus.brokers.memory import MemoryBroker
 from noria.bus.bus import Bus
-from noria.bus.contract import Consumer, Subscription
+from noria.bus.contract import Consumer, Message, Subscription
+from noria.bus.dead_letters import DeadLetter
 from noria.bus.event import Event
 from noria.errors import BrokerUnavailable, BusClosed, EventRejected, EventTooLarge, InvalidEvent
 from support.loops import run_with_deadline, until
@@ -40,6 +42,13 @@ async def settled(bus: Bus, type: str) -> None:
         if rows and not any(row.waiting or row.in_flight or row.delayed for row in rows):
             return
         await asyncio.sleep(0.01)
+
+
+async def dead_letters(bus: Bus, type: str, count: int = 1) -> list[DeadLetter]:
+    """Wait until a type has `count` dead letters; return them."""
+    while len(letters := await bus.dead(type=type)) < count:
+        await asyncio.sleep(0.01)
+    return letters
 
 
 @pytest.mark.parametrize("factory", [None, noria.new_event_loop], ids=["asyncio", "noria"])
@@ -176,8 +185,7 @@ def test_after_its_retries_an_event_is_a_dead_letter_that_can_be_replayed(
 
         async with bus:
             await bus.emit(type, id=f"{type}-1", name="a")
-            while not (letters := await bus.dead(type=type)):
-                await asyncio.sleep(0.01)
+            letters = await dead_letters(bus, type)
             await settled(bus, type)
             assert found == [(f"{type}-1", attempt) for attempt in (1, 2, 3)]
             [letter] = letters
@@ -228,8 +236,7 @@ def test_rejected_events_are_not_retried(url: str, type: str) -> None:
         async with bus:
             await bus.emit(type, name="a.txt")
             await bus.emit(type, size=3)
-            while len(letters := await bus.dead(type=type)) < 2:
-                await asyncio.sleep(0.01)
+            letters = await dead_letters(bus, type, 2)
             await settled(bus, type)
             assert names == ["a.txt"]
             errors = {letter.group: letter.error for letter in letters}
@@ -495,8 +502,7 @@ def test_the_largest_event_can_become_a_dead_letter(url: str, type: str) -> None
         async with bus:
             frame = len(Event(type, {"text": ""}).encode()) + 8
             await bus.emit(type, text='"' * ((bus.max_event_size - frame) // 2))
-            while not (letters := await bus.dead(type=type)):
-                await asyncio.sleep(0.01)
+            letters = await dead_letters(bus, type)
             await settled(bus, type)
             assert len(letters[0].event.data["text"]) > 500_000
             await bus.forget(letters)
@@ -572,8 +578,6 @@ def test_a_start_that_fails_halfway_can_be_repeated(
 
 def test_an_event_that_is_none_is_buried(url: str, type: str) -> None:
     async def main() -> None:
-        from noria.bus.contract import Message
-
         bus = noria.Bus(url)
         found: list[Event] = []
         bus.on(type, found.append, group="g")
@@ -596,8 +600,6 @@ def test_an_event_that_is_none_is_buried(url: str, type: str) -> None:
 
 def test_the_trace_context_reaches_the_handler_and_what_it_emits(url: str, type: str) -> None:
     async def main() -> None:
-        from noria.bus import trace_context
-
         bus = noria.Bus(url)
         found: dict[str, str | None] = {}
 
@@ -665,8 +667,7 @@ def test_a_bus_feeds_a_reactor(url: str, type: str, model: str) -> None:
             await until(lambda: len(found) == 2)
             await settled(bus, type)
             await bus.publish(Event(type, ["no object"]))
-            while not (letters := await bus.dead(type=type)):
-                await asyncio.sleep(0.01)
+            letters = await dead_letters(bus, type)
             assert "the data of" in letters[0].error
             await bus.forget(letters)
 
