@@ -6,9 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,22 +14,17 @@ from starting import HERE, environment, free_port, started
 
 from noria.sight.recording import Recording
 from noria.sight.socket_directory import watched_processes
+from support.waiting import eventually
 
 RUN = (sys.executable, "-m", "noria", "run", "--record", "run.noria")
 NORIAS = "noria.aio.loop.EventLoop"
+DEADLINE = 40.0  # seconds
 
 
 @pytest.fixture(autouse=True)
 def in_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + 40
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
 
 
 def get(port: int, path: str) -> str:
@@ -52,7 +45,7 @@ def whole_recordings() -> int:
 
 def check_server(*program: str, port: int, watched: int, status: int) -> None:
     with started(*RUN, *program, port=port, status=status):
-        wait_until(lambda: len(watched_processes()) == watched, f"{watched} watched processes")
+        eventually(lambda: len(watched_processes()) == watched, DEADLINE)
         assert {get(port, "/loop") for _ in range(20)} == {NORIAS}
     assert whole_recordings() == watched
     assert watched_processes() == {}
@@ -102,7 +95,7 @@ def test_uvicorn_reloads() -> None:
                 return get(port, "/loop")
             return ""
 
-        wait_until(lambda: answer() == f"again {NORIAS}", "the new worker's answer")
+        eventually(lambda: answer() == f"again {NORIAS}", DEADLINE)
         (second,) = set(watched_processes()) - first
     assert whole_recordings() == 2
     assert Path(f"run.{second}.noria").exists()

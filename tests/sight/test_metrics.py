@@ -8,12 +8,11 @@ import pytest
 
 pytest.importorskip("prometheus_client")
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from noria.sight.metrics.exposition import write
-from noria.sight.metrics.families import WorkerTotals, families
+from noria.sight.metrics.families import WorkerTotals
 from noria.sight.metrics.readings import BOUNDS, SECOND, bucket_counts
 from noria.sight.metrics.totals import MAX_LOOPS, Totals
 from noria.sight.observation import (
@@ -26,6 +25,7 @@ from noria.sight.observation import (
     Place,
 )
 from support.bus_figures import BUS
+from support.metrics_registry import registry_of_workers
 
 MS = 1_000_000
 OPEN = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
@@ -43,24 +43,11 @@ def totals_of(*observations):
     return totals
 
 
-class Shown:
-    """A collector of fixed totals."""
-
-    def __init__(self, *workers):
-        self.workers = workers
-
-    def collect(self):
-        return families(self.workers)
-
-
 def registry_of(*totals):
-    registry = CollectorRegistry(auto_describe=False)
-    workers = [
+    return registry_of_workers(
         WorkerTotals(pid, True, "1.0", "3.13.0", each.loops, [BUS])
         for pid, each in enumerate(totals, 7)
-    ]
-    registry.register(Shown(*workers))
-    return registry
+    )
 
 
 def value(totals, name, **labels):

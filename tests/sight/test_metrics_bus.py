@@ -10,34 +10,17 @@ import pytest
 
 pytest.importorskip("prometheus_client")
 
-from prometheus_client import CollectorRegistry
-
 import noria
 from noria.sight import lifetime
 from noria.sight.metrics import serve_metrics
-from noria.sight.metrics.families import WorkerTotals, families
+from noria.sight.metrics.families import WorkerTotals
 from noria.sight.settings import Settings
 from support.bus_figures import BUS
+from support.metrics_registry import registry_of_workers
 
 LIMIT = 20.0  # seconds to wait for any condition
 BROKER = {"broker": "redis://127.0.0.1:6379"}
 HANDLER = {**BROKER, "worker": "7", "type": "job.done", "group": "jobs"}
-
-
-class Shown:
-    """A collector of fixed workers."""
-
-    def __init__(self, *workers):
-        self.workers = workers
-
-    def collect(self):
-        return families(self.workers)
-
-
-def registry_of(*workers):
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Shown(*workers))
-    return registry
 
 
 def test_figures_become_samples():
@@ -45,7 +28,7 @@ def test_figures_become_samples():
     workers = [
         WorkerTotals(pid, True, "1", "3", [], [json.loads(json.dumps(BUS))]) for pid in (7, 8)
     ]
-    registry = registry_of(*workers)
+    registry = registry_of_workers(workers)
     value = registry.get_sample_value
     worker = {**BROKER, "worker": "7"}
     assert value("noria_bus_events_published_total", worker) == 7

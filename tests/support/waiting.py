@@ -11,9 +11,9 @@ T = TypeVar("T")
 DEADLINE = 20.0  # seconds
 
 
-def eventually(condition: Callable[[], T]) -> T:
-    """Call a function until its result is true; return it. Fails after DEADLINE."""
-    end = time.monotonic() + DEADLINE
+def eventually(condition: Callable[[], T], seconds: float = DEADLINE) -> T:
+    """Call a function until its result is true; return it. Fails after so many seconds."""
+    end = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.005)
