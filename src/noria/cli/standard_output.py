@@ -1,9 +1,11 @@
 """Standard output: its width, whether it can show Unicode, and lines whose reader may leave."""
 
 import errno
+import json
 import os
 import shutil
 import sys
+from typing import Any
 
 import click
 
@@ -38,3 +40,8 @@ def print_line(text: str) -> None:
         fd = os.open(os.devnull, os.O_WRONLY)
         os.dup2(fd, 1)
         os.close(fd)
+
+
+def print_json(**values: Any) -> None:
+    """Write a line with a JSON object, as `print_line` does."""
+    print_line(json.dumps(values))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from noria.cli.events.connection import run, url_argument
-from noria.cli.events.letters import choose, plural, selection_options, show
+from noria.cli.events.letters import choose, selection_options, show
+from noria.cli.units import plural
 
 if TYPE_CHECKING:
     from noria.bus.bus import Bus

@@ -13,6 +13,7 @@ import click
 
 from noria.cli.errors import CommandError
 from noria.cli.standard_output import ellipsis, output_width
+from noria.cli.units import plural
 
 if TYPE_CHECKING:
     from noria.bus.bus import Bus
@@ -67,11 +68,10 @@ def show(letter: DeadLetter, *, verbose: bool, json: bool) -> None:
     if json:
         click.echo(jsonlib.dumps(letter.as_dict(), ensure_ascii=False))
         return
-    attempts = "1 attempt" if letter.attempts == 1 else f"{letter.attempts:,} attempts"
     what = click.style(letter.type or "no event", fg="cyan")
     click.echo(
         f"{click.style(letter.id, bold=True)}  {_local(letter.time)}  {what} "
-        f"({letter.group or 'no group'}), {attempts}"
+        f"({letter.group or 'no group'}), {plural(letter.attempts, 'attempt')}"
     )
     width = max(output_width(), 20)
     error = " ".join(letter.error.split())
@@ -96,8 +96,3 @@ def _local(time: str) -> str:
     except ValueError:
         return time
     return found.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def plural(number: int, noun: str) -> str:
-    """Return "1 letter", "2 letters"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -10,7 +10,8 @@ import click
 
 from noria.cli.errors import CommandError
 from noria.cli.events.connection import json_option, run, url_argument
-from noria.cli.events.letters import choose, plural, selection_options, show
+from noria.cli.events.letters import choose, selection_options, show
+from noria.cli.units import plural
 
 if TYPE_CHECKING:
     from noria.bus.bus import Bus

@@ -1,10 +1,10 @@
 """What ``noria serve`` prints: where it listens, connections, and a summary; as text or JSON."""
 
-import json
 import time
 from typing import Any
 
-from noria.cli.standard_output import print_line
+from noria.cli.standard_output import print_json, print_line
+from noria.cli.units import plural
 
 
 class TextOutput:
@@ -37,12 +37,12 @@ class TextOutput:
 
     def summary(self, summary: Any) -> None:
         """Print the totals. *summary* is a noria.Summary."""
-        workers = f" by {_format_count(summary.workers, 'worker')}" if summary.workers > 1 else ""
+        workers = f" by {plural(summary.workers, 'worker')}" if summary.workers > 1 else ""
         total = summary.busy + summary.waiting
         share = f" ({summary.busy / total:.1%} of the time)" if total > 0 else ""
         print_line(
-            f"\nserved {_format_count(summary.connections, 'connection')}, "
-            f"{_format_count(summary.messages, 'message')}{workers}\n"
+            f"\nserved {plural(summary.connections, 'connection')}, "
+            f"{plural(summary.messages, 'message')}{workers}\n"
             f"  received  {_format_size(summary.bytes_in)}\n"
             f"  sent      {_format_size(summary.bytes_out)}\n"
             f"  busy      {_format_seconds(summary.busy)}{share}\n"
@@ -55,7 +55,7 @@ class JsonOutput(TextOutput):
 
     def ready(self, info: Any) -> None:
         """Print the addresses, the model, the reason for it, the process, the metrics' URL."""
-        _print_json(
+        print_json(
             event="listening",
             listening=list(info.addresses),
             model=info.model,
@@ -66,20 +66,12 @@ class JsonOutput(TextOutput):
 
     def connection(self, event: str, peer: str, facts: dict[str, Any]) -> None:
         """Print an object for a connection that opened or closed, with *facts* in it."""
-        _print_json(event=event, peer=peer, **facts)
+        print_json(event=event, peer=peer, **facts)
 
     def summary(self, summary: Any) -> None:
         """Print the totals; times are in seconds."""
         names = ("connections", "messages", "bytes_in", "bytes_out", "busy", "waiting", "workers")
-        _print_json(event="summary", **{name: getattr(summary, name) for name in names})
-
-
-def _print_json(**values: Any) -> None:
-    print_line(json.dumps(values))
-
-
-def _format_count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+        print_json(event="summary", **{name: getattr(summary, name) for name in names})
 
 
 def _format_size(count: float) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from noria.bus.bus import Bus
 from noria.bus.contract import EVERY_TYPE
 from noria.bus.event import Event
 from noria.bus.handler import Registration, is_async
-from noria.cli.standard_output import output_width, print_line
+from noria.cli.standard_output import output_width, print_json, print_line
 from noria.cli.tables import print_table, table
+from noria.cli.units import plural
 from noria.cli.work.options import WorkOptions
 from noria.cli.work.totals import COUNTS, WorkTotals
 from noria.errors import error_message
@@ -36,7 +36,7 @@ class TextOutput:
         """Print what is subscribed, and how to stop."""
         options = self.options
         print_line(
-            f"{options.target} on {bus.url.shown}, {count(options.workers, 'worker')}, "
+            f"{options.target} on {bus.url.shown}, {plural(options.workers, 'worker')}, "
             f"model {model}"
         )
         print_line("")
@@ -65,7 +65,7 @@ class TextOutput:
         """Print that handlers have time to end. `in_flight`: None for an unknown number."""
         if in_flight == 0:
             return
-        what = "handlers" if in_flight is None else count(in_flight, "event") + " in flight"
+        what = "handlers" if in_flight is None else plural(in_flight, "event") + " in flight"
         have = "has" if in_flight == 1 else "have"
         print_line(f"stopping: {what} {have} {grace:g} s; Ctrl-C again stops at once")
 
@@ -85,7 +85,7 @@ class TextOutput:
     def summary(self, totals: WorkTotals, seconds: float, restarts: int = 0) -> None:
         """Print the totals; `seconds` since the start."""
         handled = totals.sum("handled")
-        text = f"\nhandled {count(handled, 'event')} in {format_seconds(seconds)}"
+        text = f"\nhandled {plural(handled, 'event')} in {format_seconds(seconds)}"
         if handled and seconds > 0:
             text += f", {format_number(handled / seconds)} a second"
         others = {
@@ -104,7 +104,7 @@ class TextOutput:
             print_line(f"\n'noria events dead {totals.broker}' lists the dead letters")
         if restarts:
             what = "what it did is" if restarts == 1 else "what they did is"
-            print_line(f"{count(restarts, 'worker')} died; {what} not in these numbers")
+            print_line(f"{plural(restarts, 'worker')} died; {what} not in these numbers")
 
 
 class JsonOutput(TextOutput):
@@ -113,7 +113,7 @@ class JsonOutput(TextOutput):
     def started(self, bus: Bus, model: str) -> None:
         """Print the subscriptions."""
         options = self.options
-        _print_json(
+        print_json(
             event="started",
             target=options.target,
             broker=bus.url.shown,
@@ -140,7 +140,7 @@ class JsonOutput(TextOutput):
         self, registration: Registration, event: Event, seconds: float, error: BaseException | None
     ) -> None:
         """Print an object for a run of a handler."""
-        _print_json(
+        print_json(
             event="handled" if error is None else "failed",
             type=event.type,
             group=registration.group,
@@ -153,24 +153,24 @@ class JsonOutput(TextOutput):
 
     def stopping(self, in_flight: int | None, grace: float) -> None:
         """Print that the bus drains."""
-        _print_json(event="stopping", in_flight=in_flight, grace=grace)
+        print_json(event="stopping", in_flight=in_flight, grace=grace)
 
     def worker_ended(self, pid: int, how: str) -> None:
         """Print that a worker is replaced by another one."""
-        _print_json(event="worker_ended", pid=pid, how=how)
+        print_json(event="worker_ended", pid=pid, how=how)
 
     def reloading(self, changed: list[str]) -> None:
         """Print which files have changed."""
-        _print_json(event="reloading", changed=changed)
+        print_json(event="reloading", changed=changed)
 
     def waiting_for_change(self) -> None:
         """Print that the worker has ended."""
-        _print_json(event="waiting_for_change")
+        print_json(event="waiting_for_change")
 
     def summary(self, totals: WorkTotals, seconds: float, restarts: int = 0) -> None:
         """Print the totals."""
         handled = totals.sum("handled")
-        _print_json(
+        print_json(
             event="summary",
             seconds=round(seconds, 3),
             **{name: totals.sum(name) for name in COUNTS},
@@ -239,15 +239,6 @@ def _within(bound: float | None) -> str:
 
 def _finite(bound: float | None) -> float | None:
     return None if bound is None or bound == float("inf") else bound
-
-
-def _print_json(**values: Any) -> None:
-    print_line(json.dumps(values))
-
-
-def count(number: int, noun: str) -> str:
-    """Return "1 event", "2 events"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def format_number(number: float) -> str:
