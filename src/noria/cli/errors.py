@@ -8,6 +8,7 @@ import click
 
 from noria.errors import BusError, ModelUnavailable, NoriaError, error_message, os_error_reason
 
+INTERRUPTED_STATUS = 130  # as a shell reports a process that SIGINT ended
 UNREACHABLE_ERRNOS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 
 

@@ -10,7 +10,7 @@ import click
 from noria._version import __version__
 from noria.cli.compare.command import compare
 from noria.cli.connect.command import connect
-from noria.cli.errors import command_error
+from noria.cli.errors import INTERRUPTED_STATUS, command_error
 from noria.cli.events.command import events
 from noria.cli.models.command import models
 from noria.cli.report.command import report
@@ -22,8 +22,6 @@ from noria.cli.transfer.get import get
 from noria.cli.transfer.put import put
 from noria.cli.work.command import work
 from noria.errors import NoriaError
-
-INTERRUPTED_STATUS = 130  # as a shell reports a process that SIGINT ended
 
 
 @click.group(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from noria.cli.errors import CommandError, command_error
+from noria.cli.errors import INTERRUPTED_STATUS, CommandError, command_error
 from noria.cli.metrics_server import metrics_server
 from noria.cli.param_types import Address, ModelName, Seconds
 from noria.errors import NoriaError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_GRACE = 30.0
 RELOAD_GRACE = 3.0
-INTERRUPTED_STATUS = 130
 
 
 @click.command(short_help="Run the handlers of a noria.Bus.")

@@ -18,6 +18,7 @@ from noria.bus.bus import Bus
 from noria.bus.event import Event
 from noria.bus.handler import Registration
 from noria.cli.broker_url import quiet_connection
+from noria.cli.errors import INTERRUPTED_STATUS
 from noria.cli.work.options import WorkOptions
 from noria.cli.work.output import TextOutput
 from noria.cli.work.totals import WorkTotals
@@ -25,7 +26,6 @@ from noria.errors import BrokerUnavailable
 
 log = logging.getLogger("noria.bus")
 
-INTERRUPTED_STATUS = 130
 # Seconds that a worker has to return its events after the second Ctrl-C.
 AT_ONCE_SECONDS = 1.0
 # Seconds that threads of cancelled handlers have to end.
