@@ -15,8 +15,6 @@ from typing import Any
 from noria.aio.run import new_event_loop
 from noria.bus.backoff import reconnect_delay
 from noria.bus.bus import Bus
-from noria.bus.event import Event
-from noria.bus.handler import Registration
 from noria.cli.broker_url import quiet_connection
 from noria.cli.errors import INTERRUPTED_STATUS
 from noria.cli.work.options import WorkOptions
@@ -73,7 +71,7 @@ class Worker:
         Raises BrokerUnavailable and other BusErrors from the start.
         """
         if self.options.verbose:
-            self.bus.on_handled = self._handled
+            self.bus.on_handled = self.output.handled
         old_handlers = self._handle_signals()
         runner = asyncio.Runner(loop_factory=lambda: new_event_loop(self.options.model))
         try:
@@ -87,11 +85,6 @@ class Worker:
             for number, handler in old_handlers.items():
                 signal.signal(number, handler)
         return WorkTotals.of(self.bus)
-
-    def _handled(
-        self, registration: Registration, event: Event, seconds: float, error: BaseException | None
-    ) -> None:
-        self.output.handled(registration, event, seconds, error)
 
     async def _main(self, ready: Callable[[str], object]) -> None:
         self._loop = loop = asyncio.get_running_loop()
