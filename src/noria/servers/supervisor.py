@@ -222,7 +222,7 @@ class Supervisor(Generic[AnyTotals]):
         started = self.collect(pid)
         if self.stopping:
             return
-        self.report_exit(pid, signal.Signals(-code).name if code < 0 else f"status {code}")
+        self.report_exit(pid, exit_reason(code))
         self.restarts += 1
         if time.monotonic() - started >= MIN_LIFETIME:
             self.failed_starts = 0
@@ -239,7 +239,7 @@ class Supervisor(Generic[AnyTotals]):
             self.start_worker()
 
     def report_exit(self, pid: int, how: str) -> None:
-        """Called when a worker has ended that nothing has stopped; `how`: its signal or status."""
+        """Report that a worker ended without being stopped; `how`: its signal or status."""
         log.error("worker %d ended (%s): starting another", pid, how)
 
     def stop(self) -> None:
@@ -270,6 +270,11 @@ class Supervisor(Generic[AnyTotals]):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         self.workers.clear()
+
+
+def exit_reason(code: int) -> str:
+    """Return "SIGKILL" or "status 1" for a code of os.waitstatus_to_exitcode."""
+    return signal.Signals(-code).name if code < 0 else f"status {code}"
 
 
 def _write(writer: int, data: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -172,8 +171,9 @@ def _exit_status(supervisor: WorkSupervisor, code: int) -> int:
         return INTERRUPTED_STATUS if supervisor.interrupts else 0
     if code in (1, 2):  # it has said why
         return code
-    how = signal.Signals(-code).name if code < 0 else f"status {code}"
-    raise CommandError(f"the first worker ended before it was ready ({how})")
+    from noria.servers.supervisor import exit_reason
+
+    raise CommandError(f"the first worker ended before it was ready ({exit_reason(code)})")
 
 
 def _run_worker(
