@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import AsyncIterable, Callable
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from noria.fileserver import file_operations
 from noria.fileserver.changes import Change
@@ -174,8 +174,7 @@ class FileStore:
                 if finished is None:  # abandoned: the task was cancelled
                     return False, ""
                 new, tag = finished
-                action: Literal["created", "replaced"] = "created" if new else "replaced"
-                changes.append(Change(action, path, file.size, tag, digest, user=user))
+                changes.append(_stored(new, path, file.size, tag, digest, user))
                 return finished
 
             return await self._run_change(finish)
@@ -210,8 +209,7 @@ class FileStore:
                 self.root, source, path, conditions, self.overwrite
             )
             self.quota.release(0, freed)
-            action: Literal["created", "replaced"] = "created" if new else "replaced"
-            changes.append(Change(action, path, size, tag, user=user))
+            changes.append(_stored(new, path, size, tag, None, user))
             return new, tag
 
         return await self._run_change(finish)
@@ -283,6 +281,10 @@ class FileStore:
         """
         count: int = await run_in_thread(remove_stale, self.root, stopped)
         return count
+
+
+def _stored(new: bool, path: str, size: int, tag: str, sha256: bytes | None, user: str) -> Change:
+    return Change("created" if new else "replaced", path, size, tag, sha256, user=user)
 
 
 def _as_directory(path: str) -> str:

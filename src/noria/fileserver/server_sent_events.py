@@ -33,11 +33,8 @@ class ChangeEvents:
     def notify(self, *paths: str) -> None:
         """Send a message to the clients that follow one of these directories."""
         for path in paths:
-            self._notify(path)
-
-    def _notify(self, path: str) -> None:
-        for event in self._waiting.get(path, ()):
-            event.set()
+            for event in self._waiting.get(path, ()):
+                event.set()
 
     def close(self) -> None:
         """End all streams, because the server stops."""

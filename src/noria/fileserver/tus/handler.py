@@ -194,9 +194,8 @@ class TusHandler:
         info = await run_in_thread(self._store.info, upload)
         offset = await run_in_thread(self._store.offset, upload, info)
         if offset == info.length and info.concat != "partial":
-            await self._finish(
-                upload, info, request.user
-            )  # a crash may have come before the rename
+            # The server may have crashed before the rename.
+            await self._finish(upload, info, request.user)
         fields = [
             ("Upload-Offset", str(offset)),
             ("Upload-Length", str(info.length)),
