@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client.core import (
@@ -14,7 +15,7 @@ from prometheus_client.core import (
 
 BUS_LABELS = ("worker", "broker")
 HANDLER_LABELS = (*BUS_LABELS, "type", "group")
-# What the broker knows is the same in each worker.
+# The broker's figures are the same in each worker.
 GROUP_LABELS = ("broker", "type", "group")
 
 # (key in the figures, name, help)
@@ -125,10 +126,7 @@ def _histogram(
 ) -> Metric:
     family = HistogramMetricFamily(name, text, labels=labels, unit="seconds")
     for values, histogram in samples:
-        buckets: list[tuple[str, float]] = []
-        total = 0
-        for bound, count in histogram["buckets"].items():
-            total += count
-            buckets.append((bound, total))
-        family.add_metric(values, buckets, histogram["sum"])
+        counts = histogram["buckets"]
+        cumulative = list(zip(counts, accumulate(counts.values()), strict=True))
+        family.add_metric(values, cumulative, histogram["sum"])
     return family

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client.core import (
@@ -129,9 +130,5 @@ def _label_values(definition: Definition, worker: str, totals: LoopTotals, label
 
 def _buckets(counts: list[int]) -> list[tuple[str, float]]:
     """Return cumulative buckets with their upper bounds in seconds."""
-    buckets: list[tuple[str, float]] = []
-    total = 0
-    for bound, count in zip((*BOUNDS, None), counts, strict=True):
-        total += count
-        buckets.append(("+Inf" if bound is None else floatToGoString(bound / SECOND), total))
-    return buckets
+    bounds = (*(floatToGoString(bound / SECOND) for bound in BOUNDS), "+Inf")
+    return list(zip(bounds, accumulate(counts), strict=True))

@@ -81,7 +81,8 @@ class Worker:
                     if time.monotonic() >= find_loops_at:
                         find_loops_at = time.monotonic() + FIND_LOOPS_INTERVAL
                         observer.find_loops()
-                        # They ask their brokers for the lag when they are asked.
+                        # This makes the buses read the lag from their brokers, so that it is not
+                        # old when it is scraped.
                         self._buses = observer.source.buses()
                     observer.pull()
                     if asked != self._answered:
