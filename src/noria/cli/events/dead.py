@@ -17,7 +17,6 @@ DEFAULT_LIMIT = 20
 
 @click.command(short_help="List the events that failed for good.")
 @url_argument
-@click.argument("ids", metavar="[ID]...", nargs=-1)
 @selection_options
 @click.option(
     "--limit",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from noria.cli.events.connection import run, url_argument
-from noria.cli.events.letters import choose, selection_options, show
+from noria.cli.events.letters import change_options, choose, show
 from noria.cli.units import plural
 
 if TYPE_CHECKING:
@@ -19,10 +19,7 @@ BATCH = 100
 
 @click.command()
 @url_argument
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@selection_options
-@click.option("--all", "all_", is_flag=True, help="All letters.")
-@click.option("--dry-run", is_flag=True, help="Show which letters it would be, and do nothing.")
+@change_options
 def forget(
     url: str,
     ids: tuple[str, ...],

@@ -49,9 +49,19 @@ class Selection:
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --type and --group."""
+    """Add ID..., --type and --group."""
     command = click.option("--group", metavar="GROUP", help="Only letters of this group.")(command)
-    return click.option("--type", metavar="TYPE", help="Only letters of this type.")(command)
+    command = click.option("--type", metavar="TYPE", help="Only letters of this type.")(command)
+    return click.argument("ids", metavar="[ID]...", nargs=-1)(command)
+
+
+def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that changes letters: a selection, --all and --dry-run."""
+    command = click.option(
+        "--dry-run", is_flag=True, help="Show which letters it would be, and do nothing."
+    )(command)
+    command = click.option("--all", "all_", is_flag=True, help="All letters.")(command)
+    return selection_options(command)
 
 
 def choose(ids: tuple[str, ...], type: str | None, group: str | None, all_: bool) -> Selection:

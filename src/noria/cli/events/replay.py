@@ -10,7 +10,7 @@ import click
 
 from noria.cli.errors import CommandError
 from noria.cli.events.connection import json_option, run, url_argument
-from noria.cli.events.letters import choose, selection_options, show
+from noria.cli.events.letters import change_options, choose, show
 from noria.cli.units import plural
 
 if TYPE_CHECKING:
@@ -24,10 +24,7 @@ BATCH = 100
 
 @click.command(short_help="Give dead letters to their groups again.")
 @url_argument
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@selection_options
-@click.option("--all", "all_", is_flag=True, help="All letters.")
-@click.option("--dry-run", is_flag=True, help="Show which letters it would be, and do nothing.")
+@change_options
 @json_option
 def replay(
     url: str,
