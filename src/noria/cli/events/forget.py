@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from noria.cli.events.connection import run, url_argument
-from noria.cli.events.letters import change_options, choose, show
+from noria.cli.events.letters import change_in_batches, change_options, choose, show
 from noria.cli.units import plural
 
 if TYPE_CHECKING:
     from noria.bus.bus import Bus
     from noria.bus.dead_letters import DeadLetter
-
-BATCH = 100
 
 
 @click.command()
@@ -36,23 +35,16 @@ def forget(
       noria events forget redis://127.0.0.1 --group thumbnails
     """
     selection = choose(ids, type, group, all_)
+    removed = 0
 
-    async def remove(bus: Bus) -> int:
-        removed = 0
-        batch: list[DeadLetter] = []
-        try:
-            async for letter in selection.letters(bus):
-                removed += 1
-                if dry_run:
-                    show(letter, verbose=False, json=False)
-                    continue
-                batch.append(letter)
-                if len(batch) == BATCH:
-                    await bus.forget(batch)
-                    batch = []
-        finally:
-            await bus.forget(batch)
-        return removed
+    async def remove(bus: Bus, letters: list[DeadLetter]) -> None:
+        nonlocal removed
+        removed += len(letters)
+        if not dry_run:
+            await bus.forget(letters)
+            return
+        for letter in letters:
+            show(letter, verbose=False, json=False)
 
-    removed = run(url, remove)
+    run(url, lambda bus: change_in_batches(selection.letters(bus), partial(remove, bus)))
     click.echo(f"{'would remove' if dry_run else 'removed'} {plural(removed, 'letter')}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json as jsonlib
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ from noria.cli.units import plural
 if TYPE_CHECKING:
     from noria.bus.bus import Bus
     from noria.bus.dead_letters import DeadLetter
+
+# Letters that are replayed or removed together.
+BATCH = 100
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,23 @@ class Selection:
                 f"there is no dead letter {', '.join(sorted(missing))}",
                 "'noria events dead URL' lists them",
             )
+
+
+async def change_in_batches(
+    letters: AsyncIterator[DeadLetter], change: Callable[[list[DeadLetter]], Awaitable[object]]
+) -> None:
+    """Call `change` with BATCH letters at a time; if `letters` raises, with those before, too."""
+    batch: list[DeadLetter] = []
+    try:
+        async for letter in letters:
+            batch.append(letter)
+            if len(batch) == BATCH:
+                # A batch that fails is not repeated below: a part of it may be done.
+                full, batch = batch, []
+                await change(full)
+    finally:
+        if batch:
+            await change(batch)
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json as jsonlib
 from collections import Counter
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from noria.cli.errors import CommandError
 from noria.cli.events.connection import json_option, run, url_argument
-from noria.cli.events.letters import change_options, choose, show
+from noria.cli.events.letters import change_in_batches, change_options, choose, show
 from noria.cli.units import plural
 
 if TYPE_CHECKING:
     from noria.bus.bus import Bus
     from noria.bus.dead_letters import DeadLetter
     from noria.bus.event import Event
-
-# Letters that are published together.
-BATCH = 100
 
 
 @click.command(short_help="Give dead letters to their groups again.")
@@ -37,7 +36,8 @@ def replay(
 ) -> None:
     """Publish dead letters again, each for the group that could not handle it, and remove them.
 
-    The event has its id and its data; its attempts begin anew. Other groups do not get it.
+    The event keeps its id and its data; its attempts are counted from 1 again. Other groups do not
+    get it.
 
     \b
     Examples:
@@ -70,29 +70,21 @@ def replay(
             elif dry_run:
                 show(letter, verbose=False, json=False)
 
-    async def replay_letters(bus: Bus) -> None:
-        batch: list[DeadLetter] = []
-        # Events that fail once more meanwhile are new letters: without end, if they were replayed.
+    async def replayable(bus: Bus) -> AsyncIterator[DeadLetter]:
+        # An event that fails again meanwhile is a new letter. Replaying it might never end.
         seen: set[tuple[str | None, str, str]] = set()
-        try:
-            async for letter in selection.letters(bus):
-                event = _event(letter)
-                if event is None:
-                    invalid.append(letter.id)
-                    continue
-                identity = letter.group, event.source, event.id
-                if identity in seen:
-                    continue
+        async for letter in selection.letters(bus):
+            event = _event(letter)
+            if event is None:
+                invalid.append(letter.id)
+                continue
+            identity = letter.group, event.source, event.id
+            if identity not in seen:
                 seen.add(identity)
-                batch.append(letter)
-                if len(batch) == BATCH:
-                    await publish(bus, batch)
-                    batch = []
-        finally:
-            await publish(bus, batch)
+                yield letter
 
     try:
-        run(url, replay_letters)
+        run(url, lambda bus: change_in_batches(replayable(bus), partial(publish, bus)))
         if not (replayed or invalid):
             click.echo("Nothing to replay.", err=True)
     finally:
