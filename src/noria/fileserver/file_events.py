@@ -1,4 +1,4 @@
-"""The file server on a bus: it publishes its changes, and learns those of its other processes.
+"""The file server on a bus: it publishes its changes, and receives those of other processes.
 
 Events are published after the change is on the disk, in the background: no request waits for the
 broker, and none fails because of it. docs/fileserver.md describes the events.
@@ -82,7 +82,7 @@ class FileEvents:
     """Publishes the changes of `files`, and reports those of other processes to `pages`.
 
     `source` names the served files: processes with the same source report to each other's pages.
-    It must be made on the loop that it is used on. Raises InvalidBrokerURL and ImportError.
+    Create it on the loop that uses it. Raises InvalidBrokerURL and ImportError.
     """
 
     def __init__(self, url: str, source: str, files: FileStore, pages: ChangeEvents) -> None:
@@ -109,7 +109,7 @@ class FileEvents:
     # Connecting.
 
     async def start(self) -> None:
-        """Connect and subscribe. If that fails, a task repeats it, and the server goes on."""
+        """Connect and subscribe. If that fails, a task retries, and the server continues."""
         try:
             await self.bus.start()
         except BusError as error:
@@ -165,7 +165,7 @@ class FileEvents:
         task.add_done_callback(self._publishing.discard)
 
     async def _publish(self, event: Event) -> None:
-        """Publish; the bus repeats it while the broker is away, this while the broker refuses."""
+        """Publish an event: the bus retries while the broker is away, this while it refuses."""
         refusals = 0
         while True:
             try:

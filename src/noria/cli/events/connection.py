@@ -24,7 +24,7 @@ def run(url: str, function: Callable[..., Awaitable[T]]) -> T:
     from noria.aio.run import run as run_loop
     from noria.bus.bus import Bus
 
-    # The loss and the return of the connection, while tail follows.
+    # While tail follows, the adapter logs that the connection is lost, and that it is back.
     logging.basicConfig(format="noria: %(message)s", level=logging.WARNING)
 
     async def main() -> T:

@@ -25,7 +25,7 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Selection:
-    """Which letters: of these ids, of a type, of a group. Without any of them: all."""
+    """Selects letters by their ids, type and group; all letters without any of them."""
 
     ids: tuple[str, ...] = ()
     type: str | None = None

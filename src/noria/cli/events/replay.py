@@ -91,10 +91,12 @@ def replay(
         if replayed and not json:
             _summarize(replayed, dry_run)
     if invalid:
+        single = len(invalid) == 1
         raise CommandError(
-            f"{plural(len(invalid), 'letter')} cannot be replayed, since it is no event that "
-            f"failed: {', '.join(invalid[:5])}{', ...' if len(invalid) > 5 else ''}",
-            "'noria events forget URL ID' removes it",
+            f"{plural(len(invalid), 'letter')} cannot be replayed, since "
+            f"{'it is no event' if single else 'they are no events'} that failed: "
+            f"{', '.join(invalid[:5])}{', ...' if len(invalid) > 5 else ''}",
+            f"'noria events forget URL ID' removes {'it' if single else 'one'}",
         )
 
 

@@ -74,8 +74,8 @@ async def _follow(bus: Bus, printer: _Printer) -> None:
 async def _print_events(bus: Bus, printer: _Printer) -> None:
     """Print events until there are enough.
 
-    It uses the broker directly: a handler's dispatcher would make dead letters of what it cannot
-    decode.
+    It uses the broker directly: a handler's dispatcher would turn what it cannot decode into dead
+    letters.
     """
     from noria.bus.backoff import reconnect_delay
     from noria.bus.contract import EVERY_TYPE, Subscription
@@ -103,7 +103,7 @@ async def _print_events(bus: Bus, printer: _Printer) -> None:
 
 
 class _Printer:
-    """Prints those events that were asked for."""
+    """Prints the events that the options select."""
 
     def __init__(
         self, types: tuple[str, ...], count: int | None, verbose: bool, json: bool

@@ -42,14 +42,15 @@ RELOAD_GRACE = 3.0
     "--concurrency",
     type=click.IntRange(1, 1_000_000),
     metavar="N",
-    help="Events that each handler has in flight at most, in each worker; handlers that state "
-    "their own keep it. Default: that of the bus, 100 unless it says otherwise.",
+    help="Maximum number of events in flight for each handler, in each worker; handlers with a "
+    "concurrency of their own keep it. Default: that of the bus, 100 unless the module sets it.",
 )
 @click.option(
     "--grace",
     type=Seconds(),
     metavar="S",
-    help="After SIGTERM or Ctrl-C: time that handlers have to end. Default: 30; with --reload 3.",
+    help="After SIGTERM or Ctrl-C: time that handlers have to finish. Default: 30; with --reload, "
+    "3.",
 )
 @click.option(
     "--model",
@@ -85,9 +86,10 @@ def work(
 ) -> None:
     """Run the handlers of a noria.Bus until Ctrl-C.
 
-    MODULE:BUS names the bus, as app:bus for the variable bus of app.py; the module may be in the
-    current directory. SIGTERM and Ctrl-C take no more events and give those in flight --grace
-    seconds; what is not done by then goes back to its group. A second Ctrl-C ends at once.
+    MODULE:BUS names the bus: app:bus is the variable bus of app.py. The module may be in the
+    current directory. After SIGTERM or Ctrl-C, no more events are taken, and handlers have --grace
+    seconds to finish; events that are not handled by then go back to their group. A second Ctrl-C
+    cancels the handlers at once.
 
     \b
     Examples:
@@ -127,7 +129,7 @@ def _run_alone(options: WorkOptions, output: TextOutput) -> int:
     if worker.began:
         output.summary(totals, time.monotonic() - worker.began)
     if worker.abandoned_threads:
-        # Python would wait for them.
+        # At a normal exit Python would wait for them.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -169,7 +171,8 @@ def _exit_status(supervisor: WorkSupervisor, code: int) -> int:
     """Return the exit status when the first worker has ended before it was ready."""
     if supervisor.stopping:
         return INTERRUPTED_STATUS if supervisor.interrupts else 0
-    if code in (1, 2):  # it has said why
+    # The worker has printed its error.
+    if code in (1, 2):
         return code
     from noria.servers.supervisor import exit_reason
 
@@ -183,7 +186,7 @@ def _run_worker(
     from noria.servers.config import ServerInfo
 
     bus = _load(options)
-    # Without the first worker there is no broker: say so. Later ones wait for it.
+    # A broker that the first worker cannot reach is an error. Later workers wait for it.
     worker = Worker(bus, options, output, supervised=True, patient=not announce)
 
     def ready(model: str) -> None:
@@ -209,7 +212,7 @@ def _load(options: WorkOptions) -> Bus:
         level=logging.INFO if options.verbose else logging.WARNING,
     )
     if not is_configured:
-        # The return of a connection, not only its loss.
+        # Log that a connection is back, not only that it was lost.
         logging.getLogger("noria.bus").setLevel(logging.INFO)
     return bus
 

@@ -33,7 +33,7 @@ class WorkSupervisor(Supervisor[WorkTotals]):
     def start_first(self) -> int | None:
         """Start the first worker, and wait until it is ready.
 
-        Returns its exit status if it has ended instead; it has said why.
+        Returns its exit status if it ended instead, after it printed its error.
         """
         self.start_worker()
         if not self.workers:

@@ -15,7 +15,7 @@ COUNTS = ("handled", "failed", "retried", "dead", "returned", "lost")
 
 @dataclass
 class HandlerTotals:
-    """Of one handler, over all workers. `buckets` and `seconds` are those of a Histogram."""
+    """The totals of a handler over all workers; `buckets` and `seconds` are as in a Histogram."""
 
     type: str
     group: str | None
@@ -58,7 +58,7 @@ class HandlerTotals:
 
 @dataclass
 class WorkTotals:
-    """Of a bus, over all workers. `broker` is its URL."""
+    """The totals of a bus over all workers. `broker` is its URL."""
 
     broker: str = ""
     published: int = 0

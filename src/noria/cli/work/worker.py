@@ -1,4 +1,4 @@
-"""One process that runs a bus: its signals, its loop, and its end."""
+"""One process that runs a bus: its signals, its loop, and its shutdown."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Worker:
         self.patient = patient
         self.stopping = False
         self.interrupted = False
-        # Threads of handlers did not end: the process must not wait for them.
+        # Whether threads of handlers did not end; the process must not wait for them.
         self.abandoned_threads = False
         self.began = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
