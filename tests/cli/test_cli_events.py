@@ -12,6 +12,7 @@ pytest.importorskip("click")
 
 import noria
 from noria.bus.dead_letters import encode_letter
+from noria.cli.events.letters import BATCH, change_in_batches
 from noria.cli.main import run
 from support import brokers
 from support.running import start_python
@@ -196,6 +197,23 @@ def test_what_is_no_event_is_kept_and_forgotten(url, events):
     assert events("forget", url, id, "--dry-run")[1].endswith("would remove 1 letter\n")
     assert events("forget", url, id)[1] == "removed 1 letter\n"
     assert events("dead", url)[2] == "There are no dead letters.\n"
+
+
+def test_a_batch_that_fails_is_not_repeated():
+    sizes = []
+
+    async def letters():
+        for number in range(2 * BATCH):
+            yield number
+
+    async def change(batch):
+        sizes.append(len(batch))
+        if len(sizes) == 2:
+            raise noria.errors.EmitTimeout("no confirmation")
+
+    with pytest.raises(noria.errors.EmitTimeout):
+        asyncio.run(change_in_batches(letters(), change))
+    assert sizes == [BATCH, BATCH]
 
 
 NOWHERE = "redis://127.0.0.1:1"
