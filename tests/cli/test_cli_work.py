@@ -211,6 +211,19 @@ def test_workers_add_up(app):
     assert "handled 4 events" in out
 
 
+def test_the_totals_of_many_handlers_are_added(app):
+    """They are more bytes than a pipe holds."""
+    source = app / "work_app.py"
+    more = "for number in range(400):\n    bus.on(f'type{number}', job, group='groups')\n"
+    source.write_text(source.read_text() + more)
+    with Work(app, "work_app:bus", "--workers", "2", "--json", SHARED="1") as work:
+        work.until('"started"')
+        work.send(signal.SIGTERM)
+        status, out, err = work.end()
+    assert (status, err) == (0, "")
+    assert len(json.loads(out.splitlines()[-1])["handlers"]) == 402
+
+
 def test_a_worker_that_dies_is_reported_and_replaced(app):
     with Work(app, "work_app:bus", "--workers", "2", "--json", SHARED="1") as work:
         started = json.loads(work.until('"started"'))

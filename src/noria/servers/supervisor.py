@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from noria import models
 from noria.errors import NoriaError
@@ -30,7 +30,7 @@ MIN_LIFETIME = 1.0
 MAX_FAILED_STARTS = 10
 MAX_RESTART_DELAY = 2.0  # seconds; the delay doubles with each failed start
 PR_SET_PDEATHSIG = 1  # prctl(2)
-LISTENING = b"+"  # the first byte a worker writes to its pipe; its totals follow at the end
+LISTENING = b"+"  # what a worker writes to its pipe when it accepts connections
 
 
 class Totals(Protocol):
@@ -43,6 +43,18 @@ class Totals(Protocol):
 
 
 AnyTotals = TypeVar("AnyTotals", bound=Totals)
+
+
+class WorkerProcess(NamedTuple):
+    """A child process: when it was started, and two of the parent's descriptors.
+
+    `pipe` reports that the worker accepts connections. `totals` is a file in memory: a pipe would
+    hold no more than 64 KiB, and is not read before the worker has ended.
+    """
+
+    started: float
+    pipe: int
+    totals: int
 
 
 def run_workers(config: ServeConfig, workers: int, ready: OnReady | None) -> Summary:
@@ -121,7 +133,7 @@ class Supervisor(Generic[AnyTotals]):
 
     def __init__(self, serve: Callable[[OnReady], AnyTotals], total: AnyTotals):
         self.serve = serve
-        self.workers: dict[int, tuple[float, int]] = {}  # pid: (start time, pipe of its totals)
+        self.workers: dict[int, WorkerProcess] = {}  # by pid
         self.stopping = False
         self.failed_starts = 0
         self.restarts = 0
@@ -150,17 +162,18 @@ class Supervisor(Generic[AnyTotals]):
             if self.stopping:
                 return
             reader, writer = os.pipe()
+            totals = os.memfd_create("noria-totals")
             pid = os.fork()
             if pid == 0:
                 os.close(reader)
-                self._run_worker(writer)
-            self.workers[pid] = (time.monotonic(), reader)
+                self._run_worker(writer, totals)
+            self.workers[pid] = WorkerProcess(time.monotonic(), reader, totals)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
         os.close(writer)
 
-    def _run_worker(self, writer: int) -> None:
-        """In the child: serve, write the totals to the pipe, exit. It does not return."""
+    def _run_worker(self, pipe: int, totals: int) -> None:
+        """In the child: serve, write the totals, exit. It does not return."""
         status = 1
         try:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -170,8 +183,9 @@ class Supervisor(Generic[AnyTotals]):
             os.close(self._wakeup_reader)
             os.close(self._wakeup_writer)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self.old_handlers)
-            totals = self.serve(lambda info: _write(writer, LISTENING))
-            _write(writer, totals.encode())
+            result = self.serve(lambda info: _report_listening(pipe))
+            with open(totals, "wb") as file:
+                file.write(result.encode())
             status = 0
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
@@ -183,8 +197,8 @@ class Supervisor(Generic[AnyTotals]):
 
     def wait_until_listening(self) -> None:
         """Wait until each worker accepts connections or has exited; `run` reports those."""
-        for _, reader in list(self.workers.values()):
-            os.read(reader, len(LISTENING))
+        for worker in list(self.workers.values()):
+            os.read(worker.pipe, len(LISTENING))
 
     def run(self) -> AnyTotals:
         """Wait for the workers and restart dead ones, until `stop`; return their totals.
@@ -211,12 +225,14 @@ class Supervisor(Generic[AnyTotals]):
 
     def collect(self, pid: int) -> float:
         """Add the totals of a worker that has ended; return when it was started."""
-        started, reader = self.workers.pop(pid)
-        with open(reader, "rb") as pipe:
-            encoded = pipe.read().removeprefix(LISTENING)
+        worker = self.workers.pop(pid)
+        os.close(worker.pipe)
+        with open(worker.totals, "rb") as file:
+            file.seek(0)  # the worker has moved the position, which both share
+            encoded = file.read()
         if encoded:
             self.total.add(self.total.decode(encoded))
-        return started
+        return worker.started
 
     def _on_exit(self, pid: int, code: int) -> None:
         started = self.collect(pid)
@@ -263,8 +279,9 @@ class Supervisor(Generic[AnyTotals]):
         os.close(self._wakeup_writer)
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
-        for pid, (_, reader) in self.workers.items():
-            os.close(reader)
+        for pid, worker in self.workers.items():
+            os.close(worker.pipe)
+            os.close(worker.totals)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
@@ -277,10 +294,10 @@ def exit_reason(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"status {code}"
 
 
-def _write(writer: int, data: bytes) -> None:
+def _report_listening(pipe: int) -> None:
     """Write to the parent. If it is dead, PR_SET_PDEATHSIG ends this worker."""
     with contextlib.suppress(BrokenPipeError):
-        os.write(writer, data)
+        os.write(pipe, LISTENING)
 
 
 def _flush() -> None:

@@ -38,8 +38,8 @@ class WorkSupervisor(Supervisor[WorkTotals]):
         self.start_worker()
         if not self.workers:
             return 0
-        pid, (_, reader) = next(iter(self.workers.items()))
-        if os.read(reader, len(LISTENING)):
+        pid, worker = next(iter(self.workers.items()))
+        if os.read(worker.pipe, len(LISTENING)):
             self.began = time.monotonic()
             return None
         _, status = os.waitpid(pid, 0)
