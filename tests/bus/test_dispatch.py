@@ -275,6 +275,31 @@ def test_a_key_is_retried_here_and_its_claim_is_kept() -> None:
     run(main())
 
 
+def test_an_event_of_another_group_does_not_start_the_next_one_of_its_key() -> None:
+    async def main() -> None:
+        bus, broker = scripted_bus()
+        gate = asyncio.Event()
+        runs: list[int] = []
+
+        @bus.on("a.b", group="g")
+        async def handler(event: Event) -> None:
+            runs.append(event.data)
+            await gate.wait()
+
+        async with bus:
+            broker.give(*events(2, key="k"), Event("a.b", 2, key="k", noriagroup="another"))
+            await until(lambda: broker.acked == [2])
+            broker.give(Event("a.b", 3, key="k"))
+            await until(lambda: bus.in_flight == 3)
+            await asyncio.sleep(0)
+            assert runs == [0]
+            gate.set()
+            await until(lambda: broker.acked == [2, 0, 1, 3])
+        assert runs == [0, 1, 3]
+
+    run(main())
+
+
 def test_claims_are_extended_and_lost_ones_forgotten() -> None:
     async def main() -> None:
         bus, broker = scripted_bus(claim=0.3)

@@ -174,7 +174,9 @@ class Dispatcher:
             claim = claims[delivery] = _Claim(delivery, event, now)
             attributes = event.attributes
             if ONLY_GROUP in attributes and attributes[ONLY_GROUP] != self.only_group:
-                self._ack(claim)
+                # Not by `_ack`: it has no place among the events of its key.
+                self.acks.append(delivery)
+                self.unsettled.set()
                 continue
             key = attributes.get(KEY)
             if key is not None:
