@@ -339,6 +339,7 @@ def test_claims_are_extended_and_lost_ones_forgotten() -> None:
 def test_a_claim_that_is_over_is_not_started(later: float, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         bus, broker = scripted_bus(claim=4.0)
+        broker.lost = {dispatch.MAX_STARTS_PER_TURN + each for each in range(3)}
         runs: list[int] = []
 
         @bus.on("a.b", group="g")
@@ -356,6 +357,36 @@ def test_a_claim_that_is_over_is_not_started(later: float, monkeypatch: pytest.M
             await until(lambda: stats.lost and not stats.in_flight)
         assert runs == list(range(dispatch.MAX_STARTS_PER_TURN))
         assert stats.lost == 3
+
+    run(main())
+
+
+def test_a_claim_that_may_be_over_is_renewed_before_its_event_is_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        bus, broker = scripted_bus(claim=4.0)
+        broker.failures["extend"] = unavailable(1)
+        runs: list[int] = []
+        renewed: list[int] = []
+
+        @bus.on("a.b", group="g")
+        async def handler(event: Event) -> None:
+            runs.append(event.data)
+            if event.data == 0:
+                now = loop.time
+                monkeypatch.setattr(loop, "time", lambda: now() + 3.2)
+            elif event.data == 1:
+                renewed.extend(each for numbers in broker.extended for each in numbers)
+
+        loop = asyncio.get_running_loop()
+        async with bus:
+            broker.give(*events(3, key="k"))
+            await until(lambda: broker.acked == [0, 1, 2])
+            stats = bus.registrations[0].stats
+        assert runs == [0, 1, 2]
+        assert {1, 2} <= set(renewed)
+        assert stats.lost == 0
 
     run(main())
 

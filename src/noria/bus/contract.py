@@ -45,7 +45,8 @@ Order within a key
     again in their order, before any later event of that key. An adapter usually divides the keys
     into partitions by `partition` below, and gives each partition to one consumer at a time, by a
     lease. Leases are the adapter's alone: it takes, renews and returns them in a background task.
-    Without a key there is no order.
+    A lease lasts as long as a claim, and is renewed after LEASE_RENEWAL_SHARE of its time. What its
+    end makes of the claims, `extend` reports. Without a key there is no order.
 
 Failures
     Every coroutine raises BrokerUnavailable when the connection is missing or breaks, within a few
@@ -86,6 +87,9 @@ MAX_NAME_LENGTH = 128
 EVERY_TYPE = "*"
 
 DEFAULT_CLAIM_SECONDS = 30.0
+# Leases are renewed after this share of their time, so that one ends at most that much earlier than
+# a claim that was made while it lasted.
+LEASE_RENEWAL_SHARE = 1 / 4
 # Seconds within which an event with the same `id=` is not stored again.
 DEDUPLICATION_SECONDS = 120.0
 # The number of partitions of the keys, if the broker's URL does not say (?partitions=).
@@ -258,12 +262,16 @@ class Consumer(ABC):
     async def nak(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """Return events to the group, in this order, to be given out again after `delay` seconds.
 
-        The delay is never used for events with a key.
+        The delay is used for an event with a key only when the broker refused its dead letter.
         """
 
     @abstractmethod
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Renew the claims; return those that this consumer has lost, as far as it is known."""
+        """Renew the claims; return those that this consumer has lost, as far as it is known.
+
+        The events of those are given out again, to this consumer or another one. All others are
+        still its own: an event that waits for a handler may be started.
+        """
 
     @abstractmethod
     async def drain(self) -> None:

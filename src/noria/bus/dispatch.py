@@ -15,6 +15,7 @@ are on their way, and sent together.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import logging
@@ -25,7 +26,7 @@ from time import perf_counter
 from typing import Any
 
 from noria.bus import backoff, trace_context
-from noria.bus.contract import Broker, Consumer, Delivery
+from noria.bus.contract import LEASE_RENEWAL_SHARE, Broker, Consumer, Delivery
 from noria.bus.dead_letters import encode_letter
 from noria.bus.event import KEY, ONLY_GROUP, Event, decode
 from noria.bus.handler import OnHandled, Registration, runner, start_task
@@ -45,9 +46,9 @@ MAX_STARTS_PER_TURN = 32
 MAX_TAKEOVERS = 10
 # A claim is renewed after this share of its time.
 RENEWAL_SHARE = 1 / 3
-# The share of a claim's time in which its event may be started. The lease of a key's partition may
-# be a quarter of that time older, as adapters renew it; then another worker starts the event.
-STARTABLE_SHARE = 3 / 4
+# The share of a claim's time in which its event is started without renewing the claim first: the
+# lease of its key's partition may end that much earlier than the claim.
+STARTABLE_SHARE = 1 - LEASE_RENEWAL_SHARE
 # Seconds until a cancelled handler is abandoned.
 CANCEL_SECONDS = 2.0
 # Seconds in which a draining dispatcher tries to send its last acknowledgements.
@@ -110,6 +111,8 @@ class Dispatcher:
         self.consumer: Consumer | None = None
         self.claims: dict[Delivery, _Claim] = {}
         self.ready: deque[_Claim] = deque()
+        # Ready, but so old that they must be renewed first.
+        self.overdue: list[_Claim] = []
         # By key: the claims that wait for the end of an earlier one.
         self.keys: dict[str, deque[_Claim]] = {}
         self.running: set[_Claim] = set()
@@ -128,6 +131,7 @@ class Dispatcher:
         self.free: asyncio.Event = asyncio.Event()
         self.unsettled: asyncio.Event = asyncio.Event()
         self.idle: asyncio.Event = asyncio.Event()
+        self.renewal_needed: asyncio.Event = asyncio.Event()
         self.consumer = await self.broker.subscribe(self.registration.subscription)
         name = f"noria bus {self.registration.type}"
         coroutines = [self._fetch(self.consumer), self._settle(self.consumer)]
@@ -208,14 +212,17 @@ class Dispatcher:
         """Start some of the ready events."""
         self.turn_scheduled = False
         ready = self.ready
-        expired = self.loop.time() - self.claim_seconds * STARTABLE_SHARE
+        oldest = self.loop.time() - self.claim_seconds * STARTABLE_SHARE
         for _ in range(min(len(ready), MAX_STARTS_PER_TURN)):
             if not ready:
                 break
             claim = ready.popleft()
-            if claim.lost or (claim.claimed < expired and self.group is not None):
-                # The process was stopped, or the broker away, for about as long as the claim lasts.
+            if claim.lost:
                 self._forget(claim)
+            elif claim.claimed < oldest and self.group is not None:
+                # The process was stopped, or the broker away, for about as long as the claim lasts.
+                self.overdue.append(claim)
+                self.renewal_needed.set()
             elif claim.attempt > self.registration.retries + 1 + MAX_TAKEOVERS:
                 self._bury(claim, BusError(f"given out {claim.attempt} times: its workers died"))
             else:
@@ -423,8 +430,12 @@ class Dispatcher:
     async def _renew(self, consumer: Consumer) -> None:
         """Extend the claims of events that are not settled in time."""
         interval = self.claim_seconds * RENEWAL_SHARE
+        failures = 0
         while True:
-            await asyncio.sleep(interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self.renewal_needed.wait()
+            self.renewal_needed.clear()
             now = self.loop.time()
             # Claimed a moment after the last round: in the next one they are young enough still.
             oldest = now - interval * 0.9
@@ -433,15 +444,23 @@ class Dispatcher:
                 continue
             try:
                 lost = await consumer.extend([claim.delivery for claim in due])
-            except BrokerUnavailable:
+            except Exception as error:
+                if not isinstance(error, BrokerUnavailable):
+                    log.exception("%s: extending claims failed", self._label())
+                failures += 1
+                await asyncio.sleep(min(interval, backoff.reconnect_delay(failures)))
+                if self.overdue:
+                    self.renewal_needed.set()
                 continue
-            except Exception:
-                log.exception("%s: extending claims failed", self._label())
-                continue
+            failures = 0
             for claim in due:
                 claim.claimed = now
             for delivery in lost:
                 self._lose(delivery)
+            if self.overdue:
+                self.ready.extend(self.overdue)
+                self.overdue.clear()
+                self._schedule()
 
     def _lose(self, delivery: Delivery) -> None:
         claim = self.claims.get(delivery)
@@ -490,8 +509,9 @@ class Dispatcher:
             assert claim.timer is not None
             claim.timer.cancel()
             claim.timer = None
-        waiting += self.ready
+        waiting += [*self.ready, *self.overdue]
         self.ready.clear()
+        self.overdue.clear()
         self._return(waiting)
 
     async def _wait_for_running(self, grace: float) -> None:

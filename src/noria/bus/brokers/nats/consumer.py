@@ -164,9 +164,11 @@ class GroupConsumer(Member):
         ended = started - self.claim
         lost: list[Delivery] = []
         kept: list[Received] = []
+        self.keys.check_leases()
         for delivery in deliveries:
             received: Received = delivery.token
-            if received.lost or received.claimed < ended:
+            # What has ended in a partition comes back to this consumer, which keeps it.
+            if received.lost or (received.partition is None and received.claimed < ended):
                 lost.append(delivery)
             elif not received.settled:
                 kept.append(received)

@@ -26,13 +26,11 @@ from noria.bus.brokers.nats.fetcher import Member
 from noria.bus.brokers.nats.leases import Leases
 from noria.bus.brokers.nats.names import split_subject
 from noria.bus.brokers.nats.source import PULL_SECONDS, Received, Source, parse_reply
-from noria.bus.contract import Delivery
+from noria.bus.contract import LEASE_RENEWAL_SHARE, Delivery
 from noria.errors import BrokerUnavailable, BusError
 
 log = logging.getLogger("noria.bus")
 
-# Leases are renewed after this share of their time.
-RENEWAL_SHARE = 1 / 4
 # Seconds between looks for partitions of which no publisher gave notice.
 DISCOVERY_SECONDS = 10.0
 # Seconds between looks at what is claimed, at first; doubled until the last one.
@@ -354,8 +352,7 @@ class KeyReader:
             self._discover_at = loop.time() + DISCOVERY_SECONDS
         if not self.active:
             return DISCOVERY_SECONDS
-        if self.partitions and not self.leases.valid(loop.time()):
-            self._lose(list(self.partitions))
+        self.check_leases()
         release = self._releasable()
         if release or loop.time() >= self._renew_at:
             await self._renew(link, release)
@@ -397,7 +394,7 @@ class KeyReader:
 
     async def _renew(self, link: Link, release: frozenset[int]) -> None:
         await self.leases.renew(link, release)
-        self._renew_at = self.consumer.loop.time() + self.consumer.claim * RENEWAL_SHARE
+        self._renew_at = self.consumer.loop.time() + self.consumer.claim * LEASE_RENEWAL_SHARE
         for number in release:
             partition = self.partitions.pop(number, None)
             if partition is not None:
@@ -445,6 +442,11 @@ class KeyReader:
             elif partition.stopping or (partition.link is link and not partition.broken):
                 continue
             partition.begin(link)
+
+    def check_leases(self) -> None:
+        """Give up the partitions if their leases have ended."""
+        if self.partitions and not self.leases.valid(self.consumer.loop.time()):
+            self._lose(list(self.partitions))
 
     def _lose(self, numbers: Sequence[int]) -> None:
         for number in numbers:

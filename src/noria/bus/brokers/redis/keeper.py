@@ -11,15 +11,13 @@ from noria.bus.brokers.redis import resp, scripts
 from noria.bus.brokers.redis.connection import Link
 from noria.bus.brokers.redis.names import Names
 from noria.bus.brokers.redis.source import Source
-from noria.bus.contract import Subscription
+from noria.bus.contract import LEASE_RENEWAL_SHARE, Subscription
 from noria.errors import BrokerUnavailable, BusError
 
 log = logging.getLogger("noria.bus")
 
 # Seconds between two rounds, at most.
 ROUND_SECONDS = 0.5
-# A lease is renewed after this share of its time.
-RENEWAL_SHARE = 1 / 4
 # Events that are moved at a time when they are due.
 MOVED = 200
 # Entries of dead workers that are listed at a time.
@@ -185,7 +183,7 @@ class Keeper:
         return resp.script(scripts.READ, keys, [reader.name, READ_KEPT_MS, *positions])
 
     def _interval(self) -> float:
-        renewals = (consumer.subscription.claim * RENEWAL_SHARE for consumer in self.groups)
+        renewals = (consumer.subscription.claim * LEASE_RENEWAL_SHARE for consumer in self.groups)
         return min((ROUND_SECONDS, *renewals))
 
     async def _move(self) -> None:
