@@ -495,9 +495,9 @@ class Dispatcher:
         await self._wait_for_running(grace)
         if self.claims:
             self.idle.clear()
-            waiter = self.loop.create_task(_wait(self.idle))
-            await asyncio.wait([waiter], timeout=SETTLE_SECONDS)
-            await _cancel(waiter)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await self.idle.wait()
         for task in (settling, *renewing):
             await _cancel(task)
         await self.consumer.close()
@@ -532,10 +532,6 @@ class Dispatcher:
 
     def _label(self) -> str:
         return f"{self.registration.type} ({self.group})" if self.group else self.registration.type
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
