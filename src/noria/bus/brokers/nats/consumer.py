@@ -14,7 +14,7 @@ from noria.bus.brokers.nats.fetcher import Member
 from noria.bus.brokers.nats.keys import KeyReader
 from noria.bus.brokers.nats.names import NO_KEY, Names
 from noria.bus.brokers.nats.source import Received, Source, parse_reply
-from noria.bus.contract import Delivery, Subscription
+from noria.bus.contract import LEASE_RENEWAL_SHARE, Delivery, Subscription
 from noria.errors import BusError
 
 ACK = b""
@@ -101,8 +101,10 @@ class GroupConsumer(Member):
     def _take(self, limit: int) -> list[Delivery]:
         """Return what is ready; if there are events with and without keys, half of each."""
         taken: list[Delivery] = []
-        # Without valid leases, events with keys stay in their queue: maybe they are renewed now.
-        keys = self.ready_keys if self.keys.leases.valid(self.loop.time()) else deque[Delivery]()
+        # The leases must last for as long as the dispatcher starts events without renewing their
+        # claims. Otherwise events with keys stay in their queue: maybe the leases are renewed now.
+        until = self.loop.time() + self.claim * (1 - LEASE_RENEWAL_SHARE)
+        keys = self.ready_keys if self.keys.leases.valid(until) else deque[Delivery]()
         queues = [self.ready, keys]
         if self._keys_first:
             queues.reverse()
