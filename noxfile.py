@@ -85,7 +85,7 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Run the tests that `tests` skips because they take long (tests/support/slow.py)."""
     install(session, "test", "metrics")
-    session.run(*PYTEST, "-n", "4", "-m", "slow", *session.posargs, env={"NORIA_SLOW": "1"})
+    session.run(*PYTEST, "-n", "4", *session.posargs, env={"NORIA_SLOW": "only"})
 
 
 @nox.session(python=["3.12", "3.13"])
@@ -127,7 +127,7 @@ def troubles(session: nox.Session) -> None:
     session.run(
         # The programs mostly wait.
         *(*PYTEST, "-n", "8", "tests/sight/test_troubles.py"),
-        env={"NORIA_TROUBLES": "all", "NORIA_PROGRAMS": "required", "NORIA_SLOW": "1"},
+        env={"NORIA_TROUBLES": "all", "NORIA_PROGRAMS": "required"},
     )
 
 

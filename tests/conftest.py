@@ -26,13 +26,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow tests, and skip them unless they are enabled."""
-    for item in items:
-        if slow.is_slow(item.nodeid):
-            item.add_marker(pytest.mark.slow)
-            if not slow.ENABLED:
-                item.add_marker(pytest.mark.skip(reason="slow: NORIA_SLOW=1 runs it"))
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out slow files."""
+    return slow.is_left_out(collection_path, config.args) or None
 
 
 def descriptors() -> list[str]:
