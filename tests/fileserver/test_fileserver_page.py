@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import struct
+import zlib
 from html.parser import HTMLParser
 from importlib.resources import files
 
@@ -161,7 +163,40 @@ def test_every_asset_that_is_named_is_there():
         assert f'id="{name}"' in icons
 
 
+def previews(*names, **more):
+    return [
+        a["src"] for t, a in Reader(page(listing(*names, **more), uploads=True)).tags if t == "img"
+    ]
+
+
+def test_small_pictures_show_themselves():
+    assert previews("a b.PNG", "c.jpg", "d.txt", "e.svg", "f.png.gz") == [
+        "./a%20b.PNG?modified=1000000000.0",
+        "./c.jpg?modified=1000000000.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "more", [{"size": 0}, {"size": pages.MAX_PREVIEW_BYTES + 1}, {"type": "directory"}]
+)
+def test_other_entries_have_an_icon(more):
+    assert previews("a.png", **more) == []
+
+
 # In a browser
+
+
+def png(width, height):
+    """Return a black picture."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(width + 1) * height)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
 
 
 @pytest.fixture
@@ -314,6 +349,19 @@ def test_the_listing_is_live(server, browser, root):
 
 def states(browser):
     return browser.ask("[...document.querySelectorAll('#queue li')].map(li => li.dataset.state)")
+
+
+@needs_browser
+def test_a_picture_appears_and_changes_on_the_open_page(server, browser, root):
+    show(browser, server.url + "/")
+    while "/" not in server.followed:
+        browser.ask("0")
+    for width in (3, 5):
+        (root / "new").write_bytes(png(width, 2))
+        (root / "new").rename(root / "a.png")
+        with server.changed:
+            server.changes["/"] += 1
+        browser.until(f"document.querySelector('td.name img')?.naturalWidth === {width}")
 
 
 @needs_browser

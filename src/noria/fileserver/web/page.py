@@ -19,6 +19,11 @@ from noria.http.head import REASON_PHRASES
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
+# Files with these endings show themselves in the list instead of an icon, if they are this small at
+# most. SVG is not one of them: it is sent as an attachment.
+PREVIEWED = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+MAX_PREVIEW_BYTES = 64 << 10
+
 # Characters that change the direction of text: with them "gpj.exe" can look like "exe.jpg" (UAX 9).
 BIDI_CONTROLS = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -75,11 +80,15 @@ def _template(name: str) -> Template:
 def _entry_row(entry: dict[str, Any]) -> dict[str, Any]:
     directory = entry["type"] == "directory"
     bytes_ = 0 if directory else int(entry["size"])
+    # "./", because a name with a colon would be parsed as a scheme (RFC 3986, 4.2).
+    href = f"./{quote_path(entry['name'])}{'/' if directory else ''}"
+    previewed = 0 < bytes_ <= MAX_PREVIEW_BYTES and entry["name"].lower().endswith(PREVIEWED)
     return {
         "name": entry["name"],
         "shown": visible(entry["name"]),
-        # "./", because a name with a colon would be parsed as a scheme (RFC 3986, 4.2).
-        "href": f"./{quote_path(entry['name'])}{'/' if directory else ''}",
+        "href": href,
+        # With the time, because a browser loads each URL of an image once for a page.
+        "preview": f"{href}?modified={float(entry['modified'])}" if previewed else "",
         "directory": directory,
         "size": bytes_,
         "readable": format_size(bytes_),
