@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -84,21 +85,27 @@ def test_uvicorn_reloads() -> None:
     port = free_port()
     source = (HERE / "asgi_app.py").read_text()
     Path("reloaded.py").write_text(source)
-    program = ["-m", "uvicorn", "reloaded:application", "--port", str(port), "--reload"]
+    program = ["-m", "uvicorn", "reloaded:application", "--port", str(port)]
+    program += ["--reload", "--reload-delay", "0.01"]
     with started(*RUN, *program, port=port):
         assert get(port, "/loop") == NORIAS
         first = set(watched_processes())
-        Path("reloaded.py").write_text(source.replace('f"{loop', 'f"again {loop'))
+        changed = 0.0
 
-        def answer() -> str:
+        def reloaded() -> bool:
+            nonlocal changed
+            # Not only once: uvicorn does not notice a change before its first look at the files.
+            if time.monotonic() > changed + DEADLINE / 4:
+                changed = time.monotonic()
+                Path("reloaded.py").write_text(source.replace('f"{loop', 'f"again {loop'))
             with contextlib.suppress(OSError):  # while no worker is there
-                return get(port, "/loop")
-            return ""
+                return get(port, "/loop") == f"again {NORIAS}"
+            return False
 
-        eventually(lambda: answer() == f"again {NORIAS}", DEADLINE)
-        (second,) = set(watched_processes()) - first
-    assert whole_recordings() == 2
-    assert Path(f"run.{second}.noria").exists()
+        eventually(reloaded, DEADLINE)
+        others = set(watched_processes()) - first
+    assert whole_recordings() >= 2
+    assert any(Path(f"run.{pid}.noria").exists() for pid in others)
 
 
 TESTS = """
@@ -166,7 +173,7 @@ if sys.argv[1] == "run":
 elif sys.argv[1] == "install":
     uvloop.install()
     asyncio.run(main())
-asyncio.run(main(), loop_factory=None)
+asyncio.run(main(), **({"loop_factory": None} if sys.version_info >= (3, 12) else {}))
 """
 
 
