@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
@@ -73,13 +74,16 @@ class BrokerURL:
         """Return the exception for a broker that cannot be reached, with what to do."""
         if isinstance(error, BrokerUnavailable):
             return error
-        if isinstance(error, OSError) and error.errno:
+        hint = f"; start one with: {self.start}" if self.start else ""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            reason = f"its certificate cannot be verified: {error.verify_message}"
+            hint = "; an authority is named with ?ca=FILE"
+        elif isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
             reason = os_error_reason(error)
         else:
             reason = error if isinstance(error, str) else error_message(error)
         if len(reason) > MAX_REASON:
             reason = f"{reason[:MAX_REASON]} ..."
-        hint = f"; start one with: {self.start}" if self.start else ""
         return BrokerUnavailable(f"no broker at {self.shown}: {reason}{hint}")
 
 

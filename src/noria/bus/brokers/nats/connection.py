@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import inspect
 import itertools
 import json
@@ -318,9 +319,11 @@ class Connection:
         return servers
 
     async def _connect_to(self, server: str) -> Link:
+        login = self._login()
         client = BatchClient()
         links: list[Link] = []
         reasons: list[Exception] = []
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def lost() -> None:
             for link in links:
@@ -328,9 +331,11 @@ class Connection:
 
         async def failed(error: Exception) -> None:
             reasons.append(error)
+            if not refused.done():
+                refused.set_result(None)
 
-        try:
-            await client.connect(
+        connecting = asyncio.ensure_future(
+            client.connect(
                 server,
                 name=self.name,
                 error_cb=failed,
@@ -342,13 +347,23 @@ class Connection:
                 max_reconnect_attempts=1,
                 ping_interval=PING_SECONDS,
                 max_outstanding_pings=2,
-                **{**self._login(), **_OPTIONS},
+                **{**login, **_OPTIONS},
             )
+        )
+        try:
+            # nats-py reports a failed TLS handshake, and then waits for the end of the connection
+            # without an end.
+            await asyncio.wait([connecting, refused], return_when=asyncio.FIRST_COMPLETED)
+            if not connecting.done():
+                raise reasons[0]
+            await connecting
             link = Link(self.url, client, self._suspect)
             links.append(link)
             await link.open()
         except BaseException as error:
-            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            with contextlib.suppress(Exception):  # AssertionError, if it had no connection
                 await client.close()
             if isinstance(error, nats.errors.NoServersError) and reasons:
                 raise reasons[-1] from error
@@ -363,6 +378,7 @@ class Connection:
         elif url.user is not None:
             login.update(user=url.user, password=url.password)
         if "creds" in url.options:
+            self._check_credentials(url.options["creds"])
             login["user_credentials"] = url.options["creds"]
         if url.scheme == "nats+tls":
             try:
@@ -374,12 +390,24 @@ class Connection:
             login["tls"] = context
         return login
 
+    def _check_credentials(self, path: str) -> None:
+        """Raise InvalidBrokerURL if nats-py could not use a file of credentials."""
+        if importlib.util.find_spec("nkeys") is None:
+            raise InvalidBrokerURL(f"{self.url.shown}: creds= needs a package: pip install nkeys")
+        try:
+            with open(path, "rb") as file:
+                found = file.read()
+        except OSError as error:
+            raise InvalidBrokerURL(f"{self.url.shown}: creds: {error}") from error
+        if b"-BEGIN NATS USER JWT-" not in found or b"NKEY SEED-" not in found:
+            raise InvalidBrokerURL(f"{self.url.shown}: {path} is no credentials file of NATS")
+
     def _raise(self, errors: Sequence[Exception]) -> None:
         error = errors[-1] if errors else "it has no server"
         if "authorization" in str(error).lower():
             raise InvalidBrokerURL(
                 f"{self.url.shown}: the broker refuses the login; "
-                "write nats://USER:PASSWORD@HOST or nats://TOKEN@HOST"
+                "write nats://USER:PASSWORD@HOST, nats://TOKEN@HOST or nats://HOST?creds=FILE"
             )
         raise self.url.unavailable(error)
 
