@@ -43,7 +43,7 @@ def test_tls(tmp_path: Path) -> None:
             ("", BrokerUnavailable, r"certificate cannot be verified: .*\?ca=FILE"),
             # The server requires a certificate of the client.
             (f"?ca={tmp_path}/ca", BrokerUnavailable, None),
-            (f"?ca={tmp_path}/absent", InvalidBrokerURL, "No such file"),
+            (f"?ca={tmp_path}/absent", InvalidBrokerURL, "ca=, cert= and key=: No such file"),
         ):
             broker = table.make(url + options, "worker")
             with pytest.raises(error, match=message):

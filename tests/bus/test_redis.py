@@ -483,6 +483,10 @@ def test_tls(tmp_path: Path) -> None:
         with pytest.raises(BrokerUnavailable):
             await broker.connect()
         await broker.close()
+        broker = table.make(f"rediss://127.0.0.1:{port}?ca={tmp_path}/absent", "worker")
+        with pytest.raises(InvalidBrokerURL, match="ca=, cert= and key=: No such file"):
+            await broker.connect()
+        await broker.close()
         login = f"ca={tmp_path}/ca&cert={tmp_path}/cert&key={tmp_path}/key"
         broker = table.make(f"rediss://127.0.0.1:{port}?{login}", "worker")
         await publish(broker, "a.b", b"x")

@@ -70,6 +70,21 @@ class BrokerURL:
             )
         return int(value)
 
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return the settings of TLS by the options ca, cert and key.
+
+        Raises InvalidBrokerURL if a file cannot be read, or has no certificate or key.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.options.get("ca"))
+            if "cert" in self.options:
+                context.load_cert_chain(self.options["cert"], self.options.get("key"))
+        except OSError as error:
+            raise InvalidBrokerURL(
+                f"{self.shown}: the files of ca=, cert= and key=: {error_message(error)}"
+            ) from error
+        return context
+
     def unavailable(self, error: BaseException | str) -> BrokerUnavailable:
         """Return the exception for a broker that cannot be reached, with what to do."""
         if isinstance(error, BrokerUnavailable):

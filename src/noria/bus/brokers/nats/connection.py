@@ -14,7 +14,6 @@ import inspect
 import itertools
 import json
 import logging
-import ssl
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -381,13 +380,7 @@ class Connection:
             self._check_credentials(url.options["creds"])
             login["user_credentials"] = url.options["creds"]
         if url.scheme == "nats+tls":
-            try:
-                context = ssl.create_default_context(cafile=url.options.get("ca"))
-                if "cert" in url.options:
-                    context.load_cert_chain(url.options["cert"], url.options.get("key"))
-            except OSError as error:
-                raise InvalidBrokerURL(f"{url.shown}: ca, cert or key: {error}") from error
-            login["tls"] = context
+            login["tls"] = url.ssl_context()
         return login
 
     def _check_credentials(self, path: str) -> None:

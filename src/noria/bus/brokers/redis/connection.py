@@ -302,6 +302,9 @@ class Servers:
         Raises redis-py's exceptions, or InvalidBrokerURL if the login is refused.
         """
         problem: Exception | None = None
+        if self.tls:
+            # redis-py makes a context of its own; here the files are checked.
+            self.url.ssl_context()
         for _ in range(len(self.hosts)):
             try:
                 return await self._connect(*self.hosts[self.next_host])
