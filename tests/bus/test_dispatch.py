@@ -144,6 +144,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     run_with_deadline(main, DEADLINE)
 
 
+async def refuse(event: Event) -> None:
+    raise ValueError("no")
+
+
 def test_fetching_and_acknowledging_resume_after_failures() -> None:
     async def main() -> None:
         bus, broker = scripted_bus()
@@ -195,10 +199,7 @@ def test_no_more_is_fetched_than_concurrency_permits_until_acknowledged() -> Non
 def test_a_dead_letter_is_stored_before_its_event_is_acknowledged() -> None:
     async def main() -> None:
         bus, broker = scripted_bus()
-
-        @bus.on("a.b", group="g", retries=0)
-        async def handler(event: Event) -> None:
-            raise ValueError("no")
+        bus.on("a.b", refuse, group="g", retries=0)
 
         broker.failures = {"bury": unavailable(2)}
         async with bus:
@@ -214,10 +215,7 @@ def test_a_dead_letter_is_stored_before_its_event_is_acknowledged() -> None:
 def test_an_event_whose_dead_letter_is_refused_is_not_lost() -> None:
     async def main() -> None:
         bus, broker = scripted_bus()
-
-        @bus.on("a.b", group="g", retries=0)
-        async def handler(event: Event) -> None:
-            raise ValueError("no")
+        bus.on("a.b", refuse, group="g", retries=0)
 
         broker.failures = {"bury": [BusError("too large")]}
         async with bus:

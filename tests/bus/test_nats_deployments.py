@@ -16,6 +16,7 @@ from noria.errors import BrokerUnavailable, InvalidBrokerURL
 from support import brokers
 from support.adapters import publish
 from support.brokers import BrokerServer, free_port
+from support.certificates import write_certificate
 from support.loops import run_with_deadline, until, until_async
 
 pytest.importorskip("nats")
@@ -27,29 +28,24 @@ SERVERS = 3
 
 
 def test_tls(tmp_path: Path) -> None:
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    authority.cert_pem.write_to_path(tmp_path / "ca")
-    certificate.private_key_pem.write_to_path(tmp_path / "key")
-    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert")
-    files = ("--tlscacert", f"{tmp_path}/ca", "--tlscert", f"{tmp_path}/cert")
-    files += ("--tlskey", f"{tmp_path}/key")
-    login = f"cert={tmp_path}/cert&key={tmp_path}/key"
+    write_certificate(tmp_path)
+    files = ("--tlscacert", f"{tmp_path}/ca.pem", "--tlscert", f"{tmp_path}/cert.pem")
+    files += ("--tlskey", f"{tmp_path}/key.pem")
+    login = f"cert={tmp_path}/cert.pem&key={tmp_path}/key.pem"
 
     async def main(server: BrokerServer) -> None:
         url = f"nats+tls://127.0.0.1:{server.port}"
         for options, error, message in (
             ("", BrokerUnavailable, r"certificate cannot be verified: .*\?ca=FILE"),
             # The server requires a certificate of the client.
-            (f"?ca={tmp_path}/ca", BrokerUnavailable, None),
+            (f"?ca={tmp_path}/ca.pem", BrokerUnavailable, None),
             (f"?ca={tmp_path}/absent", InvalidBrokerURL, "ca=, cert= and key=: No such file"),
         ):
             broker = table.make(url + options, "worker")
             with pytest.raises(error, match=message):
                 await broker.connect()
             await broker.close()
-        broker = table.make(f"{url}?ca={tmp_path}/ca&{login}", "worker")
+        broker = table.make(f"{url}?ca={tmp_path}/ca.pem&{login}", "worker")
         await publish(broker, "a.b", b"x")
         await broker.close()
 

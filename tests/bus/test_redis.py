@@ -19,6 +19,7 @@ from noria.errors import BrokerUnavailable, EmitTimeout, InvalidBrokerURL
 from support import brokers, running
 from support.adapters import bodies, publish
 from support.brokers import BrokerServer
+from support.certificates import write_certificate
 from support.loops import run_with_deadline, until
 
 redis = pytest.importorskip("redis")
@@ -468,18 +469,13 @@ def test_a_process_that_was_stopped_finds_its_claims_and_leases_lost(url: str) -
 
 
 def test_tls(tmp_path: Path) -> None:
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    authority.cert_pem.write_to_path(tmp_path / "ca")
-    certificate.private_key_pem.write_to_path(tmp_path / "key")
-    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    write_certificate(tmp_path)
     port = brokers.free_port()
-    options = ("--tls-port", str(port), "--tls-ca-cert-file", f"{tmp_path}/ca")
-    files = ("--tls-key-file", f"{tmp_path}/key", "--tls-cert-file", f"{tmp_path}/cert")
+    options = ("--tls-port", str(port), "--tls-ca-cert-file", f"{tmp_path}/ca.pem")
+    files = ("--tls-key-file", f"{tmp_path}/key.pem", "--tls-cert-file", f"{tmp_path}/cert.pem")
 
     async def main() -> None:
-        broker = table.make(f"rediss://127.0.0.1:{port}?ca={tmp_path}/ca", "worker")
+        broker = table.make(f"rediss://127.0.0.1:{port}?ca={tmp_path}/ca.pem", "worker")
         with pytest.raises(BrokerUnavailable):
             await broker.connect()
         await broker.close()
@@ -487,7 +483,7 @@ def test_tls(tmp_path: Path) -> None:
         with pytest.raises(InvalidBrokerURL, match="ca=, cert= and key=: No such file"):
             await broker.connect()
         await broker.close()
-        login = f"ca={tmp_path}/ca&cert={tmp_path}/cert&key={tmp_path}/key"
+        login = f"ca={tmp_path}/ca.pem&cert={tmp_path}/cert.pem&key={tmp_path}/key.pem"
         broker = table.make(f"rediss://127.0.0.1:{port}?{login}", "worker")
         await publish(broker, "a.b", b"x")
         await broker.close()

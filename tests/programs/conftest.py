@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import noria
+from support.certificates import write_certificate
 
 HERE = Path(__file__).parent
 REQUIRED = os.environ.get("NORIA_PROGRAMS") == "required"
@@ -29,12 +30,8 @@ def run(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return a certificate of 127.0.0.1 and its CA, as SSL contexts and as files."""
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1", "localhost")
     folder = tmp_path_factory.mktemp("certificates")
-    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
-    issued.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+    authority, issued = write_certificate(folder)
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     issued.configure_cert(server)
     client = ssl.create_default_context()

@@ -286,6 +286,20 @@ class Consumer(ABC):
         """
 
 
+class UnclaimedConsumer(Consumer):
+    """A consumer without a group: it has no claims that could end or be renewed."""
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Do nothing."""
+
+    async def nak(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
+        """Do nothing."""
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Return no lost claims."""
+        return ()
+
+
 def partition(key: str, partitions: int) -> int:
     """Return the partition of a key: CRC-32 of its UTF-8, modulo the number of partitions.
 

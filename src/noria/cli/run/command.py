@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from noria.cli.errors import CommandError
-from noria.cli.param_types import Address, ModelName, SignalName, Size
+from noria.cli.model_option import model_option
+from noria.cli.param_types import Address, SignalName, Size
 from noria.cli.threshold_option import threshold_option
 
 MAX_BLOCK_MS = 24 * 3600 * 1000.0
@@ -46,13 +47,7 @@ class ProgramCommand(click.Command):
     short_help="Run any asyncio program on noria's loop, and watch it.",
     options_metavar="[OPTIONS]",
 )
-@click.option(
-    "--model",
-    type=ModelName("auto", several=True),
-    default="auto",
-    show_default=True,
-    help="I/O model of the loop ('noria models' lists them).",
-)
+@model_option("I/O model of the loop ('noria models' lists them).")
 @click.option(
     "--watch/--no-watch",
     default=True,

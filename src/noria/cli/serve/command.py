@@ -6,7 +6,8 @@ import click
 
 from noria.cli.errors import listen_error
 from noria.cli.metrics_server import metrics_server
-from noria.cli.param_types import Address, ModelName, Seconds
+from noria.cli.model_option import model_option
+from noria.cli.param_types import Address, Seconds
 from noria.cli.serve.files import serve_files
 from noria.cli.serve.options import grace_option, host_option, port_option, workers_option
 from noria.cli.serve.output import JsonOutput, TextOutput
@@ -23,13 +24,9 @@ from noria.cli.subcommand import CommandWithSubcommands
 @host_option
 @port_option(9001)
 @click.option("--unix", metavar="PATH", help="Listen on this Unix socket instead of a port.")
-@click.option(
-    "--model",
-    type=ModelName("auto", several=True),
-    default="auto",
-    show_default=True,
-    help="I/O model ('noria models' lists them), or several separated by commas: the first that "
-    "works here is used.",
+@model_option(
+    "I/O model ('noria models' lists them), or several separated by commas: the first that works "
+    "here is used."
 )
 @click.option(
     "--interval",

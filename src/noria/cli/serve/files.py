@@ -14,7 +14,8 @@ import click
 from noria.cli.broker_url import EventsURL, shown_url
 from noria.cli.errors import CommandError, broker_error, listen_error
 from noria.cli.metrics_server import metrics_server
-from noria.cli.param_types import ModelName, Size
+from noria.cli.model_option import model_option
+from noria.cli.param_types import Size
 from noria.cli.serve.metrics import NO_ADDRESS, CommandWithOptionalAddress, OptionalAddress
 from noria.cli.serve.options import grace_option, host_option, port_option, workers_option
 from noria.cli.standard_output import print_line
@@ -101,13 +102,9 @@ def _read_password() -> str:
     metavar="CERT KEY",
     help="Serve HTTPS with this certificate (chain) and private key, both PEM files.",
 )
-@click.option(
-    "--model",
-    type=ModelName("auto", several=True),
-    default="auto",
-    show_default=True,
-    help="I/O model ('noria models' lists them) that can run asyncio, or several separated by "
-    "commas: the first that works here is used.",
+@model_option(
+    "I/O model ('noria models' lists them) that can run asyncio, or several separated by commas: "
+    "the first that works here is used."
 )
 @workers_option
 @grace_option("requests")

@@ -13,7 +13,8 @@ import click
 
 from noria.cli.errors import INTERRUPTED_STATUS, CommandError, command_error
 from noria.cli.metrics_server import metrics_server
-from noria.cli.param_types import Address, ModelName, Seconds
+from noria.cli.model_option import model_option
+from noria.cli.param_types import Address, Seconds
 from noria.errors import NoriaError
 
 if TYPE_CHECKING:
@@ -52,13 +53,7 @@ RELOAD_GRACE = 3.0
     help="After SIGTERM or Ctrl-C: time that handlers have to finish. Default: 30; with --reload, "
     "3.",
 )
-@click.option(
-    "--model",
-    type=ModelName("auto", several=True),
-    default="auto",
-    show_default=True,
-    help="I/O model of the loop ('noria models' lists them).",
-)
+@model_option("I/O model of the loop ('noria models' lists them).")
 @click.option(
     "--metrics",
     type=Address(),

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from noria.bus.brokers.nats.connection import APIError, Connection, Link
 from noria.bus.brokers.nats.fetcher import Fetcher
 from noria.bus.brokers.nats.source import Source, parse_reply
-from noria.bus.contract import Delivery, Subscription
+from noria.bus.contract import Delivery, Subscription, UnclaimedConsumer
 from noria.errors import BusError
 
 CLOSE_SECONDS = 4.0
 
 
-class SoloConsumer(Fetcher):
+class SoloConsumer(UnclaimedConsumer, Fetcher):
     """A consumer without a group: an ephemeral JetStream consumer, made again on each link.
 
     Its events are not acknowledged; after a lost connection it continues after the last one that it
@@ -90,15 +90,6 @@ class SoloConsumer(Fetcher):
             if ready:
                 return [ready.popleft() for _ in range(min(limit, len(ready)))]
             await self.wait(link, source)
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        pass
-
-    async def nak(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
-        pass
-
-    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        return ()
 
     async def drain(self) -> None:
         if self.source is not None:

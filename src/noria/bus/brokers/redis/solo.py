@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 from noria.bus.brokers.redis import resp, scripts
 from noria.bus.brokers.redis.connection import CALL_SECONDS, Link
 from noria.bus.brokers.redis.shared import Shared
-from noria.bus.contract import EVERY_TYPE, Consumer, Delivery, Subscription
+from noria.bus.contract import EVERY_TYPE, Delivery, Subscription, UnclaimedConsumer
 from noria.errors import BusError
 
 BLOCK_SECONDS = 2.0
@@ -23,7 +22,7 @@ BLOCK_SECONDS = 2.0
 READ_COUNT = 50
 
 
-class SoloConsumer(Consumer):
+class SoloConsumer(UnclaimedConsumer):
     """Gets every event of a type, or of all types, from now on."""
 
     def __init__(self, shared: Shared, subscription: Subscription, name: str):
@@ -95,15 +94,6 @@ class SoloConsumer(Consumer):
             type, keyed = fields[1].decode(), fields[3] == b"1"
             for stream in names.streams(type) if keyed else [names.main(type)]:
                 self.positions.setdefault(stream.encode(), b"0-0")
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        pass
-
-    async def nak(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
-        pass
-
-    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        return ()
 
     async def drain(self) -> None:
         self.stopping = True
