@@ -28,7 +28,9 @@ class Handled:
       it gave the events, and gives them to another worker, which may be faster; or
     - in the broker: a nats-server that is killed forgets the acknowledgements that it has not
       stored. These are the events handled within STORED_SECONDS before, and while it was away; if
-      it is killed while it writes the file of a consumer, which it does in place, all of them; or
+      it is killed while it writes the file of a consumer, which it does in place, all of them. One
+      that is stopped stores all, and drops what arrives until it closes the connections
+      (server/server.go, Shutdown: shutdownJetStream); or
     - on the way to the broker: see `check`.
     """
 
@@ -54,7 +56,7 @@ class Handled:
         # Faults of any worker's life, by worker.
         self.faults: Counter[int] = Counter()
         self.counts: Counter[str] = Counter()
-        # When the broker was killed, and up to when it was away.
+        # From when to when the broker forgot acknowledgements, because it was ended.
         self.outages: list[list[float]] = []
         # By the worker that had handled them, and the one that did again.
         self.repeated: Counter[tuple[int, int]] = Counter()
@@ -82,9 +84,7 @@ class Handled:
         pid, number = int(worker), int(event)
         if number in self.done:
             before, when = self.done[number]
-            if when < self.reset or any(
-                begin - STORED_SECONDS < when < end for begin, end in self.outages
-            ):
+            if when < self.reset or any(begin < when < end for begin, end in self.outages):
                 self.forgotten += 1
             else:
                 self.repeated[before, pid] += 1
@@ -138,8 +138,8 @@ class Handled:
             self.reset = at
             return
         self._broken()
-        if how == "kill" and self.forgets:
-            self.outages.append([at, float("inf")])
+        if self.forgets:
+            self.outages.append([at - STORED_SECONDS * (how == "kill"), float("inf")])
 
     def _broken(self) -> None:
         for pid in self.faults:
