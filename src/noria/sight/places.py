@@ -12,7 +12,14 @@ import os
 import sys
 import sysconfig
 from collections.abc import Sequence
-from types import CodeType, CoroutineType, FrameType, TracebackType
+from types import (
+    AsyncGeneratorType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    GeneratorType,
+    TracebackType,
+)
 from typing import Any, NamedTuple
 
 PlaceTuple = tuple[str, str, int, str]
@@ -124,8 +131,14 @@ def place_of_exception(error: BaseException) -> PlaceTuple:
 # Suspended coroutines. A coroutine, generator or asynchronous generator says what it awaits; the
 # objects between them (FutureIter, async_generator_asend, coroutine_wrapper) have no attribute for
 # it, but the garbage collector visits it.
+#
+# What awaits nothing because it runs, in another thread, must not be asked: before Python 3.13,
+# cr_await and its like then return whatever is in the memory beside its stack (Objects/genobject.c,
+# _PyGen_yf). CPython switches threads at calls and at the ends of loops, so that a condition and
+# the attribute that it guards are read without a switch between them.
 
-_SUSPENDED = (
+# Coroutines that are not CPython's own, as Cython's.
+_FOREIGN = (
     ("cr_frame", "cr_await", "cr_code"),
     ("gi_frame", "gi_yieldfrom", "gi_code"),
     ("ag_frame", "ag_await", "ag_code"),
@@ -133,14 +146,25 @@ _SUSPENDED = (
 
 
 def _parts(awaitable: Any) -> tuple[FrameType | None, Any, Any] | None:
-    if type(awaitable) is CoroutineType:
-        return awaitable.cr_frame, awaitable.cr_await, awaitable.cr_code
-    for frame, awaited, code in _SUSPENDED:
-        if hasattr(awaitable, awaited):
+    """Return the frame of a coroutine, what it awaits while it is suspended, and its code."""
+    kind = type(awaitable)
+    if kind is CoroutineType:
+        awaited = awaitable.cr_await if awaitable.cr_suspended else None
+        return awaitable.cr_frame, awaited, awaitable.cr_code
+    if kind is GeneratorType:
+        awaited = awaitable.gi_yieldfrom if awaitable.gi_suspended else None
+        return awaitable.gi_frame, awaited, awaitable.gi_code
+    if kind is AsyncGeneratorType:
+        # ag_suspended is new in Python 3.12. A frame that does not run has no caller.
+        frame = awaitable.ag_frame
+        awaited = awaitable.ag_await if frame is not None and frame.f_back is None else None
+        return frame, awaited, awaitable.ag_code
+    for frame_name, awaited_name, code_name in _FOREIGN:
+        if hasattr(awaitable, awaited_name):
             return (
-                getattr(awaitable, frame, None),
-                getattr(awaitable, awaited),
-                getattr(awaitable, code, None),
+                getattr(awaitable, frame_name, None),
+                getattr(awaitable, awaited_name),
+                getattr(awaitable, code_name, None),
             )
     return None
 
