@@ -201,23 +201,33 @@ def test_the_keys_are_shared_and_passed_on_in_order(own_server: BrokerServer) ->
             return bus
 
         emitter = noria.Bus(own_server.url)
-        confirmations = []
-        workers = [worker(0)]
-        await workers[0].start()
-        for number in range(600):
-            key = f"key-{number % 12}"
-            confirmations.append(emitter.emit(TYPE, key=key, number=number, timeout=DEADLINE))
-            if number in (100, 200):
-                workers.append(worker(len(workers)))
-                await workers[-1].start()
-            if number in (350, 450):
-                await workers.pop(0).drain()
-            await asyncio.sleep(0.001)
+        confirmations: list[asyncio.Future[None]] = []
+        expected: set[tuple[str, int]] = set()
+
+        async def emit(count: int, *needed: int) -> None:
+            """Emit so many events, and more until each of these workers has handled one."""
+            end = len(expected) + count
+            while len(expected) < end or not set(needed) <= set().union(*owners.values()):
+                number = len(expected)
+                key = f"key-{number % 12}"
+                expected.add((key, number))
+                confirmations.append(emitter.emit(TYPE, key=key, number=number, timeout=DEADLINE))
+                await asyncio.sleep(0.001)
+
+        workers = [worker(number) for number in range(3)]
+        for each in workers:
+            await each.start()
+            await emit(100)
+        await emit(50, 0)
+        await workers[0].drain()
+        await emit(100, 1)
+        await workers[1].drain()
+        await emit(150, 2)
         await asyncio.gather(*confirmations)
-        await until(lambda: len(handled.count) >= 600)
-        for bus in (*workers, emitter):
+        await until(lambda: len(handled.count) >= len(expected))
+        for bus in (workers[2], emitter):
             await bus.drain()
-        handled.check({(f"key-{number % 12}", number) for number in range(600)}, 0)
+        handled.check(expected, 0)
         assert len(set.union(*owners.values())) == 3
 
     run(main())

@@ -15,7 +15,7 @@ class Handled:
 
     `keys`: the key of each event by its number, None without. Events are numbered in the order in
     which they were emitted. `forgets`: whether the broker forgets acknowledgements when it is
-    killed.
+    ended.
 
     An event is repeated if its handler starts again after it was done. At each moment a worker has
     at most `concurrency` events in flight: from their claim until the broker has confirmed their
@@ -139,7 +139,8 @@ class Handled:
             return
         self._broken()
         if self.forgets:
-            self.outages.append([at - STORED_SECONDS * (how == "kill"), float("inf")])
+            begin = at - STORED_SECONDS if how == "kill" else at
+            self.outages.append([begin, float("inf")])
 
     def _broken(self) -> None:
         for pid in self.faults:

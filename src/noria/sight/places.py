@@ -132,12 +132,11 @@ def place_of_exception(error: BaseException) -> PlaceTuple:
 # objects between them (FutureIter, async_generator_asend, coroutine_wrapper) have no attribute for
 # it, but the garbage collector visits it.
 #
-# What awaits nothing because it runs, in another thread, must not be asked: before Python 3.13,
-# cr_await and its like then return whatever is in the memory beside its stack (Objects/genobject.c,
-# _PyGen_yf). CPython switches threads at calls and at the ends of loops, so that a condition and
-# the attribute that it guards are read without a switch between them.
+# While a coroutine runs, in another thread, cr_await must not be read: before Python 3.13 it may
+# return memory that is no object (Objects/genobject.c, _PyGen_yf). CPython switches threads at
+# calls and at the ends of loops: not between a condition and the attribute that it guards.
 
-# Coroutines that are not CPython's own, as Cython's.
+# The attributes of coroutines that are not CPython's own, such as Cython's.
 _FOREIGN = (
     ("cr_frame", "cr_await", "cr_code"),
     ("gi_frame", "gi_yieldfrom", "gi_code"),

@@ -82,17 +82,18 @@ def _entry_row(entry: dict[str, Any]) -> dict[str, Any]:
     bytes_ = 0 if directory else int(entry["size"])
     # "./", because a name with a colon would be parsed as a scheme (RFC 3986, 4.2).
     href = f"./{quote_path(entry['name'])}{'/' if directory else ''}"
+    modified = float(entry["modified"])
     previewed = 0 < bytes_ <= MAX_PREVIEW_BYTES and entry["name"].lower().endswith(PREVIEWED)
     return {
         "name": entry["name"],
         "shown": visible(entry["name"]),
         "href": href,
         # With the time, because a browser loads each URL of an image once for a page.
-        "preview": f"{href}?modified={float(entry['modified'])}" if previewed else "",
+        "preview": f"{href}?modified={modified}" if previewed else "",
         "directory": directory,
         "size": bytes_,
         "readable": format_size(bytes_),
-        "modified": float(entry["modified"]),
+        "modified": modified,
         "iso": format_time(entry["modified"], "%Y-%m-%dT%H:%M:%SZ"),
         "date": format_time(entry["modified"], "%Y-%m-%d %H:%M UTC"),
     }

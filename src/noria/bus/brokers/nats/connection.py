@@ -353,19 +353,17 @@ class Connection:
             # nats-py reports a failed TLS handshake, and then waits for the end of the connection
             # without an end.
             await asyncio.wait([connecting, refused], return_when=asyncio.FIRST_COMPLETED)
-            if not connecting.done():
+            if reasons:
                 raise reasons[0]
             await connecting
             link = Link(self.url, client, self._suspect)
             links.append(link)
             await link.open()
-        except BaseException as error:
+        except BaseException:
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
             with contextlib.suppress(Exception):  # AssertionError, if it had no connection
                 await client.close()
-            if isinstance(error, nats.errors.NoServersError) and reasons:
-                raise reasons[-1] from error
             raise
         return link
 

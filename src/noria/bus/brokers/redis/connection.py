@@ -302,9 +302,6 @@ class Servers:
         Raises redis-py's exceptions, or InvalidBrokerURL if the login is refused.
         """
         problem: Exception | None = None
-        if self.tls:
-            # redis-py makes a context of its own; here the files are checked.
-            self.url.ssl_context()
         for _ in range(len(self.hosts)):
             try:
                 return await self._connect(*self.hosts[self.next_host])
@@ -312,6 +309,9 @@ class Servers:
                 problem = error
                 self.try_next()
         assert problem is not None
+        if self.tls:
+            # Raises if the files of TLS are the cause, and says so: redis-py's error does not.
+            self.url.ssl_context()
         raise problem
 
     async def _connect(self, host: str, port: int | None) -> tuple[Any, int | None]:
