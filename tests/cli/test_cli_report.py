@@ -50,7 +50,7 @@ def test_text_has_findings_figures_and_tables(recording, capsys):
     for text in (
         "process 4242: python -m service",
         "Report.render blocks the loop for 400 ms [loop-blocked]",
-        "utilization",
+        "utilisation",
         "queue delay",
         "Time in handlers",
         "Report.render (/srv/report.py:40)",

@@ -144,11 +144,11 @@ def test_the_utilization_is_a_graph(browser, tmp_path):
     assert run(["report", str(tmp_path / "run.noria")]) == 0
     browser.show((tmp_path / "run.html").as_uri(), width=1200)
     browser.until("timeline.boxes && timeline.boxes.length")
-    lane = "timeline.lanes.find(lane => lane.label === 'utilization')"
+    lane = "timeline.lanes.find(lane => lane.label === 'utilisation')"
     loop = observe_recording(tmp_path / "run.noria").loops[0]
     busy, waiting = (browser.ask(f"{lane}.describe({at}, 1)") for at in (3e5, 51e4))
-    assert busy.startswith("utilization 100% in ")
-    assert waiting.startswith("utilization 0% in ")
+    assert busy.startswith("utilisation 100% in ")
+    assert waiting.startswith("utilisation 0% in ")
     assert busy.endswith(f"\n{loop.utilization:.0%} in all")
     browser.ask("timeline.view.set(200_000, 300_000)")
     browser.until(f"{lane}.describe(250_000, 1).endsWith('100% of the time that is shown')")

@@ -170,7 +170,7 @@ def test_counters_have_the_utilization(trace):
     values = [
         event["args"]["value"]
         for event in of(trace, "C")
-        if event["name"] == "loop 0 utilization (%)"
+        if event["name"] == "loop 0 utilisation (%)"
     ]
     assert min(values) == 0
     assert max(values) == 100

@@ -9,7 +9,7 @@ from noria.sight.findings.units import duration, plural, share
 from noria.sight.observation import CodeFigures, LoopFigures, Place, TaskFigures
 
 _LEAST_TIMERS = 10  # from which on a percentile says something
-_BUSY = 0.3  # utilization below which timers do no harm
+_BUSY = 0.3  # utilisation below which timers do no harm
 _SLEEPS = 0.5  # share of the timers that asyncio.sleep made
 
 

@@ -206,9 +206,10 @@ def _codes(codes: Sequence[CodeFigures]) -> list[dict[str, Any]]:
 def _timeline(lanes: Lanes, figures: LoopFigures, names: Names) -> dict[str, Any]:
     """Return a timeline in microseconds: whole numbers where they are per bucket."""
     begin = figures.begin
-    # No record says that a task has ended: the last step of one that is done is near its end.
+    # No record says that a task has ended: the last step of one that is done is near its end. Tasks
+    # that follow each other can have one address.
     ended = {
-        task.id: task.ended or task.last_step + task.longest_step
+        (task.id, task.created): task.ended or task.last_step + task.longest_step
         for task in figures.tasks
         if task.state == "done"
     }
@@ -221,8 +222,8 @@ def _timeline(lanes: Lanes, figures: LoopFigures, names: Names) -> dict[str, Any
     def spans(found: Sequence[tuple[int, int, Any]]) -> list[list[Any]]:
         return [[us(start - begin), us(duration), more] for start, duration, more in found]
 
-    def lane(found: Mapping[str, Any], label: str, end: int = 0) -> dict[str, Any]:
-        end = end or found["end"]
+    def lane(found: Mapping[str, Any], label: str) -> dict[str, Any]:
+        end = ended.get((found["id"], found["begin"])) or found["end"]
         made: dict[str, Any] = {
             "label": label,
             "begin": us(found["begin"] - begin) if found["begin"] else None,
@@ -267,8 +268,7 @@ def _timeline(lanes: Lanes, figures: LoopFigures, names: Names) -> dict[str, Any
             [us(time - begin), 0, text(names.text(name))] for time, name in lanes["marks"][:LONGEST]
         ],
         "tasks": [
-            lane(task, _short(str(names.place(task["code"]))) or "task", ended.get(task["id"], 0))
-            for task in lanes["tasks"]
+            lane(task, _short(str(names.place(task["code"]))) or "task") for task in lanes["tasks"]
         ],
         "connections": [
             lane(each, f"fd {each['id']} {names.text(each['code'])}".strip())

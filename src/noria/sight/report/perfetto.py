@@ -262,7 +262,7 @@ class LoopTrace:
             awake = loop["busy"][index]
             share = awake / (awake + loop["waiting"][index] or 1)
             yield self._events.counter(
-                at, f"{title} utilization (%)", {"value": round(share * 100, 2)}
+                at, f"{title} utilisation (%)", {"value": round(share * 100, 2)}
             )
             yield self._events.counter(
                 at, f"{title} events (1/s)", {"value": round(loop["events"][index] / seconds)}

@@ -48,7 +48,7 @@ def _loop(loop: LoopFigures, width: int) -> Iterator[str]:
         [
             ("observed", f"{duration(span)}, {loop.records:,} records"),
             ("lost records", f"{loop.dropped:,}" if loop.dropped else ""),
-            ("utilization", f"{loop.utilization:.1%}"),
+            ("utilisation", f"{loop.utilization:.1%}"),
             ("events", f"{loop.events:,} ({units.rate(loop.events / seconds)})"),
             ("turns", f"{loop.turns:,}, {loop.empty_polls:,} of {loop.polls:,} polls empty"),
             ("system calls", f"{loop.calls:,} ({loop.calls_per_event:.2f} for each event)"),

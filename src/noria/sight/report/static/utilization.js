@@ -1,4 +1,4 @@
-// The lane with the loop's utilization over time, as a graph from 0 to 100%.
+// The lane with the loop's utilisation over time, as a graph from 0 to 100%.
 "use strict";
 
 const COLUMN = 8; // pixels over which it is averaged: a shorter time is mostly all work or all waiting
@@ -50,7 +50,7 @@ const utilizationLane = (loop) => {
   };
 
   return {
-    label: "utilization",
+    label: "utilisation",
     height: 56,
     draw(pen, area) {
       const bottom = area.top + area.height;
@@ -85,7 +85,7 @@ const utilizationLane = (loop) => {
       const [first, last] = windowAt(line, bucketAt(line, time), perPixel);
       const length = (last - first) * line.width;
       const range = shown[0] === 0 && shown[1] === line.busy.length ? "in all" : "of the time that is shown";
-      return `utilization ${percent(utilizationOf(line, first, last))} in ${duration(length)}\n${percent(utilizationOf(line, ...shown))} ${range}`;
+      return `utilisation ${percent(utilizationOf(line, first, last))} in ${duration(length)}\n${percent(utilizationOf(line, ...shown))} ${range}`;
     },
   };
 };
