@@ -150,12 +150,13 @@ def bus(session: nox.Session) -> None:
 
 @nox.session
 def kills(session: nox.Session) -> None:
-    """Kill workers and brokers of the bus, 20 rounds on each broker; see docs/bus.md."""
+    """Kill workers and brokers of the bus, 20 rounds of 20,000 events on each; see docs/bus.md."""
     install(session, "test", "nats", "redis", "bus")
     session.run(
         *(*PYTEST, "-n", "3", "tests/bus/test_nothing_lost.py", *session.posargs),
         env={
             "NORIA_BUS_ROUNDS": os.environ.get("NORIA_BUS_ROUNDS", "20"),
+            "NORIA_BUS_EVENTS": os.environ.get("NORIA_BUS_EVENTS", "20000"),
             "NORIA_BROKERS": "required",
         },
     )

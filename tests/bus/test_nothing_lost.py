@@ -1,7 +1,7 @@
 """Workers are killed, the broker is restarted, connections are cut: every event is handled.
 
-NORIA_BUS_ROUNDS=20 runs so many rounds on each broker, the first of them with 20,000 events, the
-others with 1,000; NORIA_BUS_EVENTS sets the number for all. NORIA_SEED is added to the seeds.
+NORIA_BUS_ROUNDS=20 runs so many rounds on each broker, NORIA_BUS_EVENTS=20000 with so many events
+each, as `nox -s kills` does. NORIA_SEED is added to the seeds.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from support.killed_workers import STALL_SHARE, TYPE, Log, Workers
 from support.tcp_proxy import TCPProxy
 
 ROUNDS = int(os.environ.get("NORIA_BUS_ROUNDS", "1"))
-EVENTS = int(os.environ.get("NORIA_BUS_EVENTS", "0"))
+EVENTS = int(os.environ.get("NORIA_BUS_EVENTS", "1000"))
 SEED = os.environ.get("NORIA_SEED", "")
-USUAL_EVENTS, MANY_EVENTS = 1_000, 20_000
 
 WORKERS = 3
 CONCURRENCY = 30
@@ -41,11 +40,6 @@ EMIT_SECONDS = 2.5
 DEADLINE = 90.0
 
 
-def count_events(seed: int) -> int:
-    """Return the number of events of a round."""
-    return EVENTS or (MANY_EVENTS if ROUNDS > 1 and seed == 0 else USUAL_EVENTS)
-
-
 class Round:
     """One run with one seed."""
 
@@ -55,7 +49,7 @@ class Round:
         self.random = chosen = random.Random(f"{SEED} {seed}")
         self.keys = [
             f"key-{chosen.randrange(KEYS)}" if chosen.random() < 0.6 else None
-            for _ in range(count_events(seed))
+            for _ in range(EVENTS)
         ]
         self.seconds = max(EMIT_SECONDS, len(self.keys) / RATE)
         # Whether events have ids that the program chose: then the broker stores none twice.
