@@ -188,6 +188,31 @@ def test_the_message_is_written_once_for_each_place(capfd: pytest.CaptureFixture
     assert re.search(r"by task 'Task-\d+'", text)
 
 
+def test_a_turn_that_ends_while_the_watchdog_looks_is_no_block() -> None:
+    """It was reported as one that had begun before the loop ran, and lasted until now."""
+
+    async def main() -> list[dict[str, Any]]:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0.01)
+        first, before = time.monotonic_ns(), len(agent().blocks_after(0))
+        done, left = loop.create_future(), 20_000
+
+        def tick() -> None:
+            nonlocal left
+            left -= 1
+            if left:
+                loop.call_later(50e-6, tick)
+            else:
+                done.set_result(None)
+
+        tick()
+        await done
+        return [b for b in agent().blocks_after(0)[before:] if b["started"] < first]
+
+    with noria.watch(max_block=0.002, report_blocks=False, socket=False):
+        assert noria.run(main()) == []
+
+
 def test_no_block_where_the_process_was_stopped_or_a_debugger_waits() -> None:
     process = start(
         """

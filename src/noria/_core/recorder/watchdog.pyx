@@ -196,6 +196,9 @@ cdef class LoopWatcher:
                 read_schedstat(one, &run_now, &queue_now)
                 # Both are 0 if the run has ended meanwhile.
                 run, queue = max(run, run_now), max(queue, queue_now)
+                if elapsed(one) - one.excused - since(queue, one.queue_ns) < self.max_block:
+                    one.reported = False    # it was waiting for a CPU, which is known only now
+                    continue
             excused = one.excused
             if event >= 3:
                 one.excused = 0
@@ -376,25 +379,29 @@ cdef class LoopWatcher:
 
         The schedstat of the loop's thread has what it ran and waited for a CPU meanwhile.
         """
-        cdef uint64_t run, queue
+        cdef uint64_t run, queue, current
         read_schedstat(one, &run, &queue)
         if one.looked_at and run >= one.looked_run and queue >= one.looked_queue:
             gap -= <int64_t>(run - one.looked_run + queue - one.looked_queue)
         if gap <= 0:
             return
-        if load_acquire(&one.header.turn_started) == one.turn:
+        current = load_acquire(&one.header.turn_started)
+        if current == one.turn:
             one.excused += gap
-        elif not one.turn:
-            begin_turn(one, monotonic_ns(), run, queue)
+        elif current and not one.turn:
+            begin_turn(one, current, monotonic_ns(), run, queue)
             one.excused = min(gap, elapsed(one))
 
     cdef bint waited_long(self, Watched *one, uint64_t queue) noexcept nogil:
         """Whether the turn that has ended was longer than the limit, and waited for a CPU."""
-        cdef uint64_t end
         if since(queue, one.queue_ns) < self.max_block // 4:
             return False    # on an idle machine; the records are not searched
-        end = end_of_turn(one, one.turn)
-        return end != 0 and <int64_t>((end - one.turn) * one.header.ns_per_tick) >= self.max_block
+        return not self.was_short(one)
+
+    cdef bint was_short(self, Watched *one) noexcept nogil:
+        """Whether the turn that has ended was shorter than the limit, as far as known."""
+        cdef uint64_t end = end_of_turn(one, one.turn)
+        return end == 0 or <int64_t>((end - one.turn) * one.header.ns_per_tick) < self.max_block
 
     cdef int64_t look_at(self, Watched *one, int64_t now, uint64_t *run, uint64_t *queue,
                          uint64_t *turn, int *event) noexcept nogil:
@@ -420,13 +427,17 @@ cdef class LoopWatcher:
         if current == 0:
             one.turn = 0
         elif current != one.turn:
-            begin_turn(one, now, run[0], queue[0])
+            begin_turn(one, current, now, run[0], queue[0])
         one.looked_at, one.looked_run, one.looked_queue = now, run[0], queue[0]
         if current == 0:
             return self.max_block
         lasted = elapsed(one) - one.excused
         if lasted < self.max_block:
             return self.max_block - lasted
+        if not one.reported and load_acquire(&one.header.turn_started) != current \
+                and self.was_short(one):
+            one.turn = 0    # it has ended meanwhile: this thread was late
+            return 0
         turn[0] = one.turn
         if not one.reported:
             # Not the code's fault: the thread waited for a CPU.
@@ -454,10 +465,11 @@ cdef list take_stack(ident):
     return stack
 
 
-cdef void begin_turn(Watched *one, int64_t now, uint64_t run, uint64_t queue) noexcept nogil:
-    """Watch the turn that lasts; `run` and `queue` are the thread's schedstat now."""
+cdef void begin_turn(Watched *one, uint64_t turn, int64_t now, uint64_t run,
+                     uint64_t queue) noexcept nogil:
+    """Watch a turn that lasts, or did a moment ago; `run` and `queue` are the thread's schedstat."""
     cdef int64_t lasted, ran, waited
-    one.turn = load_acquire(&one.header.turn_started)
+    one.turn = turn
     one.excused = 0
     one.reported = False
     one.run_ns, one.queue_ns = run, queue
