@@ -10,7 +10,7 @@ from noria.sight.json_values import fill, integer
 from noria.sight.names import Names
 from noria.sight.observation import ConnectionFigures, Place
 
-MAX_WAITING = 20_000  # connections of which unread bytes are remembered
+MAX_WAITING = 20_000  # connections of which unread and unsent bytes are remembered
 
 _RECORDED = [
     "fd",
@@ -46,13 +46,25 @@ _OF_SNAPSHOT = [
 
 
 @dataclass(slots=True)
-class _Unread:
-    """Unread bytes of a connection over several snapshots."""
+class _Seen:
+    """Unread and unsent bytes of a connection over several snapshots."""
 
     since: int = 0  # 0: there are none
     most: int = 0
     longest: int = 0
+    unsent: int = 0
     most_unsent: int = 0
+    writing_paused: bool = False
+    written_while_paused: int = 0
+
+    def see_unsent(self, unsent: int, fields: dict[str, Any]) -> None:
+        """Take the unsent bytes of the next snapshot."""
+        # Of what the layer of TLS keeps, the loop has no record.
+        if fields.get("tls") and self.writing_paused and unsent > self.unsent:
+            self.written_while_paused += unsent - self.unsent
+        self.unsent = unsent
+        self.most_unsent = max(self.most_unsent, unsent)
+        self.writing_paused = fields.get("writing_paused") is True
 
 
 class ConnectionObserver:
@@ -64,7 +76,7 @@ class ConnectionObserver:
         self._snapshot: dict[int, dict[str, Any]] = {}
         self._time = 0
         self._alone = True
-        self._unread: dict[tuple[int, int], _Unread] = {}  # by fd and opened
+        self._seen: dict[tuple[int, int], _Seen] = {}  # by fd and opened
         self._described: dict[tuple[int, int], dict[str, Any]] = {}  # peers of closed ones, too
 
     def take_snapshot(self, connections: list[dict[str, Any]], time: int, alone: bool) -> None:
@@ -82,20 +94,20 @@ class ConnectionObserver:
             self._described[key] = fields
             unread = integer(fields.get("unread"))
             unsent = integer(fields.get("unsent"))
-            known = self._unread.get(key)
+            known = self._seen.get(key)
             if known is None:
                 if unread <= 0 and unsent <= 0:
                     continue
-                known = self._unread[key] = _Unread()
+                known = self._seen[key] = _Seen()
             known.most = max(known.most, unread)
-            known.most_unsent = max(known.most_unsent, unsent)
+            known.see_unsent(unsent, fields)
             if unread <= 0:
                 known.since = 0
                 continue
             known.since = max(known.since or time, min(last_received, time))
             known.longest = max(known.longest, time - known.since)
-        while len(self._unread) > MAX_WAITING:
-            del self._unread[next(iter(self._unread))]
+        while len(self._seen) > MAX_WAITING:
+            del self._seen[next(iter(self._seen))]
         while len(self._described) > MAX_WAITING:
             del self._described[next(iter(self._described))]
 
@@ -123,7 +135,7 @@ class ConnectionObserver:
             if known or "protocol" in fields:
                 connection = ConnectionFigures(fd)
                 self._fill(connection, fields)
-                self._set_unread(connection)
+                self._set_seen(connection)
                 result.append(connection)
         result.sort(key=lambda each: (each.closed != 0, -each.closed))
         return result
@@ -146,26 +158,27 @@ class ConnectionObserver:
                 self._fill(connection, fields)
         else:
             rest.pop(connection.fd, None)
-        self._set_unread(connection)
+        self._set_seen(connection)
 
     def _fill(self, connection: ConnectionFigures, fields: dict[str, Any]) -> None:
         unsent = connection.unsent
         fill(connection, fields, *_OF_SNAPSHOT)
         _fill_user(connection, fields)
-        if connection.last_sent > self._time:
+        if connection.last_sent > self._time and not connection.tls:
             connection.unsent = unsent
         if fields.get("reading_paused") is True and not connection.reading_paused_since:
             connection.reading_paused_since = self._analysis.begin
         if fields.get("writing_paused") is True and not connection.writing_paused_since:
             connection.writing_paused_since = self._analysis.begin
 
-    def _set_unread(self, connection: ConnectionFigures) -> None:
-        known = self._unread.get((connection.fd, connection.opened))
+    def _set_seen(self, connection: ConnectionFigures) -> None:
+        known = self._seen.get((connection.fd, connection.opened))
         if known is None:
             return
         connection.most_unread = known.most
         connection.longest_unread = known.longest
         connection.most_unsent = max(connection.most_unsent, known.most_unsent)
+        connection.written_while_paused += known.written_while_paused
         if not connection.closed and connection.unread:
             if connection.last_received > self._time:
                 connection.unread = 0  # received since; the next snapshot says what is left

@@ -37,7 +37,7 @@ def _record(
     channel: Any, fd: int, state: tuple[str, str, int, int], tasks: TaskSnapshot
 ) -> dict[str, Any]:
     peer, local, unread, unsent_in_kernel = state
-    tls, protocol = _tls(channel.get_protocol())
+    tls, protocol, kept, full = _tls(channel.get_protocol())
     return {
         "fd": fd,
         "peer": peer,
@@ -45,10 +45,10 @@ def _record(
         "protocol": _class_name(protocol),
         "tls": tls,
         "unread": unread,
-        "unsent": channel.get_write_buffer_size(),
+        "unsent": channel.get_write_buffer_size() + kept,
         "unsent_in_kernel": unsent_in_kernel,
         "reading_paused": bool(getattr(channel, "reading_paused", False)),
-        "writing_paused": bool(getattr(channel, "writing_paused", False)),
+        "writing_paused": bool(getattr(channel, "writing_paused", False)) or full,
         "buffered": _buffered(protocol),
         "user": _user(protocol, tasks),
     }
@@ -61,18 +61,23 @@ def _class_name(protocol: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _tls(protocol: Any) -> tuple[str, Any]:
-    """Return the version of TLS, or "", and the application's protocol."""
+def _tls(protocol: Any) -> tuple[str, Any, int, bool]:
+    """Return the version of TLS, or "", the application's protocol, and what TLS keeps unsent.
+
+    That is a number of bytes, and whether they are so many that writing is paused.
+    """
     transport = getattr(protocol, "app_transport_made", None)
     if transport is None:
-        return "", protocol
+        return "", protocol, 0, False
     try:
         application = transport.get_protocol()
         ssl_object = transport.get_extra_info("ssl_object")
+        kept = transport.get_write_buffer_size()
+        full = kept > transport.get_write_buffer_limits()[1]
     except AttributeError:  # the connection ends just now
-        return "TLS", None
+        return "TLS", None, 0, False
     version = "TLS" if ssl_object is None else (ssl_object.version() or "TLS")
-    return version, application
+    return version, application, kept, full
 
 
 def _buffered(protocol: Any) -> int:

@@ -467,7 +467,7 @@ cdef list take_stack(ident):
 
 cdef void begin_turn(Watched *one, uint64_t turn, int64_t now, uint64_t run,
                      uint64_t queue) noexcept nogil:
-    """Watch a turn that lasts, or did a moment ago; `run` and `queue` are the thread's schedstat."""
+    """Watch a turn that lasts or has just ended; `run` and `queue` are the thread's schedstat."""
     cdef int64_t lasted, ran, waited
     one.turn = turn
     one.excused = 0
