@@ -49,7 +49,8 @@ def check_server(*program: str, port: int, watched: int, status: int, killed: in
     with started(*RUN, *program, port=port, status=status):
         eventually(lambda: len(watched_processes()) == watched, DEADLINE)
         assert {get(port, "/loop") for _ in range(20)} == {NORIAS}
-    assert whole_recordings(killed) == watched
+    # A recording whose process was killed at once is empty.
+    assert watched - killed <= whole_recordings(killed) <= watched
     assert watched_processes() == {}
     assert len(list(Path("noria").glob("*.sock"))) <= killed
 
