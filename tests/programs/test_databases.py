@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,22 +29,23 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def postgresql() -> Iterator[dict[str, Any]]:
     pytest.importorskip("asyncpg")
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    folder = tmp_path_factory.mktemp("postgresql")
+    # The folders of pytest's temporary paths are for its own user only.
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _postgresql(found[-1].parent, folder)
+
+
+def _postgresql(binaries: Path, folder: str) -> Iterator[dict[str, Any]]:
     options: dict[str, Any] = {}
     if os.getuid() == 0:  # PostgreSQL refuses to run as root
         user = pwd.getpwnam("postgres")
         options = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         os.chown(folder, user.pw_uid, user.pw_gid)
-        for parent in folder.parents[:3]:
-            if parent.stat().st_uid == 0 and parent != Path("/tmp"):
-                parent.chmod(0o755)
-    binaries = found[-1].parent
-    data = str(folder / "data")
+    data = os.path.join(folder, "data")
     subprocess.run(
         [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"],
         check=True, capture_output=True, cwd=folder, **options,
