@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Serve /loop (the loop's class), /echo (the body, in chunks) and an echoing WebSocket."""
+    """Serve /loop (its class), /pid, /echo (the body, in chunks) and an echoing WebSocket."""
     if scope["type"] == "lifespan":
         while True:
             message = await receive()
@@ -30,6 +31,8 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["path"] == "/loop":
         loop = type(asyncio.get_running_loop())
         body = f"{loop.__module__}.{loop.__qualname__}".encode()
+    elif scope["path"] == "/pid":
+        body = str(os.getpid()).encode()
     await asyncio.sleep(0)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for start in range(0, len(body), 50_000):

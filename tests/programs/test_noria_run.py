@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,14 @@ def whole_recordings(killed: int = 0) -> int:
     return found
 
 
-def check_server(*program: str, port: int, watched: int, status: int, killed: int = 0) -> None:
-    with started(*RUN, *program, port=port, status=status):
+def check_server(
+    *program: str, port: int, watched: int, workers: int, status: int, killed: int = 0
+) -> None:
+    with started(*RUN, *program, port=port, status=status), ThreadPoolExecutor(8) as pool:
+        # A worker that does not serve yet would be killed by SIGTERM.
+        pids: set[str] = set()
+        asked = [port] * 20, ["/pid"] * 20
+        eventually(lambda: pids.update(pool.map(get, *asked)) or len(pids) == workers, DEADLINE)
         eventually(lambda: len(watched_processes()) == watched, DEADLINE)
         assert {get(port, "/loop") for _ in range(20)} == {NORIAS}
     # A recording whose process was killed at once is empty.
@@ -62,7 +69,7 @@ def test_uvicorn(workers: int, status: int) -> None:
     port = free_port()
     program = ["-m", "uvicorn", "asgi_app:application", "--port", str(port)]
     program += ["--workers", str(workers)]
-    check_server(*program, port=port, watched=workers, status=status)
+    check_server(*program, port=port, watched=workers, workers=workers, status=status)
 
 
 def test_gunicorn() -> None:
@@ -72,7 +79,7 @@ def test_gunicorn() -> None:
     program = ["-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-w", "2"]
     program += ["-b", f"127.0.0.1:{port}", "asgi_app:application"]
     # The master process has a loop for its control socket.
-    check_server(*program, port=port, watched=3, status=0)
+    check_server(*program, port=port, watched=3, workers=2, status=0)
 
 
 def test_hypercorn() -> None:
@@ -80,7 +87,7 @@ def test_hypercorn() -> None:
     port = free_port()
     program = ["-m", "hypercorn", "asgi_app:application", "-w", "2", "-b", f"127.0.0.1:{port}"]
     # As soon as one worker has ended, the parent ends the other one with SIGTERM.
-    check_server(*program, port=port, watched=2, status=0, killed=1)
+    check_server(*program, port=port, watched=2, workers=2, status=0, killed=1)
 
 
 def test_uvicorn_reloads() -> None:
