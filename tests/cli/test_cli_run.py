@@ -247,6 +247,27 @@ def ended(path: Path) -> bool:
         return False
 
 
+def test_a_crash_in_the_first_step_leaves_the_records_of_each_loop() -> None:
+    script = write(
+        "crash.py",
+        """
+        import asyncio, os, signal
+        async def ends(): pass
+        async def crashes(): os.kill(os.getpid(), signal.SIGSEGV)
+        asyncio.run(ends())
+        asyncio.run(crashes())
+        """,
+    )
+    status, _, errors = run(script)
+    assert status == -signal.SIGSEGV, errors
+    (path,) = Path.cwd().glob("*-crash-1.noria")
+    with Recording.open(path) as recording:
+        assert list(recording.loops()) == [0, 1]
+        assert all(loop["thread_name"] == "MainThread" for loop in recording.loops().values())
+        assert recording.records(0)
+        assert recording.records(1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
