@@ -279,6 +279,8 @@ def test_a_crash_in_the_first_step_leaves_the_records_of_each_loop() -> None:
         (["--metrics", "port", "x.py"], 2, "[HOST:]PORT"),
         (["--dump-signal", "SIGKILL", "x.py"], 2, "SIGKILL"),
         (["--max-block", "0", "x.py"], 2, "max-block"),
+        (["--buffer", "100GiB", "x.py"], 2, "65536 (64 KiB) to 25769803776 bytes (24 GiB)"),
+        (["--buffer", "1k", "x.py"], 2, "65536 (64 KiB) to 25769803776 bytes (24 GiB)"),
     ],
 )
 def test_wrong_use(arguments: list[str], status: int, message: str) -> None:

@@ -72,7 +72,7 @@ class ProgramCommand(click.Command):
     type=Size(),
     default="12MiB",
     show_default=True,
-    help="Memory for the records of each loop.",
+    help="Memory for the records of each loop, 64KiB to 24GiB.",
 )
 @click.option(
     "--findings/--no-findings",
@@ -122,10 +122,10 @@ def run(ctx: click.Context, /, **values: Any) -> None:
         raise CommandError(
             "noria run needs the environment variables of Python", "run it without -I and -E"
         )
+    _check_buffer(values["buffer"])
     _check_model(values["model"])
     from noria.sight.run_options import RunOptions
     from noria.sight.runner import environment
-    from noria.sight.settings import MIN_BUFFER
 
     options = RunOptions(
         pid=os.getpid(),
@@ -135,7 +135,7 @@ def run(ctx: click.Context, /, **values: Any) -> None:
         record=os.path.abspath(values["record"]) if values["record"] else None,
         metrics=values["metrics"],
         max_block=values["max_block"] / 1000,
-        buffer=max(values["buffer"], MIN_BUFFER),
+        buffer=values["buffer"],
         findings=values["findings"],
         json=values["json"],
         dump_signal=values["dump_signal"],
@@ -148,6 +148,17 @@ def run(ctx: click.Context, /, **values: Any) -> None:
     sys.stderr.flush()
     command = [sys.executable, *_interpreter_options(), *program]
     os.execve(sys.executable, command, environment(options, os.environ))
+
+
+def _check_buffer(size: int) -> None:
+    """Raise BadParameter for a ring that is too small or too large."""
+    from noria.sight.settings import MAX_BUFFER, MIN_BUFFER
+
+    if not MIN_BUFFER <= size <= MAX_BUFFER:
+        raise click.BadParameter(
+            f"{size} bytes; the size must be {MIN_BUFFER} (64 KiB) to {MAX_BUFFER} bytes (24 GiB).",
+            param_hint="'--buffer'",
+        )
 
 
 def _check_model(name: str) -> None:
