@@ -98,8 +98,10 @@ def report(
         from noria.sight.findings import find
 
         findings = find(observation)
-        if opened.ignored:
-            _note(f"{recording} is truncated: its last {opened.ignored:,} bytes are ignored")
+        if opened.truncated:
+            ignored = opened.ignored
+            more = f": its last {ignored:,} bytes are ignored" if ignored else ""
+            _note(f"{recording} is truncated{more}")
         if text:
             _print_text(observation, findings)
         if json:
