@@ -63,7 +63,9 @@ def select(recording: Recording, begin: int, end: int) -> None:
         until, _, _ = seek(header, parts, end)
         ranges[loop] = before * RECORD_SIZE, until * RECORD_SIZE
         if before == until and begin < last:
-            added[loop] = _idle_records(_last_activity(parts, before), headers[loop], begin, last)
+            added[loop] = _activity_records(
+                _last_activity(parts, before), headers[loop], begin, last
+            )
     snapshots = [integer(each.get("time")) for each in recording.objects("snapshot")]
     earliest = max((time for time in snapshots if time <= begin), default=begin)
     if any(begin < time < end for time in snapshots):
@@ -96,7 +98,7 @@ def _last_activity(parts: Sequence[memoryview], count: int) -> tuple[int, int, i
     return RUN_END, 0, 0
 
 
-def _idle_records(
+def _activity_records(
     activity: tuple[int, int, int], header: dict[str, Any], begin: int, end: int
 ) -> bytes:
     """Return the records of a loop that did the same from *begin* until *end*."""

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from noria.cli.errors import CommandError
+from noria.cli.metrics_server import check_metrics
 from noria.cli.model_option import model_option
 from noria.cli.param_types import Address, SignalName, Size
 from noria.cli.threshold_option import threshold_option
@@ -23,6 +24,14 @@ class ProgramCommand(click.Command):
         own, program = self._split(list(args))
         ctx.meta["noria.program"] = program
         return super().parse_args(ctx, own)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the parts of the usage line."""
+        return [
+            *super().collect_usage_pieces(ctx),
+            "{SCRIPT | -m MODULE | -c CODE}",
+            "[ARGS]...",
+        ]
 
     def _split(self, args: list[str]) -> tuple[list[str], list[str]]:
         with_value = {
@@ -144,6 +153,9 @@ def run(ctx: click.Context, /, **values: Any) -> None:
     )
     if options.record is not None:
         _check_record(options.record)
+    if options.metrics is not None:
+        # Here: once the program runs, an error is only a message.
+        check_metrics(options.metrics)
     sys.stdout.flush()
     sys.stderr.flush()
     command = [sys.executable, *_interpreter_options(), *program]
