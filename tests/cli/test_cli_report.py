@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,16 @@ def test_other_files_are_refused(recording, capsys, content, message):
     assert run(["report", "run.noria"]) == 1
     assert message in capsys.readouterr().err
     assert not Path("run.html").exists()
+
+
+def test_devices_are_no_recordings_and_a_full_one_is_named(recording, capsys):
+    assert run(["report", "/dev/zero"]) == 1
+    assert "/dev/zero is not a regular file, so it is no recording" in capsys.readouterr().err
+    os.mkfifo("pipe")
+    assert run(["report", "pipe"]) == 1
+    assert "pipe is not a regular file" in capsys.readouterr().err
+    assert run(["report", "run.noria", "-o", "/dev/full"]) == 1
+    assert "noria: /dev/full: no space left on device" in capsys.readouterr().err
 
 
 def test_an_empty_file_names_the_recordings_of_child_processes(recording, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -247,6 +248,27 @@ def ended(path: Path) -> bool:
         return False
 
 
+def test_a_crash_in_the_first_step_leaves_the_records_of_each_loop() -> None:
+    script = write(
+        "crash.py",
+        """
+        import asyncio, os, signal
+        async def ends(): pass
+        async def crashes(): os.kill(os.getpid(), signal.SIGSEGV)
+        asyncio.run(ends())
+        asyncio.run(crashes())
+        """,
+    )
+    status, _, errors = run(script)
+    assert status == -signal.SIGSEGV, errors
+    (path,) = Path.cwd().glob("*-crash-1.noria")
+    with Recording.open(path) as recording:
+        assert list(recording.loops()) == [0, 1]
+        assert all(loop["thread_name"] == "MainThread" for loop in recording.loops().values())
+        assert recording.records(0)
+        assert recording.records(1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -258,6 +280,8 @@ def ended(path: Path) -> bool:
         (["--metrics", "port", "x.py"], 2, "[HOST:]PORT"),
         (["--dump-signal", "SIGKILL", "x.py"], 2, "SIGKILL"),
         (["--max-block", "0", "x.py"], 2, "max-block"),
+        (["--buffer", "100GiB", "x.py"], 2, "65536 (64 KiB) to 25769803776 bytes (24 GiB)"),
+        (["--buffer", "1k", "x.py"], 2, "65536 (64 KiB) to 25769803776 bytes (24 GiB)"),
     ],
 )
 def test_wrong_use(arguments: list[str], status: int, message: str) -> None:
@@ -270,6 +294,61 @@ def test_wrong_use(arguments: list[str], status: int, message: str) -> None:
     assert message in text
     if status == 2:
         assert result.exit_code == 2
+
+
+def test_metrics_on_an_address_that_is_not_free_are_an_error() -> None:
+    pytest.importorskip("prometheus_client")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        status, output, errors = run("--metrics", port, "-c", "print('ran')")
+    assert (status, output) == (1, "")
+    assert f"cannot serve metrics on 127.0.0.1:{port}: address already in use" in errors
+    assert "choose another port with --metrics" in errors
+    status, output, errors = run("--metrics", "192.0.2.1:0", "-c", "print('ran')")
+    assert (status, output) == (1, "")
+    assert "cannot serve metrics on 192.0.2.1:0: cannot assign requested address" in errors
+
+
+def test_child_processes_do_not_need_the_address_of_the_metrics() -> None:
+    pytest.importorskip("prometheus_client")
+    script = write(
+        "parent.py",
+        """
+        import asyncio, multiprocessing, subprocess, sys
+
+        async def child():
+            print("child", flush=True)
+
+        def work():
+            asyncio.run(child())
+
+        def main():
+            asyncio.run(asyncio.sleep(0))
+            for method in ("fork", "spawn"):
+                process = multiprocessing.get_context(method).Process(target=work)
+                process.start()
+                process.join()
+                assert process.exitcode == 0
+            subprocess.run([sys.executable, "-c", "import parent; parent.work()"], check=True)
+
+        if __name__ == "__main__":
+            main()
+        """,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    status, output, errors = run("--metrics", port, script)
+    assert (status, output) == (0, "child\n" * 3), errors
+    assert errors.count("metrics at http://") == 1
+    assert "no metrics" not in errors
+
+
+def test_the_usage_names_the_program() -> None:
+    status, output, _ = run("--help")
+    assert status == 0
+    assert output.startswith(
+        "Usage: noria run [OPTIONS] {SCRIPT | -m MODULE | -c CODE} [ARGS]...\n"
+    )
 
 
 def test_the_options_end_where_the_program_begins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,14 @@ def test_a_wrong_threshold_is_a_usage_error(command: list[str]):
     assert "Did you mean block?" in result.output
 
 
+def test_names_are_written_with_hyphens_and_accepted_with_both():
+    result = CliRunner().invoke(noria, ["top", "--list", "--threshold", "gc_shar=5%"])
+    assert "Did you mean gc-share?" in result.output
+    assert "gc_" not in result.output.replace("gc_shar=", "")
+    thresholds = Thresholds().changed(["gc-share=5%", "gc_pause=1s"])
+    assert thresholds == Thresholds(gc_share=0.05, gc_pause=1)
+
+
 def test_a_wrong_variable_is_a_usage_error():
     os.environ["NORIA_THRESHOLDS"] = "block=soon"
     result = CliRunner().invoke(noria, ["top", "--list"])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,8 @@ pytest.importorskip("click")
 from noria.cli.main import run
 from noria.sight.top import session
 from support.observations import ScriptedSource
+from support.running import is_stopped, line, start
+from support.waiting import eventually
 
 PROGRAM = """
 import asyncio, noria
@@ -85,14 +86,6 @@ def test_json_is_one_object_a_line(scripted, capsys):
     assert source.closed
 
 
-def test_dump(scripted, tmp_path, capsys):
-    path, source = scripted
-    file = str(tmp_path / "last.noria")
-    assert run(["top", path, "--dump", file]) == 0
-    assert source.dumped == file
-    assert f"noria report {file}" in capsys.readouterr().out
-
-
 def test_web_prints_the_address_of_the_page(scripted, capsys, monkeypatch):
     pytest.importorskip("httptools")
     path, source = scripted
@@ -146,14 +139,37 @@ def test_errors_say_what_to_do(monkeypatch, capsys, tmp_path):
     assert f"{tmp_path}/file: Connection refused" in capsys.readouterr().err
 
 
+def test_a_process_that_does_not_answer_is_dumped(runtime, capsys):
+    process = start(PROGRAM)
+    pid = str(process.pid)
+    file = runtime / "last.noria"
+    try:
+        assert line(process) == "ready"
+        os.kill(process.pid, signal.SIGSTOP)
+        eventually(lambda: is_stopped(process.pid))
+        assert run(["top", pid, "--once"]) == 1
+        errors = capsys.readouterr().err
+        assert "the process does not answer" in errors
+        assert f"'noria top --dump FILE {pid}'" in errors
+        assert run(["top", pid, "--dump", str(file)]) == 0
+        dumped = file.read_bytes()
+        # It does not write the file again once it answers.
+        os.kill(process.pid, signal.SIGCONT)
+        assert run(["top", pid, "--once"]) == 0
+        assert file.read_bytes() == dumped
+    finally:
+        process.kill()
+        process.communicate()
+    capsys.readouterr()
+    assert run(["report", str(file), "--text"]) == 0
+    assert "loop 0" in capsys.readouterr().out
+
+
 def test_a_process_is_observed(runtime, capsys):
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, env=env, text=True
-    )
+    process = start(PROGRAM)
     pid = str(process.pid)
     try:
-        assert process.stdout.readline() == "ready\n"
+        assert line(process) == "ready"
         assert run(["top", "--list", "--json"]) == 0
         listed = [each["pid"] for each in json.loads(capsys.readouterr().out)]
         assert process.pid in listed
@@ -175,7 +191,7 @@ def test_a_process_is_observed(runtime, capsys):
         file = Path(runtime, "last.noria")
         assert run(["top", pid, "--dump", str(file)]) == 0
         assert file.stat().st_size > 0
-        capsys.readouterr()
+        assert f"noria report {file}" in capsys.readouterr().out
     finally:
         process.kill()
         process.communicate()

@@ -24,6 +24,7 @@ from noria._core.recorder.reader import RingReader
 from noria._core.recorder.ring import Recorder
 from noria._core.recorder.watchdog import LoopWatcher
 from noria.errors import NoriaError
+from noria.sight import record_kinds
 from support.loops import CERTIFICATE, MODELS, run
 from support.reactors import make_reactor, run_until
 from support.running import ROOT
@@ -354,3 +355,14 @@ def test_handshakes_and_files_are_recorded(model: str, tmp_path: Path) -> None:
     begun = [a for a, _ in of_kind(records, "FILE_BEGIN")]
     assert begun
     assert {a for a, _ in of_kind(records, "FILE_END")} == set(begun)
+
+
+def test_the_kinds_in_python_are_those_of_the_format() -> None:
+    kinds = {
+        name: value
+        for name, value in vars(record_kinds).items()
+        if name.isupper() and isinstance(value, int)
+    }
+    assert kinds.pop("KIND_MASK") == KIND_MASK
+    assert kinds
+    assert {name: number for number, name in KINDS.items() if name in kinds} == kinds

@@ -99,8 +99,11 @@ def test_a_snapshot_has_what_the_thread_of_the_loop_ran() -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="max_block"):
         noria.watch(max_block=0)
-    with pytest.raises(ValueError, match="buffer"):
-        noria.watch(buffer=10)
+    for buffer in (10, 65535, 100 << 30):
+        with pytest.raises(ValueError, match="65536 to 25769803776 bytes"):
+            noria.watch(buffer=buffer)
+    with pytest.raises(ValueError, match="65536 to 25769803776 bytes"):
+        noria.record("/nowhere/at/all", buffer=100 << 30)
     with pytest.raises(OSError, match="nowhere"):
         noria.record("/nowhere/at/all")
     assert lifetime.active() is None

@@ -72,6 +72,47 @@ def test_times_are_those_of_the_whole_although_the_header_estimates_the_clock(
     assert abs(part.realtime - part.now - (REALTIME - BASE)) < 1000
 
 
+@pytest.mark.parametrize("busy", [True, False])
+def test_an_interval_without_records_shows_what_the_loop_did(tmp_path: Path, busy: bool) -> None:
+    ring = Ring()
+    ring.put("RUN_BEGIN", 7)
+    ring.queue()
+    ring.turn(after=MS)
+    ring.step(0x9000, ring.intern("code", "computes", "/srv/a.py", 3))
+    ring.put("SEND", 5, 100, after=MS)
+    if not busy:
+        ring.put("WAIT", -1)
+    begin = BASE + ring.time + 100 * MS
+    ring.put("POLL" if busy else "WOKE", after=900 * MS)
+    ring.put("RUN_END", after=MS)
+    path = tmp_path / "x.noria"
+    write_recording(path, {0: ring}, [])
+    part = observed(path, begin, begin + 50 * MS)
+    (loop,) = part.loops
+    assert (loop.begin, loop.end, loop.running) == (begin, begin + 50 * MS, True)
+    assert (loop.busy, loop.waiting) == ((50 * MS, 0) if busy else (0, 50 * MS))
+    assert loop.utilization == busy
+    assert part.realtime - part.now == REALTIME - BASE
+    assert (loop.running_call is not None) == busy
+    if loop.running_call is not None:
+        assert loop.running_call.place.function == "computes"
+
+
+def test_a_loop_that_did_not_run_in_the_interval_has_no_time(tmp_path: Path) -> None:
+    first, second = Ring(), Ring()
+    for ring in (first, second):
+        ring.put("RUN_BEGIN", 7)
+        ring.put("RUN_END", after=MS)
+    second.put("RUN_BEGIN", 7, after=900 * MS)
+    path = tmp_path / "x.noria"
+    write_recording(path, {0: first}, [])
+    assert observed(path, BASE + 2 * MS, BASE + 3 * MS).realtime == 0
+    write_recording(path, {0: first, 1: second}, [])
+    part = observed(path, BASE + 2 * MS, BASE + 3 * MS)
+    assert [(loop.records, loop.end - loop.begin) for loop in part.loops] == [(0, 0), (0, 0)]
+    assert part.realtime == 0
+
+
 def test_the_command_takes_an_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +126,11 @@ def test_the_command_takes_an_interval(
     assert run(["report", "run.noria", "--from", "0.1", "--perfetto", "run.json"]) == 0
     assert run(["report", "run.noria", "--from", "0.1", "--output", "run.html"]) == 0
     assert "Report.render" in Path("run.html").read_text()
+    assert run(["report", "run.noria", "--from", "0.2", "--to", "0.21", "--text"]) == 0
+    text = capsys.readouterr().out
+    assert "observed      10 ms" in text
+    assert "utilisation   100.0%" in text
+    assert "recorded until 2023-11-1" in text
     assert run(["report", "run.noria", "--from", "60"]) == 1
     assert "has nothing from 60 s on" in capsys.readouterr().err
     assert run(["report", "run.noria", "--from", "2", "--to", "1"]) == 2

@@ -33,7 +33,7 @@ def test_values_have_units():
 def test_thresholds_are_changed_by_name():
     changed = Thresholds().changed(["block=50ms", "gc-share=30%"])
     assert changed == Thresholds(block=0.05, gc_share=0.3)
-    with pytest.raises(ValueError, match="Did you mean slow_client"):
+    with pytest.raises(ValueError, match="Did you mean slow-client"):
         Thresholds().changed(["slow_clients=1s"])
     with pytest.raises(ValueError, match="write NAME=VALUE"):
         Thresholds().changed(["block"])

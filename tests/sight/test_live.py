@@ -20,7 +20,7 @@ from noria.sight.flight_recorder import dump_process
 from noria.sight.recording import Recording
 from noria.sight.server import MAX_CLIENTS, MAX_REQUEST
 from noria.sight.socket_directory import socket_path, watched_processes
-from support.running import finish, line, start
+from support.running import finish, is_stopped, line, start
 from support.waiting import DEADLINE, eventually
 
 pytestmark = pytest.mark.usefixtures("runtime_directory")
@@ -96,15 +96,6 @@ def test_another_process_is_observed_and_dumped(program: int, tmp_path: Path) ->
         with Recording.open(path) as recording:
             assert {each["what"] for each in recording.objects()} >= {"process", "loop", "names"}
             assert recording.records(0)
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped all threads of a process: proc(5), the state in stat."""
-    states = {
-        path.read_text().rpartition(")")[2].split()[0]
-        for path in Path(f"/proc/{pid}/task").glob("*/stat")
-    }
-    return states == {"T"}
 
 
 def test_a_stopped_process_is_silent_but_its_ring_is_read(program: int, tmp_path: Path) -> None:

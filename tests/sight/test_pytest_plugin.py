@@ -178,6 +178,31 @@ def test_a_marker_alone_suffices(tmp_path: Path) -> None:
     assert "limit: 100 ms" in text, text
 
 
+@pytest.mark.parametrize("options", [(), ("--noria-max-block=10s",)])
+def test_a_wrong_marker_fails_its_test_only(tmp_path: Path, options: tuple[str, ...]) -> None:
+    source = """
+        import pytest
+
+        @pytest.mark.max_block("soon")
+        def test_text():
+            raise AssertionError
+
+        @pytest.mark.max_block(blocks=3)
+        def test_argument():
+            raise AssertionError
+
+        def test_not_marked():
+            pass
+    """
+    status, text = run(tmp_path, source, *options)
+    assert status == 1, text
+    assert "1 passed, 2 errors" in text, text
+    assert "max_block: 'soon' is not a time" in text
+    assert 'max_block: write max_block("50ms")' in text
+    status, text = run(tmp_path, source, *options, "--collect-only")
+    assert status == 0, text
+
+
 def test_the_loop_can_be_chosen(tmp_path: Path) -> None:
     source = """
         import asyncio

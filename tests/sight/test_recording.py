@@ -12,6 +12,7 @@ from tests.support.recordings import (
     BASE,
     HEADER,
     MS,
+    REALTIME,
     Ring,
     snapshot,
     synthetic_recording,
@@ -82,8 +83,31 @@ def test_a_truncated_recording_opens(tmp_path: Path) -> None:
     for cut in (1, 100, len(whole) // 2):
         path.write_bytes(whole[:-cut])
         with Recording.open(path) as recording:
-            assert recording.ignored
+            assert recording.truncated
         assert observe_recording(path).pid == 4242
+
+
+@pytest.mark.parametrize(
+    ("kept", "records", "ignored"), [(-10, 0, 6), (0, 0, 16), (23, 0, 39), (24, 1, 0), (71, 2, 23)]
+)
+def test_the_records_before_a_cut_are_read(
+    tmp_path: Path, kept: int, records: int, ignored: int
+) -> None:
+    ring = Ring()
+    ring.put("RUN_BEGIN", 7)
+    for _ in range(9):
+        ring.put("WAIT", -1, after=MS)
+    path = tmp_path / "x.noria"
+    write_recording(path, {0: ring}, [])
+    with Recording.open(path) as recording:
+        offset = next(chunk.offset for chunk in recording.chunks() if chunk.kind == RECORDS)
+        assert (recording.truncated, recording.ignored) == (False, 0)
+    path.write_bytes(path.read_bytes()[: offset + kept])
+    with Recording.open(path) as recording:
+        assert (recording.truncated, recording.ignored) == (True, ignored)
+    observation = observe_recording(path)
+    assert observation.loops[0].records == records
+    assert observation.realtime == (REALTIME + (records - 1) * MS if records else 0)
 
 
 def test_a_task_that_took_the_address_of_one_of_the_last_snapshot() -> None:

@@ -66,7 +66,17 @@ def line(process: subprocess.Popen[str]) -> str:
     return text
 
 
-__all__ = ["ROOT", "environment", "finish", "line", "run", "signal", "start", "start_python"]
+__all__ = [
+    "ROOT",
+    "environment",
+    "finish",
+    "is_stopped",
+    "line",
+    "run",
+    "signal",
+    "start",
+    "start_python",
+]
 
 
 def children(pid: int | str = "self") -> set[int]:
@@ -75,3 +85,12 @@ def children(pid: int | str = "self") -> set[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         found.update(map(int, (task / "children").read_text().split()))
     return found
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped all threads of a process: proc(5), the state in stat."""
+    states = {
+        path.read_text().rpartition(")")[2].split()[0]
+        for path in Path(f"/proc/{pid}/task").glob("*/stat")
+    }
+    return states == {"T"}

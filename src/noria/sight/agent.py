@@ -151,7 +151,8 @@ class Agent:
     def loop_runs(self, loop: Any) -> None:
         """Called by a loop, in its thread, when a run of it begins."""
         watched = self._by_loop.get(id(loop))
-        if watched is None or watched.loop is not loop:
+        is_new = watched is None or watched.loop is not loop
+        if is_new:
             try:
                 watched = self._watch(loop)
             except (OSError, MemoryError) as error:
@@ -160,6 +161,9 @@ class Agent:
                 return
         if watched is not None:
             watched.note_thread(threading.current_thread())
+        if is_new and self.flight_recorder is not None:
+            # Now: the program may crash before the next tick.
+            self._guard(self.flight_recorder.tick)
 
     def _watch(self, loop: Any) -> WatchedLoop | None:
         with self._lock:
@@ -205,10 +209,11 @@ class Agent:
         from noria._core.recorder.reader import RingReader
 
         loops = []
-        for watched in self.loops:
-            with contextlib.closing(RingReader(watched.recorder.fd)) as reader:
-                header = reader.header()
-            loops.append({**watched.description(header), "closed": watched.loop is None})
+        with self._lock:  # no thread may release one of them meanwhile
+            for watched in self.loops:
+                with contextlib.closing(RingReader(watched.recorder.fd)) as reader:
+                    header = reader.header()
+                loops.append({**watched.description(header), "closed": watched.loop is None})
         return {**self.process(), "loops": loops}
 
     def process(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from noria.sight.live_observer import LiveObserver
 
 TIMEOUT = 5.0  # seconds until a process that does not answer counts as silent
+DUMP_TIMEOUT = 60.0  # seconds in which a process that answers writes a flight recording
 CONNECT_RETRY = 0.02  # seconds
 MAX_ANSWER = 512 * 1024 * 1024  # bytes of a line
 
@@ -40,7 +41,7 @@ def _connect(sock: socket.socket, path: str, timeout: float) -> None:
 
 
 class Client:
-    """A connection to the agent of a process. Calls block for at most TIMEOUT seconds.
+    """A connection to the agent of a process. Calls but `dump` block for at most TIMEOUT seconds.
 
     Every call raises ClientError if the agent answers with an error, TimeoutError if it does not
     answer, and OSError if the connection is lost.
@@ -160,10 +161,16 @@ class Client:
 
         If it does not answer, this process reads the other one's memory and writes the recording.
         """
+        timeout = self._socket.gettimeout()
         try:
+            # First: a process that is silent now must not write the file again later.
+            self.hello()
+            self._socket.settimeout(DUMP_TIMEOUT)
             answer = self.request({"do": "dump", "path": os.path.abspath(path)})
         except TimeoutError:
             return dump_process(self.pid, path)
+        finally:
+            self._socket.settimeout(timeout)
         return int(answer["records"])
 
     def observer(self) -> LiveObserver:

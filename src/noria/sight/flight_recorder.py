@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 from typing import Any, Protocol
 
 from noria._core.recorder import signals
@@ -20,6 +22,8 @@ from noria.sight.watched_loop import WatchedLoop
 
 NAMES = "noria-names"
 RINGS = "noria-recorder"
+REFRESH_SECONDS = 0.02
+REFRESH_SHARE = 0.01
 
 
 class Watching(Protocol):
@@ -34,13 +38,19 @@ class Watching(Protocol):
 
 
 class FlightRecorder:
-    """Keeps the beginning of a recording up to date, in a memfd and for the handler of a crash."""
+    """Keeps the beginning of a recording up to date, in a memfd and for the handler of a crash.
+
+    The agent's thread and those of the loops call it.
+    """
 
     def __init__(self, agent: Watching) -> None:
         self.agent = agent
         self.fd = os.memfd_create(NAMES, os.MFD_CLOEXEC)
         self.crash = False
         self._known: list[tuple[int, int]] = []  # (loop id, number of its names)
+        self._lock = threading.RLock()
+        self._created = time.monotonic()
+        self._spent = 0.0  # seconds in refreshes
 
     def write_on_crash(self, path: str) -> None:
         """Have fatal signals write the recording to a file. Raises ValueError."""
@@ -49,16 +59,32 @@ class FlightRecorder:
         self.refresh()
 
     def tick(self) -> None:
-        """Refresh the recording if there are other loops or new names."""
+        """Refresh the recording if there are other loops or new names.
+
+        A program that starts many loops a second is not slowed down: all refreshes together take
+        at most REFRESH_SECONDS and REFRESH_SHARE of the time.
+        """
+        with self._lock:
+            limit = REFRESH_SECONDS + REFRESH_SHARE * (time.monotonic() - self._created)
+            if self._spent <= limit and self._is_outdated():
+                self.refresh()
+
+    def _is_outdated(self) -> bool:
         loops = [each for each in self.agent.loops if not each.released]
-        if [each.id for each in loops] != [loop for loop, _ in self._known] or any(
+        return [each.id for each in loops] != [loop for loop, _ in self._known] or any(
             watched.recorder.names_after(count)
             for watched, (_, count) in zip(loops, self._known, strict=True)
-        ):
-            self.refresh()
+        )
 
     def refresh(self) -> None:
         """Write the beginning of the recording again."""
+        with self._lock:
+            if self.fd >= 0:
+                began = time.thread_time()
+                self._refresh()
+                self._spent += time.thread_time() - began
+
+    def _refresh(self) -> None:
         hello = self.agent.hello()
         process = {key: hello[key] for key in hello if key != "loops"}
         fresh = os.memfd_create(NAMES, os.MFD_CLOEXEC)
@@ -87,12 +113,20 @@ class FlightRecorder:
         size = os.fstat(self.fd).st_size
         rings = []
         for number, _ in self._known:
-            with contextlib.suppress(ValueError, NoriaError):
+            with contextlib.suppress(ValueError, OSError):  # released meanwhile
                 rings.append((number, self.agent.ring(number)))
         signals.set_crash_data(os.pread(self.fd, size, 0), rings)
 
     def close(self) -> None:
         """Free the memory, and leave crashes to the former handlers."""
+        with self._lock:
+            self._close()
+
+    def abandon(self) -> None:
+        """Close the copy in the child of a fork: a thread of the parent may have had the lock."""
+        self._close()
+
+    def _close(self) -> None:
         if self.crash:
             self.crash = False
             signals.remove_crash_dump()

@@ -135,7 +135,7 @@ def _after_fork_in_child() -> None:
         program_hooks.remove()
         agent.abandon()
         if agent.flight_recorder is not None:
-            agent.flight_recorder.close()
+            agent.flight_recorder.abandon()
         _settings = agent.settings
     if _settings is not None and _users:
         set_loop_hook(_start_in_loop)

@@ -148,7 +148,7 @@ class Observer:
         for loop in self.loops.values():
             figures = loop.figures()
             observation.loops.append(figures)
-            if figures.end == observation.now:
+            if figures.end and figures.end == observation.now:
                 observation.realtime = figures.end + loop.realtime_offset
         observation.loops.sort(key=lambda figures: figures.id)
         return observation

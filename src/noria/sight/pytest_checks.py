@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import time
@@ -70,9 +71,14 @@ class Checks:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Watch the loops while the tests run, if one of them has a limit."""
-        limits = [limit for item in session.items if (limit := self._limit_of(item))]
-        if limits:
-            settings = Settings(max_block=min(limits), socket=False, report_blocks=False)
+        limits = []
+        for item in session.items:
+            with contextlib.suppress(ValueError):  # that test fails
+                limits.append(self._limit_of(item))
+        if any(limits):
+            settings = Settings(
+                max_block=min(filter(None, limits)), socket=False, report_blocks=False
+            )
             self.agent = acquire(settings)
         try:
             return (yield)
@@ -83,10 +89,18 @@ class Checks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Fail a test whose fixtures block the loop."""
-        self.limit = self._limit_of(item)
+        """Fail a test whose fixtures block the loop, or whose marker is wrong."""
+        wrong = ""
+        try:
+            self.limit = self._limit_of(item)
+        except ValueError as error:
+            self.limit, wrong = 0, str(error)
         self._is_async = inspect.iscoroutinefunction(getattr(item, "function", None))
-        return (yield from self._limited(item, "setup"))
+        result = yield from self._limited(item, "setup")
+        if wrong:
+            # After the setup, which the hooks of other plugins rely on at the end of the test.
+            pytest.fail(f"max_block: {wrong}", pytrace=False)
+        return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -199,14 +213,16 @@ class Checks:
         return bool(marker.kwargs.get("check", marker.args[0] if marker.args else True))
 
     def _limit_of(self, item: pytest.Item) -> int:
-        """Return the limit of a test in ns; 0: none."""
+        """Return the limit of a test in ns; 0: none. Raises ValueError for a wrong marker."""
         marker = item.get_closest_marker("max_block")
         if marker is None:
             return self.default_limit
         try:
             return marker_limit(*marker.args, **marker.kwargs)
-        except (TypeError, ValueError) as error:
-            raise pytest.UsageError(f"{item.nodeid}: max_block: {error}") from None
+        except TypeError:  # unknown or too many arguments
+            raise ValueError(
+                'write max_block("50ms"), max_block(ms=50) or max_block(s=0.5)'
+            ) from None
 
 
 def check_model(model: str) -> None:

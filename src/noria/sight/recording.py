@@ -14,7 +14,8 @@ events.pxd describes them; one of type JSON an object in UTF-8 whose key "what" 
     end        time: the recording was ended, the program was not killed
 
 A "loop" comes before the records of that loop. Chunks of other types, and objects with another
-"what", are skipped. A file whose program was killed ends with a part of a chunk, which is ignored.
+"what", are skipped. A file whose program was killed, or whose disk was full, ends with a part of a
+chunk. Whole records in it are read, everything else is ignored.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ from noria.sight.names import Names
 from noria.sight.observation import Observation
 from noria.sight.observer import Observer
 from noria.sight.ring_records import RECORD_SIZE
+from noria.sight.settings import MAX_BUFFER
 
 MAGIC = b"noria recording\x01"
 RECORDS = 1
 JSON = 2
 _HEADER = struct.Struct("=IIQ")
 _MAX_LOOP = 1 << 20  # loop ids; larger ones are damage
+_MAX_RECORDS = MAX_BUFFER  # bytes of a chunk; a larger one is damage
 
 
 def create_file(path: str | os.PathLike[str]) -> int:
@@ -99,7 +102,8 @@ class Recording:
     ) -> None:
         self.path = Path(path)
         self.size = len(view)
-        self.ignored = 0  # bytes of a truncated chunk at the end
+        self.truncated = False  # the last chunk is not complete
+        self.ignored = 0  # bytes at the end of a truncated recording
         self._view = view
         self._mapped = mapped
         self._chunks = list(self._read_chunks())
@@ -144,7 +148,7 @@ class Recording:
         offset = len(MAGIC)
         while offset < self.size:
             if self.size - offset < _HEADER.size:
-                self.ignored = self.size - offset
+                self._ignore_from(offset)
                 return
             kind, loop, length = _HEADER.unpack_from(self._view, offset)
             body = offset + _HEADER.size
@@ -153,10 +157,19 @@ class Recording:
             if kind == RECORDS and length % RECORD_SIZE:
                 raise self.error(offset, f"records of {length:,} bytes, not a multiple of 24")
             if length > self.size - body:
-                self.ignored = self.size - offset
+                whole = (self.size - body) // RECORD_SIZE * RECORD_SIZE
+                if kind == RECORDS and whole and length <= _MAX_RECORDS:
+                    yield Chunk(kind, loop, body, self._view[body : body + whole])
+                    self._ignore_from(body + whole)
+                else:
+                    self._ignore_from(offset)
                 return
             yield Chunk(kind, loop, body, self._view[body : body + length])
             offset = body + length
+
+    def _ignore_from(self, offset: int) -> None:
+        self.truncated = True
+        self.ignored = self.size - offset
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield all chunks in the order of the file."""

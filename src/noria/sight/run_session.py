@@ -104,6 +104,8 @@ class RunSession:
             self.writer.write()
         if self.observer is not None:
             self.observer.poll()
+        if self.agent.flight_recorder is not None:
+            self.agent.flight_recorder.tick()  # soon: a crash shows only the names written before
 
     def dump(self, reason: str) -> None:
         """Write the flight recording into a new file."""

@@ -8,6 +8,7 @@ from noria.sight.ring_records import RECORD_SIZE
 
 DEFAULT_BUFFER = 12 * 1024 * 1024  # bytes
 MIN_BUFFER = 64 * 1024
+MAX_BUFFER = (1 << 30) * RECORD_SIZE  # the largest capacity of a Recorder
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from noria.sight import lifetime
-from noria.sight.settings import DEFAULT_BUFFER, MIN_BUFFER, Settings
+from noria.sight.settings import DEFAULT_BUFFER, MAX_BUFFER, MIN_BUFFER, Settings
 
 if TYPE_CHECKING:
     from typing import Self
@@ -136,8 +136,8 @@ class Record(Watch):
 def _settings(max_block: float, buffer: int, socket: bool, report_blocks: bool) -> Settings:
     if not 0 < max_block < 1e6:
         raise ValueError(f"max_block is a number of seconds above 0, not {max_block!r}")
-    if buffer < MIN_BUFFER:
-        raise ValueError(f"buffer is at least {MIN_BUFFER} bytes, not {buffer!r}")
+    if not MIN_BUFFER <= buffer <= MAX_BUFFER:
+        raise ValueError(f"buffer must be {MIN_BUFFER} to {MAX_BUFFER} bytes, not {buffer!r}")
     return Settings(
         max_block=int(max_block * 1e9), buffer=buffer, socket=socket, report_blocks=report_blocks
     )
@@ -155,7 +155,8 @@ def watch(
     Args:
         max_block: seconds that a turn of a loop may last; a longer one is reported on standard
             error while it lasts, with the stack.
-        buffer: bytes of memory for the records of each loop; the oldest are overwritten.
+        buffer: bytes of memory for the records of each loop, 64 KiB to 24 GiB; the oldest are
+            overwritten.
         socket: whether to listen for `noria top`, on a Unix socket of this user.
         report_blocks: whether to write about blocked loops on standard error.
 

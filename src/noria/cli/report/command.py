@@ -98,8 +98,10 @@ def report(
         from noria.sight.findings import find
 
         findings = find(observation)
-        if opened.ignored:
-            _note(f"{recording} is truncated: its last {opened.ignored:,} bytes are ignored")
+        if opened.truncated:
+            ignored = opened.ignored
+            more = f": its last {ignored:,} bytes are ignored" if ignored else ""
+            _note(f"{recording} is truncated{more}")
         if text:
             _print_text(observation, findings)
         if json:
@@ -139,6 +141,9 @@ def _open(path: str) -> Recording:
     from noria.errors import RecordingError
     from noria.sight.recording import Recording
 
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        # A pipe or a device: it cannot be mapped into memory.
+        raise CommandError(f"{path} is not a regular file, so it is no recording", HOW)
     try:
         return Recording.open(path)
     except FileNotFoundError:
@@ -146,7 +151,6 @@ def _open(path: str) -> Recording:
     except IsADirectoryError:
         raise CommandError(f"{path} is a directory, not a recording", HOW) from None
     except OSError as error:
-        # Pipes and the like cannot be mapped into memory.
         if error.errno in (errno.ENODEV, errno.EACCES) and os.path.exists(path):
             reason = error.strerror or str(error)
             raise CommandError(f"cannot read {path}: {reason}") from None

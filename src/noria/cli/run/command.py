@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from noria.cli.errors import CommandError
+from noria.cli.metrics_server import check_metrics
 from noria.cli.model_option import model_option
 from noria.cli.param_types import Address, SignalName, Size
 from noria.cli.threshold_option import threshold_option
@@ -23,6 +24,14 @@ class ProgramCommand(click.Command):
         own, program = self._split(list(args))
         ctx.meta["noria.program"] = program
         return super().parse_args(ctx, own)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the parts of the usage line."""
+        return [
+            *super().collect_usage_pieces(ctx),
+            "{SCRIPT | -m MODULE | -c CODE}",
+            "[ARGS]...",
+        ]
 
     def _split(self, args: list[str]) -> tuple[list[str], list[str]]:
         with_value = {
@@ -72,7 +81,7 @@ class ProgramCommand(click.Command):
     type=Size(),
     default="12MiB",
     show_default=True,
-    help="Memory for the records of each loop.",
+    help="Memory for the records of each loop, 64KiB to 24GiB.",
 )
 @click.option(
     "--findings/--no-findings",
@@ -122,10 +131,10 @@ def run(ctx: click.Context, /, **values: Any) -> None:
         raise CommandError(
             "noria run needs the environment variables of Python", "run it without -I and -E"
         )
+    _check_buffer(values["buffer"])
     _check_model(values["model"])
     from noria.sight.run_options import RunOptions
     from noria.sight.runner import environment
-    from noria.sight.settings import MIN_BUFFER
 
     options = RunOptions(
         pid=os.getpid(),
@@ -135,7 +144,7 @@ def run(ctx: click.Context, /, **values: Any) -> None:
         record=os.path.abspath(values["record"]) if values["record"] else None,
         metrics=values["metrics"],
         max_block=values["max_block"] / 1000,
-        buffer=max(values["buffer"], MIN_BUFFER),
+        buffer=values["buffer"],
         findings=values["findings"],
         json=values["json"],
         dump_signal=values["dump_signal"],
@@ -144,10 +153,24 @@ def run(ctx: click.Context, /, **values: Any) -> None:
     )
     if options.record is not None:
         _check_record(options.record)
+    if options.metrics is not None:
+        # Here: once the program runs, an error is only a message.
+        check_metrics(options.metrics)
     sys.stdout.flush()
     sys.stderr.flush()
     command = [sys.executable, *_interpreter_options(), *program]
     os.execve(sys.executable, command, environment(options, os.environ))
+
+
+def _check_buffer(size: int) -> None:
+    """Raise BadParameter for a ring that is too small or too large."""
+    from noria.sight.settings import MAX_BUFFER, MIN_BUFFER
+
+    if not MIN_BUFFER <= size <= MAX_BUFFER:
+        raise click.BadParameter(
+            f"{size} bytes; the size must be {MIN_BUFFER} (64 KiB) to {MAX_BUFFER} bytes (24 GiB).",
+            param_hint="'--buffer'",
+        )
 
 
 def _check_model(name: str) -> None:

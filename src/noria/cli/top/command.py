@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +16,7 @@ from noria.cli.standard_output import is_utf8
 from noria.cli.threshold_option import threshold_option
 
 if TYPE_CHECKING:
+    from noria.sight.client import Client
     from noria.sight.top.session import Session
 
 LEAST_INTERVAL = 0.1  # seconds: an observation costs the observed process up to some ms
@@ -38,7 +42,8 @@ LEAST_INTERVAL = 0.1  # seconds: an observation costs the observed process up to
     "--dump",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Have the process write its last seconds to FILE, for 'noria report', and exit.",
+    help="Write the last seconds of the process to FILE, for 'noria report', and exit. It need not "
+    "answer.",
 )
 @click.option(
     "--web",
@@ -82,7 +87,7 @@ def top(
         output.print_list(json=json)
         return
     if dump is not None:
-        output.dump(_connect(_target(target), interval), dump)
+        output.dump(_connect_client(_target(target)), dump)
     elif web is not None:
         from noria.cli.top.web import serve
 
@@ -137,15 +142,35 @@ def _target(target: str | None) -> str:
 
 def _connect(socket: str, interval: float) -> Session:
     """Return a session with a process. Raises CommandError."""
+    from noria.sight.top.session import LiveSource, Session
+
+    with _connection_errors(socket):
+        return Session(LiveSource(socket), interval)
+
+
+def _connect_client(socket: str) -> Client:
+    """Return a connection to a process, which need not answer. Raises CommandError."""
+    from noria.sight.client import Client
+    from noria.sight.top.session import ANSWER_TIMEOUT
+
+    with _connection_errors(socket):
+        return Client.connect(socket, timeout=ANSWER_TIMEOUT)
+
+
+@contextlib.contextmanager
+def _connection_errors(socket: str) -> Iterator[None]:
+    """Raise CommandError for the errors of a connection to a process."""
     from noria.errors import NoriaError
-    from noria.sight.top.session import LiveSource, Session, reason
+    from noria.sight.top.session import reason
 
     try:
-        return Session(LiveSource(socket), interval)
+        yield
     except TimeoutError as error:
+        pid = Path(socket).stem
         raise CommandError(
-            f"{socket}: the process does not answer",
-            "it may be stopped, or C code may hold the GIL; try again",
+            f"{socket}: the process does not answer: it is stopped, or C code holds the GIL",
+            f"'noria top --dump FILE {pid if pid.isdecimal() else socket}' reads its last seconds "
+            "all the same, for 'noria report'",
         ) from error
     except ConnectionRefusedError as error:
         raise CommandError(f"{socket}: the process has ended") from error

@@ -17,6 +17,7 @@ from noria.cli.standard_output import is_utf8, output_width
 from noria.errors import NoriaError
 
 if TYPE_CHECKING:
+    from noria.sight.client import Client
     from noria.sight.top.session import Session, View
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -50,16 +51,15 @@ def print_list(*, json: bool) -> None:
         click.echo(plain(line).rstrip())
 
 
-def dump(session: Session, path: str) -> None:
-    """Have the process write its flight recording."""
+def dump(client: Client, path: str) -> None:
+    """Write the flight recording of the process, even if it does not answer."""
     from noria.sight.top.session import reason
 
-    try:
-        records = session.source.dump(os.path.abspath(path))
-    except (NoriaError, OSError) as error:
-        raise CommandError(f"cannot write {path}: {reason(error)}") from error
-    finally:
-        session.close()
+    with client:
+        try:
+            records = client.dump(path)
+        except (NoriaError, OSError) as error:
+            raise CommandError(f"cannot write {path}: {reason(error)}") from error
     click.echo(f"{records:,} records written to {path}; 'noria report {path}' shows them")
 
 

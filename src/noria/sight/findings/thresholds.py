@@ -82,7 +82,7 @@ class Thresholds:
         values: dict[str, float] = {}
         for change in changes:
             name, found, value = change.partition("=")
-            name = name.strip().replace("-", "_")
+            name = name.strip().replace("_", "-")
             if not found:
                 raise ValueError(f"threshold {change!r} has no value: write NAME=VALUE")
             if name not in NAMES:
@@ -91,7 +91,7 @@ class Thresholds:
                 raise ValueError(
                     f"unknown threshold {name!r}.{hint} Choose from: {', '.join(NAMES)}."
                 )
-            values[name] = number(value)
+            values[name.replace("-", "_")] = number(value)
         return replace(self, **values)
 
     @classmethod
@@ -110,7 +110,7 @@ class Thresholds:
         return base.changed(changes)
 
 
-NAMES = tuple(each.name for each in fields(Thresholds))
+NAMES = tuple(each.name.replace("_", "-") for each in fields(Thresholds))
 
 
 def number(text: str) -> float:

@@ -39,6 +39,11 @@ def serve_metrics(agent: Agent, host: str = "127.0.0.1", port: int = 0) -> Metri
     return MetricsServer(agent, host, port)
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise OSError that names the address if no server can listen there."""
+    _listen(host, port).server_close()
+
+
 class MetricsServer:
     """Serves metrics until `close`. `address` is "HOST:PORT"."""
 

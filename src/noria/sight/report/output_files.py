@@ -16,9 +16,17 @@ def write_whole(path: str | os.PathLike[str], parts: Iterable[str]) -> int:
     """Write text in UTF-8, compressed if the name ends with .gz; return the size of the file.
 
     An existing file is replaced once everything is written. A path that is no regular file, such
-    as /dev/stdout, is written directly. Raises OSError.
+    as /dev/stdout, is written directly. Raises OSError that names the file.
     """
-    target = Path(path)
+    try:
+        return _write(Path(path), parts)
+    except OSError as error:
+        if error.filename is None:  # of a write, such as on a full disk
+            error.filename = os.fspath(path)
+        raise
+
+
+def _write(target: Path, parts: Iterable[str]) -> int:
     if target.exists() and not target.is_file():
         with open(target, "w", encoding="utf-8") as stream:
             stream.writelines(parts)

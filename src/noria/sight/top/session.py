@@ -15,7 +15,6 @@ from noria.sight.top.history import LoopHistory
 from noria.sight.top.rates import LoopRates, rates
 
 ANSWER_TIMEOUT = 2.0  # seconds until a process counts as silent, and its rings alone are read
-DUMP_TIMEOUT = 60.0
 
 
 class Source(Protocol):
@@ -140,8 +139,8 @@ class LiveSource:
         """Have the process write its flight recording; return the number of records."""
         from noria.sight.client import Client
 
-        # A connection of its own: writing takes longer than an observation may.
-        with Client.connect(self._target, timeout=DUMP_TIMEOUT) as client:
+        # A connection of its own: an answer that came too late would be mistaken for this one's.
+        with Client.connect(self._target, timeout=ANSWER_TIMEOUT) as client:
             return client.dump(path)
 
     def close(self) -> None:
