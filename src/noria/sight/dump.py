@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from noria._core.recorder.reader import RingReader
-from noria.errors import error_message
+from noria.errors import RecordingError, error_message
 from noria.sight import recording
 from noria.sight.messages import warn
 from noria.sight.ring_records import RECORD_SIZE, new_records
@@ -80,6 +81,8 @@ class RecordingWriter:
         self.fd = recording.create_file(path)
         self.error: OSError | None = None
         self.loops: dict[int, _LoopWriter] = {}
+        self._known: set[int] = set()  # loops that the file has
+        self._lost = agent.loops_lost
         self.blocks = 0 if whole else agent.blocks.latest
         self.next_snapshot = 0.0
         self._ended = 0  # records of the loops that are not written any more
@@ -99,26 +102,61 @@ class RecordingWriter:
 
     def _add_loops(self, whole: bool) -> None:
         for watched in self.agent.loops:
-            if watched.id not in self.loops and not watched.released:
+            if watched.id in self._known or watched.released:
+                continue
+            try:
                 self.loops[watched.id] = _LoopWriter(self.fd, watched, whole)
+            except (OSError, RecordingError):
+                if not watched.released:
+                    raise
+            else:
+                self._known.add(watched.id)
 
-    def write(self) -> None:
-        """Write what is new. An error (a full disk) is reported, and ends the recording."""
+    def write(self, leaving: Iterable[WatchedLoop] = ()) -> None:
+        """Write what is new. An error (a full disk) is reported, and ends the recording.
+
+        *leaving* are closed loops whose rings are freed afterwards.
+        """
         if self.error is not None:
             return
         try:
             self._write()
+            for watched in leaving:
+                self._write_errors(watched)
         except OSError as error:
             self.error = error
             warn(f"the recording has ended: {self.path}: {error_message(error)}")
 
+    def _write_errors(self, watched: WatchedLoop) -> None:
+        """Write the errors of a loop that the next snapshot does not have any more."""
+        if watched.id in self._known:
+            for error in watched.errors.records():
+                recording.write_json(self.fd, "error", {**error, "loop": watched.id}, watched.id)
+
+    def _write_loops(self) -> None:
+        for number, loop in list(self.loops.items()):
+            released = loop.watched.released
+            loop.write()
+            if released:
+                loop.reader.close()
+                self._ended += loop.records
+                del self.loops[number]
+
+    def _write_lost(self) -> None:
+        """Write how many loops are missing that have begun since the last call."""
+        lost = self.agent.loops_lost
+        if lost > self._lost:
+            recording.write_json(self.fd, "loops_lost", {"count": lost - self._lost})
+            self._lost = lost
+
     def _write(self, *, last: bool = False) -> None:
         self._add_loops(True)  # of a loop that began after the recording, everything
-        for loop in self.loops.values():
-            loop.write()
+        self._write_loops()
+        self._write_lost()
         for block in self.agent.blocks_after(self.blocks):
             self.blocks = max(self.blocks, block["number"])
-            recording.write_json(self.fd, "block", block, block["loop"])
+            if block["loop"] in self._known:
+                recording.write_json(self.fd, "block", block, block["loop"])
         now = time.monotonic()
         if last or now >= self.next_snapshot:
             # The last one has the errors and collections of the end.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from noria.sight.agent import Agent
     from noria.sight.dump import RecordingWriter
+    from noria.sight.watched_loop import WatchedLoop
 
 
 class Watch:
@@ -102,12 +104,16 @@ class Record(Watch):
             lifetime.release()
             raise
         self._agent.add_ticker(self.flush)
+        self._agent.add_reader(self._write)
 
     def flush(self) -> None:
         """Write what was recorded so far to the file."""
+        self._write()
+
+    def _write(self, leaving: Sequence[WatchedLoop] = ()) -> None:
         with self._writing:
             if self._writer is not None:
-                self._writer.write()
+                self._writer.write(leaving)
 
     @property
     def records(self) -> int:
@@ -118,6 +124,7 @@ class Record(Watch):
     def _end(self) -> None:
         agent = self._agent
         agent.remove_ticker(self.flush)
+        agent.remove_reader(self._write)
         try:
             if agent.pid != os.getpid():
                 # The child of a fork: a thread of the parent may have had the lock.

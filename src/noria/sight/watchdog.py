@@ -101,7 +101,8 @@ class Watchdog:
             [
                 (watched.id, watched.recorder.open_readonly())
                 for watched in self.agent.loops
-                if not watched.released and watched.loop is not None
+                # A closed one until the end of its last block was noticed.
+                if not watched.released and (watched.loop is not None or watched.id in self._blocks)
             ]
         )
 
