@@ -432,7 +432,11 @@ def command_line() -> str:
 
 
 def running_loops() -> list[Any]:
-    """Return the loops that run now, in any thread."""
+    """Return the loops that run now, in any thread, but for those of a fork's parent."""
     import gc
 
-    return [each for each in gc.get_objects() if issubclass(type(each), Loop) and each.running]
+    return [
+        each
+        for each in gc.get_objects()
+        if issubclass(type(each), Loop) and each.running and not each.model.inherited
+    ]
