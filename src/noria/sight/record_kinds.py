@@ -1,5 +1,7 @@
 """The kinds of records that Python code writes. events.pxd describes them; a test compares both."""
 
+NOTHING = 0
+RUN_END = 2
 GC_BEGIN = 45
 GC_END = 46
 JOB_QUEUED = 42

@@ -120,6 +120,12 @@ class Watchdog:
             self._watcher.wake()
             time.sleep(0.002)
 
+    def update_blocks(self) -> None:
+        """Add what is known by now of the blocks that last to the agent's blocks."""
+        for kept in list(self._blocks.values()):
+            kept.fields["samples"] = kept.samples.most_common()
+            self.agent.blocks.add(kept.fields)
+
     def abandon(self) -> None:
         """In the child of a fork, which does not have the thread: free everything."""
         self._watcher.close()
