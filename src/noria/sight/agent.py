@@ -128,6 +128,7 @@ class Agent:
             self.watchdog.stop()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
+        self._all_read.set()  # a loop that begins must not wait
         with self._lock:
             for watched in self.loops:
                 watched.release()
