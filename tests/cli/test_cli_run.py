@@ -184,6 +184,47 @@ def test_a_module_and_code_and_child_processes() -> None:
     assert (status, output) == (0, "['-c', '-m', 'a']\n")
 
 
+@pytest.mark.parametrize("way", ["fork", "forkserver", "spawn", "pool", "executor", "in a loop"])
+def test_the_findings_of_a_child_of_multiprocessing_are_shown(way: str, tmp_path: Path) -> None:
+    script = write(
+        "children.py",
+        """
+        import asyncio, multiprocessing, sys
+        from concurrent.futures import ProcessPoolExecutor
+        async def main():
+            asyncio.get_running_loop().call_soon(lambda: 1 // 0)
+            await asyncio.sleep(0)
+        def work():
+            asyncio.run(main())
+        async def parent(child):
+            child.start()
+            await asyncio.to_thread(child.join)
+        if __name__ == "__main__":
+            way = sys.argv[1]
+            fork = multiprocessing.get_context("fork")
+            if way == "pool":
+                pool = fork.Pool(1)
+                pool.apply(work)
+                pool.close()
+                pool.join()
+            elif way == "executor":
+                with ProcessPoolExecutor(1, mp_context=fork) as executor:
+                    executor.submit(work).result()
+            elif way == "in a loop":
+                asyncio.run(parent(fork.Process(target=work)))
+            else:
+                child = multiprocessing.get_context(way).Process(target=work)
+                child.start()
+                child.join()
+        """,
+    )
+    status, _, errors = run("--json", "--record", "run.noria", script, way)
+    assert status == 0
+    (summary,) = [json.loads(line) for line in errors.splitlines() if line.startswith("{")]
+    assert "exception-in-callback" in [finding["kind"] for finding in summary["findings"]]
+    assert ended(tmp_path / f"run.{summary['pid']}.noria")
+
+
 def test_what_was_seen_is_recorded_and_summarised() -> None:
     script = write(
         "blocks.py",

@@ -143,6 +143,97 @@ def test_what_asyncio_run_has_to_end_is_a_leak(tmp_path: Path) -> None:
     assert "schedstat" not in text
 
 
+SHARING = """
+    import asyncio, socket, unittest
+    import pytest
+
+    async def answer(reader, writer):
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    @pytest.fixture(scope="class")
+    def loop():
+        loop = asyncio.new_event_loop()
+        yield loop
+        loop.close()
+
+    @pytest.fixture(scope="class")
+    def address(loop):
+        server = loop.run_until_complete(asyncio.start_server(answer, "127.0.0.1", 0))
+        yield server.sockets[0].getsockname()
+        server.close()
+
+    @pytest.fixture(scope="class")
+    def pool(loop):
+        idle = []
+        yield idle
+        for connection in idle:
+            connection.close()
+        loop.run_until_complete(asyncio.sleep(0.01))
+
+    async def call(address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"x\\n")
+        assert await reader.readline() == b"x\\n"
+        return writer
+
+    async def wait():
+        await asyncio.Event().wait()
+
+    async def leave_a_task():
+        asyncio.create_task(wait())
+        await asyncio.sleep(0)
+
+    kept = []
+
+    class TestShared:
+        def test_keeps_a_connection_alive(self, loop, address, pool):
+            pool.append(loop.run_until_complete(call(address)))
+
+        def test_closes_its_connection(self, loop, address, pool):
+            loop.run_until_complete(call(address)).close()
+
+        def test_keeps_a_connection_of_no_loop(self, pool, address):
+            pool.append(socket.create_connection(address))
+
+        def test_leaks_in_its_own_loop(self, pool):
+            asyncio.run(leave_a_task())
+
+    def test_leaks_a_descriptor():
+        kept.append(socket.socket())
+
+    class TestSetUpClass(unittest.TestCase):
+        @classmethod
+        def setUpClass(cls):
+            cls.sockets = []
+
+        @classmethod
+        def tearDownClass(cls):
+            for sock in cls.sockets:
+                sock.close()
+
+        def test_shares(self):
+            self.sockets.append(socket.socket())
+
+    class TestPlain(unittest.TestCase):
+        def test_leaks_a_descriptor_too(self):
+            kept.append(socket.socket())
+"""
+
+
+def test_what_a_fixture_of_a_wider_scope_may_own_is_no_leak(tmp_path: Path) -> None:
+    status, text = run(tmp_path, SHARING, "--noria-leaks", "-W", "ignore", "-rfE")
+    assert status == 1, text
+    failed = set(re.findall(r"^(?:FAILED|ERROR) \S*::(\w+)", text, re.MULTILINE))
+    assert failed == {
+        "test_leaks_in_its_own_loop",
+        "test_leaks_a_descriptor",
+        "test_leaks_a_descriptor_too",
+    }, text
+    assert "only a test's own loops are checked for leaks: address, loop, pool\n" in text
+
+
 def test_without_options_nothing_is_watched(tmp_path: Path) -> None:
     source = """
         import asyncio, sys

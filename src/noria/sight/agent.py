@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from noria.sight.live_observer import LiveObserver
 
 PROTOCOL = 1
-MAX_CLOSED_LOOPS = 4  # of which rings and names are kept
+MAX_CLOSED_LOOPS = 4  # of which rings and names are kept, once recordings have read them
+MAX_UNREAD_LOOPS = 16  # closed ones; a loop that begins then waits until recordings have read them
+MAX_KEPT_LOOPS = 32  # closed ones, if they are not read in time; older ones are lost
+READ_SECONDS = 1.0  # for which a loop that begins waits at most
 TICK = 0.1  # seconds between two drains of the rings into recordings
 SLOW_TICK = 1.0
 SNAPSHOT_INTERVAL = 0.5  # seconds; longer if a snapshot costs more than SNAPSHOT_SHARE of the time
@@ -49,6 +52,7 @@ class BlockWatcher(Protocol):
     def abandon(self) -> None: ...
     def loops_changed(self) -> None: ...
     def sync(self) -> None: ...
+    def update_blocks(self) -> None: ...
     def peek(self) -> None: ...
 
 
@@ -77,6 +81,11 @@ class Agent:
         self.flight_recorder: FlightRecorder | None = None
         # Called by the watchdog's thread with each block that begins.
         self.on_block: list[Callable[[dict[str, Any]], object]] = []
+        # Called by the agent's thread with closed loops, before their rings are freed.
+        self.before_release: list[Callable[[list[WatchedLoop]], object]] = []
+        self.loops_lost = 0  # not watched, or freed before they were read
+        self._all_read = threading.Event()  # set unless the thread has to read closed loops
+        self._all_read.set()
         self._lock = threading.RLock()
         self._snapshot_lock = threading.Lock()
         self._by_loop: dict[int, WatchedLoop] = {}
@@ -119,6 +128,7 @@ class Agent:
             self.watchdog.stop()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
+        self._all_read.set()  # a loop that begins must not wait
         with self._lock:
             for watched in self.loops:
                 watched.release()
@@ -157,6 +167,7 @@ class Agent:
                 watched = self._watch(loop)
             except (OSError, MemoryError) as error:
                 # No descriptor or no memory: the program runs all the same.
+                self.loops_lost += 1
                 warn(f"a loop is not watched: {error_message(error)}")
                 return
         if watched is not None:
@@ -175,20 +186,53 @@ class Agent:
             loop.attach_recorder(recorder)
             self.loops = [*self.loops, watched]
             self._by_loop[id(loop)] = watched
-            self._release_closed()
         if self.watchdog is not None:
             self.watchdog.loops_changed()
+        self._release_closed()
         return watched
 
-    def _release_closed(self) -> None:
-        """Free the rings of closed loops, except those of the last few."""
+    def _closed_loops(self, kept: int) -> list[WatchedLoop]:
+        """Return the closed loops but for the last *kept*, oldest first."""
         closed = [each for each in self.loops if each.loop is None]
-        for watched in closed[: max(len(closed) - MAX_CLOSED_LOOPS, 0)]:
-            self.loops = [each for each in self.loops if each is not watched]
-            watched.release()
-        self._by_loop = {
-            number: each for number, each in self._by_loop.items() if each in self.loops
-        }
+        return closed[: max(len(closed) - kept, 0)]
+
+    def _release_closed(self) -> None:
+        """Free the rings of closed loops, except those of the last few, once they are read."""
+        if not self.before_release:
+            self._release(self._closed_loops(MAX_CLOSED_LOOPS))
+            return
+        unread = self._closed_loops(MAX_CLOSED_LOOPS)
+        records = sum(min(each.recorder.head, each.recorder.capacity) for each in unread)
+        few = MAX_UNREAD_LOOPS - MAX_CLOSED_LOOPS
+        if len(unread) <= few and records <= MAX_CLOSED_LOOPS * self.settings.capacity:
+            return
+        if self._all_read.is_set():
+            self._all_read.clear()
+            self.call(self._read_and_release)
+            if self._all_read.wait(READ_SECONDS):
+                return
+        # The thread is busy, with a slow disk for example: the program does not wait for it again.
+        lost = self._closed_loops(MAX_KEPT_LOOPS)
+        self.loops_lost += len(lost)
+        self._release(lost)
+
+    def _read_and_release(self) -> None:
+        try:
+            read = self._closed_loops(MAX_CLOSED_LOOPS)
+            for function in self.before_release:
+                self._guard(lambda function=function: function(read))  # type: ignore[misc]
+            self._release(read)
+        finally:
+            self._all_read.set()
+
+    def _release(self, closed: list[WatchedLoop]) -> None:
+        with self._lock:
+            self.loops = [each for each in self.loops if each not in closed]
+            self._by_loop = {
+                number: each for number, each in self._by_loop.items() if each not in closed
+            }
+            for watched in closed:
+                watched.release()
 
     def watched(self, loop: Any) -> WatchedLoop | None:
         """Return the WatchedLoop of a loop; None if it is not watched."""
@@ -214,7 +258,7 @@ class Agent:
                 with contextlib.closing(RingReader(watched.recorder.fd)) as reader:
                     header = reader.header()
                 loops.append({**watched.description(header), "closed": watched.loop is None})
-        return {**self.process(), "loops": loops}
+        return {**self.process(), "loops_lost": self.loops_lost, "loops": loops}
 
     def process(self) -> dict[str, Any]:
         """Return the description of this process, without its loops."""
@@ -316,6 +360,14 @@ class Agent:
         self.tickers = [each for each in self.tickers if each != function]
         self.slow_tickers = [each for each in self.slow_tickers if each != function]
 
+    def add_reader(self, function: Callable[[list[WatchedLoop]], object]) -> None:
+        """Have the agent's thread call a function with closed loops before it frees their rings."""
+        self.before_release = [*self.before_release, function]
+
+    def remove_reader(self, function: Callable[[list[WatchedLoop]], object]) -> None:
+        """Undo add_reader."""
+        self.before_release = [each for each in self.before_release if each != function]
+
     def blocked(self, block: dict[str, Any]) -> None:
         """Called by the watchdog when a loop is blocked."""
         for function in list(self.on_block):
@@ -387,7 +439,11 @@ def command_line() -> str:
 
 
 def running_loops() -> list[Any]:
-    """Return the loops that run now, in any thread."""
+    """Return the loops that run now, in any thread, but for those of a fork's parent."""
     import gc
 
-    return [each for each in gc.get_objects() if issubclass(type(each), Loop) and each.running]
+    return [
+        each
+        for each in gc.get_objects()
+        if issubclass(type(each), Loop) and each.running and not each.model.inherited
+    ]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from noria._core.recorder.reader import RingReader
-from noria.errors import error_message
-from noria.sight import recording
+from noria.errors import RecordingError, error_message
+from noria.sight import record_kinds, recording
 from noria.sight.messages import warn
 from noria.sight.ring_records import RECORD_SIZE, new_records
 from noria.sight.snapshot import encode_snapshot
@@ -20,6 +22,9 @@ from noria.sight.snapshot import encode_snapshot
 if TYPE_CHECKING:
     from noria.sight.agent import Agent
     from noria.sight.watched_loop import WatchedLoop
+
+
+_RECORD = struct.Struct("=QQQ")  # struct Record in events.pxd
 
 
 class _LoopWriter:
@@ -31,6 +36,7 @@ class _LoopWriter:
         self.names = 0
         self.dropped = 0
         self.records = 0
+        self.last = b""  # the last record that was written
         self.reader = RingReader(watched.recorder.fd)
         if not whole:
             self.reader.skip()
@@ -45,6 +51,21 @@ class _LoopWriter:
             self.write_dropped()
             recording.write_records(self.fd, loop, records)
             self.records += len(records) // RECORD_SIZE
+            self.last = records[-RECORD_SIZE:] or self.last
+
+    def end_turn(self) -> bool:
+        """Write that the running turn and its handler end now; return whether there is one.
+
+        The ring does not get that record: others may observe the loop further. Raises OSError.
+        """
+        if self.watched.released or not self.reader.header()["turn_started"]:
+            return False
+        self.watched.recorder.record(record_kinds.NOTHING)  # has the time
+        self.write()
+        stamp, _, _ = _RECORD.unpack(self.last)
+        end = _RECORD.pack(stamp >> 8 << 8 | record_kinds.RUN_END, 0, 0)
+        recording.write_records(self.fd, self.watched.id, end)
+        return True
 
     def write_dropped(self) -> None:
         """Write how many records are missing before the next ones. Raises OSError."""
@@ -80,6 +101,9 @@ class RecordingWriter:
         self.fd = recording.create_file(path)
         self.error: OSError | None = None
         self.loops: dict[int, _LoopWriter] = {}
+        self._known: set[int] = set()  # loops that the file has
+        self._lost = agent.loops_lost
+        self._whole = whole
         self.blocks = 0 if whole else agent.blocks.latest
         self.next_snapshot = 0.0
         self._ended = 0  # records of the loops that are not written any more
@@ -99,26 +123,61 @@ class RecordingWriter:
 
     def _add_loops(self, whole: bool) -> None:
         for watched in self.agent.loops:
-            if watched.id not in self.loops and not watched.released:
+            if watched.id in self._known or watched.released:
+                continue
+            try:
                 self.loops[watched.id] = _LoopWriter(self.fd, watched, whole)
+            except (OSError, RecordingError):
+                if not watched.released:
+                    raise
+            else:
+                self._known.add(watched.id)
 
-    def write(self) -> None:
-        """Write what is new. An error (a full disk) is reported, and ends the recording."""
+    def write(self, leaving: Iterable[WatchedLoop] = ()) -> None:
+        """Write what is new. An error (a full disk) is reported, and ends the recording.
+
+        *leaving* are closed loops whose rings are freed afterwards.
+        """
         if self.error is not None:
             return
         try:
             self._write()
+            for watched in leaving:
+                self._write_errors(watched)
         except OSError as error:
             self.error = error
             warn(f"the recording has ended: {self.path}: {error_message(error)}")
 
+    def _write_errors(self, watched: WatchedLoop) -> None:
+        """Write the errors of a loop that the next snapshot does not have any more."""
+        if watched.id in self._known:
+            for error in watched.errors.records():
+                recording.write_json(self.fd, "error", {**error, "loop": watched.id}, watched.id)
+
+    def _write_loops(self) -> None:
+        for number, loop in list(self.loops.items()):
+            released = loop.watched.released
+            loop.write()
+            if released:
+                loop.reader.close()
+                self._ended += loop.records
+                del self.loops[number]
+
+    def _write_lost(self) -> None:
+        """Write how many loops are missing that have begun since the last call."""
+        lost = self.agent.loops_lost
+        if lost > self._lost:
+            recording.write_json(self.fd, "loops_lost", {"count": lost - self._lost})
+            self._lost = lost
+
     def _write(self, *, last: bool = False) -> None:
         self._add_loops(True)  # of a loop that began after the recording, everything
-        for loop in self.loops.values():
-            loop.write()
+        self._write_loops()
+        self._write_lost()
         for block in self.agent.blocks_after(self.blocks):
             self.blocks = max(self.blocks, block["number"])
-            recording.write_json(self.fd, "block", block, block["loop"])
+            if block["loop"] in self._known:
+                recording.write_json(self.fd, "block", block, block["loop"])
         now = time.monotonic()
         if last or now >= self.next_snapshot:
             # The last one has the errors and collections of the end.
@@ -135,9 +194,22 @@ class RecordingWriter:
             if self.error is not None:
                 raise self.error
             self._write(last=True)
+            if not self._whole:
+                self._end_turns()
             recording.write_json(self.fd, "end", {"time": time.monotonic_ns()})
         finally:
             self.abandon()
+
+    def _end_turns(self) -> None:
+        """Write the ends of turns and blocks: a program may end the recording in a handler."""
+        ended = {number for number, loop in self.loops.items() if loop.end_turn()}
+        now = time.monotonic_ns()
+        if ended and self.agent.watchdog is not None:
+            self.agent.watchdog.update_blocks()
+        for block in self.agent.blocks_after():
+            if block["loop"] in ended and not block["ended"]:
+                block = {**block, "duration": max(block["duration"], now - block["started"])}
+                recording.write_json(self.fd, "block", block, block["loop"])
 
     def abandon(self) -> None:
         """Close the file without writing."""

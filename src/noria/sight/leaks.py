@@ -50,16 +50,29 @@ class LoopHooks:
 
     A task is left if an asyncio.Runner (asyncio.run, noria.run) has to cancel it at its end. A
     connection is left if it is open when its loop is closed.
+
+    Fixtures of a wider scope than a test may own what is opened during it: connections that they
+    keep alive, for example. While such a fixture is active, only loops that were created for the
+    test count.
     """
 
     loops: weakref.WeakSet[EventLoop] = field(default_factory=weakref.WeakSet)
     runs: int = 0
     leaks: list[Leak] = field(default_factory=list)
+    shared: bool = False  # whether a fixture of a wider scope is, or was, active during the test
+    wider_setups: int = 0  # setups of fixtures of a wider scope that run now
+    _own: weakref.WeakSet[EventLoop] = field(default_factory=weakref.WeakSet)
     _replacements: Replacements = field(default_factory=Replacements)
 
     def install(self) -> None:
         """Hook into all loops of noria."""
         run_until_complete, close = EventLoop.run_until_complete, EventLoop.close
+        init = EventLoop.__init__
+
+        def init_and_note(loop: EventLoop, *args: Any, **options: Any) -> None:
+            init(loop, *args, **options)
+            if not self.wider_setups:
+                self._own.add(loop)
 
         def run_and_note(loop: EventLoop, future: Any) -> Any:
             __tracebackhide__ = True
@@ -67,21 +80,31 @@ class LoopHooks:
             self.runs += 1
             caller = sys._getframe(1)
             in_runner = caller.f_globals.get("__name__") == "asyncio.runners"
-            if in_runner and caller.f_code.co_name != "run":
+            if in_runner and caller.f_code.co_name != "run" and self._counts(loop):
                 self._note_cancelled(loop)
             return run_until_complete(loop, future)
 
         def note_and_close(loop: EventLoop) -> None:
-            if not loop.is_running() and not loop.is_closed():
+            if not loop.is_running() and not loop.is_closed() and self._counts(loop):
                 self.leaks += [_connection_leak(each) for each in open_connections(loop)]
             close(loop)
 
+        self._replacements.replace(EventLoop, "__init__", init_and_note)
         self._replacements.replace(EventLoop, "run_until_complete", run_and_note)
         self._replacements.replace(EventLoop, "close", note_and_close)
 
     def remove(self) -> None:
         """Undo `install`."""
         self._replacements.undo()
+
+    def begin_test(self, *, shared: bool) -> None:
+        """Begin with another test; *shared*: a fixture of a wider scope is active."""
+        self.shared = shared
+        self._own.clear()
+
+    def _counts(self, loop: EventLoop) -> bool:
+        """Whether what a loop leaves can only be the test's."""
+        return not self.shared or loop in self._own
 
     def take(self) -> list[Leak]:
         """Return the leaks noted so far, and forget them."""
@@ -141,6 +164,8 @@ class LeakCheck:
     def end_of_teardown(self) -> list[Leak]:
         """Return what the test's call has created and its fixtures have not ended."""
         leaks = self.hooks.take()
+        if self.hooks.shared:
+            return leaks
         leaks += [
             task_leak(task)
             for task in self._tasks_after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -78,14 +79,23 @@ class LiveObserver:
             self._update()
         self.pull()
 
+    def read_all(self) -> None:
+        """Request and read what there is now, before the process frees rings of closed loops."""
+        self._update()
+        self.pull()
+        self._add_names()
+
     def pull(self) -> None:
         """Read the new records of the rings, often enough that none is overwritten before."""
         for number, reader in self._readers.items():
-            for records in new_records(reader):
-                dropped = reader.dropped - self._dropped[number]
-                self._dropped[number] = reader.dropped
-                if records or dropped:
-                    self.observer.feed_ring(number, records, dropped)
+            self._pull_from(number, reader)
+
+    def _pull_from(self, number: int, reader: RingReader) -> None:
+        for records in new_records(reader):
+            dropped = reader.dropped - self._dropped[number]
+            self._dropped[number] = reader.dropped
+            if records or dropped:
+                self.observer.feed_ring(number, records, dropped)
 
     def find_loops(self) -> None:
         """Request the loops: map the rings of new ones, unmap those that the process has released.
@@ -98,7 +108,8 @@ class LiveObserver:
         for loop in hello["loops"]:
             self._add_loop(loop)
         for number in self._readers.keys() - {loop["id"] for loop in hello["loops"]}:
-            self._readers.pop(number).close()
+            with contextlib.closing(self._readers.pop(number)) as reader:
+                self._pull_from(number, reader)
             self.observer.feed_loop({"id": number, "closed": True})
             self._forgotten.append(number)
             if len(self._forgotten) > MAX_FORGOTTEN:

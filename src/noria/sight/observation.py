@@ -342,4 +342,5 @@ class Observation:
     answering: bool = True  # False: the process has not answered for `silent` ns
     silent: int = 0
     max_block: int = 100_000_000
+    loops_lost: int = 0  # loops that are not in `loops`, as they could not be read in time
     loops: list[LoopFigures] = field(default_factory=list)

@@ -124,6 +124,10 @@ class Observer:
             self.feed_error(value.get("loop", 0), value)
         elif what == "dropped":
             self.loop(value.get("loop", 0)).drop(integer(value.get("count")))
+        elif what == "loops_lost":
+            self.process["loops_lost"] = integer(self.process.get("loops_lost")) + integer(
+                value.get("count")
+            )
         elif what == "end":
             self.ended = True
             self._recorded_until = max(self._recorded_until, integer(value.get("time")))
@@ -138,7 +142,7 @@ class Observer:
         observation = Observation(
             answering=self.answering, silent=self.silent, max_block=self.max_block
         )
-        fill(observation, self.process, "pid", "command", "python", "noria")
+        fill(observation, self.process, "pid", "command", "python", "noria", "loops_lost")
         for loop in self.loops.values():
             if now:
                 loop.analysis.advance(now)

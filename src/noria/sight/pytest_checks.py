@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import TestCase
 
 import pytest
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from noria.sight.agent import Agent
 
 UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "": 1_000_000}
+# Fixtures that choose the loop, and packages whose fixtures own nothing else.
+LOOP_FIXTURES = ("event_loop", "event_loop_policy", "anyio_backend", "anyio_backend_options")
+RUNNERS = ("_pytest", "pytest_asyncio", "anyio", "noria")
 MAX_BLOCKS_SHOWN = 3
 MAX_FRAMES = 20  # of a stack
 MAX_END_DELAY = 5.0  # seconds until the watchdog must have noticed the end of a block
@@ -55,6 +59,8 @@ class Checks:
         self.limit = 0  # ns, of the test that runs; 0: none
         self._is_async = False
         self.leak_check: LeakCheck | None = None
+        self._wider: dict[pytest.FixtureDef[Any], str] = {}  # active fixtures: see is_wider
+        self._wider_names: dict[str, None] = {}  # of those that were active during a check
         self.model = str(config.getoption("noria_loop") or config.getini("noria_loop") or "auto")
         self._install(config)
 
@@ -89,12 +95,18 @@ class Checks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+<<<<<<< HEAD
         """Fail a test whose fixtures block the loop, or whose marker is wrong."""
         wrong = ""
         try:
             self.limit = self._limit_of(item)
         except ValueError as error:
             self.limit, wrong = 0, str(error)
+=======
+        """Fail a test whose fixtures block the loop."""
+        self.limit = self._limit_of(item)
+        self.hooks.begin_test(shared=bool(self._wider))
+>>>>>>> sight-c
         self._is_async = inspect.iscoroutinefunction(getattr(item, "function", None))
         result = yield from self._limited(item, "setup")
         if wrong:
@@ -113,6 +125,7 @@ class Checks:
             self.leak_check = None  # a failed test is not expected to clean up
             raise
         if self.leak_check is not None:
+            self._wider_names.update(dict.fromkeys(self._wider.values()))
             self._report_leaks(self.leak_check.end_of_call())
         if (self.limit or self.leak_check) and self.hooks.runs == runs and self._is_async:
             warnings.warn(
@@ -133,6 +146,35 @@ class Checks:
         if check is not None:
             self._report_leaks(check.end_of_teardown())
         return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Note the fixtures of a wider scope than a test, and which loops are theirs."""
+        if fixturedef.scope == "function":
+            return (yield)
+        if is_wider(fixturedef, request):
+            self._wider[fixturedef] = fixturedef.argname
+            self.hooks.shared = True
+        self.hooks.wider_setups += 1
+        try:
+            return (yield)
+        finally:
+            self.hooks.wider_setups -= 1
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        """Note that a fixture has ended."""
+        self._wider.pop(fixturedef, None)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say which fixtures have limited the check for leaks."""
+        if self._wider_names:
+            names = sorted(name for name in self._wider_names if not name.startswith("_"))
+            terminalreporter.write_line(
+                "noria: while fixtures of a wider scope are active, only a test's own loops are "
+                f"checked for leaks: {', '.join(names) or 'setUpClass, setup_module'}"
+            )
 
     def _limited(self, item: pytest.Item, phase: str) -> Generator[None, object, object]:
         """Run a phase of a test; fail if the loop was blocked for longer than the limit."""
@@ -223,6 +265,20 @@ class Checks:
             raise ValueError(
                 'write max_block("50ms"), max_block(ms=50) or max_block(s=0.5)'
             ) from None
+
+
+def is_wider(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> bool:
+    """Whether a fixture outlives a test and may own connections, tasks or descriptors."""
+    name = fixturedef.argname
+    if fixturedef.scope == "function" or name in LOOP_FIXTURES:
+        return False
+    if name.startswith("_unittest_setUpClass"):
+        method = getattr(request.cls, "setUpClass", None)
+        return getattr(method, "__func__", None) is not TestCase.setUpClass.__func__  # type: ignore[attr-defined]
+    if name.startswith("_xunit_setup"):
+        return True
+    module = getattr(fixturedef.func, "__module__", None) or ""
+    return module.partition(".")[0] not in RUNNERS
 
 
 def check_model(model: str) -> None:

@@ -11,6 +11,7 @@ events.pxd describes them; one of type JSON an object in UTF-8 whose key "what" 
     block      loop, and the fields of a Block; "number" if a later one replaces it
     error      loop, and the fields of an ErrorFigures
     dropped    loop, count: records that were overwritten before they could be written here
+    loops_lost count: loops of which nothing is in the file, as they could not be read in time
     end        time: the recording was ended, the program was not killed
 
 A "loop" comes before the records of that loop. Chunks of other types, and objects with another
@@ -106,7 +107,9 @@ class Recording:
         self.ignored = 0  # bytes at the end of a truncated recording
         self._view = view
         self._mapped = mapped
-        self._chunks = list(self._read_chunks())
+        self._chunks: list[Chunk] = []
+        self._records: dict[int, list[memoryview]] = {}
+        self.replace_chunks(list(self._read_chunks()))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Recording:
@@ -134,7 +137,7 @@ class Recording:
 
     def close(self) -> None:
         """Unmap the file; if chunks of it are still in use, once they are freed."""
-        self._chunks = []
+        self._chunks, self._records = [], {}
         self._view.release()
         if self._mapped is not None:
             with contextlib.suppress(BufferError):
@@ -177,13 +180,14 @@ class Recording:
 
     def replace_chunks(self, chunks: list[Chunk]) -> None:
         """Have the recording consist of other chunks: a part of it, see noria.sight.excerpt."""
-        self._chunks = chunks
+        self._chunks, self._records = chunks, {}
+        for chunk in chunks:
+            if chunk.kind == RECORDS:
+                self._records.setdefault(chunk.loop, []).append(chunk.body)
 
     def records(self, loop: int) -> list[memoryview]:
         """Return the records of a loop, in order, as they lie in the file."""
-        return [
-            chunk.body for chunk in self._chunks if chunk.kind == RECORDS and chunk.loop == loop
-        ]
+        return list(self._records.get(loop, ()))
 
     def objects(self, *wanted: str) -> Iterator[dict[str, Any]]:
         """Yield the JSON objects, only those whose "what" is *wanted*. Raises RecordingError."""

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from noria.sight.findings import Finding
     from noria.sight.live_observer import LiveObserver
     from noria.sight.run_options import RunOptions
+    from noria.sight.watched_loop import WatchedLoop
 
 MAX_FINDINGS_SHOWN = 10
+MAX_FINDINGS_KEPT = 1000  # of loops whose rings are freed
 MIN_DUMP_INTERVAL = 60.0  # seconds between two dumps of blocked loops
 
 
@@ -34,6 +36,8 @@ class RunSession:
         self.observer: LiveObserver | None = None
         self.metrics: Any = None
         self._dumped = 0.0
+        self._closed: set[int] = set()  # loops whose findings are in `_found`
+        self._found: list[Finding] = []
         if options.record is not None:
             self._record(options.record)
         if options.metrics is not None and options.is_program:
@@ -49,6 +53,7 @@ class RunSession:
         if options.watch:
             self._handle_signals()
         agent.add_ticker(self._tick)
+        agent.add_reader(self._read_closed)
         agent.on_abandon.append(self.abandon)
 
     def abandon(self) -> None:
@@ -107,6 +112,29 @@ class RunSession:
         if self.agent.flight_recorder is not None:
             self.agent.flight_recorder.tick()  # soon: a crash shows only the names written before
 
+    def _read_closed(self, loops: list[WatchedLoop]) -> None:
+        """Take everything from closed loops whose rings are about to be freed."""
+        if self.writer is not None:
+            self.writer.write(loops)
+        if self.observer is not None:
+            self._find_in(self.observer, loops)
+
+    def _find_in(self, live: LiveObserver, loops: list[WatchedLoop]) -> None:
+        """Keep the findings of closed loops, whose figures the observer will forget."""
+        from noria.sight.findings import find
+        from noria.sight.observation import Observation
+
+        live.read_all()
+        figures = []
+        for watched in loops:
+            known = live.observer.loops.get(watched.id)
+            if known is not None:
+                known.take_errors(watched.errors.records())
+                figures.append(known.figures())
+                self._closed.add(watched.id)
+        self._found += find(Observation(max_block=live.observer.max_block, loops=figures))
+        del self._found[MAX_FINDINGS_KEPT:]
+
     def dump(self, reason: str) -> None:
         """Write the flight recording into a new file."""
         path = default_dump_path(self.options.dump_dir, reason)
@@ -126,6 +154,7 @@ class RunSession:
     def finish(self) -> None:
         """End the recording and show the findings."""
         self.agent.remove_ticker(self._tick)
+        self.agent.remove_reader(self._read_closed)
         self.agent.sync()
         if self.agent.watchdog is not None:
             self.agent.watchdog.sync()
@@ -141,11 +170,16 @@ class RunSession:
             with contextlib.suppress(OSError):  # a ring could not be opened
                 self._show_findings(self.observer)
             self.observer.close()
+        if self.agent.loops_lost and (self.writer is not None or self.observer is not None):
+            warn(f"loops not recorded: {self.agent.loops_lost:,} (they could not be read in time)")
 
     def _show_findings(self, observer: LiveObserver) -> None:
-        from noria.sight.findings import find
+        from noria.sight.findings import ERROR, find
 
-        found = find(observer.observe())
+        observation = observer.observe()
+        observation.loops = [loop for loop in observation.loops if loop.id not in self._closed]
+        found = self._found + find(observation)
+        found.sort(key=lambda finding: finding.severity != ERROR)
         if not found:
             return
         if self.options.json:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from noria.sight.agent import Agent
     from noria.sight.run_session import RunSession
 
+LAST = -1_000_000  # exit priority: after the finalizers of multiprocessing and of the program
 ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
@@ -59,6 +60,7 @@ def start() -> None:
     if options.needs_agent:
         after_import("noria._core.loop", runner.loop_imported)
         atexit.register(runner.finish)
+        after_import("multiprocessing.util", runner.multiprocessing_imported)
         runner.finish_before_signals()
         if options.metrics is not None and options.is_program:
             # The program itself may run no loop, only its workers.
@@ -115,6 +117,15 @@ class Runner:
 
         with contextlib.suppress(AttributeError, TypeError):  # another version of uvloop
             module.Loop.run_forever = run_forever
+
+    def multiprocessing_imported(self, module: Any) -> None:
+        """Have children that multiprocessing forks call `finish` at their exit.
+
+        They leave by os._exit, without the parent's functions of atexit, but run finalizers.
+        """
+        module.register_after_fork(
+            self, lambda runner: module.Finalize(None, runner.finish, exitpriority=LAST)
+        )
 
     def finish_before_signals(self) -> None:
         """Have signal.raise_signal call `finish` before a signal that ends the process.

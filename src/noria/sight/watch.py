@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+import warnings
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from noria._core.loop import Loop
 from noria.sight import lifetime
 from noria.sight.settings import DEFAULT_BUFFER, MAX_BUFFER, MIN_BUFFER, Settings
 
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
     from noria.sight.agent import Agent
     from noria.sight.dump import RecordingWriter
+    from noria.sight.watched_loop import WatchedLoop
 
 
 class Watch:
@@ -102,12 +107,16 @@ class Record(Watch):
             lifetime.release()
             raise
         self._agent.add_ticker(self.flush)
+        self._agent.add_reader(self._write)
 
     def flush(self) -> None:
         """Write what was recorded so far to the file."""
+        self._write()
+
+    def _write(self, leaving: Sequence[WatchedLoop] = ()) -> None:
         with self._writing:
             if self._writer is not None:
-                self._writer.write()
+                self._writer.write(leaving)
 
     @property
     def records(self) -> int:
@@ -118,6 +127,7 @@ class Record(Watch):
     def _end(self) -> None:
         agent = self._agent
         agent.remove_ticker(self.flush)
+        agent.remove_reader(self._write)
         try:
             if agent.pid != os.getpid():
                 # The child of a fork: a thread of the parent may have had the lock.
@@ -131,6 +141,23 @@ class Record(Watch):
                     writer.close()
         finally:
             lifetime.release()
+
+
+def _warn_of_other_loop() -> None:
+    """Warn if the loop that runs in this thread is not noria's."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # none runs
+        return
+    if isinstance(loop, Loop):
+        return
+    kind = type(loop)
+    warnings.warn(
+        f"the running event loop, {kind.__module__}.{kind.__qualname__}, is not noria's and is not "
+        "watched or recorded: run the program with noria.run(main()) or 'noria run SCRIPT'",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _settings(max_block: float, buffer: int, socket: bool, report_blocks: bool) -> Settings:
@@ -161,9 +188,13 @@ def watch(
         report_blocks: whether to write about blocked loops on standard error.
 
     Calls may be nested: the first one's arguments count, and watching ends with the last `stop`.
+    In a running loop that is not noria's, which cannot be watched, a RuntimeWarning says so.
+
     Raises OSError if the socket or memory cannot be created, ValueError for wrong arguments.
     """
-    return Watch(_settings(max_block, buffer, socket, report_blocks))
+    settings = _settings(max_block, buffer, socket, report_blocks)
+    _warn_of_other_loop()
+    return Watch(settings)
 
 
 def record(
@@ -178,10 +209,13 @@ def record(
 
     Recording begins at once and ends with `stop`, or with the ``with`` or ``async with`` block.
     A program that is killed leaves a file that can be opened. The arguments are those of `watch`.
+    In a running loop that is not noria's, which cannot be recorded, a RuntimeWarning says so.
 
     Raises OSError, also at the end if the file could not be written, and ValueError.
     """
-    return Record(path, _settings(max_block, buffer, socket, report_blocks))
+    settings = _settings(max_block, buffer, socket, report_blocks)
+    _warn_of_other_loop()
+    return Record(path, settings)
 
 
 def mark(name: str) -> None:

@@ -101,7 +101,8 @@ class Watchdog:
             [
                 (watched.id, watched.recorder.open_readonly())
                 for watched in self.agent.loops
-                if not watched.released and watched.loop is not None
+                # A closed one until the end of its last block was noticed.
+                if not watched.released and (watched.loop is not None or watched.id in self._blocks)
             ]
         )
 
@@ -118,6 +119,12 @@ class Watchdog:
         while self._blocks and time.monotonic() < end:
             self._watcher.wake()
             time.sleep(0.002)
+
+    def update_blocks(self) -> None:
+        """Add what is known by now of the blocks that last to the agent's blocks."""
+        for kept in list(self._blocks.values()):
+            kept.fields["samples"] = kept.samples.most_common()
+            self.agent.blocks.add(kept.fields)
 
     def abandon(self) -> None:
         """In the child of a fork, which does not have the thread: free everything."""

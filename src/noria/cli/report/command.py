@@ -224,9 +224,10 @@ def _write_page(
 ) -> int:
     """Write the page; return its size. Raises OSError, CommandError without jinja2."""
     from noria.sight.report import page
+    from noria.sight.report.data import shown_loops
     from noria.sight.report.output_files import write_whole
 
-    timelines = page.timelines_of(recording, _chosen(observation))
+    timelines = page.timelines_of(recording, shown_loops(observation, findings))
     try:
         document = page.page(observation, findings, timelines, recording.names())
     except ModuleNotFoundError as error:

@@ -1,7 +1,8 @@
 """The numbers of the page: an observation, its findings and timelines as one object of JSON.
 
-Its size is bounded: a timeline has at most `BUCKETS` intervals and a few lanes, tables have at most
-`MAX_ROWS` rows. Times are in microseconds since the beginning of the recording.
+Its size is bounded: there are at most `MAX_LOOPS` loops, a timeline has at most `BUCKETS` intervals
+and a few lanes, tables have at most `MAX_ROWS` rows. Times are in microseconds since the beginning
+of the recording.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ LANES = 16  # of tasks, and of connections
 SPANS = 600  # of each lane
 MAX_ROWS = 500
 MAX_STACKS = 200
+MAX_LOOPS = 100
 
 Lanes = Mapping[str, Any]  # what Timeline.lanes returns
 
@@ -37,11 +39,12 @@ def page_data(
     timelines: Mapping[int, Lanes],
     names: Mapping[int, Names],
 ) -> dict[str, Any]:
-    """Return what the page's scripts draw.
+    """Return what the page's scripts draw, of the loops that `shown_loops` chooses.
 
     *timelines* has the result of Timeline.lanes for loops by id; for others the page draws the
     samples of the observation. *names* has the names of the codes in them, also by loop.
     """
+    shown = shown_loops(observation, findings)
     return {
         "pid": observation.pid,
         "command": observation.command,
@@ -53,8 +56,18 @@ def page_data(
         "loops": [
             _loop(figures, timelines.get(figures.id), names.get(figures.id) or Names())
             for figures in observation.loops
+            if figures.id in shown
         ],
+        "loops_hidden": len(observation.loops) - len(shown),
+        "loops_lost": observation.loops_lost,
     }
+
+
+def shown_loops(observation: Observation, findings: Sequence[Finding]) -> set[int]:
+    """Return the ids of the loops on the page: those with findings, then the busiest."""
+    faulty = {finding.loop for finding in findings}
+    loops = sorted(observation.loops, key=lambda loop: (loop.id not in faulty, -loop.busy))
+    return {loop.id for loop in loops[:MAX_LOOPS]}
 
 
 def us(nanoseconds: float) -> float:

@@ -33,7 +33,11 @@ def render(observation: Observation, findings: Sequence[Finding], width: int = 1
     if observation.realtime:
         ended = time.localtime(observation.realtime / 1e9)
         facts.append(f"recorded until {time.strftime('%Y-%m-%d %H:%M:%S', ended)}")
-    lines += [", ".join(facts), "", *finding_text.render(findings, width).splitlines()]
+    lines.append(", ".join(facts))
+    if observation.loops_lost:
+        lost = f"{observation.loops_lost:,} (they could not be read in time)"
+        lines.append(f"loops not recorded: {lost}")
+    lines += ["", *finding_text.render(findings, width).splitlines()]
     for loop in observation.loops:
         lines += ["", *_loop(loop, width)]
     return "\n".join(units.clipped(line.rstrip(), width) for line in lines)

@@ -18,6 +18,8 @@ const showFacts = (data, loop) => {
     ["process", `${data.pid}, Python ${data.python}`],
   ];
   if (loop.dropped) facts.push(["records lost", count(loop.dropped), true]);
+  if (data.loops_hidden) facts.push(["other loops", `${count(data.loops_hidden)}: noria report --loop N`]);
+  if (data.loops_lost) facts.push(["loops not recorded", count(data.loops_lost), true]);
   byId("facts").replaceChildren(
     ...facts.map(([name, value, bad]) =>
       element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value, className: bad ? "bad" : "" })),
