@@ -95,18 +95,13 @@ class Checks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
-<<<<<<< HEAD
         """Fail a test whose fixtures block the loop, or whose marker is wrong."""
         wrong = ""
         try:
             self.limit = self._limit_of(item)
         except ValueError as error:
             self.limit, wrong = 0, str(error)
-=======
-        """Fail a test whose fixtures block the loop."""
-        self.limit = self._limit_of(item)
         self.hooks.begin_test(shared=bool(self._wider))
->>>>>>> sight-c
         self._is_async = inspect.iscoroutinefunction(getattr(item, "function", None))
         result = yield from self._limited(item, "setup")
         if wrong:

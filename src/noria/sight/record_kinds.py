@@ -1,6 +1,6 @@
 """The kinds of records that Python code uses. events.pxd describes them; a test compares both."""
 
-<<<<<<< HEAD
+NOTHING = 0
 RUN_BEGIN = 1
 RUN_END = 2
 TURN = 3
@@ -12,10 +12,6 @@ STEP = 9
 IO = 10
 TIMER_CALL = 11
 TIMER_STEP = 12
-=======
-NOTHING = 0
-RUN_END = 2
->>>>>>> sight-c
 GC_BEGIN = 45
 GC_END = 46
 JOB_QUEUED = 42
