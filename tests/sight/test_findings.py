@@ -500,6 +500,8 @@ def test_many_small_sends_of_one_handler_are_found():
     finding = only(observed(connections=[many]))
     assert (finding.kind, finding.place) == ("many-system-calls", HANDLER)
     assert find(observed(connections=[replace(many, bytes_out=10**7)])) == []
+    # Datagrams cannot be joined.
+    assert find(observed(connections=[replace(many, datagrams=True)])) == []
     # One send for each event, however small.
     assert find(observed(connections=[replace(many, repeated_sends=100)])) == []
 

@@ -108,6 +108,7 @@ class ConnectionObserver:
             for name in _RECORDED:
                 setattr(connection, name, raw[name])
             connection.protocol = self._names.text(raw["protocol"])
+            connection.datagrams = raw["datagrams"]
             connection.tls = raw["tls"]
             connection.opened_at = self._place(raw["opened_at"])
             connection.paused_at = self._place(raw["paused_at"])

@@ -130,6 +130,7 @@ class ConnectionFigures:
     peer: str = ""
     local: str = ""
     protocol: str = ""
+    datagrams: bool = False  # not a stream
     tls: str = ""  # "", or the protocol's version
     bytes_in: int = 0
     bytes_out: int = 0

@@ -187,6 +187,7 @@ cdef dict connection_dict(Connection *c, int64_t now):
         "closed": c.closed,
         "error": c.error,
         "protocol": c.protocol,
+        "datagrams": bool(c.datagrams),
         "tls": TLS_STATES[c.tls] if c.tls < 4 else "",
         "bytes_in": c.bytes_in,
         "bytes_out": c.bytes_out,

@@ -91,6 +91,7 @@ cdef struct Connection:
     uint64_t repeated_sends
     uint64_t last_send      # number of the handler that has sent last
     bint begun              # OPEN was there
+    bint datagrams          # not a stream
     bint ended              # the peer has closed its side
 
 cdef struct Job:
