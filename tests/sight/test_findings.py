@@ -479,6 +479,49 @@ def test_connections_that_only_grow_in_number_leak():
     assert find(observed(connections=leaked[:10])) == []
 
 
+RECEIVED = Place("Client.data_received", "/venv/lib/python3.13/site-packages/http/client.py", 40)
+
+
+def test_connections_of_a_librarys_protocol_leak_if_they_are_not_used_again():
+    leaked = [
+        connection(
+            fd,
+            opened=BEGIN + fd * 100 * MS,
+            last_received=BEGIN + fd * 100 * MS + MS,
+            opened_at=HANDLER,
+            handler=RECEIVED,
+            peer="192.0.2.1:80",
+        )
+        for fd in range(10, 90)
+    ]
+    finding = only(observed(connections=leaked))
+    assert (finding.kind, finding.place) == ("connection-leak", HANDLER)
+    assert "AsyncClient" in finding.advice
+    # A pool that grew with the load has used all of them after the last one was opened.
+    pool = [replace(each, last_received=BEGIN + 9200 * MS + each.fd * MS) for each in leaked]
+    assert find(observed(connections=pool)) == []
+    # A pool keeps connections to many hosts; subscribers wait for messages once all are connected.
+    hosts = [replace(each, peer=f"192.0.2.{each.fd}:80") for each in leaked]
+    assert find(observed(connections=hosts)) == []
+    subscribers = observed(connections=leaked, end=BEGIN + 30 * SECOND)
+    assert find(subscribers) == []
+    assert find(observed(connections=[replace(each, user=YIELDS) for each in leaked])) == []
+
+
+def test_a_slow_client_of_a_librarys_protocol_is_found_at_the_task_or_the_line_that_writes():
+    slow = connection(
+        longest_writing_pause=2 * SECOND,
+        most_unsent=100_000,
+        written_at=HANDLER,
+        handler=RECEIVED,
+    )
+    assert only(observed(connections=[slow])).place == HANDLER
+    assert only(observed(connections=[replace(slow, user=YIELDS)])).place == YIELDS
+    # A task of the library waits for the program's.
+    assert only(observed(connections=[replace(slow, user=RECEIVED)])).place == HANDLER
+    assert only(observed(connections=[replace(slow, written_at=None)])).place == RECEIVED
+
+
 # The executor, system calls.
 
 
@@ -500,6 +543,8 @@ def test_many_small_sends_of_one_handler_are_found():
     finding = only(observed(connections=[many]))
     assert (finding.kind, finding.place) == ("many-system-calls", HANDLER)
     assert find(observed(connections=[replace(many, bytes_out=10**7)])) == []
+    protocol = replace(many, sender=Place("app.Chat"), handler=HANDLER)
+    assert only(observed(connections=[protocol])).place == HANDLER
     # Datagrams cannot be joined.
     assert find(observed(connections=[replace(many, datagrams=True)])) == []
     # One send for each event, however small.

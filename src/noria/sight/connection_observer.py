@@ -176,6 +176,7 @@ class ConnectionObserver:
 
 def _fill_user(connection: ConnectionFigures, fields: dict[str, Any]) -> None:
     """Set the user; null says that the connection has none now, whatever the records say."""
+    fill(connection, fields, "handler")
     if "user" in fields:
         connection.user = None
         fill(connection, fields, "user")

@@ -145,7 +145,8 @@ class ConnectionFigures:
     unsent_in_kernel: int = 0  # bytes that the peer has not acknowledged
     reading_paused_since: int = 0  # 0: it is not paused
     writing_paused_since: int = 0
-    user: Place | None = None  # the task or handler that reads from it, if it is known
+    user: Place | None = None  # where the task is that has it, if it is known
+    handler: Place | None = None  # the protocol's method that gets its data; None: streams
     opened_at: Place | None = None  # the program's line that opened it; None: accepted, or unknown
     paused_at: Place | None = None  # the program's line that last paused reading
     written_at: Place | None = None  # the program's line whose write last paused writing

@@ -24,6 +24,8 @@ def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
         if repeated < thresholds.repeated_sends or sent > sends * thresholds.small_send:
             continue
         place = conns[0].sender
+        if place is not None and not place.file:  # a protocol
+            place = conns[0].handler or place
         found.append(
             Finding(
                 kind="many-system-calls",
