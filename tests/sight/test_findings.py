@@ -180,6 +180,25 @@ def test_a_turn_of_several_long_handlers_is_a_blocked_loop():
     assert find(observed(blocks=[block(started=100 * MS, cpu=90 * MS)], slow=calls)) == []
 
 
+def test_a_long_turn_of_many_handlers_that_computed_is_a_finding_of_its_own():
+    other = Place("on_tick", "/app/ticks.py", 5)
+    short = SlowCall("callback", HANDLER, BEGIN + SECOND + 10 * MS, 3 * MS)
+    many = block(
+        cpu=390 * MS, handlers=3000, events_waiting=2900, samples=[(HANDLER, 9), (other, 3)]
+    )
+    finding = only(observed(blocks=[many], slow=[short]))
+    assert (finding.kind, finding.place) == ("loop-blocked", HANDLER)
+    assert "3,000 handlers in one turn" in finding.title
+    assert "75%" in finding.evidence[2]
+    assert "ready at once" in finding.advice
+    # It computed little, or the turn's handlers are not known.
+    assert find(observed(blocks=[replace(many, cpu=150 * MS)], slow=[short])) == []
+    assert find(observed(blocks=[replace(many, handlers=0)], slow=[short])) == []
+    # Late timers, and tasks that wake themselves, are findings that explain it.
+    late = TimerFigures(fired=20, lateness=spread(*[300 * MS] * 20))
+    assert only(observed(blocks=[many], slow=[short], timers=late)).kind == "timers-late"
+
+
 def test_a_task_that_computes_at_several_lines_never_yields():
     other = replace(HANDLER, line=14)
     samples = [(HANDLER, 9), (other, 3)]

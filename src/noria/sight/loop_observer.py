@@ -355,7 +355,7 @@ class LoopObserver:
         seen.sort(key=lambda block: block.started)
         blocks: list[Block] = []
         position = 0
-        for start, end, delay, waited, _, code, task in raw["long_turns"]:
+        for start, end, delay, waited, _, code, task, handlers in raw["long_turns"]:
             share = delay / everything if everything else 0.0
             matching = None
             while position < len(seen) and seen[position].started < end:
@@ -373,6 +373,7 @@ class LoopObserver:
             matching.started, matching.ended = start, True
             matching.duration = end - start - matching.excused
             matching.events_waiting = max(matching.events_waiting, waited)
+            matching.handlers = handlers
             matching.delay_share = min(share, 1.0)
             blocks.append(matching)
         blocks += seen[position:]

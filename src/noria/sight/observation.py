@@ -220,6 +220,7 @@ class Block:
     stack: list[Place] = field(default_factory=list)  # outermost first
     task: str = ""
     events_waiting: int = 0
+    handlers: int = 0  # that the turn has run; 0: unknown
     delay_share: float = 0.0  # of all queue delay that was observed: 0 to 1
     gil_held: bool = False  # C code held the GIL: the stack was taken when it released it
     cpu: int = 0  # ns of it that the thread ran (/proc/PID/task/TID/schedstat), as far as observed
