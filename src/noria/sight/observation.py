@@ -294,7 +294,7 @@ class LoopFigures:
     turn: Distribution = field(default_factory=Distribution)
     queue_delay: Distribution = field(default_factory=Distribution)
     handler: Distribution = field(default_factory=Distribution)
-    tasks_alive: int = 0
+    tasks_alive: int | None = None  # None: unknown, without a snapshot
     tasks_created: int = 0
     codes: list[CodeFigures] = field(default_factory=list)
     slow: list[SlowCall] = field(default_factory=list)  # the longest first
