@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 from dataclasses import replace
 
 import pytest
@@ -256,6 +257,8 @@ def test_collections_of_other_threads_are_compared_with_all_time():
     pauses = spread(*[10 * MS] * 100)
     idle = observed(busy=SECOND // 10, waiting=9 * SECOND, gc=GcFigures(pauses=pauses))
     assert find(idle) == []  # 1 s of 10 s
+    busy = observed(busy=2 * SECOND, waiting=8 * SECOND, gc=GcFigures(pauses=pauses))
+    assert "50% of the loop's busy time" in only(busy).title
     assert only(idle, Thresholds(gc_share=0.05)).data["share"] == 0.1
 
 
@@ -332,6 +335,37 @@ def test_a_task_that_polls_is_a_storm():
     assert find(observed(tasks=polling(1, 4_000, 4 * SECOND), events=5_000)) == []
 
 
+def test_tasks_that_ended_before_they_were_seen_polled_at_their_only_await(tmp_path):
+    program = tmp_path / "poll.py"
+    program.write_text(
+        "import asyncio\n"
+        "@decorated\n"
+        "async def work():  # await nothing\n"
+        "    while not found:\n"
+        "        await asyncio.sleep(0)\n"
+        "\n"
+        "async def other():\n"
+        "    await work()\n"
+        "    await work()\n"
+    )
+
+    def place(line: int) -> int:
+        coroutine = Place("work", str(program), line)
+        tasks = [
+            replace(each, waiting_at=[], coroutine=coroutine)
+            for each in polling(1, 400_000, SECOND)
+        ]
+        found = only(observed(tasks=tasks, events=500_000)).place
+        assert found is not None
+        return found.line
+
+    assert place(2) == place(3) == 5
+    assert place(7) == 7
+    program.unlink()
+    linecache.checkcache()
+    assert place(2) == 2
+
+
 def test_an_orphaned_task_is_found():
     lost = task(orphaned=True, waiting_since=BEGIN + SECOND, waiting_at=[YIELDS])
     finding = only(observed(tasks=[lost]))
@@ -352,6 +386,7 @@ def test_a_lock_that_is_held_long_is_found():
     ("kind", "expected"),
     [
         ("task never retrieved", "exception-never-retrieved"),
+        ("future never retrieved", "exception-never-retrieved"),
         ("task destroyed pending", "task-destroyed-pending"),
         ("callback", "exception-in-callback"),
     ],
@@ -360,6 +395,7 @@ def test_unhandled_errors_are_found(kind: str, expected: str):
     finding = only(observed(errors=[ErrorFigures("KeyError", "'XYZ'", HANDLER, 3, kind=kind)]))
     assert (finding.kind, finding.place, finding.severity) == (expected, HANDLER, "error")
     assert finding.data["count"] == 3
+    assert finding.title.startswith(f"a {kind.split()[0]} ")
 
 
 def test_a_cancelled_handler_of_a_stream_is_no_fault():

@@ -243,7 +243,8 @@ class ErrorFigures:
     place: Place
     count: int = 1
     last: int = 0
-    kind: str = "callback"  # "callback", "task never retrieved", "task destroyed pending"
+    # "callback", "task never retrieved", "future never retrieved", "task destroyed pending"
+    kind: str = "callback"
 
 
 @dataclass(slots=True)

@@ -135,7 +135,7 @@ class _Job:
 _KINDS = {
     "Task was destroyed but it is pending!": "task destroyed pending",
     "Task exception was never retrieved": "task never retrieved",
-    "Future exception was never retrieved": "task never retrieved",
+    "Future exception was never retrieved": "future never retrieved",
 }
 
 
