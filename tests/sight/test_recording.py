@@ -33,6 +33,7 @@ from noria.sight.recording import (
     observe_recording,
     write_magic,
 )
+from noria.sight.report.text import render
 
 
 def test_a_recording_has_the_figures_that_were_written(tmp_path: Path) -> None:
@@ -221,9 +222,11 @@ def test_the_tasks_that_were_left_when_the_loop_was_closed_are_alive() -> None:
     # Without a snapshot, it is not known which tasks have ended.
     (loop,) = observer.observe().loops
     assert (loop.tasks_created, loop.tasks_alive) == (2, None)
+    assert "2 created\n" in render(observer.observe(), [])
     observer.feed_snapshot(snapshot(ring, closed=True, tasks=[], tasks_left=[0x9100]))
     (loop,) = observer.observe().loops
     assert loop.tasks_alive == 1
+    assert "2 created, 1 alive at the end\n" in render(observer.observe(), [])
     assert {task.id: task.state == "done" for task in loop.tasks} == {0x9000: True, 0x9100: False}
 
 
