@@ -327,9 +327,9 @@ def test_a_long_turn_and_the_delay_it_causes() -> None:
     ring.call(0x100, after=MS)
     ring.wait(MS, 0)
     found = figures(ring, max_block=50 * MS)
-    ((start, end, delay, waited, kind, code, task),) = found["long_turns"]
+    ((start, end, delay, waited, kind, code, task, handlers),) = found["long_turns"]
     assert (start, end) == (BASE + MS, BASE + 202 * MS)
-    assert (kind, code, task, waited) == ("callback", 0x100, 0, 4)
+    assert (kind, code, task, waited, handlers) == ("callback", 0x100, 0, 4, 3)
     # Two of its own events; the two that it queued after 200 ms waited 1 ms of it.
     assert delay == 200 * MS + 201 * MS + 2 * MS
     assert found["queue_delay"][1] == delay + MS

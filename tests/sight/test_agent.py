@@ -259,6 +259,7 @@ def test_errors_are_counted_and_the_programs_handler_sees_the_same() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, context: contexts.append(context))
         asyncio.create_task(fails())  # noqa: RUF006
+        loop.create_future().set_exception(KeyError("planted"))
         loop.call_soon(lambda: 1 / 0)
         pending = asyncio.create_task(lost())
         await asyncio.sleep(0)
@@ -267,12 +268,19 @@ def test_errors_are_counted_and_the_programs_handler_sees_the_same() -> None:
         gc.collect()
         errors = (await asyncio.to_thread(snapshot_of, lifetime.active()))["errors"]
         kinds = {error["kind"]: error for error in errors}
-        assert set(kinds) == {"callback", "task never retrieved", "task destroyed pending"}
+        assert set(kinds) == {
+            "callback",
+            "task never retrieved",
+            "future never retrieved",
+            "task destroyed pending",
+        }
+        assert kinds["future never retrieved"]["type"] == "KeyError"
         assert kinds["task never retrieved"]["type"] == "ZeroDivisionError"
         assert kinds["task never retrieved"]["place"][3] == 'raise ZeroDivisionError("planted")'
         assert kinds["task destroyed pending"]["place"][0] == "lost"
         assert kinds["callback"]["place"][3] == "loop.call_soon(lambda: 1 / 0)"
         assert sorted(context["message"] for context in contexts)[1:] == [
+            "Future exception was never retrieved",
             "Task exception was never retrieved",
             "Task was destroyed but it is pending!",
         ]

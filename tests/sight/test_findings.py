@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 from dataclasses import replace
 
 import pytest
@@ -180,6 +181,25 @@ def test_a_turn_of_several_long_handlers_is_a_blocked_loop():
     assert find(observed(blocks=[block(started=100 * MS, cpu=90 * MS)], slow=calls)) == []
 
 
+def test_a_long_turn_of_many_handlers_that_computed_is_a_finding_of_its_own():
+    other = Place("on_tick", "/app/ticks.py", 5)
+    short = SlowCall("callback", HANDLER, BEGIN + SECOND + 10 * MS, 3 * MS)
+    many = block(
+        cpu=390 * MS, handlers=3000, events_waiting=2900, samples=[(HANDLER, 9), (other, 3)]
+    )
+    finding = only(observed(blocks=[many], slow=[short]))
+    assert (finding.kind, finding.place) == ("loop-blocked", HANDLER)
+    assert "3,000 handlers in one turn" in finding.title
+    assert "75%" in finding.evidence[2]
+    assert "ready at once" in finding.advice
+    # It computed little, or the turn's handlers are not known.
+    assert find(observed(blocks=[replace(many, cpu=150 * MS)], slow=[short])) == []
+    assert find(observed(blocks=[replace(many, handlers=0)], slow=[short])) == []
+    # Late timers, and tasks that wake themselves, are findings that explain it.
+    late = TimerFigures(fired=20, lateness=spread(*[300 * MS] * 20))
+    assert only(observed(blocks=[many], slow=[short], timers=late)).kind == "timers-late"
+
+
 def test_a_task_that_computes_at_several_lines_never_yields():
     other = replace(HANDLER, line=14)
     samples = [(HANDLER, 9), (other, 3)]
@@ -237,6 +257,8 @@ def test_collections_of_other_threads_are_compared_with_all_time():
     pauses = spread(*[10 * MS] * 100)
     idle = observed(busy=SECOND // 10, waiting=9 * SECOND, gc=GcFigures(pauses=pauses))
     assert find(idle) == []  # 1 s of 10 s
+    busy = observed(busy=2 * SECOND, waiting=8 * SECOND, gc=GcFigures(pauses=pauses))
+    assert "50% of the loop's busy time" in only(busy).title
     assert only(idle, Thresholds(gc_share=0.05)).data["share"] == 0.1
 
 
@@ -313,6 +335,37 @@ def test_a_task_that_polls_is_a_storm():
     assert find(observed(tasks=polling(1, 4_000, 4 * SECOND), events=5_000)) == []
 
 
+def test_tasks_that_ended_before_they_were_seen_polled_at_their_only_await(tmp_path):
+    program = tmp_path / "poll.py"
+    program.write_text(
+        "import asyncio\n"
+        "@decorated\n"
+        "async def work():  # await nothing\n"
+        "    while not found:\n"
+        "        await asyncio.sleep(0)\n"
+        "\n"
+        "async def other():\n"
+        "    await work()\n"
+        "    await work()\n"
+    )
+
+    def place(line: int) -> int:
+        coroutine = Place("work", str(program), line)
+        tasks = [
+            replace(each, waiting_at=[], coroutine=coroutine)
+            for each in polling(1, 400_000, SECOND)
+        ]
+        found = only(observed(tasks=tasks, events=500_000)).place
+        assert found is not None
+        return found.line
+
+    assert place(2) == place(3) == 5
+    assert place(7) == 7
+    program.unlink()
+    linecache.checkcache()
+    assert place(2) == 2
+
+
 def test_an_orphaned_task_is_found():
     lost = task(orphaned=True, waiting_since=BEGIN + SECOND, waiting_at=[YIELDS])
     finding = only(observed(tasks=[lost]))
@@ -333,6 +386,7 @@ def test_a_lock_that_is_held_long_is_found():
     ("kind", "expected"),
     [
         ("task never retrieved", "exception-never-retrieved"),
+        ("future never retrieved", "exception-never-retrieved"),
         ("task destroyed pending", "task-destroyed-pending"),
         ("callback", "exception-in-callback"),
     ],
@@ -341,6 +395,7 @@ def test_unhandled_errors_are_found(kind: str, expected: str):
     finding = only(observed(errors=[ErrorFigures("KeyError", "'XYZ'", HANDLER, 3, kind=kind)]))
     assert (finding.kind, finding.place, finding.severity) == (expected, HANDLER, "error")
     assert finding.data["count"] == 3
+    assert finding.title.startswith(f"a {kind.split()[0]} ")
 
 
 def test_a_cancelled_handler_of_a_stream_is_no_fault():
@@ -479,6 +534,49 @@ def test_connections_that_only_grow_in_number_leak():
     assert find(observed(connections=leaked[:10])) == []
 
 
+RECEIVED = Place("Client.data_received", "/venv/lib/python3.13/site-packages/http/client.py", 40)
+
+
+def test_connections_of_a_librarys_protocol_leak_if_they_are_not_used_again():
+    leaked = [
+        connection(
+            fd,
+            opened=BEGIN + fd * 100 * MS,
+            last_received=BEGIN + fd * 100 * MS + MS,
+            opened_at=HANDLER,
+            handler=RECEIVED,
+            peer="192.0.2.1:80",
+        )
+        for fd in range(10, 90)
+    ]
+    finding = only(observed(connections=leaked))
+    assert (finding.kind, finding.place) == ("connection-leak", HANDLER)
+    assert "AsyncClient" in finding.advice
+    # A pool that grew with the load has used all of them after the last one was opened.
+    pool = [replace(each, last_received=BEGIN + 9200 * MS + each.fd * MS) for each in leaked]
+    assert find(observed(connections=pool)) == []
+    # A pool keeps connections to many hosts; subscribers wait for messages once all are connected.
+    hosts = [replace(each, peer=f"192.0.2.{each.fd}:80") for each in leaked]
+    assert find(observed(connections=hosts)) == []
+    subscribers = observed(connections=leaked, end=BEGIN + 30 * SECOND)
+    assert find(subscribers) == []
+    assert find(observed(connections=[replace(each, user=YIELDS) for each in leaked])) == []
+
+
+def test_a_slow_client_of_a_librarys_protocol_is_found_at_the_task_or_the_line_that_writes():
+    slow = connection(
+        longest_writing_pause=2 * SECOND,
+        most_unsent=100_000,
+        written_at=HANDLER,
+        handler=RECEIVED,
+    )
+    assert only(observed(connections=[slow])).place == HANDLER
+    assert only(observed(connections=[replace(slow, user=YIELDS)])).place == YIELDS
+    # A task of the library waits for the program's.
+    assert only(observed(connections=[replace(slow, user=RECEIVED)])).place == HANDLER
+    assert only(observed(connections=[replace(slow, written_at=None)])).place == RECEIVED
+
+
 # The executor, system calls.
 
 
@@ -500,6 +598,10 @@ def test_many_small_sends_of_one_handler_are_found():
     finding = only(observed(connections=[many]))
     assert (finding.kind, finding.place) == ("many-system-calls", HANDLER)
     assert find(observed(connections=[replace(many, bytes_out=10**7)])) == []
+    protocol = replace(many, sender=Place("app.Chat"), handler=HANDLER)
+    assert only(observed(connections=[protocol])).place == HANDLER
+    # Datagrams cannot be joined.
+    assert find(observed(connections=[replace(many, datagrams=True)])) == []
     # One send for each event, however small.
     assert find(observed(connections=[replace(many, repeated_sends=100)])) == []
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import pytest
 
-from noria.sight.places import await_stack
+from noria.sight.places import await_stack, code_of
 from support.running import environment
 
 # CPython counts in the code itself, behind an instruction, how often it could not specialize it.
@@ -96,3 +98,14 @@ def test_the_chain_of_what_is_suspended(steps: int) -> None:
         await asyncio.wait([task])
 
     asyncio.run(main())
+
+
+def test_the_code_of_a_job_is_that_of_the_function_which_a_context_runs() -> None:
+    def job() -> None: ...
+
+    # As asyncio.to_thread submits it.
+    assert code_of(partial(copy_context().run, job)) is job.__code__
+    assert code_of(partial(copy_context().run, partial(job))) is job.__code__
+    assert code_of(partial(job)) is job.__code__
+    run = copy_context().run
+    assert code_of(partial(run)) == run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +21,11 @@ from tests.support.recordings import (
 )
 from tests.support.recordings import blocked as blocked_loop
 
+import noria
 from noria._core.recorder.ring import Recorder
 from noria.errors import RecordingError
 from noria.sight import dump
+from noria.sight.findings import Thresholds, find
 from noria.sight.observer import Observer
 from noria.sight.recording import (
     RECORDS,
@@ -31,6 +34,7 @@ from noria.sight.recording import (
     observe_recording,
     write_magic,
 )
+from noria.sight.report.text import render
 
 
 def test_a_recording_has_the_figures_that_were_written(tmp_path: Path) -> None:
@@ -148,6 +152,117 @@ def test_a_task_that_waits_for_a_lost_future_until_it_is_cancelled() -> None:
     (found,) = observer.observe().loops[0].tasks
     assert found.orphaned
     assert found.waiting_since == BASE + MS  # the first snapshot that says so
+
+
+def observer_of(ring: Ring) -> Observer:
+    """Return an observer of the ring's records, which are removed from it."""
+    observer = Observer()
+    observer.feed_loop({"id": 0, "header": HEADER})
+    feed(observer, ring)
+    return observer
+
+
+def feed(observer: Observer, ring: Ring) -> None:
+    observer.feed_ring(0, bytes(ring.records))
+    ring.records.clear()
+
+
+def waiting_task(ring: Ring) -> None:
+    ring.put("RUN_BEGIN", 7)
+    ring.put("TASK_CREATED", 0x200, 0x9000)
+    ring.queue()
+    ring.turn()
+    ring.step(0x9000, 0x200)
+    ring.wait(MS, 0, after=MS)
+
+
+def cancelled(ring: Ring) -> None:
+    ring.queue()
+    ring.turn(after=MS)
+    ring.step(0x9000, 0x200)
+    ring.wait(MS, 0, after=MS)
+
+
+def test_a_task_that_waits_for_a_lock_until_it_is_cancelled_has_waited_since_then() -> None:
+    ring = Ring()
+    waiting_task(ring)
+    observer = observer_of(ring)
+    first = BASE + ring.time
+    tasks = [{"id": 0x9000, "state": "waiting", "waiting_for": "Lock"}]
+    for _ in range(3):
+        observer.feed_snapshot(snapshot(ring, tasks=tasks, tasks_alive=1))
+        ring.wait(1000 * MS, 0)
+    cancelled(ring)
+    feed(observer, ring)
+    # It may still have got the lock.
+    (alive,) = observer.observe().loops[0].tasks
+    assert alive.waiting_since == alive.last_step > first + 1000 * MS
+    observer.feed_snapshot(snapshot(ring, closed=True, tasks=[], tasks_left=[]))
+    observation = observer.observe()
+    (found,) = observation.loops[0].tasks
+    assert (found.state, found.waiting_since) == ("done", first)
+    assert found.ended == found.last_step
+    (finding,) = find(observation, Thresholds(lock_wait=2))
+    assert finding.kind == "task-waits-long"
+
+
+def test_a_task_that_got_the_lock_between_two_snapshots_has_waited_since_the_second() -> None:
+    ring = Ring()
+    waiting_task(ring)
+    observer = observer_of(ring)
+    tasks = [{"id": 0x9000, "state": "waiting", "waiting_for": "Lock"}]
+    observer.feed_snapshot(snapshot(ring, tasks=tasks, tasks_alive=1))
+    cancelled(ring)
+    feed(observer, ring)
+    second = BASE + ring.time
+    observer.feed_snapshot(snapshot(ring, tasks=tasks, tasks_alive=1))
+    cancelled(ring)
+    feed(observer, ring)
+    observer.feed_snapshot(snapshot(ring, closed=True, tasks=[], tasks_left=[]))
+    assert observer.observe().loops[0].tasks[0].waiting_since == second
+
+
+def test_a_lost_task_whose_address_another_one_got_has_waited() -> None:
+    ring = Ring()
+    waiting_task(ring)
+    observer = observer_of(ring)
+    first = BASE + ring.time
+    tasks = [{"id": 0x9000, "name": "lost", "state": "waiting", "orphaned": True}]
+    observer.feed_snapshot(snapshot(ring, tasks=tasks, tasks_alive=1))
+    cancelled(ring)
+    ring.put("TASK_CREATED", 0x300, 0x9000, after=MS)
+    feed(observer, ring)
+    lost = observer.observe().loops[0].tasks[-1]
+    assert (lost.name, lost.state, lost.orphaned, lost.waiting_since) == (
+        "lost", "done", True, first,
+    )  # fmt: skip
+
+
+def test_the_tasks_that_were_left_when_the_loop_was_closed_are_alive() -> None:
+    ring = Ring()
+    waiting_task(ring)
+    ring.put("TASK_CREATED", 0x300, 0x9100)
+    observer = observer_of(ring)
+    # Without a snapshot, it is not known which tasks have ended.
+    (loop,) = observer.observe().loops
+    assert (loop.tasks_created, loop.tasks_alive) == (2, None)
+    assert "2 created\n" in render(observer.observe(), [])
+    observer.feed_snapshot(snapshot(ring, closed=True, tasks=[], tasks_left=[0x9100]))
+    (loop,) = observer.observe().loops
+    assert loop.tasks_alive == 1
+    assert "2 created, 1 alive at the end\n" in render(observer.observe(), [])
+    assert {task.id: task.state == "done" for task in loop.tasks} == {0x9000: True, 0x9100: False}
+
+
+def test_a_closed_loop_has_no_tasks(tmp_path: Path) -> None:
+    async def main() -> None:
+        await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+
+    with noria.record(tmp_path / "run.noria", socket=False):
+        noria.run(main())
+    (loop,) = observe_recording(tmp_path / "run.noria").loops
+    assert loop.tasks_alive == 0
+    assert {task.state for task in loop.tasks} == {"done"}
 
 
 def test_records_that_are_missing_come_before_those_that_follow_them(tmp_path: Path) -> None:

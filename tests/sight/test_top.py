@@ -58,6 +58,7 @@ def test_sizes_numbers_and_shares():
     assert [units.size(n) for n in (0, 999, 1000, 65_536, 1.5 * 2**20, 2**50)] == [
         "0B", "999B", "0.98KiB", "64.0KiB", "1.50MiB", "1024TiB",
     ]  # fmt: skip
+    assert [units.known(n) for n in (None, 7)] == ["?", "7"]
     assert [units.number(n) for n in (0, 0.254, 12.34, 12_345, 99_999, 123_456, 1.2e9)] == [
         "0", "0.25", "12.3", "12,345", "99,999", "123k", "1.20G",
     ]  # fmt: skip

@@ -29,7 +29,7 @@ cdef class DatagramChannel(TransportChannel):
         self.protocol = protocol
         self.unsent = deque()
         self.datagrams = True
-        self.note(RecordKind.OPEN, 0)
+        self.note(RecordKind.OPEN, 1)  # datagrams
         return 0
 
     cdef int handle(self, Event *event) except -1:

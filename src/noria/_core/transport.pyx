@@ -132,16 +132,21 @@ cdef class TransportChannel(Channel):
         return 0 if self.protocol is None else identify_type(ring, <PyObject *>self.protocol)
 
     cdef int note(self, int kind, uint64_t value) noexcept:
-        """Record what happens to this channel, and which line of the program has caused it."""
+        """Record what happens to this channel, and which line of the program has caused it.
+
+        The value of OPEN is 1 for datagrams.
+        """
         cdef Ring *ring = NULL if self.model is None else self.model.recorder
+        cdef uint64_t fd = <uint32_t>self.fd
         if ring == NULL:
             return 0
         if kind == RecordKind.OPEN:
+            fd |= value << 32
             value = self.record_protocol(ring)
         elif kind == RecordKind.CLOSE:
             record_transfer(ring, kind, self.fd, -self.close_errno)
             return 0
-        record(ring, kind, <uint32_t>self.fd, value)
+        record(ring, kind, fd, value)
         if kind in (RecordKind.OPEN, RecordKind.PAUSE_READING, RecordKind.PAUSE_WRITING):
             ring.functions.record_caller(ring, self.fd, self.loop.base_frame)
         return 0

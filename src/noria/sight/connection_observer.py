@@ -120,6 +120,7 @@ class ConnectionObserver:
             for name in _RECORDED:
                 setattr(connection, name, raw[name])
             connection.protocol = self._names.text(raw["protocol"])
+            connection.datagrams = raw["datagrams"]
             connection.tls = raw["tls"]
             connection.opened_at = self._place(raw["opened_at"])
             connection.paused_at = self._place(raw["paused_at"])
@@ -188,6 +189,7 @@ class ConnectionObserver:
 
 def _fill_user(connection: ConnectionFigures, fields: dict[str, Any]) -> None:
     """Set the user; null says that the connection has none now, whatever the records say."""
+    fill(connection, fields, "handler")
     if "user" in fields:
         connection.user = None
         fill(connection, fields, "user")

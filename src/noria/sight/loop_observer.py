@@ -30,6 +30,7 @@ MAX_BLOCKS = 1000
 MAX_ERRORS = 1000
 EXCUSED_BEFORE = 1_000_000  # ns by which the watchdog may see a turn begin after its first handler
 MAX_SEEN_TASKS = 20_000  # tasks whose last await stack is kept after their end
+HELD_LONG = ("Lock",)  # what tasks wait for until another one releases it
 
 _RECORDED = (
     "running",
@@ -61,7 +62,9 @@ class _SeenTask:
 
     time: int
     fields: dict[str, Any]
-    orphaned_since: int  # 0: it was not orphaned then
+    # The first snapshot that said so, without an interruption; 0: it was not, or did not.
+    orphaned_since: int = 0
+    locked_since: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class LoopObserver:
         # (native id, ns run, ns waited) of the loop's thread: at first, and now.
         self._schedstat = ((0, 0, 0), (0, 0, 0))
         self._seen_tasks: dict[int, _SeenTask] = {}
+        # The ids of the tasks that had not ended when the loop was closed; None: unknown.
+        self._tasks_left: frozenset[int] | None = None
         self._connections = ConnectionObserver(analysis, self.names)
 
     def update(self, info: dict[str, Any]) -> None:
@@ -113,6 +118,9 @@ class LoopObserver:
         self._collection_times = times if isinstance(times, dict) else {}
         self.take_errors(dictionaries(snapshot.get("errors")))
         if snapshot.get("closed") is True:
+            left = snapshot.get("tasks_left")
+            if isinstance(left, list):
+                self._tasks_left = frozenset(map(integer, left))
             return  # its tasks and connections are those of the snapshot before
         self._snapshot = snapshot
         self._snapshot_time = time
@@ -168,12 +176,7 @@ class LoopObserver:
                 kind, self.names.handler(kind, code), start, loop.end - start, task_id, fd, waiting
             )
         loop.tasks = self._tasks(loop)
-        alive = self._snapshot.get("tasks_alive")
-        loop.tasks_alive = (
-            alive
-            if isinstance(alive, int)
-            else sum(task.state not in ("", "done") for task in loop.tasks)
-        )
+        loop.tasks_alive = self._tasks_alive(loop.tasks)
         loop.connections = self._connections.figures(self._limits.connections)
         loop.connections_open = max(
             raw["connections_open"], sum(not each.closed for each in loop.connections)
@@ -243,23 +246,51 @@ class LoopObserver:
 
     def _see_tasks(self, tasks: list[dict[str, Any]], time: int) -> None:
         """Remember the tasks of a snapshot, for when they have ended."""
+        locked = {
+            integer(fields.get("id")) for fields in tasks if fields.get("waiting_for") in HELD_LONG
+        }
+        steps = {values[0]: values[9] for values in self.analysis.tasks(0, locked)}
         for fields in tasks:
             number = integer(fields.get("id"))
             before = self._seen_tasks.pop(number, None)
-            since = 0
+            seen = self._seen_tasks[number] = _SeenTask(time, fields)
             if fields.get("orphaned") is True:
-                since = (before.orphaned_since if before is not None else 0) or time
-            self._seen_tasks[number] = _SeenTask(time, fields, since)
+                seen.orphaned_since = (before.orphaned_since if before is not None else 0) or time
+            if number in locked:
+                still = before is not None and steps.get(number, 0) <= before.time
+                seen.locked_since = (before.locked_since if before and still else 0) or time
         while len(self._seen_tasks) > MAX_SEEN_TASKS:
             del self._seen_tasks[next(iter(self._seen_tasks))]
 
-    def _fill_ended(self, task: TaskFigures) -> None:
-        """Add where a task that the last snapshot does not have waited before."""
+    def _fill_ended(self, task: TaskFigures, replaced: int) -> None:
+        """Add where a task waited before that the last snapshot does not have, or that has ended.
+
+        *replaced* is when another task got its address; 0: none has.
+        """
         seen = self._seen_tasks.get(task.id)
-        if seen is None or seen.time < task.created or 0 < task.ended < seen.time:
+        if seen is None or seen.time < task.created or 0 < replaced <= seen.time:
             return
         fill(task, seen.fields, *_LAST_AWAIT)
-        task.waiting_since = seen.orphaned_since
+        task.waiting_since = task.waiting_since or seen.orphaned_since
+        if task.state == "done":
+            task.waiting_since = task.waiting_since or seen.locked_since
+            if task.waiting_since:
+                task.ended = max(task.ended, seen.time)
+
+    def _tasks_alive(self, tasks: list[TaskFigures]) -> int | None:
+        """Return the number of tasks that have not ended, if it is known."""
+        if self._tasks_left is not None:
+            return len(self._tasks_left)
+        if not self._snapshot_time:
+            return None
+        alive = self._snapshot.get("tasks_alive")
+        if isinstance(alive, int):
+            return alive
+        return sum(task.state not in ("", "done") for task in tasks)
+
+    def _has_ended(self, number: int) -> bool:
+        """Whether a task had ended when its loop was closed."""
+        return self._tasks_left is not None and number not in self._tasks_left
 
     def _tasks(self, loop: LoopFigures) -> list[TaskFigures]:
         """Return the tasks of the last snapshot, then others."""
@@ -276,11 +307,8 @@ class LoopObserver:
             task.steps, task.busy, task.scheduled = values[5:8]
             task.longest_step, task.last_step, task.self_wakes = values[8:]
             fields = snapshot.get(number)
-            if replaced:
-                if fields is not None and created <= self._snapshot_time < replaced:
-                    self._fill_task(task, fields)
-                    task.waiting_since = 0
-                task.state, task.ended = "done", task.last_step or replaced
+            if replaced or self._has_ended(number):
+                task.state, task.ended = "done", task.last_step or replaced or created
             elif fields is not None and created <= self._snapshot_time:
                 del snapshot[number]
                 self._fill_task(task, fields)
@@ -291,7 +319,7 @@ class LoopObserver:
             elif complete:
                 task.state, task.ended = "done", task.last_step or created
             if not task.waiting_at:
-                self._fill_ended(task)
+                self._fill_ended(task, replaced)
             tasks.append(task)
         addresses = {values[0] for values in known}
         for number, fields in snapshot.items():
@@ -299,6 +327,8 @@ class LoopObserver:
                 continue  # it has ended since, and another task has its address
             task = TaskFigures(number)
             self._fill_task(task, fields)
+            if self._has_ended(number):
+                task.state, task.waiting_since = "done", 0
             tasks.append(task)
         tasks.sort(key=lambda task: (task.state in ("done", ""), -task.busy))
         return tasks
@@ -355,7 +385,7 @@ class LoopObserver:
         seen.sort(key=lambda block: block.started)
         blocks: list[Block] = []
         position = 0
-        for start, end, delay, waited, _, code, task in raw["long_turns"]:
+        for start, end, delay, waited, _, code, task, handlers in raw["long_turns"]:
             share = delay / everything if everything else 0.0
             matching = None
             while position < len(seen) and seen[position].started < end:
@@ -373,6 +403,7 @@ class LoopObserver:
             matching.started, matching.ended = start, True
             matching.duration = end - start - matching.excused
             matching.events_waiting = max(matching.events_waiting, waited)
+            matching.handlers = handlers
             matching.delay_share = min(share, 1.0)
             blocks.append(matching)
         blocks += seen[position:]

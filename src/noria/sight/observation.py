@@ -130,6 +130,7 @@ class ConnectionFigures:
     peer: str = ""
     local: str = ""
     protocol: str = ""
+    datagrams: bool = False  # not a stream
     tls: str = ""  # "", or the protocol's version
     bytes_in: int = 0
     bytes_out: int = 0
@@ -144,7 +145,8 @@ class ConnectionFigures:
     unsent_in_kernel: int = 0  # bytes that the peer has not acknowledged
     reading_paused_since: int = 0  # 0: it is not paused
     writing_paused_since: int = 0
-    user: Place | None = None  # the task or handler that reads from it, if it is known
+    user: Place | None = None  # where the task is that has it, if it is known
+    handler: Place | None = None  # the protocol's method that gets its data; None: streams
     opened_at: Place | None = None  # the program's line that opened it; None: accepted, or unknown
     paused_at: Place | None = None  # the program's line that last paused reading
     written_at: Place | None = None  # the program's line whose write last paused writing
@@ -218,6 +220,7 @@ class Block:
     stack: list[Place] = field(default_factory=list)  # outermost first
     task: str = ""
     events_waiting: int = 0
+    handlers: int = 0  # that the turn has run; 0: unknown
     delay_share: float = 0.0  # of all queue delay that was observed: 0 to 1
     gil_held: bool = False  # C code held the GIL: the stack was taken when it released it
     cpu: int = 0  # ns of it that the thread ran (/proc/PID/task/TID/schedstat), as far as observed
@@ -240,7 +243,8 @@ class ErrorFigures:
     place: Place
     count: int = 1
     last: int = 0
-    kind: str = "callback"  # "callback", "task never retrieved", "task destroyed pending"
+    # "callback", "task never retrieved", "future never retrieved", "task destroyed pending"
+    kind: str = "callback"
 
 
 @dataclass(slots=True)
@@ -291,7 +295,7 @@ class LoopFigures:
     turn: Distribution = field(default_factory=Distribution)
     queue_delay: Distribution = field(default_factory=Distribution)
     handler: Distribution = field(default_factory=Distribution)
-    tasks_alive: int = 0
+    tasks_alive: int | None = None  # None: unknown, without a snapshot
     tasks_created: int = 0
     codes: list[CodeFigures] = field(default_factory=list)
     slow: list[SlowCall] = field(default_factory=list)  # the longest first

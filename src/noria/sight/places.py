@@ -12,6 +12,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Sequence
+from contextvars import Context
 from types import (
     AsyncGeneratorType,
     CodeType,
@@ -66,9 +67,16 @@ def place_of_callable(function: Any) -> PlaceTuple:
 
 
 def code_of(function: Any) -> Any:
-    """Return the code object of a function, method or partial; else the innermost callable."""
+    """Return the code object of a function, method or partial; else the innermost callable.
+
+    Of `functools.partial(context.run, function)`, which `asyncio.to_thread` submits, it is the
+    code of the function that runs in the context.
+    """
     for _ in range(10):
         inner = getattr(function, "__func__", None) or getattr(function, "func", None)
+        if isinstance(getattr(inner, "__self__", None), Context):
+            arguments = getattr(function, "args", ())
+            inner = arguments[0] if arguments else inner
         if inner is None or not callable(inner):
             break
         function = inner

@@ -1,4 +1,4 @@
-"""Hooks that record jobs of executors, garbage collections and uncaught exceptions.
+"""Hooks that record jobs of executors, garbage collections, uncaught exceptions and closed loops.
 
 The methods of noria's loop are replaced while an agent is active, so that they cost nothing
 otherwise. The program's exception handlers see what they would see without the agent.
@@ -44,6 +44,7 @@ def install(agent: Agent) -> None:
     _agent = agent
     _replace(EventLoop, "run_in_executor", _run_in_executor)
     _replace(EventLoop, "call_exception_handler", _call_exception_handler)
+    _replacements.replace(EventLoop, "close", _close(EventLoop.close))
     gc.callbacks.append(_collection)
 
 
@@ -59,6 +60,19 @@ def remove() -> None:
 def _replace(cls: type, name: str, make: Any) -> None:
     if name not in vars(cls):  # else the program has replaced it
         _replacements.replace(cls, name, make(getattr(cls, name)))
+
+
+def _close(inherited: Any) -> Any:
+    @functools.wraps(inherited)
+    def close(self: Any) -> None:
+        agent = _agent
+        watched = agent.watched(self) if agent is not None else None
+        if watched is not None and not self.is_running():
+            with contextlib.suppress(RuntimeError):  # another thread creates tasks all the time
+                watched.note_close(asyncio.all_tasks(self))
+        inherited(self)
+
+    return close
 
 
 # Executors.
@@ -121,7 +135,7 @@ class _Job:
 _KINDS = {
     "Task was destroyed but it is pending!": "task destroyed pending",
     "Task exception was never retrieved": "task never retrieved",
-    "Future exception was never retrieved": "task never retrieved",
+    "Future exception was never retrieved": "future never retrieved",
 }
 
 

@@ -34,6 +34,8 @@ def take_snapshot(loops: Iterable[WatchedLoop], private_fds: set[int]) -> dict[s
         if loop is None:
             results.append({"id": each.id, "closed": True, "tasks": [], "connections": []})
             results[-1].update(errors=each.errors.records(), **_collections(each))
+            if each.tasks_left is not None:
+                results[-1]["tasks_left"] = each.tasks_left
             continue
         is_asyncio = isinstance(loop, asyncio.AbstractEventLoop)
         tasks = snapshot_tasks(loop, each.thread_ident, pacer) if is_asyncio else TaskSnapshot()

@@ -9,6 +9,7 @@ from typing import Any
 
 from noria._core.aio.core import Core
 from noria._core.recorder.sockets import connection_state
+from noria.sight.connection_users import ConnectionUsers
 from noria.sight.pacer import Pacer
 from noria.sight.places import PlaceTuple, innermost_user_place, place_of_callable
 from noria.sight.snapshot_tasks import TaskSnapshot
@@ -24,21 +25,28 @@ def snapshot_connections(loop: Any, pacer: Pacer, tasks: TaskSnapshot) -> list[d
     if not isinstance(loop, Core):
         return []
     found = []
+    users = ConnectionUsers(tasks)
     for channel in loop.channels()[:MAX_CONNECTIONS]:
         pacer.pause()
         fd = channel.fd
         state = connection_state(fd) if fd >= 0 else None
         if state is not None:
-            found.append(_record(channel, fd, state, tasks))
+            found.append(_record(channel, fd, state, tasks, users))
+    for record, task in users.found():
+        record["user"] = _place_of_task(task)
     return found
 
 
 def _record(
-    channel: Any, fd: int, state: tuple[str, str, int, int], tasks: TaskSnapshot
+    channel: Any,
+    fd: int,
+    state: tuple[str, str, int, int],
+    tasks: TaskSnapshot,
+    users: ConnectionUsers,
 ) -> dict[str, Any]:
     peer, local, unread, unsent_in_kernel = state
     tls, protocol, kept, full = _tls(channel.get_protocol())
-    return {
+    record = {
         "fd": fd,
         "peer": peer,
         "local": local,
@@ -50,8 +58,14 @@ def _record(
         "reading_paused": bool(getattr(channel, "reading_paused", False)),
         "writing_paused": bool(getattr(channel, "writing_paused", False)) or full,
         "buffered": _buffered(protocol),
-        "user": _user(protocol, tasks),
     }
+    if isinstance(protocol, asyncio.StreamReaderProtocol):
+        record["user"] = _user_of_stream(protocol, tasks)
+    elif protocol is not None:
+        record["handler"] = _handler(protocol)
+        if users.search(protocol, record):
+            record["user"] = None
+    return record
 
 
 def _class_name(protocol: Any) -> str:
@@ -87,26 +101,30 @@ def _buffered(protocol: Any) -> int:
     return len(buffer) if buffer is not None else 0
 
 
-def _user(protocol: Any, tasks: TaskSnapshot) -> PlaceTuple | None:
-    """Return where the task is that has the connection, else the protocol's method.
+def _user_of_stream(protocol: Any, tasks: TaskSnapshot) -> PlaceTuple | None:
+    """Return where the task is that has the connection.
 
-    None for streams that no task waits for: whether one has them is not known.
+    None if no task waits for it: whether one has it is not known.
     """
-    if protocol is None:
+    reader = getattr(protocol, "_stream_reader", None)
+    record = tasks.awaiting.get(id(getattr(reader, "_waiter", None)))
+    # Another future may have this address by now.
+    if record is not None and record["waiting_for"].startswith("StreamReader"):
+        for place in reversed(record["waiting_at"]):
+            if place[0].partition(".")[0] not in ("StreamReader", "StreamReaderBase"):
+                found: PlaceTuple = place
+                return found
+    return _place_of_task(tasks.by_task.get(id(getattr(protocol, "_task", None))))
+
+
+def _place_of_task(record: dict[str, Any] | None) -> PlaceTuple | None:
+    if record is None:
         return None
-    if isinstance(protocol, asyncio.StreamReaderProtocol):
-        reader = getattr(protocol, "_stream_reader", None)
-        record = tasks.awaiting.get(id(getattr(reader, "_waiter", None)))
-        # Another future may have this address by now.
-        if record is not None and record["waiting_for"].startswith("StreamReader"):
-            for place in reversed(record["waiting_at"]):
-                if place[0].partition(".")[0] not in ("StreamReader", "StreamReaderBase"):
-                    found: PlaceTuple = place
-                    return found
-        record = tasks.by_task.get(id(getattr(protocol, "_task", None)))
-        if record is None:
-            return None
-        return innermost_user_place(record["waiting_at"] or [record["coroutine"]])
+    return innermost_user_place(record["waiting_at"] or [record["coroutine"]])
+
+
+def _handler(protocol: Any) -> PlaceTuple:
+    """Return the protocol's method that gets the data."""
     received = getattr(protocol, "data_received", None) or getattr(protocol, "get_buffer", None)
     return place_of_callable(received if received is not None else type(protocol))
 

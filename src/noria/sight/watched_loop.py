@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from noria._core.recorder.reader import RingReader
@@ -27,6 +28,9 @@ class WatchedLoop:
         self.collections = CollectionsSeen()
         self.executors = ExecutorsSeen()
         self.released = False
+        # The ids of the tasks that had not ended when the loop was closed; None: it was not, or is
+        # not an asyncio loop.
+        self.tasks_left: list[int] | None = None
         self.thread_name = ""
         self.thread_native_id = 0
         self.thread_ident = 0
@@ -70,6 +74,10 @@ class WatchedLoop:
         self.thread_name = thread.name
         self.thread_native_id = thread.native_id or 0
         self.thread_ident = thread.ident or 0
+
+    def note_close(self, tasks: Iterable[Any]) -> None:
+        """Store the tasks that have not ended, as the loop is about to be closed."""
+        self.tasks_left = [id(task) for task in tasks]
 
     def detach(self) -> None:
         """Have the loop record nothing more."""

@@ -1,7 +1,8 @@
 """The program's line that has caused something: the innermost frame that no library has.
 
-Frames of noria and of the standard library are passed over. The search ends at the frame that runs
-the loop: what is below it has not caused anything.
+Frames of noria and of the standard library are passed over. Where the program itself has no frame,
+it is the innermost one of an installed package. The search ends at the frame that runs the loop:
+what is below it has not caused anything.
 """
 
 from cpython.object cimport PyObject
@@ -34,24 +35,29 @@ cdef enum:
 cdef str standard_library = os.path.dirname(os.__file__) + os.sep
 cdef str noria_package = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 cdef tuple PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-# file name -> whether it belongs to the program
+# file name -> Origin
 cdef dict known_files = {}
 
+cdef enum Origin:
+    PASSED_OVER
+    PACKAGE
+    PROGRAM
 
-cdef bint is_program(str file):
-    """Whether a file belongs to the program, or to a package that it has installed."""
+
+cdef int origin_of(str file) except -1:
+    """Say whether a file belongs to the program, or to a package that it has installed."""
     if file.startswith((noria_package, "<frozen ")):
-        return False
-    if file.startswith(standard_library):
-        return any(part in file for part in PACKAGES)
-    return True
+        return PASSED_OVER
+    if any(part in file for part in PACKAGES):
+        return PACKAGE
+    return PASSED_OVER if file.startswith(standard_library) else PROGRAM
 
 
-cdef bint has_program_code(PyObject *code):
+cdef int origin_of_code(PyObject *code) except -1:
     cdef object file = (<object>code).co_filename
     cdef object known = known_files.get(file)
     if known is None:
-        known = known_files[file] = is_program(file)
+        known = known_files[file] = origin_of(file)
     return known
 
 
@@ -59,7 +65,10 @@ cdef void write_caller(Ring *ring, int fd, PyObject *base_frame) noexcept:
     cdef PyObject *frame = current_frame()
     cdef PyObject *code
     cdef PyObject *back
+    cdef uint64_t package = 0
+    cdef uint32_t package_line = 0
     cdef int searched = 0
+    cdef int origin
     if frame == NULL:
         return
     Py_INCREF(frame)
@@ -68,15 +77,21 @@ cdef void write_caller(Ring *ring, int fd, PyObject *base_frame) noexcept:
             searched += 1
             code = frame_code(frame)
             try:
-                if has_program_code(code):
+                origin = origin_of_code(code)
+                if origin == PROGRAM:
                     record(ring, RecordKind.CALLER,
                            <uint32_t>fd | <uint64_t>frame_line(frame) << 32, identify(ring, code))
                     return
+                if origin == PACKAGE and package == 0:
+                    package = identify(ring, code)
+                    package_line = <uint32_t>frame_line(frame)
             finally:
                 Py_DECREF(code)
             back = frame_back(frame)
             Py_DECREF(frame)
             frame = back
+        if package:
+            record(ring, RecordKind.CALLER, <uint32_t>fd | <uint64_t>package_line << 32, package)
     except BaseException:
         pass
     finally:

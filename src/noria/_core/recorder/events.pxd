@@ -93,7 +93,8 @@ cpdef enum RecordKind:
     UNSENT = 26         # the kernel has not taken all. a: fd; b: bytes that noria keeps
     ACCEPT = 27         # a: listening fd, and errno << 32; b: new fd
     CONNECT = 28        # an outgoing connection is made, or failed. a: fd, and errno << 32
-    OPEN = 29           # a channel of a connection begins. a: fd; b: protocol's type
+    # A channel of a connection begins. a: fd, and 1 << 32 for datagrams; b: protocol's type
+    OPEN = 29
     CLOSE = 30          # and ends. a: fd, and errno << 32
     PAUSE_READING = 31  # a: fd
     RESUME_READING = 32
@@ -101,8 +102,8 @@ cpdef enum RecordKind:
     RESUME_WRITING = 34
     END_OF_STREAM = 35  # the peer has closed its sending side. a: fd
     TLS = 36            # a: fd; b: 0 handshake begins, 1 done, 2 failed
-    # Who caused the OPEN or PAUSE_* of this fd just before: the innermost frame that is neither
-    # noria's nor the standard library's. Not written where no such frame runs.
+    # Which line caused the OPEN or PAUSE_* of this fd just before: the innermost of the program's
+    # own frames, else of those of installed packages. Not written where no such frame runs.
     CALLER = 37         # a: fd, and line << 32; b: code
     # Files, executors, the interpreter.
     FILE_BEGIN = 40     # a: number of the operation; b: FileOperation kind or opcode

@@ -58,13 +58,14 @@ def duration_of(call):
 
 
 cdef list long_turns(State *s):
-    """Return (start, end, delay, events waiting, kind, id, task) of the turns above max_block."""
+    """Return (start, end, delay, events waiting, kind, id, task, handlers) of the turns above
+    max_block."""
     cdef uint64_t i
     cdef list turns = []
     for i in range(s.long_lost, s.long_lost + s.long_count):
         turn = &s.long_turns[i % MAX_LONG_TURNS]
         turns.append((turn.start, turn.end, turn.delay, turn.waited, KINDS[turn.longest.kind],
-                      turn.longest.code, turn.longest.task))
+                      turn.longest.code, turn.longest.task, turn.handlers))
     return turns
 
 
@@ -187,6 +188,7 @@ cdef dict connection_dict(Connection *c, int64_t now):
         "closed": c.closed,
         "error": c.error,
         "protocol": c.protocol,
+        "datagrams": bool(c.datagrams),
         "tls": TLS_STATES[c.tls] if c.tls < 4 else "",
         "bytes_in": c.bytes_in,
         "bytes_out": c.bytes_out,

@@ -106,6 +106,7 @@ cdef inline void end_handlers(State *s, int64_t now) noexcept nogil:
         for _i in range(1, s.group_turns):
             count_value(&s.turn, share)
         s.turn_start = max(s.turn_start, s.group[0].start + share * (n - 1))
+        s.turn_first = s.events - 1
         s.group_turns = 0
 
 cdef inline void end_turn(State *s, int64_t now) noexcept nogil:
@@ -129,6 +130,7 @@ cdef inline void end_turn(State *s, int64_t now) noexcept nogil:
         turn.end = now
         turn.delay = s.turn_delay
         turn.waited = s.turn_waited
+        turn.handlers = s.events - s.turn_first
         turn.longest = s.turn_longest
 
 cdef inline void begin_turn(State *s, uint64_t queued, int64_t now) noexcept nogil:
@@ -139,6 +141,7 @@ cdef inline void begin_turn(State *s, uint64_t queued, int64_t now) noexcept nog
     s.turn_start = now
     s.turn_delay = 0
     s.turn_waited = 0
+    s.turn_first = s.events
     s.turn_longest_duration = -1
     memset(&s.turn_longest, 0, sizeof(Handler))
     s.turn_begun = True

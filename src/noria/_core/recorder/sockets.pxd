@@ -116,6 +116,7 @@ cdef inline void socket_record(State *s, int kind, uint64_t a, uint64_t b,
                 return
         if kind == OPEN:
             connection.begun = True
+            connection.datagrams = error != 0
             connection.protocol = address_in(b)
         connection.caused = kind
         return

@@ -91,6 +91,7 @@ cdef struct Connection:
     uint64_t repeated_sends
     uint64_t last_send      # number of the handler that has sent last
     bint begun              # OPEN was there
+    bint datagrams          # not a stream
     bint ended              # the peer has closed its side
 
 cdef struct Job:
@@ -134,6 +135,7 @@ cdef struct LongTurn:
     int64_t end
     int64_t delay           # queue delay of events while it lasted
     uint64_t waited         # number of such events
+    uint64_t handlers
     Handler longest
 
 cdef struct Slow:
@@ -197,6 +199,7 @@ cdef struct State:
     int64_t turn_start
     int64_t turn_delay
     uint64_t turn_waited
+    uint64_t turn_first     # number of handlers before it
     Handler turn_longest
     int64_t turn_longest_duration
     Handler group[MAX_GROUP]

@@ -125,7 +125,7 @@ def find(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Finding]
     for block in _faults(loop, thresholds, limit):
         place = places.innermost(block.stack) or Place()
         groups.setdefault(places.function(place), _Group()).add(block, place)
-    ordered = sorted(groups.values(), key=lambda group: -_total(group.blocks))
+    ordered = sorted(groups.values(), key=lambda group: -total_of(group.blocks))
     return [_finding(loop, group, thresholds) for group in ordered]
 
 
@@ -139,7 +139,21 @@ def longest(loop: LoopFigures, after: int) -> int:
 
 
 def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block]:
-    """The blocks whose cause is one handler, not the machine, imports or garbage collections."""
+    """The blocks whose cause is one handler, or a few."""
+    return [
+        block
+        for block in of_the_program(loop, thresholds, limit)
+        if not block.ended or few_handlers(loop, block, limit)
+    ]
+
+
+def few_handlers(loop: LoopFigures, block: Block, limit: int) -> bool:
+    """Whether one handler, or several that are not short, took most of a block that has ended."""
+    return _one_handler(loop, block, limit) or _long_handlers(loop, block, limit)
+
+
+def of_the_program(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block]:
+    """Return the blocks whose cause is not the machine, imports or garbage collections."""
     found = []
     for block in loop.blocks:
         own = block.duration - block.runqueue
@@ -147,10 +161,6 @@ def _faults(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Block
             continue
         begun = block.started - loop.begin
         if begun < thresholds.startup * 1e9 and _importing(block):
-            continue
-        if block.ended and not (
-            _one_handler(loop, block, limit) or _long_handlers(loop, block, limit)
-        ):
             continue
         # It waits until the new thread runs: for a CPU, or for the GIL.
         if places.is_thread_start(block.stack):
@@ -228,10 +238,10 @@ def _long_handlers(loop: LoopFigures, block: Block, limit: int) -> bool:
 def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Finding:
     blocks, place = group.blocks, group.place()
     worst = max(blocks, key=lambda block: block.duration)
-    total, observed = _total(blocks), max(loop.end - loop.begin, 1)
+    total, observed = total_of(blocks), max(loop.end - loop.begin, 1)
     ran_for = worst.duration - worst.runqueue
     never_yields = bool(worst.task) and ran_for >= thresholds.never_yields * 1e9 and group.spread()
-    evidence = [_how_long(blocks, worst, total, observed)]
+    evidence = [how_long(blocks, worst, total, observed)]
     if worst.task and all(block.task == worst.task for block in blocks):
         evidence[0] += f" in task {worst.task}"
     waiting = max(block.events_waiting for block in blocks)
@@ -259,14 +269,13 @@ def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Findin
         )
     else:
         title = f"{place.function or 'a handler'} blocks the loop for {duration(worst.duration)}"
-    severe = worst.duration >= _SEVERE_NS or total >= observed * _SEVERE_SHARE
     return Finding(
         kind="task-never-yields" if never_yields else "loop-blocked",
         title=title,
         evidence=evidence,
         place=place,
         advice=_advice(place, gil, ran, any(block.cpu for block in blocks)),
-        severity=ERROR if severe else WARNING,
+        severity=severity(worst, total, observed),
         loop=loop.id,
         data={
             "blocks": len(blocks),
@@ -281,7 +290,14 @@ def _finding(loop: LoopFigures, group: _Group, thresholds: Thresholds) -> Findin
     )
 
 
-def _how_long(blocks: list[Block], worst: Block, total: int, observed: int) -> str:
+def severity(worst: Block, total: int, observed: int) -> str:
+    """Return how severe blocks are, by the longest one and the ns of all together."""
+    severe = worst.duration >= _SEVERE_NS or total >= observed * _SEVERE_SHARE
+    return ERROR if severe else WARNING
+
+
+def how_long(blocks: list[Block], worst: Block, total: int, observed: int) -> str:
+    """Return the sentence that says how often and how long the loop was blocked."""
     if len(blocks) == 1:
         state = "" if worst.ended else " so far"
         return f"the loop was blocked once, for {duration(worst.duration)}{state}"
@@ -339,5 +355,6 @@ def _waited_for_cpu(blocks: list[Block]) -> int:
     return sum(block.runqueue for block in blocks)
 
 
-def _total(blocks: list[Block]) -> int:
+def total_of(blocks: list[Block]) -> int:
+    """Return the ns of all blocks together."""
     return sum(block.duration for block in blocks)

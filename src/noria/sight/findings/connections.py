@@ -17,8 +17,20 @@ _Key = tuple[str, str, int]
 _TEARDOWN_NS = 300_000_000
 # A leak goes on: the openings are spread over at least this share of the time.
 _SPREAD = 0.3
+# Connections of a protocol that needs no task, such as one that waits for the peer's messages, leak
+# only if the last one was opened in this share of the time before the end.
+_STILL_OPENING = 0.5
 # Of the connections opened at one line, at most this share may be closed again.
 _CLOSED = 0.1
+
+_CLOSE_STREAMS = (
+    "Close each connection in a finally block or with `async with`: writer.close() and `await "
+    "writer.wait_closed()`; with a pool, return it on every path."
+)
+_CLOSE_CLIENTS = (
+    "Create one client (httpx.AsyncClient, aiohttp.ClientSession) and share it, or close each one "
+    "with `async with`; close a transport of your own in a finally block."
+)
 
 
 def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
@@ -42,7 +54,7 @@ def _sending(
             conn.longest_writing_pause >= thresholds.slow_client * 1e9 + _blocked(loop, conn)
             and (conn.local, conn.peer) not in unread
         ):
-            slow.setdefault(places.key(_user(conn) or conn.written_at), []).append(conn)
+            slow.setdefault(places.key(_waits_at(conn)), []).append(conn)
     return [_growing(loop, conns) for conns in growing.values()] + [
         _slow(loop, conns) for conns in slow.values()
     ]
@@ -58,7 +70,7 @@ def _growing(loop: LoopFigures, conns: list[ConnectionFigures]) -> Finding:
             f"pause_writing; the program kept up to {size(worst.most_unsent)} of it in memory",
             f"the peer has received {size(worst.bytes_out - worst.unsent_in_kernel)} so far",
         ],
-        place=worst.written_at or _user(worst),
+        place=worst.written_at or _waits_at(worst),
         advice="Wait after writing: `await writer.drain()`; in a protocol stop at pause_writing "
         "until resume_writing. Close the connections of clients that stay behind.",
         severity=ERROR,
@@ -83,7 +95,7 @@ def _slow(loop: LoopFigures, conns: list[ConnectionFigures]) -> Finding:
         kind="slow-client",
         title=f"{_peers(conns)} did not read for {duration(worst.longest_writing_pause)}",
         evidence=evidence,
-        place=_user(worst) or worst.written_at,
+        place=_waits_at(worst),
         advice="Limit the wait: `async with asyncio.timeout(...): await writer.drain()`, then "
         "transport.abort(); do not let a slow client hold a lock or the work for others.",
         loop=loop.id,
@@ -120,7 +132,7 @@ def _receiving(loop: LoopFigures, conns: list[ConnectionFigures]) -> list[Findin
         if conn.longest_reading_pause and conn.paused_at is not None and not conn.buffered:
             paused.setdefault(places.key(conn.paused_at), []).append(conn)
         else:
-            unread.setdefault(places.key(_user(conn) or conn.opened_at), []).append(conn)
+            unread.setdefault(places.key(_reads_at(conn)), []).append(conn)
     return [_paused(loop, each) for each in paused.values()] + [
         _unread(loop, each) for each in unread.values()
     ]
@@ -170,7 +182,7 @@ def _unread(loop: LoopFigures, conns: list[ConnectionFigures]) -> Finding:
         kind="unread-data",
         title=f"no code reads what {_peers(conns)} sent",
         evidence=evidence,
-        place=_user(worst) or worst.opened_at,
+        place=_reads_at(worst),
         advice="Read until the end (`await reader.read()`), also answers that are not needed; or "
         "close the connection.",
         loop=loop.id,
@@ -184,12 +196,15 @@ def _unread(loop: LoopFigures, conns: list[ConnectionFigures]) -> Finding:
 
 
 def _leaks(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
-    groups: dict[_Key, list[ConnectionFigures]] = {}
+    groups: dict[tuple[_Key, str], list[ConnectionFigures]] = {}
     for conn in loop.connections:
         # An accepted connection of a protocol: its peer decides how long it lasts.
-        if conn.opened_at is not None or "Stream" in conn.protocol:
+        accepted_stream = "StreamReader" in conn.protocol and conn.handler is None
+        if not conn.datagrams and (conn.opened_at is not None or accepted_stream):
             place = conn.opened_at or Place(conn.protocol)
-            groups.setdefault(places.key(place), []).append(conn)
+            # A pool of a library keeps some for each peer.
+            peer = conn.peer if conn.handler is not None else ""
+            groups.setdefault((places.key(place), peer), []).append(conn)
     return [
         _leak(loop, conns, leaked)
         for conns in groups.values()
@@ -201,19 +216,25 @@ def _leaked(
     loop: LoopFigures, conns: list[ConnectionFigures], thresholds: Thresholds
 ) -> list[ConnectionFigures]:
     """Those of one line's connections that are open, idle and used by no task, if they leak."""
+    newest = max(conn.opened for conn in conns)
     idle = [
         conn
         for conn in conns
         if _user(conn) is None
+        # A pool would have used it, and not opened another one.
+        and _last_used(conn) <= newest
         and not _closed_early(loop, conn)
         and _idle(loop, conn) >= thresholds.leaked_idle * 1e9
     ]
     if len(idle) < thresholds.leaked:
         return []
+    observed = loop.end - loop.begin
+    if conns[0].handler is not None and newest < loop.end - _STILL_OPENING * observed:
+        return []
     closed = sum(_closed_early(loop, conn) for conn in conns)
     opened = [conn.opened for conn in idle]
     # What is opened at the start and then kept is a pool.
-    spread = max(opened) - min(opened) >= _SPREAD * (loop.end - loop.begin)
+    spread = max(opened) - min(opened) >= _SPREAD * observed
     return idle if spread and closed <= _CLOSED * len(conns) else []
 
 
@@ -222,8 +243,11 @@ def _closed_early(loop: LoopFigures, conn: ConnectionFigures) -> bool:
 
 
 def _idle(loop: LoopFigures, conn: ConnectionFigures) -> int:
-    used = max(conn.opened, conn.last_received, conn.last_sent)
-    return (conn.closed or loop.end) - used
+    return (conn.closed or loop.end) - _last_used(conn)
+
+
+def _last_used(conn: ConnectionFigures) -> int:
+    return max(conn.opened, conn.last_received, conn.last_sent)
 
 
 def _leak(
@@ -243,8 +267,7 @@ def _leak(
             f"({len(conns) / max(seconds, 1e-9):,.0f} a second)",
         ],
         place=place,
-        advice="Close each connection in a finally block or with `async with`: writer.close() "
-        "and `await writer.wait_closed()`; with a pool, return it on every path.",
+        advice=_CLOSE_STREAMS if first.handler is None else _CLOSE_CLIENTS,
         severity=ERROR,
         loop=loop.id,
         data={"open": len(leaked), "opened": len(conns), "longest_idle": longest},
@@ -252,11 +275,29 @@ def _leak(
 
 
 def _user(conn: ConnectionFigures) -> Place | None:
-    """The program's or a library's code that has the connection; the class of streams is none."""
-    user = conn.user
-    if user is None or places.is_standard(user) or places.is_noria(user):
+    """Where the program's or a library's task is that has the connection."""
+    return _not_standard(conn.user)
+
+
+def _not_standard(place: Place | None) -> Place | None:
+    if place is None or places.is_standard(place) or places.is_noria(place):
         return None
-    return user
+    return place
+
+
+def _waits_at(conn: ConnectionFigures) -> Place | None:
+    """Where the connection is written to: the program's task, or its line, before a library's."""
+    return _first_program(_user(conn), conn.written_at, _not_standard(conn.handler))
+
+
+def _reads_at(conn: ConnectionFigures) -> Place | None:
+    """Where the connection should be read: the program's task or protocol, before a library's."""
+    return _first_program(_user(conn), _not_standard(conn.handler), conn.opened_at)
+
+
+def _first_program(*candidates: Place | None) -> Place | None:
+    known = [place for place in candidates if place is not None]
+    return next(filter(places.is_program, known), known[0] if known else None)
 
 
 def _peer(conn: ConnectionFigures) -> str:

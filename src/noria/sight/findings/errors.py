@@ -13,6 +13,12 @@ _KINDS = {
         "Await the task, or gather it, or run it in an asyncio.TaskGroup; at least add a done "
         "callback that calls task.exception().",
     ),
+    "future never retrieved": (
+        "exception-never-retrieved",
+        "a future got {type}, and no code looked at its result",
+        "Await the future, or call future.exception() in a done callback; do not set an exception "
+        "that no code waits for.",
+    ),
     "task destroyed pending": (
         "task-destroyed-pending",
         "a task was garbage-collected while it waited",

@@ -29,7 +29,7 @@ def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
     codes = sorted(loop.gc.by_code, key=lambda code: -code.busy)
     place = codes[0].place if codes else None
     full = loop.gc.collections[2]
-    time = "the loop's time" if whole == loop.busy else "all time, also in other threads"
+    time = "the loop's busy time" if whole == loop.busy else "all time, also in other threads"
     evidence = [
         f"{plural(pauses.count, 'collection')} ({full:,} full) took {duration(pauses.total)}, "
         f"{share(part)} of {time}; the longest {duration(pauses.longest)}",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from noria.sight.findings import places
 from noria.sight.findings.finding import ERROR, Finding
-from noria.sight.findings.source_lines import nearest_await
+from noria.sight.findings.source_lines import nearest_await, only_await
 from noria.sight.findings.thresholds import Thresholds
 from noria.sight.findings.units import duration, plural, share
 from noria.sight.observation import LoopFigures, Place, TaskFigures
@@ -44,14 +44,16 @@ class _Group:
         return sum(task.self_wakes for task in self.tasks)
 
     @property
-    def await_place(self) -> Place | None:
-        """Where most of the tasks yield."""
+    def await_place(self) -> Place:
+        """Where most of the tasks yield; the coroutine if they ended before it was seen."""
         seen: dict[tuple[str, str, int], list[Place]] = {}
         for task in self.tasks:
             place = places.innermost(task.waiting_at)
             if place is not None:
                 seen.setdefault(places.key(place), []).append(place)
-        return nearest_await(max(seen.values(), key=len)[0]) if seen else None
+        if not seen:
+            return only_await(self.place)
+        return nearest_await(max(seen.values(), key=len)[0])
 
 
 def find(loop: LoopFigures, thresholds: Thresholds, limit: int | None) -> list[Finding]:
@@ -117,7 +119,7 @@ def _starved(loop: LoopFigures, culprit: _Group, victims: list[TaskFigures]) -> 
             f"{share(culprit.busy / max(loop.busy, 1))} of the loop's time, and "
             f"{share(culprit.self_wakes / culprit.steps)} of them were queued by the step before",
         ],
-        place=culprit.await_place or culprit.place,
+        place=culprit.await_place,
         advice="`await asyncio.sleep(0)` lets every other event run once, but with many such "
         "tasks a turn is long. Run fewer of them at once (asyncio.Semaphore), move the work to "
         "threads or processes, or let one task do it in pieces of a few ms in all for each turn.",
@@ -153,7 +155,7 @@ def _storm(loop: LoopFigures, polling: list[_Group], thresholds: Thresholds) -> 
                 f"a step takes {duration(worst.busy / worst.steps)}: it looks whether something "
                 f"has happened, and the loop is busy {share(loop.utilization)} of the time",
             ],
-            place=worst.await_place or worst.place,
+            place=worst.await_place,
             advice="Wait for what it polls: an asyncio.Event, Condition, Queue or Future that the "
             "other side sets; from a thread with loop.call_soon_threadsafe.",
             loop=loop.id,

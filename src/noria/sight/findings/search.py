@@ -8,6 +8,7 @@ from noria.sight.findings import (
     errors,
     executor,
     garbage,
+    long_turns,
     places,
     polling,
     system_calls,
@@ -50,7 +51,8 @@ def _of_loop(loop: LoopFigures, thresholds: Thresholds, limit: int) -> list[Find
     causes = [finding for finding in occupying if finding.kind in OCCUPYING]
     late = timers.late(loop, thresholds)
     if not causes:
-        occupying += late
+        # Many short handlers make timers late, too, and are then found as their cause.
+        occupying += late or long_turns.find(loop, thresholds, limit)
     elif late:
         lateness = loop.timers.lateness
         causes[0].evidence.append(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
+import tokenize
 from dataclasses import replace
 
 from noria.sight.observation import Place
@@ -23,3 +25,21 @@ def nearest_await(place: Place) -> Place:
             if "await " in source.partition("#")[0]:
                 return replace(place, line=line, source=source.strip())
     return place
+
+
+def only_await(coroutine: Place) -> Place:
+    """Return the one line of a coroutine function with an `await`, given its first line.
+
+    The place itself if there are several, or if the source is not there.
+    """
+    lines = linecache.getlines(coroutine.file)[max(coroutine.line - 1, 0) :]
+    try:
+        block = inspect.getblock(lines)
+    except (SyntaxError, tokenize.TokenError):  # the file is another one now
+        return coroutine
+    found = [
+        replace(coroutine, line=coroutine.line + number, source=line.strip())
+        for number, line in enumerate(block)
+        if "await " in line.partition("#")[0]
+    ]
+    return found[0] if len(found) == 1 else coroutine

@@ -13,7 +13,8 @@ def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
     """Return a finding for each handler that sends its data in many small pieces."""
     groups: dict[tuple[str, str, int], list[ConnectionFigures]] = {}
     for conn in loop.connections:
-        if conn.repeated_sends * 2 > conn.sends:
+        # Datagrams cannot be joined.
+        if conn.repeated_sends * 2 > conn.sends and not conn.datagrams:
             groups.setdefault(places.key(conn.sender), []).append(conn)
     found = []
     for conns in groups.values():
@@ -23,6 +24,8 @@ def find(loop: LoopFigures, thresholds: Thresholds) -> list[Finding]:
         if repeated < thresholds.repeated_sends or sent > sends * thresholds.small_send:
             continue
         place = conns[0].sender
+        if place is not None and not place.file:  # a protocol
+            place = conns[0].handler or place
         found.append(
             Finding(
                 kind="many-system-calls",

@@ -66,7 +66,7 @@ class Thresholds:
     leaked_idle: float = 0.5
     # Time that jobs wait for a free worker.
     executor_wait: float = 0.5
-    # The share of the loop's time with garbage collections, and a single one.
+    # The share of the loop's busy time with garbage collections, and a single one.
     gc_share: float = 0.15
     gc_pause: float = 0.25
     # Sends of a handler that has sent on the same connection before, and their mean size.

@@ -59,7 +59,8 @@ def _locked(loop: LoopFigures, tasks: list[TaskFigures]) -> Finding:
     first = tasks[0]
     return Finding(
         kind="task-waits-long",
-        title=f"{plural(len(tasks), 'task')} of {first.coroutine.function} wait for a lock",
+        title=f"{plural(len(tasks), 'task')} of {first.coroutine.function} "
+        f"{'waits' if len(tasks) == 1 else 'wait'} for a lock",
         evidence=[f"{first.name or 'a task'} has waited {duration(longest)} for it"],
         place=_place(first),
         advice="Hold a lock only for short work, never while waiting for the network; always "

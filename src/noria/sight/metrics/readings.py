@@ -213,7 +213,7 @@ GAUGES = (
         "1 while a turn lasts longer than the limit for blocking, else 0.",
         lambda loop: int(any(not block.ended for block in loop.blocks)),
     ),
-    Definition("noria_tasks", "Tasks that have not ended.", lambda loop: loop.tasks_alive),
+    Definition("noria_tasks", "Tasks that have not ended.", lambda loop: loop.tasks_alive or 0),
     Definition("noria_connections", "Open connections.", lambda loop: loop.connections_open),
     Definition(
         "noria_connections_paused",

@@ -57,7 +57,7 @@ def _loop(loop: LoopFigures, width: int) -> Iterator[str]:
             ("turns", f"{loop.turns:,}, {loop.empty_polls:,} of {loop.polls:,} polls empty"),
             ("system calls", f"{loop.calls:,} ({loop.calls_per_event:.2f} for each event)"),
             ("bytes", _traffic(loop.connections)),
-            ("tasks", f"{loop.tasks_created:,} created, {loop.tasks_alive:,} alive at the end"),
+            ("tasks", _tasks(loop)),
             (
                 "connections",
                 f"{loop.connections_opened:,} opened, {loop.connections_open:,} open at the end",
@@ -155,6 +155,12 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     for name, value in pairs:
         if value:
             yield f"  {name:13} {value}"
+
+
+def _tasks(loop: LoopFigures) -> str:
+    created = f"{loop.tasks_created:,} created"
+    alive = loop.tasks_alive
+    return created if alive is None else f"{created}, {alive:,} alive at the end"
 
 
 def _traffic(connections: Sequence[ConnectionFigures]) -> str:

@@ -124,8 +124,8 @@ def loop_table() -> Table[LoopItem]:
                 "tasks",
                 "tasks",
                 7,
-                lambda item: (units.number(item.loop.tasks_alive), PLAIN),
-                lambda item: item.loop.tasks_alive,
+                lambda item: (units.known(item.loop.tasks_alive), PLAIN),
+                lambda item: item.loop.tasks_alive or 0,
                 priority=4,
             ),
             Column(

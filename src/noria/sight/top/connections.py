@@ -115,7 +115,8 @@ def _rate(value: float) -> Cell:
 
 
 def _user(item: ConnectionItem) -> str:
-    return units.line_and_function(item.connection.user or item.connection.opened_at)
+    connection = item.connection
+    return units.line_and_function(connection.user or connection.handler or connection.opened_at)
 
 
 def _text(item: ConnectionItem) -> str:
@@ -280,7 +281,7 @@ def connection_table() -> Table[ConnectionItem]:
                 priority=10,
                 flexible=2,
                 right=False,
-                explanation="the task that reads from it, or the line that opened it",
+                explanation="the task or method that reads from it, or the line that opened it",
             ),
         ],
         "unread",

@@ -145,7 +145,7 @@ def connection_detail(
         _series("out", units.size(item.rates.bytes_out) + "/s", sent, width, ascii),
     ]
     for title, place in (
-        ("Read by", connection.user),
+        ("Read by", connection.user or connection.handler),
         ("Opened at", connection.opened_at),
         ("Reading was last paused at", connection.paused_at),
         ("Writing was last paused by", connection.written_at),

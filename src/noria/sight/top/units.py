@@ -55,6 +55,11 @@ def number(count: float) -> str:
     return f"{count / 1e12:.3g}T"
 
 
+def known(count: float | None) -> str:
+    """Return a count as `number` does, "?" if it is unknown."""
+    return "?" if count is None else number(count)
+
+
 def rate(per_second: float) -> str:
     """Return a number each second: "12,345/s"."""
     return f"{number(per_second)}/s"

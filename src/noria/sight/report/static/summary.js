@@ -10,7 +10,7 @@ const showFacts = (data, loop) => {
     ["events a second", count(loop.events / seconds)],
     ["turns", count(loop.turns)],
     ["system calls an event", loop.events ? (loop.calls / loop.events).toFixed(2) : "–"],
-    ["tasks", `${count(loop.tasks_alive)} of ${count(loop.tasks_created)} created`],
+    ["tasks", `${loop.tasks_alive === null ? "" : `${count(loop.tasks_alive)} alive, `}${count(loop.tasks_created)} created`],
     ["connections", `${count(loop.connections_open)} open, ${count(loop.connections_opened)} opened`],
     ["longest turn", duration(loop.turn.longest), loop.turn.longest > data.max_block],
     ["blocked", { 0: "never", 1: "once" }[loop.blocks.length] ?? `${loop.blocks.length} times`, loop.blocks.length > 0],

@@ -31,7 +31,7 @@ class TasksView(Pane):
 
     def figure(self, shown: Shown) -> Cell:
         """Return the number of tasks that are alive."""
-        return units.number(shown.loop.tasks_alive), DIM
+        return units.known(shown.loop.tasks_alive), DIM
 
     def detail(self, item: TaskItem, shown: Shown, width: int) -> list[Line]:
         """Return a task's figures and await stack."""
