@@ -6,12 +6,15 @@ import asyncio
 import gc
 import os
 import socket
+import threading
+import time
 from typing import Any
 
 import pytest
 
 import noria
 from support.loops import MODELS, ORACLE, Keeper, pair, reset, run, until
+from support.waiting import DEADLINE
 
 
 @pytest.fixture(params=(*MODELS, ORACLE))
@@ -208,3 +211,69 @@ def test_a_paused_transport_that_is_dropped_is_closed_with_a_warning(how: str) -
         await server.wait_closed()
 
     noria.run(main(), model="epoll")
+
+
+def test_loops_that_share_a_listening_socket_share_its_connections(model: str) -> None:
+    """Such as workers of uvicorn: on io_uring, the loop that began first had all of them."""
+    accepted = [0, 0]
+    ready = threading.Barrier(3)
+    shared = listener()
+    loops: list[asyncio.AbstractEventLoop] = []
+    ends: list[asyncio.Event] = []
+
+    async def main(number: int) -> None:
+        class Server(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                accepted[number] += 1
+                transport.write(b"%d" % number)
+                transport.close()
+
+        loop, end = asyncio.get_running_loop(), asyncio.Event()
+        server = await loop.create_server(Server, sock=shared.dup())
+        loops.append(loop)
+        ends.append(end)
+        await asyncio.to_thread(ready.wait, DEADLINE)
+        await end.wait()
+        server.close()
+
+    threads = [threading.Thread(target=run, args=(main(n), model)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    ready.wait(DEADLINE)
+    deadline = time.monotonic() + DEADLINE
+    try:
+        while not all(accepted):
+            assert time.monotonic() < deadline, accepted
+            with socket.create_connection(shared.getsockname(), DEADLINE) as client:
+                assert client.recv(1) in (b"0", b"1")
+    finally:
+        for loop, end in zip(loops, ends, strict=True):
+            loop.call_soon_threadsafe(end.set)
+        for thread in threads:
+            thread.join()
+        shared.close()
+
+
+def test_a_listening_socket_that_another_process_makes_non_blocking(model: str) -> None:
+    async def main() -> None:
+        shared = listener()
+        made: list[Keeper] = []
+
+        def protocol() -> Keeper:
+            made.append(Keeper())
+            return made[-1]
+
+        server = await asyncio.get_running_loop().create_server(protocol, sock=shared.dup())
+        clients = []
+        for number in range(1, 4):
+            shared.setblocking(False)  # the flag is that of the open file: of both
+            clients.append(socket.create_connection(shared.getsockname()))
+            await until(lambda number=number: len(made) == number)  # type: ignore[misc]
+        for client in clients:
+            client.close()
+        for keeper in made:
+            await keeper.lost
+        server.close()
+        shared.close()
+
+    run(main(), model)

@@ -438,6 +438,10 @@ cdef class IoUring(RequestModel):
                             channel.accepted(event.result)
                         finally:
                             self.accepted_fd = -1
+                elif event.result == -EAGAIN:
+                    # A process that shares the socket has made it non-blocking.
+                    if not channel.releasing:
+                        make_blocking(channel.fd)
                 elif event.result != -ECANCELED and not channel.releasing:
                     if event.result == -EBADF:
                         channel.watched = 0     # closed by its owner: a new request would fail too
