@@ -18,7 +18,7 @@ from noria.cli.main import run
 from noria.cli.work.reload import source_files
 from noria.cli.work.totals import HandlerTotals, WorkTotals
 from support import brokers
-from support.running import start_python
+from support.running import children, start_python
 
 LIMIT = 30.0  # seconds to wait for any output
 
@@ -312,6 +312,40 @@ def test_a_worker_that_starts_without_the_broker_waits_for_it(app, redis_server)
         status, out, _ = work.stop(signal.SIGTERM)
     assert status == 0
     assert json.loads(out.splitlines()[-1])["restarts"] == 1
+
+
+def test_workers_that_started_without_the_broker_work_when_it_is_back(app, redis_server):
+    source = """
+start = bus.start
+
+async def report_and_start():
+    print("starting", os.getpid(), flush=True)
+    await start()
+
+bus.start = report_and_start
+"""
+    (app / "work_redis.py").write_text(REDIS_APP + source)
+    arguments = ["work_redis", "--workers", "2", "--json", "-v"]
+    with Work(app, *arguments, BROKER=redis_server.url) as work:
+        first = set()
+        while len(first) < 2:
+            first.add(work.until("starting").split()[1])
+        redis_server.stop()
+        for pid in first:
+            os.kill(int(pid), signal.SIGKILL)
+        tries = {}
+        while len(tries) < 2 or min(tries.values()) < 3:
+            pid = work.until("starting").split()[1]
+            if pid not in first:
+                tries[pid] = tries.get(pid, 0) + 1
+        redis_server.start()
+        noria.run(_emit(redis_server.url, 5))
+        for _ in range(5):
+            work.until('"handled"')
+        assert {str(pid) for pid in children(work.process.pid)} == set(tries)
+        status, out, _ = work.stop(signal.SIGTERM)
+    assert status == 0
+    assert json.loads(out.splitlines()[-1])["restarts"] == 2
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,7 @@ class Bus:
             self._dispatchers.clear()
             for dispatcher in dispatchers:
                 await dispatcher.drain(0)
-            await self.broker.close()
+            await self.broker.disconnect()
             self._state = "idle"
             raise
         self._figures.start(self.broker.lag)

@@ -394,7 +394,15 @@ class NATSBroker(Broker):
         # Errors are of messages that do not exist.
         await link.api(*((subject, {"seq": number, "no_erase": True}) for number in numbers))
 
+    async def disconnect(self) -> None:
+        await self._stop_tasks()
+        await self.connection.disconnect()
+
     async def close(self) -> None:
+        await self._stop_tasks()
+        await self.connection.close()
+
+    async def _stop_tasks(self) -> None:
         tasks = [task for consumer in self._consumers for task in consumer.stop_tasks()]
         if self._mover is not None:
             self._mover.cancel()
@@ -403,7 +411,6 @@ class NATSBroker(Broker):
         if tasks:
             await asyncio.wait(tasks)
         self._consumers.clear()
-        await self.connection.close()
 
 
 def _by_type(info: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -281,7 +281,12 @@ class Connection:
                 self._connect(), name="noria bus connection"
             )
             self._attempt.add_done_callback(self._attempted)
-        return await asyncio.shield(self._attempt)
+        attempt = self._attempt
+        # Not `shield`: if `disconnect` cancels the attempt, the tasks that wait for it go on.
+        await asyncio.wait([attempt])
+        if attempt.cancelled():
+            raise self.url.unavailable("the connection is closed")
+        return attempt.result()
 
     def _attempted(self, task: asyncio.Task[Link]) -> None:
         self._attempt = None
