@@ -85,20 +85,25 @@ class BrokerURL:
             ) from error
         return context
 
-    def unavailable(self, error: BaseException | str) -> BrokerUnavailable:
-        """Return the exception for a broker that cannot be reached, with what to do."""
+    def unavailable(self, error: BaseException | str, hint: str = "") -> BrokerUnavailable:
+        """Return the exception for a broker that cannot be reached, with what to do.
+
+        `hint`: what to do, if it is not to start a broker.
+        """
         if isinstance(error, BrokerUnavailable):
             return error
-        hint = f"; start one with: {self.start}" if self.start else ""
+        if not hint and self.start:
+            hint = f"start one with: {self.start}"
         if isinstance(error, ssl.SSLCertVerificationError):
             reason = f"its certificate cannot be verified: {error.verify_message}"
-            hint = "; an authority is named with ?ca=FILE"
+            hint = "an authority is named with ?ca=FILE"
         elif isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
             reason = os_error_reason(error)
         else:
             reason = error if isinstance(error, str) else error_message(error)
         if len(reason) > MAX_REASON:
             reason = f"{reason[:MAX_REASON]} ..."
+        hint = f"; {hint}" if hint else ""
         return BrokerUnavailable(f"no broker at {self.shown}: {reason}{hint}")
 
 

@@ -19,7 +19,14 @@ from typing import Any
 
 import nats.errors
 
-from noria.bus.brokers.nats.client import BatchClient, Callback, Direct, Outgoing, with_direct
+from noria.bus.brokers.nats.client import (
+    BatchClient,
+    Callback,
+    Direct,
+    NoTLS,
+    Outgoing,
+    with_direct,
+)
 from noria.bus.url import BrokerURL
 from noria.errors import BrokerUnavailable, InvalidBrokerURL
 
@@ -324,7 +331,7 @@ class Connection:
 
     async def _connect_to(self, server: str) -> Link:
         login = self._login()
-        client = BatchClient()
+        client = BatchClient(require_tls=self.url.scheme == "nats+tls")
         links: list[Link] = []
         reasons: list[Exception] = []
         refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -405,6 +412,8 @@ class Connection:
                 f"{self.url.shown}: the broker refuses the login; "
                 "write nats://USER:PASSWORD@HOST, nats://TOKEN@HOST or nats://HOST?creds=FILE"
             )
+        if isinstance(error, NoTLS):
+            raise self.url.unavailable(error, "nats+tls: needs a server with TLS")
         raise self.url.unavailable(error)
 
     def _lost(self, link: Link, reason: Exception | str) -> None:
