@@ -51,8 +51,8 @@ class NoTLS(nats.errors.Error):
 class BatchClient(Client):  # type: ignore[misc,unused-ignore]
     """See above.
 
-    `require_tls`: raise NoTLS instead of sending the login on a connection without TLS. nats-py uses
-    TLS only if the server requires it, whatever the scheme and the settings of TLS are.
+    `require_tls`: raise NoTLS instead of sending the login on a connection without TLS. nats-py
+    uses TLS only if the server requires it, whatever the scheme and the settings of TLS are.
     """
 
     def __init__(self, *, require_tls: bool = False) -> None:
