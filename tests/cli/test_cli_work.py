@@ -45,6 +45,12 @@ async def job(event):
     if what == "wait":
         print("waiting", flush=True)
         await asyncio.sleep(event.data["seconds"])
+    while what == "ignore":
+        try:
+            print("waiting", flush=True)
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
     if what == "die":
         os._exit(7)
 
@@ -197,6 +203,17 @@ def test_a_thread_that_does_not_end_is_abandoned_after_the_grace(app):
     assert status == 0
     assert "handled 0 events" in out
     assert "abandoned" in err
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["alone", "supervised"])
+def test_a_handler_that_ignores_its_cancellation_is_abandoned(app, options):
+    events = [("job.done", {"do": "ignore"})]
+    with Work(app, "work_app:bus", "--grace", "0.1", *options, SHARED="1", emit=events) as work:
+        work.until("waiting")
+        status, out, err = work.stop(signal.SIGTERM)
+    assert status == 1
+    assert "handled 0 events" in out
+    assert "tasks ignore their cancellation and are abandoned (1): job" in err
 
 
 def test_workers_add_up(app):

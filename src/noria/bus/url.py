@@ -132,8 +132,8 @@ def parse(text: str, start: str = "") -> BrokerURL:
     rest = rest[2 + len(authority) :]
     if "@" in rest:
         raise InvalidBrokerURL(
-            f"{redact(text)!r}: in a login, write / as %2F, ? as %3F and # as %23; in a path and in "
-            "options, write @ as %40"
+            f"{redact(text)!r}: in a login, write / as %2F, ? as %3F and # as %23; in a path and "
+            "in options, write @ as %40"
         )
     path, _, query = rest.partition("#")[0].partition("?")
     login, at, addresses = authority.rpartition("@")
