@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from typing import Any
 
 from noria.aio.run import new_event_loop
@@ -124,7 +125,7 @@ class Worker:
             await running
         finally:
             await self._end_tasks()
-        ending = loop.create_task(loop.shutdown_default_executor())
+        ending = loop.create_task(self._end_threads())
         _, pending = await asyncio.wait([ending], timeout=THREAD_SECONDS)
         if pending:
             log.warning("handlers still run in threads, which cannot be cancelled: abandoned")
@@ -146,6 +147,12 @@ class Worker:
                 ", ".join(names),
             )
             self.abandoned_tasks = len(pending)
+
+    async def _end_threads(self) -> None:
+        """Wait for the threads of handlers, and for those of the loop's executor."""
+        if self.bus.abandoned_threads:
+            await asyncio.to_thread(wait, self.bus.abandoned_threads)
+        await asyncio.get_running_loop().shutdown_default_executor()
 
     async def _start(self) -> None:
         if not self.patient:
