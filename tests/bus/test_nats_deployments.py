@@ -127,6 +127,12 @@ def test_a_login_at_a_server_that_requires_tls(
     login = ("--user", "admin", "--pass", "secret")
 
     async def main(server: BrokerServer) -> None:
+        with monkeypatch.context() as patch:
+            patch.delenv("SSL_CERT_FILE")
+            broker = table.make(f"nats://admin:secret@127.0.0.1:{server.port}", "worker")
+            with pytest.raises(BrokerUnavailable, match=r"named with nats\+tls:// and \?ca=FILE"):
+                await broker.connect()
+            await broker.close()
         for scheme in ("nats", "nats+tls"):
             broker = table.make(f"{scheme}://admin:secret@127.0.0.1:{server.port}", "worker")
             await publish(broker, "a.b", b"x")

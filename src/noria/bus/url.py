@@ -97,7 +97,8 @@ class BrokerURL:
             hint = f"start one with: {self.start}"
         if isinstance(error, ssl.SSLCertVerificationError):
             reason = f"its certificate cannot be verified: {error.verify_message}"
-            hint = "an authority is named with ?ca=FILE"
+            scheme = "nats+tls:// and " if self.scheme == "nats" else ""
+            hint = f"an authority is named with {scheme}?ca=FILE"
         elif isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
             reason = os_error_reason(error)
         else:
