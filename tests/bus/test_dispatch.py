@@ -85,6 +85,9 @@ class ScriptedBroker(Broker):
     async def forget(self, ids: Sequence[str]) -> None:
         pass
 
+    async def disconnect(self) -> None:
+        self.calls.append("disconnect")
+
     async def close(self) -> None:
         self.calls.append("close")
 
@@ -583,7 +586,7 @@ def test_start_may_be_repeated_when_the_broker_was_not_there() -> None:
         broker.failures = {"connect": unavailable(1)}
         with pytest.raises(BrokerUnavailable):
             await bus.start()
-        assert broker.calls == ["connect", "close"]
+        assert broker.calls == ["connect", "disconnect"]
         subscribe = broker.subscribe
 
         async def second_fails(subscription: Subscription) -> Consumer:
@@ -594,7 +597,7 @@ def test_start_may_be_repeated_when_the_broker_was_not_there() -> None:
         broker.subscribe = second_fails  # type: ignore[method-assign]
         with pytest.raises(BrokerUnavailable):
             await bus.start()
-        assert broker.calls[-2:] == ["close consumer", "close"]
+        assert broker.calls[-2:] == ["close consumer", "disconnect"]
         broker.subscribe = subscribe  # type: ignore[method-assign]
         async with bus:
             broker.give(*events(1))

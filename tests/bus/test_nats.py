@@ -543,7 +543,7 @@ def test_what_jetstream_refuses_is_an_error_of_one_event(url: str, type: str) ->
         assert list(refused) == [1]
         assert "the broker refused the event" in str(refused[1])
         with pytest.raises(APIError):
-            await link.call("STREAM.INFO.no-such-stream")
+            await link.call(f"CONSUMER.INFO.{broker.names.events}.no-such-consumer")
         await broker.close()
 
     run(main())

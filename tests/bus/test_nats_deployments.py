@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,94 @@ def test_tls(tmp_path: Path) -> None:
         await broker.close()
 
     with brokers.running("nats", tmp_path, "--tls", "--tlsverify", *files) as server:
+        run_with_deadline(main(server), DEADLINE)
+
+
+@pytest.mark.parametrize("scheme", ["nats+tls", "rediss"])
+def test_a_server_without_tls_gets_no_password(scheme: str) -> None:
+    pytest.importorskip("redis")
+    received = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if scheme == "nats+tls":
+            writer.write(b'INFO {"version": "2.9.10", "auth_required": true, "proto": 1}\r\n')
+        received.extend(await reader.read(1))
+        if scheme == "rediss":
+            writer.write(b"-ERR unknown command\r\n")
+        if received:
+            writer.write_eof()
+            received.extend(await reader.read())
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            broker = table.make(f"{scheme}://admin:secret@127.0.0.1:{port}", "worker")
+            message = "the server offers no TLS; nats" if scheme == "nats+tls" else "SSL"
+            with pytest.raises(BrokerUnavailable, match=message):
+                await broker.connect()
+            await broker.close()
+
+    run_with_deadline(main(), DEADLINE)
+    assert b"secret" not in received
+    assert b"CONNECT" not in received
+
+
+def test_an_unknown_nats_py_does_not_connect_by_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nats.aio.client import Client
+
+    monkeypatch.delattr(Client, "_connect_command")
+
+    async def main() -> None:
+        broker = table.make("nats+tls://127.0.0.1:1", "worker")
+        with pytest.raises(BrokerUnavailable, match="nats-py may connect without TLS"):
+            await broker.connect()
+        await broker.close()
+
+    run_with_deadline(main(), DEADLINE)
+
+
+def test_a_server_that_permits_tls_is_connected_to_by_tls(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    config = tmp_path / "config"
+    config.write_text(
+        f'tls {{ cert_file: "{tmp_path}/cert.pem", key_file: "{tmp_path}/key.pem" }}\n'
+        "allow_non_tls: true\n"
+    )
+
+    async def main(server: BrokerServer) -> None:
+        url = f"nats+tls://127.0.0.1:{server.port}?ca={tmp_path}/ca.pem"
+        broker: Any = table.make(url, "worker")
+        await publish(broker, "a.b", b"x")
+        writer = broker.connection.link.client._transport._io_writer
+        assert writer.get_extra_info("ssl_object") is not None
+        await broker.close()
+
+    with brokers.running("nats", tmp_path / "data", "-c", str(config)) as server:
+        run_with_deadline(main(server), DEADLINE)
+
+
+def test_a_login_at_a_server_that_requires_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    files = ("--tlscert", f"{tmp_path}/cert.pem", "--tlskey", f"{tmp_path}/key.pem")
+    login = ("--user", "admin", "--pass", "secret")
+
+    async def main(server: BrokerServer) -> None:
+        with monkeypatch.context() as patch:
+            patch.delenv("SSL_CERT_FILE")
+            broker = table.make(f"nats://admin:secret@127.0.0.1:{server.port}", "worker")
+            with pytest.raises(BrokerUnavailable, match=r"named with nats\+tls:// and \?ca=FILE"):
+                await broker.connect()
+            await broker.close()
+        for scheme in ("nats", "nats+tls"):
+            broker = table.make(f"{scheme}://admin:secret@127.0.0.1:{server.port}", "worker")
+            await publish(broker, "a.b", b"x")
+            await broker.close()
+
+    with brokers.running("nats", tmp_path / "data", "--tls", *files, *login) as server:
         run_with_deadline(main(server), DEADLINE)
 
 

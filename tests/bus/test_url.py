@@ -60,6 +60,49 @@ def test_what_is_wrong_is_said(text: str, message: str) -> None:
     assert "secret" not in str(info.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://:secret@127.0.0.1:99999",
+        "redis://me:secret@",
+        "redis://:sec/secret@host",
+        "redis://me:12/secret@host",
+        "redis://:sec?secret@host",
+        "redis://me:12?a=secret@host",
+        "redis://:sec#secret@host",
+        "redis://:secret@host?x",
+        "redis://:sec@secret@host?x",
+        "redis://:secret@host/secret@",
+        "redis://:secret@host?limit=1",
+        "redis://:secret@host:1?keep=no",
+        "redis::secret@host?limit=1",
+        "natz://:sec@secret@host",
+        "me:secret@host",
+        ":secret@host",
+        "Redis://:secret@host",
+        "//me:secret@host",
+        "nats://secret@host:no",
+        "nats://sec/secret@host",
+    ],
+)
+def test_no_message_contains_a_password(text: str) -> None:
+    pytest.importorskip("nats")
+    pytest.importorskip("redis")
+    with pytest.raises(InvalidBrokerURL) as info:
+        noria.Bus(text)
+    assert "secret" not in str(info.value)
+
+
+def test_a_shown_url_has_no_password() -> None:
+    url = parse("redis://me:p@ss@host:1/0?keep=7d")
+    assert (url.user, url.password) == ("me", "p@ss")
+    assert url.shown == "redis://host:1/0?keep=7d"
+    assert "p@ss" not in repr(url)
+    assert "p@ss" not in str(url.unavailable("gone"))
+    assert parse("redis://me:a%2F%3F%23@host").password == "a/?#"
+    assert parse("nats://host?creds=/home/me%40host").options == {"creds": "/home/me@host"}
+
+
 @pytest.mark.parametrize("value", ["", "x", "5 m", "-3", "0", "1w", "1.5.2s"])
 def test_a_time_that_is_none_is_named(value: str) -> None:
     with pytest.raises(InvalidBrokerURL, match="is no time; write it as 90s, 15m, 24h or 7d"):

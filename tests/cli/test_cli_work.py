@@ -18,7 +18,7 @@ from noria.cli.main import run
 from noria.cli.work.reload import source_files
 from noria.cli.work.totals import HandlerTotals, WorkTotals
 from support import brokers
-from support.running import start_python
+from support.running import children, start_python
 
 LIMIT = 30.0  # seconds to wait for any output
 
@@ -45,6 +45,12 @@ async def job(event):
     if what == "wait":
         print("waiting", flush=True)
         await asyncio.sleep(event.data["seconds"])
+    while what == "ignore":
+        try:
+            print("waiting", flush=True)
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
     if what == "die":
         os._exit(7)
 
@@ -199,6 +205,17 @@ def test_a_thread_that_does_not_end_is_abandoned_after_the_grace(app):
     assert "abandoned" in err
 
 
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["alone", "supervised"])
+def test_a_handler_that_ignores_its_cancellation_is_abandoned(app, options):
+    events = [("job.done", {"do": "ignore"})]
+    with Work(app, "work_app:bus", "--grace", "0.1", *options, SHARED="1", emit=events) as work:
+        work.until("waiting")
+        status, out, err = work.stop(signal.SIGTERM)
+    assert status == 1
+    assert "handled 0 events" in out
+    assert "tasks ignore their cancellation and are abandoned (1): job" in err
+
+
 def test_workers_add_up(app):
     events = [HANDLE, HANDLE]
     with Work(app, "work_app:bus", "--workers", "2", "-v", SHARED="1", emit=events) as work:
@@ -312,6 +329,40 @@ def test_a_worker_that_starts_without_the_broker_waits_for_it(app, redis_server)
         status, out, _ = work.stop(signal.SIGTERM)
     assert status == 0
     assert json.loads(out.splitlines()[-1])["restarts"] == 1
+
+
+def test_workers_that_started_without_the_broker_work_when_it_is_back(app, redis_server):
+    source = """
+start = bus.start
+
+async def report_and_start():
+    print("starting", os.getpid(), flush=True)
+    await start()
+
+bus.start = report_and_start
+"""
+    (app / "work_redis.py").write_text(REDIS_APP + source)
+    arguments = ["work_redis", "--workers", "2", "--json", "-v"]
+    with Work(app, *arguments, BROKER=redis_server.url) as work:
+        first = set()
+        while len(first) < 2:
+            first.add(work.until("starting").split()[1])
+        redis_server.stop()
+        for pid in first:
+            os.kill(int(pid), signal.SIGKILL)
+        tries = {}
+        while len(tries) < 2 or min(tries.values()) < 3:
+            pid = work.until("starting").split()[1]
+            if pid not in first:
+                tries[pid] = tries.get(pid, 0) + 1
+        redis_server.start()
+        noria.run(_emit(redis_server.url, 5))
+        for _ in range(5):
+            work.until('"handled"')
+        assert {str(pid) for pid in children(work.process.pid)} == set(tries)
+        status, out, _ = work.stop(signal.SIGTERM)
+    assert status == 0
+    assert json.loads(out.splitlines()[-1])["restarts"] == 2
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import itertools
+import os
 import re
 import signal
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from support import brokers, loops
-from support.running import start_python
+from support.running import children, start_python
 from support.waiting import eventually
 
 pytest.importorskip("click")
@@ -164,6 +165,23 @@ def test_a_server_goes_on_without_its_broker_and_publishes_when_it_is_back(
         assert server.process.returncode == 0
         assert "the server stops; events that were not published: 1" in err
         assert 2 <= len(err.splitlines()) <= 4, err
+
+
+def test_workers_that_started_without_the_broker_publish_when_it_is_back(
+    broker: brokers.BrokerServer, directory: Path
+) -> None:
+    with Server(directory, "--events", broker.url, "--workers", 2) as server:
+        broker.stop()
+        for pid in children(server.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert server.process.stderr is not None
+        for _ in range(2):
+            while "tries again in the background" not in (line := server.process.stderr.readline()):
+                assert line
+        server.put("/a")
+        broker.start()
+        assert collect(broker.url, 1) == ["/a"]
+        assert "is there now" in server.end()
 
 
 @pytest.mark.parametrize(

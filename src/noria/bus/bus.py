@@ -11,10 +11,12 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from noria.bus import trace_context
+from noria.bus.arguments import binder
 from noria.bus.backoff import RETRY_BASE, RETRY_CAP, reconnect_delay
 from noria.bus.brokers import table
 from noria.bus.contract import DEFAULT_CLAIM_SECONDS, EVERY_TYPE, Lag, Message, Subscription
@@ -31,7 +33,7 @@ from noria.bus.event import (
     new_id,
 )
 from noria.bus.figures import BusFigures
-from noria.bus.handler import OnHandled, Registration, runner
+from noria.bus.handler import OnHandled, Registration
 from noria.bus.publisher import Publisher
 from noria.bus.reactor_feed import reactor_handler
 from noria.bus.stats import PublishStats
@@ -100,6 +102,8 @@ class Bus:
         self._state: Literal["idle", "running", "draining", "closed"] = "idle"
         self._late_starts: set[asyncio.Task[None]] = set()
         self._stopped: asyncio.Event | None = None
+        # Calls of handlers in threads that had not ended when their handler was drained.
+        self.abandoned_threads: list[Future[object]] = []
         # Called after each run of a handler with (registration, event, seconds, error or None).
         self.on_handled: OnHandled | None = None
 
@@ -122,7 +126,8 @@ class Bus:
 
         The handler gets the `Event`; a parameter annotated with a dataclass, a TypedDict or a
         msgspec.Struct gets its data, checked. A handler that is no coroutine function runs in a
-        thread. When it returns, the event is acknowledged.
+        thread of the bus, `concurrency` of them at a time, but at most 500. When it returns, the
+        event is acknowledged.
 
         Args:
             type: of the events; ``"*"`` for all types, without a group.
@@ -164,7 +169,7 @@ class Bus:
         )
 
         def register(handler: Handler) -> Handler:
-            runner(handler)  # raises for parameters that no event fits
+            binder(handler)  # raises for parameters that no event fits
             self._register(
                 Registration(
                     subscription,
@@ -202,7 +207,7 @@ class Bus:
                 dispatcher = self._dispatchers.pop(id(registration), None)
                 # Otherwise `drain` has it.
                 if dispatcher is not None and self._state == "running":
-                    self._keep(dispatcher.drain(DEFAULT_GRACE))
+                    self._keep(self._drain_dispatcher(dispatcher, DEFAULT_GRACE))
                 return
         raise KeyError(f"{handler!r} is no handler of {type!r}")
 
@@ -305,7 +310,7 @@ class Bus:
             self._dispatchers.clear()
             for dispatcher in dispatchers:
                 await dispatcher.drain(0)
-            await self.broker.close()
+            await self.broker.disconnect()
             self._state = "idle"
             raise
         self._figures.start(self.broker.lag)
@@ -320,7 +325,8 @@ class Bus:
             return
         self._state = "draining"
         try:
-            await asyncio.gather(*(each.drain(grace) for each in self._dispatchers.values()))
+            dispatchers = list(self._dispatchers.values())
+            await asyncio.gather(*(self._drain_dispatcher(each, grace) for each in dispatchers))
         finally:
             self._dispatchers.clear()
             await self.close()
@@ -474,6 +480,10 @@ class Bus:
             self._dispatchers[id(registration)] = dispatcher
         else:
             await dispatcher.drain(0)
+
+    async def _drain_dispatcher(self, dispatcher: Dispatcher, grace: float) -> None:
+        await dispatcher.drain(grace)
+        self.abandoned_threads.extend(dispatcher.threads.running)
 
     async def _start_late(self, registration: Registration) -> None:
         """Start a handler that was registered while the bus runs."""

@@ -236,8 +236,16 @@ class Broker(ABC):
         """Remove dead letters; ids that do not exist are ignored."""
 
     @abstractmethod
+    async def disconnect(self) -> None:
+        """Close the connection and the adapter's tasks; no error if it is broken, or closed.
+
+        The next call connects again. Calls that are waiting raise BrokerUnavailable. Consumers
+        that were not closed end with their tasks.
+        """
+
+    @abstractmethod
     async def close(self) -> None:
-        """Close the connection and the adapter's tasks; no error if it is broken, or closed."""
+        """Disconnect for good: later calls raise BrokerUnavailable."""
 
 
 class Consumer(ABC):

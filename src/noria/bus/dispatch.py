@@ -30,6 +30,7 @@ from noria.bus.contract import LEASE_RENEWAL_SHARE, Broker, Consumer, Delivery
 from noria.bus.dead_letters import encode_letter
 from noria.bus.event import KEY, ONLY_GROUP, Event, decode
 from noria.bus.handler import OnHandled, Registration, runner, start_task
+from noria.bus.threads import HandlerThreads
 from noria.errors import (
     BrokerUnavailable,
     BusError,
@@ -107,7 +108,8 @@ class Dispatcher:
         self.claim_seconds = registration.subscription.claim
         self.group = registration.group
         self.only_group = self.group or NO_GROUP
-        self.run_handler = runner(registration.handler)
+        self.threads = HandlerThreads(self.concurrency)
+        self.run_handler = runner(registration.handler, self.threads)
         self.consumer: Consumer | None = None
         self.claims: dict[Delivery, _Claim] = {}
         self.ready: deque[_Claim] = deque()
@@ -500,6 +502,7 @@ class Dispatcher:
                     await self.idle.wait()
         for task in (settling, *renewing):
             await _cancel(task)
+        self.threads.close()
         await self.consumer.close()
 
     def _return_waiting(self) -> None:

@@ -16,6 +16,7 @@ from noria.bus.backoff import RETRY_BASE, RETRY_CAP
 from noria.bus.contract import Subscription
 from noria.bus.event import Event
 from noria.bus.stats import HandlerStats
+from noria.bus.threads import HandlerThreads
 
 
 @dataclass(slots=True)
@@ -57,15 +58,17 @@ class Registration:
 OnHandled = Callable[[Registration, Event, float, BaseException | None], object]
 
 
-def runner(handler: Callable[..., object]) -> Callable[[Event], Coroutine[Any, Any, object]]:
+def runner(
+    handler: Callable[..., object], threads: HandlerThreads
+) -> Callable[[Event], Coroutine[Any, Any, object]]:
     """Return a coroutine function that runs the handler for an event.
 
-    A handler that is no coroutine function runs in a thread. Raises TypeError for parameters that
-    no event fits.
+    A handler that is no coroutine function runs in one of `threads`. Raises TypeError for
+    parameters that no event fits.
     """
     bind = binder(handler)
     if not is_async(handler):
-        return functools.partial(_run_in_thread, handler, bind)
+        return functools.partial(_run_in_thread, threads, handler, bind)
     if bind is None:
         return handler  # type: ignore[return-value]
     return functools.partial(_run_bound, handler, bind)
@@ -82,9 +85,11 @@ async def _run_bound(handler: Callable[..., Any], bind: Binder, event: Event) ->
     return await handler(*bind(event))
 
 
-async def _run_in_thread(handler: Callable[..., Any], bind: Binder | None, event: Event) -> object:
+async def _run_in_thread(
+    threads: HandlerThreads, handler: Callable[..., Any], bind: Binder | None, event: Event
+) -> object:
     arguments = (event,) if bind is None else bind(event)
-    return await asyncio.to_thread(handler, *arguments)
+    return await threads.run(handler, *arguments)
 
 
 if sys.version_info >= (3, 12):

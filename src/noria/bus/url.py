@@ -24,7 +24,8 @@ class BrokerURL:
     starts such a broker on this machine, for messages.
     """
 
-    text: str
+    # With the password.
+    text: str = field(repr=False)
     scheme: str
     hosts: tuple[tuple[str, int | None], ...] = ()
     user: str | None = None
@@ -36,7 +37,7 @@ class BrokerURL:
     @property
     def shown(self) -> str:
         """The URL without its user and password."""
-        return re.sub(r"//[^/@]*@", "//", self.text)
+        return redact(self.text)
 
     def check_options(self, *known: str) -> None:
         """Raise InvalidBrokerURL if there is an option besides the known ones."""
@@ -85,43 +86,62 @@ class BrokerURL:
             ) from error
         return context
 
-    def unavailable(self, error: BaseException | str) -> BrokerUnavailable:
-        """Return the exception for a broker that cannot be reached, with what to do."""
+    def unavailable(self, error: BaseException | str, hint: str = "") -> BrokerUnavailable:
+        """Return the exception for a broker that cannot be reached, with what to do.
+
+        `hint`: what to do, if it is not to start a broker.
+        """
         if isinstance(error, BrokerUnavailable):
             return error
-        hint = f"; start one with: {self.start}" if self.start else ""
+        if not hint and self.start:
+            hint = f"start one with: {self.start}"
         if isinstance(error, ssl.SSLCertVerificationError):
             reason = f"its certificate cannot be verified: {error.verify_message}"
-            hint = "; an authority is named with ?ca=FILE"
+            scheme = "nats+tls:// and " if self.scheme == "nats" else ""
+            hint = f"an authority is named with {scheme}?ca=FILE"
         elif isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
             reason = os_error_reason(error)
         else:
             reason = error if isinstance(error, str) else error_message(error)
         if len(reason) > MAX_REASON:
             reason = f"{reason[:MAX_REASON]} ..."
+        hint = f"; {hint}" if hint else ""
         return BrokerUnavailable(f"no broker at {self.shown}: {reason}{hint}")
 
 
+def redact(text: str) -> str:
+    """Return a URL, which may be malformed, without what stands between its scheme and its last @.
+
+    If a password contains / ? # or @, it is not known where the login ends.
+    """
+    return re.sub(r"^([a-z][a-z0-9+.-]*:)?(//)?.*@", r"\1\2", text, flags=re.DOTALL)
+
+
 def parse(text: str, start: str = "") -> BrokerURL:
-    """Return the parts of a URL. Raises InvalidBrokerURL."""
+    """Return the parts of a URL. Raises InvalidBrokerURL, whose message has no login."""
     scheme, colon, rest = text.partition(":")
     if not colon or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
         raise InvalidBrokerURL(
-            f"{text!r} is no broker's URL; examples: memory:, nats://127.0.0.1:4222, "
+            f"{redact(text)!r} is no broker's URL; examples: memory:, nats://127.0.0.1:4222, "
             "redis://127.0.0.1:6379"
         )
     if not rest.startswith("//"):
         path, _, query = rest.partition("?")
         return BrokerURL(text, scheme, path=unquote(path), options=_options(text, query))
     # Not by urlsplit: from Python 3.15 on it takes several hosts with IPv6 addresses for an error.
-    rest, _, query = rest[2:].partition("#")[0].partition("?")
-    authority, slash, path = rest.partition("/")
-    path = slash + path
+    authority = re.split("[/?#]", rest[2:], maxsplit=1)[0]
+    rest = rest[2 + len(authority) :]
+    if "@" in rest:
+        raise InvalidBrokerURL(
+            f"{redact(text)!r}: in a login, write / as %2F, ? as %3F and # as %23; in a path and "
+            "in options, write @ as %40"
+        )
+    path, _, query = rest.partition("#")[0].partition("?")
     login, at, addresses = authority.rpartition("@")
     user, colon, password = login.partition(":")
     hosts = tuple(_address(text, address) for address in addresses.split(",") if address)
     if not hosts and not (scheme.endswith("+unix") and path):
-        raise InvalidBrokerURL(f"{text!r} has no host; write {scheme}://127.0.0.1")
+        raise InvalidBrokerURL(f"{redact(text)!r} has no host; write {scheme}://127.0.0.1")
     return BrokerURL(
         text,
         scheme,
@@ -137,7 +157,7 @@ def parse(text: str, start: str = "") -> BrokerURL:
 def _address(text: str, address: str) -> tuple[str, int | None]:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?", address)
     if match is None or (match[2] and not 0 < int(match[2]) < 65536):
-        raise InvalidBrokerURL(f"{text!r}: {address!r} is no host with a port")
+        raise InvalidBrokerURL(f"{redact(text)!r}: {address!r} is no host with a port")
     return match[1].strip("[]"), int(match[2]) if match[2] else None
 
 
@@ -145,5 +165,7 @@ def _options(text: str, query: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        raise InvalidBrokerURL(f"{text!r}: options are written as ?name=value&name=value") from None
+        raise InvalidBrokerURL(
+            f"{redact(text)!r}: options are written as ?name=value&name=value"
+        ) from None
     return dict(pairs)

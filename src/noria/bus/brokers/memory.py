@@ -248,12 +248,15 @@ class MemoryBroker(Broker):
         forgotten = set(ids)
         self.store.letters[:] = [x for x in self.store.letters if x[0] not in forgotten]
 
-    async def close(self) -> None:
+    async def disconnect(self) -> None:
         if self._store is not None:
             self._store.users -= 1
             if not self._store.users:
                 self._store.close()
             self._store = None
+
+    async def close(self) -> None:
+        await self.disconnect()
 
 
 class _MemoryConsumer(Consumer):

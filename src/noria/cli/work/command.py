@@ -120,11 +120,11 @@ def _run_alone(options: WorkOptions, output: TextOutput) -> int:
     bus = _load(options)
     worker = Worker(bus, options, output)
     totals = worker.run(lambda model: output.started(bus, model))
-    status = INTERRUPTED_STATUS if worker.interrupted else 0
+    status = _final_status(worker.interrupted, totals)
     if worker.began:
         output.summary(totals, time.monotonic() - worker.began)
-    if worker.abandoned_threads:
-        # At a normal exit Python would wait for them.
+    if worker.abandoned:
+        # At a normal exit Python would wait for the threads.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -159,7 +159,14 @@ def _run_supervised(options: WorkOptions, output: TextOutput, *, reload: bool) -
     finally:
         supervisor.close()
     output.summary(totals, time.monotonic() - supervisor.began, supervisor.restarts)
-    return INTERRUPTED_STATUS if supervisor.interrupts > 1 else 0
+    return _final_status(supervisor.interrupts > 1, totals)
+
+
+def _final_status(interrupted: bool, totals: WorkTotals) -> int:
+    """Return the exit status after the workers were stopped."""
+    if interrupted:
+        return INTERRUPTED_STATUS
+    return 1 if totals.abandoned else 0
 
 
 def _exit_status(supervisor: WorkSupervisor, code: int) -> int:

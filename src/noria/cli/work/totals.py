@@ -58,12 +58,16 @@ class HandlerTotals:
 
 @dataclass
 class WorkTotals:
-    """The totals of a bus over all workers. `broker` is its URL."""
+    """The totals of a bus over all workers.
+
+    `broker`: its URL. `abandoned`: tasks that ignored their cancellation at the end.
+    """
 
     broker: str = ""
     published: int = 0
     publish_failures: int = 0
     handlers: list[HandlerTotals] = field(default_factory=list)
+    abandoned: int = 0
 
     @classmethod
     def of(cls, bus: Bus) -> WorkTotals:
@@ -80,6 +84,7 @@ class WorkTotals:
         self.broker = other.broker
         self.published += other.published
         self.publish_failures += other.publish_failures
+        self.abandoned += other.abandoned
         known = {(each.type, each.group, each.handler): each for each in self.handlers}
         for each in other.handlers:
             found = known.get((each.type, each.group, each.handler))

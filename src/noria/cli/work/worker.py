@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from typing import Any
 
 from noria.aio.run import new_event_loop
@@ -28,6 +29,8 @@ log = logging.getLogger("noria.bus")
 AT_ONCE_SECONDS = 1.0
 # Seconds that threads of cancelled handlers have to end.
 THREAD_SECONDS = 1.0
+# Seconds that cancelled tasks have to end.
+TASK_SECONDS = 3.0
 
 KILLED = (
     b"noria: a handler does not end: killed; its events are given out again when their claims end\n"
@@ -58,8 +61,10 @@ class Worker:
         self.patient = patient
         self.stopping = False
         self.interrupted = False
-        # Whether threads of handlers did not end; the process must not wait for them.
+        # Whether threads of handlers did not end.
         self.abandoned_threads = False
+        # The number of tasks that ignored their cancellation.
+        self.abandoned_tasks = 0
         self.began = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_requested: asyncio.Event | None = None
@@ -80,11 +85,18 @@ class Worker:
         finally:
             if self._killer is not None:
                 self._killer.cancel()
-            if not self.abandoned_threads:
+            if not self.abandoned:
                 runner.close()
             for number, handler in old_handlers.items():
                 signal.signal(number, handler)
-        return WorkTotals.of(self.bus)
+        totals = WorkTotals.of(self.bus)
+        totals.abandoned = self.abandoned_tasks
+        return totals
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether threads or tasks did not end; the process must not wait for them."""
+        return self.abandoned_threads or self.abandoned_tasks > 0
 
     async def _main(self, ready: Callable[[str], object]) -> None:
         self._loop = loop = asyncio.get_running_loop()
@@ -109,12 +121,38 @@ class Worker:
             self.bus.stop()
         waiting.cancel()
         await asyncio.wait([waiting])
-        await running
-        ending = loop.create_task(loop.shutdown_default_executor())
+        try:
+            await running
+        finally:
+            await self._end_tasks()
+        ending = loop.create_task(self._end_threads())
         _, pending = await asyncio.wait([ending], timeout=THREAD_SECONDS)
         if pending:
             log.warning("handlers still run in threads, which cannot be cancelled: abandoned")
             self.abandoned_threads = True
+
+    async def _end_tasks(self) -> None:
+        """Cancel all tasks, as the runner would, but do not wait for those that ignore it."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if not tasks:
+            return
+        for task in tasks:
+            task.cancel()
+        _, pending = await asyncio.wait(tasks, timeout=TASK_SECONDS)
+        if pending:
+            names = sorted({getattr(task.get_coro(), "__qualname__", "?") for task in pending})
+            log.error(
+                "tasks ignore their cancellation and are abandoned (%d): %s",
+                len(pending),
+                ", ".join(names),
+            )
+            self.abandoned_tasks = len(pending)
+
+    async def _end_threads(self) -> None:
+        """Wait for the threads of handlers, and for those of the loop's executor."""
+        if self.bus.abandoned_threads:
+            await asyncio.to_thread(wait, self.bus.abandoned_threads)
+        await asyncio.get_running_loop().shutdown_default_executor()
 
     async def _start(self) -> None:
         if not self.patient:

@@ -30,14 +30,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from noria.bus.brokers.nats import durable
-from noria.bus.brokers.nats.connection import APIError, Connection, Link, Request
+from noria.bus.brokers.nats.connection import (
+    STREAM_NOT_FOUND,
+    APIError,
+    Connection,
+    Link,
+    Request,
+)
 from noria.bus.brokers.nats.consumer import GroupConsumer
 from noria.bus.brokers.nats.delays import DUE, MESSAGE_ID, DelayMover
 from noria.bus.brokers.nats.leases import write_if
@@ -60,6 +65,8 @@ from noria.bus.contract import (
 )
 from noria.bus.url import BrokerURL
 from noria.errors import BusError, EventTooLarge, InvalidBrokerURL
+
+log = logging.getLogger("noria.bus")
 
 MAX_PARTITIONS = 1024
 MAX_REPLICAS = 5
@@ -85,9 +92,9 @@ class NATSBroker(Broker):
         self.partitions = url.integer("partitions", DEFAULT_PARTITIONS, 1, MAX_PARTITIONS)
         self.keep = url.seconds("keep", DEFAULT_KEEP_SECONDS)
         self.replicas = url.integer("replicas", 1, 1, MAX_REPLICAS)
-        self.connection = Connection(url)
-        self._prepared: Link | None = None
-        self._preparing = asyncio.Lock()
+        self.connection = Connection(url, self._prepare)
+        # Whether the streams existed at some time.
+        self._had_streams = False
         self._mover: asyncio.Task[None] | None = None
         self._consumers: set[GroupConsumer | SoloConsumer] = set()
         self._count = 0
@@ -108,18 +115,11 @@ class NATSBroker(Broker):
             raise
 
     async def _link(self) -> Link:
-        """Return the link; on each new one, see that the streams exist."""
         self.connection.name = self.worker
-        link = await self.connection.get()
-        if link is not self._prepared:
-            async with self._preparing:
-                if link is not self._prepared:
-                    await self._prepare(link)
-                    self._told.clear()
-                    self._prepared = link
-        return link
+        return await self.connection.get()
 
     async def _prepare(self, link: Link) -> None:
+        """See that the streams exist."""
         names = self.names
         window = round(DEDUPLICATION_SECONDS * 1e9)
         keep = round(self.keep * 1e9)
@@ -140,14 +140,24 @@ class NATSBroker(Broker):
             {"name": names.state, "subjects": [f"{names.prefix}.s.>"], "max_msgs_per_subject": 1},
         ]
         found = await link.api(*((f"STREAM.INFO.{each['name']}", None) for each in wanted))
+        created: list[str] = []
         for config, info in zip(wanted, found, strict=True):
             if not isinstance(info, APIError):
                 self._check_stream(config, info["config"])
-            elif info.err_code == durable.STREAM_NOT_FOUND:
+            elif info.err_code == STREAM_NOT_FOUND:
                 await self._create_stream(link, config)
+                created.append(config["name"])
             else:
                 raise self.url.unavailable(f"JetStream: {info}")
         await self._check_settings(link)
+        self._told.clear()
+        if created and self._had_streams:
+            log.warning(
+                "%s: streams did not exist any more; they are created again, empty: %s",
+                self.url.shown,
+                ", ".join(created),
+            )
+        self._had_streams = True
 
     async def _create_stream(self, link: Link, config: dict[str, Any]) -> None:
         config = {
@@ -163,11 +173,10 @@ class NATSBroker(Broker):
             await link.call(f"STREAM.CREATE.{config['name']}", config)
         except APIError as error:
             # Another program creates it now, maybe.
-            with contextlib.suppress(APIError):
-                info = await link.call(f"STREAM.INFO.{config['name']}")
-                self._check_stream(config, info["config"])
-                return
-            raise InvalidBrokerURL(f"{self.url.shown}: JetStream: {error}") from error
+            [info] = await link.api((f"STREAM.INFO.{config['name']}", None))
+            if isinstance(info, APIError):
+                raise InvalidBrokerURL(f"{self.url.shown}: JetStream: {error}") from error
+            self._check_stream(config, info["config"])
 
     def _check_stream(self, wanted: dict[str, Any], found: dict[str, Any]) -> None:
         name = wanted["name"]
@@ -233,7 +242,7 @@ class NATSBroker(Broker):
         answers = await link.exchange(requests)
         for index, answer in zip(indices, answers, strict=True):
             if answer is None:
-                raise self.url.unavailable("JetStream does not answer")
+                raise link.missing_stream()
             if answer.startswith(b'{"error"'):
                 error = APIError(json.loads(answer)["error"])
                 if error.code == 503:
@@ -330,7 +339,7 @@ class NATSBroker(Broker):
         answers = await link.exchange([(self.names.dead_subject, each, None) for each in letters])
         for answer in answers:
             if answer is None:
-                raise self.url.unavailable("JetStream does not answer")
+                raise link.missing_stream()
             if answer.startswith(b'{"error"'):
                 error = APIError(json.loads(answer)["error"])
                 if error.code == 503:
@@ -394,7 +403,15 @@ class NATSBroker(Broker):
         # Errors are of messages that do not exist.
         await link.api(*((subject, {"seq": number, "no_erase": True}) for number in numbers))
 
+    async def disconnect(self) -> None:
+        await self._stop_tasks()
+        await self.connection.disconnect()
+
     async def close(self) -> None:
+        await self._stop_tasks()
+        await self.connection.close()
+
+    async def _stop_tasks(self) -> None:
         tasks = [task for consumer in self._consumers for task in consumer.stop_tasks()]
         if self._mover is not None:
             self._mover.cancel()
@@ -403,7 +420,6 @@ class NATSBroker(Broker):
         if tasks:
             await asyncio.wait(tasks)
         self._consumers.clear()
-        await self.connection.close()
 
 
 def _by_type(info: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -44,8 +44,37 @@ def with_direct(callback: Callback, direct: Direct) -> Callback:
     return found
 
 
+class NoTLS(nats.errors.Error):
+    """The server offers no TLS, or nats-py cannot be kept from a connection without it."""
+
+
 class BatchClient(Client):  # type: ignore[misc,unused-ignore]
-    """See above."""
+    """See above.
+
+    `require_tls`: raise NoTLS instead of sending the login on a connection without TLS. nats-py
+    uses TLS only if the server requires it, whatever the scheme and the settings of TLS are.
+    """
+
+    def __init__(self, *, require_tls: bool = False) -> None:
+        super().__init__()
+        if require_tls and _parameters("_connect_command") != ["self"]:
+            raise NoTLS("this version of the package nats-py may connect without TLS")
+        self.require_tls = require_tls
+
+    async def _process_info(self, info: dict[str, Any], *arguments: Any, **named: Any) -> None:
+        if self.require_tls and info.get("tls_available"):
+            # The server permits TLS. nats-py looks at this only.
+            info["tls_required"] = True
+        await super()._process_info(info, *arguments, **named)
+
+    def _connect_command(self) -> bytes:
+        """Return the command with the login."""
+        if self.require_tls:
+            writer = getattr(self._transport, "_io_writer", None)
+            if writer is None or writer.get_extra_info("ssl_object") is None:
+                raise NoTLS("the server offers no TLS")
+        command: bytes = super()._connect_command()
+        return command
 
     async def publish_all(self, messages: Iterable[Outgoing]) -> None:
         """Publish messages, without waiting for anything. Raises as `publish` does."""

@@ -14,12 +14,19 @@ import inspect
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import nats.errors
 
-from noria.bus.brokers.nats.client import BatchClient, Callback, Direct, Outgoing, with_direct
+from noria.bus.brokers.nats.client import (
+    BatchClient,
+    Callback,
+    Direct,
+    NoTLS,
+    Outgoing,
+    with_direct,
+)
 from noria.bus.url import BrokerURL
 from noria.errors import BrokerUnavailable, InvalidBrokerURL
 
@@ -33,6 +40,9 @@ ANSWER_SECONDS = 5.0
 PROBE_SECONDS = 2.0
 # A connection is lost after two pings without an answer.
 PING_SECONDS = 4
+
+# Error code of JetStream (server/errors.json).
+STREAM_NOT_FOUND = 10059
 
 # Subject, payload and headers.
 Request = tuple[str, bytes, dict[str, str] | None]
@@ -76,6 +86,8 @@ class Link:
         self.loop = asyncio.get_running_loop()
         self.inbox = client.new_inbox()
         self.lost: BrokerUnavailable | None = None
+        # Whether the streams exist, as far as it is known.
+        self.prepared = False
         self.subscriptions: list[Any] = []
         # Called once when the connection is lost.
         self.loss_callbacks: set[Callable[[], None]] = set()
@@ -186,11 +198,25 @@ class Link:
         return results
 
     async def call(self, subject: str, value: Any = None) -> dict[str, Any]:
-        """Call JetStream's API once. Raises APIError."""
+        """Call JetStream's API once.
+
+        Raises APIError, and BrokerUnavailable if a stream does not exist.
+        """
         [result] = await self.api((subject, value))
         if isinstance(result, APIError):
-            raise result
+            raise self.missing_stream() if result.err_code == STREAM_NOT_FOUND else result
         return result
+
+    def missing_stream(self) -> BrokerUnavailable:
+        """Have the streams created before the next call, and return the exception for this one.
+
+        Where no stream listens, a publication has no answer. Then JetStream may also be disabled,
+        which the next call finds.
+        """
+        self.prepared = False
+        return BrokerUnavailable(
+            f"{self.url.shown}: a stream of the bus does not exist; the next attempt creates it"
+        )
 
     def _answered_directly(
         self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
@@ -249,10 +275,15 @@ class Link:
 
 
 class Connection:
-    """Keeps one link, and makes another one when it is lost."""
+    """Keeps one link, and makes another one when it is lost.
 
-    def __init__(self, url: BrokerURL):
+    `prepare` creates the streams that do not exist; `get` calls it for each link, and again when a
+    stream was found missing.
+    """
+
+    def __init__(self, url: BrokerURL, prepare: Callable[[Link], Awaitable[None]]):
         self.url = url
+        self.prepare = prepare
         # That the server shows for the connection.
         self.name = ""
         self.link: Link | None = None
@@ -263,6 +294,7 @@ class Connection:
         # Servers of the cluster that the server has named.
         self._discovered: list[str] = []
         self._was_lost = False
+        self._preparing = asyncio.Lock()
 
     @property
     def max_payload(self) -> int:
@@ -270,7 +302,19 @@ class Connection:
         return self.link.client.max_payload if self.link is not None else 1 << 20
 
     async def get(self) -> Link:
-        """Return the link; connect if there is none. Raises BrokerUnavailable."""
+        """Return a link on which the streams exist; connect if there is none.
+
+        Raises BrokerUnavailable and InvalidBrokerURL.
+        """
+        link = await self._open()
+        if not link.prepared:
+            async with self._preparing:
+                if not link.prepared:
+                    await self.prepare(link)
+                    link.prepared = True
+        return link
+
+    async def _open(self) -> Link:
         link = self.link
         if link is not None and link.lost is None:
             return link
@@ -281,7 +325,12 @@ class Connection:
                 self._connect(), name="noria bus connection"
             )
             self._attempt.add_done_callback(self._attempted)
-        return await asyncio.shield(self._attempt)
+        attempt = self._attempt
+        # Not `shield`: if `disconnect` cancels the attempt, the tasks that wait for it go on.
+        await asyncio.wait([attempt])
+        if attempt.cancelled():
+            raise self.url.unavailable("the connection is closed")
+        return attempt.result()
 
     def _attempted(self, task: asyncio.Task[Link]) -> None:
         self._attempt = None
@@ -319,7 +368,7 @@ class Connection:
 
     async def _connect_to(self, server: str) -> Link:
         login = self._login()
-        client = BatchClient()
+        client = BatchClient(require_tls=self.url.scheme == "nats+tls")
         links: list[Link] = []
         reasons: list[Exception] = []
         refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -400,6 +449,8 @@ class Connection:
                 f"{self.url.shown}: the broker refuses the login; "
                 "write nats://USER:PASSWORD@HOST, nats://TOKEN@HOST or nats://HOST?creds=FILE"
             )
+        if isinstance(error, NoTLS):
+            raise self.url.unavailable(error, "nats+tls: needs a server with TLS")
         raise self.url.unavailable(error)
 
     def _lost(self, link: Link, reason: Exception | str) -> None:

@@ -62,10 +62,16 @@ class GroupConsumer(Member):
 
     async def open_source(self, link: Link) -> Source:
         subject = self.names.event(self.subscription.type, NO_KEY)
-        found = await durable.ensure(
-            link, self.names.events, self.name, subject, self.claim, self.subscription.start
-        )
-        self.config = found["config"]
+        start = self.info or self.subscription.start
+        found = await durable.ensure(link, self.names.events, self.name, subject, self.claim, start)
+        if self.info and self.info["created"] != found["created"]:
+            # Another one took the place of the consumer. It may have claimed an event with the
+            # sequence number of one that is claimed here: that is not acknowledged any more.
+            claimed = [each for each in self.claimed if each.partition is None]
+            for received in (*claimed, *(each.token for each in self.ready)):
+                received.settled = True
+                self.claimed.discard(received)
+        self.info = found
         self.floor.note(found)
         await self.floor.load(link)
         source = Source(link, self.names.events, self.name, self._deliver, self.fail, self.wake)

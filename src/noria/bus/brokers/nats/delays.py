@@ -17,7 +17,7 @@ from noria.bus.backoff import reconnect_delay
 from noria.bus.brokers.nats import durable
 from noria.bus.brokers.nats.connection import APIError, Connection, Link
 from noria.bus.brokers.nats.names import Names
-from noria.errors import BrokerUnavailable
+from noria.errors import BrokerUnavailable, BusError
 
 log = logging.getLogger("noria.bus")
 
@@ -49,7 +49,7 @@ class DelayMover:
                 await self._serve(link)
             except BrokerUnavailable:
                 failures += 1
-            except APIError as error:
+            except (APIError, BusError) as error:
                 failures += 1
                 log.warning("delayed events: %s", error)
             else:
@@ -59,7 +59,6 @@ class DelayMover:
     async def _serve(self, link: Link) -> None:
         names = self.names
         subject = f"{names.prefix}.d.>"
-        await durable.ensure(link, names.delayed, CONSUMER, subject, CLAIM_SECONDS)
         queue: asyncio.Queue[Any] = asyncio.Queue()
         inbox = f"{link.inbox}-delays"
         subscription = await link.subscribe(inbox, queue.put)
@@ -70,6 +69,8 @@ class DelayMover:
         link.loss_callbacks.add(wake)
         try:
             while link.lost is None:
+                # Before each pull: the stream may have been deleted meanwhile.
+                await durable.ensure(link, names.delayed, CONSUMER, subject, CLAIM_SECONDS)
                 await self._pull(link, inbox, queue)
         finally:
             link.loss_callbacks.discard(wake)

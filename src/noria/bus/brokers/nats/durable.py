@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from noria.bus.brokers.nats.ack_floor import nanoseconds
 from noria.bus.brokers.nats.connection import APIError, Link
 
 # Pulls that may wait in the server for one consumer: one or two for each worker.
 MAX_WAITING = 8192
 # Error codes of JetStream (server/errors.json).
-STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
 WRONG_LAST_SEQUENCE = (10071, 10164)
@@ -26,7 +26,8 @@ async def ensure(
     """Return the information of a durable consumer; create it if it does not exist.
 
     `claim`: seconds; a consumer that has other ones gets these. `start`: where it begins, or the
-    configuration of the consumer with which it begins together.
+    information of the consumer with which it begins together. If the stream is younger than that
+    one, it replaces another stream, and the consumer begins with its first event.
     Raises APIError and BrokerUnavailable.
     """
     ack_wait = round(claim * 1e9)
@@ -52,9 +53,12 @@ async def ensure(
         "deliver_policy": "all",
     }
     if isinstance(start, dict):
-        config["deliver_policy"] = start["deliver_policy"]
-        if "opt_start_seq" in start:
-            config["opt_start_seq"] = start["opt_start_seq"]
+        sequence = start["config"].get("opt_start_seq")
+        if sequence is not None:
+            created = (await link.call(f"STREAM.INFO.{stream}"))["created"]
+            if nanoseconds(created) < nanoseconds(start["created"]):
+                config["deliver_policy"] = "by_start_sequence"
+                config["opt_start_seq"] = sequence
     elif start == "newest":
         state = (await link.call(f"STREAM.INFO.{stream}"))["state"]
         config["deliver_policy"] = "by_start_sequence"

@@ -95,8 +95,9 @@ class Member(Fetcher):
         self.names = names
         self.claim = subscription.claim
         self.group: str = subscription.group
-        # Of the durable consumer of the events without a key; the others begin where it begins.
-        self.config: dict[str, Any] = {}
+        # The information of the durable consumer of the events without a key; the others begin
+        # where it begins.
+        self.info: dict[str, Any] = {}
         self.loop = asyncio.get_running_loop()
         # Events with keys, beside those without in `ready`.
         self.ready_keys: deque[Delivery] = deque()

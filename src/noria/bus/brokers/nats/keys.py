@@ -72,6 +72,8 @@ class Partition:
         self.recovering = True
         self.disturbed = False
         self.broken = False
+        # When its durable consumer was created.
+        self.created = ""
         self.stopping = False
         self.lost = False
         self._settled = 0
@@ -102,12 +104,22 @@ class Partition:
     async def _attach(self, link: Link) -> None:
         consumer = self.consumer
         stream = consumer.names.events
-        await durable.ensure(link, stream, self.name, self.subject, consumer.claim, consumer.config)
+        found = await durable.ensure(
+            link, stream, self.name, self.subject, consumer.claim, consumer.info
+        )
         await self.floor.load(link)
         # The server repeats what it knows to be claimed, so that it is known again what that is.
         known = sorted(self.mine.values(), key=lambda received: received.sequence)
         self._drop_unfetched()
         self.session.clear()
+        if self.created not in ("", found["created"]):
+            # Another one took its place: what is claimed here is not claimed there.
+            for received in known:
+                received.settled = True
+                consumer.claimed.discard(received)
+            self.mine.clear()
+            known = []
+        self.created = found["created"]
         if known:
             await link.send([(received.reply, b"-NAK", "") for received in known])
             await link.round_trip()
@@ -328,7 +340,7 @@ class KeyReader:
                     failures += 1
                     await asyncio.sleep(reconnect_delay(failures))
                     continue
-                except APIError as error:
+                except (APIError, BusError) as error:
                     failures += 1
                     log.warning("%s: %s", self.leases.subject, error)
                     await asyncio.sleep(reconnect_delay(failures))

@@ -160,7 +160,7 @@ async def write_if(link: Link, subject: str, document: dict[str, Any], sequence:
     body = json.dumps(document).encode()
     [answer] = await link.exchange([(subject, body, {EXPECTED_SEQUENCE: str(sequence)})])
     if answer is None:
-        raise link.url.unavailable("JetStream does not answer")
+        raise link.missing_stream()
     result = json.loads(answer)
     if "error" not in result:
         return True

@@ -37,24 +37,28 @@ class SoloConsumer(UnclaimedConsumer, Fetcher):
         self.stream = stream
         self.subject = subject
         self.next_sequence = 0
+        # When the stream was created.
+        self.created = ""
         self.name = ""
         self._discard = discard
 
     async def start(self) -> None:
         link = await self.connection.get()
         try:
-            state = (await link.call(f"STREAM.INFO.{self.stream}"))["state"]
+            info = await link.call(f"STREAM.INFO.{self.stream}")
         except APIError as error:
             raise self.connection.url.unavailable(f"JetStream: {error}") from error
-        self.next_sequence = state["last_seq"] + 1
+        self.next_sequence = info["state"]["last_seq"] + 1
+        self.created = info["created"]
         await self.open()
 
     async def open_source(self, link: Link) -> Source:
         await self._delete(link)
-        state = (await link.call(f"STREAM.INFO.{self.stream}"))["state"]
-        if state["last_seq"] + 1 < self.next_sequence:
-            # The stream is a new one.
+        info = await link.call(f"STREAM.INFO.{self.stream}")
+        if info["created"] != self.created or info["state"]["last_seq"] + 1 < self.next_sequence:
+            # The stream is a new one, or has lost events.
             self.next_sequence = 1
+            self.created = info["created"]
         config = {
             "filter_subject": self.subject,
             "ack_policy": "none",

@@ -101,7 +101,13 @@ class Source:
         try:
             return await self.link.call(self._info)
         except APIError as error:
-            raise self.link.url.unavailable(f"JetStream: {error}") from error
+            problem = self.link.url.unavailable(f"JetStream: {error}")
+            self.fail(problem)
+            raise problem from error
+        except BrokerUnavailable as error:
+            if not self.link.prepared:
+                self.fail(error)
+            raise
 
     async def close(self) -> None:
         """End the pulls at once."""

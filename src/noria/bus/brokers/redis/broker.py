@@ -65,7 +65,10 @@ class RedisBroker(Broker):
 
     async def connect(self) -> None:
         if self._shared is None:
-            self._shared = Shared(self.servers, self.commands, await self._agree())
+            names = await self._agree()
+            # A publication may have connected meanwhile.
+            if self._shared is None:
+                self._shared = Shared(self.servers, self.commands, names)
         if self.publications.connection is None or self.commands.connection is None:
             await self.publications.call(resp.command("PING"))
             await self.commands.call(resp.command("PING"))
@@ -229,15 +232,24 @@ class RedisBroker(Broker):
         if ids:
             await shared.commands.call(resp.command("XDEL", shared.names.dead, *ids))
 
+    async def disconnect(self) -> None:
+        await self._stop_tasks()
+        await self.publications.reset()
+        await self.commands.reset()
+        await self.servers.close()
+
     async def close(self) -> None:
-        shared = self._shared
+        await self._stop_tasks()
+        await self.publications.close()
+        await self.commands.close()
+        await self.servers.close()
+
+    async def _stop_tasks(self) -> None:
+        shared, self._shared = self._shared, None
         if shared is not None:
             await shared.keeper.close()
             for consumer in list(shared.consumers):
                 await consumer.stop()
-        await self.publications.close()
-        await self.commands.close()
-        await self.servers.close()
 
 
 def _stream(names: Names, type: str, number: int | None) -> str:

@@ -125,6 +125,7 @@ class Link:
         self.losses = 0
         self.calls: list[_Call] = []
         self.task: asyncio.Task[None] | None = None
+        self.connecting = asyncio.Lock()
         self.closed = False
 
     async def call(self, *commands: bytes, count: int | None = None) -> list[Any]:
@@ -152,10 +153,11 @@ class Link:
                 try:
                     found = await self.exchange([call.commands for call in calls], count)
                 except BusError as error:
-                    for call in calls:
-                        if not call.replies.done():
-                            call.replies.set_exception(error.with_traceback(None))
+                    self._fail(calls, error)
                     continue
+                except asyncio.CancelledError:
+                    self._fail(calls, self.servers.url.unavailable("the connection was closed"))
+                    raise
                 position = 0
                 for call in calls:
                     if not call.replies.done():
@@ -163,6 +165,12 @@ class Link:
                     position += call.count
         finally:
             self.task = None
+
+    @staticmethod
+    def _fail(calls: Sequence[_Call], error: BusError) -> None:
+        for call in calls:
+            if not call.replies.done():
+                call.replies.set_exception(error.with_traceback(None))
 
     async def exchange(
         self, commands: Sequence[bytes], count: int, seconds: float = CALL_SECONDS
@@ -197,8 +205,13 @@ class Link:
 
     async def connect(self) -> None:
         """Connect if there is no connection. Raises BrokerUnavailable or InvalidBrokerURL."""
-        if self.connection is not None:
-            return
+        if self.connection is None:
+            # A publication connects at the same time as `call`, maybe.
+            async with self.connecting:
+                if self.connection is None:
+                    await self._connect()
+
+    async def _connect(self) -> None:
         if self.closed:
             raise self.servers.url.unavailable("the connection was closed")
         try:
@@ -239,16 +252,20 @@ class Link:
         if connection is not None:
             await self.servers.disconnect(connection)
 
-    async def close(self) -> None:
-        """Close the connection for good; waiting calls fail."""
-        self.closed = True
+    async def reset(self) -> None:
+        """Close the connection; waiting calls fail, and the next call makes another connection."""
         if self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task])
-        for call in self.calls:
-            if not call.replies.done():
-                call.replies.set_exception(self.servers.url.unavailable("it was closed"))
+            self.task = None
+        calls, self.calls = self.calls, []
+        self._fail(calls, self.servers.url.unavailable("the connection was closed"))
         await self.disconnect()
+
+    async def close(self) -> None:
+        """Close the connection for good; waiting calls fail."""
+        self.closed = True
+        await self.reset()
 
 
 class Servers:
