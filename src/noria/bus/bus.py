@@ -122,7 +122,8 @@ class Bus:
 
         The handler gets the `Event`; a parameter annotated with a dataclass, a TypedDict or a
         msgspec.Struct gets its data, checked. A handler that is no coroutine function runs in a
-        thread. When it returns, the event is acknowledged.
+        thread; an awaitable that it returns is awaited in the loop. When it returns, the event is
+        acknowledged. Whatever it raises is a failed run, SystemExit and KeyboardInterrupt included.
 
         Args:
             type: of the events; ``"*"`` for all types, without a group.
@@ -138,7 +139,7 @@ class Bus:
                 `max_backoff`. The delays are random (full jitter).
 
         Raises InvalidEvent for the type, ValueError for the group and the numbers, TypeError for
-        the handler's parameters.
+        what is no handler: a generator function, and parameters that no event fits.
         """
         if type != EVERY_TYPE:
             check_type(type)

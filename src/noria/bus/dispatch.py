@@ -29,7 +29,7 @@ from noria.bus import backoff, trace_context
 from noria.bus.contract import LEASE_RENEWAL_SHARE, Broker, Consumer, Delivery
 from noria.bus.dead_letters import encode_letter
 from noria.bus.event import KEY, ONLY_GROUP, Event, decode
-from noria.bus.handler import OnHandled, Registration, runner, start_task
+from noria.bus.handler import HandlerExit, OnHandled, Registration, runner, start_task
 from noria.errors import (
     BrokerUnavailable,
     BusError,
@@ -235,7 +235,10 @@ class Dispatcher:
         event.attempt = claim.attempt
         context = self.context.copy()
         if "traceparent" in event.attributes or "opentelemetry.trace" in sys.modules:
-            claim.span = trace_context.enter(event, context, self.broker.url.scheme, self.group)
+            try:
+                claim.span = trace_context.enter(event, context, self.broker.url.scheme, self.group)
+            except Exception:
+                log.exception("%s: starting a span for %r failed", self._label(), event)
         claim.started = perf_counter()
         claim.task = task = start_task(self.run_handler(event), self.loop, context)
         if task.done():
@@ -251,11 +254,10 @@ class Dispatcher:
         self.running.discard(claim)
         claim.task = None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if claim.span is not None:
-            trace_context.leave(claim.span, error)
-            claim.span = None
-        if self.on_handled is not None:
-            self.on_handled(self.registration, claim.event, seconds, error)
+        if isinstance(error, HandlerExit):
+            error = error.__cause__
+        if claim.span is not None or self.on_handled is not None:
+            self._report(claim, seconds, error)
         if error is None:
             stats.handled += 1
             self._ack(claim)
@@ -263,7 +265,26 @@ class Dispatcher:
             self._return([claim])
         else:
             stats.failed += 1
-            self._fail(claim, error)
+            try:
+                self._fail(claim, error)
+            except Exception:
+                # Without this, the claim would be renewed for ever.
+                log.exception("%s: %r is given out again", self._label(), claim.event)
+                self._nak(claim, REFUSED_LETTER_DELAY)
+
+    def _report(self, claim: _Claim, seconds: float, error: BaseException | None) -> None:
+        """End the span of a run, and call `on_handled`; log their exceptions."""
+        span, claim.span = claim.span, None
+        try:
+            if span is not None:
+                trace_context.leave(span, error)
+        except Exception:
+            log.exception("%s: ending the span of %r failed", self._label(), claim.event)
+        try:
+            if self.on_handled is not None:
+                self.on_handled(self.registration, claim.event, seconds, error)
+        except Exception:
+            log.exception("%s: on_handled failed for %r", self._label(), claim.event)
 
     def _fail(self, claim: _Claim, error: BaseException) -> None:
         """Retry the event, now or later, here or by the broker; or bury it."""
@@ -319,7 +340,6 @@ class Dispatcher:
         self._next_of_key(claim)
 
     def _bury(self, claim: _Claim, error: BaseException) -> None:
-        self.stats.dead += 1
         letter = encode_letter(
             claim.delivery.body,
             type=claim.event.attributes.get("type"),
@@ -328,6 +348,7 @@ class Dispatcher:
             attempts=claim.attempt,
             worker=self.worker,
         )
+        self.stats.dead += 1
         self.letters.append((letter, claim.delivery))
         self._next_of_key(claim)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import signal
 import sys
+import threading
+import types
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from noria.bus.arguments import Binder, binder
 from noria.bus.backoff import RETRY_BASE, RETRY_CAP
@@ -57,18 +60,27 @@ class Registration:
 OnHandled = Callable[[Registration, Event, float, BaseException | None], object]
 
 
+class HandlerExit(Exception):
+    """A handler raised SystemExit or KeyboardInterrupt, which is the `__cause__`.
+
+    A task that raises one of these two ends the event loop.
+    """
+
+
 def runner(handler: Callable[..., object]) -> Callable[[Event], Coroutine[Any, Any, object]]:
     """Return a coroutine function that runs the handler for an event.
 
-    A handler that is no coroutine function runs in a thread. Raises TypeError for parameters that
-    no event fits.
+    A handler that is no coroutine function runs in a thread; an awaitable that it returns is
+    awaited in the loop. Raises TypeError for what cannot be called, for a generator function, and
+    for parameters that no event fits.
     """
+    _check_kind(handler)
     bind = binder(handler)
     if not is_async(handler):
-        return functools.partial(_run_in_thread, handler, bind)
+        return functools.partial(_named(_run_in_thread, handler), handler, bind)
     if bind is None:
-        return handler  # type: ignore[return-value]
-    return functools.partial(_run_bound, handler, bind)
+        return functools.partial(_named(_run, handler), handler)
+    return functools.partial(_named(_run_bound, handler), handler, bind)
 
 
 def is_async(handler: Callable[..., object]) -> bool:
@@ -78,13 +90,103 @@ def is_async(handler: Callable[..., object]) -> bool:
     )
 
 
-async def _run_bound(handler: Callable[..., Any], bind: Binder, event: Event) -> object:
-    return await handler(*bind(event))
+def _check_kind(handler: Callable[..., object]) -> None:
+    if not callable(handler):
+        raise TypeError(f"a handler is a function or another callable, not {handler!r}")
+    for each in (handler, getattr(handler, "__call__", None)):  # noqa: B004
+        if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
+            raise TypeError(
+                f"{handler!r} is a generator function: calling it runs nothing; a handler has no "
+                "yield"
+            )
 
 
-async def _run_in_thread(handler: Callable[..., Any], bind: Binder | None, event: Event) -> object:
+Runner = TypeVar("Runner", bound=Callable[..., Coroutine[Any, Any, None]])
+
+
+def _named(function: Runner, handler: Callable[..., object]) -> Runner:
+    """Return a copy of a coroutine function whose code has the handler's name, file and line.
+
+    Sight and debuggers name a task by the code of its coroutine.
+    """
+    code = _code_of(handler)
+    if code is None:
+        return function
+    named = function.__code__.replace(
+        co_name=code.co_name,
+        co_qualname=code.co_qualname,
+        co_filename=code.co_filename,
+        co_firstlineno=code.co_firstlineno,
+        co_linetable=_first_line(len(function.__code__.co_code) // 2),
+    )
+    return types.FunctionType(named, function.__globals__)  # type: ignore[return-value]
+
+
+def _code_of(handler: Callable[..., object]) -> types.CodeType | None:
+    target: Any = handler
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not hasattr(target, "__code__"):
+        target = getattr(target, "__call__", None)  # noqa: B004
+    return getattr(target, "__code__", None)
+
+
+def _first_line(instructions: int) -> bytes:
+    """Return a line table in which all instructions belong to the first line of their code.
+
+    Source: CPython, InternalDocs/code_objects.md: entries of kind 13, without columns, each for up
+    to 8 instructions, with a difference of 0 lines.
+    """
+    whole, rest = divmod(instructions, 8)
+    lengths = [8] * whole + [rest] * bool(rest)
+    return b"".join(bytes((0x80 | 13 << 3 | length - 1, 0)) for length in lengths)
+
+
+async def _run(handler: Callable[..., Any], event: Event) -> None:
+    try:
+        result = await handler(event)
+        if result is not None:
+            await _finish(result)
+    except (SystemExit, KeyboardInterrupt) as error:
+        _contain(error)
+
+
+async def _run_bound(handler: Callable[..., Any], bind: Binder, event: Event) -> None:
+    try:
+        result = await handler(*bind(event))
+        if result is not None:
+            await _finish(result)
+    except (SystemExit, KeyboardInterrupt) as error:
+        _contain(error)
+
+
+async def _run_in_thread(handler: Callable[..., Any], bind: Binder | None, event: Event) -> None:
     arguments = (event,) if bind is None else bind(event)
-    return await asyncio.to_thread(handler, *arguments)
+    try:
+        result = await asyncio.to_thread(handler, *arguments)
+        if result is not None:
+            await _finish(result)
+    except (SystemExit, KeyboardInterrupt) as error:
+        _contain(error)
+
+
+async def _finish(result: object) -> None:
+    """Await what a handler returned, if that is possible: a lambda returns its coroutine."""
+    if inspect.isawaitable(result):
+        await result
+    elif isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
+        raise TypeError("the handler returned a generator, which does not run by itself")
+
+
+def _contain(error: SystemExit | KeyboardInterrupt) -> NoReturn:
+    """Raise HandlerExit for it; itself if it may be a Ctrl-C, and nothing handles SIGINT."""
+    if (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        raise error
+    raise HandlerExit from error
 
 
 if sys.version_info >= (3, 12):
