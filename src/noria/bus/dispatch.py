@@ -130,13 +130,15 @@ class Dispatcher:
         self.context = contextvars.copy_context()
         self.free: asyncio.Event = asyncio.Event()
         self.unsettled: asyncio.Event = asyncio.Event()
+        self.unstored: asyncio.Event = asyncio.Event()
         self.idle: asyncio.Event = asyncio.Event()
         self.renewal_needed: asyncio.Event = asyncio.Event()
         self.consumer = await self.broker.subscribe(self.registration.subscription)
         name = f"noria bus {self.registration.type}"
-        coroutines = [self._fetch(self.consumer), self._settle(self.consumer)]
+        consumer = self.consumer
+        coroutines = [self._fetch(consumer), self._settle(consumer), self._store_letters()]
         if self.group is not None:
-            coroutines.append(self._renew(self.consumer))
+            coroutines.append(self._renew(consumer))
         self.tasks = [self.loop.create_task(each, name=name) for each in coroutines]
 
     # Fetching.
@@ -268,7 +270,7 @@ class Dispatcher:
             try:
                 self._fail(claim, error)
             except Exception:
-                # Without this, the claim would be renewed for ever.
+                # Without this, the claim would be renewed forever.
                 log.exception("%s: %r is given out again", self._label(), claim.event)
                 self._nak(claim, REFUSED_LETTER_DELAY)
 
@@ -350,6 +352,7 @@ class Dispatcher:
         )
         self.stats.dead += 1
         self.letters.append((letter, claim.delivery))
+        self.unstored.set()
         self._next_of_key(claim)
 
     def _forget(self, claim: _Claim) -> None:
@@ -415,8 +418,6 @@ class Dispatcher:
                 await asyncio.sleep(backoff.reconnect_delay(failures))
 
     async def _settle_once(self, consumer: Consumer) -> None:
-        if self.letters:
-            await self._send_letters()
         if self.acks:
             # Kept in the list until the broker has them.
             acks = self.acks[:]
@@ -433,7 +434,33 @@ class Dispatcher:
             del self.naks[:count]
             self._release(naks)
 
-    async def _send_letters(self) -> None:
+    async def _store_letters(self) -> None:
+        """Store dead letters, then have their events acknowledged.
+
+        In a task of its own: a broker without room for letters still takes acknowledgements.
+        """
+        failures = 0
+        while True:
+            await self.unstored.wait()
+            self.unstored.clear()
+            try:
+                await self._store_letters_once()
+                failures = 0
+            except Exception as error:
+                if not isinstance(error, BrokerUnavailable):
+                    log.exception("%s: storing dead letters failed", self._label())
+                elif not failures:
+                    log.warning(
+                        "%s: dead letters cannot be stored: %s; their events stay in flight until "
+                        "they can",
+                        self._label(),
+                        str(error).partition("; ")[0],
+                    )
+                failures += 1
+                self.unstored.set()
+                await asyncio.sleep(backoff.reconnect_delay(failures))
+
+    async def _store_letters_once(self) -> None:
         letters = self.letters[:]
         try:
             await self.broker.bury([letter for letter, _ in letters])
@@ -445,6 +472,7 @@ class Dispatcher:
         else:
             self.acks += [delivery for _, delivery in letters]
         del self.letters[: len(letters)]
+        self.unsettled.set()
 
     # Keeping claims.
 
@@ -506,7 +534,7 @@ class Dispatcher:
         self.draining = True
         if self.consumer is None:
             return
-        fetching, settling, *renewing = self.tasks
+        fetching, *others = self.tasks
         await _cancel(fetching)
         try:
             await self.consumer.drain()
@@ -519,7 +547,7 @@ class Dispatcher:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_SECONDS):
                     await self.idle.wait()
-        for task in (settling, *renewing):
+        for task in others:
             await _cancel(task)
         await self.consumer.close()
 
