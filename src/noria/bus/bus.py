@@ -48,6 +48,8 @@ DEFAULT_RETRIES = 3
 DEFAULT_CONCURRENCY = 100
 DEFAULT_EMIT_TIMEOUT = 10.0
 DEFAULT_GRACE = 30.0
+# The longest time that a bus takes, about 30 years: brokers count in nanoseconds.
+MAX_SECONDS = 1e9
 
 
 class Bus:
@@ -84,10 +86,10 @@ class Bus:
         source: str | None = None,
     ):
         self.url = table.parse_url(url)
-        self.concurrency = _positive("concurrency", concurrency)
-        self.claim = _positive("claim", claim)
-        self.emit_timeout = _positive("emit_timeout", emit_timeout)
-        self.max_event_size = _positive("max_event_size", max_event_size)
+        self.concurrency = _integer("concurrency", concurrency)
+        self.claim = _seconds("claim", claim)
+        self.emit_timeout = _seconds("emit_timeout", emit_timeout)
+        self.max_event_size = _integer("max_event_size", max_event_size)
         self.source = source
         self._pid = os.getpid()
         self.worker = _worker_name()
@@ -154,28 +156,23 @@ class Bus:
                 )
         if start not in ("oldest", "newest"):
             raise ValueError(f"start must be 'oldest' or 'newest', not {start!r}")
-        if retries < 0:
-            raise ValueError(f"retries must be 0 or more, not {retries!r}")
         subscription = Subscription(
             type,
             group,
-            self.concurrency if concurrency is None else _positive("concurrency", concurrency),
-            self.claim if claim is None else _positive("claim", claim),
+            self.concurrency if concurrency is None else _integer("concurrency", concurrency),
+            self.claim if claim is None else _seconds("claim", claim),
             start,
         )
 
+        numbers = (
+            _integer("retries", retries, 0),
+            _seconds("backoff", backoff),
+            _seconds("max_backoff", max_backoff),
+        )
+
         def register(handler: Handler) -> Handler:
-            runner(handler)  # raises for parameters that no event fits
-            self._register(
-                Registration(
-                    subscription,
-                    handler,
-                    retries,
-                    _positive("backoff", backoff),
-                    _positive("max_backoff", max_backoff),
-                    concurrency is not None,
-                )
-            )
+            runner(handler)  # raises for what is no handler
+            self._register(Registration(subscription, handler, *numbers, concurrency is not None))
             return handler
 
         return register if handler is None else register(handler)
@@ -187,7 +184,7 @@ class Bus:
         """
         if self._state != "idle":
             raise BusClosed("set_concurrency comes before start")
-        self.concurrency = _positive("concurrency", concurrency)
+        self.concurrency = _integer("concurrency", concurrency)
         for each in self.registrations:
             if not each.own_concurrency:
                 each.subscription = replace(each.subscription, concurrency=concurrency)
@@ -265,8 +262,8 @@ class Bus:
     def _put(self, event: Event, delay: float, timeout: float | None) -> asyncio.Future[None]:
         if self._state == "closed":
             raise BusClosed("the bus is closed; make another one")
-        if delay < 0:
-            raise ValueError(f"delay must be 0 or more seconds, not {delay!r}")
+        if not 0 <= delay <= MAX_SECONDS:
+            raise ValueError(f"delay must be 0 to {MAX_SECONDS:g} seconds, not {delay!r}")
         attributes = event.attributes
         trace_context.inject(attributes)
         body = event.encode()
@@ -275,8 +272,10 @@ class Bus:
         message = Message(event.type, body, id, event.key, delay, not is_own_id(id))
         if timeout is None:
             timeout = self.emit_timeout
-        elif timeout <= 0:
-            raise ValueError(f"timeout must be above 0 seconds, not {timeout!r}")
+        elif not 0 < timeout <= MAX_SECONDS:
+            raise ValueError(
+                f"timeout must be above 0 and up to {MAX_SECONDS:g} seconds, not {timeout!r}"
+            )
         return self._publisher.publish(message, timeout)
 
     # Running.
@@ -436,13 +435,14 @@ class Bus:
         """
         if self._state == "closed":
             raise BusClosed("the bus is closed; make another one")
+        timeout = self.emit_timeout if timeout is None else _seconds("timeout", timeout)
         events = [letter.event for letter in letters]
         waiting = []
         for letter, event in zip(letters, events, strict=True):
             event.attributes[ONLY_GROUP] = letter.group or NO_GROUP
             # A new id for the broker, which has seen the event's own.
             message = Message(event.type, event.encode(), new_id(), event.key)
-            waiting.append(self._publisher.publish(message, timeout or self.emit_timeout))
+            waiting.append(self._publisher.publish(message, timeout))
         await asyncio.gather(*waiting)
         await self.forget(letters)
         return len(letters)
@@ -502,7 +502,16 @@ def _worker_name() -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def _positive(name: str, value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise ValueError(f"{name} must be a number above 0, not {value!r}")
+def _integer(name: str, value: Any, minimum: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name} must be an integer of {minimum} or more, not {value!r}")
     return value
+
+
+def _seconds(name: str, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= MAX_SECONDS:
+        raise ValueError(
+            f"{name} must be a number of seconds above 0 and up to {MAX_SECONDS:g}, not {value!r}"
+        )
+    return value  # type: ignore[no-any-return]
