@@ -281,7 +281,8 @@ class Bus:
     # Running.
 
     async def connect(self) -> None:
-        """Connect to the broker now. Raises BrokerUnavailable with what to start."""
+        """Connect to the broker now. Raises BrokerUnavailable with what to start, and BusClosed."""
+        self._check_open()
         self._renew_worker()
         await self.broker.connect()
 
@@ -315,7 +316,14 @@ class Bus:
 
         Nothing more is claimed; running handlers have `grace` seconds to end, then they are
         cancelled. What they have not handled goes back to the group. Handlers can emit meanwhile.
+
+        Raises BusError in a handler of this bus, for which it would wait: a handler calls `stop`.
         """
+        # A handler that has not waited yet is in `running` after this.
+        await asyncio.sleep(0)
+        caller = asyncio.current_task()
+        if any(each.runs(caller) for each in self._dispatchers.values()):
+            raise BusError("drain and close wait for the handlers; in a handler, call stop")
         if self._state in ("draining", "closed"):
             return
         self._state = "draining"
@@ -396,6 +404,7 @@ class Bus:
 
     async def lag(self) -> list[Lag]:
         """Return how far each group is behind, for each type that the broker has."""
+        self._check_open()
         return await self.broker.lag()
 
     async def dead(
@@ -415,6 +424,7 @@ class Bus:
         self, *, type: str | None = None, group: str | None = None
     ) -> AsyncIterator[DeadLetter]:
         """Yield dead letters, the oldest first, without having all of them in memory."""
+        self._check_open()
         after = ""
         while stored := await self.broker.dead_letters(after=after):
             after = stored[-1].id
@@ -433,8 +443,7 @@ class Bus:
         A letter whose body is no event cannot be replayed: raises InvalidEvent before anything is
         published. `forget` removes it.
         """
-        if self._state == "closed":
-            raise BusClosed("the bus is closed; make another one")
+        self._check_open()
         timeout = self.emit_timeout if timeout is None else _seconds("timeout", timeout)
         events = [letter.event for letter in letters]
         waiting = []
@@ -449,8 +458,13 @@ class Bus:
 
     async def forget(self, letters: Sequence[DeadLetter]) -> None:
         """Remove dead letters."""
+        self._check_open()
         if letters:
             await self.broker.forget([letter.id for letter in letters])
+
+    def _check_open(self) -> None:
+        if self._state == "closed":
+            raise BusClosed("the bus is closed; make another one")
 
     # Dispatchers.
 

@@ -529,27 +529,34 @@ class Dispatcher:
             if claim.task is not None:
                 claim.task.cancel()
 
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether a handler runs in this task."""
+        return any(claim.task is task for claim in self.running)
+
     async def drain(self, grace: float) -> None:
         """Stop: claim nothing more, give handlers `grace` seconds, return the rest to the group."""
         self.draining = True
         if self.consumer is None:
             return
         fetching, *others = self.tasks
-        await _cancel(fetching)
         try:
-            await self.consumer.drain()
-        except BusError as error:
-            log.warning("%s: %s", self._label(), error)
-        self._return_waiting()
-        await self._wait_for_running(grace)
-        if self.claims:
-            self.idle.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SETTLE_SECONDS):
-                    await self.idle.wait()
-        for task in others:
-            await _cancel(task)
-        await self.consumer.close()
+            await _cancel(fetching)
+            try:
+                await self.consumer.drain()
+            except BusError as error:
+                log.warning("%s: %s", self._label(), error)
+            self._return_waiting()
+            await self._wait_for_running(grace)
+            if self.claims:
+                self.idle.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SETTLE_SECONDS):
+                        await self.idle.wait()
+        finally:
+            # Also when this is cancelled: none of the tasks may outlive the bus.
+            for task in others:
+                await _cancel(task)
+            await self.consumer.close()
 
     def _return_waiting(self) -> None:
         """Return the events whose handler does not run, unless an earlier one of their key does."""
