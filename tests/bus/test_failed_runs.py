@@ -8,6 +8,7 @@ import signal
 import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -324,6 +325,12 @@ def test_a_task_has_the_name_and_the_place_of_its_handler() -> None:
         assert (found.co_qualname, found.co_filename) == (code.co_qualname, code.co_filename)
         assert found.co_firstlineno == code.co_firstlineno
         assert {line for *_, line in found.co_lines()} == {code.co_firstlineno}
+
+
+def test_a_mock_is_a_handler() -> None:
+    for mock in (Mock(return_value=None), AsyncMock()):
+        asyncio.run(runner(mock)(Event("a.b")))
+        assert mock.call_count == 1
 
 
 def test_a_traceback_begins_in_the_handler() -> None:

@@ -48,7 +48,7 @@ DEFAULT_RETRIES = 3
 DEFAULT_CONCURRENCY = 100
 DEFAULT_EMIT_TIMEOUT = 10.0
 DEFAULT_GRACE = 30.0
-# The longest time that a bus takes, about 30 years: brokers count in nanoseconds.
+# The longest time that an option takes, about 30 years: JetStream counts nanoseconds in 64 bits.
 MAX_SECONDS = 1e9
 
 
@@ -317,13 +317,14 @@ class Bus:
         Nothing more is claimed; running handlers have `grace` seconds to end, then they are
         cancelled. What they have not handled goes back to the group. Handlers can emit meanwhile.
 
-        Raises BusError in a handler of this bus, for which it would wait: a handler calls `stop`.
+        Raises BusError in a handler of this bus, for which it would wait. There, `stop` ends `run`.
         """
-        # A handler that has not waited yet is in `running` after this.
-        await asyncio.sleep(0)
-        caller = asyncio.current_task()
-        if any(each.runs(caller) for each in self._dispatchers.values()):
-            raise BusError("drain and close wait for the handlers; in a handler, call stop")
+        if self._state == "running":
+            # The dispatcher has the task of a handler when this has waited once.
+            await asyncio.sleep(0)
+            caller = asyncio.current_task()
+            if any(each.runs(caller) for each in self._dispatchers.values()):
+                raise BusError("drain and close wait for the handlers; in a handler, call stop")
         if self._state in ("draining", "closed"):
             return
         self._state = "draining"

@@ -101,16 +101,16 @@ def _check_kind(handler: Callable[..., object]) -> None:
             )
 
 
-Runner = TypeVar("Runner", bound=Callable[..., Coroutine[Any, Any, None]])
+CoroutineFunction = TypeVar("CoroutineFunction", bound=Callable[..., Coroutine[Any, Any, None]])
 
 
-def _named(function: Runner, handler: Callable[..., object]) -> Runner:
+def _named(function: CoroutineFunction, handler: Callable[..., object]) -> CoroutineFunction:
     """Return a copy of a coroutine function whose code has the handler's name, file and line.
 
     Sight and debuggers name a task by the code of its coroutine.
     """
     code = _code_of(handler)
-    if code is None:
+    if type(code) is not types.CodeType:  # a built-in function, a mock
         return function
     named = function.__code__.replace(
         co_name=code.co_name,
@@ -122,7 +122,7 @@ def _named(function: Runner, handler: Callable[..., object]) -> Runner:
     return types.FunctionType(named, function.__globals__)  # type: ignore[return-value]
 
 
-def _code_of(handler: Callable[..., object]) -> types.CodeType | None:
+def _code_of(handler: Callable[..., object]) -> Any:
     target: Any = handler
     while isinstance(target, functools.partial):
         target = target.func
