@@ -256,7 +256,7 @@ class Dispatcher:
         self.running.discard(claim)
         claim.task = None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if isinstance(error, HandlerExit):
+        if error is not None and type(error) is HandlerExit:
             error = error.__cause__
         if claim.span is not None or self.on_handled is not None:
             self._report(claim, seconds, error)

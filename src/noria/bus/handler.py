@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from noria.bus.arguments import Binder, binder
 from noria.bus.backoff import RETRY_BASE, RETRY_CAP
@@ -77,10 +77,10 @@ def runner(handler: Callable[..., object]) -> Callable[[Event], Coroutine[Any, A
     _check_kind(handler)
     bind = binder(handler)
     if not is_async(handler):
-        return functools.partial(_named(_run_in_thread, handler), handler, bind)
+        return _named(_run_in_thread, handler, bind)
     if bind is None:
-        return functools.partial(_named(_run, handler), handler)
-    return functools.partial(_named(_run_bound, handler), handler, bind)
+        return _named(_run, handler)
+    return _named(_run_bound, handler, bind)
 
 
 def is_async(handler: Callable[..., object]) -> bool:
@@ -101,25 +101,27 @@ def _check_kind(handler: Callable[..., object]) -> None:
             )
 
 
-CoroutineFunction = TypeVar("CoroutineFunction", bound=Callable[..., Coroutine[Any, Any, None]])
-
-
-def _named(function: CoroutineFunction, handler: Callable[..., object]) -> CoroutineFunction:
+def _named(
+    function: Callable[..., Coroutine[Any, Any, None]],
+    handler: Callable[..., object],
+    *more: object,
+) -> Callable[[Event], Coroutine[Any, Any, object]]:
     """Return a copy of a coroutine function whose code has the handler's name, file and line.
 
-    Sight and debuggers name a task by the code of its coroutine.
+    Sight and debuggers name a task by the code of its coroutine. The handler and `more` become the
+    defaults of its parameters after the event.
     """
     code = _code_of(handler)
-    if type(code) is not types.CodeType:  # a built-in function, a mock
-        return function
-    named = function.__code__.replace(
-        co_name=code.co_name,
-        co_qualname=code.co_qualname,
-        co_filename=code.co_filename,
-        co_firstlineno=code.co_firstlineno,
-        co_linetable=_first_line(len(function.__code__.co_code) // 2),
-    )
-    return types.FunctionType(named, function.__globals__)  # type: ignore[return-value]
+    named: types.CodeType = function.__code__
+    if type(code) is types.CodeType:  # not of a built-in function or a mock
+        named = named.replace(
+            co_name=code.co_name,
+            co_qualname=code.co_qualname,
+            co_filename=code.co_filename,
+            co_firstlineno=code.co_firstlineno,
+            co_linetable=_first_line(len(named.co_code) // 2),
+        )
+    return types.FunctionType(named, function.__globals__, argdefs=(handler, *more))
 
 
 def _code_of(handler: Callable[..., object]) -> Any:
@@ -142,7 +144,7 @@ def _first_line(instructions: int) -> bytes:
     return b"".join(bytes((0x80 | 13 << 3 | length - 1, 0)) for length in lengths)
 
 
-async def _run(handler: Callable[..., Any], event: Event) -> None:
+async def _run(event: Event, handler: Callable[..., Any]) -> None:
     try:
         result = await handler(event)
         if result is not None:
@@ -151,7 +153,7 @@ async def _run(handler: Callable[..., Any], event: Event) -> None:
         _contain(error)
 
 
-async def _run_bound(handler: Callable[..., Any], bind: Binder, event: Event) -> None:
+async def _run_bound(event: Event, handler: Callable[..., Any], bind: Binder) -> None:
     try:
         result = await handler(*bind(event))
         if result is not None:
@@ -160,7 +162,7 @@ async def _run_bound(handler: Callable[..., Any], bind: Binder, event: Event) ->
         _contain(error)
 
 
-async def _run_in_thread(handler: Callable[..., Any], bind: Binder | None, event: Event) -> None:
+async def _run_in_thread(event: Event, handler: Callable[..., Any], bind: Binder | None) -> None:
     arguments = (event,) if bind is None else bind(event)
     try:
         result = await asyncio.to_thread(handler, *arguments)
