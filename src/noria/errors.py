@@ -88,7 +88,10 @@ def os_error_reason(error: OSError) -> str:
 def error_message(error: BaseException) -> str:
     """Return the message of an exception on one line, an OSError's without its number.
 
-    The name of its class if it has no message.
+    The name of its class if it has no message. Never raises, even if the exception's __str__ does.
     """
-    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    try:
+        text = str((isinstance(error, OSError) and error.strerror) or error)
+    except Exception as problem:
+        return f"__str__ raised {type(problem).__name__}"
     return " ".join(text.split()) or type(error).__name__

@@ -215,6 +215,33 @@ def test_a_dead_letter_is_stored_before_its_event_is_acknowledged() -> None:
     run(main())
 
 
+def test_acknowledgements_do_not_wait_for_a_dead_letter(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        caplog.set_level("WARNING", "noria.bus")
+        bus, broker = scripted_bus(concurrency=2)
+
+        @bus.on("a.b", group="g", retries=0)
+        async def handler(event: Event) -> None:
+            if event.data == 0:
+                raise ValueError("no")
+
+        broker.failures = {"bury": [BrokerUnavailable("no room; start one") for _ in range(1000)]}
+        async with bus:
+            broker.give(*events(6))
+            await until(lambda: len(broker.acked) == 5 and broker.calls.count("bury") >= 3)
+            assert bus.in_flight == 1
+            assert broker.naked == broker.letters == []
+            warnings = [each for each in caplog.messages if "letters cannot be stored" in each]
+            assert len(warnings) == 1
+            assert "no room; their events" in warnings[0]
+            broker.failures.clear()
+            await until(lambda: not bus.in_flight)
+        assert len(broker.letters) == 1
+        assert broker.acked == [1, 2, 3, 4, 5, 0]
+
+    run(main())
+
+
 def test_an_event_whose_dead_letter_is_refused_is_not_lost() -> None:
     async def main() -> None:
         bus, broker = scripted_bus()

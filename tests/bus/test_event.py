@@ -122,6 +122,7 @@ def changed(**changes: Any) -> bytes:
         (b"{", "not JSON"),
         (b"[]", "an array"),
         (b"3", "a number"),
+        (b"null", "a JSON object, not null"),
         (changed(specversion="0.3"), "specversion '0.3'"),
         (changed(specversion="-"), "specversion None"),
         (changed(id="-"), "'id' must be a string, not None"),

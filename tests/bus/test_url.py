@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import math
 import socket
 import subprocess
 import sys
@@ -134,8 +136,14 @@ def test_a_missing_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"concurrency": 0}, "concurrency must be a number above 0"),
+        ({"concurrency": 0}, "concurrency must be an integer of 1 or more, not 0"),
+        ({"concurrency": 1.5}, "concurrency must be an integer"),
+        ({"concurrency": math.nan}, "concurrency must be an integer"),
         ({"claim": -1}, "claim must be"),
+        ({"claim": math.nan}, "claim must be a number of seconds above 0 and up to 1e.09, not"),
+        ({"claim": math.inf}, "claim must be"),
+        ({"emit_timeout": math.nan}, "emit_timeout must be"),
+        ({"max_event_size": 0.5}, "max_event_size must be"),
         ({"emit_timeout": None}, "emit_timeout must be"),
         ({"max_event_size": True}, "max_event_size must be"),
     ],
@@ -152,10 +160,16 @@ def test_options_of_a_bus_are_checked(options: dict[str, Any], message: str) -> 
         ("a", {"group": "with.dot"}, "is no name of a group"),
         ("a", {"group": ""}, "is no name of a group"),
         ("*", {"group": "g"}, "a handler without a group"),
-        ("a", {"retries": -1}, "retries must be 0 or more"),
+        ("a", {"retries": -1}, "retries must be an integer of 0 or more"),
+        ("a", {"retries": 1.5}, "retries must be"),
+        ("a", {"retries": "3"}, "retries must be"),
         ("a", {"concurrency": 0}, "concurrency must be"),
+        ("a", {"concurrency": 1.5}, "concurrency must be"),
+        ("a", {"claim": math.inf}, "claim must be"),
         ("a", {"start": "middle"}, "'oldest' or 'newest'"),
         ("a", {"backoff": 0}, "backoff must be"),
+        ("a", {"backoff": math.nan}, "backoff must be"),
+        ("a", {"max_backoff": math.inf}, "max_backoff must be"),
     ],
 )
 def test_options_of_handlers_are_checked(type: str, options: dict[str, Any], message: str) -> None:
@@ -163,6 +177,26 @@ def test_options_of_handlers_are_checked(type: str, options: dict[str, Any], mes
     with pytest.raises(ValueError, match=message):
         bus.on(type, lambda event: None, **options)
     assert bus.registrations == []
+
+
+@pytest.mark.parametrize("handler", [5, "x", object()])
+def test_what_cannot_be_called_is_no_handler(handler: Any) -> None:
+    with pytest.raises(TypeError, match="a handler is a function or another callable, not "):
+        noria.Bus().on("a", handler)
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan, math.inf, 1e10])
+def test_times_of_an_event_are_checked(seconds: float) -> None:
+    async def main() -> None:
+        async with noria.Bus() as bus:
+            with pytest.raises(ValueError, match=r"delay must be 0 to 1e\+09 seconds"):
+                bus.emit("a", delay=seconds)
+            with pytest.raises(ValueError, match="timeout must be above 0 and up to"):
+                await bus.publish(noria.Event("a"), timeout=seconds)
+            with pytest.raises(ValueError, match="timeout must be"):
+                await bus.replay([], timeout=seconds)
+
+    asyncio.run(main())
 
 
 def test_a_group_has_one_handler_of_a_type_in_a_bus() -> None:

@@ -228,6 +228,8 @@ NOWHERE = "redis://127.0.0.1:1"
         (["emit", NOWHERE, "bad..type"], 2, "'bad..type' is no type of an event"),
         (["emit", NOWHERE, "a.b", "name"], 2, "'name' is not NAME=TEXT or NAME:=JSON"),
         (["emit", NOWHERE, "a.b", "n:=x"], 2, "'n:=x' is not JSON"),
+        (["emit", NOWHERE, "a.b", "n:=NaN"], 2, "'n:=NaN' is not JSON"),
+        (["emit", NOWHERE, "a.b", "--delay", "inf"], 2, "--delay must be below 1e+09 seconds"),
         (["emit", NOWHERE, "a.b", "--data", "{x"], 2, "--data is not JSON"),
         (["emit", NOWHERE, "a.b", "--data", "@nothing"], 1, "nothing: no such file"),
         (["emit", NOWHERE, "a.b", "n=1", "--data", "1"], 2, "cannot be combined"),

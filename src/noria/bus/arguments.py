@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import types
 import typing
@@ -78,7 +79,7 @@ def _required_parameters(handler: Callable[..., object]) -> list[str]:
 
 def _hints(handler: Callable[..., object]) -> dict[str, Any]:
     target: Any = handler
-    while hasattr(target, "func"):  # functools.partial
+    while isinstance(target, functools.partial):
         target = target.func
     if not isinstance(target, types.FunctionType | types.MethodType):
         target = getattr(target, "__call__", target)  # noqa: B004

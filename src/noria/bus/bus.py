@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from noria.bus import trace_context
-from noria.bus.arguments import binder
 from noria.bus.backoff import RETRY_BASE, RETRY_CAP, reconnect_delay
 from noria.bus.brokers import table
 from noria.bus.contract import DEFAULT_CLAIM_SECONDS, EVERY_TYPE, Lag, Message, Subscription
@@ -33,7 +32,7 @@ from noria.bus.event import (
     new_id,
 )
 from noria.bus.figures import BusFigures
-from noria.bus.handler import OnHandled, Registration
+from noria.bus.handler import OnHandled, Registration, check_handler
 from noria.bus.publisher import Publisher
 from noria.bus.reactor_feed import reactor_handler
 from noria.bus.stats import PublishStats
@@ -50,6 +49,8 @@ DEFAULT_RETRIES = 3
 DEFAULT_CONCURRENCY = 100
 DEFAULT_EMIT_TIMEOUT = 10.0
 DEFAULT_GRACE = 30.0
+# The longest time that an option takes, about 30 years: JetStream counts nanoseconds in 64 bits.
+MAX_SECONDS = 1e9
 
 
 class Bus:
@@ -86,10 +87,10 @@ class Bus:
         source: str | None = None,
     ):
         self.url = table.parse_url(url)
-        self.concurrency = _positive("concurrency", concurrency)
-        self.claim = _positive("claim", claim)
-        self.emit_timeout = _positive("emit_timeout", emit_timeout)
-        self.max_event_size = _positive("max_event_size", max_event_size)
+        self.concurrency = _integer("concurrency", concurrency)
+        self.claim = _seconds("claim", claim)
+        self.emit_timeout = _seconds("emit_timeout", emit_timeout)
+        self.max_event_size = _integer("max_event_size", max_event_size)
         self.source = source
         self._pid = os.getpid()
         self.worker = _worker_name()
@@ -126,8 +127,9 @@ class Bus:
 
         The handler gets the `Event`; a parameter annotated with a dataclass, a TypedDict or a
         msgspec.Struct gets its data, checked. A handler that is no coroutine function runs in a
-        thread of the bus, `concurrency` of them at a time, but at most 500. When it returns, the
-        event is acknowledged.
+        thread of the bus, `concurrency` of them at a time, but at most 500; an awaitable that it
+        returns is awaited in the loop. When it returns, the event is acknowledged. Whatever it
+        raises is a failed run, SystemExit and KeyboardInterrupt included.
 
         Args:
             type: of the events; ``"*"`` for all types, without a group.
@@ -143,7 +145,7 @@ class Bus:
                 `max_backoff`. The delays are random (full jitter).
 
         Raises InvalidEvent for the type, ValueError for the group and the numbers, TypeError for
-        the handler's parameters.
+        what is no handler: a generator function, and parameters that no event fits.
         """
         if type != EVERY_TYPE:
             check_type(type)
@@ -158,28 +160,23 @@ class Bus:
                 )
         if start not in ("oldest", "newest"):
             raise ValueError(f"start must be 'oldest' or 'newest', not {start!r}")
-        if retries < 0:
-            raise ValueError(f"retries must be 0 or more, not {retries!r}")
         subscription = Subscription(
             type,
             group,
-            self.concurrency if concurrency is None else _positive("concurrency", concurrency),
-            self.claim if claim is None else _positive("claim", claim),
+            self.concurrency if concurrency is None else _integer("concurrency", concurrency),
+            self.claim if claim is None else _seconds("claim", claim),
             start,
         )
 
+        numbers = (
+            _integer("retries", retries, 0),
+            _seconds("backoff", backoff),
+            _seconds("max_backoff", max_backoff),
+        )
+
         def register(handler: Handler) -> Handler:
-            binder(handler)  # raises for parameters that no event fits
-            self._register(
-                Registration(
-                    subscription,
-                    handler,
-                    retries,
-                    _positive("backoff", backoff),
-                    _positive("max_backoff", max_backoff),
-                    concurrency is not None,
-                )
-            )
+            check_handler(handler)
+            self._register(Registration(subscription, handler, *numbers, concurrency is not None))
             return handler
 
         return register if handler is None else register(handler)
@@ -191,7 +188,7 @@ class Bus:
         """
         if self._state != "idle":
             raise BusClosed("set_concurrency comes before start")
-        self.concurrency = _positive("concurrency", concurrency)
+        self.concurrency = _integer("concurrency", concurrency)
         for each in self.registrations:
             if not each.own_concurrency:
                 each.subscription = replace(each.subscription, concurrency=concurrency)
@@ -269,8 +266,8 @@ class Bus:
     def _put(self, event: Event, delay: float, timeout: float | None) -> asyncio.Future[None]:
         if self._state == "closed":
             raise BusClosed("the bus is closed; make another one")
-        if delay < 0:
-            raise ValueError(f"delay must be 0 or more seconds, not {delay!r}")
+        if not 0 <= delay <= MAX_SECONDS:
+            raise ValueError(f"delay must be 0 to {MAX_SECONDS:g} seconds, not {delay!r}")
         attributes = event.attributes
         trace_context.inject(attributes)
         body = event.encode()
@@ -279,14 +276,17 @@ class Bus:
         message = Message(event.type, body, id, event.key, delay, not is_own_id(id))
         if timeout is None:
             timeout = self.emit_timeout
-        elif timeout <= 0:
-            raise ValueError(f"timeout must be above 0 seconds, not {timeout!r}")
+        elif not 0 < timeout <= MAX_SECONDS:
+            raise ValueError(
+                f"timeout must be above 0 and up to {MAX_SECONDS:g} seconds, not {timeout!r}"
+            )
         return self._publisher.publish(message, timeout)
 
     # Running.
 
     async def connect(self) -> None:
-        """Connect to the broker now. Raises BrokerUnavailable with what to start."""
+        """Connect to the broker now. Raises BrokerUnavailable with what to start, and BusClosed."""
+        self._check_open()
         self._renew_worker()
         await self.broker.connect()
 
@@ -320,7 +320,15 @@ class Bus:
 
         Nothing more is claimed; running handlers have `grace` seconds to end, then they are
         cancelled. What they have not handled goes back to the group. Handlers can emit meanwhile.
+
+        Raises BusError in a handler of this bus, for which it would wait. There, `stop` ends `run`.
         """
+        if self._state == "running":
+            # The dispatcher has the task of a handler when this has waited once.
+            await asyncio.sleep(0)
+            caller = asyncio.current_task()
+            if any(each.runs(caller) for each in self._dispatchers.values()):
+                raise BusError("drain and close wait for the handlers; in a handler, call stop")
         if self._state in ("draining", "closed"):
             return
         self._state = "draining"
@@ -402,6 +410,7 @@ class Bus:
 
     async def lag(self) -> list[Lag]:
         """Return how far each group is behind, for each type that the broker has."""
+        self._check_open()
         return await self.broker.lag()
 
     async def dead(
@@ -421,6 +430,7 @@ class Bus:
         self, *, type: str | None = None, group: str | None = None
     ) -> AsyncIterator[DeadLetter]:
         """Yield dead letters, the oldest first, without having all of them in memory."""
+        self._check_open()
         after = ""
         while stored := await self.broker.dead_letters(after=after):
             after = stored[-1].id
@@ -439,23 +449,28 @@ class Bus:
         A letter whose body is no event cannot be replayed: raises InvalidEvent before anything is
         published. `forget` removes it.
         """
-        if self._state == "closed":
-            raise BusClosed("the bus is closed; make another one")
+        self._check_open()
+        timeout = self.emit_timeout if timeout is None else _seconds("timeout", timeout)
         events = [letter.event for letter in letters]
         waiting = []
         for letter, event in zip(letters, events, strict=True):
             event.attributes[ONLY_GROUP] = letter.group or NO_GROUP
             # A new id for the broker, which has seen the event's own.
             message = Message(event.type, event.encode(), new_id(), event.key)
-            waiting.append(self._publisher.publish(message, timeout or self.emit_timeout))
+            waiting.append(self._publisher.publish(message, timeout))
         await asyncio.gather(*waiting)
         await self.forget(letters)
         return len(letters)
 
     async def forget(self, letters: Sequence[DeadLetter]) -> None:
         """Remove dead letters."""
+        self._check_open()
         if letters:
             await self.broker.forget([letter.id for letter in letters])
+
+    def _check_open(self) -> None:
+        if self._state == "closed":
+            raise BusClosed("the bus is closed; make another one")
 
     # Dispatchers.
 
@@ -511,7 +526,16 @@ def _worker_name() -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def _positive(name: str, value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise ValueError(f"{name} must be a number above 0, not {value!r}")
+def _integer(name: str, value: Any, minimum: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name} must be an integer of {minimum} or more, not {value!r}")
     return value
+
+
+def _seconds(name: str, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= MAX_SECONDS:
+        raise ValueError(
+            f"{name} must be a number of seconds above 0 and up to {MAX_SECONDS:g}, not {value!r}"
+        )
+    return value  # type: ignore[no-any-return]

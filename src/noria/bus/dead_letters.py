@@ -78,7 +78,7 @@ def encode_letter(
     lines = "".join(traceback.format_exception(error))
     head = json_codec.encode(
         {
-            "type": type or "",
+            "type": _text(type or ""),
             "group": group,
             "error": _text(f"{error.__class__.__name__}: {error_message(error)}"[:MAX_ERROR]),
             "traceback": _text(lines[-MAX_TRACEBACK:]),

@@ -29,7 +29,7 @@ from noria.bus import backoff, trace_context
 from noria.bus.contract import LEASE_RENEWAL_SHARE, Broker, Consumer, Delivery
 from noria.bus.dead_letters import encode_letter
 from noria.bus.event import KEY, ONLY_GROUP, Event, decode
-from noria.bus.handler import OnHandled, Registration, runner, start_task
+from noria.bus.handler import HandlerExit, OnHandled, Registration, runner, start_task
 from noria.bus.threads import HandlerThreads
 from noria.errors import (
     BrokerUnavailable,
@@ -132,13 +132,15 @@ class Dispatcher:
         self.context = contextvars.copy_context()
         self.free: asyncio.Event = asyncio.Event()
         self.unsettled: asyncio.Event = asyncio.Event()
+        self.unstored: asyncio.Event = asyncio.Event()
         self.idle: asyncio.Event = asyncio.Event()
         self.renewal_needed: asyncio.Event = asyncio.Event()
         self.consumer = await self.broker.subscribe(self.registration.subscription)
         name = f"noria bus {self.registration.type}"
-        coroutines = [self._fetch(self.consumer), self._settle(self.consumer)]
+        consumer = self.consumer
+        coroutines = [self._fetch(consumer), self._settle(consumer), self._store_letters()]
         if self.group is not None:
-            coroutines.append(self._renew(self.consumer))
+            coroutines.append(self._renew(consumer))
         self.tasks = [self.loop.create_task(each, name=name) for each in coroutines]
 
     # Fetching.
@@ -237,7 +239,10 @@ class Dispatcher:
         event.attempt = claim.attempt
         context = self.context.copy()
         if "traceparent" in event.attributes or "opentelemetry.trace" in sys.modules:
-            claim.span = trace_context.enter(event, context, self.broker.url.scheme, self.group)
+            try:
+                claim.span = trace_context.enter(event, context, self.broker.url.scheme, self.group)
+            except Exception:
+                log.exception("%s: starting a span for %r failed", self._label(), event)
         claim.started = perf_counter()
         claim.task = task = start_task(self.run_handler(event), self.loop, context)
         if task.done():
@@ -253,11 +258,10 @@ class Dispatcher:
         self.running.discard(claim)
         claim.task = None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if claim.span is not None:
-            trace_context.leave(claim.span, error)
-            claim.span = None
-        if self.on_handled is not None:
-            self.on_handled(self.registration, claim.event, seconds, error)
+        if error is not None and type(error) is HandlerExit:
+            error = error.__cause__
+        if claim.span is not None or self.on_handled is not None:
+            self._report(claim, seconds, error)
         if error is None:
             stats.handled += 1
             self._ack(claim)
@@ -265,7 +269,26 @@ class Dispatcher:
             self._return([claim])
         else:
             stats.failed += 1
-            self._fail(claim, error)
+            try:
+                self._fail(claim, error)
+            except Exception:
+                # Without this, the claim would be renewed forever.
+                log.exception("%s: %r is given out again", self._label(), claim.event)
+                self._nak(claim, REFUSED_LETTER_DELAY)
+
+    def _report(self, claim: _Claim, seconds: float, error: BaseException | None) -> None:
+        """End the span of a run, and call `on_handled`; log their exceptions."""
+        span, claim.span = claim.span, None
+        try:
+            if span is not None:
+                trace_context.leave(span, error)
+        except Exception:
+            log.exception("%s: ending the span of %r failed", self._label(), claim.event)
+        try:
+            if self.on_handled is not None:
+                self.on_handled(self.registration, claim.event, seconds, error)
+        except Exception:
+            log.exception("%s: on_handled failed for %r", self._label(), claim.event)
 
     def _fail(self, claim: _Claim, error: BaseException) -> None:
         """Retry the event, now or later, here or by the broker; or bury it."""
@@ -321,7 +344,6 @@ class Dispatcher:
         self._next_of_key(claim)
 
     def _bury(self, claim: _Claim, error: BaseException) -> None:
-        self.stats.dead += 1
         letter = encode_letter(
             claim.delivery.body,
             type=claim.event.attributes.get("type"),
@@ -330,7 +352,9 @@ class Dispatcher:
             attempts=claim.attempt,
             worker=self.worker,
         )
+        self.stats.dead += 1
         self.letters.append((letter, claim.delivery))
+        self.unstored.set()
         self._next_of_key(claim)
 
     def _forget(self, claim: _Claim) -> None:
@@ -396,8 +420,6 @@ class Dispatcher:
                 await asyncio.sleep(backoff.reconnect_delay(failures))
 
     async def _settle_once(self, consumer: Consumer) -> None:
-        if self.letters:
-            await self._send_letters()
         if self.acks:
             # Kept in the list until the broker has them.
             acks = self.acks[:]
@@ -414,7 +436,33 @@ class Dispatcher:
             del self.naks[:count]
             self._release(naks)
 
-    async def _send_letters(self) -> None:
+    async def _store_letters(self) -> None:
+        """Store dead letters, then have their events acknowledged.
+
+        In a task of its own: a broker without room for letters still takes acknowledgements.
+        """
+        failures = 0
+        while True:
+            await self.unstored.wait()
+            self.unstored.clear()
+            try:
+                await self._store_letters_once()
+                failures = 0
+            except Exception as error:
+                if not isinstance(error, BrokerUnavailable):
+                    log.exception("%s: storing dead letters failed", self._label())
+                elif not failures:
+                    log.warning(
+                        "%s: dead letters cannot be stored: %s; their events stay in flight until "
+                        "they can",
+                        self._label(),
+                        str(error).partition("; ")[0],
+                    )
+                failures += 1
+                self.unstored.set()
+                await asyncio.sleep(backoff.reconnect_delay(failures))
+
+    async def _store_letters_once(self) -> None:
         letters = self.letters[:]
         try:
             await self.broker.bury([letter for letter, _ in letters])
@@ -426,6 +474,7 @@ class Dispatcher:
         else:
             self.acks += [delivery for _, delivery in letters]
         del self.letters[: len(letters)]
+        self.unsettled.set()
 
     # Keeping claims.
 
@@ -482,28 +531,35 @@ class Dispatcher:
             if claim.task is not None:
                 claim.task.cancel()
 
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether a handler runs in this task."""
+        return any(claim.task is task for claim in self.running)
+
     async def drain(self, grace: float) -> None:
         """Stop: claim nothing more, give handlers `grace` seconds, return the rest to the group."""
         self.draining = True
         if self.consumer is None:
             return
-        fetching, settling, *renewing = self.tasks
-        await _cancel(fetching)
+        fetching, *others = self.tasks
         try:
-            await self.consumer.drain()
-        except BusError as error:
-            log.warning("%s: %s", self._label(), error)
-        self._return_waiting()
-        await self._wait_for_running(grace)
-        if self.claims:
-            self.idle.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SETTLE_SECONDS):
-                    await self.idle.wait()
-        for task in (settling, *renewing):
-            await _cancel(task)
-        self.threads.close()
-        await self.consumer.close()
+            await _cancel(fetching)
+            try:
+                await self.consumer.drain()
+            except BusError as error:
+                log.warning("%s: %s", self._label(), error)
+            self._return_waiting()
+            await self._wait_for_running(grace)
+            if self.claims:
+                self.idle.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SETTLE_SECONDS):
+                        await self.idle.wait()
+        finally:
+            # Also when this is cancelled: none of the tasks may outlive the bus.
+            for task in others:
+                await _cancel(task)
+            self.threads.close()
+            await self.consumer.close()
 
     def _return_waiting(self) -> None:
         """Return the events whose handler does not run, unless an earlier one of their key does."""

@@ -52,7 +52,8 @@ class Event:
     Args:
         type: words of letters, digits, ``_`` and ``-``, separated by dots.
         data: what JSON can express, or dataclasses and other types that msgspec encodes; bytes are
-            sent in base 64. None: no data.
+            sent in base 64. NaN and Infinity become null by msgspec, and raise InvalidEvent without
+            it. None: no data.
         id: unique for the source; None: made from the process and a counter.
         source: a URI reference; None: the host and the program, `default_source`.
         subject, time, datacontenttype, dataschema: CloudEvents attributes; `time` is an aware
@@ -364,4 +365,5 @@ def _checked_extensions(extensions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json_name(value: object) -> str:
-    return {list: "an array", str: "a string", bool: "a boolean"}.get(type(value), "a number")
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import signal
 import sys
+import threading
+import types
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from noria.bus.arguments import Binder, binder
 from noria.bus.backoff import RETRY_BASE, RETRY_CAP
@@ -58,20 +61,27 @@ class Registration:
 OnHandled = Callable[[Registration, Event, float, BaseException | None], object]
 
 
+class HandlerExit(Exception):
+    """A handler raised SystemExit or KeyboardInterrupt, which is the `__cause__`.
+
+    A task that raises one of these two ends the event loop.
+    """
+
+
 def runner(
     handler: Callable[..., object], threads: HandlerThreads
 ) -> Callable[[Event], Coroutine[Any, Any, object]]:
     """Return a coroutine function that runs the handler for an event.
 
-    A handler that is no coroutine function runs in one of `threads`. Raises TypeError for
-    parameters that no event fits.
+    A handler that is no coroutine function runs in one of `threads`; an awaitable that it returns
+    is awaited in the loop.
     """
     bind = binder(handler)
     if not is_async(handler):
-        return functools.partial(_run_in_thread, threads, handler, bind)
+        return _named(_run_in_thread, handler, bind, threads)
     if bind is None:
-        return handler  # type: ignore[return-value]
-    return functools.partial(_run_bound, handler, bind)
+        return _named(_run, handler)
+    return _named(_run_bound, handler, bind)
 
 
 def is_async(handler: Callable[..., object]) -> bool:
@@ -81,15 +91,109 @@ def is_async(handler: Callable[..., object]) -> bool:
     )
 
 
-async def _run_bound(handler: Callable[..., Any], bind: Binder, event: Event) -> object:
-    return await handler(*bind(event))
+def check_handler(handler: Callable[..., object]) -> None:
+    """Raise TypeError for what cannot be called, a generator function, and wrong parameters."""
+    if not callable(handler):
+        raise TypeError(f"a handler is a function or another callable, not {handler!r}")
+    for each in (handler, getattr(handler, "__call__", None)):  # noqa: B004
+        if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
+            raise TypeError(
+                f"{handler!r} is a generator function: calling it runs nothing; a handler has no "
+                "yield"
+            )
+    binder(handler)
+
+
+def _named(
+    function: Callable[..., Coroutine[Any, Any, None]],
+    handler: Callable[..., object],
+    *more: object,
+) -> Callable[[Event], Coroutine[Any, Any, object]]:
+    """Return a copy of a coroutine function whose code has the handler's name, file and line.
+
+    Sight and debuggers name a task by the code of its coroutine. The handler and `more` become the
+    defaults of its parameters after the event.
+    """
+    code = _code_of(handler)
+    named: types.CodeType = function.__code__
+    if type(code) is types.CodeType:  # not of a built-in function or a mock
+        named = named.replace(
+            co_name=code.co_name,
+            co_qualname=code.co_qualname,
+            co_filename=code.co_filename,
+            co_firstlineno=code.co_firstlineno,
+            co_linetable=_first_line(len(named.co_code) // 2),
+        )
+    return types.FunctionType(named, function.__globals__, argdefs=(handler, *more))
+
+
+def _code_of(handler: Callable[..., object]) -> Any:
+    target: Any = handler
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not hasattr(target, "__code__"):
+        target = getattr(target, "__call__", None)  # noqa: B004
+    return getattr(target, "__code__", None)
+
+
+def _first_line(instructions: int) -> bytes:
+    """Return a line table in which all instructions belong to the first line of their code.
+
+    Source: CPython, InternalDocs/code_objects.md: entries of kind 13, without columns, each for up
+    to 8 instructions, with a difference of 0 lines.
+    """
+    whole, rest = divmod(instructions, 8)
+    lengths = [8] * whole + [rest] * bool(rest)
+    return b"".join(bytes((0x80 | 13 << 3 | length - 1, 0)) for length in lengths)
+
+
+async def _run(event: Event, handler: Callable[..., Any]) -> None:
+    try:
+        result = await handler(event)
+        if result is not None:
+            await _finish(result)
+    except (SystemExit, KeyboardInterrupt) as error:
+        _contain(error)
+
+
+async def _run_bound(event: Event, handler: Callable[..., Any], bind: Binder) -> None:
+    try:
+        result = await handler(*bind(event))
+        if result is not None:
+            await _finish(result)
+    except (SystemExit, KeyboardInterrupt) as error:
+        _contain(error)
 
 
 async def _run_in_thread(
-    threads: HandlerThreads, handler: Callable[..., Any], bind: Binder | None, event: Event
-) -> object:
+    event: Event, handler: Callable[..., Any], bind: Binder | None, threads: HandlerThreads
+) -> None:
     arguments = (event,) if bind is None else bind(event)
-    return await threads.run(handler, *arguments)
+    try:
+        result = await threads.run(handler, *arguments)
+        if result is not None:
+            await _finish(result)
+    except (SystemExit, KeyboardInterrupt) as error:
+        _contain(error)
+
+
+async def _finish(result: object) -> None:
+    """Await what a handler returned, if that is possible: a lambda returns its coroutine."""
+    if inspect.isawaitable(result):
+        await result
+    elif isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
+        raise TypeError("the handler returned a generator, which does not run by itself")
+
+
+def _contain(error: SystemExit | KeyboardInterrupt) -> NoReturn:
+    """Raise HandlerExit for it; itself if it may be a Ctrl-C, and nothing handles SIGINT."""
+    if (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        raise error
+    raise HandlerExit from error
 
 
 if sys.version_info >= (3, 12):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -29,7 +28,7 @@ class HandlerThreads:
     async def run(self, function: Callable[..., object], *arguments: Any) -> object:
         """Return what the function returns in a thread, with the present context."""
         context = contextvars.copy_context()
-        call = self._executor.submit(functools.partial(context.run, function, *arguments))
+        call = self._executor.submit(context.run, _call, function, *arguments)
         self.running.add(call)
         call.add_done_callback(self.running.discard)
         return await asyncio.wrap_future(call)
@@ -39,3 +38,11 @@ class HandlerThreads:
         self._executor.shutdown(wait=False, cancel_futures=True)
         if not self.running:
             self._executor.shutdown()
+
+
+def _call(function: Callable[..., object], *arguments: Any) -> object:
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        # No future takes it; before Python 3.12 the one of asyncio would never be done.
+        raise RuntimeError("the handler raised StopIteration") from error

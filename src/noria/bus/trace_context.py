@@ -15,6 +15,7 @@ from contextvars import Context, ContextVar
 from typing import Any
 
 from noria.bus.event import Event
+from noria.errors import error_message
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 
@@ -73,11 +74,14 @@ def leave(span: Any, error: BaseException | None) -> None:
     """End the span of a handler."""
     from opentelemetry.trace import StatusCode
 
-    if error is not None:
-        span.record_exception(error)
-        span.set_attribute("error.type", type(error).__qualname__)
-        span.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
-    span.end()
+    try:
+        if error is not None:
+            message = f"{type(error).__name__}: {error_message(error)}"
+            span.set_attribute("error.type", type(error).__qualname__)
+            span.set_status(StatusCode.ERROR, message)
+            span.record_exception(error)
+    finally:
+        span.end()
 
 
 def _inject_span(attributes: dict[str, Any]) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as jsonlib
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from noria.cli.events.connection import json_option, run, url_argument
-from noria.cli.param_types import Seconds
+from noria.cli.param_types import MAX_FINITE_SECONDS, Seconds
 
 if TYPE_CHECKING:
     from noria.bus.bus import Bus
@@ -81,6 +81,8 @@ def emit(
         raise click.UsageError("--content-type is for --data.")
     if timeout <= 0:
         raise click.UsageError("--timeout must be above 0.")
+    if delay == math.inf:
+        raise click.UsageError(f"--delay must be below {MAX_FINITE_SECONDS:g} seconds.")
     value = _members(members) if data is None else _data(data, content_type)
     try:
         event = Event(
@@ -143,7 +145,9 @@ def _data(text: str, content_type: str | None) -> Any:
 
 
 def _json(text: str, what: str) -> Any:
+    from noria.bus.json_codec import standard_decode
+
     try:
-        return jsonlib.loads(text)
+        return standard_decode(text.encode())
     except ValueError as error:
         raise click.UsageError(f"{what} is not JSON: {error}.") from None
