@@ -394,9 +394,8 @@ cdef class LoopWatcher:
 
     cdef bint waited_long(self, Watched *one, uint64_t queue) noexcept nogil:
         """Whether the turn that has ended was longer than the limit, and waited for a CPU."""
-        if since(queue, one.queue_ns) < self.max_block // 4:
-            return False    # on an idle machine; the records are not searched
-        return not self.was_short(one)
+        # On an idle machine the records are not searched.
+        return since(queue, one.queue_ns) >= self.max_block // 4 and not self.was_short(one)
 
     cdef bint was_short(self, Watched *one) noexcept nogil:
         """Whether the turn that has ended was shorter than the limit, as far as known."""
