@@ -8,6 +8,7 @@ from typing import ClassVar
 from noria.bus.brokers.redis import resp, scripts
 from noria.bus.brokers.redis.connection import Link, Servers
 from noria.bus.brokers.redis.consumer import GroupConsumer
+from noria.bus.brokers.redis.entry import event_of
 from noria.bus.brokers.redis.names import Names
 from noria.bus.brokers.redis.shared import Shared
 from noria.bus.brokers.redis.solo import SoloConsumer
@@ -222,7 +223,7 @@ class RedisBroker(Broker):
         [entries] = await shared.commands.call(
             resp.command("XRANGE", shared.names.dead, start, "+", "COUNT", limit)
         )
-        return [StoredLetter(id.decode(), fields[1]) for id, fields in entries]
+        return [StoredLetter(id.decode(), event_of(fields)[0]) for id, fields in entries]
 
     async def forget(self, ids: Sequence[str]) -> None:
         shared = await self._connected()

@@ -17,6 +17,7 @@ from typing import Any
 
 from noria.bus.brokers.redis import resp, scripts
 from noria.bus.brokers.redis.connection import CALL_SECONDS, Link
+from noria.bus.brokers.redis.entry import event_of
 from noria.bus.brokers.redis.shared import Shared
 from noria.bus.brokers.redis.source import Source
 from noria.bus.contract import Consumer, Delivery, Subscription
@@ -243,8 +244,8 @@ class GroupConsumer(Consumer):
         for name, entries in reply or ():
             source = self.main if name == self.main.name else self.retry
             for id, fields in entries:
-                attempt = 1 + int(fields[3]) if len(fields) > 2 else 1
-                delivery = Delivery(fields[1], attempt, (source, id))
+                body, before = event_of(fields)
+                delivery = Delivery(body, 1 + before, (source, id))
                 source.claims[id] = delivery
                 found.append(delivery)
         self.busy = len(found) >= count

@@ -24,6 +24,22 @@ local function schedule(delayed, counters, sequence, stream, counter, attempts, 
 end
 """
 
+# Returns the event of an entry, and how often it was given out before: the fields `e` and `a`, in any
+# order. If there is no `e`, the event is all fields in JSON, a list, which is buried.
+ENTRY = """
+local function event_of(fields)
+    local body, attempts
+    for i = 1, #fields, 2 do
+        if fields[i] == 'e' then
+            body = fields[i + 1]
+        elseif fields[i] == 'a' and string.match(fields[i + 1], '^%d+$') and #fields[i + 1] <= 6 then
+            attempts = tonumber(fields[i + 1])
+        end
+    end
+    return body or cjson.encode(fields), attempts or 0
+end
+"""
+
 # KEYS: delayed, counters, sequence. ARGV: milliseconds that events are kept, prefix of the ids,
 # milliseconds that ids are kept; then for each event: stream, options, body. Options are empty, or
 # "DELAY COUNTER ID", the id empty if it need not be checked.
@@ -115,13 +131,15 @@ return 1
 # least idle milliseconds of the listed ones, their number, and pairs of id and deliveries so far.
 # Returns "STREAM ID LENGTH ATTEMPT ..." and the bodies; if there is nothing, two empty strings and
 # the id of each stream's last entry.
-TAKE = """
+TAKE = (
+    ENTRY
+    + """
 local group, me, left = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local head, bodies = {}, {}
 local function add(source, id, fields, count)
-    local body = fields[2]
-    if fields[4] then count = count + fields[4] end
-    head[#head + 1] = string.format('%d %s %d %d', source, id, #body, count)
+    local body, before = fields[2], 0
+    if #fields ~= 2 or fields[1] ~= 'e' then body, before = event_of(fields) end
+    head[#head + 1] = string.format('%d %s %d %d', source, id, #body, count + before)
     bodies[#bodies + 1] = body
     left = left - 1
 end
@@ -171,12 +189,14 @@ if #head == 0 then
 end
 return reply
 """
+)
 
 # Returns events without a key to the group. KEYS: stream, retry stream, delayed, counters,
 # sequence. ARGV: group, consumer, delay in milliseconds, counter; then pairs of id and attempts.
 NAK = (
     NOW
     + SCHEDULE
+    + ENTRY
     + """
 for i = 5, #ARGV, 2 do
     local id = ARGV[i]
@@ -184,7 +204,7 @@ for i = 5, #ARGV, 2 do
     if pending and pending[2] == ARGV[2] then
         local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
         redis.call('XACK', KEYS[1], ARGV[1], id)
-        local body = entry and entry[2][2]
+        local body = entry and event_of(entry[2])
         local attempts = tonumber(ARGV[i + 1])
         if body and ARGV[3] == '0' then
             redis.call('XADD', KEYS[2], '*', 'e', body, 'a', attempts)
