@@ -74,10 +74,12 @@ class RedisBroker(Broker):
     async def _agree(self) -> Names:
         """Store the number of partitions, or take that of the other programs."""
         key = Names(self.prefix, 0).settings
-        _, stored = await self.commands.call(
-            resp.command("HSETNX", key, "partitions", self.partitions),
-            resp.command("HGET", key, "partitions"),
-        )
+        read = resp.command("HGET", key, "partitions")
+        [stored] = await self.commands.call(read)
+        if stored is None:
+            # Not when it exists: a server without memory left would refuse it.
+            write = resp.command("HSETNX", key, "partitions", self.partitions)
+            _, stored = await self.commands.call(write, read)
         if int(stored) != self.partitions and "partitions" in self.url.options:
             raise InvalidBrokerURL(
                 f"{self.url.shown}: partitions={self.partitions}, but the programs that use this "

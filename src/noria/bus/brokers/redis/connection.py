@@ -58,6 +58,7 @@ _CODES = {
     ReadOnlyError: "READONLY",
     TryAgainError: "TRYAGAIN",
 }
+_REASONS = {"OOM": "it has no memory left; raise maxmemory, or start workers that empty it"}
 _RECONNECT = frozenset({"LOADING", "READONLY", "MASTERDOWN", "UNBLOCKED", "NOSCRIPT"})
 
 
@@ -226,7 +227,8 @@ class Link:
             self.servers.drop(connection)
             if temporary[1] == "READONLY":
                 self.servers.try_next()
-        return self.servers.url.unavailable(text)
+        reason = _REASONS.get(temporary[1], text)
+        return BrokerUnavailable(f"{self.servers.url.shown} refuses commands: {reason}")
 
     async def _lose(self, reason: BaseException | str) -> None:
         if self.connection is not None:

@@ -3,6 +3,10 @@
 They need Redis 6.2. Times are the server's, in milliseconds since 1970. A batch of events crosses
 the connection as two strings, the second with all bodies: the client then parses two replies, and
 not several for each event.
+
+When the server has no memory left (maxmemory), it refuses the commands of a script that take memory,
+unless the script has written before. Scripts that workers need to empty the server begin with a
+command that writes and takes none, marked with "allow-oom"; the flag of that name needs Redis 7.
 """
 
 from __future__ import annotations
@@ -75,6 +79,7 @@ return 1
 MOVE = (
     NOW
     + """
+redis.call('ZREM', KEYS[1], '')  -- allow-oom
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 for _, member in ipairs(due) do
     local stream, counter, attempts, body = unpack(cmsgpack.unpack(string.sub(member, 17)))
@@ -96,6 +101,7 @@ return {#due, first[2] and math.max(0, first[2] - now) or -1}
 # Registers a type, so that `lag` and subscribers of all types find it. KEYS: types, keyed types,
 # stream of what is new. ARGV: type, '1' if it has keys.
 REGISTER = """
+redis.call('SREM', KEYS[1], '')  -- allow-oom
 local added = redis.call('SADD', KEYS[1], ARGV[1])
 if ARGV[2] == '1' then
     added = added + redis.call('SADD', KEYS[2], ARGV[1])
@@ -109,6 +115,7 @@ return added
 # Creates a group, and removes consumers that ended long ago with nothing pending. KEYS: retry
 # stream, streams. ARGV: group, first entry ('0' or '$'), milliseconds of idleness.
 SUBSCRIBE = """
+redis.call('XDEL', KEYS[1], '0-1')  -- allow-oom
 for i, stream in ipairs(KEYS) do
     local start = i == 1 and '0' or ARGV[2]
     local made = redis.pcall('XGROUP', 'CREATE', stream, ARGV[1], start, 'MKSTREAM')
@@ -247,6 +254,7 @@ TICK = (
     NOW
     + """
 local group, me, sharing = ARGV[1], ARGV[2], ARGV[4] == '1'
+redis.call('ZREM', KEYS[2], '')  -- allow-oom
 local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. now)
 for _, name in ipairs(expired) do
     redis.call('ZREM', KEYS[2], name)
@@ -312,6 +320,7 @@ return 1
 READ = (
     NOW
     + """
+redis.call('ZREM', KEYS[1], '')  -- allow-oom
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
@@ -326,12 +335,12 @@ return 1
 TRIM = (
     NOW
     + """
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)  -- allow-oom
 if not redis.call('SET', KEYS[1], '', 'NX', 'PX', ARGV[1]) then return 0 end
 local function split(id)
     local first, second = string.match(id, '^(%d+)-(%d+)$')
     return tonumber(first), tonumber(second)
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 local readers = redis.call('ZRANGE', KEYS[2], 0, -1)
 local removed = 0
 for i = 3, #KEYS do
