@@ -83,3 +83,54 @@ def test_workers_empty_a_server_without_memory_left(
 
     with brokers.running("redis", tmp_path) as server, client(server) as operator:
         run_with_deadline(main(server, operator), DEADLINE)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_an_event_that_cannot_be_stored_fails_alone(
+    server: BrokerServer, url: str, type: str
+) -> None:
+    async def main() -> None:
+        bus = noria.Bus(url)
+        got: list[int] = []
+        bus.on("fine", lambda event: got.append(event.data["n"]), group="g")
+        async with bus:
+            with client(server) as operator:
+                operator.set(f"{type}:s:bad", "a string")
+                emitted = [
+                    bus.emit("bad" if number % 100 == 1 else "fine", n=number)
+                    for number in range(600)
+                ]
+                emitted.append(bus.emit("bad", n=601, id="once"))
+                outcomes = await asyncio.gather(*emitted, return_exceptions=True)
+                for number, outcome in enumerate(outcomes):
+                    if number % 100 == 1 or number == 600:
+                        assert isinstance(outcome, BusError), number
+                        assert "WRONGTYPE" in str(outcome)
+                    else:
+                        assert outcome is None, number
+                await until(lambda: len(got) == 594)
+                # What was refused does not count as stored.
+                operator.delete(f"{type}:s:bad")
+                await bus.emit("bad", n=601, id="once")
+                assert operator.xlen(f"{type}:s:bad") == 1
+
+    run_with_deadline(main(), DEADLINE)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_delayed_event_that_cannot_be_stored_does_not_stop_the_others(
+    server: BrokerServer, url: str, type: str
+) -> None:
+    async def main() -> None:
+        bus = noria.Bus(url)
+        got: list[int] = []
+        bus.on("fine", lambda event: got.append(event.data["n"]), group="g")
+        async with bus:
+            with client(server) as operator:
+                operator.set(f"{type}:s:bad", "a string")
+                await bus.emit("bad", n=1, delay=0.05)
+                await bus.emit("fine", n=2, delay=0.1)
+                await until(lambda: got == [2])
+                assert operator.zcard(f"{type}:delayed") == 1
+
+    run_with_deadline(main(), DEADLINE)

@@ -98,6 +98,18 @@ def test_emit_and_lag(url, events):
     }
 
 
+@pytest.mark.parametrize("key", ["s:a.b", "types"])
+def test_emit_says_that_the_broker_refuses_an_event(server, url, events, key):
+    redis = pytest.importorskip("redis")
+    prefix = url.partition("prefix=")[2]
+    with redis.Redis(port=server.port) as operator:
+        operator.set(f"{prefix}:{key}", "a string")
+    status, out, err = events("emit", url, "a.b", "n:=1")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"noria: {url} refused a command: WRONGTYPE ")
+    assert len(err.splitlines()) == 1, err
+
+
 def test_lag_has_a_status_for_scripts(url, events):
     async def subscribe():
         bus = noria.Bus(url)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+from redis.exceptions import ResponseError
+
 from noria.bus.brokers.redis import resp, scripts
 from noria.bus.brokers.redis.connection import Link, Servers
 from noria.bus.brokers.redis.consumer import GroupConsumer
@@ -25,7 +27,7 @@ from noria.bus.contract import (
     partition,
 )
 from noria.bus.url import BrokerURL
-from noria.errors import BusError, InvalidBrokerURL
+from noria.errors import BrokerUnavailable, BusError, InvalidBrokerURL
 
 MAX_PARTITIONS = 1024
 # Events that one run of a script stores: the server does nothing else meanwhile.
@@ -100,13 +102,14 @@ class RedisBroker(Broker):
         shared = await self._connected()
         link = self.publications
         await link.connect()
-        commands = []
+        commands: list[bytes] = []
         if self._registered_by != link.generation:
             self._registered_by = link.generation
             self._registered.clear()
         for each in self._unregistered(messages):
             self._registered.add(each)
             commands.append(shared.register(*each))
+        first_script = len(commands)
         commands += [
             self._pack(shared.names, messages[first : first + PUBLISHED_AT_ONCE])
             for first in range(0, len(messages), PUBLISHED_AT_ONCE)
@@ -126,7 +129,14 @@ class RedisBroker(Broker):
         for message in messages:
             if message.delay > 0:
                 shared.keeper.expect(message.delay)
-        return {}
+        refused: dict[int, BusError] = {}
+        for number, reply in enumerate(replies[first_script:count]):
+            for index, text in reply:
+                error = link.explain(ResponseError(text.decode()))
+                if isinstance(error, BrokerUnavailable):
+                    raise error
+                refused[number * PUBLISHED_AT_ONCE + index] = error
+        return refused
 
     def _unregistered(self, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
         found = {(message.type, message.key is not None) for message in messages}

@@ -46,18 +46,22 @@ end
 
 # KEYS: delayed, counters, sequence. ARGV: milliseconds that events are kept, prefix of the ids,
 # milliseconds that ids are kept; then for each event: stream, options, body. Options are empty, or
-# "DELAY COUNTER ID", the id empty if it need not be checked.
+# "DELAY COUNTER ID", the id empty if it need not be checked. Returns the index and the error of each
+# event that was refused.
 PUBLISH = (
     NOW
     + SCHEDULE
     + """
 local oldest = string.format('%d', math.max(0, now - ARGV[1]))
+local refused = {}
 for i = 4, #ARGV, 3 do
     local stream, options, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local delay = 0
     local stored = true
+    local id = ''
     if options ~= '' then
-        local first, counter, id = string.match(options, '^(%d+) (%S+) (.*)$')
+        local first, counter
+        first, counter, id = string.match(options, '^(%d+) (%S+) (.*)$')
         delay = tonumber(first)
         if id ~= '' then
             stored = redis.call('SET', ARGV[2] .. id, '', 'NX', 'PX', ARGV[3])
@@ -67,34 +71,46 @@ for i = 4, #ARGV, 3 do
         end
     end
     if stored and delay == 0 then
-        redis.call('XADD', stream, 'MINID', '~', oldest, '*', 'e', body)
+        local reply = redis.pcall('XADD', stream, 'MINID', '~', oldest, '*', 'e', body)
+        if reply.err then
+            if id ~= '' then redis.call('DEL', ARGV[2] .. id) end
+            refused[#refused + 1] = {(i - 4) / 3, reply.err}
+        end
     end
 end
-return 1
+return refused
 """
 )
 
-# Moves what is due to its streams. KEYS: delayed, counters. ARGV: limit.
-# Returns the number that were moved, and the milliseconds until the next one is due, or -1.
+# Moves what is due to its streams. KEYS: delayed, counters. ARGV: limit, milliseconds until what was
+# refused is tried again. Returns the number that were due, the milliseconds until the next one is
+# due, or -1, and the last error, or ''.
 MOVE = (
     NOW
     + """
 redis.call('ZREM', KEYS[1], '')  -- allow-oom
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+local problem = ''
 for _, member in ipairs(due) do
     local stream, counter, attempts, body = unpack(cmsgpack.unpack(string.sub(member, 17)))
+    local reply
     if attempts > 0 then
-        redis.call('XADD', stream, '*', 'e', body, 'a', attempts)
+        reply = redis.pcall('XADD', stream, '*', 'e', body, 'a', attempts)
     else
-        redis.call('XADD', stream, '*', 'e', body)
+        reply = redis.pcall('XADD', stream, '*', 'e', body)
     end
-    if redis.call('HINCRBY', KEYS[2], counter, -1) <= 0 then
-        redis.call('HDEL', KEYS[2], counter)
+    if reply.err then
+        problem = reply.err
+        redis.call('ZADD', KEYS[1], now + ARGV[2], member)
+    else
+        if redis.call('HINCRBY', KEYS[2], counter, -1) <= 0 then
+            redis.call('HDEL', KEYS[2], counter)
+        end
+        redis.call('ZREM', KEYS[1], member)
     end
-    redis.call('ZREM', KEYS[1], member)
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return {#due, first[2] and math.max(0, first[2] - now) or -1}
+return {#due, first[2] and math.max(0, first[2] - now) or -1, problem}
 """
 )
 
