@@ -134,3 +134,33 @@ def test_a_delayed_event_that_cannot_be_stored_does_not_stop_the_others(
                 assert operator.zcard(f"{type}:delayed") == 1
 
     run_with_deadline(main(), DEADLINE)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_what_waits_for_a_replica_is_stored_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noria.bus.brokers.redis.broker.REPLICA_SECONDS", 0.2)
+    options = ("--repl-diskless-sync-delay", "0")
+
+    async def main(master: BrokerServer, replica: BrokerServer) -> None:
+        bus = noria.Bus(f"{master.url}?replicas=1")
+        with client(master) as operator, client(replica) as other:
+            timed_out = bus.emit("a.b", n=1, timeout=1)
+            confirmed = bus.emit("a.b", n=2, timeout=DEADLINE)
+            keyed = bus.emit("a.b", n=3, key="k", timeout=DEADLINE)
+            with pytest.raises(EmitTimeout, match="has stored the events, but 0 of 1 replicas"):
+                await timed_out
+            added = bus.emit("a.b", n=4, timeout=DEADLINE)
+            other.replicaof("127.0.0.1", master.port)
+            await asyncio.gather(confirmed, keyed, added)
+            streams = operator.keys("noria:s:a.b*")
+            assert sum(operator.xlen(stream) for stream in streams) == 4
+            assert other.keys("noria:s:a.b*")
+        await bus.close()
+
+    with (
+        brokers.running("redis", tmp_path / "1", *options) as master,
+        brokers.running("redis", tmp_path / "2", *options) as replica,
+    ):
+        run_with_deadline(main(master, replica), DEADLINE)

@@ -63,6 +63,10 @@ class RedisBroker(Broker):
         # What has been registered since the connection for publications was made.
         self._registered: set[tuple[str, bool]] = set()
         self._registered_by = 0
+        # With ?replicas=: what is stored and not confirmed by them, by identity, and the generation
+        # of the connection that has stored it.
+        self._stored: dict[int, Message] = {}
+        self._stored_by = 0
         # By type and partition: what precedes the body of an event without options.
         self._heads: dict[tuple[str, int | None], bytes] = {}
 
@@ -102,17 +106,24 @@ class RedisBroker(Broker):
         shared = await self._connected()
         link = self.publications
         await link.connect()
+        places: Sequence[int] = range(len(messages))
+        new = messages
+        if self._stored and self._stored_by == link.generation:
+            # WAIT is repeated for these. It is about what its own connection has written: after a
+            # lost connection they are stored again.
+            places = [i for i, message in enumerate(messages) if id(message) not in self._stored]
+            new = [messages[i] for i in places]
         commands: list[bytes] = []
         if self._registered_by != link.generation:
             self._registered_by = link.generation
             self._registered.clear()
-        for each in self._unregistered(messages):
+        for each in self._unregistered(new):
             self._registered.add(each)
             commands.append(shared.register(*each))
         first_script = len(commands)
         commands += [
-            self._pack(shared.names, messages[first : first + PUBLISHED_AT_ONCE])
-            for first in range(0, len(messages), PUBLISHED_AT_ONCE)
+            self._pack(shared.names, new[first : first + PUBLISHED_AT_ONCE])
+            for first in range(0, len(new), PUBLISHED_AT_ONCE)
         ]
         count = len(commands)
         if self.replicas:
@@ -122,20 +133,27 @@ class RedisBroker(Broker):
         except BusError:
             self._registered_by = 0
             raise
-        if self.replicas and replies[count] < self.replicas:
-            raise self.url.unavailable(
-                f"{replies[count]} of {self.replicas} replicas have the events"
-            )
-        for message in messages:
-            if message.delay > 0:
-                shared.keeper.expect(message.delay)
         refused: dict[int, BusError] = {}
         for number, reply in enumerate(replies[first_script:count]):
             for index, text in reply:
                 error = link.explain(ResponseError(text.decode()))
                 if isinstance(error, BrokerUnavailable):
                     raise error
-                refused[number * PUBLISHED_AT_ONCE + index] = error
+                refused[places[number * PUBLISHED_AT_ONCE + index]] = error
+        if self.replicas:
+            if new is not messages and self._stored_by != link.generation:
+                raise self.url.unavailable("the connection was lost")
+            self._stored.clear()
+            if replies[count] < self.replicas:
+                self._stored_by = link.generation
+                self._stored = {id(m): m for i, m in enumerate(messages) if i not in refused}
+                raise BrokerUnavailable(
+                    f"{self.url.shown}: the server has stored the events, but {replies[count]} of "
+                    f"{self.replicas} replicas have the events"
+                )
+        for message in messages:
+            if message.delay > 0:
+                shared.keeper.expect(message.delay)
         return refused
 
     def _unregistered(self, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
