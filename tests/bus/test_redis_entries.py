@@ -44,7 +44,11 @@ READABLE: list[dict[str, Any]] = [
     {"e": event(1), "a": "9" * 30},
     {"a": "-1", "e": event(1)},
 ]
-OTHERS: list[dict[str, Any]] = [{"x": "1"}, {"body": event(1), "a": "3"}, {"\xff": b"\xfe", "y": ""}]
+OTHERS: list[dict[str, Any]] = [
+    {"x": "1"},
+    {"body": event(1), "a": "3"},
+    {"\xff": b"\xfe", "y": ""},
+]
 
 
 @pytest.mark.usefixtures("quiet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -32,6 +33,8 @@ from noria.errors import BrokerUnavailable, BusError, InvalidBrokerURL
 MAX_PARTITIONS = 1024
 # Events that one run of a script stores: the server does nothing else meanwhile.
 PUBLISHED_AT_ONCE = 250
+# Seconds after which types are registered again: the server may have lost them (FLUSHDB).
+REGISTERED_SECONDS = 10.0
 # Seconds in which replicas must confirm, with ?replicas=.
 REPLICA_SECONDS = 2.0
 # Events that `lag` counts one by one, for servers that do not know how many wait.
@@ -60,9 +63,10 @@ class RedisBroker(Broker):
         self.commands = Link(self.servers)
         self._shared: Shared | None = None
         self._consumers_made = 0
-        # What has been registered since the connection for publications was made.
+        # What has been registered by the connection for publications, and until when that holds.
         self._registered: set[tuple[str, bool]] = set()
         self._registered_by = 0
+        self._registered_until = 0.0
         # With ?replicas=: what is stored and not confirmed by them, by identity, and the generation
         # of the connection that has stored it.
         self._stored: dict[int, Message] = {}
@@ -114,8 +118,10 @@ class RedisBroker(Broker):
             places = [i for i, message in enumerate(messages) if id(message) not in self._stored]
             new = [messages[i] for i in places]
         commands: list[bytes] = []
-        if self._registered_by != link.generation:
+        now = time.monotonic()
+        if self._registered_by != link.generation or now > self._registered_until:
             self._registered_by = link.generation
+            self._registered_until = now + REGISTERED_SECONDS
             self._registered.clear()
         for each in self._unregistered(new):
             self._registered.add(each)

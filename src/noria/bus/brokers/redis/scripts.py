@@ -282,7 +282,12 @@ if sharing then
 else
     redis.call('ZREM', KEYS[3], me)
 end
-if redis.call('SISMEMBER', KEYS[4], ARGV[5]) == 0 then return {{}, {}} end
+local keyed = redis.call('SISMEMBER', KEYS[4], ARGV[5]) + redis.call('EXISTS', KEYS[1]) > 0
+-- Publishers may not know that the server has lost the set of keyed types.
+for i = 5, #KEYS do
+    keyed = keyed or redis.call('XLEN', KEYS[i]) > 0
+end
+if not keyed then return {{}, {}} end
 local owners = {}
 local rows = redis.call('HGETALL', KEYS[1])
 for i = 1, #rows, 2 do owners[rows[i]] = rows[i + 1] end

@@ -86,7 +86,9 @@ class SoloConsumer(UnclaimedConsumer):
                 if name == self.shared.names.new.encode():
                     self._add_types(entries)
                 else:
-                    found += [Delivery(event_of(fields)[0], 1, (name, id)) for id, fields in entries]
+                    found += [
+                        Delivery(event_of(fields)[0], 1, (name, id)) for id, fields in entries
+                    ]
         return found
 
     def _add_types(self, entries: list[Any]) -> None:
