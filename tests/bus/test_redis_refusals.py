@@ -1,4 +1,4 @@
-"""Redis: commands that the server refuses, for want of memory, permission or another type of key."""
+"""Redis: commands that the server refuses, for want of memory or permission, or of a wrong key."""
 
 from __future__ import annotations
 
@@ -164,3 +164,94 @@ def test_what_waits_for_a_replica_is_stored_once(
         brokers.running("redis", tmp_path / "2", *options) as replica,
     ):
         run_with_deadline(main(master, replica), DEADLINE)
+
+
+async def _drains_and_returns_events(url: str) -> None:
+    """Handle events with and without keys, drain while `fetch` waits and a handler runs."""
+    bus = noria.Bus(url)
+    got: list[int] = []
+    held = asyncio.Event()
+
+    @bus.on("a.b", group="g", backoff=0.01)
+    async def handler(event: noria.Event) -> None:
+        if event.data["n"] == 1 and event.attempt == 1:
+            raise ValueError("once")
+        if event.data["n"] == 3:
+            held.set()
+            await asyncio.sleep(DEADLINE)
+        got.append(event.data["n"])
+
+    bus.on("a.b", lambda event: None)
+    await bus.start()
+    await bus.emit("a.b", n=1)
+    await bus.emit("a.b", n=2, key="k", delay=0.1)
+    await until(lambda: sorted(got) == [1, 2])
+    await bus.emit("a.b", n=3)
+    await held.wait()
+    await bus.drain(0.1)
+    heir = noria.Bus(url)
+    again: list[int] = []
+    heir.on("a.b", lambda event: again.append(event.data["n"]), group="g")
+    async with heir:
+        await until(lambda: again == [3])
+        assert [row.waiting for row in await heir.lag()] == [0]
+
+
+# The second is the one in docs/bus.md.
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "+@all -@dangerous",
+        "+@read +@write +@scripting +@connection +time -@dangerous +client|id +client|unblock",
+    ],
+)
+def test_a_user_with_few_permissions(
+    server: BrokerServer, type: str, rules: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "noria.bus")
+    with client(server) as operator:
+        user = type.replace(".", "-")
+        operator.execute_command(
+            "ACL", "SETUSER", user, "on", ">pw", "~" + type + ":*", *rules.split()
+        )
+        url = f"redis://{user}:pw@127.0.0.1:{server.port}?prefix={type}"
+        run_with_deadline(_drains_and_returns_events(url), DEADLINE)
+        operator.execute_command("ACL", "DELUSER", user)
+    texts = [record.getMessage() for record in caplog.records]
+    assert all(
+        "failed at attempt 1 of 4: ValueError: once" in text or "polling" in text for text in texts
+    )
+    # One for each bus.
+    assert sum("polling" in text for text in texts) <= 2, texts
+    assert any("polling" in text for text in texts) == ("unblock" not in rules), texts
+
+
+def test_a_changed_password_is_reported_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "noria.bus")
+
+    async def main(server: BrokerServer, operator: Any) -> None:
+        bus = noria.Bus(f"redis://:old@127.0.0.1:{server.port}")
+        got: list[int] = []
+        bus.on("a.b", lambda event: got.append(event.data["n"]), group="g")
+        async with bus:
+            await bus.emit("a.b", n=1)
+            await until(lambda: got == [1])
+            operator.config_set("requirepass", "new")
+            operator.client_kill_filter(_type="normal", skipme=True)
+            with pytest.raises(EmitTimeout, match="refused the login"):
+                await bus.emit("a.b", n=2, timeout=2)
+            operator.config_set("requirepass", "old")
+            await bus.emit("a.b", n=3)
+            await until(lambda: 3 in got)
+
+    with (
+        brokers.running("redis", tmp_path, "--requirepass", "old") as server,
+        client(server, password="old") as operator,
+    ):
+        run_with_deadline(main(server, operator), DEADLINE)
+    assert all(record.exc_info is None for record in caplog.records)
+    texts = [record.getMessage() for record in caplog.records]
+    assert sum("refused the login" in text for text in texts) == 1, texts
+    assert len(texts) <= 3, texts

@@ -4,9 +4,9 @@ They need Redis 6.2. Times are the server's, in milliseconds since 1970. A batch
 the connection as two strings, the second with all bodies: the client then parses two replies, and
 not several for each event.
 
-When the server has no memory left (maxmemory), it refuses the commands of a script that take memory,
-unless the script has written before. Scripts that workers need to empty the server begin with a
-command that writes and takes none, marked with "allow-oom"; the flag of that name needs Redis 7.
+When the server has no memory left (maxmemory), it refuses the commands of a script that take
+memory, unless the script has written before. Scripts that workers need to empty the server begin
+with a command that writes and takes none, marked "allow-oom": the flag of that name needs Redis 7.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ local function schedule(delayed, counters, sequence, stream, counter, attempts, 
 end
 """
 
-# Returns the event of an entry, and how often it was given out before: the fields `e` and `a`, in any
-# order. If there is no `e`, the event is all fields in JSON, a list, which is buried.
+# Returns the event of an entry, and how often it was given out before: the fields `e` and `a`, in
+# any order. If there is no `e`, the event is all fields in JSON, a list, which is buried.
 ENTRY = """
 local function event_of(fields)
     local body, attempts
     for i = 1, #fields, 2 do
         if fields[i] == 'e' then
             body = fields[i + 1]
-        elseif fields[i] == 'a' and string.match(fields[i + 1], '^%d+$') and #fields[i + 1] <= 6 then
-            attempts = tonumber(fields[i + 1])
+        elseif fields[i] == 'a' and string.match(fields[i + 1], '^%d+$') then
+            attempts = #fields[i + 1] <= 6 and tonumber(fields[i + 1])
         end
     end
     return body or cjson.encode(fields), attempts or 0
@@ -46,8 +46,8 @@ end
 
 # KEYS: delayed, counters, sequence. ARGV: milliseconds that events are kept, prefix of the ids,
 # milliseconds that ids are kept; then for each event: stream, options, body. Options are empty, or
-# "DELAY COUNTER ID", the id empty if it need not be checked. Returns the index and the error of each
-# event that was refused.
+# "DELAY COUNTER ID", the id empty if it need not be checked. Returns the index and the error of
+# each event that was refused.
 PUBLISH = (
     NOW
     + SCHEDULE
@@ -82,9 +82,9 @@ return refused
 """
 )
 
-# Moves what is due to its streams. KEYS: delayed, counters. ARGV: limit, milliseconds until what was
-# refused is tried again. Returns the number that were due, the milliseconds until the next one is
-# due, or -1, and the last error, or ''.
+# Moves what is due to its streams. KEYS: delayed, counters. ARGV: limit, milliseconds until what
+# was refused is tried again. Returns the number that were due, the milliseconds until the next one
+# is due, or -1, and the last error, or ''.
 MOVE = (
     NOW
     + """
