@@ -426,6 +426,31 @@ def test_a_delayed_event_and_an_event_with_a_known_id(url: str, type: str) -> No
     run(main())
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.1])
+def test_an_id_is_of_one_type(url: str, type: str, delay: float) -> None:
+    async def main() -> None:
+        bus = noria.Bus(url)
+        found: list[str] = []
+
+        async def handler(event: Event) -> None:
+            found.append(event.type)
+            assert event.id == f"{type} 42"
+
+        types = [type, f"{type}.else", f"{type}.last"]
+        for each in types:
+            bus.on(each, handler, group="g")
+        async with bus:
+            for each in types:
+                await bus.emit(each, id=f"{type} 42", delay=delay)
+                await bus.emit(each, id=f"{type} 42", delay=delay)
+            await until(lambda: types[-1] in found)
+            for each in types:
+                await settled(bus, each)
+        assert sorted(found) == types
+
+    run(main())
+
+
 def test_bytes_and_colliding_names_are_published_as_an_event(url: str, type: str) -> None:
     async def main() -> None:
         bus = noria.Bus(url)
