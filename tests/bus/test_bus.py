@@ -17,7 +17,7 @@ import noria
 from noria.bus import trace_context
 from noria.bus.brokers.memory import MemoryBroker
 from noria.bus.bus import Bus
-from noria.bus.contract import Consumer, Message, Subscription
+from noria.bus.contract import MAX_NAME_LENGTH, Consumer, Message, Subscription
 from noria.bus.dead_letters import DeadLetter
 from noria.bus.event import Event
 from noria.errors import BrokerUnavailable, BusClosed, EventRejected, EventTooLarge, InvalidEvent
@@ -422,6 +422,38 @@ def test_a_delayed_event_and_an_event_with_a_known_id(url: str, type: str) -> No
             await until(lambda: len(found) >= 2)
             await settled(bus, type)
         assert found == ["first", "later"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("length", [MAX_NAME_LENGTH, 126])
+def test_names_may_be_long(url: str, type: str, length: int) -> None:
+    async def main() -> None:
+        bus = noria.Bus(url)
+        got: list[tuple[str, str, int]] = []
+
+        def register(name: str, group: str) -> None:
+            def handler(event: Event) -> None:
+                got.append((name, group, event.data["n"]))
+
+            bus.on(name, handler, group=group)
+
+        types = [f"{type}.{end}".rjust(length, "t") for end in "ab"]
+        groups = [end.rjust(length, "g") for end in "ab"]
+        both = [(name, group) for name in types for group in groups]
+        for each in both:
+            register(*each)
+        async with bus:
+            for name in types:
+                await bus.emit(name, n=1)
+                await bus.emit(name, n=2, key="k")
+                await bus.emit(name, n=3, key="k", delay=0.1)
+            await until(lambda: len(got) == 12)
+            for name in types:
+                await settled(bus, name)
+            rows = [(row.type, row.group) for row in await bus.lag() if row.type in types]
+        assert sorted(got) == [(*each, n) for each in both for n in (1, 2, 3)]
+        assert rows == both
 
     run(main())
 
