@@ -90,12 +90,19 @@ class RedisBroker(Broker):
             # Not when it exists: a server without memory left would refuse it.
             write = resp.command("HSETNX", key, "partitions", self.partitions)
             _, stored = await self.commands.call(write, read)
-        if int(stored) != self.partitions and "partitions" in self.url.options:
+        number = int(stored) if stored.isdigit() else 0
+        if not 1 <= number <= MAX_PARTITIONS:
+            found = stored.decode("utf-8", "backslashreplace")
+            raise InvalidBrokerURL(
+                f"{self.url.shown}: {key} in the server has partitions={found!r}, which is no "
+                f"number from 1 to {MAX_PARTITIONS}; correct it: HSET {key} partitions N"
+            )
+        if number != self.partitions and "partitions" in self.url.options:
             raise InvalidBrokerURL(
                 f"{self.url.shown}: partitions={self.partitions}, but the programs that use this "
-                f"broker have {int(stored)}; leave the option out"
+                f"broker have {number}; leave the option out"
             )
-        self.partitions = int(stored)
+        self.partitions = number
         return Names(self.prefix, self.partitions)
 
     async def _connected(self) -> Shared:
