@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import noria
-from noria.errors import BusError, EmitTimeout
+from noria.errors import BusError, EmitTimeout, EventRejected
 from support import brokers
 from support.brokers import BrokerServer
 from support.loops import run_with_deadline, until
@@ -47,7 +47,9 @@ def test_workers_empty_a_server_without_memory_left(
 ) -> None:
     monkeypatch.setattr(f"{KEEPER}.TRIM_INTERVAL_MS", 100)
     monkeypatch.setattr(f"{KEEPER}.RETAINED_MS", 0)
+    monkeypatch.setattr("noria.bus.dispatch.REFUSED_LETTER_DELAY", 0.2)
     numbers = range(300)
+    rejected = {number for number in numbers if number % 11 == 0}
 
     async def main(server: BrokerServer, operator: Any) -> None:
         emitter = noria.Bus(server.url)
@@ -65,9 +67,11 @@ def test_workers_empty_a_server_without_memory_left(
         got: set[int] = set()
         failed: set[int] = set()
 
-        @bus.on("a.b", group="g", backoff=0.01)
+        @bus.on("a.b", group="g", backoff=0.01, concurrency=5)
         async def handler(event: noria.Event) -> None:
             number = event.data["n"]
+            if number in rejected:
+                raise EventRejected("always")
             if number % 7 == 0 and number not in failed:
                 failed.add(number)
                 raise ValueError("once")
@@ -75,7 +79,11 @@ def test_workers_empty_a_server_without_memory_left(
 
         listened: list[int] = []
         async with bus:
-            await until(lambda: got >= {-1, *numbers})
+            await until(lambda: got >= {-1, *numbers} - rejected)
+            # There is memory again for the letters.
+            while len(letters := await bus.dead()) < len(rejected):
+                await asyncio.sleep(0.01)
+            assert {letter.event.data["n"] for letter in letters} == rejected
             bus.on("a.b", lambda event: listened.append(event.data["n"]))
             await emitter.emit("a.b", n=-3, timeout=30)
             await until(lambda: -3 in got)

@@ -256,9 +256,11 @@ class RedisBroker(Broker):
 
     async def bury(self, letters: Sequence[bytes]) -> None:
         shared = await self._connected()
-        await shared.commands.call(
-            *(resp.command("XADD", shared.names.dead, "*", "e", letter) for letter in letters)
+        [problem] = await shared.commands.call(
+            resp.script(scripts.BURY, [shared.names.dead], letters)
         )
+        if problem:
+            raise BusError(f"{self.url.shown} refused dead letters: {problem.decode()}")
 
     async def dead_letters(self, *, after: str = "", limit: int = 100) -> list[StoredLetter]:
         shared = await self._connected()

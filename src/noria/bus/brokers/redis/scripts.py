@@ -114,6 +114,18 @@ return {#due, first[2] and math.max(0, first[2] - now) or -1, problem}
 """
 )
 
+# Stores dead letters. KEYS: their stream. ARGV: letters. Returns '', or the error of a server that
+# has no memory left: the events of the letters are put off then, so that others can be handled.
+BURY = """
+for _, letter in ipairs(ARGV) do
+    local reply = redis.pcall('XADD', KEYS[1], '*', 'e', letter)
+    if reply.err then
+        return string.find(reply.err, 'OOM', 1, true) and reply.err or reply
+    end
+end
+return ''
+"""
+
 # Registers a type, so that `lag` and subscribers of all types find it. KEYS: types, keyed types,
 # stream of what is new. ARGV: type, '1' if it has keys.
 REGISTER = """
@@ -448,6 +460,7 @@ return reply
 ALL = (
     PUBLISH,
     MOVE,
+    BURY,
     REGISTER,
     SUBSCRIBE,
     TAKE,
