@@ -133,7 +133,7 @@ def test_lag_has_a_status_for_scripts(url, events):
 
 
 def test_lag_of_an_empty_broker(url, events):
-    assert events("lag", url) == (0, "", "The broker has no events and no groups.\n")
+    assert events("lag", url) == (0, "", "The broker knows no types of events and no groups.\n")
 
 
 def test_tail(url, events):
