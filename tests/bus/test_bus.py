@@ -17,7 +17,7 @@ import noria
 from noria.bus import trace_context
 from noria.bus.brokers.memory import MemoryBroker
 from noria.bus.bus import Bus
-from noria.bus.contract import Consumer, Message, Subscription
+from noria.bus.contract import MAX_NAME_LENGTH, Consumer, Message, Subscription
 from noria.bus.dead_letters import DeadLetter
 from noria.bus.event import Event
 from noria.errors import BrokerUnavailable, BusClosed, EventRejected, EventTooLarge, InvalidEvent
@@ -422,6 +422,63 @@ def test_a_delayed_event_and_an_event_with_a_known_id(url: str, type: str) -> No
             await until(lambda: len(found) >= 2)
             await settled(bus, type)
         assert found == ["first", "later"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("length", [MAX_NAME_LENGTH, 126])
+def test_names_may_be_long(url: str, type: str, length: int) -> None:
+    async def main() -> None:
+        bus = noria.Bus(url)
+        got: list[tuple[str, str, int]] = []
+
+        def register(name: str, group: str) -> None:
+            def handler(event: Event) -> None:
+                got.append((name, group, event.data["n"]))
+
+            bus.on(name, handler, group=group)
+
+        types = [f"{type}.{end}".rjust(length, "t") for end in "ab"]
+        groups = [end.rjust(length, "g") for end in "ab"]
+        both = [(name, group) for name in types for group in groups]
+        for each in both:
+            register(*each)
+        async with bus:
+            for name in types:
+                await bus.emit(name, n=1)
+                await bus.emit(name, n=2, key="k")
+                await bus.emit(name, n=3, key="k", delay=0.1)
+            await until(lambda: len(got) == 12)
+            for name in types:
+                await settled(bus, name)
+            rows = [(row.type, row.group) for row in await bus.lag() if row.type in types]
+        assert sorted(got) == [(*each, n) for each in both for n in (1, 2, 3)]
+        assert rows == both
+
+    run(main())
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1])
+def test_an_id_is_of_one_type(url: str, type: str, delay: float) -> None:
+    async def main() -> None:
+        bus = noria.Bus(url)
+        found: list[str] = []
+
+        async def handler(event: Event) -> None:
+            found.append(event.type)
+            assert event.id == f"{type} 42"
+
+        types = [type, f"{type}.else", f"{type}.last"]
+        for each in types:
+            bus.on(each, handler, group="g")
+        async with bus:
+            for each in types:
+                await bus.emit(each, id=f"{type} 42", delay=delay)
+                await bus.emit(each, id=f"{type} 42", delay=delay)
+            await until(lambda: types[-1] in found)
+            for each in types:
+                await settled(bus, each)
+        assert sorted(found) == types
 
     run(main())
 

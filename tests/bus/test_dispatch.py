@@ -64,8 +64,9 @@ class ScriptedBroker(Broker):
     async def publish(self, messages: Sequence[Message]) -> Mapping[int, BusError]:
         await self.answering.wait()
         self.fail("publish")
-        self.published.append([message.id for message in messages])
-        ids = [message.id for message in messages]
+        # Without the type, which precedes an id that the program chose.
+        ids = [message.id.rpartition(":")[2] for message in messages]
+        self.published.append(ids)
         return {ids.index(id): error for id, error in self.refused.items() if id in ids}
 
     async def subscribe(self, subscription: Subscription) -> Consumer:

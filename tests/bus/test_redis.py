@@ -260,6 +260,30 @@ def test_a_group_that_was_removed_is_created_again(
     run(main())
 
 
+def test_after_the_loss_of_all_data_events_with_keys_are_handled_and_types_known(
+    server: BrokerServer, url: str, type: str
+) -> None:
+    async def main() -> None:
+        emitter, bus = noria.Bus(url), noria.Bus(url)
+        got: list[int] = []
+        bus.on("a.b", lambda event: got.append(event.data["n"]), group="g")
+        async with bus:
+            await emitter.emit("a.b", n=1, key="k")
+            await emitter.emit("other", n=1)
+            await until(lambda: got == [1])
+            with client(server) as operator:
+                operator.delete(*operator.keys(f"{type}:*"))
+            await emitter.emit("a.b", n=2, key="k")
+            await until(lambda: 2 in got)
+            # Types are registered again after 10 seconds.
+            emitter.broker._registered_until = 0.0  # type: ignore[attr-defined]
+            await emitter.emit("other", n=3)
+            assert [row.type for row in await emitter.lag()] == ["a.b", "other"]
+        await emitter.close()
+
+    run(main())
+
+
 @pytest.mark.usefixtures("trims_soon")
 def test_what_every_group_has_acknowledged_is_removed(
     server: BrokerServer, url: str, type: str

@@ -98,6 +98,18 @@ def test_emit_and_lag(url, events):
     }
 
 
+@pytest.mark.parametrize("key", ["s:a.b", "types"])
+def test_emit_says_that_the_broker_refuses_an_event(server, url, events, key):
+    redis = pytest.importorskip("redis")
+    prefix = url.partition("prefix=")[2]
+    with redis.Redis(port=server.port) as operator:
+        operator.set(f"{prefix}:{key}", "a string")
+    status, out, err = events("emit", url, "a.b", "n:=1")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"noria: {url} refused a command: WRONGTYPE ")
+    assert len(err.splitlines()) == 1, err
+
+
 def test_lag_has_a_status_for_scripts(url, events):
     async def subscribe():
         bus = noria.Bus(url)
@@ -121,7 +133,7 @@ def test_lag_has_a_status_for_scripts(url, events):
 
 
 def test_lag_of_an_empty_broker(url, events):
-    assert events("lag", url) == (0, "", "The broker has no events and no groups.\n")
+    assert events("lag", url) == (0, "", "The broker knows no types of events and no groups.\n")
 
 
 def test_tail(url, events):
@@ -139,6 +151,62 @@ def test_tail(url, events):
     finally:
         tail.kill()
         tail.communicate()
+
+
+def test_tail_shows_what_other_programs_publish_on_one_line(server, url, events):
+    redis = pytest.importorskip("redis")
+    prefix = url.partition("prefix=")[2]
+    event = {"specversion": "1.0", "id": "1", "source": "/x", "type": "a\x1b[2Jb"}
+    event |= {"partitionkey": "k\x1b[31m\n", "data": "\u009b2J"}
+    commands = [("tail", url, "-n", "1", *more) for more in ([], ["--json"], ["-v"])]
+    tails = [start_python("-m", "noria", "events", *command) for command in commands]
+    try:
+        with redis.Redis(port=server.port) as operator:
+            operator.sadd(f"{prefix}:types", "a.b")
+        for tail in tails:
+            assert "from now on" in tail.stderr.readline()
+        with redis.Redis(port=server.port) as operator:
+            operator.xadd(f"{prefix}:new", {"t": "a.b", "k": "0"})
+            operator.xadd(f"{prefix}:s:a.b", {"e": json.dumps(event, indent=2)})
+        plain, lines, verbose = (tail.communicate(timeout=LIMIT)[0] for tail in tails)
+        assert plain.endswith('  a\\x1b[2Jb  key=k\\x1b[31m\\n  "\\x9b2J"\n'), plain
+        assert json.loads(lines) == event
+        assert lines.count("\n") == 1
+        assert not set(plain + verbose) & {"\x1b", "\x9b"}
+    finally:
+        for tail in tails:
+            tail.kill()
+            tail.communicate()
+
+
+def test_letters_of_other_programs_are_reported(server, url, events, caplog):
+    redis = pytest.importorskip("redis")
+    prefix = url.partition("prefix=")[2]
+    (id,) = asyncio.run(_bury(url, [b'{"x":1}'], "\x1b[2J"))
+    with redis.Redis(port=server.port) as operator:
+        [[_, fields]] = operator.xrange(f"{prefix}:dead")
+        letter = json.loads(fields[b"e"])
+        for name, value in [("time", 5), ("group", []), ("attempts", "x"), ("error", None)]:
+            operator.xadd(f"{prefix}:dead", {"e": json.dumps({**letter, name: value})})
+    status, out, _ = events("dead", url)
+    assert status == 0
+    assert id in out
+    assert "\x1b" not in out
+    assert caplog.text.count(" is none of noria's: ") == 4
+
+
+@pytest.mark.parametrize("number", ["abc", "0", "9999"])
+def test_a_wrong_number_of_partitions_in_the_server_is_reported(server, url, events, number):
+    redis = pytest.importorskip("redis")
+    prefix = url.partition("prefix=")[2]
+    with redis.Redis(port=server.port) as operator:
+        operator.hset(f"{prefix}:settings", "partitions", number)
+    status, out, err = events("lag", url)
+    assert (status, out) == (1, "")
+    assert err == (
+        f"noria: {url}: {prefix}:settings in the server has partitions={number!r}, which is no "
+        f"number from 1 to 1024\n       correct it: HSET {prefix}:settings partitions N\n"
+    )
 
 
 def test_dead_letters_and_replay(url, events):

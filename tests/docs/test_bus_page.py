@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+import shlex
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +94,67 @@ def test_more_processes(programs: Path, server: brokers.BrokerServer) -> None:
         worker.terminate()
         worker.communicate(timeout=SECONDS)
     assert worker.returncode == 0
+
+
+@pytest.mark.parametrize("server", ["nats", "redis"], indirect=True)
+def test_other_languages(programs: Path, server: brokers.BrokerServer) -> None:
+    """The commands of the page, given to the broker as its own tools would do it."""
+    pytest.importorskip("click")
+    program = {"nats": "nats", "redis": "redis-cli"}[server.kind]
+    lines = [shlex.split(line) for line in PAGE.read_text().splitlines() if line[:4] == "    "]
+    commands = [words[1:] for words in lines if words[:1] == [program]]
+    keyed = {"specversion": "1.0", "id": "2", "source": "/shop", "type": "order.paid"}
+    data = {"number": 4, "euros": 6}
+    body = json.dumps({**keyed, "partitionkey": "ann", "data": data})
+    number = zlib.crc32(b"ann") % 16
+    if server.kind == "nats":
+        # The streams exist when a worker has started.
+        commands.append(["request", f"noria.e.{number}.order.paid", body])
+    else:
+        commands.append(["SADD", "noria:keyed", "order.paid"])
+        commands.append(["XADD", f"noria:s:order.paid:{number}", "*", "e", body])
+    assert len(commands) >= 2
+    worker = start_python("-m", "noria", "work", "app:bus", cwd=programs, EVENTS=server.url)
+    try:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            if line.startswith("press Ctrl-C"):
+                break
+        for command in commands:
+            (_nats if server.kind == "nats" else _redis)(server, command)
+        wanted = {"invoice 3: 5.00 (None)", "stock 3", "invoice 4: 6.00 (ann)", "stock 4"}
+        found: set[str] = set()
+        for line in worker.stdout:
+            found.add(line.strip())
+            if wanted <= found:
+                break
+        assert wanted <= found
+    finally:
+        worker.terminate()
+        worker.communicate(timeout=SECONDS)
+    lag = [sys.executable, "-m", "noria", "events", "lag", server.url]
+    shown = subprocess.run(lag, capture_output=True, text=True, env=environment(), timeout=SECONDS)
+    assert "order.paid" in shown.stdout
+
+
+def _redis(server: brokers.BrokerServer, command: list[str]) -> None:
+    redis = pytest.importorskip("redis")
+    with redis.Redis(port=server.port) as client:
+        client.execute_command(*command)
+
+
+def _nats(server: brokers.BrokerServer, command: list[str]) -> None:
+    nats = pytest.importorskip("nats")
+    verb, subject, body = command
+    assert verb == "request"
+
+    async def request() -> None:
+        client = await nats.connect(server.url)
+        answer = await client.request(subject, body.encode(), timeout=SECONDS)
+        assert json.loads(answer.data)["stream"] == "noria"
+        await client.close()
+
+    asyncio.run(request())
 
 
 def test_the_adapter_has_all_methods() -> None:

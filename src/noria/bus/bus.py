@@ -238,7 +238,7 @@ class Bus:
 
         Args:
             key: events of the type with the same key are handled one after the other, in order.
-            id: the broker stores one event of this id within its window, two minutes.
+            id: the broker stores one event of this type and id within its window, two minutes.
             delay: seconds until a handler may get it.
             timeout: seconds to wait for the broker; None for the `emit_timeout` of the bus.
             data: the data of the event. For bytes, and for names that are parameters here, use
@@ -273,7 +273,11 @@ class Bus:
         body = event.encode()
         check_size(body, event.type, min(self.max_event_size, self.broker.max_size))
         id = event.id
-        message = Message(event.type, body, id, event.key, delay, not is_own_id(id))
+        repeatable = not is_own_id(id)
+        if repeatable:
+            # Brokers know ids of all types: another type may have the same one.
+            id = f"{event.type}:{id}"
+        message = Message(event.type, body, id, event.key, delay, repeatable)
         if timeout is None:
             timeout = self.emit_timeout
         elif not 0 < timeout <= MAX_SECONDS:

@@ -102,8 +102,9 @@ DEFAULT_KEEP_SECONDS = 7 * 86400.0
 class Message:
     """An event on its way to the broker.
 
-    `id`: of the event. A broker that can stores it once for each id within its window
-    (DEDUPLICATION_SECONDS); if `deduplicate` is true, it must, and reports success both times.
+    `id`: of the publication, unique among all types. A broker that can stores it once for each id
+    within its window (DEDUPLICATION_SECONDS); if `deduplicate` is true, it must, and reports
+    success both times.
     `key`: events of one type with the same key keep their order; None: no order.
     `delay`: seconds until the event may be given out; 0 for at once. A delayed event takes its
     place in the order of its key when its delay is over. The accuracy is about a second.

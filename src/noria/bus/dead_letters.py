@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import traceback
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 from noria.bus import json_codec
@@ -17,6 +18,16 @@ MAX_TRACEBACK = 4000
 MAX_ERROR = 1000
 # Bytes that are kept of what is no event.
 MAX_INVALID_BODY = 1 << 19
+# The fields of a letter.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "type": str,
+    "group": (str, NoneType),
+    "error": str,
+    "traceback": str,
+    "attempts": int,
+    "time": str,
+    "worker": str,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +114,9 @@ def decode_letter(stored: StoredLetter) -> DeadLetter:
     """Return the letter. Raises InvalidEvent if the broker has something else there."""
     try:
         fields = json_codec.decode(stored.body)
+        for name, kind in _KINDS.items():
+            if not isinstance(fields[name], kind):
+                raise TypeError(f"its {name} is {fields[name]!r}")
         return DeadLetter(
             stored.id,
             fields["type"],

@@ -468,8 +468,8 @@ class Dispatcher:
             await self.broker.bury([letter for letter, _ in letters])
         except BrokerUnavailable:
             raise
-        except BusError:
-            log.exception("%s: the broker refused dead letters", self._label())
+        except BusError as error:
+            log.error("%s: dead letters are tried again later: %s", self._label(), error)
             self.naks += [(delivery, REFUSED_LETTER_DELAY) for _, delivery in letters]
         else:
             self.acks += [delivery for _, delivery in letters]

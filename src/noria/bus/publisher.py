@@ -99,10 +99,12 @@ class Publisher:
                     await asyncio.sleep(backoff.reconnect_delay(failures))
                     continue
                 except Exception as error:
-                    log.exception("publishing %d events failed", len(batch))
                     self.sending = []
+                    if not isinstance(error, BusError):
+                        log.exception("publishing %d events failed", len(batch))
+                        error = BusError(f"publishing failed: {error!r}")
                     for pending in batch:
-                        self._fail(pending, BusError(f"publishing failed: {error!r}"))
+                        self._fail(pending, error)
                     continue
                 failures = 0
                 self.problem = None

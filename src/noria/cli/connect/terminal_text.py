@@ -13,6 +13,11 @@ def escape(text: str) -> str:
     return _UNSAFE.sub(_escape_character, text)
 
 
+def escape_line(text: str) -> str:
+    """Return the same for *text* that is shown on one line."""
+    return escape(text).replace("\n", "\\n")
+
+
 def _escape_character(match: re.Match[str]) -> str:
     code = ord(match[0])
     return "\\r" if code == 13 else f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     help="Media type of --data that is not JSON: it is sent as bytes.",
 )
 @click.option("--key", help="Events with the same key keep their order.")
-@click.option("--id", "id", help="The broker stores one event of this id within two minutes.")
+@click.option(
+    "--id", "id", help="The broker stores one event of this type and id within two minutes."
+)
 @click.option(
     "--delay", type=Seconds(), default=0.0, metavar="S", help="Handle it S seconds later."
 )

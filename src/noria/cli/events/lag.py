@@ -56,7 +56,7 @@ def lag(url: str, type: str | None, group: str | None, maximum: int | None, json
     elif rows:
         _print(rows)
     else:
-        click.echo("The broker has no events and no groups.", err=True)
+        click.echo("The broker knows no types of events and no groups.", err=True)
     _check(rows, maximum)
 
 

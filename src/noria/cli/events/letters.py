@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from noria.cli.connect.terminal_text import escape, escape_line
 from noria.cli.errors import CommandError
 from noria.cli.standard_output import ellipsis, output_width
 from noria.cli.units import plural
@@ -98,21 +99,22 @@ def show(letter: DeadLetter, *, verbose: bool, json: bool) -> None:
     if json:
         click.echo(jsonlib.dumps(letter.as_dict(), ensure_ascii=False))
         return
-    what = click.style(letter.type or "no event", fg="cyan")
+    what = click.style(escape_line(letter.type or "no event"), fg="cyan")
     click.echo(
         f"{click.style(letter.id, bold=True)}  {_local(letter.time)}  {what} "
-        f"({letter.group or 'no group'}), {plural(letter.attempts, 'attempt')}"
+        f"({escape_line(letter.group or 'no group')}), {plural(letter.attempts, 'attempt')}"
     )
     width = max(output_width(), 20)
-    error = " ".join(letter.error.split())
+    error = escape_line(" ".join(letter.error.split()))
     if not verbose:
         error = textwrap.shorten(error, 2 * (width - 4), placeholder=f" {ellipsis()}")
     click.echo(click.style(_indent(error, width), fg="red"))
     if verbose:
         event = letter.as_dict()["event"]
         shown = jsonlib.dumps(event, ensure_ascii=False, indent=2) if event else repr(letter.body)
-        click.echo(textwrap.indent(f"worker {letter.worker}\n{shown}", "    "))
-        click.echo(click.style(textwrap.indent(letter.traceback.rstrip(), "    "), dim=True))
+        click.echo(textwrap.indent(escape(f"worker {letter.worker}\n{shown}"), "    "))
+        trace = escape(letter.traceback.rstrip())
+        click.echo(click.style(textwrap.indent(trace, "    "), dim=True))
 
 
 def _indent(text: str, width: int) -> str:
@@ -124,5 +126,5 @@ def _local(time: str) -> str:
     try:
         found = datetime.datetime.fromisoformat(time)
     except ValueError:
-        return time
+        return escape_line(time)
     return found.astimezone().strftime("%Y-%m-%d %H:%M:%S")

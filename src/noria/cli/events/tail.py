@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from noria.cli.connect.terminal_text import escape, escape_line
 from noria.cli.events.connection import json_option, run, url_argument
 from noria.cli.standard_output import ellipsis, output_width
 
@@ -121,36 +122,42 @@ class _Printer:
         try:
             event = decode(body)
         except InvalidEvent as error:
-            click.echo(f"noria: {error}", err=True)
+            click.echo(f"noria: {escape_line(str(error))}", err=True)
             return False
         if self.types and not any(fnmatch.fnmatchcase(event.type, each) for each in self.types):
             return False
-        click.echo(body.decode() if self.json else self._text(event))
+        if self.json:
+            # The JSON of another program may have several lines.
+            click.echo(body.replace(b"\r", b" ").replace(b"\n", b" ").decode())
+        else:
+            click.echo(self._text(event))
         if self.left is not None:
             self.left -= 1
         return self.left == 0
 
     def _text(self, event: Event) -> str:
-        line = f"{click.style(_clock(event), dim=True)}  {click.style(event.type, fg='cyan')}"
+        type = click.style(escape_line(event.type), fg="cyan")
+        line = f"{click.style(_clock(event), dim=True)}  {type}"
         plain = len(click.unstyle(line))
         if event.key is not None:
-            line += f"  key={event.key}"
-            plain += len(event.key) + 6
+            key = escape_line(event.key)
+            line += f"  key={key}"
+            plain += len(key) + 6
         data = "" if event.data is None else f"  {data_text(event.data, event.datacontenttype)}"
         if self.verbose:
             attributes = {name: value for name, value in event.attributes.items() if value}
             shown = jsonlib.dumps(attributes, indent=2, ensure_ascii=False)[2:-2]
-            return f"{line}{data}\n{click.style(shown, dim=True)}"
+            return f"{line}{data}\n{click.style(escape(shown), dim=True)}"
         if sys.stdout.isatty() and plain + len(data) > output_width():
             data = data[: max(output_width() - plain - 3, 10)].rstrip() + ellipsis()
         return line + data
 
 
 def data_text(data: Any, content_type: str | None) -> str:
-    """Return the data of an event on one line."""
+    """Return the data of an event on one line, safe to show on a terminal."""
     if isinstance(data, bytes):
-        return f"<{len(data):,} bytes of {content_type or 'no type'}>"
-    return jsonlib.dumps(data, ensure_ascii=False, separators=(", ", ": "))
+        return f"<{len(data):,} bytes of {escape_line(content_type or 'no type')}>"
+    return escape_line(jsonlib.dumps(data, ensure_ascii=False, separators=(", ", ": ")))
 
 
 def _clock(event: Event) -> str:

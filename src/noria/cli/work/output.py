@@ -10,6 +10,7 @@ from noria.bus.bus import Bus
 from noria.bus.contract import EVERY_TYPE
 from noria.bus.event import Event
 from noria.bus.handler import Registration, is_async
+from noria.cli.connect.terminal_text import escape_line
 from noria.cli.standard_output import output_width, print_json, print_line
 from noria.cli.tables import print_table, table
 from noria.cli.units import plural
@@ -57,8 +58,8 @@ class TextOutput:
         attempt = f"  attempt {event.attempt}" if event.attempt > 1 else ""
         reason = "" if error is None else f"  {type(error).__name__}: {error_message(error)}"
         print_line(
-            f"{time.strftime('%H:%M:%S')}  {outcome}  {event.type}  {name}  {event.id}  "
-            f"{format_seconds(seconds)}{attempt}{reason}"
+            f"{time.strftime('%H:%M:%S')}  {outcome}  {escape_line(event.type)}  {name}  "
+            f"{escape_line(event.id)}  {format_seconds(seconds)}{attempt}{reason}"
         )
 
     def stopping(self, in_flight: int | None, grace: float) -> None:

@@ -10,11 +10,16 @@ With the default prefix ``noria``:
 
     noria.k.TYPE     is not stored: the number of a partition that a publisher begins to use
 
-Durable consumers of ``noria`` are named ``GROUP+PARTITION+TYPE``, the dots of the type as ``+``.
+Durable consumers of ``noria`` are named ``GROUP+PARTITION+TYPE``, the dots of the type as ``+``. If
+that is too long for the server, the type is its SHA-256.
 """
 
 from __future__ import annotations
 
+import hashlib
+
+# Characters of a consumer's name, which is the name of a directory of the server.
+MAX_CONSUMER_NAME = 255
 # The partition of the events without a key.
 NO_KEY = "_"
 
@@ -57,7 +62,10 @@ class Names:
 
     def consumer(self, type: str, group: str, partition: int | str) -> str:
         """Return the name of a group's durable consumer."""
-        return f"{group}+{partition}+{type.replace('.', '+')}"
+        name = f"{group}+{partition}+{type.replace('.', '+')}"
+        if len(name) > MAX_CONSUMER_NAME:
+            name = f"{group}+{partition}+{hashlib.sha256(type.encode()).hexdigest()}"
+        return name
 
 
 def split_subject(subject: str) -> tuple[str, str]:

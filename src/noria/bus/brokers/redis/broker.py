@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
+
+from redis.exceptions import ResponseError
 
 from noria.bus.brokers.redis import resp, scripts
 from noria.bus.brokers.redis.connection import Link, Servers
 from noria.bus.brokers.redis.consumer import GroupConsumer
+from noria.bus.brokers.redis.entry import event_of
 from noria.bus.brokers.redis.names import Names
 from noria.bus.brokers.redis.shared import Shared
 from noria.bus.brokers.redis.solo import SoloConsumer
@@ -24,11 +28,13 @@ from noria.bus.contract import (
     partition,
 )
 from noria.bus.url import BrokerURL
-from noria.errors import BusError, InvalidBrokerURL
+from noria.errors import BrokerUnavailable, BusError, InvalidBrokerURL
 
 MAX_PARTITIONS = 1024
 # Events that one run of a script stores: the server does nothing else meanwhile.
 PUBLISHED_AT_ONCE = 250
+# Seconds after which types are registered again: the server may have lost them (FLUSHDB).
+REGISTERED_SECONDS = 10.0
 # Seconds in which replicas must confirm, with ?replicas=.
 REPLICA_SECONDS = 2.0
 # Events that `lag` counts one by one, for servers that do not know how many wait.
@@ -57,9 +63,14 @@ class RedisBroker(Broker):
         self.commands = Link(self.servers)
         self._shared: Shared | None = None
         self._consumers_made = 0
-        # What has been registered since the connection for publications was made.
+        # What has been registered by the connection for publications, and until when that holds.
         self._registered: set[tuple[str, bool]] = set()
         self._registered_by = 0
+        self._registered_until = 0.0
+        # With ?replicas=: what is stored and not confirmed by them, by identity, and the generation
+        # of the connection that has stored it.
+        self._stored: dict[int, Message] = {}
+        self._stored_by = 0
         # By type and partition: what precedes the body of an event without options.
         self._heads: dict[tuple[str, int | None], bytes] = {}
 
@@ -76,16 +87,25 @@ class RedisBroker(Broker):
     async def _agree(self) -> Names:
         """Store the number of partitions, or take that of the other programs."""
         key = Names(self.prefix, 0).settings
-        _, stored = await self.commands.call(
-            resp.command("HSETNX", key, "partitions", self.partitions),
-            resp.command("HGET", key, "partitions"),
-        )
-        if int(stored) != self.partitions and "partitions" in self.url.options:
+        read = resp.command("HGET", key, "partitions")
+        [stored] = await self.commands.call(read)
+        if stored is None:
+            # Not when it exists: a server without memory left would refuse it.
+            write = resp.command("HSETNX", key, "partitions", self.partitions)
+            _, stored = await self.commands.call(write, read)
+        number = int(stored) if stored.isdigit() else 0
+        if not 1 <= number <= MAX_PARTITIONS:
+            found = stored.decode("utf-8", "backslashreplace")
+            raise InvalidBrokerURL(
+                f"{self.url.shown}: {key} in the server has partitions={found!r}, which is no "
+                f"number from 1 to {MAX_PARTITIONS}; correct it: HSET {key} partitions N"
+            )
+        if number != self.partitions and "partitions" in self.url.options:
             raise InvalidBrokerURL(
                 f"{self.url.shown}: partitions={self.partitions}, but the programs that use this "
-                f"broker have {int(stored)}; leave the option out"
+                f"broker have {number}; leave the option out"
             )
-        self.partitions = int(stored)
+        self.partitions = number
         return Names(self.prefix, self.partitions)
 
     async def _connected(self) -> Shared:
@@ -100,16 +120,26 @@ class RedisBroker(Broker):
         shared = await self._connected()
         link = self.publications
         await link.connect()
-        commands = []
-        if self._registered_by != link.generation:
+        places: Sequence[int] = range(len(messages))
+        new = messages
+        if self._stored and self._stored_by == link.generation:
+            # WAIT is repeated for these. It is about what its own connection has written: after a
+            # lost connection they are stored again.
+            places = [i for i, message in enumerate(messages) if id(message) not in self._stored]
+            new = [messages[i] for i in places]
+        commands: list[bytes] = []
+        now = time.monotonic()
+        if self._registered_by != link.generation or now > self._registered_until:
             self._registered_by = link.generation
+            self._registered_until = now + REGISTERED_SECONDS
             self._registered.clear()
-        for each in self._unregistered(messages):
+        for each in self._unregistered(new):
             self._registered.add(each)
             commands.append(shared.register(*each))
+        first_script = len(commands)
         commands += [
-            self._pack(shared.names, messages[first : first + PUBLISHED_AT_ONCE])
-            for first in range(0, len(messages), PUBLISHED_AT_ONCE)
+            self._pack(shared.names, new[first : first + PUBLISHED_AT_ONCE])
+            for first in range(0, len(new), PUBLISHED_AT_ONCE)
         ]
         count = len(commands)
         if self.replicas:
@@ -119,14 +149,28 @@ class RedisBroker(Broker):
         except BusError:
             self._registered_by = 0
             raise
-        if self.replicas and replies[count] < self.replicas:
-            raise self.url.unavailable(
-                f"{replies[count]} of {self.replicas} replicas have the events"
-            )
+        refused: dict[int, BusError] = {}
+        for number, reply in enumerate(replies[first_script:count]):
+            for index, text in reply:
+                error = link.explain(ResponseError(text.decode()))
+                if isinstance(error, BrokerUnavailable):
+                    raise error
+                refused[places[number * PUBLISHED_AT_ONCE + index]] = error
+        if self.replicas:
+            if new is not messages and self._stored_by != link.generation:
+                raise self.url.unavailable("the connection was lost")
+            self._stored.clear()
+            if replies[count] < self.replicas:
+                self._stored_by = link.generation
+                self._stored = {id(m): m for i, m in enumerate(messages) if i not in refused}
+                raise BrokerUnavailable(
+                    f"{self.url.shown}: the server has stored the events, but {replies[count]} of "
+                    f"{self.replicas} replicas have the events"
+                )
         for message in messages:
             if message.delay > 0:
                 shared.keeper.expect(message.delay)
-        return {}
+        return refused
 
     def _unregistered(self, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
         found = {(message.type, message.key is not None) for message in messages}
@@ -215,9 +259,11 @@ class RedisBroker(Broker):
 
     async def bury(self, letters: Sequence[bytes]) -> None:
         shared = await self._connected()
-        await shared.commands.call(
-            *(resp.command("XADD", shared.names.dead, "*", "e", letter) for letter in letters)
+        [problem] = await shared.commands.call(
+            resp.script(scripts.BURY, [shared.names.dead], letters)
         )
+        if problem:
+            raise BusError(f"{self.url.shown} refused dead letters: {problem.decode()}")
 
     async def dead_letters(self, *, after: str = "", limit: int = 100) -> list[StoredLetter]:
         shared = await self._connected()
@@ -225,7 +271,7 @@ class RedisBroker(Broker):
         [entries] = await shared.commands.call(
             resp.command("XRANGE", shared.names.dead, start, "+", "COUNT", limit)
         )
-        return [StoredLetter(id.decode(), fields[1]) for id, fields in entries]
+        return [StoredLetter(id.decode(), event_of(fields)[0]) for id, fields in entries]
 
     async def forget(self, ids: Sequence[str]) -> None:
         shared = await self._connected()

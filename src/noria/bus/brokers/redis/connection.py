@@ -58,6 +58,7 @@ _CODES = {
     ReadOnlyError: "READONLY",
     TryAgainError: "TRYAGAIN",
 }
+_REASONS = {"OOM": "it has no memory left; raise maxmemory, or start workers that empty it"}
 _RECONNECT = frozenset({"LOADING", "READONLY", "MASTERDOWN", "UNBLOCKED", "NOSCRIPT"})
 
 
@@ -71,6 +72,8 @@ class Health:
         self.lost = False
         # Whether there was ever a connection: the first call of a program raises if there is none.
         self.known = False
+        # Whether CLIENT UNBLOCK is refused.
+        self.limited = False
         # When a refusal was logged, by its code.
         self.refusals: dict[str, float] = {}
 
@@ -82,11 +85,17 @@ class Health:
             log.warning("%s; trying to connect again", self.url.unavailable(error))
 
     def report_refusal(self, code: str, text: str) -> None:
-        """Report that the server refuses commands for the time being; at most once a minute."""
+        """Report that the server refuses commands or logins; each `code` once a minute at most."""
         now = time.monotonic()
         if self.refusals.get(code, -REFUSAL_SECONDS) + REFUSAL_SECONDS <= now:
             self.refusals[code] = now
-            log.warning("%s refuses commands: %s; trying again", self.url.shown, text)
+            log.warning("%s; trying again", text)
+
+    def report_limit(self, reply: object) -> None:
+        """Report, once, that the user may not use CLIENT ID and CLIENT UNBLOCK."""
+        if not self.limited:
+            self.limited = True
+            log.info("%s: polling, since CLIENT UNBLOCK is refused: %s", self.url.shown, reply)
 
     def report_success(self) -> int:
         """Report a new connection; return the number of losses."""
@@ -217,6 +226,12 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 self.connection, self.client_id = await self.servers.connect()
+        except InvalidBrokerURL as error:
+            if not self.servers.health.known:
+                raise
+            # It was valid before: an operator changes the password now, maybe.
+            self.servers.health.report_refusal("login", str(error))
+            raise BrokerUnavailable(str(error)) from None
         except (RedisError, OSError, TimeoutError) as error:
             reason = "it does not answer" if _is_timeout(error) else _without_number(error)
             self.servers.health.report_loss(self.servers.health.losses, reason)
@@ -233,13 +248,15 @@ class Link:
         temporary = _TEMPORARY.search(text)
         if temporary is None:
             return BusError(f"{self.servers.url.shown} refused a command: {text}")
-        self.servers.health.report_refusal(temporary[1], text)
+        reason = _REASONS.get(temporary[1], text)
+        refusal = BrokerUnavailable(f"{self.servers.url.shown} refuses commands: {reason}")
+        self.servers.health.report_refusal(temporary[1], str(refusal))
         if temporary[1] in _RECONNECT and self.connection is not None:
             connection, self.connection = self.connection, None
             self.servers.drop(connection)
             if temporary[1] == "READONLY":
                 self.servers.try_next()
-        return self.servers.url.unavailable(text)
+        return refusal
 
     async def _lose(self, reason: BaseException | str) -> None:
         if self.connection is not None:
@@ -349,8 +366,10 @@ class Servers:
         except BaseException:
             await self.disconnect(connection)
             raise
-        client_id = replies[0] if isinstance(replies[0], int) else None
-        return connection, client_id
+        if isinstance(replies[0], int) and replies[1] == 0:
+            return connection, replies[0]
+        self.health.report_limit(replies[1])
+        return connection, None
 
     async def disconnect(self, connection: Any) -> None:
         """Disconnect, without an error if the connection is broken."""
@@ -372,17 +391,19 @@ class Servers:
 
 _LOAD = b"".join(
     itertools.chain(
-        [resp.command("CLIENT", "ID")], (resp.command("SCRIPT", "LOAD", each) for each in ALL)
+        # No connection has the number 0: it only shows whether the user may use the command.
+        [resp.command("CLIENT", "ID"), resp.command("CLIENT", "UNBLOCK", 0)],
+        (resp.command("SCRIPT", "LOAD", each) for each in ALL),
     )
 )
 
 
 async def _prepare(connection: Any, check_role: bool) -> list[Any]:
-    """Load the scripts; return the replies, that to CLIENT ID first."""
+    """Load the scripts; return the replies, those to CLIENT ID and CLIENT UNBLOCK first."""
     commands = [_LOAD, resp.command("ROLE")] if check_role else [_LOAD]
     await connection.send_packed_command(commands, check_health=False)
     replies: list[Any] = []
-    for _ in range(len(ALL) + len(commands)):
+    for _ in range(1 + len(ALL) + len(commands)):
         try:
             replies.append(await connection.read_response())
         except ResponseError as error:

@@ -17,6 +17,7 @@ from typing import Any
 
 from noria.bus.brokers.redis import resp, scripts
 from noria.bus.brokers.redis.connection import CALL_SECONDS, Link
+from noria.bus.brokers.redis.entry import event_of
 from noria.bus.brokers.redis.shared import Shared
 from noria.bus.brokers.redis.source import Source
 from noria.bus.contract import Consumer, Delivery, Subscription
@@ -24,6 +25,8 @@ from noria.errors import BrokerUnavailable, BusError
 
 # Seconds for which a command waits for events, at most.
 BLOCK_SECONDS = 2.0
+# The same, in milliseconds, for a connection that cannot end it.
+BLOCK_LIMITED_MS = 200
 # Events that XREADGROUP takes from each stream; if there are more, the script follows.
 BLOCKING_COUNT = 8
 # Pending entries that are listed at a time.
@@ -236,15 +239,15 @@ class GroupConsumer(Consumer):
         count = min(BLOCKING_COUNT, limit // 2)
         command = resp.command(
             *("XREADGROUP", "GROUP", self.group, self.name, "COUNT", count),
-            *("BLOCK", self.block_ms, "STREAMS", self.retry.name, self.main.name, ">", ">"),
+            *("BLOCK", self._block_ms(), "STREAMS", self.retry.name, self.main.name, ">", ">"),
         )
         [reply] = await self._block(command)
         found: list[Delivery] = []
         for name, entries in reply or ():
             source = self.main if name == self.main.name else self.retry
             for id, fields in entries:
-                attempt = 1 + int(fields[3]) if len(fields) > 2 else 1
-                delivery = Delivery(fields[1], attempt, (source, id))
+                body, before = event_of(fields)
+                delivery = Delivery(body, 1 + before, (source, id))
                 source.claims[id] = delivery
                 found.append(delivery)
         self.busy = len(found) >= count
@@ -254,8 +257,14 @@ class GroupConsumer(Consumer):
         """Wait until one of the streams has a new entry."""
         names = [source.name for source in sources]
         await self._block(
-            resp.command("XREAD", "COUNT", 1, "BLOCK", self.block_ms, "STREAMS", *names, *positions)
+            resp.command(
+                *("XREAD", "COUNT", 1, "BLOCK", self._block_ms(), "STREAMS"), *names, *positions
+            )
         )
+
+    def _block_ms(self) -> int:
+        limited = self.link.client_id is None
+        return min(BLOCK_LIMITED_MS, self.block_ms) if limited else self.block_ms
 
     async def _block(self, command: bytes) -> list[Any]:
         if self.wanted or self.stopping:

@@ -20,6 +20,8 @@ log = logging.getLogger("noria.bus")
 ROUND_SECONDS = 0.5
 # Events that are moved at a time when they are due.
 MOVED = 200
+# Milliseconds until one that the server refused is tried again.
+REFUSED_MS = 60_000
 # Entries of dead workers that are listed at a time.
 TAKEN_OVER = 100
 # Milliseconds between two trims of a type, and for which acknowledged events stay: consumers
@@ -191,7 +193,10 @@ class Keeper:
         self.due = float("inf")
         keys = [self.names.delayed, self.names.counters]
         while True:
-            [[moved, wait]] = await self.commands.call(resp.script(scripts.MOVE, keys, [MOVED]))
+            script = resp.script(scripts.MOVE, keys, [MOVED, REFUSED_MS])
+            [[moved, wait, problem]] = await self.commands.call(script)
+            if problem:
+                log.warning("a delayed event cannot be stored: %s", problem.decode())
             if moved < MOVED:
                 break
         if wait >= 0:

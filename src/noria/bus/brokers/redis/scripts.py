@@ -3,6 +3,10 @@
 They need Redis 6.2. Times are the server's, in milliseconds since 1970. A batch of events crosses
 the connection as two strings, the second with all bodies: the client then parses two replies, and
 not several for each event.
+
+When the server has no memory left (maxmemory), it refuses the commands of a script that take
+memory, unless the script has written before. Scripts that workers need to empty the server begin
+with a command that writes and takes none, marked "allow-oom": the flag of that name needs Redis 7.
 """
 
 from __future__ import annotations
@@ -24,20 +28,40 @@ local function schedule(delayed, counters, sequence, stream, counter, attempts, 
 end
 """
 
+# Returns the event of an entry, and how often it was given out before: the fields `e` and `a`, in
+# any order. If there is no `e`, the event is all fields in JSON, a list, which is buried.
+ENTRY = """
+local function event_of(fields)
+    local body, attempts
+    for i = 1, #fields, 2 do
+        if fields[i] == 'e' then
+            body = fields[i + 1]
+        elseif fields[i] == 'a' and string.match(fields[i + 1], '^%d+$') then
+            attempts = #fields[i + 1] <= 6 and tonumber(fields[i + 1])
+        end
+    end
+    return body or cjson.encode(fields), attempts or 0
+end
+"""
+
 # KEYS: delayed, counters, sequence. ARGV: milliseconds that events are kept, prefix of the ids,
 # milliseconds that ids are kept; then for each event: stream, options, body. Options are empty, or
-# "DELAY COUNTER ID", the id empty if it need not be checked.
+# "DELAY COUNTER ID", the id empty if it need not be checked. Returns the index and the error of
+# each event that was refused.
 PUBLISH = (
     NOW
     + SCHEDULE
     + """
 local oldest = string.format('%d', math.max(0, now - ARGV[1]))
+local refused = {}
 for i = 4, #ARGV, 3 do
     local stream, options, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local delay = 0
     local stored = true
+    local id = ''
     if options ~= '' then
-        local first, counter, id = string.match(options, '^(%d+) (%S+) (.*)$')
+        local first, counter
+        first, counter, id = string.match(options, '^(%d+) (%S+) (.*)$')
         delay = tonumber(first)
         if id ~= '' then
             stored = redis.call('SET', ARGV[2] .. id, '', 'NX', 'PX', ARGV[3])
@@ -47,39 +71,65 @@ for i = 4, #ARGV, 3 do
         end
     end
     if stored and delay == 0 then
-        redis.call('XADD', stream, 'MINID', '~', oldest, '*', 'e', body)
+        local reply = redis.pcall('XADD', stream, 'MINID', '~', oldest, '*', 'e', body)
+        if reply.err then
+            if id ~= '' then redis.call('DEL', ARGV[2] .. id) end
+            refused[#refused + 1] = {(i - 4) / 3, reply.err}
+        end
     end
 end
-return 1
+return refused
 """
 )
 
-# Moves what is due to its streams. KEYS: delayed, counters. ARGV: limit.
-# Returns the number that were moved, and the milliseconds until the next one is due, or -1.
+# Moves what is due to its streams. KEYS: delayed, counters. ARGV: limit, milliseconds until what
+# was refused is tried again. Returns the number that were due, the milliseconds until the next one
+# is due, or -1, and the last error, or ''.
 MOVE = (
     NOW
     + """
+redis.call('ZREM', KEYS[1], '')  -- allow-oom
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+local problem = ''
 for _, member in ipairs(due) do
     local stream, counter, attempts, body = unpack(cmsgpack.unpack(string.sub(member, 17)))
+    local reply
     if attempts > 0 then
-        redis.call('XADD', stream, '*', 'e', body, 'a', attempts)
+        reply = redis.pcall('XADD', stream, '*', 'e', body, 'a', attempts)
     else
-        redis.call('XADD', stream, '*', 'e', body)
+        reply = redis.pcall('XADD', stream, '*', 'e', body)
     end
-    if redis.call('HINCRBY', KEYS[2], counter, -1) <= 0 then
-        redis.call('HDEL', KEYS[2], counter)
+    if reply.err then
+        problem = reply.err
+        redis.call('ZADD', KEYS[1], now + ARGV[2], member)
+    else
+        if redis.call('HINCRBY', KEYS[2], counter, -1) <= 0 then
+            redis.call('HDEL', KEYS[2], counter)
+        end
+        redis.call('ZREM', KEYS[1], member)
     end
-    redis.call('ZREM', KEYS[1], member)
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return {#due, first[2] and math.max(0, first[2] - now) or -1}
+return {#due, first[2] and math.max(0, first[2] - now) or -1, problem}
 """
 )
+
+# Stores dead letters. KEYS: their stream. ARGV: letters. Returns '', or the error of a server that
+# has no memory left: the events of the letters are put off then, so that others can be handled.
+BURY = """
+for _, letter in ipairs(ARGV) do
+    local reply = redis.pcall('XADD', KEYS[1], '*', 'e', letter)
+    if reply.err then
+        return string.find(reply.err, 'OOM', 1, true) and reply.err or reply
+    end
+end
+return ''
+"""
 
 # Registers a type, so that `lag` and subscribers of all types find it. KEYS: types, keyed types,
 # stream of what is new. ARGV: type, '1' if it has keys.
 REGISTER = """
+redis.call('SREM', KEYS[1], '')  -- allow-oom
 local added = redis.call('SADD', KEYS[1], ARGV[1])
 if ARGV[2] == '1' then
     added = added + redis.call('SADD', KEYS[2], ARGV[1])
@@ -93,6 +143,7 @@ return added
 # Creates a group, and removes consumers that ended long ago with nothing pending. KEYS: retry
 # stream, streams. ARGV: group, first entry ('0' or '$'), milliseconds of idleness.
 SUBSCRIBE = """
+redis.call('XDEL', KEYS[1], '0-1')  -- allow-oom
 for i, stream in ipairs(KEYS) do
     local start = i == 1 and '0' or ARGV[2]
     local made = redis.pcall('XGROUP', 'CREATE', stream, ARGV[1], start, 'MKSTREAM')
@@ -115,13 +166,15 @@ return 1
 # least idle milliseconds of the listed ones, their number, and pairs of id and deliveries so far.
 # Returns "STREAM ID LENGTH ATTEMPT ..." and the bodies; if there is nothing, two empty strings and
 # the id of each stream's last entry.
-TAKE = """
+TAKE = (
+    ENTRY
+    + """
 local group, me, left = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local head, bodies = {}, {}
 local function add(source, id, fields, count)
-    local body = fields[2]
-    if fields[4] then count = count + fields[4] end
-    head[#head + 1] = string.format('%d %s %d %d', source, id, #body, count)
+    local body, before = fields[2], 0
+    if #fields ~= 2 or fields[1] ~= 'e' then body, before = event_of(fields) end
+    head[#head + 1] = string.format('%d %s %d %d', source, id, #body, count + before)
     bodies[#bodies + 1] = body
     left = left - 1
 end
@@ -171,12 +224,14 @@ if #head == 0 then
 end
 return reply
 """
+)
 
 # Returns events without a key to the group. KEYS: stream, retry stream, delayed, counters,
 # sequence. ARGV: group, consumer, delay in milliseconds, counter; then pairs of id and attempts.
 NAK = (
     NOW
     + SCHEDULE
+    + ENTRY
     + """
 for i = 5, #ARGV, 2 do
     local id = ARGV[i]
@@ -184,7 +239,7 @@ for i = 5, #ARGV, 2 do
     if pending and pending[2] == ARGV[2] then
         local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
         redis.call('XACK', KEYS[1], ARGV[1], id)
-        local body = entry and entry[2][2]
+        local body = entry and event_of(entry[2])
         local attempts = tonumber(ARGV[i + 1])
         if body and ARGV[3] == '0' then
             redis.call('XADD', KEYS[2], '*', 'e', body, 'a', attempts)
@@ -227,6 +282,7 @@ TICK = (
     NOW
     + """
 local group, me, sharing = ARGV[1], ARGV[2], ARGV[4] == '1'
+redis.call('ZREM', KEYS[2], '')  -- allow-oom
 local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. now)
 for _, name in ipairs(expired) do
     redis.call('ZREM', KEYS[2], name)
@@ -238,7 +294,12 @@ if sharing then
 else
     redis.call('ZREM', KEYS[3], me)
 end
-if redis.call('SISMEMBER', KEYS[4], ARGV[5]) == 0 then return {{}, {}} end
+local keyed = redis.call('SISMEMBER', KEYS[4], ARGV[5]) + redis.call('EXISTS', KEYS[1]) > 0
+-- Publishers may not know that the server has lost the set of keyed types.
+for i = 5, #KEYS do
+    keyed = keyed or redis.call('XLEN', KEYS[i]) > 0
+end
+if not keyed then return {{}, {}} end
 local owners = {}
 local rows = redis.call('HGETALL', KEYS[1])
 for i = 1, #rows, 2 do owners[rows[i]] = rows[i + 1] end
@@ -292,6 +353,7 @@ return 1
 READ = (
     NOW
     + """
+redis.call('ZREM', KEYS[1], '')  -- allow-oom
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
@@ -306,12 +368,12 @@ return 1
 TRIM = (
     NOW
     + """
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)  -- allow-oom
 if not redis.call('SET', KEYS[1], '', 'NX', 'PX', ARGV[1]) then return 0 end
 local function split(id)
     local first, second = string.match(id, '^(%d+)-(%d+)$')
     return tonumber(first), tonumber(second)
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 local readers = redis.call('ZRANGE', KEYS[2], 0, -1)
 local removed = 0
 for i = 3, #KEYS do
@@ -398,6 +460,7 @@ return reply
 ALL = (
     PUBLISH,
     MOVE,
+    BURY,
     REGISTER,
     SUBSCRIBE,
     TAKE,

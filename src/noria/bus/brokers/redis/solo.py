@@ -13,6 +13,7 @@ from typing import Any
 
 from noria.bus.brokers.redis import resp, scripts
 from noria.bus.brokers.redis.connection import CALL_SECONDS, Link
+from noria.bus.brokers.redis.entry import event_of
 from noria.bus.brokers.redis.shared import Shared
 from noria.bus.contract import EVERY_TYPE, Delivery, Subscription, UnclaimedConsumer
 from noria.errors import BusError
@@ -85,13 +86,16 @@ class SoloConsumer(UnclaimedConsumer):
                 if name == self.shared.names.new.encode():
                     self._add_types(entries)
                 else:
-                    found += [Delivery(fields[1], 1, (name, id)) for id, fields in entries]
+                    found += [
+                        Delivery(event_of(fields)[0], 1, (name, id)) for id, fields in entries
+                    ]
         return found
 
     def _add_types(self, entries: list[Any]) -> None:
         names = self.shared.names
         for _, fields in entries:
-            type, keyed = fields[1].decode(), fields[3] == b"1"
+            found = dict(zip(fields[::2], fields[1::2], strict=True))
+            type, keyed = found.get(b"t", b"").decode("utf-8", "replace"), found.get(b"k") == b"1"
             for stream in names.streams(type) if keyed else [names.main(type)]:
                 self.positions.setdefault(stream.encode(), b"0-0")
 
