@@ -53,6 +53,12 @@ class Server:
         assert self.process.returncode == 0
         return err
 
+    def wait_for(self, text: str) -> None:
+        """Read standard error up to a line with this text."""
+        assert self.process.stderr is not None
+        while text not in (line := self.process.stderr.readline()):
+            assert line
+
     @contextlib.contextmanager
     def asking(self, method: str, path: str) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -174,14 +180,13 @@ def test_workers_that_started_without_the_broker_publish_when_it_is_back(
         broker.stop()
         for pid in children(server.process.pid):
             os.kill(pid, signal.SIGKILL)
-        assert server.process.stderr is not None
-        for _ in range(2):
-            while "tries again in the background" not in (line := server.process.stderr.readline()):
-                assert line
+        for said in ["tries again in the background"] * 2:
+            server.wait_for(said)
         server.put("/a")
         broker.start()
         assert collect(broker.url, 1) == ["/a"]
-        assert "is there now" in server.end()
+        server.wait_for("is there now")
+        server.end()
 
 
 @pytest.mark.parametrize(
