@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 import noria
 from noria.bus.event import Event
-from noria.errors import BusClosed
+from noria.errors import BrokerUnavailable, BusClosed
 from support.loops import run_with_deadline, until
 
 DEADLINE = 40.0  # seconds
@@ -98,4 +99,80 @@ def test_after_close_nothing_is_reached() -> None:
                 await change([])
 
     pytest.importorskip("redis")
+    run(main())
+
+
+def test_a_drain_that_is_cancelled_ends_the_handlers() -> None:
+    """The bus was closed and the handler ran on, beside the next one of its key."""
+
+    async def main() -> None:
+        bus = noria.Bus("memory:")
+        ended: list[str] = []
+        started = asyncio.Event()
+
+        @bus.on("a.b", group="g")
+        async def handler(event: noria.Event) -> None:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(event.type)
+
+        await bus.start()
+        await bus.emit("a.b", key="k")
+        await started.wait()
+        draining = asyncio.ensure_future(bus.drain())
+        await asyncio.sleep(0.02)
+        draining.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await draining
+        assert ended == ["a.b"]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+def test_a_drain_that_is_cancelled_at_once_closes_the_bus() -> None:
+    async def main() -> None:
+        bus = noria.Bus("memory:")
+        bus.on("a.b", lambda event: None, group="g")
+        await bus.start()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await bus.drain()
+        assert "closed" in repr(bus)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+def test_a_thread_of_a_bus_that_could_not_start_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        bus = noria.Bus("memory:")
+        begun, end = threading.Event(), threading.Event()
+        subscribe = bus.broker.subscribe
+
+        async def fails(subscription: Any) -> Any:
+            if subscription.type == "c.d":
+                await bus.emit("a.b")
+                await asyncio.to_thread(begun.wait)
+                raise BrokerUnavailable("gone")
+            return await subscribe(subscription)
+
+        monkeypatch.setattr(bus.broker, "subscribe", fails)
+
+        def waits(event: noria.Event) -> None:
+            begun.set()
+            end.wait()
+
+        bus.on("a.b", waits, group="g")
+        bus.on("c.d", waits, group="g")
+        try:
+            with pytest.raises(BrokerUnavailable):
+                await bus.start()
+            assert len(bus.abandoned_threads) == 1
+        finally:
+            end.set()
+        await bus.close()
+
     run(main())

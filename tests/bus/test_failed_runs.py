@@ -237,6 +237,26 @@ def test_ctrl_c_in_a_handler_ends_run() -> None:
     assert bus.registrations[0].stats.handled == 1
 
 
+def test_a_second_ctrl_c_in_a_handler_is_no_failed_run() -> None:
+    """asyncio.Runner raises KeyboardInterrupt then: the event became a dead letter."""
+    bus = noria.Bus("memory:")
+    stats = []
+
+    async def main() -> None:
+        @bus.on("a.b", group="g", retries=0)
+        async def handler(event: Event) -> None:
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+
+        stats.append(bus.registrations[0].stats)
+        bus.emit("a.b")
+        await bus.run()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert (stats[0].failed, stats[0].dead) == (0, 0)
+
+
 class Unprintable(Exception):
     def __str__(self) -> str:
         return "code " + self.args[0]  # type: ignore[no-any-return]

@@ -204,8 +204,17 @@ def test_no_memory(model: str) -> None:
             from noria._core.models import epoll, io_uring
             from noria._core.loop import Loop
             pages = int(open("/proc/self/statm").read().split()[0])
-            limit = pages * resource.getpagesize() + int(sys.argv[2])
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            limit = pages * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+            # What the allocator has in reserve must not be enough.
+            held, size = [], 1 << 20
+            while size >= 1 << 10:
+                try:
+                    held.append(bytearray(size))
+                except MemoryError:
+                    size //= 2
+            limit += int(sys.argv[2])
+            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
             outcome = "made"
             try:
                 noria.Reactor(sys.argv[1]).close()

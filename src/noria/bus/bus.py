@@ -313,7 +313,7 @@ class Bus:
             dispatchers = list(self._dispatchers.values())
             self._dispatchers.clear()
             for dispatcher in dispatchers:
-                await dispatcher.drain(0)
+                await self._drain_dispatcher(dispatcher, 0)
             await self.broker.disconnect()
             self._state = "idle"
             raise
@@ -327,9 +327,13 @@ class Bus:
 
         Raises BusError in a handler of this bus, for which it would wait. There, `stop` ends `run`.
         """
+        cancelled: asyncio.CancelledError | None = None
         if self._state == "running":
             # The dispatcher has the task of a handler when this has waited once.
-            await asyncio.sleep(0)
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError as error:
+                grace, cancelled = 0, error
             caller = asyncio.current_task()
             if any(each.runs(caller) for each in self._dispatchers.values()):
                 raise BusError("drain and close wait for the handlers; in a handler, call stop")
@@ -342,6 +346,8 @@ class Bus:
         finally:
             self._dispatchers.clear()
             await self.close()
+        if cancelled is not None:
+            raise cancelled
 
     async def close(self) -> None:
         """Publish what is still to be published, and disconnect. `drain` does this, too."""
@@ -498,11 +504,13 @@ class Bus:
         if registration in self.registrations and self._state == "running":
             self._dispatchers[id(registration)] = dispatcher
         else:
-            await dispatcher.drain(0)
+            await self._drain_dispatcher(dispatcher, 0)
 
     async def _drain_dispatcher(self, dispatcher: Dispatcher, grace: float) -> None:
-        await dispatcher.drain(grace)
-        self.abandoned_threads.extend(dispatcher.threads.running)
+        try:
+            await dispatcher.drain(grace)
+        finally:
+            self.abandoned_threads.extend(dispatcher.threads.running)
 
     async def _start_late(self, registration: Registration) -> None:
         """Start a handler that was registered while the bus runs."""

@@ -21,7 +21,7 @@ import functools
 import logging
 import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -29,8 +29,8 @@ from noria.bus import backoff, trace_context
 from noria.bus.contract import LEASE_RENEWAL_SHARE, Broker, Consumer, Delivery
 from noria.bus.dead_letters import encode_letter
 from noria.bus.event import KEY, ONLY_GROUP, Event, decode
-from noria.bus.handler import HandlerExit, OnHandled, Registration, runner, start_task
-from noria.bus.threads import HandlerThreads
+from noria.bus.handler import OnHandled, Registration, runner, start_task
+from noria.bus.threads import HandlerExit, HandlerThreads
 from noria.errors import (
     BrokerUnavailable,
     BusError,
@@ -527,13 +527,15 @@ class Dispatcher:
     def cancel_running(self) -> None:
         """Cancel the handlers that run; `drain` has begun, or follows."""
         self.draining = True
-        for claim in self.running:
-            if claim.task is not None:
-                claim.task.cancel()
+        for task in self._running_tasks():
+            task.cancel()
 
     def runs(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether a handler runs in this task."""
-        return any(claim.task is task for claim in self.running)
+        return task in self._running_tasks()
+
+    def _running_tasks(self) -> list[asyncio.Task[object]]:
+        return [claim.task for claim in self.running if claim.task is not None]
 
     async def drain(self, grace: float) -> None:
         """Stop: claim nothing more, give handlers `grace` seconds, return the rest to the group."""
@@ -542,7 +544,7 @@ class Dispatcher:
             return
         fetching, *others = self.tasks
         try:
-            await _cancel(fetching)
+            await _cancel([fetching])
             try:
                 await self.consumer.drain()
             except BusError as error:
@@ -556,10 +558,12 @@ class Dispatcher:
                         await self.idle.wait()
         finally:
             # Also when this is cancelled: none of the tasks may outlive the bus.
-            for task in others:
-                await _cancel(task)
-            self.threads.close()
-            await self.consumer.close()
+            try:
+                await _cancel(self._running_tasks(), CANCEL_SECONDS)
+            finally:
+                await _cancel(others)
+                self.threads.close()
+                await self.consumer.close()
 
     def _return_waiting(self) -> None:
         """Return the events whose handler does not run, unless an earlier one of their key does."""
@@ -574,13 +578,9 @@ class Dispatcher:
         self._return(waiting)
 
     async def _wait_for_running(self, grace: float) -> None:
-        tasks = [claim.task for claim in self.running if claim.task is not None]
-        if tasks:
+        if tasks := self._running_tasks():
             _, late = await asyncio.wait(tasks, timeout=grace)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=CANCEL_SECONDS)
+            await _cancel(late, CANCEL_SECONDS)
         # Callbacks of tasks that have ended run in the next turn.
         await asyncio.sleep(0)
         abandoned = list(self.running)
@@ -593,6 +593,9 @@ class Dispatcher:
         return f"{self.registration.type} ({self.group})" if self.group else self.registration.type
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
+async def _cancel(tasks: Collection[asyncio.Task[Any]], seconds: float | None = None) -> None:
+    """Cancel tasks, and wait until they have ended or the time is over."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)

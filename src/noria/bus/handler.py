@@ -19,7 +19,7 @@ from noria.bus.backoff import RETRY_BASE, RETRY_CAP
 from noria.bus.contract import Subscription
 from noria.bus.event import Event
 from noria.bus.stats import HandlerStats
-from noria.bus.threads import HandlerThreads
+from noria.bus.threads import HandlerExit, HandlerThreads
 
 
 @dataclass(slots=True)
@@ -59,13 +59,6 @@ class Registration:
 
 # Called after each run of a handler, with its seconds and its exception or None.
 OnHandled = Callable[[Registration, Event, float, BaseException | None], object]
-
-
-class HandlerExit(Exception):
-    """A handler raised SystemExit or KeyboardInterrupt, which is the `__cause__`.
-
-    A task that raises one of these two ends the event loop.
-    """
 
 
 def runner(
@@ -186,14 +179,27 @@ async def _finish(result: object) -> None:
 
 
 def _contain(error: SystemExit | KeyboardInterrupt) -> NoReturn:
-    """Raise HandlerExit for it; itself if it may be a Ctrl-C, and nothing handles SIGINT."""
-    if (
-        isinstance(error, KeyboardInterrupt)
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):
+    """Raise HandlerExit for it; itself if it may be a Ctrl-C."""
+    if isinstance(error, KeyboardInterrupt) and _may_be_ctrl_c(error):
         raise error
     raise HandlerExit from error
+
+
+def _may_be_ctrl_c(error: KeyboardInterrupt) -> bool:
+    """Whether a signal handler may have raised it: Python's own, or that of asyncio.Runner.
+
+    The latter cancels the main task at the first Ctrl-C, and raises KeyboardInterrupt at others.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        return True
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return (
+        traceback is not None and traceback.tb_frame.f_code.co_filename == asyncio.runners.__file__
+    )
 
 
 if sys.version_info >= (3, 12):

@@ -12,6 +12,13 @@ from typing import Any
 MAX_THREADS = 500
 
 
+class HandlerExit(Exception):
+    """A handler raised SystemExit or KeyboardInterrupt, which is the `__cause__`.
+
+    A task that raises one of these two ends the event loop.
+    """
+
+
 class HandlerThreads:
     """Runs the calls of one handler, at most `count` and MAX_THREADS at a time.
 
@@ -43,6 +50,8 @@ class HandlerThreads:
 def _call(function: Callable[..., object], *arguments: Any) -> object:
     try:
         return function(*arguments)
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise HandlerExit from error
     except StopIteration as error:
         # No future takes it; before Python 3.12 the one of asyncio would never be done.
         raise RuntimeError("the handler raised StopIteration") from error

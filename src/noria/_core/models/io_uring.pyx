@@ -56,6 +56,7 @@ cdef Py_ssize_t scratch_size = SCRATCH_SIZE
 
 cdef enum:
     LARGE_MESSAGE_BYTES = 16 * 1024     # a message of this size is received in its handler's turn
+    ACCEPTS_IN_A_ROW = 4                # then other processes that share the socket have their turn
     CANCEL_WAIT_NS = 20000000
     MAX_IDLE_CANCEL_WAITS = 50          # without a completion: one second, then close gives up
 
@@ -425,6 +426,9 @@ cdef class IoUring(RequestModel):
             elif kind == ACCEPTED:
                 if event.kind & REQUEST_DONE:
                     channel.state &= ~(ACCEPT_IN_FLIGHT | ACCEPT_IN_FLIGHT << CANCEL_SHIFT)
+                elif self.counters.connections % ACCEPTS_IN_A_ROW == ACCEPTS_IN_A_ROW - 1:
+                    # Then it is made again, behind those of other processes.
+                    self.cancel_once(channel, ACCEPT_IN_FLIGHT, TAG_ACCEPT)
                 if self.recorder != NULL and event.result != -ECANCELED:
                     record_transfer(self.recorder, RecordKind.ACCEPT, channel.fd,
                                     event.result)

@@ -3,8 +3,8 @@
 - Receiving is multishot: one request completes for each arrival, with the bytes in a provided
   buffer. ENOBUFS ends the request and is not an error of the connection: the request is made again
   after the handlers have emptied the buffers.
-- Accepting is not: the kernel wakes the first of the requests that wait for a listening socket, and
-  a multishot one keeps its place, so one of several processes would get all connections.
+- So is accepting, but the request is made again after a few connections: the kernel wakes the first
+  of those that wait for a listening socket, and one of several processes would get all connections.
 - For a connection with large messages the ring only polls, and the message is received in its
   handler's turn, into the object that the handler gets. So it is not copied in the process, and its
   memory is still in the processor's cache. Large messages that the kernel receives for many
@@ -157,6 +157,7 @@ cdef class RequestModel(WakeableModel):
             self.arm_recv(channel)
         if channel.watched & ACCEPT and not channel.state & ACCEPT_IN_FLIGHT:
             sqe = self.prepare(channel, TAG_ACCEPT, OP_ACCEPT, channel.fd)
+            sqe.ioprio = ACCEPT_MULTISHOT
             sqe.op_flags = SOCK_CLOEXEC
             channel.state |= ACCEPT_IN_FLIGHT
         mask = poll_mask(channel)

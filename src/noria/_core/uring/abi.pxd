@@ -207,6 +207,7 @@ cdef enum:
     SQE_ASYNC = 1 << 4          # a kernel worker runs it, without a first attempt in the submitter
     SQE_BUFFER_SELECT = 1 << 5
     RECV_MULTISHOT = 1 << 1
+    ACCEPT_MULTISHOT = 1 << 0
     CANCEL_ALL = 1 << 0
     CANCEL_ANY = 1 << 2
     FSYNC_DATASYNC = 1 << 0
