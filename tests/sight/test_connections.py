@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
@@ -130,3 +131,39 @@ def test_the_line_that_opened_a_connection_is_the_programs_rather_than_a_package
     connections = recorded(main, tmp_path / "run.noria").connections
     opened = [each.opened_at.file for each in connections if each.opened_at is not None]
     assert sorted(opened) == sorted([__file__, str(package)])
+
+
+class Owner:
+    """What a protocol refers to weakly."""
+
+
+class Lazy:
+    """As Django's lazy objects: asking for the class evaluates it."""
+
+    asked: ClassVar[list[str]] = []
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        self.asked.append("class")
+        return int
+
+
+def test_a_snapshot_runs_no_code_of_the_program(tmp_path: Path) -> None:
+    class Holds(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.dead = weakref.proxy(Owner())
+            self.lazy = Lazy()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Holds, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        found = lifetime.active()
+        assert found is not None
+        while not any(loop["connections"] for loop in found.snapshot(fresh=True)["loops"]):
+            await asyncio.sleep(0.01)
+        writer.close()
+        server.close()
+
+    recorded(main, tmp_path / "run.noria")
+    assert Lazy.asked == []

@@ -31,13 +31,7 @@ from noria.bus.dead_letters import encode_letter
 from noria.bus.event import KEY, ONLY_GROUP, Event, decode
 from noria.bus.handler import OnHandled, Registration, runner, start_task
 from noria.bus.threads import HandlerExit, HandlerThreads
-from noria.errors import (
-    BrokerUnavailable,
-    BusError,
-    EventRejected,
-    InvalidEvent,
-    error_message,
-)
+from noria.errors import BrokerUnavailable, BusError, EventRejected, InvalidEvent, error_message
 
 log = logging.getLogger("noria.bus")
 

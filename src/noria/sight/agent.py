@@ -86,6 +86,7 @@ class Agent:
         self.loops_lost = 0  # not watched, or freed before they were read
         self._all_read = threading.Event()  # set unless the thread has to read closed loops
         self._all_read.set()
+        self._reads_late = False  # it has not done so within READ_SECONDS
         self._lock = threading.RLock()
         self._snapshot_lock = threading.Lock()
         self._by_loop: dict[int, WatchedLoop] = {}
@@ -111,10 +112,15 @@ class Agent:
             self._close_descriptors()
             raise
         set_loop_hook(self.loop_runs)
-        for loop in running_loops():
-            watched = self._watch(loop)
-            if watched is not None:
-                watched.note_running_thread()
+        try:
+            for loop in running_loops():
+                with contextlib.suppress(RuntimeError):  # it has just been closed by its thread
+                    watched = self._watch(loop)
+                    if watched is not None:
+                        watched.note_running_thread()
+        except BaseException:
+            set_loop_hook(None)
+            raise
         self._thread.start()
         if self.watchdog is not None:
             self.watchdog.start()
@@ -167,7 +173,8 @@ class Agent:
                 watched = self._watch(loop)
             except (OSError, MemoryError) as error:
                 # No descriptor or no memory: the program runs all the same.
-                self.loops_lost += 1
+                with self._lock:
+                    self.loops_lost += 1
                 warn(f"a loop is not watched: {error_message(error)}")
                 return
         if watched is not None:
@@ -186,8 +193,9 @@ class Agent:
             loop.attach_recorder(recorder)
             self.loops = [*self.loops, watched]
             self._by_loop[id(loop)] = watched
-        if self.watchdog is not None:
-            self.watchdog.loops_changed()
+            if self.watchdog is not None:
+                # With the lock: no ring may be freed while it opens them.
+                self._guard(self.watchdog.loops_changed)
         self._release_closed()
         return watched
 
@@ -206,15 +214,22 @@ class Agent:
         few = MAX_UNREAD_LOOPS - MAX_CLOSED_LOOPS
         if len(unread) <= few and records <= MAX_CLOSED_LOOPS * self.settings.capacity:
             return
-        if self._all_read.is_set():
-            self._all_read.clear()
+        with self._lock:
+            asks = self._all_read.is_set() and not self._stopping
+            if asks:
+                self._all_read.clear()
+                self._reads_late = False
+        if asks:
             self.call(self._read_and_release)
+        if not self._reads_late:
             if self._all_read.wait(READ_SECONDS):
                 return
+            self._reads_late = True
         # The thread is busy, with a slow disk for example: the program does not wait for it again.
-        lost = self._closed_loops(MAX_KEPT_LOOPS)
-        self.loops_lost += len(lost)
-        self._release(lost)
+        with self._lock:
+            lost = self._closed_loops(MAX_KEPT_LOOPS)
+            self.loops_lost += sum(not each.was_read for each in lost)
+            self._release(lost)
 
     def _read_and_release(self) -> None:
         try:

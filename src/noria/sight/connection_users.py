@@ -27,7 +27,7 @@ MAX_SEARCHED = 500  # protocols in one snapshot
 MAX_DEPTH = 5
 MAX_OBJECTS = 200  # that are searched for one protocol
 MAX_ITEMS = 64  # of a container
-_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+_CONTAINERS: tuple[Any, ...] = (list, tuple, dict, set, frozenset, deque)
 _NOT_SEARCHED = (
     type,
     FunctionType,
@@ -81,7 +81,8 @@ class ConnectionUsers:
             following = []
             for each in level:
                 for inner in gc.get_referents(each):
-                    if isinstance(inner, asyncio.Future):
+                    # isinstance would ask a proxy or a lazy object, which is the program's code.
+                    if issubclass(type(inner), asyncio.Future):
                         number = id(inner)
                         task = self._tasks.awaiting.get(number) or self._tasks.by_task.get(number)
                         if task is not None:
@@ -96,6 +97,10 @@ class ConnectionUsers:
 
 
 def _is_searched(value: Any) -> bool:
-    if not gc.is_tracked(value) or isinstance(value, _NOT_SEARCHED):
+    cls = type(value)
+    if not gc.is_tracked(value) or issubclass(cls, _NOT_SEARCHED):
         return False
-    return not isinstance(value, _CONTAINERS) or len(value) <= MAX_ITEMS
+    for container in _CONTAINERS:
+        if issubclass(cls, container):
+            return bool(container.__len__(value) <= MAX_ITEMS)
+    return True

@@ -132,6 +132,7 @@ class RecordingWriter:
                     raise
             else:
                 self._known.add(watched.id)
+                watched.was_read = True
 
     def write(self, leaving: Iterable[WatchedLoop] = ()) -> None:
         """Write what is new. An error (a full disk) is reported, and ends the recording.

@@ -131,6 +131,7 @@ class RunSession:
             if known is not None:
                 known.take_errors(watched.errors.records())
                 figures.append(known.figures())
+                watched.was_read = True
                 self._closed.add(watched.id)
         self._found += find(Observation(max_block=live.observer.max_block, loops=figures))
         del self._found[MAX_FINDINGS_KEPT:]

@@ -28,6 +28,7 @@ class WatchedLoop:
         self.collections = CollectionsSeen()
         self.executors = ExecutorsSeen()
         self.released = False
+        self.was_read = False  # a recording or the search for findings has its records
         # The ids of the tasks that had not ended when the loop was closed; None: it was not, or is
         # not an asyncio loop.
         self.tasks_left: list[int] | None = None
