@@ -11,6 +11,7 @@ import pytest
 
 import noria
 from noria.bus.brokers import table
+from noria.bus.brokers.nats import consumer
 from support.brokers import BrokerServer
 from support.loops import until
 
@@ -117,5 +118,60 @@ def test_deleted_consumers_are_created_again(own_server: BrokerServer) -> None:
                 await handlers.emit()
             assert -1 in handlers.found["oldest"]
             assert -1 not in handlers.found["newest"]
+
+    noria.run(main())
+
+
+class Worker:
+    """A bus that handles one event at a time; each waits for `go`."""
+
+    def __init__(self, url: str) -> None:
+        self.bus = noria.Bus(url, concurrency=1, claim=20, emit_timeout=DEADLINE)
+        self.begun: list[int] = []
+        self.go = asyncio.Event()
+        self.bus.on("lost.test", handler=self.handle, group="group")
+
+    async def handle(self, event: noria.Event) -> None:
+        self.begun.append(event.data["number"])
+        await self.go.wait()
+
+
+async def in_flight(bus: noria.Bus) -> int:
+    return sum(row.in_flight for row in await bus.lag())
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("key", [None, "a"])
+@pytest.mark.parametrize("loss", ["deleted streams", "empty store"])
+def test_a_claim_of_a_lost_stream_does_not_end_that_of_another_worker(
+    own_server: BrokerServer, monkeypatch: pytest.MonkeyPatch, loss: str, key: str | None
+) -> None:
+    monkeypatch.setattr(consumer, "LOOK_SECONDS", 0.1)
+    # The workers have the same partition, one after the other.
+    url = f"{own_server.url}?partitions=1"
+
+    async def main() -> None:
+        first, second = Worker(url), Worker(url)
+        async with asyncio.timeout(DEADLINE):
+            await first.bus.start()
+            await first.bus.emit("lost.test", key=key, number=1)
+            await until(lambda: first.begun == [1])
+            if loss == "deleted streams":
+                await delete(url, *(f"STREAM.DELETE.{name}" for name in STREAMS))
+            else:
+                await asyncio.to_thread(own_server.kill)
+                shutil.rmtree(own_server.directory / "jetstream")
+                await asyncio.to_thread(own_server.start)
+            await second.bus.start()
+            await second.bus.emit("lost.test", key=key, number=2)
+            await until(lambda: second.begun == [2])
+            # The first worker looks at its consumer several times.
+            await asyncio.sleep(1.0)
+            first.go.set()
+            await first.bus.drain()
+            assert await in_flight(second.bus) == 1
+            second.go.set()
+            await second.bus.drain()
+            assert (first.begun, second.begun) == ([1], [2])
 
     noria.run(main())

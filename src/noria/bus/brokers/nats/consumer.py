@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from noria.bus.brokers.nats import durable
-from noria.bus.brokers.nats.ack_floor import LOOK_SECONDS, AckFloor
-from noria.bus.brokers.nats.connection import Connection, Link
+from noria.bus.brokers.nats.ack_floor import LOOK_SECONDS, AckFloor, nanoseconds
+from noria.bus.brokers.nats.connection import APIError, Connection, Link
 from noria.bus.brokers.nats.fetcher import Member
 from noria.bus.brokers.nats.keys import KeyReader
 from noria.bus.brokers.nats.names import NO_KEY, Names
 from noria.bus.brokers.nats.source import Received, Source, parse_reply
 from noria.bus.contract import LEASE_RENEWAL_SHARE, Delivery, Subscription
-from noria.errors import BusError
+from noria.errors import BrokerUnavailable, BusError
 
 ACK = b""
 NAK = b"-NAK"
@@ -47,6 +48,8 @@ class GroupConsumer(Member):
         self.name = names.consumer(subscription.type, self.group, NO_KEY)
         self.floor = AckFloor(names.state, names.ack_floor(self.name))
         self.draining = False
+        # The link on which the durable consumer was compared with the one that made the claims.
+        self._checked: Link | None = None
         self._keys_first = False
         self._discard = discard
         self.keys = KeyReader(self, member, partitions)
@@ -61,22 +64,43 @@ class GroupConsumer(Member):
         ]
 
     async def open_source(self, link: Link) -> Source:
-        subject = self.names.event(self.subscription.type, NO_KEY)
-        start = self.info or self.subscription.start
-        found = await durable.ensure(link, self.names.events, self.name, subject, self.claim, start)
-        if self.info and self.info["created"] != found["created"]:
-            # Another one took the place of the consumer. It may have claimed an event with the
-            # sequence number of one that is claimed here: that is not acknowledged any more.
-            claimed = [each for each in self.claimed if each.partition is None]
-            for received in (*claimed, *(each.token for each in self.ready)):
-                received.settled = True
-                self.claimed.discard(received)
-        self.info = found
-        self.floor.note(found)
+        await self._check(link)
         await self.floor.load(link)
         source = Source(link, self.names.events, self.name, self._deliver, self.fail, self.wake)
         await source.open()
         return source
+
+    def fail(self, problem: BrokerUnavailable) -> None:
+        self._checked = None
+        super().fail(problem)
+
+    async def _check(self, link: Link) -> None:
+        """Create the durable consumer if it does not exist, and find out if it was replaced."""
+        subject = self.names.event(self.subscription.type, NO_KEY)
+        start = self.info or self.subscription.start
+        found = await durable.ensure(link, self.names.events, self.name, subject, self.claim, start)
+        self._note(found)
+        self._checked = link
+
+    def _note(self, info: dict[str, Any]) -> bool:
+        """Take the durable consumer's information; return whether another one took its place.
+
+        The new one may have given an event with the same sequence number to another worker. An
+        acknowledgement of a former claim would remove that worker's claim, so none is sent.
+        """
+        replaced = bool(self.info) and self.info["created"] != info["created"]
+        self.info = info
+        self.floor.note(info)
+        if replaced:
+            self.replacements += 1
+            created = nanoseconds(info["created"])
+            claimed = [each for each in self.claimed if each.partition is None]
+            for received in (*claimed, *(each.token for each in self.ready)):
+                # A later event was given out by the new consumer.
+                if received.stored < created:
+                    received.settled = True
+                    self.claimed.discard(received)
+        return replaced
 
     # Receiving.
 
@@ -86,7 +110,8 @@ class GroupConsumer(Member):
         if identity in self.known_acks or self.floor.covers(int(sequence), int(stored)):
             self.ack_again(reply)
             return
-        self.ready.append(Delivery(body, attempt, Received(reply, identity, self.loop.time())))
+        received = Received(reply, identity, int(stored), self.loop.time())
+        self.ready.append(Delivery(body, attempt, received))
         if self._waiter is not None:
             self.wake()
 
@@ -140,10 +165,8 @@ class GroupConsumer(Member):
     # Settling.
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        tokens: list[Received] = [each.token for each in deliveries if not each.token.settled]
-        if not tokens:
-            return
-        await self.send((received.reply, ACK) for received in tokens)
+        tokens: list[Received] = [each.token for each in deliveries]
+        await self._send(tokens, ACK)
         self._settle(tokens)
         known = self.known_acks
         known.update(dict.fromkeys([received.identity for received in tokens]))
@@ -157,8 +180,34 @@ class GroupConsumer(Member):
         current = [each for each in tokens if each.claimed > ended and not each.lost]
         payload = b'-NAK {"delay": %d}' % round(delay * 1e9) if delay > 0 else NAK
         if current:
-            await self.send((received.reply, payload) for received in current)
+            await self._send(current, payload)
         self._settle(tokens)
+
+    async def _send(self, tokens: Iterable[Received], payload: bytes) -> None:
+        """Send a payload for the claims that still exist; wait until the server has read it."""
+        tokens = [each for each in tokens if not each.settled]
+        if not tokens:
+            return
+        link = await self.connection.get()
+        if self._checked is not link:
+            try:
+                await self._check(link)
+            except APIError as error:
+                raise self.connection.url.unavailable(f"JetStream: {error}") from error
+            tokens = [each for each in tokens if not each.settled]
+        if self.replacements:
+            tokens = [each for each in tokens if self._is_current(each, link)]
+        if tokens:
+            await link.send((each.reply, payload, "") for each in tokens)
+            await link.round_trip()
+
+    def _is_current(self, received: Received, link: Link) -> bool:
+        """Whether a claim is one of the present durable consumers, as far as it is known."""
+        partition = received.partition
+        if partition is None or partition.replacements == self.replacements:
+            return True
+        # The streams may be new. Only the owner of the lease compares the consumer of a partition.
+        return not received.lost and partition.checked is link
 
     def _settle(self, tokens: Iterable[Received]) -> None:
         for received in tokens:
@@ -185,7 +234,7 @@ class GroupConsumer(Member):
         return lost
 
     async def _extend(self, tokens: Sequence[Received], started: float) -> None:
-        await self.send((received.reply, IN_PROGRESS) for received in tokens)
+        await self._send(tokens, IN_PROGRESS)
         for received in tokens:
             received.claimed = max(received.claimed, started)
 
@@ -200,11 +249,16 @@ class GroupConsumer(Member):
             if due:
                 with contextlib.suppress(BusError):
                     await self._extend(due, now)
-            if self.source is not None and self.source.link.lost is None:
-                with contextlib.suppress(BusError):
-                    self.floor.note(await self.source.info())
-                    await self.floor.store(self.source.link)
-                    await self.keys.note_floors()
+            if self.source is None or self.source.link.lost is not None:
+                # The next acknowledgement compares the consumer, since nothing else does.
+                self._checked = None
+                continue
+            with contextlib.suppress(BusError):
+                if self._note(await self.source.info()):
+                    url = self.connection.url
+                    self.fail(url.unavailable(f"JetStream: the consumer {self.name} was replaced"))
+                await self.floor.store(self.source.link)
+                await self.keys.note_floors()
 
     # Ending.
 

@@ -98,6 +98,8 @@ class Member(Fetcher):
         # The information of the durable consumer of the events without a key; the others begin
         # where it begins.
         self.info: dict[str, Any] = {}
+        # How often another durable consumer was found in its place.
+        self.replacements = 0
         self.loop = asyncio.get_running_loop()
         # Events with keys, beside those without in `ready`.
         self.ready_keys: deque[Delivery] = deque()

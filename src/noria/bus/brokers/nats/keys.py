@@ -74,6 +74,10 @@ class Partition:
         self.broken = False
         # When its durable consumer was created.
         self.created = ""
+        # The link on which it was compared last, and the `replacements` of the group's consumer
+        # at that time.
+        self.checked: Link | None = None
+        self.replacements = self.consumer.replacements
         self.stopping = False
         self.lost = False
         self._settled = 0
@@ -104,6 +108,7 @@ class Partition:
     async def _attach(self, link: Link) -> None:
         consumer = self.consumer
         stream = consumer.names.events
+        replacements = consumer.replacements
         found = await durable.ensure(
             link, stream, self.name, self.subject, consumer.claim, consumer.info
         )
@@ -120,6 +125,8 @@ class Partition:
             self.mine.clear()
             known = []
         self.created = found["created"]
+        self.checked = link
+        self.replacements = replacements
         if known:
             await link.send([(received.reply, b"-NAK", "") for received in known])
             await link.round_trip()
@@ -175,7 +182,7 @@ class Partition:
             known.claimed = now
             self.repeated += 1
             return
-        received = Received(reply, identity, now)
+        received = Received(reply, identity, int(stored), now)
         received.sequence = sequence
         received.partition = self
         self.mine[sequence] = received
@@ -224,7 +231,12 @@ class Partition:
     async def note_floor(self) -> None:
         """Remember and store how far everything is acknowledged."""
         if self.source is not None and not self.lost:
-            self.floor.note(await self.source.info())
+            info = await self.source.info()
+            if self.created != info["created"]:
+                # `_attach` finds out which claims are left.
+                self._fail(self.consumer.connection.url.unavailable("the consumer was replaced"))
+                return
+            self.floor.note(info)
             await self.floor.store(self.source.link)
 
     async def _pull(self, source: Source, count: int, seconds: float = PULL_SECONDS) -> None:

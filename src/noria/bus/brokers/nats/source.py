@@ -151,13 +151,24 @@ class Source:
 class Received:
     """A message that a JetStream consumer gave out, as the token of a delivery."""
 
-    __slots__ = ("claimed", "identity", "lost", "partition", "reply", "sequence", "settled")
+    __slots__ = (
+        "claimed",
+        "identity",
+        "lost",
+        "partition",
+        "reply",
+        "sequence",
+        "settled",
+        "stored",
+    )
 
-    def __init__(self, reply: str, identity: str, claimed: float):
+    def __init__(self, reply: str, identity: str, stored: int, claimed: float):
         # The subject for acknowledgements.
         self.reply = reply
         # Of the event in the stream: its sequence and the time when it was stored.
         self.identity = identity
+        # That time, in nanoseconds since 1970.
+        self.stored = stored
         # When the server gave it out, or its claim was renewed, by the clock of the loop.
         self.claimed = claimed
         self.sequence = 0
