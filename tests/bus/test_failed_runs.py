@@ -237,7 +237,8 @@ def test_ctrl_c_in_a_handler_ends_run() -> None:
     assert bus.registrations[0].stats.handled == 1
 
 
-def test_a_second_ctrl_c_in_a_handler_is_no_failed_run() -> None:
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_second_ctrl_c_in_a_handler_is_no_failed_run(waits: bool) -> None:
     """asyncio.Runner raises KeyboardInterrupt then: the event became a dead letter."""
     bus = noria.Bus("memory:")
     stats = []
@@ -245,6 +246,8 @@ def test_a_second_ctrl_c_in_a_handler_is_no_failed_run() -> None:
     async def main() -> None:
         @bus.on("a.b", group="g", retries=0)
         async def handler(event: Event) -> None:
+            if waits:
+                await asyncio.sleep(0)
             for _ in range(2):
                 signal.raise_signal(signal.SIGINT)
 

@@ -252,6 +252,7 @@ class Dispatcher:
         self.running.discard(claim)
         claim.task = None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        ctrl_c = type(error) is KeyboardInterrupt  # of a handler's own, HandlerExit is the cause
         if error is not None and type(error) is HandlerExit:
             error = error.__cause__
         if claim.span is not None or self.on_handled is not None:
@@ -259,7 +260,7 @@ class Dispatcher:
         if error is None:
             stats.handled += 1
             self._ack(claim)
-        elif self.draining and task.cancelled():
+        elif ctrl_c or (self.draining and task.cancelled()):
             self._return([claim])
         else:
             stats.failed += 1

@@ -74,6 +74,11 @@ MAX_REPLICAS = 5
 HEADER_SIZE = 128
 
 
+# Seconds before streams that were deleted are created again. Server 2.9 removes a stream in the
+# background, and one that is created meanwhile may not tell its consumers of new events.
+DELETION_SECONDS = 1.0
+
+
 class NATSBroker(Broker):
     """NATS JetStream through nats-py."""
 
@@ -139,12 +144,16 @@ class NATSBroker(Broker):
             {"name": names.dead, "subjects": [names.dead_subject]},
             {"name": names.state, "subjects": [f"{names.prefix}.s.>"], "max_msgs_per_subject": 1},
         ]
-        found = await link.api(*((f"STREAM.INFO.{each['name']}", None) for each in wanted))
+        questions = [(f"STREAM.INFO.{each['name']}", None) for each in wanted]
+        found = await link.api(*questions)
+        if self._had_streams and any(map(_is_missing, found)):
+            await asyncio.sleep(DELETION_SECONDS)
+            found = await link.api(*questions)
         created: list[str] = []
         for config, info in zip(wanted, found, strict=True):
             if not isinstance(info, APIError):
                 self._check_stream(config, info["config"])
-            elif info.err_code == STREAM_NOT_FOUND:
+            elif _is_missing(info):
                 await self._create_stream(link, config)
                 created.append(config["name"])
             else:
@@ -429,3 +438,7 @@ def _by_type(info: dict[str, Any]) -> dict[str, dict[str, int]]:
         number, type = split_subject(subject)
         counts.setdefault(type, {})[number] = count
     return counts
+
+
+def _is_missing(answer: dict[str, Any] | APIError) -> bool:
+    return isinstance(answer, APIError) and answer.err_code == STREAM_NOT_FOUND

@@ -215,7 +215,8 @@ class Link:
         """
         self.prepared = False
         return BrokerUnavailable(
-            f"{self.url.shown}: a stream of the bus does not exist; the next attempt creates it"
+            f"{self.url.shown}: no stream of the bus answers; the next attempt creates it if it "
+            "does not exist"
         )
 
     def _answered_directly(
