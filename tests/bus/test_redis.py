@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from noria.bus.contract import Consumer, Delivery, Subscription
 from noria.errors import BrokerUnavailable, EmitTimeout, InvalidBrokerURL
 from support import brokers, running
 from support.adapters import bodies, publish
-from support.brokers import BrokerServer
+from support.brokers import BrokerServer, redis_client
 from support.certificates import write_certificate
 from support.loops import run_with_deadline, until
 
@@ -46,13 +46,6 @@ def trims_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{KEEPER}.RETAINED_MS", 0)
 
 
-@contextmanager
-def client(server: BrokerServer) -> Iterator[Any]:
-    """A client of redis-py, as an operator would use."""
-    with redis.Redis(port=server.port, decode_responses=True) as found:
-        yield found
-
-
 def run(main: Coroutine[Any, Any, None]) -> None:
     run_with_deadline(main, DEADLINE)
 
@@ -71,7 +64,7 @@ def test_a_server_that_loads_its_data_is_waited_for(
     caplog.set_level(logging.INFO, "noria.bus")
     # 400 us for each command that is loaded; every 1024 commands, the server answers its clients.
     with brokers.running("redis", tmp_path, "--key-load-delay", "400") as server:
-        with client(server) as operator, operator.pipeline(transaction=False) as pipeline:
+        with redis_client(server) as operator, operator.pipeline(transaction=False) as pipeline:
             for number in range(4200):
                 pipeline.set(f"ballast-{number}", "")
             pipeline.execute()
@@ -109,7 +102,7 @@ def test_after_a_failover_the_new_master_is_used(tmp_path: Path) -> None:
         brokers.running("redis", tmp_path / "1", *options) as first,
         brokers.running("redis", tmp_path / "2", *options) as second,
     ):
-        with client(second) as operator:
+        with redis_client(second) as operator:
             operator.replicaof("127.0.0.1", first.port)
         # The replica is named first, and is not chosen.
         url = f"redis://127.0.0.1:{second.port},127.0.0.1:{first.port}?replicas=1"
@@ -131,13 +124,13 @@ def test_after_a_failover_the_new_master_is_used(tmp_path: Path) -> None:
                 for number in range(40):
                     await emit(number, "k" if number % 2 else None)
                 await asyncio.to_thread(first.kill)
-                with client(second) as operator:
+                with redis_client(second) as operator:
                     operator.replicaof("NO", "ONE")
                     # Nothing replicates the new master: nothing can be confirmed.
                     with pytest.raises(EmitTimeout, match="0 of 1 replicas have the events"):
                         await bus.emit("a.b", n=40, timeout=3)
                     await asyncio.to_thread(first.start)
-                    with client(first) as other:
+                    with redis_client(first) as other:
                         other.replicaof("127.0.0.1", second.port)
                     for number in range(41, 60):
                         await emit(number, "k" if number % 2 else None)
@@ -149,7 +142,7 @@ def test_after_a_failover_the_new_master_is_used(tmp_path: Path) -> None:
 def test_a_master_that_became_a_replica_is_reported_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with brokers.running("redis", tmp_path) as server, client(server) as operator:
+    with brokers.running("redis", tmp_path) as server, redis_client(server) as operator:
 
         async def main() -> None:
             bus = noria.Bus(server.url)
@@ -250,7 +243,7 @@ def test_a_group_that_was_removed_is_created_again(
         async with bus:
             await bus.emit("a.b", n=1)
             await until(lambda: got == [1])
-            with client(server) as operator:
+            with redis_client(server) as operator:
                 operator.delete(*operator.keys(f"{type}:*"))
             await bus.emit("a.b", n=2)
             await until(lambda: 2 in got)
@@ -271,7 +264,7 @@ def test_after_the_loss_of_all_data_events_with_keys_are_handled_and_types_known
             await emitter.emit("a.b", n=1, key="k")
             await emitter.emit("other", n=1)
             await until(lambda: got == [1])
-            with client(server) as operator:
+            with redis_client(server) as operator:
                 operator.delete(*operator.keys(f"{type}:*"))
             await emitter.emit("a.b", n=2, key="k")
             await until(lambda: 2 in got)
@@ -291,7 +284,7 @@ def test_what_every_group_has_acknowledged_is_removed(
     async def main() -> None:
         broker = table.make(url, "worker")
         groups = [await broker.subscribe(Subscription("a.b", name)) for name in ("one", "two")]
-        with client(server) as operator:
+        with redis_client(server) as operator:
 
             def stored() -> int:
                 keys = operator.keys(f"{type}:s:*")
@@ -334,7 +327,7 @@ def test_nothing_is_removed_that_a_consumer_without_a_group_has_not_read(
         await asyncio.sleep(0.5)
         for reader in readers:
             assert bodies(await fetch(reader, 5)) == sent
-        with client(server) as operator:
+        with redis_client(server) as operator:
             await until(lambda: operator.xlen(f"{type}:s:a.b") == 0)
             for reader in readers:
                 await reader.close()
@@ -351,7 +344,7 @@ def test_events_that_are_too_old_are_removed(server: BrokerServer, url: str, typ
         await publish(broker, "a.b", *[b"x" * 1000] * 200)
         await asyncio.sleep(0.6)
         await publish(broker, "a.b", b"new")
-        with client(server) as operator:
+        with redis_client(server) as operator:
             assert operator.xlen(f"{type}:s:a.b") < 20
         await broker.close()
 
@@ -367,7 +360,7 @@ def test_what_a_reply_lost_on_its_way_is_given_out_before_later_events(
         for number in range(4):
             await publish(broker, "a.b", b"%d" % number, key="k")
         found = await consumer.fetch(1)
-        with client(server) as operator:
+        with redis_client(server) as operator:
             # The server gives out the second event, but the consumer does not learn of it.
             [stream] = [key for key in operator.keys(f"{type}:s:a.b:*") if operator.xlen(key)]
             name = operator.xinfo_consumers(stream, "g")[0]["name"]
@@ -429,7 +422,7 @@ def test_what_waits_is_counted_where_the_server_does_not_know_it(
     async def main() -> None:
         broker = table.make(url, "worker")
         await publish(broker, "a.b", *[b"x"] * 5)
-        with client(server) as operator:
+        with redis_client(server) as operator:
             stream = f"{type}:s:a.b"
             consumer = await broker.subscribe(Subscription("a.b", "g"))
             # From then on XINFO GROUPS does not say how many entries wait.

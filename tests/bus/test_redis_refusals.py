@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import noria
 from noria.errors import BusError, EmitTimeout, EventRejected
 from support import brokers
-from support.brokers import BrokerServer
+from support.brokers import BrokerServer, redis_client
 from support.loops import run_with_deadline, until
 
 redis = pytest.importorskip("redis")
@@ -32,13 +31,6 @@ def server(shared_server: Callable[[str], BrokerServer]) -> BrokerServer:
 def url(server: BrokerServer, type: str) -> str:
     """The URL of a bus that no other test uses."""
     return f"{server.url}?prefix={type}"
-
-
-@contextmanager
-def client(server: BrokerServer, **options: Any) -> Iterator[Any]:
-    """A client of redis-py, as an operator would use."""
-    with redis.Redis(port=server.port, decode_responses=True, **options) as found:
-        yield found
 
 
 @pytest.mark.usefixtures("quiet")
@@ -89,7 +81,7 @@ def test_workers_empty_a_server_without_memory_left(
             await until(lambda: -3 in got)
         await emitter.close()
 
-    with brokers.running("redis", tmp_path) as server, client(server) as operator:
+    with brokers.running("redis", tmp_path) as server, redis_client(server) as operator:
         run_with_deadline(main(server, operator), DEADLINE)
 
 
@@ -102,7 +94,7 @@ def test_an_event_that_cannot_be_stored_fails_alone(
         got: list[int] = []
         bus.on("fine", lambda event: got.append(event.data["n"]), group="g")
         async with bus:
-            with client(server) as operator:
+            with redis_client(server) as operator:
                 operator.set(f"{type}:s:bad", "a string")
                 emitted = [
                     bus.emit("bad" if number % 100 == 1 else "fine", n=number)
@@ -134,7 +126,7 @@ def test_a_delayed_event_that_cannot_be_stored_does_not_stop_the_others(
         got: list[int] = []
         bus.on("fine", lambda event: got.append(event.data["n"]), group="g")
         async with bus:
-            with client(server) as operator:
+            with redis_client(server) as operator:
                 operator.set(f"{type}:s:bad", "a string")
                 await bus.emit("bad", n=1, delay=0.05)
                 await bus.emit("fine", n=2, delay=0.1)
@@ -153,7 +145,7 @@ def test_what_waits_for_a_replica_is_stored_once(
 
     async def main(master: BrokerServer, replica: BrokerServer) -> None:
         bus = noria.Bus(f"{master.url}?replicas=1")
-        with client(master) as operator, client(replica) as other:
+        with redis_client(master) as operator, redis_client(replica) as other:
             timed_out = bus.emit("a.b", n=1, timeout=1)
             confirmed = bus.emit("a.b", n=2, timeout=DEADLINE)
             keyed = bus.emit("a.b", n=3, key="k", timeout=DEADLINE)
@@ -217,7 +209,7 @@ def test_a_user_with_few_permissions(
     server: BrokerServer, type: str, rules: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "noria.bus")
-    with client(server) as operator:
+    with redis_client(server) as operator:
         user = type.replace(".", "-")
         operator.execute_command(
             "ACL", "SETUSER", user, "on", ">pw", "~" + type + ":*", *rules.split()
@@ -256,7 +248,7 @@ def test_a_changed_password_is_reported_in_one_line(
 
     with (
         brokers.running("redis", tmp_path, "--requirepass", "old") as server,
-        client(server, password="old") as operator,
+        redis_client(server, password="old") as operator,
     ):
         run_with_deadline(main(server, operator), DEADLINE)
     assert all(record.exc_info is None for record in caplog.records)

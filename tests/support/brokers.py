@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,3 +143,12 @@ def require(kind: str) -> None:
         if chosen == "required":
             pytest.fail(missing)
         pytest.skip(missing)
+
+
+@contextlib.contextmanager
+def redis_client(server: BrokerServer, **options: Any) -> Iterator[Any]:
+    """A client of redis-py, as an operator would use."""
+    import redis
+
+    with redis.Redis(port=server.port, decode_responses=True, **options) as client:
+        yield client
