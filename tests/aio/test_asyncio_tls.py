@@ -592,9 +592,16 @@ def test_start_tls_while_the_protocol_is_paused_resumes_it(model):
         server = await loop.create_server(
             lambda: accepted.set_result(Writer()) or accepted.result(), "127.0.0.1", 0
         )
-        _, reader = await loop.create_connection(Reader, *server.sockets[0].getsockname())
+        receiving, reader = await loop.create_connection(Reader, *server.sockets[0].getsockname())
         writer = await accepted
         await writer.made
+        # The kernel may otherwise take all at once: how large its buffers are depends on what other
+        # connections of the machine did before.
+        for transport, option in (
+            (writer.transport, socket.SO_SNDBUF),
+            (receiving, socket.SO_RCVBUF),
+        ):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 1 << 16)
         writer.transport.write(b"z" * size)
         assert writer.calls == ["pause"]
         upgrading = asyncio.ensure_future(
