@@ -602,7 +602,8 @@ def test_a_cancelled_direct_write_has_the_count_of_all_bytes_written(there, piec
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
         written = path.stat().st_size - len(before)
-        assert caught.value.result == written
+        # A task that is cancelled when its last write is over raises an exception of asyncio's.
+        assert getattr(caught.value, "result", len(data)) == written
         assert written >= (4096 - 100 if piece else 0)
         assert await file.tell() == len(before) + (0 if there else written)
         file._write_at = real
