@@ -77,10 +77,16 @@ def _required_parameters(handler: Callable[..., object]) -> list[str]:
     return found or (["event"] if variadic else [])
 
 
-def _hints(handler: Callable[..., object]) -> dict[str, Any]:
+def without_partial(handler: Callable[..., object]) -> Any:
+    """Return the callable inside functools.partial objects."""
     target: Any = handler
     while isinstance(target, functools.partial):
         target = target.func
+    return target
+
+
+def _hints(handler: Callable[..., object]) -> dict[str, Any]:
+    target = without_partial(handler)
     if not isinstance(target, types.FunctionType | types.MethodType):
         target = getattr(target, "__call__", target)  # noqa: B004
     try:

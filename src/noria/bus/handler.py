@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import signal
 import sys
@@ -14,7 +13,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from noria.bus.arguments import Binder, binder
+from noria.bus.arguments import Binder, binder, without_partial
 from noria.bus.backoff import RETRY_BASE, RETRY_CAP
 from noria.bus.contract import Subscription
 from noria.bus.event import Event
@@ -50,9 +49,7 @@ class Registration:
     @property
     def name(self) -> str:
         """The handler's name: ``module.function``."""
-        target: Any = self.handler
-        while isinstance(target, functools.partial):
-            target = target.func
+        target = without_partial(self.handler)
         name = getattr(target, "__qualname__", None) or type(target).__qualname__
         return f"{getattr(target, '__module__', None) or '?'}.{name}"
 
@@ -121,9 +118,7 @@ def _named(
 
 
 def _code_of(handler: Callable[..., object]) -> Any:
-    target: Any = handler
-    while isinstance(target, functools.partial):
-        target = target.func
+    target = without_partial(handler)
     if not hasattr(target, "__code__"):
         target = getattr(target, "__call__", None)  # noqa: B004
     return getattr(target, "__code__", None)
